@@ -1,0 +1,6 @@
+"""`python -m edgecap`."""
+
+from edgecap.cli import main
+
+if __name__ == "__main__":
+    main()

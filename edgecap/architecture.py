@@ -1,0 +1,259 @@
+"""Reads a Hugging Face `config.json` into `Architecture`: one table of data, no branching on names.
+
+A field is looked up under the names that published configs use for it; what differs between model
+types beyond that stands in `FAMILIES`. A type that is not in the table is taken by standard field
+names and marked `assumed`; what is missing or impossible is refused, naming the field.
+Counting is left to `flops`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from edgecap.errors import UsageError
+from edgecap.record import Architecture, Attention, Experts, Latent, Layer, Mlp
+
+Config = Mapping[str, Any]
+
+FIELDS = {
+    "hidden": ("hidden_size", "n_embd", "d_model"),
+    "layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
+    "heads": ("num_attention_heads", "n_head", "n_heads"),
+    "kv_heads": ("num_key_value_heads", "num_kv_heads", "n_head_kv", "multi_query_group_num"),
+    "head_dim": ("head_dim", "kv_channels"),
+    "width": ("intermediate_size", "ffn_hidden_size", "ffn_dim", "n_inner"),
+    "vocabulary": ("vocab_size", "padded_vocab_size"),
+    "positions": ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length"),
+    "embedding_dim": ("word_embed_proj_dim",),
+    "routed": ("num_local_experts", "num_experts", "n_routed_experts"),
+    "active": ("num_experts_per_tok", "moe_topk", "num_experts_per_token"),
+    "expert_width": ("moe_intermediate_size",),
+    "shared_width": ("shared_expert_intermediate_size",),
+    "shared_experts": ("n_shared_experts",),
+    "dense_first": ("first_k_dense_replace",),
+}
+
+
+class Family(NamedTuple):
+    """What a model type means beyond its fields.
+
+    `gated` feed-forward, embeddings `tied` by default, `width_factor` of the feed-forward where the
+    config gives none, `windowed` layers where `sliding_window` is set and no `layer_types` says it:
+    a predicate of (layer, config).
+    """
+
+    gated: bool = True
+    tied: bool = False
+    width_factor: int | None = None
+    windowed: str = "none"
+
+
+FAMILIES = {
+    "llama": Family(),
+    "mistral": Family(windowed="all"),
+    "mixtral": Family(windowed="all"),
+    "ministral": Family(windowed="all"),
+    "qwen2": Family(windowed="qwen"),
+    "qwen2_moe": Family(windowed="qwen"),
+    "qwen3": Family(windowed="qwen"),
+    "qwen3_moe": Family(windowed="qwen"),
+    "gemma": Family(tied=True),
+    "gemma2": Family(tied=True, windowed="even"),
+    "gemma3_text": Family(tied=True, windowed="pattern"),
+    "phi": Family(gated=False),
+    "phi3": Family(windowed="all"),
+    "glm": Family(),
+    "glm4": Family(),
+    "glm4_moe": Family(),
+    "deepseek_v2": Family(),
+    "deepseek_v3": Family(),
+    "gpt2": Family(gated=False, tied=True, width_factor=4),
+    "gptj": Family(gated=False, width_factor=4),
+    "gpt_neo": Family(gated=False, tied=True, width_factor=4),
+    "gpt_neox": Family(gated=False),
+    "gpt_bigcode": Family(gated=False, tied=True, width_factor=4),
+    "codegen": Family(gated=False, width_factor=4),
+    "opt": Family(gated=False, tied=True),
+    "bloom": Family(gated=False, tied=True, width_factor=4),
+    "falcon": Family(gated=False, tied=True, width_factor=4),
+    "mpt": Family(gated=False, tied=True, width_factor=4),
+    "starcoder2": Family(gated=False, tied=True, windowed="all"),
+    "stablelm": Family(),
+    "olmo": Family(),
+    "olmo2": Family(),
+    "olmoe": Family(),
+    "smollm3": Family(tied=True),
+    "granite": Family(),
+    "cohere": Family(tied=True),
+    "internlm2": Family(),
+    "seed_oss": Family(),
+    "nemotron": Family(gated=False),
+}
+
+# Which layers of a family see only `sliding_window` positions, where the config lists no layer types.
+WINDOWED: dict[str, Callable[[int, Config], bool]] = {
+    "none": lambda layer, config: False,
+    "all": lambda layer, config: True,
+    "even": lambda layer, config: layer % 2 == 0,
+    "pattern": lambda layer, config: (layer + 1) % config.get("sliding_window_pattern", 6) != 0,
+    "qwen": lambda layer, config: (
+        bool(config.get("use_sliding_window")) and layer >= config.get("max_window_layers", 0)
+    ),
+}
+
+
+def read_architecture(config: Config, where: str = "config.json") -> Architecture:
+    """The architecture of a parsed `config.json`.
+
+    Raises UsageError naming the missing or impossible field, `where` it stands.
+    """
+    config = _text_part(config, where)
+    model_type = str(config.get("model_type") or "")
+    family = FAMILIES.get(model_type)
+    if family is None and not _claims_causal(config):
+        raise UsageError(f"{where}: model type '{model_type}' is not a causal language model that edgecap knows")
+    fields = _Fields(config, where)
+    rules = family or Family()
+    layers = [_layer(i, fields, rules) for i in range(fields.need("layers"))]
+    return Architecture(
+        model_type=model_type,
+        hidden=fields.need("hidden"),
+        vocabulary=fields.need("vocabulary"),
+        positions=fields.maybe("positions"),
+        tied=bool(config.get("tie_word_embeddings", rules.tied)),
+        layers=tuple(_count(layers)),
+        embedding_dim=fields.maybe("embedding_dim"),
+        assumed=family is None,
+    )
+
+
+class _Fields:
+    """Looks a field up under its published names and checks that it is a positive whole number."""
+
+    def __init__(self, config: Config, where: str) -> None:
+        self.config, self.where = config, where
+
+    def maybe(self, field: str) -> int | None:
+        for name in FIELDS[field]:
+            value = self.config.get(name)
+            if value is not None:
+                if isinstance(value, bool) or not isinstance(value, int) or value < (field in _MAY_BE_ZERO) ^ 1:
+                    raise UsageError(f"{self.where}: {name} is {value!r}, not a positive whole number")
+                return value
+        return None
+
+    def need(self, field: str) -> int:
+        value = self.maybe(field)
+        if value is None:
+            raise UsageError(
+                f"{self.where}: no field {' or '.join(FIELDS[field][:3])}; the architecture cannot be read"
+            )
+        return value
+
+
+_MAY_BE_ZERO = {"dense_first", "shared_experts", "shared_width"}
+
+
+def _text_part(config: Config, where: str) -> Config:
+    inner = config.get("text_config")
+    if isinstance(inner, Mapping) and "num_hidden_layers" not in config:
+        return inner
+    if config.get("is_encoder_decoder"):
+        raise UsageError(f"{where}: an encoder-decoder model; edgecap measures causal language models")
+    return config
+
+
+def _claims_causal(config: Config) -> bool:
+    names = config.get("architectures") or []
+    return any(str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in names)
+
+
+def _layer(index: int, fields: _Fields, rules: Family) -> Layer:
+    return Layer(count=1, attention=_attention(index, fields, rules), feed_forward=_feed_forward(index, fields, rules))
+
+
+def _attention(index: int, fields: _Fields, rules: Family) -> Attention:
+    config, heads = fields.config, fields.need("heads")
+    if config.get("kv_lora_rank"):
+        return _latent_attention(fields, heads)
+    head_dim = fields.maybe("head_dim") or _quotient(fields, heads)
+    kv_heads = fields.maybe("kv_heads") or heads
+    if config.get("multi_query") and not config.get("new_decoder_architecture"):
+        kv_heads = 1
+    if heads % kv_heads:
+        raise UsageError(f"{fields.where}: {heads} attention heads are no multiple of {kv_heads} key-value heads")
+    return Attention(
+        heads=heads, kv_heads=kv_heads, head_dim=head_dim, value_dim=head_dim, window=_window(index, fields, rules)
+    )
+
+
+def _latent_attention(fields: _Fields, heads: int) -> Attention:
+    config = fields.config
+    missing = [n for n in ("qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim") if not config.get(n)]
+    if missing:
+        raise UsageError(f"{fields.where}: latent attention without {', '.join(missing)}")
+    rope = int(config["qk_rope_head_dim"])
+    return Attention(
+        heads=heads,
+        kv_heads=heads,
+        head_dim=rope + int(config["qk_nope_head_dim"]),
+        value_dim=int(config["v_head_dim"]),
+        latent=Latent(query_rank=config.get("q_lora_rank"), kv_rank=int(config["kv_lora_rank"]), rope_dim=rope),
+    )
+
+
+def _quotient(fields: _Fields, heads: int) -> int:
+    hidden = fields.need("hidden")
+    if hidden % heads:
+        raise UsageError(f"{fields.where}: hidden size {hidden} is no multiple of {heads} attention heads")
+    return hidden // heads
+
+
+def _window(index: int, fields: _Fields, rules: Family) -> int | None:
+    config = fields.config
+    window = config.get("sliding_window")
+    kinds = config.get("layer_types")
+    if kinds:
+        if index >= len(kinds) or kinds[index] not in ("full_attention", "sliding_attention"):
+            raise UsageError(f"{fields.where}: layer_types does not say full or sliding attention for layer {index}")
+        return int(window) if window and kinds[index] == "sliding_attention" else None
+    return int(window) if window and WINDOWED[rules.windowed](index, config) else None
+
+
+def _feed_forward(index: int, fields: _Fields, rules: Family) -> Mlp | Experts:
+    routed = fields.maybe("routed") or 0
+    if routed <= 1 or not _is_sparse(index, fields):
+        return Mlp(width=_width(fields, rules), gated=rules.gated)
+    active = fields.need("active")
+    if active > routed:
+        raise UsageError(f"{fields.where}: {active} active experts of {routed}")
+    width = fields.maybe("expert_width") or fields.need("width")
+    shared = fields.maybe("shared_width") or (fields.maybe("shared_experts") or 0) * width
+    return Experts(routed=routed, active=active, width=width, gated=rules.gated, shared_width=shared)
+
+
+def _is_sparse(index: int, fields: _Fields) -> bool:
+    config = fields.config
+    if index in (config.get("mlp_only_layers") or ()) or index < (fields.maybe("dense_first") or 0):
+        return False
+    return bool((index + 1) % (config.get("decoder_sparse_step") or 1) == 0)
+
+
+def _width(fields: _Fields, rules: Family) -> int:
+    width = fields.maybe("width")
+    if width is not None:
+        return width
+    factor = fields.config.get("expansion_ratio") or rules.width_factor
+    return int(factor) * fields.need("hidden") if factor else fields.need("width")
+
+
+def _count(layers: list[Layer]) -> list[Layer]:
+    """Equal layers as one entry with their number; neighbours first, so that the order stays readable."""
+    merged = [(layer, len(list(group))) for layer, group in groupby(layers)]
+    total: dict[str, tuple[Layer, int]] = {}
+    for layer, n in merged:
+        key = repr(layer)
+        total[key] = (layer, total.get(key, (layer, 0))[1] + n)
+    return [Layer(count=n, attention=x.attention, feed_forward=x.feed_forward) for x, n in total.values()]

@@ -1,0 +1,151 @@
+"""What a reader of the numbers should know: findings as data, each with its advice.
+
+Pure functions of what was found; nothing is printed or measured here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from edgecap import stats
+from edgecap.record import (
+    Absent,
+    Architecture,
+    Caution,
+    Compression,
+    Energy,
+    Graph,
+    Latency,
+    Machine,
+    Measurement,
+    Source,
+)
+
+FEW_DOCUMENTS, NOISY, DIVERGENT = 30, 0.10, 0.1
+INT8_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
+HALF_FLAGS = {"avx512_fp16", "asimdhp", "fphp"}
+
+
+def cautions(
+    machine: Machine, source: Source, graph: Graph, provider: str, measured: Measurement, cells_in_run: int
+) -> tuple[Caution, ...]:
+    """All cautions of one measured cell."""
+    found = [*_of_machine(machine), *_of_graph(machine, source, graph, provider)]
+    if isinstance(measured.compression, Compression):
+        found += _of_compression(measured.compression)
+    if isinstance(measured.latency, Latency):
+        found += _of_latency(measured.latency, cells_in_run)
+    if isinstance(measured.energy, Energy):
+        found += _of_energy(measured.energy)
+    return tuple(found)
+
+
+def _of_machine(machine: Machine) -> Iterator[Caution]:
+    cores = machine.physical_cores or machine.logical_cores
+    if isinstance(machine.load_average, float) and machine.load_average > 0.25 * cores:
+        yield Caution(
+            code="other-load",
+            message=f"load average {machine.load_average:.2f} on {cores} cores before the run",
+            advice="close other programs, or wait until they are done",
+        )
+    if machine.power_source == "battery":
+        yield Caution(code="battery", message="running on battery", advice="plug in, or compare only with battery runs")
+    if machine.governor == "powersave":
+        yield Caution(
+            code="governor",
+            message="the frequency governor is powersave",
+            advice="set performance for comparable times",
+        )
+
+
+def _of_graph(machine: Machine, source: Source, graph: Graph, provider: str) -> Iterator[Caution]:
+    flags = set(machine.flags)
+    if provider == "cpu" and graph.precision == "fp16" and not flags & HALF_FLAGS:
+        yield Caution(
+            code="fp16-emulated",
+            message="this processor has no fp16 arithmetic: the runtime casts to fp32 and back",
+            advice="use fp32 or int8 on this processor; fp16 saves only file size here",
+        )
+    if provider == "cpu" and graph.precision in ("int8", "int4") and not flags & INT8_FLAGS:
+        yield Caution(
+            code="no-int8-dot-product",
+            message="this processor has no int8 dot product (VNNI, AMX, dotprod)",
+            advice="expect less speed from int8 and int4 than on newer processors",
+        )
+    if isinstance(graph.divergence_bits, float) and graph.divergence_bits > DIVERGENT:
+        yield Caution(
+            code="divergent",
+            message=f"predictions are {graph.divergence_bits:.2f} bits a token away from fp32",
+            advice="check the quality of what the model writes before shipping this variant",
+        )
+    width = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5}.get(graph.precision)
+    if width and isinstance(source.parameters, int) and graph.bytes > 1.3 * width * source.parameters + 4_000_000:
+        yield Caution(
+            code="graph-too-large",
+            message=f"the graph has {graph.bytes / source.parameters:.1f} bytes a parameter, {width:g} expected",
+            advice="weights may be stored twice or dequantised; check the export",
+        )
+    if isinstance(source.architecture, Architecture) and source.architecture.assumed:
+        yield Caution(
+            code="architecture-assumed",
+            message=f"model type '{source.architecture.model_type}' is not in edgecap's table",
+            advice="FLOPs were counted from standard field names; check them",
+        )
+
+
+def _of_compression(found: Compression) -> Iterator[Caution]:
+    if found.documents < FEW_DOCUMENTS:
+        yield Caution(
+            code="few-documents",
+            message=f"{found.documents} documents give wide intervals for the gain",
+            advice=f"use a corpus of at least {FEW_DOCUMENTS} documents",
+        )
+    if not found.lossless_tokens:
+        yield Caution(
+            code="not-lossless",
+            message="the tokenizer changes some texts: its ids do not decode to the same bytes",
+            advice="bits per byte still counts the original's bytes; it is not a lossless code for these texts",
+        )
+
+
+def _of_latency(found: Latency, cells_in_run: int) -> Iterator[Caution]:
+    for name, part in (("prefill", found.prefill), ("decode", found.decode)):
+        medians = stats.by_round(part.samples_s, part.rounds)
+        spread = float((np.percentile(medians, 75) - np.percentile(medians, 25)) / np.median(medians))
+        if spread > NOISY:
+            yield Caution(
+                code="noisy",
+                message=f"{name}: the middle half of the rounds spreads by {spread:.0%}",
+                advice="quieten the machine and run again, or trust only large differences",
+            )
+    if found.limit_reached:
+        yield Caution(
+            code="few-rounds",
+            message=f"the time limit came after {max(found.decode.rounds) + 1} rounds",
+            advice="raise --limit for narrower intervals",
+        )
+    if cells_in_run > 1:
+        yield Caution(
+            code="one-after-another",
+            message="the cells were timed one after another: drift of the machine adds to their differences",
+            advice="repeat the run before trusting differences below 5 %",
+        )
+
+
+def _of_energy(found: Energy) -> Iterator[Caution]:
+    idle = sum(found.idle_w) / 2
+    watts = [w.joules / w.seconds for w in found.decode if w.seconds > 0]
+    signal = float(np.median(watts)) - idle if watts else 0.0
+    if abs(found.idle_w[1] - found.idle_w[0]) > 0.2 * max(signal, 1e-9):
+        yield Caution(
+            code="idle-drift",
+            message=f"idle power moved from {found.idle_w[0]:.1f} to {found.idle_w[1]:.1f} W during the run",
+            advice="net energy is uncertain; let the machine settle and run again",
+        )
+
+
+def no_energy(reason: Absent) -> str:
+    """The one line that a run without any counter says."""
+    return f"no energy was measured: {reason.reason}"

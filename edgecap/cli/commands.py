@@ -1,0 +1,241 @@
+"""What can be typed. Each command parses, calls one function of the API, and prints its result."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgecap import __version__
+from edgecap.spec import DEFAULT_CORPUS, DEFAULT_MODEL, PRECISIONS, PROVIDERS, split_names
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+EXAMPLES = """\b
+Examples:
+  edgecap profile                                    the shipped model on this processor
+  edgecap profile --model ./my-model --precision fp32,int8
+  edgecap compare profiles/RECORD.json --baseline precision=fp16
+  edgecap export --model ./my-model --precision fp16,int8 -o my-model-onnx
+"""
+
+
+@click.group(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="edgecap")
+@click.option("--debug", is_flag=True, help="Show tracebacks and what child processes print.")
+def cli(debug: bool) -> None:
+    """Measure what a language model really delivers on this hardware.
+
+    edgecap exports a model to ONNX, makes fp16, int8 and int4 variants, and measures each on the
+    same graph: bits per byte of text, latency, energy and memory, beside analytic FLOPs.
+    """
+    if debug:
+        os.environ["EDGECAP_DEBUG"] = "1"
+
+
+def _model_options(command: Any) -> Any:
+    for option in reversed(
+        [
+            click.option(
+                "--model",
+                default=DEFAULT_MODEL,
+                show_default=True,
+                metavar="NAME|FOLDER|ORG/NAME[@REVISION]",
+                help="A shipped reference model, a Hugging Face or ONNX folder, or a Hub id.",
+            ),
+            click.option("--revision", metavar="REVISION", help="Revision of a model on the Hub."),
+            click.option(
+                "--precision",
+                "precisions",
+                metavar="LIST",
+                default="",
+                help=f"Variants, of {', '.join(PRECISIONS)}. Default: all that the model offers.",
+            ),
+            click.option(
+                "--trust-remote-code", is_flag=True, help="Let the exporter run code from the model's folder."
+            ),
+            click.option(
+                "--cache",
+                type=click.Path(path_type=Path, file_okay=False),
+                metavar="FOLDER",
+                help="Where exports and variants are kept. Default: EDGECAP_CACHE or the user's cache.",
+            ),
+            click.option(
+                "--timeout",
+                "timeout_s",
+                type=float,
+                default=3600.0,
+                show_default=True,
+                metavar="SECONDS",
+                help="For each step in a child process.",
+            ),
+            click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@_model_options
+@click.option(
+    "--corpus",
+    default=DEFAULT_CORPUS,
+    show_default=True,
+    metavar="NAME|FILE",
+    help="The bundled corpus, a .jsonl file with a 'text' field, or a text file.",
+)
+@click.option(
+    "--provider",
+    "providers",
+    default="cpu",
+    show_default=True,
+    metavar="LIST",
+    help=f"Execution providers, of {', '.join(PROVIDERS)}.",
+)
+@click.option("--protocol", default="exact", show_default=True, help="How text is scored: exact.")
+@click.option("--context", type=int, metavar="POSITIONS", help="Positions of a window. Default: 1024 or the model's.")
+@click.option("--bias", "bias_bits", type=float, metavar="BITS", help="Bias of the corpus, bits per token.")
+@click.option("--threads", type=int, metavar="N", help="Intra-op threads. Default: the physical cores.")
+@click.option(
+    "--limit",
+    "limit_s",
+    type=float,
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="For the latency rounds of one cell.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("profiles"),
+    show_default=True,
+    metavar="FOLDER",
+    help="Where the record is written.",
+)
+def profile(precisions: str, providers: str, cache: Path | None, output: Path, as_json: bool, **fields: Any) -> None:
+    """Measure a model: text compression, latency, energy, memory, scores.
+
+    Example: edgecap profile --model ./my-model --precision fp32,int8 --corpus my.jsonl
+    """
+    from edgecap.cli.live import Live
+    from edgecap.pipeline import profile as measure
+    from edgecap.record import Failure
+    from edgecap.spec import Spec
+    from edgecap.store import home, record_path
+
+    asked = Spec(precisions=split_names(precisions), providers=split_names(providers), **fields)
+    where = home(cache, output)
+    with Live(len(asked.precisions or PRECISIONS) * len(asked.providers)) as live:
+        record = measure(asked, where, live)
+    _show(record, as_json)
+    click.echo(f"record: {record_path(where.profiles, record)}", err=True)
+    if any(isinstance(cell.outcome, Failure) for cell in record.cells):
+        sys.exit(1)
+
+
+@cli.command()
+@_model_options
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FOLDER", help="A new folder.")
+def export(precisions: str, cache: Path | None, output: Path, as_json: bool, **fields: Any) -> None:
+    """Write one portable ONNX folder with tokenizer, variants and a manifest of hashes.
+
+    Profile it on a device that has neither PyTorch nor transformers.
+
+    Example: edgecap export --model ./my-model --precision fp16,int8 -o my-model-onnx
+    """
+    import msgspec
+
+    from edgecap.cli.live import Live
+    from edgecap.pipeline import export_folder
+    from edgecap.spec import Spec
+    from edgecap.store import home
+    from edgecap.units import size
+
+    asked = Spec(precisions=split_names(precisions), **fields)
+    with Live(len(asked.precisions or PRECISIONS)) as live:
+        graphs = export_folder(asked, output, home(cache), live)
+    if as_json:
+        _print_json({"folder": str(output), "graphs": {p: msgspec.to_builtins(g) for p, g in graphs.items()}})
+        return
+    for precision, graph in graphs.items():
+        click.echo(f"{precision:<6} {size(graph.bytes):>9}  {output / precision}")
+
+
+@cli.command()
+@click.argument("record", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the record with its medians as JSON.")
+def show(record: Path, as_json: bool) -> None:
+    """Show a record.
+
+    Example: edgecap show profiles/edgecap-ref-xs--laptop--20261123T204500Z.json
+    """
+    from edgecap.store import load
+
+    _show(load(record), as_json)
+
+
+@cli.command()
+@click.argument("records", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--baseline", metavar="precision=NAME[,provider=NAME]", help="The cell that others are held against.")
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
+def compare(records: tuple[Path, ...], baseline: str | None, as_json: bool) -> None:
+    """Compare cells of one record, or the like cells of two: ratios, intervals, verdicts.
+
+    Example: edgecap compare profiles/RECORD.json --baseline precision=fp16
+    """
+    from edgecap.compare import compare as compare_records
+    from edgecap.report.data import comparison_values
+    from edgecap.report.tables import comparison
+    from edgecap.store import load
+
+    found = compare_records([load(path) for path in records], baseline)
+    if as_json:
+        _print_json(comparison_values(found))
+        return
+    for number, one in enumerate(found):
+        if number:
+            click.echo()
+        _print(comparison(one))
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="The same: a JSON Schema is JSON.")
+def schema(as_json: bool) -> None:
+    """Print the JSON Schema of a record.
+
+    Example: edgecap schema > record.schema.json
+    """
+    from edgecap.store import schema as record_schema
+
+    _print_json(record_schema())
+
+
+def _show(record: Any, as_json: bool) -> None:
+    from edgecap.report.data import record_values
+    from edgecap.report.tables import show as as_tables
+
+    if as_json:
+        _print_json(record_values(record))
+    else:
+        _print(as_tables(record))
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def _print(what: RenderableType) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=max(100, console.width))
+    console.print(what)

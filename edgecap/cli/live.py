@@ -1,0 +1,90 @@
+"""How far a run is: one bar with an estimate on a terminal, plain lines elsewhere.
+
+Drawn only when something is heard, twice a second at most, so that this process sleeps while its
+children are measured.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from edgecap.pipeline import Event
+    from edgecap.spec import CellSpec
+
+# Usual share of a cell's time: what is done in front of a stage, and the stage's own share.
+STAGES = {
+    "export": (0.0, 0.0),
+    "divergence": (0.02, 0.05),
+    "compression": (0.07, 0.43),
+    "latency": (0.50, 0.40),
+    "energy": (0.90, 0.04),
+    "placement": (0.94, 0.03),
+    "memory": (0.97, 0.03),
+}
+
+
+class Live:
+    """Shows the events of a run of `cells` cells; a context manager, to be called with each event."""
+
+    def __init__(self, cells: int) -> None:
+        self._cells, self._seen, self._drawn = max(cells, 1), list["CellSpec"](), 0.0
+        self._said = ""
+        self._bar = _bar() if sys.stderr.isatty() else None
+        self._task = self._bar.add_task("", total=1.0) if self._bar else None
+
+    def __enter__(self) -> Live:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Takes note of an event, and draws or prints if it is time."""
+        if event.cell and event.cell not in self._seen:
+            self._seen.append(event.cell)
+        words = f"{event.cell}: {event.stage}" if event.cell else event.stage
+        if self._bar is None:
+            self._print(words)
+        elif words != self._said or time.monotonic() - self._drawn > 0.5:
+            self._drawn = time.monotonic()
+            assert self._task is not None
+            self._bar.update(self._task, description=words, completed=self._share(event), refresh=True)
+        self._said = words
+
+    def _print(self, words: str) -> None:
+        if words != self._said:
+            print(f"edgecap: {words}", file=sys.stderr, flush=True)  # noqa: T201
+
+    def _share(self, event: Event) -> float:
+        """The share of the whole run that lies behind this event."""
+        before, own = STAGES.get(event.stage, (0.0, 0.02))
+        inside = before + own * min(1.0, event.done / max(event.total, 1))
+        return (max(0, len(self._seen) - 1) + inside) / self._cells
+
+
+def _bar() -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description:<28}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        auto_refresh=False,
+        transient=True,
+    )

@@ -1,0 +1,202 @@
+"""Runs a graph on ONNX Runtime: scoring, prefill and decoding. Owns onnxruntime.
+
+Logits stay inside: scoring gathers its answer in the graph, prefill and decode bind outputs to the
+device and never fetch them. The KV cache stays where the provider put it (I/O binding).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from edgecap.errors import UsageError
+from edgecap.record import ProviderShare
+from edgecap.seams import Floats, Ids
+from edgecap.spec import PROVIDERS
+
+LOGITS_BUDGET = 64_000_000  # bytes of logits that a scoring step may hold
+_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+}
+
+
+class KvCache(NamedTuple):
+    """Past keys and values as runtime values by input name, and the positions they cover."""
+
+    values: dict[str, Any]
+    length: int
+
+
+def available_providers() -> tuple[str, ...]:
+    """The names, as people type them, of the providers that the installed runtime was built with."""
+    import onnxruntime
+
+    built = onnxruntime.get_available_providers()
+    return tuple(name for name, provider in PROVIDERS.items() if provider in built)
+
+
+class OrtEngine:
+    """One session on one provider; see `seams.Engine`. `scoring` takes the serialised scoring graph."""
+
+    def __init__(
+        self, path: Path, provider: str, threads: int, scoring: bytes | None = None, profile_to: Path | None = None
+    ) -> None:
+        import onnxruntime
+
+        onnxruntime.set_default_logger_severity(3)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        if profile_to:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(profile_to)
+        if scoring is not None:
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
+        started = time.perf_counter()
+        self._session = onnxruntime.InferenceSession(
+            scoring if scoring is not None else str(path), options, providers=[PROVIDERS[provider]]
+        )
+        self.load_s = time.perf_counter() - started
+        self.threads = threads
+        self._device = "cuda" if provider in ("cuda", "tensorrt") else "cpu"
+        self._inputs = {i.name: i for i in self._session.get_inputs()}
+        self._outputs = [o.name for o in self._session.get_outputs()]
+        self._past = [name for name in self._inputs if name.startswith("past_key_values")]
+        self.has_cache = bool(self._past) and any(o.startswith("present") for o in self._outputs)
+        self.vocabulary = self._vocabulary()
+        self._refuse_unknown_inputs()
+
+    def _vocabulary(self) -> int:
+        last = next((o.shape[-1] for o in self._session.get_outputs() if o.name == "logits"), 0)
+        return last if isinstance(last, int) else 0
+
+    def _refuse_unknown_inputs(self) -> None:
+        known = {"input_ids", "attention_mask", "position_ids", "edgecap_targets", *self._past}
+        strange = sorted(set(self._inputs) - known)
+        if strange:
+            raise UsageError(f"the graph asks for inputs that edgecap does not know: {', '.join(strange)}")
+
+    # --- scoring --------------------------------------------------------------------------
+
+    def nll(self, inputs: Ids, targets: Ids) -> Floats:
+        """-log2 p of each target in bits, shape (n,); see `seams.Engine`."""
+        step = self._positions_at_once(len(inputs))
+        cache = self._empty()
+        parts = []
+        for start in range(0, len(inputs), step):
+            part = slice(start, start + step)
+            last = start + step >= len(inputs)
+            outputs = ["edgecap_nll"] if last else self._outputs
+            found, cache = self._run(inputs[part], cache, outputs, targets=targets[part])
+            parts.append(found["edgecap_nll"].numpy().reshape(-1).astype(np.float64))
+        return np.concatenate(parts) / math.log(2)
+
+    def _positions_at_once(self, n: int) -> int:
+        """All where the graph keeps no cache or the logits are small; else what the budget holds."""
+        if not self.has_cache or not self._head_width:
+            return max(n, 1)
+        return max(16, min(max(n, 1), LOGITS_BUDGET // (4 * self._head_width)))
+
+    _head_width = 0
+
+    def with_vocabulary(self, size: int) -> OrtEngine:
+        """Tells a scoring engine, whose graph no longer shows logits, how wide they are."""
+        self._head_width = size
+        return self
+
+    def log_probabilities(self, inputs: Ids) -> Floats:
+        """log2 p of the next token, shape (n, vocabulary); fetches logits, for small samples only."""
+        found, _ = self._run(inputs, self._empty(), ["logits"])
+        logits = found["logits"].numpy()[0].astype(np.float64)
+        logits -= logits.max(axis=-1, keepdims=True)
+        log2_p: Floats = (logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))) / math.log(2)
+        return log2_p
+
+    # --- prefill and decode ---------------------------------------------------------------
+
+    def prefill(self, inputs: Ids) -> KvCache:
+        """Reads a prompt of shape (n,) from an empty cache."""
+        _, cache = self._run(inputs, self._empty(), self._outputs)
+        return cache
+
+    def decode(self, cache: KvCache, token: int) -> KvCache:
+        """Decodes one token after `cache`."""
+        _, longer = self._run(np.array([token], np.int64), cache, self._outputs)
+        return longer
+
+    def cache_bytes(self, cache: KvCache) -> int:
+        """Bytes of all keys and values."""
+        return sum(
+            math.prod(v.shape()) * np.dtype(_TYPES[self._inputs[name].type]).itemsize
+            for name, v in cache.values.items()
+        )
+
+    def _empty(self) -> KvCache:
+        return KvCache({name: self._value(self._zeros(name)) for name in self._past}, 0)
+
+    def _zeros(self, name: str) -> np.ndarray:
+        """An empty past: the batch is 1, what is symbolic beyond is the past's length."""
+        shape = [d if isinstance(d, int) else (1 if i == 0 else 0) for i, d in enumerate(self._inputs[name].shape)]
+        return np.zeros(shape, _TYPES[self._inputs[name].type])
+
+    def _value(self, array: np.ndarray) -> Any:
+        import onnxruntime
+
+        return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._device, 0)
+
+    def _run(
+        self, ids: Ids, cache: KvCache, outputs: list[str], targets: Ids | None = None
+    ) -> tuple[dict[str, Any], KvCache]:
+        """One synchronised run; returns the outputs by name and the cache after it."""
+        n, total = len(ids), cache.length + len(ids)
+        feeds = {
+            "input_ids": ids[None],
+            "attention_mask": np.ones((1, total), np.int64),
+            "position_ids": np.arange(cache.length, total, dtype=np.int64)[None],
+            "edgecap_targets": targets[None] if targets is not None else None,
+        }
+        binding = self._session.io_binding()
+        for name, array in feeds.items():
+            if name in self._inputs and array is not None:
+                binding.bind_cpu_input(name, array.astype(_TYPES[self._inputs[name].type]))
+        for name, value in cache.values.items():
+            binding.bind_ortvalue_input(name, value)
+        for name in outputs:
+            binding.bind_output(name, "cpu" if name == "edgecap_nll" else self._device)
+        self._session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        found = dict(zip(outputs, binding.get_outputs(), strict=True))
+        past = {name: found[_present(name)] for name in self._past if _present(name) in found}
+        return found, KvCache(past, cache.length + n)
+
+    def end_profile(self) -> dict[str, ProviderShare]:
+        """Ends the runtime's profile: nodes and share of operator time by provider."""
+        import json
+
+        path = Path(self._session.end_profiling())
+        events = [
+            e for e in json.loads(path.read_text("utf-8")) if e.get("cat") == "Node" and "provider" in e.get("args", {})
+        ]
+        path.unlink()
+        total = sum(e["dur"] for e in events) or 1
+        names = {provider: name for name, provider in PROVIDERS.items()}
+        shares: dict[str, ProviderShare] = {}
+        for provider in sorted({e["args"]["provider"] for e in events}):
+            own = [e for e in events if e["args"]["provider"] == provider]
+            shares[names.get(provider, provider)] = ProviderShare(
+                nodes=len({e["name"] for e in own}), time_share=sum(e["dur"] for e in own) / total
+            )
+        return shares
+
+
+def _present(past: str) -> str:
+    return re.sub(r"^past_key_values", "present", past)

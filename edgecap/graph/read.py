@@ -1,0 +1,129 @@
+"""What an ONNX file is: opened without its weights, checked, described."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from edgecap.errors import UsageError
+
+if TYPE_CHECKING:
+    import onnx
+
+WEIGHTS = "model.onnx.data"
+LARGEST_PROTO = 1_900_000_000  # protobuf ends at 2 GiB; keep room for the graph itself
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """A decoder graph: `precision` of its weights as found, `vocabulary` if its output tells it."""
+
+    precision: str
+    inputs: tuple[str, ...]
+    vocabulary: int | None
+    has_cache: bool
+    files: tuple[str, ...]
+
+
+def open_graph(path: Path, weights: bool = True) -> onnx.ModelProto:
+    """Parses an ONNX file, with or without the weights beside it.
+
+    Raises UsageError where it is no ONNX file, or weights are missing or cut short.
+    """
+    import onnx
+
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except Exception as error:  # protobuf's DecodeError is not exported in a stable place
+        raise UsageError(f"{path} is not an ONNX file, or it is damaged ({type(error).__name__})") from error
+    if not model.graph.node or not model.graph.output:
+        raise UsageError(f"{path} is not an ONNX file, or it is damaged (no nodes or no outputs)")
+    for name, end in _external(model).items():
+        _check_external(path, name, end)
+    if weights:
+        onnx.load_external_data_for_model(model, str(path.parent))
+    return model
+
+
+def look_into(path: Path) -> Facts:
+    """Describes a decoder graph. Raises UsageError where it is damaged or not a decoder."""
+    model = open_graph(path, weights=False)
+    graph = model.graph
+    names = tuple(i.name for i in graph.input)
+    outputs = {o.name: o for o in graph.output}
+    if "input_ids" not in names or "logits" not in outputs:
+        raise UsageError(f"{path} is not a decoder: it needs an input 'input_ids' and an output 'logits'")
+    last = list(outputs["logits"].type.tensor_type.shape.dim)[-1:]
+    return Facts(
+        precision=_precision(model),
+        inputs=names,
+        vocabulary=last[0].dim_value or None if last else None,
+        has_cache=any(n.startswith("past_key_values") for n in names) and any(n.startswith("present") for n in outputs),
+        files=(path.name, *_external(model)),
+    )
+
+
+def _external(model: onnx.ModelProto) -> dict[str, int]:
+    """Files beside the graph that hold weights -> the byte up to which they are needed."""
+    ends: dict[str, int] = {}
+    for tensor in model.graph.initializer:
+        if tensor.data_location == 1:
+            entry = {e.key: e.value for e in tensor.external_data}
+            end = int(entry.get("offset") or 0) + int(entry.get("length") or 0)
+            name = entry.get("location", "")
+            ends[name] = max(end, ends.get(name, 0))
+    return ends
+
+
+def _check_external(path: Path, name: str, end: int) -> None:
+    file = (path.parent / name).resolve()
+    if not file.is_relative_to(path.parent.resolve()):
+        raise UsageError(f"{path} points to weights outside its folder: {name}")
+    if not file.is_file():
+        raise UsageError(f"{path} needs its weights in {name}, which is missing")
+    if file.stat().st_size < end:
+        raise UsageError(f"{file} is cut short: {file.stat().st_size} bytes of {end}")
+
+
+def _precision(model: onnx.ModelProto) -> str:
+    """int4 and int8 by their operators, the others by the type that most weights have."""
+    bits = {_attribute(n, "bits", 4) for n in model.graph.node if n.op_type == "MatMulNBits"}
+    if bits:
+        return "int4" if min(bits) <= 4 else "int8"
+    if {"MatMulInteger", "DynamicQuantizeMatMul", "QLinearMatMul"} & {n.op_type for n in model.graph.node}:
+        return "int8"
+    sizes: dict[int, int] = {}
+    for tensor in model.graph.initializer:
+        count = 1
+        for d in tensor.dims:
+            count *= d
+        sizes[tensor.data_type] = sizes.get(tensor.data_type, 0) + count
+    names = {1: "fp32", 10: "fp16", 16: "bf16", 11: "fp64"}
+    known = {t: n for t, n in sizes.items() if t in names}
+    return names[max(known, key=lambda t: known[t])] if known else "fp32"
+
+
+def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
+    return next((int(a.i) for a in node.attribute if a.name == name), default)
+
+
+def write_graph(model: Any, folder: Path) -> list[str]:
+    """Writes `model.onnx`, its weights beside it where they are too large for one file; names of files."""
+    import onnx
+
+    path = folder / "model.onnx"
+    if model.ByteSize() <= LARGEST_PROTO:
+        onnx.save(model, str(path))
+        return [path.name]
+    onnx.save(
+        model,
+        str(path),
+        save_as_external_data=True,
+        all_tensors_to_one_file=True,
+        location=WEIGHTS,
+        size_threshold=1024,
+    )
+    return [path.name, WEIGHTS]

@@ -1,0 +1,121 @@
+"""Looks at the machine: processor, memory, power and library versions. Owns psutil and sysfs.
+
+What cannot be read is `Absent` with the reason. The sysfs root can be moved (`EDGECAP_SYSFS`).
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+from edgecap.record import Absent, Machine
+
+FLAGS = (
+    *("avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni"),
+    *("amx_tile", "amx_int8", "amx_bf16", "neon", "asimd", "asimddp", "asimdhp", "fphp", "i8mm", "bf16", "sve"),
+)
+LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "onnx", "numpy", "tokenizers", "optimum-onnx", "transformers", "torch")
+
+
+def sysfs() -> Path:
+    """The root of sysfs: `EDGECAP_SYSFS` or /sys."""
+    return Path(os.environ.get("EDGECAP_SYSFS") or "/sys")
+
+
+def look_around(providers: tuple[str, ...]) -> Machine:
+    """The machine as it is now; `providers` are those that the installed runtime offers."""
+    import psutil
+
+    info = _cpuinfo()
+    return Machine(
+        name=platform.node() or "machine",
+        system=f"{platform.system()} {platform.release()}",
+        cpu=info.get("model name") or platform.processor() or platform.machine(),
+        architecture=platform.machine(),
+        flags=tuple(f for f in FLAGS if f in (info.get("flags") or info.get("Features") or "").split()),
+        physical_cores=psutil.cpu_count(logical=False),
+        logical_cores=len(psutil.Process().cpu_affinity()) if sys.platform == "linux" else psutil.cpu_count() or 1,
+        memory_bytes=psutil.virtual_memory().total,
+        governor=_read(sysfs() / "devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        turbo=_turbo(),
+        power_source=_power_source(),
+        temperature_c=_temperature(),
+        load_average=os.getloadavg()[0]
+        if hasattr(os, "getloadavg")
+        else Absent(reason="no load average on this system"),
+        versions=versions(),
+        providers=providers,
+    )
+
+
+def default_threads() -> int:
+    """One thread a physical core that this process may use."""
+    import psutil
+
+    allowed = len(psutil.Process().cpu_affinity()) if sys.platform == "linux" else psutil.cpu_count() or 1
+    return max(1, min(psutil.cpu_count(logical=False) or allowed, allowed))
+
+
+def _cpuinfo() -> dict[str, str]:
+    """The first processor of /proc/cpuinfo, or what macOS and Windows say instead."""
+    if sys.platform == "darwin":
+        brand = subprocess.run(
+            ["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False
+        )
+        return {"model name": brand.stdout.strip()}
+    try:
+        first = Path("/proc/cpuinfo").read_text("utf-8", "replace").split("\n\n")[0]
+    except OSError:
+        return {}
+    pairs = (line.split(":", 1) for line in first.splitlines() if ":" in line)
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def _read(path: Path) -> str | Absent:
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        return Absent(reason=f"{path}: {error.strerror}")
+
+
+def _turbo() -> bool | Absent:
+    """Intel's `no_turbo` (inverted) or the generic `boost`."""
+    root = sysfs() / "devices/system/cpu"
+    for path, on in (("intel_pstate/no_turbo", "0"), ("cpufreq/boost", "1")):
+        value = _read(root / path)
+        if isinstance(value, str):
+            return value == on
+    return Absent(reason="neither intel_pstate/no_turbo nor cpufreq/boost is readable")
+
+
+def _power_source() -> str | Absent:
+    import psutil
+
+    battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
+    if battery is None or battery.power_plugged is None:
+        return Absent(reason="no battery is reported")
+    return "mains" if battery.power_plugged else "battery"
+
+
+def _temperature() -> float | Absent:
+    """The hottest sensor of the processor, degrees Celsius."""
+    import psutil
+
+    readings = psutil.sensors_temperatures() if hasattr(psutil, "sensors_temperatures") else {}
+    cpu = [t.current for name in ("coretemp", "k10temp", "cpu_thermal", "zenpower") for t in readings.get(name, [])]
+    return max(cpu) if cpu else Absent(reason="no processor temperature is readable")
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the libraries that decide what is measured."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

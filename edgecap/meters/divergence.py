@@ -1,0 +1,64 @@
+"""How far a variant's predictions are from fp32's: mean Kullback-Leibler divergence, bits a token.
+
+Measured as both are executed, on short samples of the corpus. A variant half way to knowing nothing
+(the divergence of the uniform distribution) is garbage, not a variant.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from edgecap.errors import EdgecapError
+from edgecap.seams import Engine, Floats, Ids
+
+SAMPLES = 4
+SAMPLE_TOKENS = 128
+
+
+class Garbage(EdgecapError):
+    """A variant whose predictions have little to do with those of fp32."""
+
+
+class Divergence(NamedTuple):
+    """Bits a token: KL(fp32 || variant), and KL(fp32 || uniform) as a yardstick."""
+
+    bits: float
+    uniform_bits: float
+
+
+def measure_divergence(reference: Engine, variant: Engine, samples: Sequence[Ids]) -> Divergence:
+    """Mean over all positions of all samples, each of shape (n,).
+
+    Raises Garbage where the variant answers NaN, infinity, or nonsense.
+    """
+    rows = [_rows(reference.log_probabilities(s), variant.log_probabilities(s)) for s in samples]
+    bits, entropy = np.concatenate(rows, axis=1).mean(axis=1)
+    found = Divergence(float(bits), math.log2(max(reference.vocabulary, 2)) - float(entropy))
+    if not math.isfinite(found.bits):
+        raise Garbage("the variant's probabilities hold NaN or infinity")
+    if found.bits > max(1.0, found.uniform_bits / 2):
+        raise Garbage(
+            f"the variant's predictions are garbage: {found.bits:.2f} bits a token from fp32; "
+            f"knowing nothing would be {found.uniform_bits:.2f}"
+        )
+    return found
+
+
+def _rows(p: Floats, q: Floats) -> Floats:
+    """KL(p || q) and entropy of p by position, shape (2, n); `p`, `q` are log2, shape (n, vocabulary)."""
+    weights = np.exp2(p)
+    safe = np.where(weights > 0, p, 0.0)
+    return np.stack([(weights * (safe - np.where(weights > 0, q, 0.0))).sum(axis=1), -(weights * safe).sum(axis=1)])
+
+
+def spread(documents: Sequence[Sequence[int]], start: int | None, context: int) -> list[Ids]:
+    """Beginnings of up to `SAMPLES` documents spread over the corpus, as inputs of shape (n,)."""
+    length = min(SAMPLE_TOKENS, context)
+    step = max(1, len(documents) // SAMPLES)
+    chosen = [list(d) for d in documents[::step][:SAMPLES]]
+    rows = [([] if start is None else [start]) + ids for ids in chosen]
+    return [np.array(row[:length], np.int64) for row in rows if row]

@@ -1,0 +1,57 @@
+"""Resident memory of this process, which does nothing but load, prefill and decode.
+
+interpreter + runtime | load ....... | prefill, decode ....... | at rest
+baseline              | load peak    | peak (of the process)   | steady
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from edgecap.record import Absent, Memory
+from edgecap.seams import Engine
+
+
+def resident_bytes() -> int:
+    """Resident set of this process now."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+def peak_bytes() -> int:
+    """Largest resident set that this process ever had."""
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def measure_memory(
+    open_engine: Callable[[], Engine], vocabulary: int, prefill_tokens: int, steps: int, files: list[Path]
+) -> Memory:
+    """Loads, prefills and decodes once, reading the resident set between. Call it first in a process."""
+    baseline = resident_bytes()
+    engine = open_engine()
+    load_peak = peak_bytes()
+    rng = np.random.default_rng(0)
+    cache = engine.prefill(rng.integers(0, vocabulary, prefill_tokens, dtype=np.int64))
+    for token in rng.integers(0, vocabulary, steps).tolist():
+        cache = engine.decode(cache, token)
+    return Memory(
+        baseline_bytes=baseline,
+        load_peak_bytes=load_peak,
+        peak_bytes=peak_bytes(),
+        steady_bytes=resident_bytes(),
+        file_bytes=sum(f.stat().st_size for f in files),
+        kv_bytes_per_token=engine.cache_bytes(cache) // (prefill_tokens + steps),
+        device_peak_bytes=Absent(reason="the model ran on the processor"),
+    )

@@ -1,0 +1,473 @@
+"""The main job: from a spec to a record, one cell after another. `profile` is the table of contents.
+
+Every step that loads, runs or converts a model is done by `run`, in a child process; this process
+sleeps meanwhile. The record is written after every cell, so that nothing finished is lost.
+"""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from edgecap import __version__, export, source, store
+from edgecap.architecture import read_architecture
+from edgecap.cautions import cautions
+from edgecap.corpus import Corpus, describe, read_corpus
+from edgecap.errors import Interrupted, UsageError
+from edgecap.flops import count_flops
+from edgecap.graph.variants import RECIPES
+from edgecap.machine import default_threads, look_around
+from edgecap.record import (
+    SCHEMA,
+    Absent,
+    Architecture,
+    Cell,
+    Failure,
+    Flops,
+    Graph,
+    Measurement,
+    Memory,
+    Profile,
+    Source,
+)
+from edgecap.score import score
+from edgecap.spec import PRECISIONS, CellSpec, Spec, cells
+from edgecap.store import Home
+from edgecap.worker import (
+    Answer,
+    Export,
+    Look,
+    Looked,
+    Made,
+    Measure,
+    Measured,
+    Progress,
+    Step,
+    Vary,
+    Watch,
+    Weigh,
+    in_child,
+)
+
+HORIZON = 1024  # steps over which a decoded token's cost is averaged
+PREFILL_TOKENS = 512
+DECODE_STEPS = 32
+
+Run = Callable[[Step, Watch, float], Answer]
+Notice = Callable[["Event"], None]
+
+
+class Event(NamedTuple):
+    """What is happening: a cell (None: the run as a whole), its stage, and how far the stage is."""
+
+    cell: CellSpec | None
+    stage: str
+    done: int = 0
+    total: int = 1
+
+
+class Ready(NamedTuple):
+    """A graph on this disk, ready to run."""
+
+    folder: Path
+    graph: Graph
+
+    @property
+    def path(self) -> Path:
+        """The ONNX file."""
+        return self.folder / self.graph.files[0].path
+
+
+class Job(NamedTuple):
+    """All that is known before the first measurement."""
+
+    spec: Spec
+    home: Home
+    located: source.Located
+    corpus: Corpus
+    found: tuple[Ready, ...]
+    notice: Notice
+    run: Run
+
+
+def unheard(event: Event) -> None:
+    """Tells nobody."""
+
+
+def profile(
+    spec: Spec | None = None, home: Home | None = None, notice: Notice = unheard, run: Run = in_child
+) -> Profile:
+    """Measures a model as `spec` asks and returns the record, which is also written under `home.profiles`.
+
+    Raises UsageError before anything is measured where the request cannot be met, and Interrupted,
+    after the finished cells were written, on Ctrl-C.
+    """
+    job, record, wanted = _begin(spec or Spec(), home or store.home(), notice, run)
+    path = store.record_path(job.home.profiles, record)
+    try:
+        for cell_spec in wanted:
+            record = _with_cell(record, _cell(job, record, cell_spec, len(wanted)))
+            store.save(record, path)
+    except KeyboardInterrupt:
+        kept = f"{len(record.cells)} of {len(wanted)} cells are in {path}" if record.cells else "no cell was finished"
+        raise Interrupted(f"interrupted: {kept}") from None
+    record = msgspec.structs.replace(record, complete=True)
+    store.save(record, path)
+    return record
+
+
+def export_folder(
+    spec: Spec, out: Path, home: Home | None = None, notice: Notice = unheard, run: Run = in_child
+) -> dict[str, Graph]:
+    """Writes one portable folder with a graph for each precision, tokenizer, config and a manifest of hashes."""
+    home = home or store.home()
+    located = source.locate(spec.model, spec.revision)
+    if out.exists():
+        raise UsageError(f"{out} is there already; give a new folder")
+    store.check_writable(out)
+    job = Job(spec, home, located, Corpus(name="", sha256="", documents=()), _found(located, run, spec)[1], notice, run)
+    graphs: dict[str, Ready] = {}
+    for precision in spec.precisions or PRECISIONS:
+        ready = _graph(job, CellSpec(precision, "cpu"))
+        if isinstance(ready, Failure):
+            raise UsageError(f"cannot make {precision}: {ready.message}")
+        graphs[precision] = ready
+    with store.new_folder(out) as scratch:
+        _write_portable(job, graphs, scratch)
+    return {precision: ready.graph for precision, ready in graphs.items()}
+
+
+# --- before the first measurement -------------------------------------------------------------
+
+
+def _begin(spec: Spec, home: Home, notice: Notice, run: Run) -> tuple[Job, Profile, list[CellSpec]]:
+    """Everything that can be refused is refused here."""
+    corpus = read_corpus(spec.corpus)
+    located = source.locate(spec.model, spec.revision)
+    architecture = read_architecture(located.config, str(located.path / "config.json")) if located.config else None
+    _check_context(spec, architecture)
+    notice(Event(None, "look"))
+    looked, found = _found(located, run, spec)
+    wanted = _wanted(spec, located, looked, found)
+    if located.kind != "onnx":
+        export.recipe()
+    store.check_writable(home.profiles)
+    job = Job(spec, home, located, corpus, found, notice, run)
+    return job, _new_record(job, architecture, looked), wanted
+
+
+def _check_context(spec: Spec, architecture: Architecture | None) -> None:
+    positions = architecture.positions if architecture else None
+    if spec.context and positions and spec.context > positions:
+        raise UsageError(f"--context {spec.context} is longer than the model's {positions} positions")
+
+
+def _found(located: source.Located, run: Run, spec: Spec) -> tuple[Looked, tuple[Ready, ...]]:
+    """The providers of the runtime, and the graphs that an ONNX folder holds."""
+    files = source.onnx_files(located.path) if located.kind == "onnx" else []
+    looked = run(Look(graphs=tuple(str(f.path) for f in files)), _unwatched, spec.timeout_s)
+    if not isinstance(looked, Looked):
+        reason = f": {looked.message}" if isinstance(looked, Failure) else ""
+        raise UsageError(f"ONNX Runtime cannot be used here{reason}")
+    ready = []
+    for file, facts in zip(files, looked.graphs, strict=True):
+        precision = file.precision or facts.precision
+        listed = store.list_files(file.path.parent, list(facts.files))
+        graph = Graph(
+            precision=precision,
+            exporter=file.exporter,
+            recipe=file.recipe,
+            bytes=sum(f.bytes for f in listed),
+            files=listed,
+            divergence_bits=_NOT_YET,
+        )
+        ready.append(Ready(file.path.parent, graph))
+    return looked, tuple(ready)
+
+
+_NOT_YET = Absent(reason="not measured")
+
+
+def _unwatched(progress: Progress) -> None:
+    return None
+
+
+def _wanted(spec: Spec, located: source.Located, looked: Looked, found: tuple[Ready, ...]) -> list[CellSpec]:
+    """The cells, once precisions and providers are known to be had."""
+    for provider in spec.providers:
+        if provider not in looked.providers:
+            raise UsageError(
+                f"provider '{provider}' is not available in the installed ONNX Runtime; available: {', '.join(looked.providers)}"
+            )
+    had = tuple(r.graph.precision for r in found)
+    if located.kind != "onnx":
+        return cells(spec.precisions or PRECISIONS, spec.providers)
+    possible = PRECISIONS if "fp32" in had else had
+    for precision in spec.precisions:
+        if precision not in (*had, *possible):
+            raise UsageError(
+                f"{located.path} holds {', '.join(had)}; {precision} cannot be made from that, it needs an fp32 graph"
+            )
+    return cells(spec.precisions or had, spec.providers)
+
+
+def _new_record(job: Job, architecture: Architecture | None, looked: Looked) -> Profile:
+    spec, located = job.spec, job.located
+    parameters = source.count_parameters(located.path)
+    return Profile(
+        schema=SCHEMA,
+        edgecap=__version__,
+        created_utc=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        complete=False,
+        spec=spec,
+        machine=look_around(looked.providers),
+        source=Source(
+            name=located.name,
+            kind=located.kind,
+            revision=located.revision,
+            parameters=Absent(reason="the folder has no safetensors to count") if parameters is None else parameters,
+            weights_sha256=source.weights_sha256(located),
+            tokenizer_sha256=source.tokenizer_sha256(located.path),
+            architecture=architecture or _NO_CONFIG,
+        ),
+        corpus=describe(job.corpus, spec.bias_bits),
+        flops=_flops(architecture),
+    )
+
+
+_NO_CONFIG = Absent(reason="the folder has no config.json")
+
+
+def _flops(architecture: Architecture | None) -> Flops | Absent:
+    if architecture is None:
+        return _NO_CONFIG
+    horizon = _horizon(architecture)
+    return count_flops(architecture, horizon, min(PREFILL_TOKENS, horizon))
+
+
+def _horizon(architecture: Architecture | Absent | None) -> int:
+    positions = architecture.positions if isinstance(architecture, Architecture) else None
+    return min(HORIZON, positions or HORIZON)
+
+
+# --- one cell ---------------------------------------------------------------------------------
+
+
+def _with_cell(record: Profile, cell: Cell) -> Profile:
+    return msgspec.structs.replace(record, cells=(*record.cells, cell))
+
+
+def _cell(job: Job, record: Profile, cell: CellSpec, cells_in_run: int) -> Cell:
+    ready = _graph(job, cell)
+    if isinstance(ready, Failure):
+        return _failed(cell, Absent(reason="it could not be made"), ready)
+    answer = _measure(job, record, cell, ready)
+    if isinstance(answer, Failure):
+        return _failed(cell, ready.graph, answer)
+    memory = _weigh(job, record, cell, ready)
+    graph = msgspec.structs.replace(ready.graph, divergence_bits=answer.divergence_bits)
+    measured = Measurement(
+        compression=answer.compression,
+        latency=answer.latency,
+        energy=answer.energy,
+        memory=Absent(reason=memory.message) if isinstance(memory, Failure) else memory,
+        placement=answer.placement,
+    )
+    return Cell(
+        precision=cell.precision,
+        provider=cell.provider,
+        graph=graph,
+        outcome=measured,
+        score=score(measured, record.flops, record.corpus.bias_bits),
+        cautions=cautions(record.machine, record.source, graph, cell.provider, measured, cells_in_run),
+    )
+
+
+def _failed(cell: CellSpec, graph: Graph | Absent, failure: Failure) -> Cell:
+    return Cell(
+        precision=cell.precision,
+        provider=cell.provider,
+        graph=graph,
+        outcome=failure,
+        score=Absent(reason=f"{failure.stage} failed"),
+    )
+
+
+def _measure(job: Job, record: Profile, cell: CellSpec, ready: Ready) -> Measured | Failure:
+    horizon = _horizon(record.source.architecture)
+    reference = _graph(job, CellSpec("fp32", "cpu")) if _can_be_fp32(job) else None
+    answer = _run(
+        job,
+        cell,
+        Measure(
+            graph=str(ready.path),
+            reference=str(reference.path) if isinstance(reference, Ready) else None,
+            provider=cell.provider,
+            threads=job.spec.threads or default_threads(),
+            tokenizer=str(_tokenizer_folder(job, ready)),
+            corpus=job.spec.corpus,
+            corpus_sha256=job.corpus.sha256,
+            context=job.spec.context or horizon,
+            vocabulary=_vocabulary(job, record),
+            prefill_tokens=min(PREFILL_TOKENS, horizon),
+            decode_context=horizon // 2,
+            limit_s=job.spec.limit_s,
+        ),
+    )
+    return answer if isinstance(answer, Measured | Failure) else _nonsense(answer)
+
+
+def _weigh(job: Job, record: Profile, cell: CellSpec, ready: Ready) -> Memory | Failure:
+    horizon = _horizon(record.source.architecture)
+    answer = _run(
+        job,
+        cell,
+        Weigh(
+            graph=str(ready.path),
+            files=tuple(str(ready.folder / f.path) for f in ready.graph.files),
+            provider=cell.provider,
+            threads=job.spec.threads or default_threads(),
+            vocabulary=_vocabulary(job, record),
+            prefill_tokens=min(PREFILL_TOKENS, horizon - min(DECODE_STEPS, horizon // 2)),
+            steps=min(DECODE_STEPS, horizon // 2),
+        ),
+    )
+    return answer if isinstance(answer, Memory | Failure) else _nonsense(answer)
+
+
+def _nonsense(answer: object) -> Failure:
+    return Failure(stage="worker", error="BadAnswer", message=f"the child answered with {type(answer).__name__}")
+
+
+def _run(job: Job, cell: CellSpec, step: Step) -> Answer:
+    return job.run(step, lambda p: job.notice(Event(cell, p.stage, p.done, p.total)), job.spec.timeout_s)
+
+
+def _vocabulary(job: Job, record: Profile) -> int:
+    architecture = record.source.architecture
+    if isinstance(architecture, Architecture):
+        return architecture.vocabulary
+    from edgecap.tokens import read_tokenizer
+
+    return int(read_tokenizer(job.located.path).size)
+
+
+def _tokenizer_folder(job: Job, ready: Ready) -> Path:
+    """The model's folder, or, where it has only a slow tokenizer, the export that converted it."""
+    if (job.located.path / "tokenizer.json").is_file() or job.located.kind == "onnx":
+        return job.located.path
+    return _cache_of_export(job)
+
+
+# --- graphs, made once and kept ---------------------------------------------------------------
+
+
+def _can_be_fp32(job: Job) -> bool:
+    return job.located.kind != "onnx" or any(r.graph.precision == "fp32" for r in job.found)
+
+
+def _graph(job: Job, cell: CellSpec) -> Ready | Failure:
+    """The graph of a cell: found in the folder, in the cache, or made now."""
+    for ready in job.found:
+        if ready.graph.precision == cell.precision:
+            return ready
+    if cell.precision == "fp32":
+        target = _cache_of_export(job)
+        step = lambda out: Export(folder=str(job.located.path), out=out, trust_remote_code=job.spec.trust_remote_code)  # noqa: E731
+        return _cached(job, cell, target, export.recipe(), step)
+    base = _graph(job, CellSpec("fp32", cell.provider))
+    if isinstance(base, Failure):
+        return base
+    recipe = RECIPES[cell.precision]
+    key = store.sha256_of(base.graph.files[0].sha256.encode(), recipe.encode(), _tools().encode())[:24]
+    target = job.home.cache / "variants" / f"{cell.precision}-{key}"
+    return _cached(job, cell, target, recipe, lambda out: Vary(graph=str(base.path), precision=cell.precision, out=out))
+
+
+def _cache_of_export(job: Job) -> Path:
+    config = msgspec.json.encode(job.located.config, order="sorted")
+    parts = [source.weights_sha256(job.located), source.tokenizer_sha256(job.located.path), export.recipe()]
+    key = store.sha256_of(config, *(p.encode() for p in parts))[:24]
+    return job.home.cache / "exports" / key
+
+
+def _tools() -> str:
+    """Versions of the tools that make variants."""
+    from edgecap.machine import versions
+
+    return ", ".join(f"{k} {v}" for k, v in versions().items() if k.startswith("onnx"))
+
+
+def _cached(job: Job, cell: CellSpec, target: Path, recipe: str, step: Callable[[str], Step]) -> Ready | Failure:
+    kept = target / "graph.json"
+    if kept.is_file():
+        ready = Ready(target, msgspec.json.decode(kept.read_bytes(), type=Graph))
+        if all((target / f.path).is_file() and (target / f.path).stat().st_size == f.bytes for f in ready.graph.files):
+            return ready
+        shutil.rmtree(target, ignore_errors=True)
+    try:
+        with store.new_folder(target) as scratch:
+            answer = _run(job, cell, step(str(scratch)))
+            if not isinstance(answer, Made):
+                raise _Abandoned(answer if isinstance(answer, Failure) else _nonsense(answer))
+            files = store.list_files(scratch, list(answer.files))
+            graph = Graph(
+                precision=cell.precision,
+                exporter="optimum",
+                recipe=recipe,
+                bytes=sum(f.bytes for f in files),
+                files=files,
+                divergence_bits=_NOT_YET,
+            )
+            store.write_atomically(scratch / "graph.json", msgspec.json.encode(graph))
+    except _Abandoned as abandoned:
+        return abandoned.failure
+    return Ready(target, graph)
+
+
+class _Abandoned(Exception):
+    """Leaves a scratch folder behind to be removed."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+def _write_portable(job: Job, graphs: dict[str, Ready], out: Path) -> None:
+    folders = [job.located.path, *(r.folder for r in graphs.values())]
+    if job.located.kind != "onnx":
+        folders.append(_cache_of_export(job))
+    for name in (*export.TOKENIZER_FILES, "genai_config.json"):
+        found = next((f / name for f in folders if (f / name).is_file()), None)
+        if found:
+            shutil.copyfile(found, out / name)
+    for precision, ready in graphs.items():
+        (out / precision).mkdir()
+        for file in ready.graph.files:
+            shutil.copyfile(ready.folder / file.path, out / precision / file.path)
+    manifest = {
+        "edgecap": __version__,
+        "source": {
+            "name": job.located.name,
+            "revision": job.located.revision,
+            "weights_sha256": source.weights_sha256(job.located),
+            "tokenizer_sha256": source.tokenizer_sha256(job.located.path),
+            "parameters": source.count_parameters(job.located.path),
+        },
+        "graphs": [
+            {
+                "precision": precision,
+                "folder": precision,
+                "exporter": ready.graph.exporter,
+                "recipe": ready.graph.recipe,
+                "files": msgspec.to_builtins(ready.graph.files),
+            }
+            for precision, ready in graphs.items()
+        ],
+    }
+    store.write_atomically(out / source.MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=1))

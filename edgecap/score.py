@@ -1,0 +1,138 @@
+"""Joins gain, FLOPs, seconds and joules into the scores of docs/method.md, each with its interval.
+
+    information_capacity = (G + b) / log2 N                               arXiv 2511.08066
+    time_capacity        = (G + b) / log2(t x 1e12 FLOP/s)
+    energy_capacity      = (G + b) / log2(E x 1e12 FLOP/J)
+    hardware_capacity    = (G + b) / (1/2 log2(t x 1e12) + 1/2 log2(E x 1e12))
+    gain_bits_per_s      = G / t          gain_bits_per_j = G / E
+
+G bits gained per token, b bias of the corpus, N FLOPs, t seconds, E joules per decoded token.
+Documents are resampled for G, rounds for t, windows for E.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from edgecap import stats
+from edgecap.record import Absent, Compression, Energy, Estimate, Flops, Latency, Measurement, Score
+
+FORMULA = "edgecap-1"
+REFERENCE = 1e12  # FLOP/s and FLOP/J of the reference machine: 1 TFLOP/s at 1 W
+
+Quantity = tuple[float, stats.Floats | None]  # a value and its bootstrap draws
+
+
+def score(measured: Measurement, flops: Flops | Absent, bias_bits: float) -> Score:
+    """All scores of one measured cell; each that lacks an input is Absent with the input's reason."""
+    found = {name: _estimated(q) for name, q in quantities(measured, flops, bias_bits).items()}
+    return Score(
+        formula=FORMULA,
+        bias_bits=bias_bits,
+        roofline_ratio=Absent(reason="the peaks of this machine are not measured by this version"),
+        **found,
+    )
+
+
+def quantities(
+    measured: Measurement, flops: Flops | Absent, bias_bits: float, seed: int = stats.SEED
+) -> dict[str, Quantity | Absent]:
+    """Each score by name with its draws; `seed` moves the draws of rounds and windows, not of documents."""
+    gain = _quantity(measured.compression, gain_draws)
+    seconds = _quantity(measured.latency, lambda m: decode_seconds(m, seed + 1))
+    joules = _quantity(measured.energy, lambda m: decode_joules(m, seed + 3))
+    work = (flops.per_token, None) if isinstance(flops, Flops) else flops
+    return {
+        "information_capacity": _join(lambda g, n: (g + bias_bits) / np.log2(n), gain, work),
+        "time_capacity": _join(lambda g, t: (g + bias_bits) / _log_cost(t), gain, seconds),
+        "energy_capacity": _join(lambda g, e: (g + bias_bits) / _log_cost(e), gain, joules),
+        "hardware_capacity": _join(
+            lambda g, t, e: (g + bias_bits) / ((_log_cost(t) + _log_cost(e)) / 2), gain, seconds, joules
+        ),
+        "gain_bits_per_s": _join(lambda g, t: g / t, gain, seconds),
+        "gain_bits_per_j": _join(lambda g, e: g / e, gain, joules),
+    }
+
+
+def _estimated(found: Quantity | Absent) -> Estimate | Absent:
+    return found if isinstance(found, Absent) else estimate(*found)
+
+
+def _log_cost(cost: Any) -> Any:
+    return np.log2(cost * REFERENCE)
+
+
+def _quantity(found: Any, read: Callable[[Any], Quantity]) -> Quantity | Absent:
+    return found if isinstance(found, Absent) else read(found)
+
+
+def _join(formula: Callable[..., Any], *parts: Quantity | Absent) -> Quantity | Absent:
+    """The formula on the values, and on the draws of those parts that have any."""
+    missing = [p for p in parts if isinstance(p, Absent)]
+    if missing:
+        return missing[0]
+    had = [p for p in parts if not isinstance(p, Absent)]
+    value = float(formula(*(v for v, _ in had)))
+    if not np.isfinite(value):
+        return Absent(reason="not a finite number")
+    drawn = any(d is not None for _, d in had)
+    draws = formula(*(v if d is None else d for v, d in had)) if drawn else None
+    return value, draws
+
+
+def estimate(value: float, draws: stats.Floats | None) -> Estimate:
+    """A value with the percentile interval of its draws."""
+    found = stats.interval(value, draws)
+    return Estimate(value=found.value, low=found.low, high=found.high)
+
+
+def document_columns(c: Compression) -> stats.Floats:
+    """Bits of text, bits under the model and tokens of each document, shape (documents, 3)."""
+    return np.array([(8 * d.bytes, d.nll_bits, d.tokens) for d in c.per_document], np.float64)
+
+
+def gain_draws(c: Compression) -> Quantity:
+    """Bits gained per token, documents resampled."""
+    if len(c.per_document) < 2:
+        return c.gain_bits_per_token, None
+    sums = stats.draws_of_sums(document_columns(c))
+    return c.gain_bits_per_token, (sums[:, 0] - sums[:, 1]) / np.maximum(sums[:, 2], 1)
+
+
+def bits_per_byte_draws(c: Compression) -> Quantity:
+    """Bits per byte, documents resampled."""
+    if len(c.per_document) < 2:
+        return c.bits_per_byte, None
+    sums = stats.draws_of_sums(document_columns(c))
+    return c.bits_per_byte, 8 * sums[:, 1] / np.maximum(sums[:, 0], 1)
+
+
+def _medians(samples: tuple[float, ...], rounds: tuple[int, ...], seed: int) -> Quantity:
+    medians = stats.by_round(samples, rounds)
+    draws = stats.draws_of_median(medians, seed) if len(medians) > 1 else None
+    return float(np.median(medians)), draws
+
+
+def decode_seconds(found: Latency, seed: int = stats.SEED + 1) -> Quantity:
+    """Seconds of one decoded token: median of the round medians, rounds resampled."""
+    return _medians(found.decode.samples_s, found.decode.rounds, seed)
+
+
+def prefill_seconds(found: Latency, seed: int = stats.SEED + 2) -> Quantity:
+    """Seconds of the prompt: median of the round medians, rounds resampled."""
+    return _medians(found.prefill.samples_s, found.prefill.rounds, seed)
+
+
+def decode_joules(found: Energy, seed: int = stats.SEED + 3) -> Quantity:
+    """Gross joules of one decoded token: median of the windows, windows resampled."""
+    values = tuple(w.joules / max(w.tokens, 1) for w in found.decode)
+    return _medians(values, tuple(range(len(values))), seed)
+
+
+def prefill_joules(found: Energy, seed: int = stats.SEED + 4) -> Quantity:
+    """Gross joules of one prompt token: median of the windows, windows resampled."""
+    values = tuple(w.joules / max(w.tokens, 1) for w in found.prefill)
+    return _medians(values, tuple(range(len(values))), seed)

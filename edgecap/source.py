@@ -1,0 +1,259 @@
+"""Finds the model that was asked for. Owns huggingface_hub; runs no code from any model.
+
+A model is a shipped reference model by name, a Hub id `org/name[@revision]`, a Hugging Face folder,
+or a folder with ONNX graphs (from `edgecap export`, Optimum or the onnxruntime-genai builder).
+Making graphs is left to `export`, reading the architecture to `architecture`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgecap.errors import UsageError, did_you_mean
+from edgecap.store import sha256_of, sha256_of_file
+
+MANIFEST = "edgecap.json"
+HUB_FILES = ["*.json", "*.safetensors", "tokenizer.model", "*.tiktoken", "merges.txt", "vocab.txt"]
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?\Z")
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "tokenizer.model",
+    "vocab.json",
+)
+
+
+class Located(msgspec.Struct, frozen=True):
+    """A model on this disk: `kind` is reference, hub, folder or onnx; `config` its parsed config.json."""
+
+    name: str
+    kind: str
+    path: Path
+    revision: str | None
+    config: dict[str, Any]
+
+
+class OnnxFile(msgspec.Struct, frozen=True):
+    """An ONNX file of a folder and the precision that the folder's manifest claims for it."""
+
+    path: Path
+    precision: str | None
+    exporter: str
+    recipe: str
+
+
+def locate(model: str, revision: str | None = None, shipped: Path | None = None) -> Located:
+    """The model on this disk, downloaded if it is on the Hub.
+
+    Raises UsageError where there is none, it is not a model, or it cannot be fetched.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        if revision:
+            raise UsageError(f"--revision is for models on the Hub; {model} is a folder")
+        return _folder(folder.resolve().name, folder, None)
+    if folder.exists():
+        raise UsageError(f"{model} is a file; give the folder of a model")
+    names = {path.name: path for path in reference_models(shipped)}
+    if model in names:
+        return _folder(model, names[model], None, kind="reference")
+    return _from_hub(model, revision, list(names))
+
+
+def reference_models(shipped: Path | None = None) -> list[Path]:
+    """The folders of the reference models that came with edgecap, smallest first."""
+    package = Path(__file__).parent
+    roots = [shipped] if shipped else [package / "data" / "models", package.parent / "models"]
+    found = {p.parent.name: p.parent for root in roots for p in sorted(root.glob("edgecap-ref-*/config.json"))}
+    return sorted(found.values(), key=lambda p: sum(f.stat().st_size for f in p.glob("*.safetensors")))
+
+
+def _folder(name: str, path: Path, revision: str | None, kind: str = "folder") -> Located:
+    if onnx_files(path):
+        return Located(name, "onnx", path, revision, _config(path, needed=False))
+    config = _config(path, needed=True)
+    if not list(path.glob("*.safetensors")):
+        have = (
+            "only pickled weights, which can run code"
+            if list(path.glob("*.bin"))
+            else "no .safetensors and no .onnx file"
+        )
+        raise UsageError(f"{path} holds {have}; give a folder with config.json and safetensors, or an ONNX export")
+    return Located(name, kind, path, revision, config)
+
+
+def _config(path: Path, needed: bool) -> dict[str, Any]:
+    file = path / "config.json"
+    try:
+        value = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        if not needed:
+            return {}
+        raise UsageError(f"{path} is not a model folder: no config.json and no .onnx file in it") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read {file}: {error}") from error
+    if not isinstance(value, dict):
+        raise UsageError(f"{file} is not a JSON object")
+    return value
+
+
+# --- folders with ONNX graphs -----------------------------------------------------------------
+
+
+def onnx_files(folder: Path) -> list[OnnxFile]:
+    """The decoder graphs of a folder: what its manifest lists, else `model.onnx` or the one .onnx file."""
+    manifest = folder / MANIFEST
+    if manifest.is_file():
+        return _listed(folder, manifest)
+    candidates = sorted([*folder.glob("*.onnx"), *folder.glob("onnx/*.onnx")])
+    preferred = [
+        p for p in candidates if p.name in ("model.onnx", "decoder_model_merged.onnx", "decoder_with_past_model.onnx")
+    ]
+    chosen = (preferred or candidates)[:1]
+    maker = "genai" if (folder / "genai_config.json").is_file() else "onnx"
+    return [OnnxFile(path=p, precision=None, exporter=maker, recipe="as found") for p in chosen]
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder made by `edgecap export`, or an empty one."""
+    path = folder / MANIFEST
+    return _parse_manifest(path) if path.is_file() else {}
+
+
+def _parse_manifest(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+        return {**value, "graphs": list(value["graphs"]), "source": dict(value["source"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} is not a manifest of edgecap export: {type(error).__name__} {error}") from error
+
+
+def _listed(folder: Path, manifest: Path) -> list[OnnxFile]:
+    found = []
+    for graph in _parse_manifest(manifest)["graphs"]:
+        try:
+            for file in graph["files"]:
+                _check_file(folder, f"{graph['folder']}/{file['path']}", int(file["bytes"]), str(file["sha256"]))
+            path = folder / graph["folder"] / "model.onnx"
+            found.append(OnnxFile(path, str(graph["precision"]), str(graph["exporter"]), str(graph["recipe"])))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(
+                f"{manifest} is not a manifest of edgecap export: {type(error).__name__} {error}"
+            ) from error
+    return found
+
+
+def _check_file(folder: Path, name: str, size: int, sha256: str) -> None:
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise UsageError(f"{folder / MANIFEST} points outside its folder: {name}")
+    if not path.is_file():
+        raise UsageError(f"{folder} is incomplete: {name} is missing")
+    if path.stat().st_size != size or sha256_of_file(path) != sha256:
+        raise UsageError(f"{path} is not what {MANIFEST} says: it was changed or cut short; export it again")
+
+
+# --- hashes and sizes -------------------------------------------------------------------------
+
+
+def weights_sha256(located: Located) -> str:
+    """One hash over the model's weight files, in the order of their names."""
+    claimed = read_manifest(located.path).get("source", {}).get("weights_sha256")
+    if claimed:
+        return str(claimed)
+    if located.kind == "onnx":
+        folder = onnx_files(located.path)[0].path.parent
+        files = sorted(p for p in folder.iterdir() if p.is_file() and (".onnx" in p.name or p.suffix == ".data"))
+    else:
+        files = sorted(located.path.glob("*.safetensors"))
+    return sha256_of(*(sha256_of_file(p).encode() for p in files))
+
+
+def tokenizer_sha256(folder: Path) -> str:
+    """One hash over the files that define the tokenizer."""
+    files = [folder / name for name in _TOKENIZER_FILES]
+    return sha256_of(*(p.name.encode() + p.read_bytes() for p in files if p.is_file()))
+
+
+def count_parameters(folder: Path) -> int | None:
+    """Numbers in the safetensors files, from their headers alone; None where there are none."""
+    claimed = read_manifest(folder).get("source", {}).get("parameters")
+    if isinstance(claimed, int):
+        return claimed
+    files = sorted(folder.glob("*.safetensors"))
+    return sum(_numbers_in(p) for p in files) if files else None
+
+
+def _numbers_in(path: Path) -> int:
+    with path.open("rb") as file:
+        head = file.read(8)
+        length = struct.unpack("<Q", head)[0] if len(head) == 8 else -1
+        if not 0 < length <= path.stat().st_size:
+            raise UsageError(f"{path} is not a safetensors file, or cut short")
+        try:
+            header = json.loads(file.read(length))
+            tensors = [t for name, t in header.items() if name != "__metadata__"]
+            end = max((int(t["data_offsets"][1]) for t in tensors), default=0)
+            numbers = sum(_product(t["shape"]) for t in tensors)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UsageError(f"{path} is not a safetensors file: {error}") from error
+    if path.stat().st_size < 8 + length + end:
+        raise UsageError(f"{path} is cut short: {path.stat().st_size} bytes of {8 + length + end}")
+    return numbers
+
+
+def _product(shape: list[int]) -> int:
+    total = 1
+    for size in shape:
+        total *= int(size)
+    return total
+
+
+# --- the Hub ----------------------------------------------------------------------------------
+
+
+def _from_hub(model: str, revision: str | None, reference_names: list[str]) -> Located:
+    name, _, pinned = model.partition("@")
+    looks_like_path = model.startswith((".", "/", "~")) or not _HUB_ID.match(name) or name.count("/") != 1
+    if looks_like_path:
+        hint = did_you_mean(model, reference_names)
+        raise UsageError(
+            f"no model '{model}': no such folder, and not a reference model ({', '.join(reference_names) or 'none shipped'})"
+            f"{hint} or a Hub id (org/name)"
+        )
+    wanted = revision or pinned or None
+    path = _download(name, wanted)
+    located = _folder(name, path, path.name)
+    return msgspec.structs.replace(located, kind="hub") if located.kind != "onnx" else located
+
+
+def _download(name: str, revision: str | None) -> Path:
+    import logging
+
+    from huggingface_hub import errors, snapshot_download
+
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    at = f"'{name}'" + (f" at revision '{revision}'" if revision else "")
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES))
+    except errors.GatedRepoError:
+        raise UsageError(f"model {at} is gated: accept its terms on the Hub and log in with `hf auth login`") from None
+    except errors.RepositoryNotFoundError:
+        raise UsageError(f"no model {at} on the Hub (or it is private and you are not logged in)") from None
+    except errors.RevisionNotFoundError:
+        raise UsageError(f"no model {at} on the Hub: the model is there, the revision is not") from None
+    except Exception as error:  # offline has many faces: requests, httpx, LocalEntryNotFoundError, OSError
+        if isinstance(error, OSError) and error.errno == 28:
+            raise UsageError(f"no room left on the disk to download {at}") from None
+        reason = type(error).__name__
+        raise UsageError(
+            f"cannot fetch model {at}: the Hub cannot be reached and it is not in the local cache ({reason}); "
+            "give a folder or a reference model instead"
+        ) from None

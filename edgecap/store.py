@@ -1,0 +1,192 @@
+"""Files: where they live, how they are written so that nothing is ever half there, how records are read.
+
+A file appears whole or not at all (written beside, flushed, renamed); a folder likewise. Records of
+older schemas are upgraded step by step when read; of newer ones, refused in plain words.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgecap.errors import DiskFull, EdgecapError, RecordError, UsageError
+from edgecap.record import SCHEMA, File, Profile
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+
+# schema number -> the step that turns a raw record of that number into the next one
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+
+class Home(msgspec.Struct, frozen=True):
+    """Where a run keeps things: `cache` for exports and variants, `profiles` for records."""
+
+    cache: Path
+    profiles: Path
+
+
+def home(cache: Path | None = None, profiles: Path | None = None) -> Home:
+    """`EDGECAP_CACHE` or the user's cache folder, and `./profiles`, where not given."""
+    if cache is None:
+        import platformdirs
+
+        cache = Path(os.environ.get("EDGECAP_CACHE") or platformdirs.user_cache_dir("edgecap", appauthor=False))
+    return Home(cache=cache, profiles=profiles or Path("profiles"))
+
+
+@contextlib.contextmanager
+def disk_errors(where: Path) -> Iterator[None]:
+    """Translates what a disk can say into errors for people."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise DiskFull(f"no room left on the disk of {where}") from error
+        raise UsageError(f"cannot write {where}: {error.strerror or error}") from error
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """The file holds all of `data` or what it held before. Raises DiskFull or UsageError."""
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o666 & ~_umask())
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A scratch folder that becomes `path` when the block ends well, and vanishes when it does not.
+
+    Another process that made `path` meanwhile wins: both made the same thing.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield scratch
+        with disk_errors(path):
+            os.chmod(scratch, 0o777 & ~_umask())
+            with contextlib.suppress(FileExistsError):
+                _rename(scratch, path)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _rename(scratch: Path, path: Path) -> None:
+    try:
+        scratch.rename(path)
+    except OSError as error:
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+            raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def check_writable(folder: Path) -> None:
+    """Raises UsageError or DiskFull now, rather than after an hour of measuring."""
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".edgecap-") as probe:
+            probe.write(b"\0" * 4096)
+            probe.flush()
+
+
+# --- hashes -----------------------------------------------------------------------------------
+
+
+def sha256_of(*parts: bytes) -> str:
+    """The hash of byte strings, each with its length, so that no two splits agree."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """The plain SHA-256 of a file, as `sha256sum` prints it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def list_files(folder: Path, names: list[str]) -> tuple[File, ...]:
+    """Name, size and hash of files in a folder."""
+    return tuple(
+        File(path=name, bytes=(folder / name).stat().st_size, sha256=sha256_of_file(folder / name)) for name in names
+    )
+
+
+# --- records ----------------------------------------------------------------------------------
+
+
+def record_path(profiles: Path, record: Profile) -> Path:
+    """`<model>--<machine>--<utc>.json`, names reduced to what every file system takes."""
+    stamp = re.sub(r"[^0-9TZ]", "", record.created_utc)
+    return profiles / f"{_slug(record.source.name)}--{_slug(record.machine.name)}--{stamp}.json"
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:80] or "unnamed"
+
+
+def save(record: Profile, path: Path) -> None:
+    """Writes a record atomically, indented for people who look and diff."""
+    write_atomically(path, msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n")
+
+
+def load(path: str | os.PathLike[str]) -> Profile:
+    """Reads a record, upgrading older schemas.
+
+    Raises RecordError where the file is missing, damaged or newer than this program.
+    """
+    path = Path(path)
+    try:
+        raw = msgspec.json.decode(path.read_bytes())
+    except OSError as error:
+        raise RecordError(f"cannot read {path}: {error.strerror}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path} is not a whole JSON file: {error}") from error
+    return read_record(raw, str(path))
+
+
+def read_record(raw: Any, where: str) -> Profile:
+    """A record from parsed JSON, any known schema."""
+    number = raw.get("schema") if isinstance(raw, dict) else None
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise RecordError(f"{where} is not an edgecap record: it has no schema number")
+    if number > SCHEMA:
+        raise RecordError(f"{where} has schema {number}; this edgecap reads up to {SCHEMA}: upgrade edgecap")
+    for step in range(number, SCHEMA):
+        raw = UPGRADES[step](raw)
+    try:
+        return msgspec.convert(raw, Profile)
+    except (msgspec.ValidationError, EdgecapError) as error:
+        raise RecordError(f"{where} is not a valid record: {error}") from error
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a record, from the types."""
+    return msgspec.json.schema(Profile)

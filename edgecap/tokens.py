@@ -1,0 +1,121 @@
+"""Turns text into token ids, with every special token read as plain text. Owns the tokenizers library.
+
+The literal `<s>` or `<|endoftext|>` in a document is text. The library would turn it into the special
+token, so special tokens are taken out of the tokenizer's definition before it is built, and their
+entries in the vocabulary get a name that no text can match.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from edgecap.errors import UsageError
+
+_UNREACHABLE = "\ufdd0"  # a noncharacter: never in text that is interchanged
+
+
+class TextTokenizer:
+    """Plain text to ids and back; `start` is BOS, else EOS, else None."""
+
+    def __init__(self, definition: dict[str, Any], start: int | None) -> None:
+        from tokenizers import Tokenizer
+
+        self._tokenizer = Tokenizer.from_str(json.dumps(without_specials(definition)))
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self.start = start
+        self.size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, no special tokens added or recognised."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def is_lossless(self, text: str, ids: list[int]) -> bool:
+        """Whether the ids decode to exactly the text, up to one leading space that some tokenizers add."""
+        decoded = str(self._tokenizer.decode(ids, skip_special_tokens=False))
+        return decoded == text or decoded.removeprefix(" ") == text.removeprefix(" ")
+
+
+def read_tokenizer(folder: Path) -> TextTokenizer:
+    """The tokenizer of a model folder with `tokenizer.json`.
+
+    Raises UsageError where the file is missing or cannot be read.
+    """
+    path = folder / "tokenizer.json"
+    try:
+        definition = json.loads(path.read_text("utf-8"))
+        return TextTokenizer(definition, start_token(folder, definition))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}; edgecap needs a fast tokenizer's file") from error
+    except Exception as error:  # the library raises bare Exception
+        raise UsageError(f"{path} is not a tokenizer that the tokenizers library reads: {error}") from error
+
+
+def without_specials(definition: dict[str, Any]) -> dict[str, Any]:
+    """A definition whose special tokens cannot come out of any text; ids stay as they were."""
+    added = definition.get("added_tokens") or []
+    special = {t["content"] for t in added if t.get("special")}
+    plain = [t for t in added if not t.get("special")]
+    return {
+        **definition,
+        "added_tokens": plain,
+        "post_processor": None,
+        "model": _renamed(definition["model"], special),
+    }
+
+
+def _renamed(model: dict[str, Any], special: set[str]) -> dict[str, Any]:
+    vocabulary = model.get("vocab")
+    if isinstance(vocabulary, dict):
+        renamed: Any = {_hide(piece, special): i for piece, i in vocabulary.items()}
+    elif isinstance(vocabulary, list):
+        renamed = [[_hide(piece, special), score] for piece, score in vocabulary]
+    else:
+        return model
+    unknown = model.get("unk_token")
+    return {**model, "vocab": renamed, **({"unk_token": _hide(unknown, special)} if unknown else {})}
+
+
+def _hide(piece: str, special: set[str]) -> str:
+    return _UNREACHABLE + piece if piece in special else piece
+
+
+def start_token(folder: Path, definition: dict[str, Any]) -> int | None:
+    """The id of BOS, else of EOS: from the tokenizer's files, else from the model's config."""
+    ids = {t["content"]: int(t["id"]) for t in definition.get("added_tokens") or []}
+    vocabulary = definition["model"].get("vocab")
+    if isinstance(vocabulary, dict):
+        ids = {**vocabulary, **ids}
+    for role in ("bos", "eos"):
+        for name in ("tokenizer_config.json", "special_tokens_map.json"):
+            token = _content(_json(folder / name).get(f"{role}_token"))
+            if token in ids:
+                return int(ids[token])
+        if (folder / "tokenizer_config.json").exists():
+            continue  # it speaks for the tokenizer: no BOS there means that there is none
+        for name in ("generation_config.json", "config.json", "genai_config.json"):
+            found = _first_id(_json(folder / name), f"{role}_token_id")
+            if found is not None:
+                return found
+    return None
+
+
+def _content(token: Any) -> str:
+    return str(token.get("content", "")) if isinstance(token, dict) else str(token or "")
+
+
+def _first_id(config: dict[str, Any], key: str) -> int | None:
+    value = config.get(key, (config.get("model") or {}).get(key) if isinstance(config.get("model"), dict) else None)
+    if isinstance(value, list):
+        value = value[0] if value else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

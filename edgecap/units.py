@@ -1,0 +1,40 @@
+"""Numbers as people read them. SI in records and JSON; prefixes only where a person looks."""
+
+from __future__ import annotations
+
+_PREFIXES = (
+    (1e15, "P"),
+    (1e12, "T"),
+    (1e9, "G"),
+    (1e6, "M"),
+    (1e3, "k"),
+    (1.0, ""),
+    (1e-3, "m"),
+    (1e-6, "µ"),
+    (1e-9, "n"),
+)
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """`digits` significant digits without exponent: 0.0123, 1.23, 123, 12,346."""
+    if value == 0:
+        return "0"
+    if abs(value) >= 10 ** (digits - 1):
+        return f"{value:,.0f}"
+    text = f"{value:.{digits}g}"
+    return f"{float(text):f}".rstrip("0") if "e" in text else text
+
+
+def si(value: float, unit: str = "", digits: int = 3) -> str:
+    """`si(0.0123, "s") == "12.3 ms"`; plain number where no unit is given."""
+    if value == 0:
+        return f"0 {unit}".rstrip()
+    for factor, prefix in _PREFIXES:
+        if abs(value) >= factor * (1 - 0.5 * 10**-digits):
+            return f"{significant(value / factor, digits)} {prefix}{unit}".rstrip()
+    return f"{value:.{digits - 1}e} {unit}".rstrip()
+
+
+def size(value: float) -> str:
+    """Bytes with decimal prefixes: `size(25_800_000) == "25.8 MB"`."""
+    return si(value, "B")

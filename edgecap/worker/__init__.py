@@ -1,0 +1,45 @@
+"""One step in a fresh child process: asked in JSON on its standard input, answered in JSON lines.
+
+parent                                   child (python -m edgecap.worker)
+step ──────────────── stdin ───────────▶ does it, with nothing else in the process
+waits, burning nothing ◀─ stdout ─────── progress ... answer | refusal | failure
+holds stdin open (the lifeline) ───────▶ leaves at once when stdin ends
+
+steps    what can be asked and answered
+child    does a step
+parent   starts a child, waits, and turns its end into a value
+"""
+
+from edgecap.worker.parent import in_child
+from edgecap.worker.steps import (
+    Answer,
+    Export,
+    Look,
+    Looked,
+    Made,
+    Measure,
+    Measured,
+    Progress,
+    Step,
+    Vary,
+    Watch,
+    Weigh,
+    silent,
+)
+
+__all__ = [
+    "Answer",
+    "Export",
+    "Look",
+    "Looked",
+    "Made",
+    "Measure",
+    "Measured",
+    "Progress",
+    "Step",
+    "Vary",
+    "Watch",
+    "Weigh",
+    "in_child",
+    "silent",
+]

@@ -1,0 +1,277 @@
+"""Does one step: the process that loads, runs and measures. Wires engines, clocks and counters to meters."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+
+from edgecap.errors import DiskFull, EdgecapError, UsageError
+from edgecap.record import Absent, Failure, Memory, Placement
+from edgecap.worker.steps import (
+    Answer,
+    Export,
+    Line,
+    Look,
+    Looked,
+    Made,
+    Measure,
+    Measured,
+    Progress,
+    Refusal,
+    Step,
+    Vary,
+    Weigh,
+)
+
+Report = Callable[[str, int, int], None]  # stage, done, total
+
+
+class SystemClock:
+    """The monotonic clock with the finest tick."""
+
+    def now(self) -> float:
+        """Seconds since an arbitrary origin."""
+        return time.perf_counter()
+
+    def sleep(self, seconds: float) -> None:
+        """Do nothing for `seconds`."""
+        time.sleep(seconds)
+
+
+class _Output:
+    """The pipe to the parent. Progress is thinned to two lines a second, so that the parent sleeps."""
+
+    def __init__(self, pipe: BinaryIO) -> None:
+        self._pipe, self._sent, self._stage = pipe, 0.0, ""
+
+    def send(self, line: Line) -> None:
+        self._pipe.write(msgspec.json.encode(line) + b"\n")
+        self._pipe.flush()
+
+    def report(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if stage != self._stage or now - self._sent > 0.5:
+            self._stage, self._sent = stage, now
+            self.send(Progress(stage=stage, done=done, total=total))
+
+
+def main() -> None:
+    """Reads one step from standard input, answers on standard output, and leaves."""
+    output = _Output(_private_stdout())
+    step = msgspec.json.decode(sys.stdin.buffer.readline(), type=Step)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    output.send(answer(step, output.report))
+    os._exit(0)  # runtimes may wait for their threads, or crash, on the way out
+
+
+def _private_stdout() -> BinaryIO:
+    """Libraries print to what they think is standard output; that is standard error from here on."""
+    pipe = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return pipe
+
+
+def _leave_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+def answer(step: Step, report: Report) -> Answer | Refusal:
+    """Does a step; what goes wrong becomes a value."""
+    try:
+        return _DO[type(step)](step, report)
+    except UsageError as error:
+        return Refusal(message=str(error), disk_full=isinstance(error, DiskFull))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return Refusal(message=f"no room left on the disk: {error.filename or ''}", disk_full=True)
+        return _failure(step, error)
+    except Exception as error:
+        return _failure(step, error)
+
+
+def _failure(step: Step, error: Exception) -> Failure:
+    if os.environ.get("EDGECAP_DEBUG"):
+        import traceback
+
+        traceback.print_exc()
+    stage = getattr(error, "stage", None) or type(step).__name__.lower()
+    text = " ".join(str(error).split()) or "no message"
+    return Failure(stage=stage, error=type(error).__name__, message=text[:500])
+
+
+# --- the steps --------------------------------------------------------------------------------
+
+
+def _look(step: Look, report: Report) -> Looked:
+    from edgecap.engine import available_providers
+    from edgecap.graph.read import look_into
+
+    return Looked(providers=available_providers(), graphs=tuple(look_into(Path(g)) for g in step.graphs))
+
+
+def _export(step: Export, report: Report) -> Made:
+    from edgecap.export import export_fp32
+
+    report("export", 0, 1)
+    return Made(files=tuple(export_fp32(Path(step.folder), Path(step.out), step.trust_remote_code)))
+
+
+def _vary(step: Vary, report: Report) -> Made:
+    from edgecap.graph.variants import make_variant
+
+    report(f"make {step.precision}", 0, 1)
+    return Made(files=tuple(make_variant(Path(step.graph), step.precision, Path(step.out))))
+
+
+def _weigh(step: Weigh, report: Report) -> Memory:
+    import onnxruntime  # noqa: F401 - loaded before the baseline is read
+
+    from edgecap.engine import OrtEngine
+    from edgecap.meters.memory import measure_memory
+
+    report("memory", 0, 1)
+    return measure_memory(
+        lambda: OrtEngine(Path(step.graph), step.provider, step.threads),
+        step.vocabulary,
+        step.prefill_tokens,
+        step.steps,
+        [Path(f) for f in step.files],
+    )
+
+
+def _measure(step: Measure, report: Report) -> Measured:
+    from edgecap.corpus import read_corpus
+    from edgecap.engine import OrtEngine
+    from edgecap.graph.scoring import scoring_graph
+    from edgecap.tokens import read_tokenizer
+
+    corpus = read_corpus(step.corpus)
+    if corpus.sha256 != step.corpus_sha256:
+        raise UsageError(f"corpus {step.corpus} changed while it was measured")
+    tokenizer = read_tokenizer(Path(step.tokenizer))
+    path = Path(step.graph)
+    engine = OrtEngine(path, step.provider, step.threads)
+    return Measured(
+        divergence_bits=_staged("divergence", lambda: _divergence(step, engine, corpus, tokenizer, report)),
+        compression=_staged(
+            "compression",
+            lambda: _compression(
+                step,
+                OrtEngine(path, step.provider, step.threads, scoring_graph(path)).with_vocabulary(step.vocabulary),
+                corpus,
+                tokenizer,
+                report,
+            ),
+        ),
+        latency=_staged("latency", lambda: _latency(step, engine, report)),
+        energy=_staged("energy", lambda: _energy(step, engine, report)),
+        placement=_staged("placement", lambda: _placement(step, report)),
+    )
+
+
+def _staged(stage: str, work: Callable[[], Any]) -> Any:
+    """Marks an error with the stage it came from."""
+    try:
+        return work()
+    except EdgecapError as error:
+        error.stage = stage  # type: ignore[attr-defined]
+        raise
+    except Exception as error:
+        error.stage = stage  # type: ignore[attr-defined]
+        raise
+
+
+def _divergence(step: Measure, engine: Any, corpus: Any, tokenizer: Any, report: Report) -> float | Absent:
+    from edgecap.engine import OrtEngine
+    from edgecap.meters import divergence
+
+    if step.reference is None:
+        return Absent(reason="there is no fp32 graph of this model to compare with")
+    if step.reference == step.graph:
+        return 0.0  # fp32 from itself
+    report("divergence", 0, 1)
+    chosen = corpus.documents[:: max(1, len(corpus.documents) // divergence.SAMPLES)][: divergence.SAMPLES]
+    ids = [tokenizer.encode(d.text[: 8 * divergence.SAMPLE_TOKENS]) for d in chosen]
+    reference = OrtEngine(Path(step.reference), "cpu", step.threads)
+    samples = divergence.spread(ids, tokenizer.start, step.context)
+    return divergence.measure_divergence(reference, engine, samples).bits
+
+
+def _compression(step: Measure, engine: Any, corpus: Any, tokenizer: Any, report: Report) -> Any:
+    from edgecap.meters.compression import measure_compression
+
+    progress = _progress(report, "compression")
+    return measure_compression(
+        engine, tokenizer, corpus.documents, step.context, step.vocabulary, SystemClock(), progress
+    )
+
+
+def _latency(step: Measure, engine: Any, report: Report) -> Any:
+    from edgecap.meters.latency import Plan, measure_latency
+
+    plan = Plan(step.prefill_tokens, step.decode_context, step.limit_s)
+    return measure_latency(engine, SystemClock(), plan, step.vocabulary, _progress(report, "latency"))
+
+
+def _energy(step: Measure, engine: Any, report: Report) -> Any:
+    import numpy as np
+
+    from edgecap.machine import sysfs
+    from edgecap.meters.energy import measure_energy
+    from edgecap.power import find_counter
+
+    counter = find_counter(step.provider, sysfs())
+    if isinstance(counter, Absent):
+        return counter
+    rng = np.random.default_rng(1)
+    steps = max(1, min(32, step.decode_context // 2))
+    base = engine.prefill(rng.integers(0, step.vocabulary, max(1, step.decode_context - steps // 2)))
+
+    def prefill() -> int:
+        engine.prefill(rng.integers(0, step.vocabulary, step.prefill_tokens))
+        return step.prefill_tokens
+
+    def decode() -> int:
+        cache = base
+        for token in rng.integers(0, step.vocabulary, steps).tolist():
+            cache = engine.decode(cache, token)
+        return steps
+
+    return measure_energy(counter, SystemClock(), prefill, decode, _progress(report, "energy"))
+
+
+def _placement(step: Measure, report: Report) -> Placement:
+    import numpy as np
+
+    from edgecap.engine import OrtEngine
+
+    report("placement", 0, 1)
+    with tempfile.TemporaryDirectory() as scratch:
+        engine = OrtEngine(Path(step.graph), step.provider, step.threads, profile_to=Path(scratch) / "profile")
+        cache = engine.prefill(np.zeros(min(64, step.prefill_tokens), np.int64))
+        for _ in range(4):
+            cache = engine.decode(cache, 0)
+        return Placement(by_provider=engine.end_profile())
+
+
+def _progress(report: Report, stage: str) -> Callable[[int, int], None]:
+    return lambda done, total: report(stage, done, total)
+
+
+_DO: dict[type, Callable[[Any, Report], Answer]] = {
+    Look: _look,
+    Export: _export,
+    Vary: _vary,
+    Measure: _measure,
+    Weigh: _weigh,
+}

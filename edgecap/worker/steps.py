@@ -1,0 +1,121 @@
+"""What can be asked of a child process, and what it answers. Paths travel as text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from edgecap.graph.read import Facts
+from edgecap.record import Absent, Compression, Energy, Failure, Latency, Memory, Placement
+
+
+class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
+    pass
+
+
+# --- asked ------------------------------------------------------------------------------------
+
+
+class Look(_Message, frozen=True, tag="look"):
+    """Which providers does the installed runtime offer, and what are these graphs?"""
+
+    graphs: tuple[str, ...] = ()
+
+
+class Export(_Message, frozen=True, tag="export"):
+    """Export a Hugging Face folder to fp32 ONNX in `out`."""
+
+    folder: str
+    out: str
+    trust_remote_code: bool
+
+
+class Vary(_Message, frozen=True, tag="vary"):
+    """Make a variant of an fp32 graph in `out`."""
+
+    graph: str
+    precision: str
+    out: str
+
+
+class Measure(_Message, frozen=True, tag="measure"):
+    """Divergence, compression, latency, placement and energy of a graph on a provider."""
+
+    graph: str
+    reference: str | None
+    provider: str
+    threads: int
+    tokenizer: str
+    corpus: str
+    corpus_sha256: str
+    context: int
+    vocabulary: int
+    prefill_tokens: int
+    decode_context: int
+    limit_s: float
+
+
+class Weigh(_Message, frozen=True, tag="weigh"):
+    """Memory of a process that only loads, prefills and decodes."""
+
+    graph: str
+    files: tuple[str, ...]
+    provider: str
+    threads: int
+    vocabulary: int
+    prefill_tokens: int
+    steps: int
+
+
+Step = Look | Export | Vary | Measure | Weigh
+
+
+# --- answered ---------------------------------------------------------------------------------
+
+
+class Looked(_Message, frozen=True, tag="looked"):
+    """Providers by the names that people type, and the graphs in the order asked."""
+
+    providers: tuple[str, ...]
+    graphs: tuple[Facts, ...]
+
+
+class Made(_Message, frozen=True, tag="made"):
+    """The files of a new graph, relative to its folder."""
+
+    files: tuple[str, ...]
+
+
+class Measured(_Message, frozen=True, tag="measured"):
+    """What one child found of one cell, memory apart."""
+
+    divergence_bits: float | Absent
+    compression: Compression | Absent
+    latency: Latency | Absent
+    placement: Placement | Absent
+    energy: Energy | Absent
+
+
+class Progress(_Message, frozen=True, tag="progress"):
+    """How far a step is: `done` of `total` in a stage."""
+
+    stage: str
+    done: int
+    total: int
+
+
+class Refusal(_Message, frozen=True, tag="refusal"):
+    """The step cannot be done as asked: the parent raises it as a UsageError."""
+
+    message: str
+    disk_full: bool
+
+
+Answer = Looked | Made | Measured | Memory | Failure
+Line = Progress | Refusal | Answer
+Watch = Callable[[Progress], None]
+
+
+def silent(progress: Progress) -> None:
+    """Watches nothing."""

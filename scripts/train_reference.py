@@ -1,0 +1,359 @@
+#!/usr/bin/env python3
+"""Train one of the reference models that edgecap ships, and write its card.
+
+A reference model is a calibration standard: a fixed model on a fixed corpus makes devices
+comparable. This script makes it from plain text, seeded: a byte-level BPE of 8,192 pieces, then a
+LLaMA-architecture model with tied embeddings, then fp16 safetensors, a card and the curve.
+
+    python scripts/train_reference.py --size xs --train ../shared/data/train --eval ../shared/data/eval
+
+`--corpus FILE_OR_FOLDER` takes any other UTF-8 text (documents separated by four newlines).
+The recipe: Muon for the matrices of the blocks, AdamW for
+embeddings and norms, linear warm-up, cosine to a tenth, documents packed after one BOS each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+BOS = "<|endoftext|>"
+VOCABULARY = 8192
+SEPARATOR = "\n\n\n\n"
+SIZES = {
+    "xs": {"hidden_size": 128, "intermediate_size": 352, "layers": 4, "heads": 4, "kv_heads": 2},
+    "s": {"hidden_size": 192, "intermediate_size": 512, "layers": 5, "heads": 6, "kv_heads": 2},
+    "m": {"hidden_size": 256, "intermediate_size": 704, "layers": 7, "heads": 8, "kv_heads": 4},
+}
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", choices=SIZES, default="xs")
+    parser.add_argument("--corpus", "--train", dest="corpus", type=Path, default=Path("../shared/data/train"))
+    parser.add_argument("--eval", type=Path, default=Path("../shared/data/eval"), help="folder of JSONL, optional")
+    parser.add_argument("--out", type=Path, help="default: models/edgecap-ref-SIZE")
+    parser.add_argument("--tokens", type=int, default=6_000_000, help="training tokens seen")
+    parser.add_argument("--batch", type=int, default=8, help="windows a step")
+    parser.add_argument("--window", type=int, default=512, help="training window, positions")
+    parser.add_argument("--lr", type=float, default=4e-3, help="peak of AdamW's learning rate")
+    parser.add_argument("--muon-lr", type=float, default=2e-2, help="peak of Muon's learning rate")
+    parser.add_argument("--seed", type=int, default=20261123)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    return parser.parse_args()
+
+
+def read_domains(corpus: Path) -> dict[str, list[str]]:
+    """Domain name -> documents, in the order of the files' names."""
+    files = sorted(corpus.glob("*.txt")) if corpus.is_dir() else [corpus]
+    if not files:
+        raise SystemExit(f"no .txt file in {corpus}")
+    return {f.stem: [d for d in f.read_text("utf-8").split(SEPARATOR) if d] for f in files}
+
+
+def hold_out(domains: dict[str, list[str]], share: float = 0.01) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """The last hundredth of each domain is for validation, never trained on."""
+    kept, held = {}, {}
+    for name, documents in domains.items():
+        n = max(1, int(len(documents) * share)) if len(documents) > 1 else 0
+        kept[name], held[name] = documents[: len(documents) - n], documents[len(documents) - n :]
+    return kept, held
+
+
+def train_tokenizer(domains: dict[str, list[str]], seed: int) -> Tokenizer:
+    """Byte-level BPE, trained on up to 6 MB of each domain."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    sample: list[str] = []
+    for documents in domains.values():
+        shuffled = documents[:]
+        random.Random(seed).shuffle(shuffled)
+        size = 0
+        for document in shuffled:
+            if size > 6_000_000:
+                break
+            sample.append(document)
+            size += len(document.encode())
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY, special_tokens=[BOS], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    tokenizer.train_from_iterator(sample, trainer)
+    return tokenizer
+
+
+def pack(domains: dict[str, list[str]], tokenizer: Tokenizer, seed: int) -> np.ndarray:
+    """One stream of ids, documents of all domains shuffled together, each after one BOS."""
+    documents = [d for ds in domains.values() for d in ds]
+    random.Random(seed).shuffle(documents)
+    bos = tokenizer.token_to_id(BOS)
+    stream: list[np.ndarray] = []
+    for start in range(0, len(documents), 512):
+        for encoding in tokenizer.encode_batch(documents[start : start + 512], add_special_tokens=False):
+            stream.append(np.array([bos, *encoding.ids], np.uint16))
+    return np.concatenate(stream)
+
+
+def build(size: str) -> LlamaForCausalLM:
+    shape = SIZES[size]
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=shape["hidden_size"],
+        intermediate_size=shape["intermediate_size"],
+        num_hidden_layers=shape["layers"],
+        num_attention_heads=shape["heads"],
+        num_key_value_heads=shape["kv_heads"],
+        head_dim=shape["hidden_size"] // shape["heads"],
+        max_position_embeddings=1024,
+        rope_theta=10000.0,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    model = LlamaForCausalLM(config)
+    for name, p in model.named_parameters():
+        if p.ndim == 2 and ("o_proj" in name or "down_proj" in name):
+            torch.nn.init.normal_(p, std=0.02 / math.sqrt(2 * shape["layers"]))
+    return model
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum made orthogonal by Newton-Schulz (Keller Jordan, 2024), as torch.optim.Muon but in
+    float32: the library rounds to bfloat16, which a CPU emulates (23 % of a step here)."""
+
+    def __init__(self, params: list[torch.Tensor], lr: float, momentum: float = 0.95) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for p in group["params"]:
+                average = self.state[p].setdefault("average", torch.zeros_like(p))
+                average.lerp_(p.grad, 1 - group["momentum"])
+                update = orthogonalize(p.grad.lerp(average, group["momentum"]))
+                p.add_(update, alpha=-group["lr"] * max(1.0, p.shape[0] / p.shape[1]) ** 0.5)
+
+
+def orthogonalize(g: torch.Tensor, steps: int = 5) -> torch.Tensor:
+    x = g / (g.norm() + 1e-7)
+    x = x.T if g.shape[0] > g.shape[1] else x
+    for _ in range(steps):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return x.T if g.shape[0] > g.shape[1] else x
+
+
+class HeadLoss(torch.autograd.Function):
+    """Mean cross entropy of a linear head, 512 positions at a time, so that logits stay in cache."""
+
+    @staticmethod
+    def forward(ctx, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:  # type: ignore[no-untyped-def, override]
+        total, d_hidden, d_weight = hidden.new_zeros(()), torch.empty_like(hidden), torch.zeros_like(weight)
+        for start in range(0, len(hidden), 512):
+            part = slice(start, start + 512)
+            logits = torch.log_softmax(hidden[part] @ weight.T, -1)
+            total -= logits.gather(1, targets[part, None]).sum()
+            grad = logits.exp_()
+            grad[torch.arange(len(grad)), targets[part]] -= 1.0
+            torch.mm(grad, weight, out=d_hidden[part])
+            d_weight.addmm_(grad.T, hidden[part])
+        ctx.save_for_backward(d_hidden.div_(len(hidden)), d_weight.div_(len(hidden)))
+        return total / len(hidden)
+
+    @staticmethod
+    def backward(ctx, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:  # type: ignore[no-untyped-def, override]
+        d_hidden, d_weight = ctx.saved_tensors
+        return d_hidden * grad, d_weight * grad, None
+
+
+def make_optimizers(model: LlamaForCausalLM, args: argparse.Namespace) -> list[torch.optim.Optimizer]:
+    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
+    rest = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
+    return [
+        Muon(matrices, lr=args.muon_lr),
+        torch.optim.AdamW(rest, lr=args.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+    ]
+
+
+def schedule(step: int, steps: int) -> float:
+    """Linear warm-up over 3 % of the steps, then cosine to 0.02 of the peak."""
+    warm = max(1, steps * 3 // 100)
+    if step < warm:
+        return (step + 1) / warm
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def window_at(step: int, steps: int, args: argparse.Namespace) -> tuple[int, int]:
+    """(windows, positions) of a step: the last tenth sees the full 1,024 positions, tokens unchanged."""
+    longer = step >= steps * 9 // 10
+    return (args.batch // 2, args.window * 2) if longer else (args.batch, args.window)
+
+
+def loss_of(model: LlamaForCausalLM, ids: torch.Tensor) -> torch.Tensor:
+    hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
+    return HeadLoss.apply(hidden.flatten(0, 1), model.lm_head.weight, ids[:, 1:].flatten())
+
+
+@torch.no_grad()
+def bits_per_byte(model: LlamaForCausalLM, tokenizer: Tokenizer, texts: list[str], device: str) -> float:
+    """Exact protocol of docs/method.md: windows without overlap after BOS, sums pooled over bytes."""
+    bos, bits, size = tokenizer.token_to_id(BOS), 0.0, 0
+    for text in texts:
+        size += len(text.encode())
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        for start in range(0, len(ids), 1023):
+            window = torch.tensor([[bos, *ids[start : start + 1023]]], device=device)
+            bits += loss_of(model, window).item() * (window.shape[1] - 1) / math.log(2)
+    return bits / size
+
+
+def train(
+    model: LlamaForCausalLM, stream: np.ndarray, held: list[str], tokenizer: Tokenizer, args: argparse.Namespace
+) -> tuple[list[dict[str, float]], float]:
+    """The curve (step, tokens, training loss in nats, held-out bits per byte) and the seconds it took."""
+    optimizers = make_optimizers(model, args)
+    peaks = [g["lr"] for o in optimizers for g in o.param_groups]
+    per_step = args.batch * args.window
+    steps = args.tokens // per_step
+    order = np.random.default_rng(args.seed).permutation((len(stream) - 1) // per_step)
+    curve: list[dict[str, float]] = []
+    started, recent = time.monotonic(), []
+    for step in range(steps):
+        chunk = int(order[step % len(order)])
+        rows, columns = window_at(step, steps, args)
+        begin = chunk * per_step
+        flat = stream[begin : begin + per_step + 1].astype(np.int64)
+        ids = np.stack([flat[r * columns : r * columns + columns + 1] for r in range(rows)])
+        for group, peak in zip((g for o in optimizers for g in o.param_groups), peaks, strict=True):
+            group["lr"] = peak * schedule(step, steps)
+        loss = loss_of(model, torch.from_numpy(ids).to(args.device))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        recent.append(loss.item())
+        if (step + 1) % max(1, steps // 12) == 0 or step + 1 == steps:
+            model.eval()
+            held_bpb = bits_per_byte(model, tokenizer, held, args.device)
+            model.train()
+            row = {
+                "step": step + 1,
+                "tokens": (step + 1) * per_step,
+                "train_nats": sum(recent) / len(recent),
+                "held_out_bits_per_byte": held_bpb,
+            }
+            curve.append(row)
+            recent = []
+            print(json.dumps({**row, "seconds": round(time.monotonic() - started, 1)}), flush=True)
+    return curve, time.monotonic() - started
+
+
+def read_eval(folder: Path) -> dict[str, list[str]]:
+    if not folder.is_dir():
+        return {}
+    found = {}
+    for file in sorted(folder.glob("*.jsonl")):
+        lines = file.read_text("utf-8").split("\n")
+        found[file.stem] = [json.loads(line)["text"] for line in lines if line]
+    return found
+
+
+def save(model: LlamaForCausalLM, tokenizer: Tokenizer, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=BOS,
+        eos_token=BOS,
+        model_max_length=1024,
+        clean_up_tokenization_spaces=False,
+    )
+    fast.save_pretrained(out)
+    model.half().save_pretrained(out, safe_serialization=True)
+
+
+def write_card(out: Path, recipe: dict[str, object], curve: list[dict[str, float]], domains: dict[str, float]) -> None:
+    (out / "training.json").write_text(
+        json.dumps({"recipe": recipe, "curve": curve, "eval_bits_per_byte": domains}, indent=1) + "\n", "utf-8"
+    )
+    rows = "\n".join(
+        f"| {int(c['tokens']):,} | {c['train_nats']:.3f} | {c['held_out_bits_per_byte']:.3f} |" for c in curve
+    )
+    evals = "\n".join(f"| {name} | {value:.3f} |" for name, value in domains.items()) or "| none given | |"
+    facts = "\n".join(f"- {key.replace('_', ' ')}: {value}" for key, value in recipe.items())
+    (out / "README.md").write_text(
+        f"""---
+license: apache-2.0
+library_name: transformers
+---
+# {out.name}
+
+A small LLaMA-architecture language model that edgecap ships as a calibration standard: the same
+weights on the same text make two devices comparable. It is not made to be talked to.
+Written by `scripts/train_reference.py`; the numbers below come from that run (`training.json`).
+
+{facts}
+
+Held-out text is the last hundredth of each training domain. Bits per byte by the exact protocol
+(`docs/method.md`), context 1,024, from the fp16 weights in this folder for the second table.
+
+| tokens seen | training loss, nats a token | held-out bits per byte |
+|---:|---:|---:|
+{rows}
+
+| evaluation domain | bits per byte |
+|---|---:|
+{evals}
+""",
+        "utf-8",
+    )
+
+
+def main() -> None:
+    args = options()
+    random.seed(args.seed)
+    torch.manual_seed(args.seed)
+    out = args.out or Path("models") / f"edgecap-ref-{args.size}"
+    kept, held = hold_out(read_domains(args.corpus))
+    started = time.monotonic()
+    tokenizer = train_tokenizer(kept, args.seed)
+    stream = pack(kept, tokenizer, args.seed)
+    print(f"tokenizer and packing: {time.monotonic() - started:.0f} s, {len(stream):,} tokens", flush=True)
+    held_texts = [d[:4000] for ds in held.values() for d in ds[:4]]
+    model = build(args.size).to(args.device)
+    curve, seconds = train(model, stream, held_texts, tokenizer, args)
+    save(model, tokenizer, out)
+    reread = LlamaForCausalLM.from_pretrained(out, dtype=torch.float32).to(args.device).eval()
+    domains = {
+        name: bits_per_byte(reread, tokenizer, texts, args.device) for name, texts in read_eval(args.eval).items()
+    }
+    recipe = {
+        "parameters": sum(p.numel() for p in reread.parameters()),
+        "training_text": ", ".join(kept),
+        "training_text_sha256": hashlib.sha256("".join(d for ds in kept.values() for d in ds).encode()).hexdigest(),
+        "training_tokens": int(curve[-1]["tokens"]),
+        "optimizer": f"Muon lr {args.muon_lr} (matrices), AdamW lr {args.lr} (rest), cosine",
+        "batch_tokens": args.batch * args.window,
+        "window": f"{args.window}, last tenth {args.window * 2}",
+        "seed": args.seed,
+        "device": f"{args.device}, {torch.get_num_threads()} threads",
+        "training_minutes": round(seconds / 60, 1),
+        "torch": torch.__version__,
+    }
+    write_card(out, recipe, curve, domains)
+    print(json.dumps(domains), flush=True)
+
+
+if __name__ == "__main__":
+    main()
