@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from edgecap.errors import UsageError
-from edgecap.record import Architecture, Attention, Experts, Latent, Layer, Mlp
+from edgecap.record import Absent, Architecture, Attention, Experts, Latent, Layer, Mlp
 
 Config = Mapping[str, Any]
 
@@ -126,6 +126,35 @@ def read_architecture(config: Config, where: str = "config.json") -> Architectur
         layers=tuple(_count(layers)),
         embedding_dim=fields.maybe("embedding_dim"),
         assumed=family is None,
+    )
+
+
+def read_genai(genai: Config, matrix_weights: int, where: str) -> Architecture | Absent:
+    """The architecture that a `genai_config.json` tells, with the feed-forward width from the graph.
+
+    The file leaves the feed-forward out: its width is what remains of the graph's `matrix_weights`
+    after attention and LM head. Absent where that is no whole number (experts, other blocks).
+    """
+    model = genai.get("model") or {}
+    flat = {**(model.get("decoder") or {}), "vocab_size": model.get("vocab_size"), "head_dim": None}
+    fields = _Fields({**flat, "head_dim": flat.get("head_size")}, where)
+    hidden, layers = fields.need("hidden"), fields.need("layers")
+    attention = _attention(0, fields, Family())
+    q_and_o = 2 * hidden * attention.heads * attention.head_dim
+    k_and_v = 2 * hidden * attention.kv_heads * attention.head_dim
+    rest = matrix_weights - layers * (q_and_o + k_and_v) - hidden * fields.need("vocabulary")
+    if rest <= 0 or rest % (3 * hidden * layers):
+        return Absent(reason="genai_config.json leaves out the feed-forward, and the graph's matrices do not tell it")
+    return Architecture(
+        model_type=str(model.get("type") or ""),
+        hidden=hidden,
+        vocabulary=fields.need("vocabulary"),
+        positions=model.get("context_length"),
+        tied=False,
+        layers=(
+            Layer(count=layers, attention=attention, feed_forward=Mlp(width=rest // (3 * hidden * layers), gated=True)),
+        ),
+        assumed=True,
     )
 
 

@@ -90,8 +90,8 @@ def _of_graph(machine: Machine, source: Source, graph: Graph, provider: str) -> 
     if isinstance(source.architecture, Architecture) and source.architecture.assumed:
         yield Caution(
             code="architecture-assumed",
-            message=f"model type '{source.architecture.model_type}' is not in edgecap's table",
-            advice="FLOPs were counted from standard field names; check them",
+            message=f"the architecture was read by standard names or from the graph, not from a known config",
+            advice="check the FLOPs before quoting them",
         )
 
 

@@ -86,17 +86,18 @@ class Comparison(msgspec.Struct, frozen=True):
 
 
 class Choice(NamedTuple):
-    """A cell with its record."""
+    """A cell with its record and that record's place among those given."""
 
     record: Profile
     cell: Cell
+    place: int
 
     def name(self, others: Sequence[Choice]) -> str:
         """`int8`, with the provider and the record's time where those are needed to tell cells apart."""
         words = [self.cell.precision]
         if len({c.cell.provider for c in others}) > 1:
             words.append(self.cell.provider)
-        if len({c.record.created_utc for c in others}) > 1:
+        if len({c.place for c in others}) > 1:
             words.append(f"({self.record.source.name}, {self.record.created_utc})")
         return " ".join(words)
 
@@ -108,7 +109,7 @@ def compare(records: Sequence[Profile], baseline: str | None = None) -> list[Com
     like with like, or the baseline of the first against all cells. `baseline` reads
     `precision=fp16` or `precision=fp16,provider=cpu`. Raises UsageError where nothing matches.
     """
-    everything = [Choice(r, c) for r in records for c in r.cells]
+    everything = [Choice(r, c, place) for place, r in enumerate(records) for c in r.cells]
     pairs = _pairs(records, everything, baseline)
     if not pairs:
         raise UsageError("nothing to compare: the records hold no two cells that were measured")
@@ -117,8 +118,8 @@ def compare(records: Sequence[Profile], baseline: str | None = None) -> list[Com
 
 def _pairs(records: Sequence[Profile], everything: list[Choice], baseline: str | None) -> list[tuple[Choice, Choice]]:
     if len(records) > 1 and baseline is None:
-        first = [c for c in everything if c.record is records[0]]
-        rest = [c for c in everything if c.record is not records[0]]
+        first = [c for c in everything if c.place == 0]
+        rest = [c for c in everything if c.place > 0]
         return [(a, b) for a in first for b in rest if _key(a) == _key(b) and _measured(a) and _measured(b)]
     base = _pick(everything, baseline)
     return [(base, c) for c in everything if c is not base and _measured(c)]

@@ -20,6 +20,7 @@ from edgecap.seams import Floats, Ids
 from edgecap.spec import PROVIDERS
 
 LOGITS_BUDGET = 64_000_000  # bytes of logits that a scoring step may hold
+MOST_POSITIONS = 256  # scored at once: later positions of a window need not be computed against earlier ones
 _TYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -44,10 +45,20 @@ def available_providers() -> tuple[str, ...]:
 
 
 class OrtEngine:
-    """One session on one provider; see `seams.Engine`. `scoring` takes the serialised scoring graph."""
+    """One session on one provider; see `seams.Engine`.
+
+    `scoring` takes the serialised scoring graph, `head_dim` the width of cached keys where the graph
+    leaves it open, `profile_to` the prefix of the runtime's profile.
+    """
 
     def __init__(
-        self, path: Path, provider: str, threads: int, scoring: bytes | None = None, profile_to: Path | None = None
+        self,
+        path: Path,
+        provider: str,
+        threads: int,
+        head_dim: int | None = None,
+        scoring: bytes | None = None,
+        profile_to: Path | None = None,
     ) -> None:
         import onnxruntime
 
@@ -67,6 +78,7 @@ class OrtEngine:
         )
         self.load_s = time.perf_counter() - started
         self.threads = threads
+        self._head_dim = head_dim
         self._device = "cuda" if provider in ("cuda", "tensorrt") else "cpu"
         self._inputs = {i.name: i for i in self._session.get_inputs()}
         self._outputs = [o.name for o in self._session.get_outputs()]
@@ -104,7 +116,7 @@ class OrtEngine:
         """All where the graph keeps no cache or the logits are small; else what the budget holds."""
         if not self.has_cache or not self._head_width:
             return max(n, 1)
-        return max(16, min(max(n, 1), LOGITS_BUDGET // (4 * self._head_width)))
+        return max(16, min(max(n, 1), MOST_POSITIONS, LOGITS_BUDGET // (4 * self._head_width)))
 
     _head_width = 0
 
@@ -144,9 +156,18 @@ class OrtEngine:
         return KvCache({name: self._value(self._zeros(name)) for name in self._past}, 0)
 
     def _zeros(self, name: str) -> np.ndarray:
-        """An empty past: the batch is 1, what is symbolic beyond is the past's length."""
-        shape = [d if isinstance(d, int) else (1 if i == 0 else 0) for i, d in enumerate(self._inputs[name].shape)]
+        """An empty past: batch 1, length 0; a head dimension that the graph leaves open is the model's."""
+        shape = [d if isinstance(d, int) else self._open_size(str(d)) for d in self._inputs[name].shape]
         return np.zeros(shape, _TYPES[self._inputs[name].type])
+
+    def _open_size(self, dimension: str) -> int:
+        if "batch" in dimension:
+            return 1
+        if "sequence" in dimension or "past" in dimension or "length" in dimension:
+            return 0
+        if self._head_dim is None:
+            raise UsageError(f"the graph leaves the cache's dimension '{dimension}' open and no config tells it")
+        return self._head_dim
 
     def _value(self, array: np.ndarray) -> Any:
         import onnxruntime

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from edgecap import __version__, export, source, store
-from edgecap.architecture import read_architecture
+from edgecap.architecture import read_architecture, read_genai
 from edgecap.cautions import cautions
 from edgecap.corpus import Corpus, describe, read_corpus
 from edgecap.errors import Interrupted, UsageError
@@ -149,10 +149,12 @@ def _begin(spec: Spec, home: Home, notice: Notice, run: Run) -> tuple[Job, Profi
     """Everything that can be refused is refused here."""
     corpus = read_corpus(spec.corpus)
     located = source.locate(spec.model, spec.revision)
-    architecture = read_architecture(located.config, str(located.path / "config.json")) if located.config else None
-    _check_context(spec, architecture)
+    if located.config:
+        _check_context(spec, read_architecture(located.config, str(located.path / "config.json")))
     notice(Event(None, "look"))
     looked, found = _found(located, run, spec)
+    architecture = _architecture(located, looked)
+    _check_context(spec, architecture)
     wanted = _wanted(spec, located, looked, found)
     if located.kind != "onnx":
         export.recipe()
@@ -161,8 +163,17 @@ def _begin(spec: Spec, home: Home, notice: Notice, run: Run) -> tuple[Job, Profi
     return job, _new_record(job, architecture, looked), wanted
 
 
-def _check_context(spec: Spec, architecture: Architecture | None) -> None:
-    positions = architecture.positions if architecture else None
+def _architecture(located: source.Located, looked: Looked) -> Architecture | Absent:
+    """From config.json, else from the builder's file and its graph."""
+    if located.config:
+        return read_architecture(located.config, str(located.path / "config.json"))
+    if located.genai:
+        return read_genai(located.genai, looked.graphs[0].matrix_weights, str(located.path / "genai_config.json"))
+    return Absent(reason="the folder has no config.json")
+
+
+def _check_context(spec: Spec, architecture: Architecture | Absent) -> None:
+    positions = architecture.positions if isinstance(architecture, Architecture) else None
     if spec.context and positions and spec.context > positions:
         raise UsageError(f"--context {spec.context} is longer than the model's {positions} positions")
 
@@ -216,7 +227,7 @@ def _wanted(spec: Spec, located: source.Located, looked: Looked, found: tuple[Re
     return cells(spec.precisions or had, spec.providers)
 
 
-def _new_record(job: Job, architecture: Architecture | None, looked: Looked) -> Profile:
+def _new_record(job: Job, architecture: Architecture | Absent, looked: Looked) -> Profile:
     spec, located = job.spec, job.located
     parameters = source.count_parameters(located.path)
     return Profile(
@@ -233,24 +244,21 @@ def _new_record(job: Job, architecture: Architecture | None, looked: Looked) -> 
             parameters=Absent(reason="the folder has no safetensors to count") if parameters is None else parameters,
             weights_sha256=source.weights_sha256(located),
             tokenizer_sha256=source.tokenizer_sha256(located.path),
-            architecture=architecture or _NO_CONFIG,
+            architecture=architecture,
         ),
         corpus=describe(job.corpus, spec.bias_bits),
         flops=_flops(architecture),
     )
 
 
-_NO_CONFIG = Absent(reason="the folder has no config.json")
-
-
-def _flops(architecture: Architecture | None) -> Flops | Absent:
-    if architecture is None:
-        return _NO_CONFIG
+def _flops(architecture: Architecture | Absent) -> Flops | Absent:
+    if isinstance(architecture, Absent):
+        return architecture
     horizon = _horizon(architecture)
     return count_flops(architecture, horizon, min(PREFILL_TOKENS, horizon))
 
 
-def _horizon(architecture: Architecture | Absent | None) -> int:
+def _horizon(architecture: Architecture | Absent) -> int:
     positions = architecture.positions if isinstance(architecture, Architecture) else None
     return min(HORIZON, positions or HORIZON)
 
@@ -314,6 +322,7 @@ def _measure(job: Job, record: Profile, cell: CellSpec, ready: Ready) -> Measure
             corpus_sha256=job.corpus.sha256,
             context=job.spec.context or horizon,
             vocabulary=_vocabulary(job, record),
+            head_dim=_head_dim(record.source.architecture),
             prefill_tokens=min(PREFILL_TOKENS, horizon),
             decode_context=horizon // 2,
             limit_s=job.spec.limit_s,
@@ -333,6 +342,7 @@ def _weigh(job: Job, record: Profile, cell: CellSpec, ready: Ready) -> Memory | 
             provider=cell.provider,
             threads=job.spec.threads or default_threads(),
             vocabulary=_vocabulary(job, record),
+            head_dim=_head_dim(record.source.architecture),
             prefill_tokens=min(PREFILL_TOKENS, horizon - min(DECODE_STEPS, horizon // 2)),
             steps=min(DECODE_STEPS, horizon // 2),
         ),
@@ -355,6 +365,10 @@ def _vocabulary(job: Job, record: Profile) -> int:
     from edgecap.tokens import read_tokenizer
 
     return int(read_tokenizer(job.located.path).size)
+
+
+def _head_dim(architecture: Architecture | Absent) -> int | None:
+    return architecture.layers[0].attention.head_dim if isinstance(architecture, Architecture) else None
 
 
 def _tokenizer_folder(job: Job, ready: Ready) -> Path:

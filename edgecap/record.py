@@ -92,7 +92,7 @@ class Layer(_Value, frozen=True):
     feed_forward: Mlp | Experts
 
 
-class Architecture(_Value, frozen=True):
+class Architecture(_Value, frozen=True, tag_field="kind", tag="architecture"):
     """A decoder as data, read from the fields of its config, never from names.
 
     `assumed` says that the model type is not in edgecap's table and standard field names were taken.

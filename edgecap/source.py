@@ -31,13 +31,17 @@ _TOKENIZER_FILES = (
 
 
 class Located(msgspec.Struct, frozen=True):
-    """A model on this disk: `kind` is reference, hub, folder or onnx; `config` its parsed config.json."""
+    """A model on this disk: `kind` is reference, hub, folder or onnx; `config` its parsed config.json.
+
+    `genai` is the parsed genai_config.json of the onnxruntime-genai builder, which leaves no config.json.
+    """
 
     name: str
     kind: str
     path: Path
     revision: str | None
     config: dict[str, Any]
+    genai: dict[str, Any] = {}
 
 
 class OnnxFile(msgspec.Struct, frozen=True):
@@ -77,7 +81,8 @@ def reference_models(shipped: Path | None = None) -> list[Path]:
 
 def _folder(name: str, path: Path, revision: str | None, kind: str = "folder") -> Located:
     if onnx_files(path):
-        return Located(name, "onnx", path, revision, _config(path, needed=False))
+        genai = _json_object(path / "genai_config.json") if (path / "genai_config.json").is_file() else {}
+        return Located(name, "onnx", path, revision, _config(path, needed=False), genai)
     config = _config(path, needed=True)
     if not list(path.glob("*.safetensors")):
         have = (
@@ -91,12 +96,16 @@ def _folder(name: str, path: Path, revision: str | None, kind: str = "folder") -
 
 def _config(path: Path, needed: bool) -> dict[str, Any]:
     file = path / "config.json"
+    if file.is_file():
+        return _json_object(file)
+    if needed:
+        raise UsageError(f"{path} is not a model folder: no config.json and no .onnx file in it")
+    return {}
+
+
+def _json_object(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
-        if not needed:
-            return {}
-        raise UsageError(f"{path} is not a model folder: no config.json and no .onnx file in it") from None
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read {file}: {error}") from error
     if not isinstance(value, dict):

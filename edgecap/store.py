@@ -107,10 +107,12 @@ def _umask() -> int:
 
 def check_writable(folder: Path) -> None:
     """Raises UsageError or DiskFull now, rather than after an hour of measuring."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"cannot write {folder}: it is not a folder")
     with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".edgecap-") as probe:
-            probe.write(b"\0" * 4096)
+        nearest = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+        with tempfile.NamedTemporaryFile(dir=nearest, prefix=".edgecap-") as probe:
+            probe.write(b"\0" * 65536)
             probe.flush()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 _PREFIXES = (
     (1e15, "P"),
     (1e12, "T"),
@@ -21,8 +23,7 @@ def significant(value: float, digits: int = 3) -> str:
         return "0"
     if abs(value) >= 10 ** (digits - 1):
         return f"{value:,.0f}"
-    text = f"{value:.{digits}g}"
-    return f"{float(text):f}".rstrip("0") if "e" in text else text
+    return format(Decimal(f"{value:.{digits}g}"), "f")
 
 
 def si(value: float, unit: str = "", digits: int = 3) -> str:

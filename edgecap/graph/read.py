@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,17 @@ LARGEST_PROTO = 1_900_000_000  # protobuf ends at 2 GiB; keep room for the graph
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """A decoder graph: `precision` of its weights as found, `vocabulary` if its output tells it."""
+    """A decoder graph: `precision` of its weights as found, `vocabulary` if its output tells it.
+
+    `matrix_weights` counts the numbers of all matrices that activations are multiplied with.
+    """
 
     precision: str
     inputs: tuple[str, ...]
     vocabulary: int | None
     has_cache: bool
     files: tuple[str, ...]
+    matrix_weights: int
 
 
 def open_graph(path: Path, weights: bool = True) -> onnx.ModelProto:
@@ -63,7 +68,23 @@ def look_into(path: Path) -> Facts:
         vocabulary=last[0].dim_value or None if last else None,
         has_cache=any(n.startswith("past_key_values") for n in names) and any(n.startswith("present") for n in outputs),
         files=(path.name, *_external(model)),
+        matrix_weights=_matrix_weights(model),
     )
+
+
+def _matrix_weights(model: onnx.ModelProto) -> int:
+    """Numbers in stored matrices behind MatMul, Gemm and their quantised forms."""
+    sizes = {t.name: math.prod(t.dims) for t in model.graph.initializer if len(t.dims) == 2}
+    for node in model.graph.node:
+        if node.op_type == "Transpose" and node.input[0] in sizes:
+            sizes[node.output[0]] = sizes[node.input[0]]
+    total = 0
+    for node in model.graph.node:
+        if node.op_type == "MatMulNBits":
+            total += _attribute(node, "K", 0) * _attribute(node, "N", 0)
+        elif node.op_type in ("MatMul", "Gemm", "MatMulInteger", "DynamicQuantizeMatMul"):
+            total += sizes.get(node.input[1], 0)
+    return total
 
 
 def _external(model: onnx.ModelProto) -> dict[str, int]:
@@ -97,10 +118,7 @@ def _precision(model: onnx.ModelProto) -> str:
         return "int8"
     sizes: dict[int, int] = {}
     for tensor in model.graph.initializer:
-        count = 1
-        for d in tensor.dims:
-            count *= d
-        sizes[tensor.data_type] = sizes.get(tensor.data_type, 0) + count
+        sizes[tensor.data_type] = sizes.get(tensor.data_type, 0) + math.prod(tensor.dims)
     names = {1: "fp32", 10: "fp16", 16: "bf16", 11: "fp64"}
     known = {t: n for t, n in sizes.items() if t in names}
     return names[max(known, key=lambda t: known[t])] if known else "fp32"

@@ -31,7 +31,9 @@ _VERDICT_STYLE = {"better": "green", "worse": "red", "same": "", "unknown": "yel
 
 def show(record: Profile) -> RenderableType:
     """The whole record: what was measured where, the tables, what to know about them."""
-    parts: list[RenderableType] = [_heading(record), Text(), _measured(record), Text(), _scores(record)]
+    parts: list[RenderableType] = [_heading(record), Text(), _title("Measured"), _measured(record)]
+    if any(isinstance(c.outcome, Measurement) for c in record.cells):
+        parts += [Text(), _title("Scores, with 95 % intervals"), _scores(record)]
     notes = [*_failures(record), *_energy_note(record), *_cautions(record)]
     if notes:
         parts += [Text(), *notes]
@@ -55,8 +57,12 @@ def _heading(record: Profile) -> Text:
     return text
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+def _title(words: str) -> Text:
+    return Text(words, style="bold")
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
     return table
@@ -71,7 +77,6 @@ def name_of(cell: Cell, cells: Sequence[Cell]) -> str:
 def _measured(record: Profile) -> Table:
     prompt = next((o.latency.prefill.tokens for o in _outcomes(record) if isinstance(o.latency, Latency)), None)
     table = _table(
-        "Measured",
         "",
         "bits/byte",
         "KL bits",
@@ -130,7 +135,7 @@ _SCORES = (
 
 
 def _scores(record: Profile) -> Table:
-    table = _table("Scores, with 95 % intervals", "", *[name_of(c, record.cells) for c in record.cells])
+    table = _table("", *[name_of(c, record.cells) for c in record.cells])
     for field, words, _ in _SCORES:
         found = [getattr(c.score, field) if not isinstance(c.score, Absent) else c.score for c in record.cells]
         if any(isinstance(f, Estimate) for f in found):
@@ -180,7 +185,6 @@ def _cautions(record: Profile) -> list[Text]:
 def comparison(found: Comparison) -> RenderableType:
     """Two cells, each metric's ratio and verdict, and what differs between the runs."""
     table = _table(
-        f"{found.candidate} against {found.baseline}",
         "",
         found.baseline,
         found.candidate,
@@ -191,7 +195,7 @@ def comparison(found: Comparison) -> RenderableType:
     for d in found.differences:
         table.add_row(d.metric, *_difference(d))
     notes = [Text(f"caution: {m}", style="yellow") for m in found.mismatches]
-    return Group(table, *notes)
+    return Group(_title(f"{found.candidate} against {found.baseline}"), table, *notes)
 
 
 def _difference(d: Difference) -> list[str | Text]:

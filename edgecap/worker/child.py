@@ -141,7 +141,7 @@ def _weigh(step: Weigh, report: Report) -> Memory:
 
     report("memory", 0, 1)
     return measure_memory(
-        lambda: OrtEngine(Path(step.graph), step.provider, step.threads),
+        lambda: OrtEngine(Path(step.graph), step.provider, step.threads, step.head_dim),
         step.vocabulary,
         step.prefill_tokens,
         step.steps,
@@ -150,29 +150,21 @@ def _weigh(step: Weigh, report: Report) -> Memory:
 
 
 def _measure(step: Measure, report: Report) -> Measured:
+    """One session at a time: the thread pool of an idle one costs a working one 25 % on two cores."""
     from edgecap.corpus import read_corpus
     from edgecap.engine import OrtEngine
-    from edgecap.graph.scoring import scoring_graph
     from edgecap.tokens import read_tokenizer
 
     corpus = read_corpus(step.corpus)
     if corpus.sha256 != step.corpus_sha256:
         raise UsageError(f"corpus {step.corpus} changed while it was measured")
     tokenizer = read_tokenizer(Path(step.tokenizer))
-    path = Path(step.graph)
-    engine = OrtEngine(path, step.provider, step.threads)
+    divergence = _staged("divergence", lambda: _divergence(step, corpus, tokenizer, report))
+    compression = _staged("compression", lambda: _compression(step, corpus, tokenizer, report))
+    engine = _staged("load", lambda: OrtEngine(Path(step.graph), step.provider, step.threads, step.head_dim))
     return Measured(
-        divergence_bits=_staged("divergence", lambda: _divergence(step, engine, corpus, tokenizer, report)),
-        compression=_staged(
-            "compression",
-            lambda: _compression(
-                step,
-                OrtEngine(path, step.provider, step.threads, scoring_graph(path)).with_vocabulary(step.vocabulary),
-                corpus,
-                tokenizer,
-                report,
-            ),
-        ),
+        divergence_bits=divergence,
+        compression=compression,
         latency=_staged("latency", lambda: _latency(step, engine, report)),
         energy=_staged("energy", lambda: _energy(step, engine, report)),
         placement=_staged("placement", lambda: _placement(step, report)),
@@ -191,7 +183,7 @@ def _staged(stage: str, work: Callable[[], Any]) -> Any:
         raise
 
 
-def _divergence(step: Measure, engine: Any, corpus: Any, tokenizer: Any, report: Report) -> float | Absent:
+def _divergence(step: Measure, corpus: Any, tokenizer: Any, report: Report) -> float | Absent:
     from edgecap.engine import OrtEngine
     from edgecap.meters import divergence
 
@@ -202,14 +194,21 @@ def _divergence(step: Measure, engine: Any, corpus: Any, tokenizer: Any, report:
     report("divergence", 0, 1)
     chosen = corpus.documents[:: max(1, len(corpus.documents) // divergence.SAMPLES)][: divergence.SAMPLES]
     ids = [tokenizer.encode(d.text[: 8 * divergence.SAMPLE_TOKENS]) for d in chosen]
-    reference = OrtEngine(Path(step.reference), "cpu", step.threads)
+    reference = OrtEngine(Path(step.reference), "cpu", step.threads, step.head_dim)
+    variant = OrtEngine(Path(step.graph), step.provider, step.threads, step.head_dim)
     samples = divergence.spread(ids, tokenizer.start, step.context)
-    return divergence.measure_divergence(reference, engine, samples).bits
+    return divergence.measure_divergence(reference, variant, samples).bits
 
 
-def _compression(step: Measure, engine: Any, corpus: Any, tokenizer: Any, report: Report) -> Any:
+def _compression(step: Measure, corpus: Any, tokenizer: Any, report: Report) -> Any:
+    from edgecap.engine import OrtEngine
+    from edgecap.graph.scoring import scoring_graph
     from edgecap.meters.compression import measure_compression
 
+    path = Path(step.graph)
+    engine = OrtEngine(path, step.provider, step.threads, step.head_dim, scoring_graph(path)).with_vocabulary(
+        step.vocabulary
+    )
     progress = _progress(report, "compression")
     return measure_compression(
         engine, tokenizer, corpus.documents, step.context, step.vocabulary, SystemClock(), progress
@@ -257,8 +256,10 @@ def _placement(step: Measure, report: Report) -> Placement:
 
     report("placement", 0, 1)
     with tempfile.TemporaryDirectory() as scratch:
-        engine = OrtEngine(Path(step.graph), step.provider, step.threads, profile_to=Path(scratch) / "profile")
-        cache = engine.prefill(np.zeros(min(64, step.prefill_tokens), np.int64))
+        engine = OrtEngine(
+            Path(step.graph), step.provider, step.threads, step.head_dim, profile_to=Path(scratch) / "profile"
+        )
+        cache = engine.prefill(np.zeros(min(32, step.prefill_tokens), np.int64))
         for _ in range(4):
             cache = engine.decode(cache, 0)
         return Placement(by_provider=engine.end_profile())

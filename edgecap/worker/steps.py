@@ -51,6 +51,7 @@ class Measure(_Message, frozen=True, tag="measure"):
     corpus_sha256: str
     context: int
     vocabulary: int
+    head_dim: int | None
     prefill_tokens: int
     decode_context: int
     limit_s: float
@@ -64,6 +65,7 @@ class Weigh(_Message, frozen=True, tag="weigh"):
     provider: str
     threads: int
     vocabulary: int
+    head_dim: int | None
     prefill_tokens: int
     steps: int
 

@@ -1,0 +1,140 @@
+"""Deterministic stand-ins for the world: a clock, an engine, a counter, and a child process."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from edgecap.graph.read import Facts
+from edgecap.meters.compression import measure_compression
+from edgecap.meters.latency import Plan, measure_latency
+from edgecap.record import Absent, Failure, Memory, Placement, ProviderShare
+from edgecap.worker import Export, Look, Looked, Made, Measure, Measured, Progress, Vary, Weigh
+
+
+class FakeClock:
+    """Time that passes only when someone lets it pass."""
+
+    def __init__(self):
+        self.time = 0.0
+
+    def now(self):
+        return self.time
+
+    def sleep(self, seconds):
+        self.time += seconds
+
+
+class FakeEngine:
+    """Gives every token the probability 1/vocabulary x `skill`, and takes `speed_s` a position."""
+
+    def __init__(self, clock, vocabulary=16, skill=1.0, speed_s=0.001, drift=0.0):
+        self.clock, self.vocabulary, self.skill, self.speed_s, self.drift = clock, vocabulary, skill, speed_s, drift
+        self.load_s, self.threads, self.has_cache = 0.5, 2, True
+        self.decoded: list[int] = []
+        self.prompts: list[list[int]] = []
+
+    def nll(self, inputs, targets):
+        assert len(inputs) == len(targets)
+        return np.full(len(targets), math.log2(self.vocabulary) - math.log2(self.skill))
+
+    def log_probabilities(self, inputs):
+        return np.full((len(inputs), self.vocabulary), -math.log2(self.vocabulary))
+
+    def prefill(self, inputs):
+        self.clock.time += self.speed_s * len(inputs)
+        self.prompts.append(inputs.tolist())
+        return len(inputs)
+
+    def decode(self, cache, token):
+        self.speed_s *= 1 + self.drift
+        self.clock.time += self.speed_s
+        self.decoded.append(token)
+        return cache + 1
+
+    def cache_bytes(self, cache):
+        return 128 * cache
+
+
+class FakeCounter:
+    """Joules at a constant power, seen only at every tick."""
+
+    name, domains, provenance, resolution_j = "fake", ("package-0", "dram"), "counter", 1e-6
+
+    def __init__(self, clock, watts=10.0, tick_s=0.01, dies_at=math.inf):
+        self.clock, self.watts, self.tick_s, self.dies_at = clock, watts, tick_s, dies_at
+
+    def read(self):
+        if self.clock.now() > self.dies_at:
+            raise OSError("the counter's file vanished")
+        return math.floor(self.clock.now() / self.tick_s + 1e-9) * self.tick_s * self.watts
+
+
+class ByteTokenizer:
+    """One token a byte; `start` as given."""
+
+    def __init__(self, start=0):
+        self.start = start
+
+    def encode(self, text):
+        return list(text.encode())
+
+    def is_lossless(self, text, ids):
+        return bytes(ids).decode("utf-8", "replace") == text
+
+
+def scripted(corpus, broken=(), interrupt_at=None):
+    """A stand-in for `in_child` that answers every step at once.
+
+    `broken` precisions end in a Failure when measured; `interrupt_at` presses Ctrl-C there.
+    """
+    asked = []
+
+    def run(step, watch, timeout_s):
+        asked.append(step)
+        watch(Progress(stage=type(step).__name__.lower(), done=0, total=1))
+        if isinstance(step, Look):
+            facts = Facts("fp32", ("input_ids",), 16, True, ("model.onnx",), 100)
+            return Looked(providers=("cpu",), graphs=tuple(facts for _ in step.graphs))
+        if isinstance(step, Export | Vary):
+            precision = getattr(step, "precision", "fp32")
+            Path(step.out, "model.onnx").write_bytes(precision.encode() * 1000)
+            return Made(files=("model.onnx",))
+        if isinstance(step, Weigh):
+            return Memory(
+                baseline_bytes=1000,
+                load_peak_bytes=2000,
+                peak_bytes=3000,
+                steady_bytes=2500,
+                file_bytes=4000,
+                kv_bytes_per_token=128,
+                device_peak_bytes=Absent(reason="the model ran on the processor"),
+            )
+        precision = Path(step.graph).read_bytes()[:4].decode()
+        if precision == interrupt_at:
+            raise KeyboardInterrupt
+        if precision in broken:
+            return Failure(stage="compression", error="NotFinite", message="NaN for a token's probability")
+        return measured(step, corpus, precision)
+
+    run.asked = asked
+    return run
+
+
+def measured(step: Measure, corpus, precision):
+    """What a child would have found, from a fake engine whose speed depends on the precision."""
+    speed = {"fp32": 0.004, "fp16": 0.004, "int8": 0.002, "int4": 0.003}[precision]
+    clock = FakeClock()
+    engine = FakeEngine(clock, vocabulary=256, skill=64 if precision == "fp32" else 60, speed_s=speed)
+    plan = Plan(64, 32, 30.0)
+    return Measured(
+        divergence_bits=0.0 if precision == "fp32" else 0.01,
+        compression=measure_compression(
+            engine, ByteTokenizer(), corpus.documents, step.context, 256, clock, lambda done, total: None
+        ),
+        latency=measure_latency(engine, clock, plan, 256, lambda done, total: None),
+        placement=Placement(by_provider={"cpu": ProviderShare(nodes=10, time_share=1.0)}),
+        energy=Absent(reason="no RAPL counter: /sys/class/powercap holds no intel-rapl zone"),
+    )

@@ -1,0 +1,65 @@
+"""Writes the frozen record of the newest schema and the goldens: python tests/make_data.py [--goldens].
+
+A record of an older schema is never written again: it is what old programs left behind.
+"""
+
+import sys
+from pathlib import Path
+
+import msgspec
+from fakes import scripted
+
+from edgecap import pipeline, store
+from edgecap.corpus import Corpus, Document
+from edgecap.record import SCHEMA, Absent, Machine
+from edgecap.spec import Spec
+
+DATA = Path(__file__).parent / "data"
+
+
+def frozen_record():
+    documents = tuple(
+        Document(id=f"d{i}", domain="ab"[i % 2], text=f"Document {i}. " + "Words and more words. " * (4 + i)) for i in range(6)
+    )
+    corpus = Corpus(name="six", sha256="0" * 64, documents=documents)
+    machine = Machine(
+        name="laptop",
+        system="Linux 6.1",
+        cpu="Example CPU",
+        architecture="x86_64",
+        flags=("avx2",),
+        physical_cores=2,
+        logical_cores=4,
+        memory_bytes=16_000_000_000,
+        governor="performance",
+        turbo=True,
+        power_source="mains",
+        temperature_c=50.0,
+        load_average=0.0,
+        versions={"onnxruntime": "1.0"},
+        providers=("cpu",),
+    )
+    pipeline.read_corpus = lambda name: corpus
+    pipeline.look_around = lambda providers: machine
+    pipeline.default_threads = lambda: 2
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        home = store.home(Path(folder) / "cache", Path(folder) / "profiles")
+        record = pipeline.profile(Spec(), home, run=scripted(corpus, broken=("int4",)))
+    source = msgspec.structs.replace(record.source, weights_sha256="1" * 64, tokenizer_sha256="2" * 64)
+    return msgspec.structs.replace(record, created_utc="2026-11-23T12:00:00Z", edgecap="0.1.0", source=source)
+
+
+def main():
+    path = DATA / f"record-{SCHEMA}.json"
+    if not path.exists() or "--record" in sys.argv:
+        store.save(frozen_record(), path)
+    from test_judging import RECORD, comparison, compare, show, text_of
+
+    (DATA / "show-1.txt").write_text(text_of(show(RECORD)))
+    (DATA / "compare-1.txt").write_text("\n".join(text_of(comparison(c)) for c in compare([RECORD])))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,291 @@
+"""store, corpus, source, machine: what is on the disk, and everything that can be wrong with it."""
+
+import errno
+import json
+import os
+import struct
+
+import msgspec
+import pytest
+from conftest import REFERENCE, ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgecap import machine, source, store
+from edgecap.corpus import describe, read_corpus
+from edgecap.errors import DiskFull, RecordError, UsageError
+from edgecap.record import SCHEMA, Absent
+
+OLD = ROOT / "tests" / "data"
+
+
+# --- store ------------------------------------------------------------------------------------
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    target = tmp_path / "deep" / "record.json"
+    store.write_atomically(target, b"first")
+
+    def no_room(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_room)
+    with pytest.raises(DiskFull, match="no room left"):
+        store.write_atomically(target, b"second")
+    assert target.read_bytes() == b"first"
+    assert [p.name for p in target.parent.iterdir()] == ["record.json"]
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    with pytest.raises(ValueError, match="broken"), store.new_folder(tmp_path / "export") as scratch:
+        (scratch / "model.onnx").write_bytes(b"half")
+        raise ValueError("broken")
+    assert list(tmp_path.iterdir()) == []
+    with store.new_folder(tmp_path / "export") as scratch:
+        (scratch / "model.onnx").write_bytes(b"whole")
+    assert (tmp_path / "export" / "model.onnx").read_bytes() == b"whole"
+
+
+def test_the_first_of_two_makers_wins(tmp_path):
+    with store.new_folder(tmp_path / "export") as mine:
+        (mine / "a").write_text("mine")
+        (tmp_path / "export").mkdir()
+        (tmp_path / "export" / "a").write_text("theirs")
+    assert (tmp_path / "export" / "a").read_text() == "theirs"
+    assert [p.name for p in tmp_path.iterdir()] == ["export"]
+
+
+def test_an_unwritable_place_is_refused_before_work(tmp_path):
+    (tmp_path / "profiles").write_text("a file is in the way")
+    with pytest.raises(UsageError, match="cannot write"):
+        store.check_writable(tmp_path / "profiles" / "deeper")
+
+
+def test_checking_a_place_leaves_nothing(tmp_path):
+    store.check_writable(tmp_path / "new" / "folder")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", range(1, SCHEMA + 1))
+def test_records_of_every_schema_are_read(number):
+    record = store.load(OLD / f"record-{number}.json")
+    assert record.schema == number
+    assert msgspec.json.decode(msgspec.json.encode(record), type=type(record)) == record
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "not a whole JSON file"),
+        ('{"schema": 1, "edgecap"', "not a whole JSON file"),
+        ("[1]", "no schema number"),
+        ('{"schema": true}', "no schema number"),
+        ('{"schema": 999}', "schema 999; this edgecap reads up to"),
+        ('{"schema": 1}', "not a valid record"),
+    ],
+)
+def test_damaged_and_newer_records_are_refused(tmp_path, text, words):
+    (tmp_path / "r.json").write_text(text)
+    with pytest.raises(RecordError, match=words):
+        store.load(tmp_path / "r.json")
+
+
+def test_an_error_in_a_record_names_its_path():
+    raw = json.loads((OLD / "record-1.json").read_text())
+    raw["cells"][0]["outcome"]["latency"]["load_s"] = "long"
+    with pytest.raises(RecordError, match=r"cells.*latency.load_s"):
+        store.read_record(raw, "r.json")
+
+
+def test_a_missing_record_is_one_line(tmp_path):
+    with pytest.raises(RecordError, match="No such file"):
+        store.load(tmp_path / "nothing.json")
+
+
+def test_the_name_of_a_record_is_safe_anywhere():
+    record = store.load(OLD / "record-1.json")
+    odd = msgspec.structs.replace(record, source=msgspec.structs.replace(record.source, name="../../etc/pass wd:*?"))
+    path = store.record_path(ROOT / "profiles", odd)
+    assert path.parent == ROOT / "profiles"
+    assert path.name.startswith("etc-pass-wd--")
+
+
+def test_the_schema_describes_the_record():
+    assert store.schema()["$defs"]["Profile"]["required"]
+
+
+# --- corpus -----------------------------------------------------------------------------------
+
+
+def test_the_bundled_corpus():
+    corpus = read_corpus("edgecap-mixed")
+    info = describe(corpus, None)
+    assert info.documents >= 40
+    assert set(info.domains) == {"english-education", "story", "technical", "chinese", "code"}
+    assert all(2000 <= len(d.text.encode()) <= 3000 for d in corpus.documents)
+    assert len({d.id for d in corpus.documents}) == info.documents
+    languages = {json.loads(line).get("language") for line in (ROOT / "edgecap/data/edgecap-mixed.jsonl").read_text().splitlines()}
+    assert languages == {None, "python", "c", "javascript", "go"}
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=5))
+def test_any_text_survives(texts):
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "c.jsonl"
+        path.write_text("".join(json.dumps({"text": t}, ensure_ascii=False) + "\n" for t in [*texts, "x"]), "utf-8", newline="")
+        assert [d.text for d in read_corpus(str(path)).documents] == [*texts, "x"]
+
+
+def test_lines_end_at_newline_only(tmp_path):
+    text = "a\u2028b\u0085c\r\nd"
+    (tmp_path / "c.jsonl").write_bytes(json.dumps({"text": text}, ensure_ascii=False).encode() + b"\n")
+    assert [d.text for d in read_corpus(str(tmp_path / "c.jsonl")).documents] == [text]
+    (tmp_path / "c.txt").write_bytes(text.encode())
+    assert [d.text for d in read_corpus(str(tmp_path / "c.txt")).documents] == [text]
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (b"", "holds no text"),
+        (b'{"text": ""}\n', "holds no text"),
+        (b'{"text": "a"}\n{"text": \n', "line 2: not JSON"),
+        (b'{"text": "a"}\n\n{"body": "b"}\n', "line 3: no 'text'"),
+        (b'{"text": 5}\n', "line 1: no 'text'"),
+        (b'["text"]\n', "line 1: no 'text'"),
+        (b'{"text": "a"}\n\xff\xfe\n', "not UTF-8: byte 14, line 2"),
+        (b'{"text": "\\ud800"}\n', "line 1"),
+    ],
+)
+def test_broken_corpora_name_the_line(tmp_path, raw, words):
+    (tmp_path / "c.jsonl").write_bytes(raw)
+    with pytest.raises(UsageError, match=words):
+        read_corpus(str(tmp_path / "c.jsonl"))
+
+
+def test_missing_corpus(tmp_path):
+    with pytest.raises(UsageError, match="cannot read corpus 'nothing'"):
+        read_corpus("nothing")
+    with pytest.raises(UsageError, match="is a folder"):
+        read_corpus(str(tmp_path))
+
+
+# --- source -----------------------------------------------------------------------------------
+
+
+def test_the_reference_model_by_name():
+    located = source.locate("edgecap-ref-xs")
+    assert (located.kind, located.config["model_type"]) == ("reference", "llama")
+    assert 1_700_000 < source.count_parameters(located.path) < 1_900_000
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("edgecap-ref-xxs", "did you mean 'edgecap-ref-xs'"),
+        ("./no/such/folder", "no such folder"),
+        ("a/b/c", "no such folder"),
+        ("nobody/nothing", "cannot fetch model 'nobody/nothing'"),
+        ("nobody/nothing@v1", "at revision 'v1'"),
+    ],
+)
+def test_no_such_model(name, words):
+    with pytest.raises(UsageError, match=words):
+        source.locate(name)
+
+
+def test_the_hub_is_asked_for_data_only(monkeypatch, tiny):
+    import huggingface_hub
+
+    asked = {}
+
+    def download(name, revision, allow_patterns):
+        asked.update(name=name, revision=revision, patterns=allow_patterns)
+        return str(tiny)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    located = source.locate("org/model@abc")
+    assert (located.kind, located.name, asked["revision"]) == ("hub", "org/model", "abc")
+    assert not any(p.endswith((".py", ".bin", ".pt", "*")) for p in asked["patterns"])
+
+
+@pytest.mark.parametrize(("raised", "words"), [("RepositoryNotFoundError", "no model 'org/model'"), ("RevisionNotFoundError", "revision is not"),
+                                               ("GatedRepoError", "is gated")])  # fmt: skip
+def test_what_the_hub_says(monkeypatch, raised, words):
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    def refuse(*args, **kwargs):
+        error = getattr(errors, raised)
+        raise error.__new__(error)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(UsageError, match=words):
+        source.locate("org/model")
+
+
+def test_folders_that_are_no_models(tmp_path):
+    with pytest.raises(UsageError, match="no config.json and no .onnx"):
+        source.locate(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"no .safetensors and no .onnx"):
+        source.locate(str(tmp_path))
+    (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
+    with pytest.raises(UsageError, match="pickled weights, which can run code"):
+        source.locate(str(tmp_path))
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UsageError, match="cannot read"):
+        source.locate(str(tmp_path))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="is a file"):
+        source.locate(str(tmp_path / "file"))
+
+
+def test_weights_that_are_cut_short(tmp_path):
+    whole = (REFERENCE / "model.safetensors").read_bytes()
+    for cut, words in ((4, "not a safetensors file"), (100, "not a safetensors file"), (len(whole) - 10, "cut short")):
+        (tmp_path / "model.safetensors").write_bytes(whole[:cut])
+        with pytest.raises(UsageError, match=words):
+            source.count_parameters(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", 4) + b"{}}}")
+    with pytest.raises(UsageError, match="not a safetensors file"):
+        source.count_parameters(tmp_path)
+
+
+def test_a_manifest_that_lies(tmp_path):
+    (tmp_path / "fp32").mkdir()
+    (tmp_path / "fp32" / "model.onnx").write_bytes(b"graph")
+    files = store.list_files(tmp_path / "fp32", ["model.onnx"])
+    graph = {"precision": "fp32", "folder": "fp32", "exporter": "optimum", "recipe": "r", "files": msgspec.to_builtins(files)}
+    manifest = tmp_path / "edgecap.json"
+    manifest.write_text(json.dumps({"source": {}, "graphs": [graph]}))
+    assert [f.precision for f in source.onnx_files(tmp_path)] == ["fp32"]
+    (tmp_path / "fp32" / "model.onnx").write_bytes(b"grapf")
+    with pytest.raises(UsageError, match="changed or cut short"):
+        source.onnx_files(tmp_path)
+    manifest.write_text(json.dumps({"source": {}, "graphs": [{**graph, "folder": "../elsewhere"}]}))
+    with pytest.raises(UsageError, match="outside its folder"):
+        source.onnx_files(tmp_path)
+    manifest.write_text('{"graphs": 5}')
+    with pytest.raises(UsageError, match="is not a manifest"):
+        source.onnx_files(tmp_path)
+
+
+# --- machine ----------------------------------------------------------------------------------
+
+
+def test_the_machine_is_looked_at(monkeypatch, tmp_path):
+    cpufreq = tmp_path / "devices/system/cpu/cpufreq"
+    cpufreq.mkdir(parents=True)
+    (cpufreq / "boost").write_text("1\n")
+    monkeypatch.setenv("EDGECAP_SYSFS", str(tmp_path))
+    found = machine.look_around(("cpu",))
+    assert found.turbo is True
+    assert isinstance(found.governor, Absent)
+    assert found.logical_cores >= 1
+    assert found.memory_bytes > 1e8
+    assert "numpy" in found.versions
+    assert 1 <= machine.default_threads() <= found.logical_cores

@@ -1,0 +1,212 @@
+"""score, cautions, compare, report: what is made of measurements."""
+
+import json
+import math
+import re
+
+import msgspec
+import pytest
+from conftest import ROOT
+from rich.console import Console
+
+from edgecap import store
+from edgecap.cautions import cautions
+from edgecap.compare import compare, verdict
+from edgecap.errors import UsageError
+from edgecap.record import Absent, Energy, Estimate, Failure, Window
+from edgecap.report.data import comparison_values, medians, record_values
+from edgecap.report.tables import comparison, show
+from edgecap.score import score
+
+RECORD = store.load(ROOT / "tests" / "data" / "record-1.json")
+ENERGY = Energy(
+    counter="rapl",
+    domains=("package-0",),
+    provenance="counter",
+    tick_s=0.001,
+    resolution_j=6e-5,
+    idle_w=(5.0, 5.0),
+    prefill=(Window(joules=20.0, seconds=2.0, tokens=1000),) * 3,
+    decode=(Window(joules=20.0, seconds=2.0, tokens=500),) * 3,
+)
+
+
+def with_outcome(cell, **changes):
+    return msgspec.structs.replace(cell, outcome=msgspec.structs.replace(cell.outcome, **changes))
+
+
+def test_scores_by_hand():
+    cell = with_outcome(RECORD.cells[0], energy=ENERGY)
+    found = score(cell.outcome, RECORD.flops, bias_bits=-1.0)
+    gain = cell.outcome.compression.gain_bits_per_token
+    seconds, joules = medians(cell)["decode_s"].value, 20 / 500
+    assert found.information_capacity.value == pytest.approx((gain - 1) / math.log2(RECORD.flops.per_token))
+    assert found.time_capacity.value == pytest.approx((gain - 1) / math.log2(seconds * 1e12))
+    assert found.energy_capacity.value == pytest.approx((gain - 1) / math.log2(joules * 1e12))
+    middle = (math.log2(seconds * 1e12) + math.log2(joules * 1e12)) / 2
+    assert found.hardware_capacity.value == pytest.approx((gain - 1) / middle)
+    assert found.gain_bits_per_s.value == pytest.approx(gain / seconds)
+    assert found.gain_bits_per_j.value == pytest.approx(gain / joules)
+
+
+def test_on_the_reference_machine_all_capacities_agree():
+    """1 TFLOP/s at 1 W at full utilisation: t = N / 1e12 s, E = N / 1e12 J."""
+    cell = RECORD.cells[0]
+    n = RECORD.flops.per_token
+    decode = msgspec.structs.replace(cell.outcome.latency.decode, samples_s=(n / 1e12,) * 8, rounds=tuple(range(8)))
+    window = Window(joules=n / 1e12, seconds=n / 1e12, tokens=1)
+    measured = msgspec.structs.replace(
+        cell.outcome,
+        latency=msgspec.structs.replace(cell.outcome.latency, decode=decode),
+        energy=msgspec.structs.replace(ENERGY, decode=(window,) * 3),
+    )
+    found = score(measured, RECORD.flops, 0.0)
+    values = [getattr(found, f"{k}_capacity").value for k in ("information", "time", "energy", "hardware")]
+    assert values == pytest.approx([values[0]] * 4)
+
+
+def test_without_energy_its_scores_are_absent_with_the_reason():
+    found = score(RECORD.cells[0].outcome, RECORD.flops, 0.0)
+    assert "no RAPL counter" in found.energy_capacity.reason
+    assert "no RAPL counter" in found.hardware_capacity.reason
+    assert isinstance(found.time_capacity, Estimate)
+    without = score(RECORD.cells[0].outcome, Absent(reason="no config"), 0.0)
+    assert without.information_capacity.reason == "no config"
+
+
+def test_stored_scores_can_be_recomputed():
+    for cell in RECORD.cells:
+        if not isinstance(cell.outcome, Failure):
+            assert score(cell.outcome, RECORD.flops, RECORD.corpus.bias_bits) == cell.score
+
+
+@pytest.mark.parametrize(
+    ("low", "value", "high", "less", "expected"),
+    [
+        (0.90, 0.92, 0.94, True, "better"),
+        (0.90, 0.92, 0.94, False, "worse"),
+        (1.06, 1.10, 1.20, True, "worse"),
+        (0.98, 1.01, 1.04, True, "same"),
+        (0.90, 1.00, 1.10, True, "unknown"),
+        (1.01, 1.04, 1.08, True, "unknown"),
+        (None, 2.0, None, True, "worse"),
+        (None, 1.0, None, True, "same"),
+    ],
+)
+def test_verdicts(low, value, high, less, expected):
+    assert verdict(Estimate(value=value, low=low, high=high), less, 0.05) == expected
+
+
+def by_metric(found):
+    return {d.metric: d for d in found.differences}
+
+
+def test_a_cell_against_itself_is_the_same():
+    found = by_metric(compare([RECORD, RECORD])[0])
+    assert {d.verdict for d in found.values()} == {"same"}
+    assert found["bits_per_byte"].ratio == Estimate(value=1.0, low=1.0, high=1.0)
+
+
+def test_int8_is_faster_and_a_little_less_exact():
+    found = {c.candidate: by_metric(c) for c in compare([RECORD], "precision=fp32")}
+    assert found["int8"]["decode_s"].verdict == "better"
+    assert found["int8"]["decode_s"].ratio.value == pytest.approx(0.5)
+    assert found["int8"]["bits_per_byte"].verdict == "worse"
+
+
+def test_other_text_gives_no_verdict():
+    other = msgspec.structs.replace(RECORD, corpus=msgspec.structs.replace(RECORD.corpus, sha256="other"))
+    found = compare([RECORD, other])[0]
+    assert "corpus differs" in found.mismatches
+    assert by_metric(found)["bits_per_byte"].verdict == "unknown"
+    assert by_metric(found)["information_capacity"].verdict == "unknown"
+    assert by_metric(found)["decode_s"].verdict == "same"
+
+
+def test_what_differs_is_named():
+    machine = msgspec.structs.replace(RECORD.machine, name="other", versions={"onnxruntime": "2"})
+    found = compare([RECORD, msgspec.structs.replace(RECORD, machine=machine)])[0]
+    assert found.mismatches == ("machine differs", "library versions differs")
+
+
+@pytest.mark.parametrize("baseline", ["precision=fp17", "colour=red", "fp16"])
+def test_baselines_that_do_not_exist(baseline):
+    with pytest.raises(UsageError, match="baseline"):
+        compare([RECORD], baseline)
+
+
+def test_nothing_to_compare():
+    failed = msgspec.structs.replace(RECORD.cells[0], outcome=Failure(stage="s", error="E", message="m"))
+    with pytest.raises(UsageError, match="nothing to compare"):
+        compare([msgspec.structs.replace(RECORD, cells=(failed,))])
+
+
+# --- cautions ---------------------------------------------------------------------------------
+
+
+def codes(record=RECORD, cell=None, cells=1, **machine):
+    cell = cell or record.cells[0]
+    found = msgspec.structs.replace(record.machine, **machine) if machine else record.machine
+    return {c.code for c in cautions(found, record.source, cell.graph, cell.provider, cell.outcome, cells)}
+
+
+def test_cautions_of_the_machine():
+    assert {"battery", "governor", "other-load"} <= codes(power_source="battery", governor="powersave", load_average=5.0)
+    assert not {"battery", "governor", "other-load"} & codes(power_source="mains", governor="performance", load_average=0.0)
+
+
+def test_cautions_of_the_graph():
+    fp16 = msgspec.structs.replace(RECORD.cells[0].graph, precision="fp16", divergence_bits=0.5, bytes=10**12)
+    cell = msgspec.structs.replace(RECORD.cells[0], graph=fp16)
+    assert {"fp16-emulated", "divergent", "graph-too-large"} <= codes(cell=cell, flags=("avx2",))
+    assert "fp16-emulated" not in codes(cell=cell, flags=("avx512_fp16",))
+    int8 = msgspec.structs.replace(RECORD.cells[0], graph=msgspec.structs.replace(fp16, precision="int8"))
+    assert "no-int8-dot-product" in codes(cell=int8, flags=("avx2",))
+    assert "no-int8-dot-product" not in codes(cell=int8, flags=("avx512_vnni",))
+
+
+def test_cautions_of_the_measurement():
+    assert {"few-documents", "one-after-another"} <= codes(cells=2)
+    latency = RECORD.cells[0].outcome.latency
+    wild = msgspec.structs.replace(latency.decode, samples_s=(1.0, 2.0, 3.0, 4.0), rounds=(0, 1, 2, 3))
+    cell = with_outcome(RECORD.cells[0], latency=msgspec.structs.replace(latency, decode=wild, limit_reached=True))
+    assert {"noisy", "few-rounds"} <= codes(cell=cell)
+    drifting = with_outcome(RECORD.cells[0], energy=msgspec.structs.replace(ENERGY, idle_w=(1.0, 9.0)))
+    assert "idle-drift" in codes(cell=drifting)
+
+
+# --- report -----------------------------------------------------------------------------------
+
+
+def text_of(what, width=100):
+    console = Console(width=width, color_system=None, force_terminal=False, highlight=False)
+    with console.capture() as captured:
+        console.print(what)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
+
+
+@pytest.mark.parametrize("name", ["show", "compare"])
+def test_reports_have_not_changed(name):
+    """Goldens: look at the difference, and write the new text into tests/data if it is better."""
+    text = text_of(show(RECORD)) if name == "show" else "\n".join(text_of(comparison(c)) for c in compare([RECORD]))
+    golden = ROOT / "tests" / "data" / f"{name}-1.txt"
+    assert text == golden.read_text()
+
+
+def test_tables_fit_eighty_columns():
+    assert max(len(line) for line in text_of(show(RECORD), 80).splitlines()) <= 80
+
+
+def test_hostile_names_are_printed_as_they_are():
+    odd = msgspec.structs.replace(RECORD, source=msgspec.structs.replace(RECORD.source, name="[red]x[/red]"))
+    assert "[red]x[/red]" in text_of(show(odd))
+
+
+def test_json_has_medians_with_intervals():
+    values = record_values(RECORD)
+    found = values["cells"][0]["medians"]
+    assert found["decode_s"]["value"] == pytest.approx(0.004)
+    assert found["decode_tokens_per_s"]["value"] == pytest.approx(250)
+    assert found["decode_j"]["kind"] == "absent"
+    assert json.loads(json.dumps(comparison_values(compare([RECORD]))))[0]["differences"][0]["verdict"]
+    assert not re.search(r": (NaN|-?Infinity)", json.dumps(values))

@@ -1,0 +1,316 @@
+"""meters, tokens, power: driven by fakes in milliseconds, and by the real tokenizers."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import REFERENCE
+from fakes import ByteTokenizer, FakeClock, FakeCounter, FakeEngine
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgecap import tokens
+from edgecap.corpus import Document
+from edgecap.errors import UsageError
+from edgecap.meters import compression, divergence, energy, latency
+from edgecap.power import find_counter
+from edgecap.power.rapl import RaplZone, open_rapl
+from edgecap.record import Absent
+
+
+def quiet(done, total):
+    pass
+
+
+# --- windows and compression ------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(1, 99), max_size=60), st.integers(2, 20), st.sampled_from([0, None]))
+def test_every_token_is_scored_or_charged_once(ids, context, start):
+    found = list(compression.windows(ids, start, context, 100))
+    scored = [t for w in found for t in (w.targets.tolist() if start is not None else [w.inputs[0] if len(w.inputs) else None, *w.targets.tolist()])]
+    if start is not None:
+        assert scored == ids
+        assert all(w.inputs[0] == start and len(w.inputs) == len(w.targets) <= context - 1 for w in found)
+    else:
+        assert sum(len(w.targets) + 1 for w in found) == len(ids)
+        assert sum(w.charged_bits for w in found) == pytest.approx(len(found) * math.log2(100))
+        assert all(len(w.targets) + 1 <= context for w in found)
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=6), st.integers(2, 40))
+def test_a_uniform_model_costs_log2_vocabulary_a_token(texts, context):
+    texts = [*texts, "never empty"]
+    documents = [Document(id=str(i), domain="ab"[i % 2], text=t) for i, t in enumerate(texts)]
+    clock = FakeClock()
+    found = compression.measure_compression(
+        FakeEngine(clock, vocabulary=256), ByteTokenizer(), documents, context, 256, clock, quiet
+    )
+    size = sum(len(t.encode()) for t in texts)
+    assert (found.bytes, found.tokens, found.documents) == (size, size, len(texts))
+    assert found.bits_per_byte == pytest.approx(8.0)
+    assert found.gain_bits_per_token == pytest.approx(0.0, abs=1e-9)
+    assert sum(d.bytes for d in found.by_domain.values()) == size
+    assert math.fsum(d.nll_bits for d in found.per_document) == pytest.approx(8.0 * size)
+
+
+def test_without_start_token_one_byte_is_charged_in_full():
+    clock = FakeClock()
+    found = compression.measure_compression(
+        FakeEngine(clock, 256, skill=4), ByteTokenizer(start=None), [Document(id="1", domain="a", text="x")], 8, 256, clock, quiet
+    )
+    assert found.per_document[0].nll_bits == 8.0
+
+
+def test_nan_is_an_error_not_a_number():
+    engine = FakeEngine(FakeClock())
+    engine.nll = lambda inputs, targets: np.full(len(targets), np.nan)
+    with pytest.raises(compression.NotFinite):
+        compression.document_bits(engine, [1, 2, 3], 0, 8, 16)
+
+
+# --- divergence -------------------------------------------------------------------------------
+
+
+class Peaked(FakeEngine):
+    """Sure of token 0 with probability `p`."""
+
+    def __init__(self, p):
+        super().__init__(FakeClock())
+        rest = (1 - p) / (self.vocabulary - 1)
+        self.row = np.log2(np.array([p] + [rest] * (self.vocabulary - 1)))
+
+    def log_probabilities(self, inputs):
+        return np.tile(self.row, (len(inputs), 1))
+
+
+def test_divergence_of_known_distributions():
+    rows = [np.array([0, 1, 2])]
+    assert divergence.measure_divergence(Peaked(0.9), Peaked(0.9), rows).bits == pytest.approx(0.0)
+    p, q = 2 ** Peaked(0.9).row, 2 ** Peaked(0.7).row
+    found = divergence.measure_divergence(Peaked(0.9), Peaked(0.7), rows)
+    assert found.bits == pytest.approx(float((p * np.log2(p / q)).sum()))
+    assert found.uniform_bits == pytest.approx(float((p * np.log2(p * 16)).sum()))
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.inf, "uniform"])
+def test_garbage_is_refused(bad):
+    variant = FakeEngine(FakeClock())
+    if bad != "uniform":
+        variant.log_probabilities = lambda inputs: np.full((len(inputs), 16), bad)
+    with pytest.raises(divergence.Garbage):
+        divergence.measure_divergence(Peaked(0.95), variant, [np.array([0, 1])])
+
+
+def test_samples_are_spread_and_short():
+    rows = divergence.spread([[i] * 500 for i in range(8)], start=99, context=64)
+    assert [r[1] for r in rows] == [0, 2, 4, 6]
+    assert all(len(r) == 64 and r[0] == 99 for r in rows)
+
+
+# --- latency ----------------------------------------------------------------------------------
+
+
+def test_latency_of_a_steady_engine():
+    clock = FakeClock()
+    engine = FakeEngine(clock, speed_s=0.002)
+    found = latency.measure_latency(engine, clock, latency.Plan(64, 32, 30.0), 16, quiet)
+    assert set(np.round(found.decode.samples_s, 9)) == {0.002}
+    assert set(np.round(found.prefill.samples_s, 9)) == {0.128}
+    assert max(found.decode.rounds) + 1 >= latency.MIN_ROUNDS
+    assert sum(found.prefill.samples_s) >= latency.MIN_SECONDS
+    assert sum(found.decode.samples_s) >= latency.MIN_SECONDS
+    assert found.decode.context == pytest.approx(32.5)
+    assert not found.limit_reached
+    assert clock.now() < 8
+
+
+def test_token_ids_are_fresh_in_every_round():
+    clock = FakeClock()
+    engine = FakeEngine(clock, vocabulary=10_000)
+    latency.measure_latency(engine, clock, latency.Plan(16, 32, 30.0), 10_000, quiet)
+    prompts = [tuple(p) for p in engine.prompts]
+    assert len(set(prompts)) == len(prompts)
+    assert len(set(engine.decoded)) > 1000
+
+
+def test_a_slow_engine_stops_at_the_limit():
+    clock = FakeClock()
+    found = latency.measure_latency(FakeEngine(clock, speed_s=1.0), clock, latency.Plan(4, 8, 60.0), 16, quiet)
+    assert found.limit_reached
+    assert max(found.decode.rounds) + 1 < latency.MIN_ROUNDS
+    assert len(found.decode.samples_s) >= 2
+
+
+def test_warm_up_waits_for_agreement():
+    clock, slow = FakeClock(), iter([9.0, 7.0, 5.0, 3.0] + [1.0] * 100)
+
+    def sample():
+        taken = next(slow)
+        clock.sleep(taken)
+        return [taken]
+
+    taken = latency.warm_up(sample, clock, 100.0)
+    assert taken[-1] == 1.0
+    assert 8 <= len(taken) < 30
+
+
+# --- energy -----------------------------------------------------------------------------------
+
+
+def work(clock, seconds=0.05, tokens=10):
+    def do():
+        clock.sleep(seconds)
+        return tokens
+
+    return do
+
+
+@pytest.mark.parametrize("tick_s", [0.001, 0.01, 0.1])
+def test_energy_is_power_times_time(tick_s):
+    clock = FakeClock()
+    found = energy.measure_energy(FakeCounter(clock, 12.0, tick_s), clock, work(clock), work(clock, 0.02, 1), quiet)
+    assert found.tick_s == pytest.approx(tick_s, rel=0.25)
+    for window in (*found.prefill, *found.decode):
+        assert window.seconds >= max(2.0, 80 * tick_s)
+        assert window.joules == pytest.approx(12.0 * window.seconds, rel=0.02)
+    assert found.decode[0].joules / found.decode[0].tokens == pytest.approx(12.0 * 0.02, rel=0.02)
+    assert found.idle_w == pytest.approx((12.0, 12.0), rel=0.06)
+
+
+def test_a_counter_that_stands_still_or_dies_is_absent():
+    clock = FakeClock()
+    still = energy.measure_energy(FakeCounter(clock, tick_s=1e9), clock, work(clock), work(clock), quiet)
+    assert "did not move" in still.reason
+    dead = energy.measure_energy(FakeCounter(clock, dies_at=clock.now() + 5), clock, work(clock), work(clock), quiet)
+    assert "vanished" in dead.reason
+
+
+def zone(root, name, kind, energy_uj=0, wrap=1_000_000_000):
+    folder = root / "class/powercap" / name
+    folder.mkdir(parents=True)
+    (folder / "name").write_text(kind + "\n")
+    (folder / "energy_uj").write_text(f"{energy_uj}\n")
+    (folder / "max_energy_range_uj").write_text(f"{wrap}\n")
+    return folder
+
+
+def test_rapl_counts_packages_and_dram_once(tmp_path):
+    packages = [zone(tmp_path, "intel-rapl:0", "package-0"), zone(tmp_path, "intel-rapl:1", "package-1")]
+    zone(tmp_path, "intel-rapl:0:0", "core", 999)
+    dram = zone(tmp_path, "intel-rapl:0:1", "dram")
+    psys = zone(tmp_path, "intel-rapl:2", "psys")
+    mirror = zone(tmp_path, "intel-rapl-mmio:0", "package-0")
+    counter = open_rapl(tmp_path)
+    assert sorted(counter.domains) == ["dram", "package-0", "package-1"]
+    for path, value in ((packages[0], 3_000_000), (packages[1], 2_000_000), (dram, 500_000), (psys, 9_000_000), (mirror, 3_000_000)):
+        (path / "energy_uj").write_text(str(value))
+    assert counter.read() == pytest.approx(5.5)
+
+
+@given(st.lists(st.integers(0, 9_000), min_size=1, max_size=50), st.integers(0, 9_999))
+def test_a_zone_that_wraps_gives_the_right_sum(steps, start):
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = zone(Path(folder), "intel-rapl:0", "package-0", start, wrap=10_000)
+        counter, total = RaplZone(path), start
+        for step in steps:
+            total += step
+            (path / "energy_uj").write_text(str(total % 10_000))
+            found = counter.read()
+        assert found == pytest.approx(sum(steps) / 1e6)
+
+
+def test_rapl_that_cannot_be_had_says_why(tmp_path):
+    assert "no intel-rapl zone" in open_rapl(tmp_path).reason
+    assert "no energy counter for provider 'cuda'" in find_counter("cuda", tmp_path).reason
+    path = zone(tmp_path, "intel-rapl:0", "package-0")
+    (path / "energy_uj").write_text("nonsense")
+    assert "cannot be read" in open_rapl(tmp_path).reason
+    (path / "energy_uj").unlink()
+    assert isinstance(open_rapl(tmp_path), Absent)
+
+
+def test_rapl_without_permission_tells_the_remedy(tmp_path, monkeypatch):
+    path = zone(tmp_path, "intel-rapl:0", "package-0")
+    real = Path.read_text
+
+    def read_text(self, *args, **kwargs):
+        if self == path / "energy_uj":
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    assert "sudo chmod a+r" in open_rapl(tmp_path).reason
+
+
+# --- tokens -----------------------------------------------------------------------------------
+
+UNIGRAM = {
+    "version": "1.0",
+    "added_tokens": [{"id": 0, "content": "<s>", "special": True, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}],
+    "normalizer": None,
+    "pre_tokenizer": None,
+    "post_processor": None,
+    "decoder": None,
+    "model": {"type": "Unigram", "unk_id": 1, "byte_fallback": False,
+              "vocab": [["<s>", 0.0], ["<unk>", 0.0], ["<", -3.0], ["s", -3.0], [">", -3.0], ["a", -2.0]]},
+}  # fmt: skip
+
+
+def test_special_tokens_in_a_text_are_text():
+    reference = tokens.read_tokenizer(REFERENCE)
+    ids = reference.encode("a <|endoftext|> b")
+    assert reference.start == 0
+    assert 0 not in ids
+    assert reference.is_lossless("a <|endoftext|> b", ids)
+    unigram = tokens.TextTokenizer(UNIGRAM, 0)
+    assert unigram.encode("a<s>") == [5, 2, 3, 4]
+
+
+def test_stories_tokenizer(shared):
+    found = tokens.read_tokenizer(shared / "models/stories260K")
+    assert (found.start, found.size) == (1, 512)
+    for text in ("Once <s> upon </s>", "é世界\u2028", "<unk>", " leading"):
+        ids = found.encode(text)
+        assert not {0, 1, 2} & set(ids)
+        assert found.is_lossless(text, ids)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=200))
+def test_the_reference_tokenizer_loses_nothing(text):
+    assert _REFERENCE.is_lossless(text, _REFERENCE.encode(text))
+
+
+_REFERENCE = tokens.read_tokenizer(REFERENCE)
+
+
+@pytest.mark.parametrize(
+    ("config", "start"),
+    [
+        ({"bos_token": None, "eos_token": "</s>"}, 2),
+        ({"bos_token": {"content": "<s>"}, "eos_token": "</s>"}, 1),
+        ({"bos_token": None, "eos_token": None}, None),
+        ({}, None),
+    ],
+)
+def test_start_is_bos_else_eos_else_nothing(tmp_path, config, start):
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    definition = {"added_tokens": [], "model": {"vocab": {"<s>": 1, "</s>": 2}}}
+    assert tokens.start_token(tmp_path, definition) == start
+
+
+def test_start_from_the_models_config(tmp_path):
+    (tmp_path / "config.json").write_text('{"eos_token_id": [7, 8]}')
+    assert tokens.start_token(tmp_path, {"added_tokens": [], "model": {}}) == 7
+
+
+def test_broken_tokenizers(tmp_path):
+    with pytest.raises(UsageError, match="cannot read"):
+        tokens.read_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").write_text('{"model": {}}')
+    with pytest.raises(UsageError, match="is not a tokenizer"):
+        tokens.read_tokenizer(tmp_path)

@@ -1,0 +1,150 @@
+"""pipeline: the whole job with a fake child, in milliseconds."""
+
+import json
+
+import pytest
+from fakes import scripted
+
+from edgecap import store
+from edgecap.corpus import read_corpus
+from edgecap.errors import Interrupted, UsageError
+from edgecap.pipeline import export_folder, profile
+from edgecap.record import Absent, Failure, Flops, Measurement
+from edgecap.spec import Spec
+from edgecap.worker import Export, Measure, Vary
+
+
+@pytest.fixture
+def place(tmp_path):
+    return store.home(tmp_path / "cache", tmp_path / "profiles")
+
+
+@pytest.fixture
+def spec(corpus_file):
+    return Spec(corpus=str(corpus_file))
+
+
+@pytest.fixture
+def corpus(corpus_file):
+    return read_corpus(str(corpus_file))
+
+
+def written(place):
+    paths = sorted(place.profiles.glob("*.json"))
+    return [store.load(p) for p in paths]
+
+
+def test_the_record_of_a_whole_run(spec, corpus, place):
+    events = []
+    record = profile(spec, place, events.append, scripted(corpus))
+    assert written(place) == [record]
+    assert record.complete
+    assert [c.precision for c in record.cells] == ["fp32", "fp16", "int8", "int4"]
+    assert all(isinstance(c.outcome, Measurement) for c in record.cells)
+    assert isinstance(record.flops, Flops)
+    assert record.corpus.documents == 6
+    assert record.cells[2].graph.divergence_bits == 0.01
+    assert {e.cell.precision for e in events if e.cell} == {"fp32", "fp16", "int8", "int4"}
+    assert json.loads(sorted(place.profiles.glob("*.json"))[0].read_text())["schema"] == 1
+
+
+def test_graphs_are_made_once(spec, corpus, place):
+    first, second = scripted(corpus), scripted(corpus)
+    profile(spec, place, run=first)
+    profile(spec, place, run=second)
+    assert sum(isinstance(s, Export | Vary) for s in first.asked) == 4
+    assert sum(isinstance(s, Export | Vary) for s in second.asked) == 0
+
+
+def test_a_damaged_cache_is_made_again(spec, corpus, place):
+    profile(spec, place, run=scripted(corpus))
+    for graph in place.cache.rglob("model.onnx"):
+        graph.write_bytes(b"short")
+    again = scripted(corpus)
+    profile(spec, place, run=again)
+    assert sum(isinstance(s, Export | Vary) for s in again.asked) == 4
+
+
+def test_a_failed_cell_is_a_row_and_the_run_goes_on(spec, corpus, place):
+    record = profile(spec, place, run=scripted(corpus, broken=("fp16",)))
+    outcomes = {c.precision: c.outcome for c in record.cells}
+    assert outcomes["fp16"] == Failure(stage="compression", error="NotFinite", message="NaN for a token's probability")
+    assert isinstance(outcomes["int4"], Measurement)
+
+
+def test_an_export_that_fails_fails_every_cell(spec, corpus, place):
+    good = scripted(corpus)
+
+    def run(step, watch, timeout_s):
+        if isinstance(step, Export):
+            return Failure(stage="export", error="RuntimeError", message="no such operator")
+        return good(step, watch, timeout_s)
+
+    record = profile(spec, place, run=run)
+    assert [c.outcome.error for c in record.cells] == ["RuntimeError"] * 4
+    assert all(isinstance(c.graph, Absent) for c in record.cells)
+    assert not list(place.cache.rglob("*.onnx"))
+
+
+def test_ctrl_c_keeps_what_was_finished(spec, corpus, place):
+    with pytest.raises(Interrupted, match="2 of 4 cells are in"):
+        profile(spec, place, run=scripted(corpus, interrupt_at="int8"))
+    (record,) = written(place)
+    assert not record.complete
+    assert [c.precision for c in record.cells] == ["fp32", "fp16"]
+
+
+def test_ctrl_c_before_anything_was_finished(spec, corpus, place):
+    with pytest.raises(Interrupted, match="no cell was finished"):
+        profile(spec, place, run=scripted(corpus, interrupt_at="fp32"))
+    assert written(place) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"context": 5000}, "longer than the model's 1024 positions"),
+        ({"providers": ("cuda",)}, "'cuda' is not available in the installed ONNX Runtime; available: cpu"),
+        ({"model": "no-such-model"}, "no model 'no-such-model'"),
+        ({"corpus": "no-such-corpus"}, "cannot read corpus"),
+    ],
+)
+def test_refused_before_anything_is_written(spec, corpus, place, fields, words):
+    import msgspec
+
+    with pytest.raises(UsageError, match=words):
+        profile(msgspec.structs.replace(spec, **fields), place, run=scripted(corpus))
+    assert not place.profiles.exists()
+
+
+def test_an_unwritable_output_is_refused_first(spec, corpus, place, tmp_path):
+    (tmp_path / "profiles").write_text("in the way")
+    run = scripted(corpus)
+    with pytest.raises(UsageError, match="cannot write"):
+        profile(spec, place, run=run)
+    assert not any(isinstance(s, Measure) for s in run.asked)
+
+
+def test_export_writes_one_portable_folder(spec, corpus, place, tmp_path):
+    import msgspec
+
+    asked = msgspec.structs.replace(spec, precisions=("fp16", "int8"))
+    graphs = export_folder(asked, tmp_path / "out", place, run=scripted(corpus))
+    assert sorted(graphs) == ["fp16", "int8"]
+    names = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    assert {"edgecap.json", "config.json", "tokenizer.json", "fp16/model.onnx", "int8/model.onnx"} <= names
+    with pytest.raises(UsageError, match="is there already"):
+        export_folder(asked, tmp_path / "out", place, run=scripted(corpus))
+
+
+def test_precisions_that_a_folder_cannot_give(spec, corpus, place, tmp_path):
+    import msgspec
+
+    asked = msgspec.structs.replace(spec, precisions=("fp16",))
+    export_folder(asked, tmp_path / "out", place, run=scripted(corpus))
+    wanted = msgspec.structs.replace(spec, model=str(tmp_path / "out"), precisions=("int4",))
+    with pytest.raises(UsageError, match="holds fp16; int4 cannot be made from that"):
+        profile(wanted, place, run=scripted(corpus))
+    record = profile(msgspec.structs.replace(wanted, precisions=()), place, run=scripted(corpus))
+    assert [c.precision for c in record.cells] == ["fp16"]
+    assert record.source.parameters == 1787008

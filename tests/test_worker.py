@@ -1,0 +1,111 @@
+"""worker: real child processes that crash, hang, refuse, fill the disk and lose their parent."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import ROOT
+
+from edgecap.errors import DiskFull, UsageError
+from edgecap.record import Failure
+from edgecap.worker import Look, Looked, Vary, in_child, parent
+from edgecap.worker.child import answer
+from edgecap.worker.steps import Refusal
+
+
+def child_that(monkeypatch, code):
+    """Replaces the child's program; it still reads its step first."""
+    script = f"import sys, os, signal, time\nsys.stdin.readline()\n{code}"
+    real = subprocess.Popen
+    monkeypatch.setattr(parent.subprocess, "Popen", lambda command, **kw: real([sys.executable, "-c", script], **kw))
+
+
+def test_a_real_child_answers():
+    found = in_child(Look())
+    assert isinstance(found, Looked)
+    assert "cpu" in found.providers
+
+
+def test_a_refusal_becomes_an_error(tmp_path):
+    (tmp_path / "bad.onnx").write_bytes(b"not onnx at all")
+    with pytest.raises(UsageError, match="is not an ONNX file"):
+        in_child(Look(graphs=(str(tmp_path / "bad.onnx"),)))
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "words"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL", "out of memory"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV", "ended by SIGSEGV"),
+        ("print('oops', file=sys.stderr); sys.exit(3)", "Exit", "status 3: oops"),
+        ("print('{\"kind\": \"banana\"}')", "BadAnswer", "nonsense"),
+        ("print('hello')", "BadAnswer", "nonsense"),
+    ],
+)
+def test_every_end_becomes_a_value(monkeypatch, code, error, words):
+    child_that(monkeypatch, code)
+    found = in_child(Look())
+    assert isinstance(found, Failure)
+    assert (found.stage, found.error) == ("worker" if error == "BadAnswer" else "look", error)
+    assert words in found.message
+
+
+def test_a_child_that_hangs_is_ended(monkeypatch):
+    child_that(monkeypatch, "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)")
+    monkeypatch.setattr(parent, "_GRACE_S", 0.2)
+    found = in_child(Look(), timeout_s=0.5)
+    assert found.error == "Timeout"
+    assert not [p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_errors_become_values_in_the_child(tmp_path):
+    missing = Vary(graph=str(tmp_path / "no.onnx"), precision="fp16", out=str(tmp_path))
+    found = answer(missing, lambda stage, done, total: None)
+    assert isinstance(found, Refusal)
+    assert "cannot read" in found.message
+
+
+def test_a_full_disk_in_the_child_is_told(tmp_path, monkeypatch):
+    from edgecap.worker import child
+
+    def full(step, report):
+        raise OSError(28, "No space left on device", "/cache/model.onnx")
+
+    monkeypatch.setitem(child._DO, Vary, full)
+    found = answer(Vary(graph="g", precision="fp16", out="o"), lambda stage, done, total: None)
+    assert found.disk_full
+    child_that(monkeypatch, f"print({json.dumps(json.dumps({'kind': 'refusal', 'message': 'full', 'disk_full': True}))})")
+    with pytest.raises(DiskFull):
+        in_child(Look())
+
+
+def test_a_child_leaves_with_its_parent(tmp_path):
+    """kill -9 of the parent: the child sees the end of its standard input and goes."""
+    script = (
+        "import subprocess, sys, time\n"
+        "p = subprocess.Popen([sys.executable, '-m', 'edgecap.worker'], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)\n"
+        "print(p.pid, flush=True)\n"
+        "p.stdin.write(b'{\"kind\": \"export\", \"folder\": \"/\", \"out\": \"/nowhere\", \"trust_remote_code\": false}\\n'); p.stdin.flush()\n"
+        "time.sleep(60)\n"
+    )
+    top = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    pid = int(top.stdout.readline())
+    os.kill(top.pid, signal.SIGKILL)
+    top.wait()
+    top.stdout.close()
+    for _ in range(300):
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return
+        time.sleep(0.1)
+    os.kill(pid, signal.SIGKILL)
+    raise AssertionError("the child outlived its parent")
+
+
+def test_the_child_runs_the_edgecap_of_its_parent():
+    assert Path(parent._import_path().split(os.pathsep)[0]) == ROOT
