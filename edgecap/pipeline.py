@@ -149,7 +149,7 @@ def _begin(spec: Spec, home: Home, notice: Notice, run: Run) -> tuple[Job, Profi
     """Everything that can be refused is refused here."""
     corpus = read_corpus(spec.corpus)
     located = source.locate(spec.model, spec.revision)
-    if located.config:
+    if located.config or located.kind != "onnx":
         _check_context(spec, read_architecture(located.config, str(located.path / "config.json")))
     notice(Event(None, "look"))
     looked, found = _found(located, run, spec)
@@ -165,7 +165,7 @@ def _begin(spec: Spec, home: Home, notice: Notice, run: Run) -> tuple[Job, Profi
 
 def _architecture(located: source.Located, looked: Looked) -> Architecture | Absent:
     """From config.json, else from the builder's file and its graph."""
-    if located.config:
+    if located.config or located.kind != "onnx":
         return read_architecture(located.config, str(located.path / "config.json"))
     if located.genai:
         return read_genai(located.genai, looked.graphs[0].matrix_weights, str(located.path / "genai_config.json"))

@@ -83,6 +83,9 @@ def tiny(tmp_path_factory) -> Path:
 def corpus_file(tmp_path) -> Path:
     """Six short documents in two domains."""
     path = tmp_path / "six.jsonl"
-    rows = [{"id": f"d{i}", "domain": "ab"[i % 2], "text": f"Document {i}. " + "Words and more words. " * (4 + i)} for i in range(6)]
+    rows = [
+        {"id": f"d{i}", "domain": "ab"[i % 2], "text": f"Document {i}. " + "Words and more words. " * (4 + i)}
+        for i in range(6)
+    ]
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
     return path

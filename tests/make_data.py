@@ -19,7 +19,8 @@ DATA = Path(__file__).parent / "data"
 
 def frozen_record():
     documents = tuple(
-        Document(id=f"d{i}", domain="ab"[i % 2], text=f"Document {i}. " + "Words and more words. " * (4 + i)) for i in range(6)
+        Document(id=f"d{i}", domain="ab"[i % 2], text=f"Document {i}. " + "Words and more words. " * (4 + i))
+        for i in range(6)
     )
     corpus = Corpus(name="six", sha256="0" * 64, documents=documents)
     machine = Machine(

@@ -94,7 +94,10 @@ def test_unknown_type_with_standard_fields_is_assumed():
 
 def test_names_do_not_matter():
     """The same fields under another known, equally built type count the same."""
-    counts = {t: flops.count_flops(read_architecture({**LLAMA, "model_type": t}), 16, 16).per_token for t in ("llama", "qwen2", "glm4")}
+    counts = {
+        t: flops.count_flops(read_architecture({**LLAMA, "model_type": t}), 16, 16).per_token
+        for t in ("llama", "qwen2", "glm4")
+    }
     assert len(set(counts.values())) == 1
     assert "llama" in FAMILIES
 
@@ -115,7 +118,13 @@ def test_experts_after_dense_layers():
 
 def test_genai_width_comes_from_the_graph():
     plain = read_architecture({**LLAMA, "num_key_value_heads": 2, "max_position_embeddings": 32})
-    decoder = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_size": 16}
+    decoder = {
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_size": 16,
+    }
     matrices = 2 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 96) + 64 * 100
     genai = {"model": {"type": "llama", "vocab_size": 100, "context_length": 32, "decoder": decoder}}
     found = read_genai(genai, matrices, "genai_config.json")

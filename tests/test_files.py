@@ -124,7 +124,10 @@ def test_the_bundled_corpus():
     assert set(info.domains) == {"english-education", "story", "technical", "chinese", "code"}
     assert all(2000 <= len(d.text.encode()) <= 3000 for d in corpus.documents)
     assert len({d.id for d in corpus.documents}) == info.documents
-    languages = {json.loads(line).get("language") for line in (ROOT / "edgecap/data/edgecap-mixed.jsonl").read_text().splitlines()}
+    languages = {
+        json.loads(line).get("language")
+        for line in (ROOT / "edgecap/data/edgecap-mixed.jsonl").read_text().splitlines()
+    }
     assert languages == {None, "python", "c", "javascript", "go"}
 
 
@@ -135,7 +138,9 @@ def test_any_text_survives(texts):
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "c.jsonl"
-        path.write_text("".join(json.dumps({"text": t}, ensure_ascii=False) + "\n" for t in [*texts, "x"]), "utf-8", newline="")
+        path.write_text(
+            "".join(json.dumps({"text": t}, ensure_ascii=False) + "\n" for t in [*texts, "x"]), "utf-8", newline=""
+        )
         assert [d.text for d in read_corpus(str(path)).documents] == [*texts, "x"]
 
 
@@ -259,7 +264,13 @@ def test_a_manifest_that_lies(tmp_path):
     (tmp_path / "fp32").mkdir()
     (tmp_path / "fp32" / "model.onnx").write_bytes(b"graph")
     files = store.list_files(tmp_path / "fp32", ["model.onnx"])
-    graph = {"precision": "fp32", "folder": "fp32", "exporter": "optimum", "recipe": "r", "files": msgspec.to_builtins(files)}
+    graph = {
+        "precision": "fp32",
+        "folder": "fp32",
+        "exporter": "optimum",
+        "recipe": "r",
+        "files": msgspec.to_builtins(files),
+    }
     manifest = tmp_path / "edgecap.json"
     manifest.write_text(json.dumps({"source": {}, "graphs": [graph]}))
     assert [f.precision for f in source.onnx_files(tmp_path)] == ["fp32"]

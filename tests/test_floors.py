@@ -12,7 +12,9 @@ FLOORS = {
     "spec": 1,
     "record": 2,
     **dict.fromkeys(["seams", "store"], 3),
-    **dict.fromkeys(["architecture", "flops", "score", "cautions", "machine", "source", "corpus", "tokens", "graph", "power"], 4),
+    **dict.fromkeys(
+        ["architecture", "flops", "score", "cautions", "machine", "source", "corpus", "tokens", "graph", "power"], 4
+    ),
     **dict.fromkeys(["compare", "export", "engine", "meters"], 5),
     **dict.fromkeys(["report", "worker"], 6),
     "pipeline": 7,
@@ -71,9 +73,21 @@ def loaded_by(code):
 
 
 def test_import_and_help_are_light():
-    heavy = {"torch", "transformers", "onnxruntime", "onnx", "optimum", "plotly", "tokenizers", "huggingface_hub", "numpy"}
+    heavy = {
+        "torch",
+        "transformers",
+        "onnxruntime",
+        "onnx",
+        "optimum",
+        "plotly",
+        "tokenizers",
+        "huggingface_hub",
+        "numpy",
+    }
     assert not heavy & loaded_by("import edgecap")
-    command = "from click.testing import CliRunner; from edgecap.cli.commands import cli; CliRunner().invoke(cli, ['--help'])"
+    command = (
+        "from click.testing import CliRunner; from edgecap.cli.commands import cli; CliRunner().invoke(cli, ['--help'])"
+    )
     assert not heavy & loaded_by(command)
 
 

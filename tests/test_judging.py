@@ -151,8 +151,12 @@ def codes(record=RECORD, cell=None, cells=1, **machine):
 
 
 def test_cautions_of_the_machine():
-    assert {"battery", "governor", "other-load"} <= codes(power_source="battery", governor="powersave", load_average=5.0)
-    assert not {"battery", "governor", "other-load"} & codes(power_source="mains", governor="performance", load_average=0.0)
+    assert {"battery", "governor", "other-load"} <= codes(
+        power_source="battery", governor="powersave", load_average=5.0
+    )
+    assert not {"battery", "governor", "other-load"} & codes(
+        power_source="mains", governor="performance", load_average=0.0
+    )
 
 
 def test_cautions_of_the_graph():

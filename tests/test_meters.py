@@ -30,7 +30,13 @@ def quiet(done, total):
 @given(st.lists(st.integers(1, 99), max_size=60), st.integers(2, 20), st.sampled_from([0, None]))
 def test_every_token_is_scored_or_charged_once(ids, context, start):
     found = list(compression.windows(ids, start, context, 100))
-    scored = [t for w in found for t in (w.targets.tolist() if start is not None else [w.inputs[0] if len(w.inputs) else None, *w.targets.tolist()])]
+    scored = [
+        t
+        for w in found
+        for t in (
+            w.targets.tolist() if start is not None else [w.inputs[0] if len(w.inputs) else None, *w.targets.tolist()]
+        )
+    ]
     if start is not None:
         assert scored == ids
         assert all(w.inputs[0] == start and len(w.inputs) == len(w.targets) <= context - 1 for w in found)
@@ -59,7 +65,13 @@ def test_a_uniform_model_costs_log2_vocabulary_a_token(texts, context):
 def test_without_start_token_one_byte_is_charged_in_full():
     clock = FakeClock()
     found = compression.measure_compression(
-        FakeEngine(clock, 256, skill=4), ByteTokenizer(start=None), [Document(id="1", domain="a", text="x")], 8, 256, clock, quiet
+        FakeEngine(clock, 256, skill=4),
+        ByteTokenizer(start=None),
+        [Document(id="1", domain="a", text="x")],
+        8,
+        256,
+        clock,
+        quiet,
     )
     assert found.per_document[0].nll_bits == 8.0
 
@@ -205,7 +217,13 @@ def test_rapl_counts_packages_and_dram_once(tmp_path):
     mirror = zone(tmp_path, "intel-rapl-mmio:0", "package-0")
     counter = open_rapl(tmp_path)
     assert sorted(counter.domains) == ["dram", "package-0", "package-1"]
-    for path, value in ((packages[0], 3_000_000), (packages[1], 2_000_000), (dram, 500_000), (psys, 9_000_000), (mirror, 3_000_000)):
+    for path, value in (
+        (packages[0], 3_000_000),
+        (packages[1], 2_000_000),
+        (dram, 500_000),
+        (psys, 9_000_000),
+        (mirror, 3_000_000),
+    ):
         (path / "energy_uj").write_text(str(value))
     assert counter.read() == pytest.approx(5.5)
 

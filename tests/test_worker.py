@@ -44,7 +44,7 @@ def test_a_refusal_becomes_an_error(tmp_path):
         ("os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL", "out of memory"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV", "ended by SIGSEGV"),
         ("print('oops', file=sys.stderr); sys.exit(3)", "Exit", "status 3: oops"),
-        ("print('{\"kind\": \"banana\"}')", "BadAnswer", "nonsense"),
+        ('print(\'{"kind": "banana"}\')', "BadAnswer", "nonsense"),
         ("print('hello')", "BadAnswer", "nonsense"),
     ],
 )
@@ -80,7 +80,9 @@ def test_a_full_disk_in_the_child_is_told(tmp_path, monkeypatch):
     monkeypatch.setitem(child._DO, Vary, full)
     found = answer(Vary(graph="g", precision="fp16", out="o"), lambda stage, done, total: None)
     assert found.disk_full
-    child_that(monkeypatch, f"print({json.dumps(json.dumps({'kind': 'refusal', 'message': 'full', 'disk_full': True}))})")
+    child_that(
+        monkeypatch, f"print({json.dumps(json.dumps({'kind': 'refusal', 'message': 'full', 'disk_full': True}))})"
+    )
     with pytest.raises(DiskFull):
         in_child(Look())
 
@@ -91,7 +93,7 @@ def test_a_child_leaves_with_its_parent(tmp_path):
         "import subprocess, sys, time\n"
         "p = subprocess.Popen([sys.executable, '-m', 'edgecap.worker'], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)\n"
         "print(p.pid, flush=True)\n"
-        "p.stdin.write(b'{\"kind\": \"export\", \"folder\": \"/\", \"out\": \"/nowhere\", \"trust_remote_code\": false}\\n'); p.stdin.flush()\n"
+        'p.stdin.write(b\'{"kind": "export", "folder": "/", "out": "/nowhere", "trust_remote_code": false}\\n\'); p.stdin.flush()\n'
         "time.sleep(60)\n"
     )
     top = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=ROOT)

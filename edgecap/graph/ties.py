@@ -31,7 +31,7 @@ def tie(model: onnx.ModelProto) -> int:
         if not np.array_equal(numpy_helper.to_array(twin).T, numpy_helper.to_array(weight)):
             continue
         saved += numpy_helper.to_array(weight).nbytes
-        name = f"{twin.name}_transposed"
+        name = f"{weight.name}/tied"
         transpose = helper.make_node("Transpose", [twin.name], [name], name=f"{twin.name}/transpose", perm=[1, 0])
         graph.node.insert(list(graph.node).index(node), transpose)
         node.input[1] = name

@@ -1,0 +1,179 @@
+"""The command line as people meet it: results on standard output, one line on error, exit statuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jsonschema
+import psutil
+import pytest
+from conftest import REFERENCE, ROOT
+from test_real import exported
+
+RECORD = ROOT / "tests" / "data" / "record-1.json"
+
+
+def edgecap(*words, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "edgecap", *map(str, words)], capture_output=True, text=True, timeout=300, **options
+    )
+
+
+def test_help_teaches():
+    found = edgecap("--help")
+    assert found.returncode == 0
+    for command in ("profile", "export", "show", "compare", "schema"):
+        assert command in found.stdout
+        assert "Example: edgecap" in edgecap(command, "--help").stdout
+
+
+def test_show_and_compare_in_both_forms():
+    assert "bits/byte" in edgecap("show", RECORD).stdout
+    assert json.loads(edgecap("show", RECORD, "--json").stdout)["cells"][0]["medians"]["decode_s"]["value"] > 0
+    assert "int8 against fp16" in edgecap("compare", RECORD, "--baseline", "precision=fp16").stdout
+    assert json.loads(edgecap("compare", RECORD, "--json").stdout)[0]["baseline"] == "fp32"
+
+
+def test_the_schema_accepts_the_record():
+    schema = json.loads(edgecap("schema").stdout)
+    jsonschema.validate(json.loads(RECORD.read_text()), schema)
+
+
+def test_no_colour_and_no_width_when_piped():
+    assert "\x1b[" not in edgecap("show", RECORD).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("profile", "--model", "./nothing"), 2, "no model './nothing'"),
+        (("profile", "--model", "nobody/nothing"), 2, "cannot fetch model 'nobody/nothing'"),
+        (("profile", "--precision", "int9"), 2, "unknown precision 'int9'; did you mean 'int8'?"),
+        (("profile", "--provider", "cuba"), 2, "did you mean 'cuda'"),
+        (
+            ("profile", "--provider", "coreml"),
+            2,
+            "'coreml' is not available in the installed ONNX Runtime; available: ",
+        ),
+        (("profile", "--corpus", "nothing.jsonl"), 2, "cannot read corpus 'nothing.jsonl'"),
+        (("profile", "--context", "5000"), 2, "--context 5000 is longer than the model's 1024 positions"),
+        (("profile", "--context", "many"), 2, "not a valid integer"),
+        (("profile", "-o", "/proc/profiles"), 2, "cannot write /proc/profiles"),
+        (("profile", "--no-such-option"), 2, "No such option"),
+        (("compare", RECORD, "--baseline", "precision=fp64"), 2, "no measured cell matches"),
+        (("show", "nothing.json"), 3, "cannot read nothing.json"),
+        (("show", ROOT / "pyproject.toml"), 3, "is not a whole JSON file"),
+        (("export", "--model", "./nothing", "-o", "out"), 2, "no model './nothing'"),
+    ],
+)
+def test_mistakes_are_one_line(words, code, message, tmp_path):
+    found = edgecap(*words, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert found.returncode == code
+    assert message in found.stderr
+    assert "Traceback" not in found.stderr
+    assert found.stdout == ""
+    assert [p.name for p in tmp_path.iterdir() if p.name != "profiles"] == []
+    assert not (tmp_path / "profiles").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", b"{}", "is not a causal language model"),
+        ("config.json", b'{"model_type": "llama"}', "no field num_hidden_layers"),
+        ("model.onnx", b"", "is not an ONNX file"),
+        ("model.onnx", b"garbage", "is not an ONNX file"),
+    ],
+)
+def test_broken_folders_are_one_line(tmp_path, name, content, message):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes((REFERENCE / "model.safetensors").read_bytes())
+    (folder / name).write_bytes(content)
+    found = edgecap("profile", "--model", folder, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert found.returncode == 2
+    assert message in found.stderr
+    assert len(found.stderr.strip().splitlines()) <= 2  # "edgecap: look" and the message
+    assert not (tmp_path / "profiles").exists()
+
+
+def test_a_cut_graph_is_refused(cache, tmp_path):
+    folder = exported(REFERENCE, cache)
+    whole = (folder / "fp32/model.onnx").read_bytes()
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    (cut / "config.json").write_bytes((folder / "config.json").read_bytes())
+    (cut / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
+    (cut / "model.onnx").write_bytes(whole[: len(whole) // 2])
+    found = edgecap("profile", "--model", cut, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert found.returncode == 2
+    assert "damaged" in found.stderr
+
+
+def test_profile_json_is_all_that_is_printed(cache, corpus_file, tmp_path):
+    words = ("profile", "--model", exported(REFERENCE, cache), "--corpus", corpus_file, "--limit", "1", "--json")
+    found = edgecap(*words, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert found.returncode == 0, found.stderr
+    record = json.loads(found.stdout)
+    assert record["complete"]
+    assert "fp32 on cpu: compression" in found.stderr
+    (path,) = (tmp_path / "profiles").iterdir()
+    assert json.loads(path.read_text())["created_utc"] == record["created_utc"]
+
+
+def test_ctrl_c_leaves_a_record_and_no_orphan(cache, corpus_file, tmp_path):
+    folder = exported(REFERENCE, cache, ("fp32", "fp16", "int8", "int4"))
+    command = [
+        sys.executable,
+        "-m",
+        "edgecap",
+        "profile",
+        "--model",
+        str(folder),
+        "--corpus",
+        str(corpus_file),
+        "--limit",
+        "2",
+    ]
+    run = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    children = []
+    for line in run.stderr:
+        children += [c for c in psutil.Process(run.pid).children(recursive=True) if c not in children]
+        if "fp16 on cpu: compression" in line:
+            run.send_signal(signal.SIGINT)
+            break
+    rest = run.communicate(timeout=60)[1]
+    assert run.returncode == 130
+    assert "interrupted: 1 of 4 cells are in" in rest
+    assert "Traceback" not in rest
+    (path,) = (tmp_path / "profiles").iterdir()
+    assert "incomplete" in edgecap("show", path).stdout
+    time.sleep(0.5)
+    assert not [c for c in children if c.is_running() and c.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_failed_cell_exits_with_one(cache, corpus_file, tmp_path):
+    """A decoder whose tokenizer speaks of more tokens than the graph knows cannot be scored."""
+    folder = tmp_path / "model"
+    portable = exported(REFERENCE, cache)
+    folder.mkdir()
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((portable / name).read_bytes())
+    definition = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = definition["model"]["vocab"]
+    definition["model"]["vocab"] = {
+        piece: number + 9000 if number > 300 else number for piece, number in vocabulary.items()
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(definition))
+    (folder / "model.onnx").write_bytes((portable / "fp32/model.onnx").read_bytes())
+    words = ("profile", "--model", folder, "--corpus", corpus_file, "--limit", "1")
+    found = edgecap(*words, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert found.returncode == 1
+    assert "failed: fp32 on cpu, compression" in " ".join(found.stdout.split())
+    assert Path(tmp_path / "profiles").is_dir()

@@ -1,0 +1,293 @@
+"""Real models through real exports and the real runtime: graph, export, engine, and the numbers they give."""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import REFERENCE, SMALL, build_model
+
+from edgecap import source, store
+from edgecap.corpus import read_corpus
+from edgecap.engine import OrtEngine
+from edgecap.errors import UsageError
+from edgecap.graph import variants
+from edgecap.graph.read import look_into, open_graph, write_graph
+from edgecap.graph.scoring import scoring_graph
+from edgecap.graph.ties import tie, untie
+from edgecap.meters.compression import windows
+from edgecap.pipeline import export_folder, profile
+from edgecap.record import Absent, Failure, Measurement
+from edgecap.spec import Spec
+from edgecap.tokens import read_tokenizer
+
+
+def exported(model, cache, precisions=("fp32",)):
+    """A portable folder of a model, made once in the session's cache."""
+    out = cache / f"portable-{Path(model).name}-{'-'.join(precisions)}"
+    if not out.exists():
+        export_folder(Spec(model=str(model), precisions=precisions), out, store.home(cache))
+    return out
+
+
+@pytest.fixture(scope="session")
+def reference(cache):
+    return exported(REFERENCE, cache, ("fp32", "fp16", "int8", "int4"))
+
+
+def open_engine(folder, scoring=False, vocabulary=8192):
+    graph = folder / "model.onnx"
+    engine = OrtEngine(graph, "cpu", 2, scoring=scoring_graph(graph) if scoring else None)
+    return engine.with_vocabulary(vocabulary)
+
+
+# --- export -----------------------------------------------------------------------------------
+
+
+def test_tied_embeddings_are_stored_once(reference):
+    """The reference model: 1.79 M parameters, tied included; the graph adds little to 4 bytes each."""
+    weights = 4 * source.count_parameters(REFERENCE)
+    assert (reference / "fp32/model.onnx").stat().st_size < 1.04 * weights
+    assert (reference / "fp16/model.onnx").stat().st_size < 1.12 * weights / 2
+    assert (reference / "int8/model.onnx").stat().st_size < 1.30 * weights / 4
+    assert (reference / "int4/model.onnx").stat().st_size < 1.50 * weights / 8
+
+
+def test_a_transposed_copy_is_found_and_tied(reference, tmp_path):
+    model = open_graph(reference / "fp32/model.onnx")
+    size = model.ByteSize()
+    assert len(untie(model)) == 1
+    table = next(t for t in model.graph.initializer if list(t.dims) == [128, 8192])
+    gathered = next(
+        n for n in model.graph.node if n.op_type == "Gather" and len(n.input) == 2 and "embed" in n.input[0]
+    )
+    assert table
+    assert gathered
+    assert tie(model) == 128 * 8192 * 4
+    assert abs(model.ByteSize() - size) < 1000
+    assert tie(model) == 0
+
+
+def test_weights_beyond_the_limit_go_beside_the_graph(reference, tmp_path, monkeypatch):
+    from edgecap.graph import read
+
+    model = open_graph(reference / "fp32/model.onnx")
+    monkeypatch.setattr(read, "LARGEST_PROTO", 1000)
+    assert write_graph(model, tmp_path) == ["model.onnx", "model.onnx.data"]
+    assert look_into(tmp_path / "model.onnx").files == ("model.onnx", "model.onnx.data")
+    ids = np.arange(1, 40)
+    whole, beside = open_engine(reference / "fp32", scoring=True), open_engine(tmp_path, scoring=True)
+    assert np.allclose(whole.nll(ids[:-1], ids[1:]), beside.nll(ids[:-1], ids[1:]), atol=1e-6)
+    data = tmp_path / "model.onnx.data"
+    data.write_bytes(data.read_bytes()[:1000])
+    with pytest.raises(UsageError, match="cut short: 1000 bytes"):
+        look_into(tmp_path / "model.onnx")
+    data.unlink()
+    with pytest.raises(UsageError, match="model.onnx.data, which is missing"):
+        look_into(tmp_path / "model.onnx")
+
+
+def test_no_code_from_a_model_folder_runs(tiny, tmp_path, cache):
+    folder = tmp_path / "evil"
+    shutil.copytree(tiny, folder)
+    config = json.loads((folder / "config.json").read_text())
+    for name in ("config.json", "tokenizer_config.json"):
+        changed = {**json.loads((folder / name).read_text()), "auto_map": {
+            "AutoConfig": "evil.EvilConfig", "AutoModelForCausalLM": "evil.Evil", "AutoTokenizer": ["evil.Evil", None]}}  # fmt: skip
+        (folder / name).write_text(json.dumps(changed))
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').write('ran')\n")
+    export_folder(Spec(model=str(folder), precisions=("fp32",)), tmp_path / "out", store.home(cache))
+    assert not (tmp_path / "ran").exists()
+    unknown = {
+        **config,
+        "model_type": "evil",
+        "architectures": ["EvilForCausalLM"],
+        "auto_map": {"AutoConfig": "evil.EvilConfig"},
+    }
+    (folder / "config.json").write_text(json.dumps(unknown))
+    with pytest.raises(UsageError, match="transformers does not know"):
+        export_folder(Spec(model=str(folder), precisions=("fp32",)), tmp_path / "out2", store.home(cache))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_every_kind_exports_and_all_variants_run(kind, tmp_path, cache):
+    """Untied and tied heads, Gemm and MatMul, learned and rotary positions: each variant stays near fp32."""
+    model = build_model(tmp_path / f"{kind}-model", kind)
+    folder = exported(model, cache, ("fp32", "fp16", "int8", "int4"))
+    ids = np.random.default_rng(1).integers(1, 8192, 100)
+    expected = open_engine(folder / "fp32").log_probabilities(ids)
+    for precision, bits in (("fp16", 1e-4), ("int8", 1e-2), ("int4", 5e-2)):
+        assert look_into(folder / precision / "model.onnx").precision == precision
+        found = open_engine(folder / precision).log_probabilities(ids)
+        divergence = (np.exp2(expected) * (expected - found)).sum(axis=1).mean()
+        assert 0 <= divergence < bits, (precision, divergence)
+
+
+# --- engine -----------------------------------------------------------------------------------
+
+
+def test_scoring_in_pieces_gives_the_same_bits(reference, monkeypatch):
+    from edgecap import engine
+
+    ids = np.random.default_rng(2).integers(1, 8192, 300)
+    scorer = open_engine(reference / "fp32", scoring=True)
+    whole = scorer.nll(ids[:-1], ids[1:])
+    monkeypatch.setattr(engine, "MOST_POSITIONS", 37)
+    assert np.allclose(scorer.nll(ids[:-1], ids[1:]), whole, atol=1e-5)
+    plain = open_engine(reference / "fp32").log_probabilities(ids[:-1])
+    assert np.allclose(-plain[np.arange(299), ids[1:]], whole, atol=1e-4)
+
+
+def test_decoding_is_prefill_one_by_one(reference):
+    engine = open_engine(reference / "fp32")
+    ids = np.random.default_rng(3).integers(1, 8192, 20)
+    cache = engine.prefill(ids[:10])
+    for token in ids[10:].tolist():
+        cache = engine.decode(cache, token)
+    whole = engine.prefill(ids)
+    assert cache.length == whole.length == 20
+    for name, value in whole.values.items():
+        assert np.allclose(value.numpy(), cache.values[name].numpy(), atol=1e-4)
+    assert engine.cache_bytes(whole) == 20 * 4 * 2 * 2 * 32 * 4
+
+
+def test_bits_agree_with_transformers(reference, shared):
+    """The exact protocol once more, in PyTorch with the transformers class, on the same windows."""
+    texts = [d.text for d in read_corpus(str(shared / "data/eval/books.jsonl")).documents[:3]]
+    for model in (REFERENCE, shared / "models/stories260K"):
+        ours, theirs = bits_by_edgecap(model, reference, texts), bits_by_transformers(model, texts)
+        assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+def bits_by_edgecap(model, reference, texts):
+    folder = reference if model == REFERENCE else exported(model, reference.parent)
+    tokenizer = read_tokenizer(model)
+    scorer = open_engine(folder / "fp32", scoring=True, vocabulary=512)
+    context = json.loads((model / "config.json").read_text())["max_position_embeddings"]
+    found = [
+        scorer.nll(w.inputs, w.targets).sum()
+        for t in texts
+        for w in windows(tokenizer.encode(t), tokenizer.start, context, 0)
+    ]
+    return sum(found) / sum(len(t.encode()) for t in texts)
+
+
+def bits_by_transformers(model, texts):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        total, width = 0.0, network.config.max_position_embeddings - 1
+        for text in texts:
+            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+            for begin in range(0, len(ids), width):
+                row = torch.tensor([[tokenizer.bos_token_id, *ids[begin : begin + width]]])
+                with torch.no_grad():
+                    logits = network(row[:, :-1]).logits.double()
+                total += torch.nn.functional.cross_entropy(logits[0], row[0, 1:], reduction="sum").item()
+    return total / math.log(2) / sum(len(t.encode()) for t in texts)
+
+
+# --- the main job -----------------------------------------------------------------------------
+
+
+def test_profile_of_a_portable_folder(reference, corpus_file, tmp_path, cache):
+    spec = Spec(model=str(reference), corpus=str(corpus_file), precisions=("fp32", "int8"), limit_s=2)
+    record = profile(spec, store.home(cache, tmp_path / "profiles"))
+    fp32, int8 = record.cells
+    assert isinstance(fp32.outcome, Measurement)
+    assert isinstance(int8.outcome, Measurement)
+    assert fp32.graph.divergence_bits == 0.0
+    assert 0 < int8.graph.divergence_bits < 0.05
+    assert int8.outcome.compression.bits_per_byte == pytest.approx(fp32.outcome.compression.bits_per_byte, rel=0.02)
+    assert fp32.outcome.memory.peak_bytes >= fp32.outcome.memory.baseline_bytes
+    assert fp32.outcome.memory.kv_bytes_per_token == 4 * 2 * 2 * 32 * 4
+    assert fp32.outcome.placement.by_provider["cpu"].time_share == 1.0
+    assert record.source.parameters == 1787008
+
+
+def test_profile_of_a_builder_folder(reference, corpus_file, tmp_path, cache):
+    """onnxruntime-genai's builder: fused attention, no config.json, weights beside the graph."""
+    out = tmp_path / "genai"
+    command = [
+        "-m",
+        "onnxruntime_genai.models.builder",
+        "-i",
+        REFERENCE,
+        "-o",
+        out,
+        "-p",
+        "fp32",
+        "-e",
+        "cpu",
+        "-c",
+        tmp_path / "c",
+    ]
+    made = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr[-2000:]
+    spec = Spec(model=str(out), corpus=str(corpus_file), limit_s=2)
+    record = profile(spec, store.home(cache, tmp_path / "profiles"))
+    plain = profile(
+        Spec(model=str(reference), corpus=str(corpus_file), precisions=("fp32",), limit_s=2),
+        store.home(cache, tmp_path / "profiles"),
+    )
+    (built,), (exported_cell,) = record.cells, plain.cells
+    assert built.graph.exporter == "genai"
+    assert built.outcome.compression.bits_per_byte == pytest.approx(
+        exported_cell.outcome.compression.bits_per_byte, rel=1e-4
+    )
+    assert record.flops.per_token == plain.flops.per_token
+
+
+def test_profile_of_an_optimum_folder(tiny, corpus_file, tmp_path, cache):
+    """One model.onnx with a config: fp32 is found, int8 is made from it."""
+    portable = exported(tiny, cache)
+    folder = tmp_path / "optimum"
+    folder.mkdir()
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(portable / name, folder)
+    shutil.copy(portable / "fp32/model.onnx", folder)
+    spec = Spec(model=str(folder), corpus=str(corpus_file), precisions=("fp32", "int8"), limit_s=1)
+    record = profile(spec, store.home(cache, tmp_path / "profiles"))
+    assert all(isinstance(c.outcome, Measurement) for c in record.cells)
+    assert isinstance(record.source.parameters, Absent)
+
+
+def test_a_variant_that_answers_nonsense_is_a_failure(reference, corpus_file, tmp_path, cache):
+    """fp16 weights overwritten with NaN: a Failure that says so, never a number."""
+    folder = tmp_path / "nan"
+    shutil.copytree(reference, folder)
+    model = open_graph(folder / "fp16/model.onnx")
+    largest = max(model.graph.initializer, key=lambda t: len(t.raw_data))
+    largest.raw_data = np.full(len(largest.raw_data) // 2, np.nan, np.float16).tobytes()
+    write_graph(model, folder / "fp16")
+    manifest = json.loads((folder / "edgecap.json").read_text())
+    for graph in manifest["graphs"]:
+        graph["files"] = [
+            {"path": f.path, "bytes": f.bytes, "sha256": f.sha256}
+            for f in store.list_files(folder / graph["precision"], ["model.onnx"])
+        ]
+    (folder / "edgecap.json").write_text(json.dumps(manifest))
+    spec = Spec(model=str(folder), corpus=str(corpus_file), precisions=("fp16",), limit_s=1)
+    (cell,) = profile(spec, store.home(cache, tmp_path / "profiles")).cells
+    assert isinstance(cell.outcome, Failure)
+    assert (cell.outcome.stage, cell.outcome.error) == ("divergence", "Garbage")
+
+
+def test_rotary_angles_stay_in_fp32(reference):
+    """Position 1,000 times a frequency of 1 has an error of half a radian in fp16; predictions must not drift."""
+    ids = np.random.default_rng(4).integers(1, 8192, 1000)
+    full = open_engine(reference / "fp32").log_probabilities(ids)
+    half = open_engine(reference / "fp16").log_probabilities(ids)
+    by_position = (np.exp2(full) * (full - half)).sum(axis=1)
+    assert by_position[-100:].mean() < 1e-3
+    assert variants.RECIPES.keys() == {"fp16", "int8", "int4"}
