@@ -5,9 +5,8 @@ Pure functions of what was found; nothing is printed or measured here.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator
-
-import numpy as np
 
 from edgecap import stats
 from edgecap.record import (
@@ -90,7 +89,7 @@ def _of_graph(machine: Machine, source: Source, graph: Graph, provider: str) -> 
     if isinstance(source.architecture, Architecture) and source.architecture.assumed:
         yield Caution(
             code="architecture-assumed",
-            message=f"the architecture was read by standard names or from the graph, not from a known config",
+            message="the architecture was read by standard names or from the graph, not from a known config",
             advice="check the FLOPs before quoting them",
         )
 
@@ -113,7 +112,7 @@ def _of_compression(found: Compression) -> Iterator[Caution]:
 def _of_latency(found: Latency, cells_in_run: int) -> Iterator[Caution]:
     for name, part in (("prefill", found.prefill), ("decode", found.decode)):
         medians = stats.by_round(part.samples_s, part.rounds)
-        spread = float((np.percentile(medians, 75) - np.percentile(medians, 25)) / np.median(medians))
+        spread = (stats.quantile(medians, 0.75) - stats.quantile(medians, 0.25)) / statistics.median(medians)
         if spread > NOISY:
             yield Caution(
                 code="noisy",
@@ -137,7 +136,7 @@ def _of_latency(found: Latency, cells_in_run: int) -> Iterator[Caution]:
 def _of_energy(found: Energy) -> Iterator[Caution]:
     idle = sum(found.idle_w) / 2
     watts = [w.joules / w.seconds for w in found.decode if w.seconds > 0]
-    signal = float(np.median(watts)) - idle if watts else 0.0
+    signal = statistics.median(watts) - idle if watts else 0.0
     if abs(found.idle_w[1] - found.idle_w[0]) > 0.2 * max(signal, 1e-9):
         yield Caution(
             code="idle-drift",

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from edgecap import score
+from edgecap import score, stats
 from edgecap.errors import UsageError, did_you_mean
 from edgecap.record import Absent, Cell, Compression, Energy, Estimate, Latency, Measurement, Memory, Profile
 
@@ -234,7 +234,7 @@ def _ratio(x: Quantity, y: Quantity) -> Estimate:
         return Estimate(value=y[0] / x[0], low=None, high=None)
     above = y[0] if y[1] is None else y[1]
     below = x[0] if x[1] is None else x[1]
-    return score.estimate(y[0] / x[0], np.asarray(above / below, np.float64))
+    return score.estimate(y[0] / x[0], np.broadcast_to(np.asarray(above) / np.asarray(below), (stats.DRAWS,)).tolist())
 
 
 def verdict(ratio: Estimate, less_is_better: bool, margin: float) -> str:

@@ -12,18 +12,21 @@ Documents are resampled for G, rounds for t, windows for E.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import numpy as np
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from edgecap import stats
 from edgecap.record import Absent, Compression, Energy, Estimate, Flops, Latency, Measurement, Score
 
+if TYPE_CHECKING:
+    from edgecap.stats import Floats
+
 FORMULA = "edgecap-1"
 REFERENCE = 1e12  # FLOP/s and FLOP/J of the reference machine: 1 TFLOP/s at 1 W
 
-Quantity = tuple[float, stats.Floats | None]  # a value and its bootstrap draws
+Quantity = tuple[float, Sequence[float] | None]  # a value and its bootstrap draws
 
 
 def score(measured: Measurement, flops: Flops | Absent, bias_bits: float) -> Score:
@@ -41,6 +44,8 @@ def quantities(
     measured: Measurement, flops: Flops | Absent, bias_bits: float, seed: int = stats.SEED
 ) -> dict[str, Quantity | Absent]:
     """Each score by name with its draws; `seed` moves the draws of rounds and windows, not of documents."""
+    import numpy as np
+
     gain = _quantity(measured.compression, gain_draws)
     seconds = _quantity(measured.latency, lambda m: decode_seconds(m, seed + 1))
     joules = _quantity(measured.energy, lambda m: decode_joules(m, seed + 3))
@@ -62,6 +67,8 @@ def _estimated(found: Quantity | Absent) -> Estimate | Absent:
 
 
 def _log_cost(cost: Any) -> Any:
+    import numpy as np
+
     return np.log2(cost * REFERENCE)
 
 
@@ -71,26 +78,30 @@ def _quantity(found: Any, read: Callable[[Any], Quantity]) -> Quantity | Absent:
 
 def _join(formula: Callable[..., Any], *parts: Quantity | Absent) -> Quantity | Absent:
     """The formula on the values, and on the draws of those parts that have any."""
+    import numpy as np
+
     missing = [p for p in parts if isinstance(p, Absent)]
     if missing:
         return missing[0]
     had = [p for p in parts if not isinstance(p, Absent)]
     value = float(formula(*(v for v, _ in had)))
-    if not np.isfinite(value):
+    if not math.isfinite(value):
         return Absent(reason="not a finite number")
     drawn = any(d is not None for _, d in had)
-    draws = formula(*(v if d is None else d for v, d in had)) if drawn else None
+    draws = formula(*(v if d is None else np.asarray(d) for v, d in had)) if drawn else None
     return value, draws
 
 
-def estimate(value: float, draws: stats.Floats | None) -> Estimate:
+def estimate(value: float, draws: Sequence[float] | None) -> Estimate:
     """A value with the percentile interval of its draws."""
     found = stats.interval(value, draws)
     return Estimate(value=found.value, low=found.low, high=found.high)
 
 
-def document_columns(c: Compression) -> stats.Floats:
+def document_columns(c: Compression) -> Floats:
     """Bits of text, bits under the model and tokens of each document, shape (documents, 3)."""
+    import numpy as np
+
     return np.array([(8 * d.bytes, d.nll_bits, d.tokens) for d in c.per_document], np.float64)
 
 
@@ -99,7 +110,7 @@ def gain_draws(c: Compression) -> Quantity:
     if len(c.per_document) < 2:
         return c.gain_bits_per_token, None
     sums = stats.draws_of_sums(document_columns(c))
-    return c.gain_bits_per_token, (sums[:, 0] - sums[:, 1]) / np.maximum(sums[:, 2], 1)
+    return c.gain_bits_per_token, (sums[:, 0] - sums[:, 1]) / sums[:, 2].clip(1)
 
 
 def bits_per_byte_draws(c: Compression) -> Quantity:
@@ -107,13 +118,13 @@ def bits_per_byte_draws(c: Compression) -> Quantity:
     if len(c.per_document) < 2:
         return c.bits_per_byte, None
     sums = stats.draws_of_sums(document_columns(c))
-    return c.bits_per_byte, 8 * sums[:, 1] / np.maximum(sums[:, 0], 1)
+    return c.bits_per_byte, 8 * sums[:, 1] / sums[:, 0].clip(1)
 
 
 def _medians(samples: tuple[float, ...], rounds: tuple[int, ...], seed: int) -> Quantity:
     medians = stats.by_round(samples, rounds)
     draws = stats.draws_of_median(medians, seed) if len(medians) > 1 else None
-    return float(np.median(medians)), draws
+    return statistics.median(medians), draws
 
 
 def decode_seconds(found: Latency, seed: int = stats.SEED + 1) -> Quantity:

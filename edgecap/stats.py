@@ -7,13 +7,17 @@ Every draw is seeded: the same data give the same interval.
 
 from __future__ import annotations
 
+import math
+import random
+import statistics
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+    Floats = NDArray[np.float64]
 
 DRAWS = 2000
 SEED = 20511  # arXiv 2511.08066, so that two machines draw alike
@@ -28,19 +32,30 @@ class Interval(NamedTuple):
     high: float | None
 
 
-def by_round(samples: Sequence[float], rounds: Sequence[int]) -> Floats:
+def by_round(samples: Sequence[float], rounds: Sequence[int]) -> list[float]:
     """The median of each round, in the order of the rounds.
 
     `samples` and `rounds` have one entry a sample; returns one value a distinct round.
     """
-    values, labels = np.asarray(samples, np.float64), np.asarray(rounds)
-    return np.array([np.median(values[labels == r]) for r in dict.fromkeys(rounds)])
+    grouped: dict[int, list[float]] = {}
+    for sample, number in zip(samples, rounds, strict=True):
+        grouped.setdefault(number, []).append(sample)
+    return [statistics.median(group) for group in grouped.values()]
 
 
-def draws_of_median(values: Floats, seed: int = SEED) -> Floats:
-    """Bootstrap draws, shape (DRAWS,), of the median of `values`, shape (n,)."""
-    rng = np.random.default_rng(seed)
-    return np.asarray(np.median(values[rng.integers(0, len(values), (DRAWS, len(values)))], axis=1))
+def quantile(values: Sequence[float], share: float) -> float:
+    """The `share` quantile of values in any order, linear between neighbours."""
+    ordered = sorted(values)
+    at = share * (len(ordered) - 1)
+    below = math.floor(at)
+    above = min(below + 1, len(ordered) - 1)
+    return float(ordered[below] + (ordered[above] - ordered[below]) * (at - below))
+
+
+def draws_of_median(values: Sequence[float], seed: int = SEED) -> list[float]:
+    """`DRAWS` bootstrap draws of the median of a few values."""
+    choose, n = random.Random(seed).choices, len(values)
+    return [statistics.median(choose(values, k=n)) for _ in range(DRAWS)]
 
 
 def draws_of_sums(columns: Floats, seed: int = SEED) -> Floats:
@@ -49,6 +64,8 @@ def draws_of_sums(columns: Floats, seed: int = SEED) -> Floats:
     Rows (documents) are resampled with replacement; the same seed draws the same rows, which pairs
     two measurements of the same documents.
     """
+    import numpy as np
+
     rng, n = np.random.default_rng(seed), len(columns)
     step = max(1, min(DRAWS, _BLOCK // max(1, n)))
     parts = [
@@ -58,15 +75,15 @@ def draws_of_sums(columns: Floats, seed: int = SEED) -> Floats:
     return np.concatenate(parts)
 
 
-def interval(value: float, draws: Floats | None) -> Interval:
+def interval(value: float, draws: Sequence[float] | None) -> Interval:
     """The percentile interval of `draws` about `value`; open where there is nothing to resample."""
-    if draws is None or not np.all(np.isfinite(draws)):
+    if draws is None or not all(map(math.isfinite, draws)):
         return Interval(float(value), None, None)
-    low, high = np.percentile(draws, (2.5, 97.5))
-    return Interval(float(value), float(min(low, value)), float(max(high, value)))
+    low, high = quantile(draws, 0.025), quantile(draws, 0.975)
+    return Interval(float(value), min(low, value), max(high, value))
 
 
 def median_interval(samples: Sequence[float], rounds: Sequence[int]) -> Interval:
     """The median of the round medians with its 95 % interval."""
     medians = by_round(samples, rounds)
-    return interval(float(np.median(medians)), draws_of_median(medians) if len(medians) > 1 else None)
+    return interval(statistics.median(medians), draws_of_median(medians) if len(medians) > 1 else None)

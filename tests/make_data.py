@@ -11,7 +11,7 @@ from fakes import scripted
 
 from edgecap import pipeline, store
 from edgecap.corpus import Corpus, Document
-from edgecap.record import SCHEMA, Absent, Machine
+from edgecap.record import SCHEMA, Machine
 from edgecap.spec import Spec
 
 DATA = Path(__file__).parent / "data"
@@ -56,7 +56,7 @@ def main():
     path = DATA / f"record-{SCHEMA}.json"
     if not path.exists() or "--record" in sys.argv:
         store.save(frozen_record(), path)
-    from test_judging import RECORD, comparison, compare, show, text_of
+    from test_judging import RECORD, compare, comparison, show, text_of
 
     (DATA / "show-1.txt").write_text(text_of(show(RECORD)))
     (DATA / "compare-1.txt").write_text("\n".join(text_of(comparison(c)) for c in compare([RECORD])))

@@ -94,7 +94,7 @@ def test_import_and_help_are_light():
 def test_show_loads_no_runtime():
     record = Path(__file__).parent / "data" / "record-1.json"
     command = f"from click.testing import CliRunner; from edgecap.cli.commands import cli; CliRunner().invoke(cli, ['show', {str(record)!r}])"
-    assert not {"torch", "transformers", "onnxruntime", "onnx", "tokenizers"} & loaded_by(command)
+    assert not {"torch", "transformers", "onnxruntime", "onnx", "tokenizers", "numpy"} & loaded_by(command)
 
 
 def test_public_names():

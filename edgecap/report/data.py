@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from edgecap import score
-from edgecap.compare import Comparison
 from edgecap.record import Absent, Cell, Energy, Estimate, Latency, Measurement, Profile
+
+if TYPE_CHECKING:
+    from edgecap.compare import Comparison
 
 
 def record_values(record: Profile) -> dict[str, Any]:

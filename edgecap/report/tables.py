@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from edgecap.cautions import no_energy
-from edgecap.compare import Comparison, Difference
 from edgecap.record import (
     Absent,
     Cell,
@@ -25,6 +25,9 @@ from edgecap.record import (
 )
 from edgecap.report.data import medians
 from edgecap.units import si, significant, size
+
+if TYPE_CHECKING:
+    from edgecap.compare import Comparison, Difference
 
 _VERDICT_STYLE = {"better": "green", "worse": "red", "same": "", "unknown": "yellow"}
 
