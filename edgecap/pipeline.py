@@ -89,10 +89,12 @@ class Job(NamedTuple):
     spec: Spec
     home: Home
     located: source.Located
+    hashes: source.Hashes
     corpus: Corpus
     found: tuple[Ready, ...]
     notice: Notice
     run: Run
+    failed: dict[Path, Failure]  # what could not be made once is not tried again for the next cell
 
 
 def unheard(event: Event) -> None:
@@ -130,7 +132,9 @@ def export_folder(
     if out.exists():
         raise UsageError(f"{out} is there already; give a new folder")
     store.check_writable(out)
-    job = Job(spec, home, located, Corpus(name="", sha256="", documents=()), _found(located, run, spec)[1], notice, run)
+    found = _found(located, run, spec)[1]
+    no_text = Corpus(name="", sha256="", documents=())
+    job = Job(spec, home, located, source.hashes(located), no_text, found, notice, run, {})
     graphs: dict[str, Ready] = {}
     for precision in spec.precisions or PRECISIONS:
         ready = _graph(job, CellSpec(precision, "cpu"))
@@ -159,7 +163,7 @@ def _begin(spec: Spec, home: Home, notice: Notice, run: Run) -> tuple[Job, Profi
     if located.kind != "onnx":
         export.recipe()
     store.check_writable(home.profiles)
-    job = Job(spec, home, located, corpus, found, notice, run)
+    job = Job(spec, home, located, source.hashes(located), corpus, found, notice, run, {})
     return job, _new_record(job, architecture, looked), wanted
 
 
@@ -188,7 +192,7 @@ def _found(located: source.Located, run: Run, spec: Spec) -> tuple[Looked, tuple
     ready = []
     for file, facts in zip(files, looked.graphs, strict=True):
         precision = file.precision or facts.precision
-        listed = store.list_files(file.path.parent, list(facts.files))
+        listed = file.files or store.list_files(file.path.parent, list(facts.files))
         graph = Graph(
             precision=precision,
             exporter=file.exporter,
@@ -242,8 +246,8 @@ def _new_record(job: Job, architecture: Architecture | Absent, looked: Looked) -
             kind=located.kind,
             revision=located.revision,
             parameters=Absent(reason="the folder has no safetensors to count") if parameters is None else parameters,
-            weights_sha256=source.weights_sha256(located),
-            tokenizer_sha256=source.tokenizer_sha256(located.path),
+            weights_sha256=job.hashes.weights,
+            tokenizer_sha256=job.hashes.tokenizer,
             architecture=architecture,
         ),
         corpus=describe(job.corpus, spec.bias_bits),
@@ -405,7 +409,7 @@ def _graph(job: Job, cell: CellSpec) -> Ready | Failure:
 
 def _cache_of_export(job: Job) -> Path:
     config = msgspec.json.encode(job.located.config, order="sorted")
-    parts = [source.weights_sha256(job.located), source.tokenizer_sha256(job.located.path), export.recipe()]
+    parts = (job.hashes.weights, job.hashes.tokenizer, export.recipe(), str(job.spec.trust_remote_code))
     key = store.sha256_of(config, *(p.encode() for p in parts))[:24]
     return job.home.cache / "exports" / key
 
@@ -418,6 +422,8 @@ def _tools() -> str:
 
 
 def _cached(job: Job, cell: CellSpec, target: Path, recipe: str, step: Callable[[str], Step]) -> Ready | Failure:
+    if target in job.failed:
+        return job.failed[target]
     kept = target / "graph.json"
     if kept.is_file():
         ready = Ready(target, msgspec.json.decode(kept.read_bytes(), type=Graph))
@@ -440,6 +446,7 @@ def _cached(job: Job, cell: CellSpec, target: Path, recipe: str, step: Callable[
             )
             store.write_atomically(scratch / "graph.json", msgspec.json.encode(graph))
     except _Abandoned as abandoned:
+        job.failed[target] = abandoned.failure
         return abandoned.failure
     return Ready(target, graph)
 
@@ -469,8 +476,8 @@ def _write_portable(job: Job, graphs: dict[str, Ready], out: Path) -> None:
         "source": {
             "name": job.located.name,
             "revision": job.located.revision,
-            "weights_sha256": source.weights_sha256(job.located),
-            "tokenizer_sha256": source.tokenizer_sha256(job.located.path),
+            "weights_sha256": job.hashes.weights,
+            "tokenizer_sha256": job.hashes.tokenizer,
             "parameters": source.count_parameters(job.located.path),
         },
         "graphs": [

@@ -16,11 +16,13 @@ from typing import Any
 import msgspec
 
 from edgecap.errors import UsageError, did_you_mean
+from edgecap.record import File
 from edgecap.store import sha256_of, sha256_of_file
 
 MANIFEST = "edgecap.json"
 HUB_FILES = ["*.json", "*.safetensors", "tokenizer.model", "*.tiktoken", "merges.txt", "vocab.txt"]
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?\Z")
+_GRAPHS = ("*.onnx", "onnx/*.onnx")
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -45,12 +47,13 @@ class Located(msgspec.Struct, frozen=True):
 
 
 class OnnxFile(msgspec.Struct, frozen=True):
-    """An ONNX file of a folder and the precision that the folder's manifest claims for it."""
+    """An ONNX file of a folder, and what the folder's manifest says of it: precision and checked files."""
 
     path: Path
     precision: str | None
     exporter: str
     recipe: str
+    files: tuple[File, ...] = ()
 
 
 def locate(model: str, revision: str | None = None, shipped: Path | None = None) -> Located:
@@ -80,7 +83,7 @@ def reference_models(shipped: Path | None = None) -> list[Path]:
 
 
 def _folder(name: str, path: Path, revision: str | None, kind: str = "folder") -> Located:
-    if onnx_files(path):
+    if _has_graphs(path):
         genai = _json_object(path / "genai_config.json") if (path / "genai_config.json").is_file() else {}
         return Located(name, "onnx", path, revision, _config(path, needed=False), genai)
     config = _config(path, needed=True)
@@ -116,12 +119,16 @@ def _json_object(file: Path) -> dict[str, Any]:
 # --- folders with ONNX graphs -----------------------------------------------------------------
 
 
+def _has_graphs(folder: Path) -> bool:
+    return (folder / MANIFEST).is_file() or any(p for pattern in _GRAPHS for p in folder.glob(pattern))
+
+
 def onnx_files(folder: Path) -> list[OnnxFile]:
     """The decoder graphs of a folder: what its manifest lists, else `model.onnx` or the one .onnx file."""
     manifest = folder / MANIFEST
     if manifest.is_file():
         return _listed(folder, manifest)
-    candidates = sorted([*folder.glob("*.onnx"), *folder.glob("onnx/*.onnx")])
+    candidates = sorted(p for pattern in _GRAPHS for p in folder.glob(pattern))
     preferred = [
         p for p in candidates if p.name in ("model.onnx", "decoder_model_merged.onnx", "decoder_with_past_model.onnx")
     ]
@@ -148,11 +155,12 @@ def _listed(folder: Path, manifest: Path) -> list[OnnxFile]:
     found = []
     for graph in _parse_manifest(manifest)["graphs"]:
         try:
-            for file in graph["files"]:
-                _check_file(folder, f"{graph['folder']}/{file['path']}", int(file["bytes"]), str(file["sha256"]))
+            files = msgspec.convert(graph["files"], tuple[File, ...])
+            for file in files:
+                _check_file(folder, f"{graph['folder']}/{file.path}", file.bytes, file.sha256)
             path = folder / graph["folder"] / "model.onnx"
-            found.append(OnnxFile(path, str(graph["precision"]), str(graph["exporter"]), str(graph["recipe"])))
-        except (KeyError, TypeError, ValueError) as error:
+            found.append(OnnxFile(path, str(graph["precision"]), str(graph["exporter"]), str(graph["recipe"]), files))
+        except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
             raise UsageError(
                 f"{manifest} is not a manifest of edgecap export: {type(error).__name__} {error}"
             ) from error
@@ -172,7 +180,19 @@ def _check_file(folder: Path, name: str, size: int, sha256: str) -> None:
 # --- hashes and sizes -------------------------------------------------------------------------
 
 
-def weights_sha256(located: Located) -> str:
+class Hashes(msgspec.Struct, frozen=True):
+    """What a model is, whatever it is called: one hash of its weights, one of its tokenizer."""
+
+    weights: str
+    tokenizer: str
+
+
+def hashes(located: Located) -> Hashes:
+    """Reads every byte of the weights: call it once."""
+    return Hashes(weights=_weights_sha256(located), tokenizer=_tokenizer_sha256(located))
+
+
+def _weights_sha256(located: Located) -> str:
     """One hash over the model's weight files, in the order of their names."""
     claimed = read_manifest(located.path).get("source", {}).get("weights_sha256")
     if claimed:
@@ -185,9 +205,12 @@ def weights_sha256(located: Located) -> str:
     return sha256_of(*(sha256_of_file(p).encode() for p in files))
 
 
-def tokenizer_sha256(folder: Path) -> str:
-    """One hash over the files that define the tokenizer."""
-    files = [folder / name for name in _TOKENIZER_FILES]
+def _tokenizer_sha256(located: Located) -> str:
+    """One hash over the files that define the tokenizer, or what the manifest says of the original's."""
+    claimed = read_manifest(located.path).get("source", {}).get("tokenizer_sha256")
+    if claimed:
+        return str(claimed)
+    files = [located.path / name for name in _TOKENIZER_FILES]
     return sha256_of(*(p.name.encode() + p.read_bytes() for p in files if p.is_file()))
 
 

@@ -128,12 +128,17 @@ def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
     return next((int(a.i) for a in node.attribute if a.name == name), default)
 
 
+def weight_bytes(model: Any) -> int:
+    """Bytes of the stored tensors; protobuf cannot tell the size of what it cannot serialise."""
+    return sum(len(t.raw_data) for t in model.graph.initializer)
+
+
 def write_graph(model: Any, folder: Path) -> list[str]:
     """Writes `model.onnx`, its weights beside it where they are too large for one file; names of files."""
     import onnx
 
     path = folder / "model.onnx"
-    if model.ByteSize() <= LARGEST_PROTO:
+    if weight_bytes(model) <= LARGEST_PROTO:
         onnx.save(model, str(path))
         return [path.name]
     onnx.save(

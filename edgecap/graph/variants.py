@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgecap.errors import UsageError
-from edgecap.graph.read import LARGEST_PROTO, open_graph, write_graph
+from edgecap.graph.read import LARGEST_PROTO, open_graph, weight_bytes, write_graph
 from edgecap.graph.ties import untie
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     """Shape inference also beyond protobuf's 2 GiB, where it needs files."""
     import onnx
 
-    if model.ByteSize() <= LARGEST_PROTO:
+    if weight_bytes(model) <= LARGEST_PROTO:
         return onnx.shape_inference.infer_shapes(model)
     with tempfile.TemporaryDirectory() as scratch:
         write_graph(model, Path(scratch))
@@ -162,7 +162,7 @@ def _int8(model: onnx.ModelProto) -> Any:
             op_types_to_quantize=["MatMul", "Gemm"],
             per_channel=True,
             weight_type=QuantType.QUInt8,
-            use_external_data_format=model.ByteSize() > LARGEST_PROTO,
+            use_external_data_format=weight_bytes(model) > LARGEST_PROTO,
             extra_options={"MatMulConstBOnly": True, "WeightSymmetric": True},
         )
         quantised = open_graph(target)
@@ -348,7 +348,7 @@ def _drop_unused_initializers(graph: onnx.GraphProto) -> None:
 
 def _as_input(model: onnx.ModelProto, scratch: Path) -> Any:
     """The quantiser takes a graph in memory only below 2 GiB."""
-    if model.ByteSize() <= LARGEST_PROTO:
+    if weight_bytes(model) <= LARGEST_PROTO:
         return model
     write_graph(model, scratch)
     return scratch / "model.onnx"
