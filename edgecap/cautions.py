@@ -19,6 +19,7 @@ from edgecap.record import (
     Latency,
     Machine,
     Measurement,
+    Memory,
     Source,
 )
 
@@ -38,7 +39,16 @@ def cautions(
         found += _of_latency(measured.latency, cells_in_run)
     if isinstance(measured.energy, Energy):
         found += _of_energy(measured.energy)
+    if isinstance(measured.memory, Memory) and measured.memory.kv_bytes_per_token == 0:
+        found.append(_NO_CACHE)
     return tuple(found)
+
+
+_NO_CACHE = Caution(
+    code="no-kv-cache",
+    message="the graph keeps no KV cache: each decoded token reads the whole text again",
+    advice="export with past keys and values (text-generation-with-past) for a graph worth deploying",
+)
 
 
 def _of_machine(machine: Machine) -> Iterator[Caution]:

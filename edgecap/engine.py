@@ -30,10 +30,14 @@ _TYPES = {
 
 
 class KvCache(NamedTuple):
-    """Past keys and values as runtime values by input name, and the positions they cover."""
+    """Past keys and values as runtime values by input name, and the positions they cover.
+
+    A graph without cache has the `ids` so far instead, and reads them all again for each token.
+    """
 
     values: dict[str, Any]
     length: int
+    ids: Ids | None = None
 
 
 def available_providers() -> tuple[str, ...]:
@@ -138,10 +142,12 @@ class OrtEngine:
     def prefill(self, inputs: Ids) -> KvCache:
         """Reads a prompt of shape (n,) from an empty cache."""
         _, cache = self._run(inputs, self._empty(), self._outputs)
-        return cache
+        return cache if self.has_cache else KvCache({}, len(inputs), inputs)
 
     def decode(self, cache: KvCache, token: int) -> KvCache:
         """Decodes one token after `cache`."""
+        if cache.ids is not None:
+            return self.prefill(np.append(cache.ids, token))
         _, longer = self._run(np.array([token], np.int64), cache, self._outputs)
         return longer
 

@@ -76,6 +76,7 @@ class Ready(NamedTuple):
 
     folder: Path
     graph: Graph
+    vocabulary: int | None = None
 
     @property
     def path(self) -> Path:
@@ -201,7 +202,7 @@ def _found(located: source.Located, run: Run, spec: Spec) -> tuple[Looked, tuple
             files=listed,
             divergence_bits=_NOT_YET,
         )
-        ready.append(Ready(file.path.parent, graph))
+        ready.append(Ready(file.path.parent, graph, facts.vocabulary))
     return looked, tuple(ready)
 
 
@@ -366,6 +367,9 @@ def _vocabulary(job: Job, record: Profile) -> int:
     architecture = record.source.architecture
     if isinstance(architecture, Architecture):
         return architecture.vocabulary
+    known = next((r.vocabulary for r in job.found if r.vocabulary), None)
+    if known:
+        return known
     from edgecap.tokens import read_tokenizer
 
     return int(read_tokenizer(job.located.path).size)

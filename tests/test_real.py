@@ -262,6 +262,28 @@ def test_profile_of_an_optimum_folder(tiny, corpus_file, tmp_path, cache):
     assert isinstance(record.source.parameters, Absent)
 
 
+def test_a_graph_without_cache_is_decoded_without(tiny, corpus_file, tmp_path, cache):
+    """Optimum's plain text-generation export, in a folder without config: slow, and it says so."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from optimum.exporters.onnx import main_export
+
+        main_export(str(tiny), tmp_path / "plain", task="text-generation", do_validation=False)
+    (tmp_path / "plain/config.json").unlink()
+    spec = Spec(model=str(tmp_path / "plain"), corpus=str(corpus_file), limit_s=1, context=64)
+    (cell,) = profile(spec, store.home(cache, tmp_path / "profiles")).cells
+    assert isinstance(cell.outcome, Measurement), cell.outcome
+    assert "no-kv-cache" in {c.code for c in cell.cautions}
+    assert cell.score.information_capacity.reason == "the folder has no config.json"
+    with_cache = profile(
+        Spec(model=str(exported(tiny, cache)), corpus=str(corpus_file), limit_s=1, context=64),
+        store.home(cache, tmp_path / "profiles"),
+    ).cells[0]
+    assert cell.outcome.compression.bits_per_byte == pytest.approx(
+        with_cache.outcome.compression.bits_per_byte, rel=1e-5
+    )
+
+
 def test_a_variant_that_answers_nonsense_is_a_failure(reference, corpus_file, tmp_path, cache):
     """fp16 weights overwritten with NaN: a Failure that says so, never a number."""
     folder = tmp_path / "nan"
