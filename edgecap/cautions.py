@@ -14,12 +14,14 @@ from edgecap.record import (
     Architecture,
     Caution,
     Compression,
+    Decode,
     Energy,
     Graph,
     Latency,
     Machine,
     Measurement,
     Memory,
+    Prefill,
     Source,
 )
 
@@ -120,15 +122,14 @@ def _of_compression(found: Compression) -> Iterator[Caution]:
 
 
 def _of_latency(found: Latency, cells_in_run: int) -> Iterator[Caution]:
-    for name, part in (("prefill", found.prefill), ("decode", found.decode)):
-        medians = stats.by_round(part.samples_s, part.rounds)
-        spread = (stats.quantile(medians, 0.75) - stats.quantile(medians, 0.25)) / statistics.median(medians)
-        if spread > NOISY:
-            yield Caution(
-                code="noisy",
-                message=f"{name}: the middle half of the rounds spreads by {spread:.0%}",
-                advice="quieten the machine and run again, or trust only large differences",
-            )
+    spreads = {"prefill": _spread(found.prefill), "decode": _spread(found.decode)}
+    wide = [f"{share:.0%} ({name})" for name, share in spreads.items() if share > NOISY]
+    if wide:
+        yield Caution(
+            code="noisy",
+            message=f"the middle half of the rounds spreads by {', '.join(wide)}",
+            advice="quieten the machine and run again, or trust only large differences",
+        )
     if found.limit_reached:
         yield Caution(
             code="few-rounds",
@@ -141,6 +142,12 @@ def _of_latency(found: Latency, cells_in_run: int) -> Iterator[Caution]:
             message="the cells were timed one after another: drift of the machine adds to their differences",
             advice="repeat the run before trusting differences below 5 %",
         )
+
+
+def _spread(part: Prefill | Decode) -> float:
+    """The interquartile range of the round medians over their median."""
+    medians = stats.by_round(part.samples_s, part.rounds)
+    return (stats.quantile(medians, 0.75) - stats.quantile(medians, 0.25)) / statistics.median(medians)
 
 
 def _of_energy(found: Energy) -> Iterator[Caution]:

@@ -67,7 +67,7 @@ def _title(words: str) -> Text:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
+        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
     return table
 
 
@@ -79,8 +79,7 @@ def name_of(cell: Cell, cells: Sequence[Cell]) -> str:
 
 def _measured(record: Profile) -> Table:
     prompt = next((o.latency.prefill.tokens for o in _outcomes(record) if isinstance(o.latency, Latency)), None)
-    table = _table(
-        "",
+    columns = [
         "bits/byte",
         "KL bits",
         f"prefill {prompt or ''}".strip(),
@@ -89,9 +88,12 @@ def _measured(record: Profile) -> Table:
         "J/token",
         "peak RAM",
         "file",
-    )
-    for cell in record.cells:
-        table.add_row(name_of(cell, record.cells), *_row(cell))
+    ]
+    rows = [_row(cell) for cell in record.cells]
+    shown = [i for i, name in enumerate(columns) if name != "J/token" or any(row[i] not in ("", "-") for row in rows)]
+    table = _table("", *[columns[i] for i in shown])
+    for cell, row in zip(record.cells, rows, strict=True):
+        table.add_row(name_of(cell, record.cells), *[row[i] for i in shown])
     return table
 
 
@@ -102,7 +104,7 @@ def _outcomes(record: Profile) -> list[Measurement]:
 def _row(cell: Cell) -> list[str]:
     outcome = cell.outcome
     if isinstance(outcome, Failure):
-        return [Text.from_markup("[red]failed[/red]").plain, *[""] * 7]
+        return ["failed", *[""] * 7]
     found = medians(cell)
     rate = found.get("decode_tokens_per_s")
     return [
@@ -169,17 +171,25 @@ def _energy_note(record: Profile) -> list[Text]:
 
 
 def _cautions(record: Profile) -> list[Text]:
-    """Each caution once, with the cells that it concerns."""
-    grouped: dict[tuple[str, str], list[str]] = {}
+    """Each kind of caution once, with the cells that it concerns."""
+    grouped: dict[tuple[str, str], dict[str, list[str]]] = {}
     for cell in record.cells:
         for caution in cell.cautions:
-            grouped.setdefault((caution.message, caution.advice), []).append(name_of(cell, record.cells))
+            messages = grouped.setdefault((caution.code, caution.advice), {})
+            messages.setdefault(caution.message, []).append(name_of(cell, record.cells))
     measured = len(_outcomes(record))
-    lines = []
-    for (message, advice), names in grouped.items():
-        where = "" if len(set(names)) == measured and measured > 1 else f" ({', '.join(dict.fromkeys(names))})"
-        lines.append(Text(f"caution: {message}{where}; {advice}", style="yellow"))
-    return lines
+    return [
+        Text(
+            f"caution: {'; '.join(_where(m, names, measured) for m, names in messages.items())}; {advice}",
+            style="yellow",
+        )
+        for (_, advice), messages in grouped.items()
+    ]
+
+
+def _where(message: str, names: list[str], measured: int) -> str:
+    """The message, with the cells' names unless it concerns all of several."""
+    return message if len(names) == measured > 1 else f"{', '.join(names)}: {message}"
 
 
 # --- compare ----------------------------------------------------------------------------------
