@@ -22,6 +22,7 @@ import msgspec
 from edgecap.errors import DiskFull, EdgecapError, RecordError, UsageError
 from edgecap.record import SCHEMA, File, Profile
 
+RECORD_ROOM = 2_000_000  # bytes that the record of a usual run stays below
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 # schema number -> the step that turns a raw record of that number into the next one
@@ -112,7 +113,7 @@ def check_writable(folder: Path) -> None:
     with disk_errors(folder):
         nearest = next(p for p in (folder, *folder.absolute().parents) if p.exists())
         with tempfile.NamedTemporaryFile(dir=nearest, prefix=".edgecap-") as probe:
-            probe.write(b"\0" * 65536)
+            probe.write(b"\0" * RECORD_ROOM)
             probe.flush()
 
 

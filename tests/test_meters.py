@@ -117,9 +117,10 @@ def test_garbage_is_refused(bad):
 
 
 def test_samples_are_spread_and_short():
-    rows = divergence.spread([[i] * 500 for i in range(8)], start=99, context=64)
-    assert [r[1] for r in rows] == [0, 2, 4, 6]
-    assert all(len(r) == 64 and r[0] == 99 for r in rows)
+    rows = divergence.take_samples([chr(65 + i) * 500 for i in range(8)], ByteTokenizer().encode, start=0, context=64)
+    assert [r[1] for r in rows] == [65, 67, 69, 71]
+    assert all(len(r) == 64 and r[0] == 0 for r in rows)
+    assert len(divergence.take_samples(["", "a"], ByteTokenizer().encode, None, 64)) == 1
 
 
 # --- latency ----------------------------------------------------------------------------------

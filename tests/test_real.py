@@ -313,3 +313,43 @@ def test_rotary_angles_stay_in_fp32(reference):
     by_position = (np.exp2(full) * (full - half)).sum(axis=1)
     assert by_position[-100:].mean() < 1e-3
     assert variants.RECIPES.keys() == {"fp16", "int8", "int4"}
+
+
+POWERCAP = """
+import sys, time
+files = [open(p, "r+") for p in sys.argv[2:]]
+started = time.time()
+while True:
+    for file in files:
+        file.seek(0)
+        file.write(f"{int((time.time() - started) * float(sys.argv[1]) * 1e6) % 262143328850:012d}\\n")
+        file.flush()
+    time.sleep(0.001)
+"""
+
+
+def test_joules_from_a_driven_powercap_tree(reference, corpus_file, tmp_path, cache, monkeypatch):
+    """Another process lets package-0 and dram draw 10 W each, psys 50 W: the record says 20 W, nothing twice."""
+    zones = {"intel-rapl:0": "package-0", "intel-rapl:0:0": "core", "intel-rapl:0:1": "dram", "intel-rapl:1": "psys"}
+    for name, kind in zones.items():
+        folder = tmp_path / "sys/class/powercap" / name
+        folder.mkdir(parents=True)
+        (folder / "name").write_text(kind)
+        (folder / "max_energy_range_uj").write_text("262143328850")
+        (folder / "energy_uj").write_text("000000000000\n")
+    counted = [str(tmp_path / "sys/class/powercap" / z / "energy_uj") for z in zones]
+    monkeypatch.setenv("EDGECAP_SYSFS", str(tmp_path / "sys"))
+    driver = subprocess.Popen([sys.executable, "-c", POWERCAP, "10", *counted])
+    try:
+        spec = Spec(model=str(reference), corpus=str(corpus_file), precisions=("fp32",), limit_s=1)
+        (cell,) = profile(spec, store.home(cache, tmp_path / "profiles")).cells
+    finally:
+        driver.kill()
+        driver.wait()
+    energy = cell.outcome.energy
+    assert sorted(energy.domains) == ["dram", "package-0"]
+    assert (energy.counter, energy.provenance) == ("rapl", "counter")
+    for window in (*energy.prefill, *energy.decode):
+        assert window.joules == pytest.approx(20 * window.seconds, rel=0.02)
+    assert cell.score.energy_capacity.value > 0
+    assert cell.score.hardware_capacity.value > 0

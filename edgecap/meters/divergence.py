@@ -7,7 +7,7 @@ Measured as both are executed, on short samples of the corpus. A variant half wa
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -55,10 +55,11 @@ def _rows(p: Floats, q: Floats) -> Floats:
     return np.stack([(weights * (safe - np.where(weights > 0, q, 0.0))).sum(axis=1), -(weights * safe).sum(axis=1)])
 
 
-def spread(documents: Sequence[Sequence[int]], start: int | None, context: int) -> list[Ids]:
-    """Beginnings of up to `SAMPLES` documents spread over the corpus, as inputs of shape (n,)."""
+def take_samples(
+    texts: Sequence[str], encode: Callable[[str], list[int]], start: int | None, context: int
+) -> list[Ids]:
+    """Beginnings of up to `SAMPLES` texts spread over the corpus, as inputs of shape (n,)."""
     length = min(SAMPLE_TOKENS, context)
-    step = max(1, len(documents) // SAMPLES)
-    chosen = [list(d) for d in documents[::step][:SAMPLES]]
-    rows = [([] if start is None else [start]) + ids for ids in chosen]
-    return [np.array(row[:length], np.int64) for row in rows if row]
+    chosen = [t for t in texts if t][:: max(1, len(texts) // SAMPLES)][:SAMPLES]
+    rows = [([] if start is None else [start]) + encode(t[: 8 * SAMPLE_TOKENS]) for t in chosen]
+    return [np.array(row[:length], np.int64) for row in rows]

@@ -93,7 +93,8 @@ def answer(step: Step, report: Report) -> Answer | Refusal:
         return Refusal(message=str(error), disk_full=isinstance(error, DiskFull))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return Refusal(message=f"no room left on the disk: {error.filename or ''}", disk_full=True)
+            where = error.filename or getattr(step, "out", tempfile.gettempdir())
+            return Refusal(message=f"no room left on the disk of {where}", disk_full=True)
         return _failure(step, error)
     except Exception as error:
         return _failure(step, error)
@@ -192,11 +193,10 @@ def _divergence(step: Measure, corpus: Any, tokenizer: Any, report: Report) -> f
     if step.reference == step.graph:
         return 0.0  # fp32 from itself
     report("divergence", 0, 1)
-    chosen = corpus.documents[:: max(1, len(corpus.documents) // divergence.SAMPLES)][: divergence.SAMPLES]
-    ids = [tokenizer.encode(d.text[: 8 * divergence.SAMPLE_TOKENS]) for d in chosen]
+    texts = [d.text for d in corpus.documents]
+    samples = divergence.take_samples(texts, tokenizer.encode, tokenizer.start, step.context)
     reference = OrtEngine(Path(step.reference), "cpu", step.threads, step.head_dim)
     variant = OrtEngine(Path(step.graph), step.provider, step.threads, step.head_dim)
-    samples = divergence.spread(ids, tokenizer.start, step.context)
     return divergence.measure_divergence(reference, variant, samples).bits
 
 
