@@ -110,7 +110,7 @@ def _of_compression(found: Compression) -> Iterator[Caution]:
     if found.documents < FEW_DOCUMENTS:
         yield Caution(
             code="few-documents",
-            message=f"{found.documents} documents give wide intervals for the gain",
+            message=f"few documents ({found.documents}) give wide intervals for the gain",
             advice=f"use a corpus of at least {FEW_DOCUMENTS} documents",
         )
     if not found.lossless_tokens:
@@ -133,7 +133,7 @@ def _of_latency(found: Latency, cells_in_run: int) -> Iterator[Caution]:
     if found.limit_reached:
         yield Caution(
             code="few-rounds",
-            message=f"the time limit came after {max(found.decode.rounds) + 1} rounds",
+            message=f"the time limit came early (rounds: {max(found.decode.rounds) + 1})",
             advice="raise --limit for narrower intervals",
         )
     if cells_in_run > 1:

@@ -63,7 +63,7 @@ Notice = Callable[["Event"], None]
 
 
 class Event(NamedTuple):
-    """What is happening: a cell (None: the run as a whole), its stage, and how far the stage is."""
+    """What is happening: a cell, its stage, and how far the stage is; without a cell, `total` cells begin."""
 
     cell: CellSpec | None
     stage: str
@@ -112,6 +112,7 @@ def profile(
     """
     job, record, wanted = _begin(spec or Spec(), home or store.home(), notice, run)
     path = store.record_path(job.home.profiles, record)
+    notice(Event(None, f"{len(wanted)} cells to measure", total=len(wanted)))
     try:
         for cell_spec in wanted:
             record = _with_cell(record, _cell(job, record, cell_spec, len(wanted)))
@@ -137,7 +138,9 @@ def export_folder(
     no_text = Corpus(name="", sha256="", documents=())
     job = Job(spec, home, located, source.hashes(located), no_text, found, notice, run, {})
     graphs: dict[str, Ready] = {}
-    for precision in spec.precisions or PRECISIONS:
+    precisions = spec.precisions or PRECISIONS
+    notice(Event(None, f"{len(precisions)} graphs to make", total=len(precisions)))
+    for precision in precisions:
         ready = _graph(job, CellSpec(precision, "cpu"))
         if isinstance(ready, Failure):
             raise UsageError(f"cannot make {precision}: {ready.message}")
@@ -156,7 +159,7 @@ def _begin(spec: Spec, home: Home, notice: Notice, run: Run) -> tuple[Job, Profi
     located = source.locate(spec.model, spec.revision)
     if located.config or located.kind != "onnx":
         _check_context(spec, read_architecture(located.config, str(located.path / "config.json")))
-    notice(Event(None, "look"))
+    notice(Event(None, "looking at the model and the runtime"))
     looked, found = _found(located, run, spec)
     architecture = _architecture(located, looked)
     _check_context(spec, architecture)

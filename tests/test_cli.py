@@ -97,7 +97,7 @@ def test_broken_folders_are_one_line(tmp_path, name, content, message):
     found = edgecap("profile", "--model", folder, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert found.returncode == 2
     assert message in found.stderr
-    assert len(found.stderr.strip().splitlines()) <= 2  # "edgecap: look" and the message
+    assert len(found.stderr.strip().splitlines()) <= 2  # what is going on, and the message
     assert not (tmp_path / "profiles").exists()
 
 

@@ -133,7 +133,7 @@ def profile(precisions: str, providers: str, cache: Path | None, output: Path, a
 
     asked = Spec(precisions=split_names(precisions), providers=split_names(providers), **fields)
     where = home(cache, output)
-    with Live(len(asked.precisions or PRECISIONS) * len(asked.providers)) as live:
+    with Live() as live:
         record = measure(asked, where, live)
     _show(record, as_json)
     click.echo(f"record: {record_path(where.profiles, record)}", err=True)
@@ -160,7 +160,7 @@ def export(precisions: str, cache: Path | None, output: Path, as_json: bool, **f
     from edgecap.units import size
 
     asked = Spec(precisions=split_names(precisions), **fields)
-    with Live(len(asked.precisions or PRECISIONS)) as live:
+    with Live() as live:
         graphs = export_folder(asked, output, home(cache), live)
     if as_json:
         _print_json({"folder": str(output), "graphs": {p: msgspec.to_builtins(g) for p, g in graphs.items()}})

@@ -30,10 +30,10 @@ STAGES = {
 
 
 class Live:
-    """Shows the events of a run of `cells` cells; a context manager, to be called with each event."""
+    """Shows the events of a run; a context manager, to be called with each event."""
 
-    def __init__(self, cells: int) -> None:
-        self._cells, self._seen, self._drawn = max(cells, 1), list["CellSpec"](), 0.0
+    def __init__(self) -> None:
+        self._cells, self._seen, self._drawn = 1, list["CellSpec"](), 0.0
         self._said = ""
         self._bar = _bar() if sys.stderr.isatty() else None
         self._task = self._bar.add_task("", total=1.0) if self._bar else None
@@ -51,7 +51,9 @@ class Live:
 
     def __call__(self, event: Event) -> None:
         """Takes note of an event, and draws or prints if it is time."""
-        if event.cell and event.cell not in self._seen:
+        if event.cell is None:
+            self._cells = max(event.total, 1)
+        elif event.cell not in self._seen:
             self._seen.append(event.cell)
         words = f"{event.cell}: {event.stage}" if event.cell else event.stage
         if self._bar is None:
