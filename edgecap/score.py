@@ -121,29 +121,30 @@ def bits_per_byte_draws(c: Compression) -> Quantity:
     return c.bits_per_byte, 8 * sums[:, 1] / sums[:, 0].clip(1)
 
 
-def _medians(samples: tuple[float, ...], rounds: tuple[int, ...], seed: int) -> Quantity:
+def _medians(samples: tuple[float, ...], rounds: tuple[int, ...], seed: int | None) -> Quantity:
+    """The median of the round medians; its draws unless there is no seed."""
     medians = stats.by_round(samples, rounds)
-    draws = stats.draws_of_median(medians, seed) if len(medians) > 1 else None
+    draws = stats.draws_of_median(medians, seed) if seed is not None and len(medians) > 1 else None
     return statistics.median(medians), draws
 
 
-def decode_seconds(found: Latency, seed: int = stats.SEED + 1) -> Quantity:
+def decode_seconds(found: Latency, seed: int | None) -> Quantity:
     """Seconds of one decoded token: median of the round medians, rounds resampled."""
     return _medians(found.decode.samples_s, found.decode.rounds, seed)
 
 
-def prefill_seconds(found: Latency, seed: int = stats.SEED + 2) -> Quantity:
+def prefill_seconds(found: Latency, seed: int | None) -> Quantity:
     """Seconds of the prompt: median of the round medians, rounds resampled."""
     return _medians(found.prefill.samples_s, found.prefill.rounds, seed)
 
 
-def decode_joules(found: Energy, seed: int = stats.SEED + 3) -> Quantity:
+def decode_joules(found: Energy, seed: int | None) -> Quantity:
     """Gross joules of one decoded token: median of the windows, windows resampled."""
     values = tuple(w.joules / max(w.tokens, 1) for w in found.decode)
     return _medians(values, tuple(range(len(values))), seed)
 
 
-def prefill_joules(found: Energy, seed: int = stats.SEED + 4) -> Quantity:
+def prefill_joules(found: Energy, seed: int | None) -> Quantity:
     """Gross joules of one prompt token: median of the windows, windows resampled."""
     values = tuple(w.joules / max(w.tokens, 1) for w in found.prefill)
     return _medians(values, tuple(range(len(values))), seed)

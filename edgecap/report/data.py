@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from edgecap import score
+from edgecap import score, stats
 from edgecap.record import Absent, Cell, Energy, Estimate, Latency, Measurement, Profile
 
 if TYPE_CHECKING:
@@ -26,20 +26,21 @@ def comparison_values(comparisons: list[Comparison]) -> list[dict[str, Any]]:
     return [msgspec.to_builtins(c) for c in comparisons]
 
 
-def medians(cell: Cell) -> dict[str, Estimate | Absent]:
+def medians(cell: Cell, intervals: bool = True) -> dict[str, Estimate | Absent]:
     """`prefill_s`, `decode_s`, `decode_tokens_per_s`, `prefill_j` and `decode_j` a token, with 95 % intervals."""
+    seed = stats.SEED if intervals else None
     outcome = cell.outcome
     if not isinstance(outcome, Measurement):
         return {}
     found: dict[str, Estimate | Absent] = {}
     if isinstance(outcome.latency, Latency):
-        decode = score.estimate(*score.decode_seconds(outcome.latency))
-        found["prefill_s"] = score.estimate(*score.prefill_seconds(outcome.latency))
+        decode = score.estimate(*score.decode_seconds(outcome.latency, seed))
+        found["prefill_s"] = score.estimate(*score.prefill_seconds(outcome.latency, seed))
         found["decode_s"] = decode
         found["decode_tokens_per_s"] = _inverse(decode)
     if isinstance(outcome.energy, Energy):
-        found["prefill_j"] = score.estimate(*score.prefill_joules(outcome.energy))
-        found["decode_j"] = score.estimate(*score.decode_joules(outcome.energy))
+        found["prefill_j"] = score.estimate(*score.prefill_joules(outcome.energy, seed))
+        found["decode_j"] = score.estimate(*score.decode_joules(outcome.energy, seed))
     else:
         found["decode_j"] = outcome.energy
     return found

@@ -105,7 +105,7 @@ def _row(cell: Cell) -> list[str]:
     outcome = cell.outcome
     if isinstance(outcome, Failure):
         return ["failed", *[""] * 7]
-    found = medians(cell)
+    found = medians(cell, intervals=False)
     rate = found.get("decode_tokens_per_s")
     return [
         f"{outcome.compression.bits_per_byte:.4f}" if isinstance(outcome.compression, Compression) else "-",
