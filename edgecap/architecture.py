@@ -18,9 +18,9 @@ from edgecap.record import Absent, Architecture, Attention, Experts, Latent, Lay
 Config = Mapping[str, Any]
 
 FIELDS = {
-    "hidden": ("hidden_size", "n_embd", "d_model"),
+    "hidden": ("hidden_size", "n_embd", "d_model", "n_embed"),
     "layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
-    "heads": ("num_attention_heads", "n_head", "n_heads"),
+    "heads": ("num_attention_heads", "n_head", "n_heads", "num_heads"),
     "kv_heads": ("num_key_value_heads", "num_kv_heads", "n_head_kv", "multi_query_group_num"),
     "head_dim": ("head_dim", "kv_channels"),
     "width": ("intermediate_size", "ffn_hidden_size", "ffn_dim", "n_inner"),
@@ -33,6 +33,10 @@ FIELDS = {
     "shared_width": ("shared_expert_intermediate_size",),
     "shared_experts": ("n_shared_experts",),
     "dense_first": ("first_k_dense_replace",),
+    "sparse_step": ("decoder_sparse_step", "moe_layer_freq"),
+    "window": ("sliding_window", "window_size"),
+    "window_pattern": ("sliding_window_pattern",),
+    "window_from": ("max_window_layers",),
 }
 
 
@@ -40,14 +44,15 @@ class Family(NamedTuple):
     """What a model type means beyond its fields.
 
     `gated` feed-forward, embeddings `tied` by default, `width_factor` of the feed-forward where the
-    config gives none, `windowed` layers where `sliding_window` is set and no `layer_types` says it:
-    a predicate of (layer, config).
+    config gives none, `windowed` layers where a window is set and no list of layer types says it,
+    `multi_query` (one key-value head) by default.
     """
 
     gated: bool = True
     tied: bool = False
     width_factor: int | None = None
     windowed: str = "none"
+    multi_query: bool = False
 
 
 FAMILIES = {
@@ -73,11 +78,11 @@ FAMILIES = {
     "gptj": Family(gated=False, width_factor=4),
     "gpt_neo": Family(gated=False, tied=True, width_factor=4),
     "gpt_neox": Family(gated=False),
-    "gpt_bigcode": Family(gated=False, tied=True, width_factor=4),
+    "gpt_bigcode": Family(gated=False, tied=True, width_factor=4, multi_query=True),
     "codegen": Family(gated=False, width_factor=4),
     "opt": Family(gated=False, tied=True),
     "bloom": Family(gated=False, tied=True, width_factor=4),
-    "falcon": Family(gated=False, tied=True, width_factor=4),
+    "falcon": Family(gated=False, tied=True, width_factor=4, multi_query=True),
     "mpt": Family(gated=False, tied=True, width_factor=4),
     "starcoder2": Family(gated=False, tied=True, windowed="all"),
     "stablelm": Family(),
@@ -92,16 +97,28 @@ FAMILIES = {
     "nemotron": Family(gated=False),
 }
 
-# Which layers of a family see only `sliding_window` positions, where the config lists no layer types.
-WINDOWED: dict[str, Callable[[int, Config], bool]] = {
-    "none": lambda layer, config: False,
-    "all": lambda layer, config: True,
-    "even": lambda layer, config: layer % 2 == 0,
-    "pattern": lambda layer, config: (layer + 1) % config.get("sliding_window_pattern", 6) != 0,
-    "qwen": lambda layer, config: (
-        bool(config.get("use_sliding_window")) and layer >= config.get("max_window_layers", 0)
+# What config lists of layers say: does such a layer see only a window?
+KINDS = {"full_attention": False, "global": False, "sliding_attention": True, "local": True}
+
+# Fields of models that are no plain stack of attention and feed-forward: counted wrongly, so refused.
+FOREIGN = (
+    *(
+        "attn_layer_period",
+        "attn_layer_indices",
+        "block_types",
+        "layers_block_type",
+        "full_attn_idxs",
+        "hybrid_override_pattern",
     ),
-}
+    *(
+        "mamba_d_state",
+        "state_size",
+        "ssm_cfg",
+        "linear_num_key_heads",
+        "interleave_moe_layer_step",
+        "cross_attention_layers",
+    ),
+)
 
 
 def read_architecture(config: Config, where: str = "config.json") -> Architecture:
@@ -116,6 +133,7 @@ def read_architecture(config: Config, where: str = "config.json") -> Architectur
         raise UsageError(f"{where}: model type '{model_type}' is not a causal language model that edgecap knows")
     fields = _Fields(config, where)
     rules = family or Family()
+    _refuse_foreign(config, where)
     layers = [_layer(i, fields, rules) for i in range(fields.need("layers"))]
     return Architecture(
         model_type=model_type,
@@ -158,6 +176,15 @@ def read_genai(genai: Config, matrix_weights: int, where: str) -> Architecture |
     )
 
 
+def _refuse_foreign(config: Config, where: str) -> None:
+    found = [name for name in FOREIGN if config.get(name) is not None]
+    feed_forward = (config.get("ffn_config") or {}).get("ffn_type", "mptmlp")
+    if feed_forward != "mptmlp":
+        found.append(f"ffn_type {feed_forward}")
+    if found:
+        raise UsageError(f"{where}: {found[0]} says that this is no plain decoder; edgecap cannot count it yet")
+
+
 class _Fields:
     """Looks a field up under its published names and checks that it is a positive whole number."""
 
@@ -167,11 +194,18 @@ class _Fields:
     def maybe(self, field: str) -> int | None:
         for name in FIELDS[field]:
             value = self.config.get(name)
-            if value is not None:
-                if isinstance(value, bool) or not isinstance(value, int) or value < (field in _MAY_BE_ZERO) ^ 1:
+            if value is not None and not (field == "window" and value == -1):
+                least = 0 if field in _MAY_BE_ZERO else 1
+                if isinstance(value, bool) or not isinstance(value, int) or value < least:
                     raise UsageError(f"{self.where}: {name} is {value!r}, not a positive whole number")
                 return value
         return None
+
+    def listed(self, name: str) -> list[Any]:
+        value = self.config.get(name) or []
+        if not isinstance(value, list):
+            raise UsageError(f"{self.where}: {name} is {value!r}, not a list")
+        return value
 
     def need(self, field: str) -> int:
         value = self.maybe(field)
@@ -182,7 +216,7 @@ class _Fields:
         return value
 
 
-_MAY_BE_ZERO = {"dense_first", "shared_experts", "shared_width"}
+_MAY_BE_ZERO = {"dense_first", "shared_experts", "shared_width", "window", "window_from"}
 
 
 def _text_part(config: Config, where: str) -> Config:
@@ -208,8 +242,8 @@ def _attention(index: int, fields: _Fields, rules: Family) -> Attention:
     if config.get("kv_lora_rank"):
         return _latent_attention(fields, heads)
     head_dim = fields.maybe("head_dim") or _quotient(fields, heads)
-    kv_heads = fields.maybe("kv_heads") or heads
-    if config.get("multi_query") and not config.get("new_decoder_architecture"):
+    kv_heads = fields.maybe("kv_heads") or (config.get("attn_config") or {}).get("kv_n_heads") or heads
+    if config.get("multi_query", rules.multi_query) and not config.get("new_decoder_architecture"):
         kv_heads = 1
     if heads % kv_heads:
         raise UsageError(f"{fields.where}: {heads} attention heads are no multiple of {kv_heads} key-value heads")
@@ -241,14 +275,31 @@ def _quotient(fields: _Fields, heads: int) -> int:
 
 
 def _window(index: int, fields: _Fields, rules: Family) -> int | None:
-    config = fields.config
-    window = config.get("sliding_window")
-    kinds = config.get("layer_types")
-    if kinds:
-        if index >= len(kinds) or kinds[index] not in ("full_attention", "sliding_attention"):
-            raise UsageError(f"{fields.where}: layer_types does not say full or sliding attention for layer {index}")
-        return int(window) if window and kinds[index] == "sliding_attention" else None
-    return int(window) if window and WINDOWED[rules.windowed](index, config) else None
+    window = fields.maybe("window") or None
+    kinds = fields.listed("layer_types") or fields.listed("attention_layers")
+    if not kinds:
+        return window if window and WINDOWED[rules.windowed](index, fields) else None
+    if index >= len(kinds) or kinds[index] not in KINDS:
+        raise UsageError(f"{fields.where}: the list of layer types does not say which attention layer {index} has")
+    return window if KINDS[kinds[index]] else None
+
+
+def _in_pattern(layer: int, fields: _Fields) -> bool:
+    return (layer + 1) % (fields.maybe("window_pattern") or 6) != 0
+
+
+def _from_some_layer(layer: int, fields: _Fields) -> bool:
+    return bool(fields.config.get("use_sliding_window")) and layer >= (fields.maybe("window_from") or 0)
+
+
+# Which layers of a family see only a window, where the config lists no layer types.
+WINDOWED: dict[str, Callable[[int, _Fields], bool]] = {
+    "none": lambda layer, fields: False,
+    "all": lambda layer, fields: True,
+    "even": lambda layer, fields: layer % 2 == 0,
+    "pattern": _in_pattern,
+    "qwen": _from_some_layer,
+}
 
 
 def _feed_forward(index: int, fields: _Fields, rules: Family) -> Mlp | Experts:
@@ -264,10 +315,12 @@ def _feed_forward(index: int, fields: _Fields, rules: Family) -> Mlp | Experts:
 
 
 def _is_sparse(index: int, fields: _Fields) -> bool:
-    config = fields.config
-    if index in (config.get("mlp_only_layers") or ()) or index < (fields.maybe("dense_first") or 0):
+    first = fields.maybe("dense_first") or 0
+    if index in fields.listed("mlp_only_layers") or index < first:
         return False
-    return bool((index + 1) % (config.get("decoder_sparse_step") or 1) == 0)
+    if fields.config.get("moe_layer_freq") is not None:  # DeepSeek counts from layer 0, Qwen from 1
+        return index % (fields.maybe("sparse_step") or 1) == 0
+    return (index + 1) % (fields.maybe("sparse_step") or 1) == 0
 
 
 def _width(fields: _Fields, rules: Family) -> int:

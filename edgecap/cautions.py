@@ -154,7 +154,7 @@ def _of_energy(found: Energy) -> Iterator[Caution]:
     idle = sum(found.idle_w) / 2
     watts = [w.joules / w.seconds for w in found.decode if w.seconds > 0]
     signal = statistics.median(watts) - idle if watts else 0.0
-    if abs(found.idle_w[1] - found.idle_w[0]) > 0.2 * max(signal, 1e-9):
+    if abs(found.idle_w[1] - found.idle_w[0]) > max(0.2 * signal, 0.02 * idle):
         yield Caution(
             code="idle-drift",
             message=f"idle power moved from {found.idle_w[0]:.1f} to {found.idle_w[1]:.1f} W during the run",

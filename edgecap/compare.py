@@ -121,7 +121,7 @@ def _pairs(records: Sequence[Profile], everything: list[Choice], baseline: str |
         first = [c for c in everything if c.place == 0]
         rest = [c for c in everything if c.place > 0]
         return [(a, b) for a in first for b in rest if _key(a) == _key(b) and _measured(a) and _measured(b)]
-    base = _pick(everything, baseline)
+    base = _pick([c for c in everything if c.place == 0], baseline)
     return [(base, c) for c in everything if c is not base and _measured(c)]
 
 
@@ -161,56 +161,73 @@ def _parse(baseline: str) -> dict[str, str]:
 
 def _compare(a: Choice, b: Choice, everything: list[Choice]) -> Comparison:
     mismatches = _mismatches(a, b)
-    comparable = "corpus" not in " ".join(mismatches) and "window" not in " ".join(mismatches)
     return Comparison(
         baseline=a.name(everything),
         candidate=b.name(everything),
-        mismatches=tuple(mismatches),
-        differences=tuple([*_metrics(a, b, comparable), *_scores(a, b, comparable)]),
+        mismatches=tuple(f"{what} differs" for what in mismatches),
+        differences=tuple([*_metrics(a, b, mismatches), *_scores(a, b, mismatches)]),
     )
+
+
+# What makes a metric or score incomparable when it differs between two runs.
+_TEXT = {"corpus", "window of the text"}
+_NEEDS = {
+    "bits_per_byte": _TEXT,
+    "gain_bits_per_token": {*_TEXT, "tokenizer"},
+    "prefill_s": {"prompt length"},
+    "decode_s": {"decode context"},
+    "prefill_j": {"prompt length"},
+    "decode_j": {"decode context"},
+    "information_capacity": {*_TEXT, "bias"},
+    "time_capacity": {*_TEXT, "bias", "decode context"},
+    "energy_capacity": {*_TEXT, "bias", "decode context"},
+    "hardware_capacity": {*_TEXT, "bias", "decode context"},
+}
+
+
+def _why_not(name: str, mismatches: list[str]) -> str | None:
+    found = [what for what in mismatches if what in _NEEDS.get(name, set())]
+    return f"the {found[0]} differs" if found else None
 
 
 def _mismatches(a: Choice, b: Choice) -> list[str]:
     """What differs between two runs beside the variant, in words."""
-    pairs = {
-        "model": (a.record.source.weights_sha256, b.record.source.weights_sha256),
-        "tokenizer": (a.record.source.tokenizer_sha256, b.record.source.tokenizer_sha256),
-        "corpus": (a.record.corpus.sha256, b.record.corpus.sha256),
-        "window of the text": (_context(a), _context(b)),
-        "provider": (a.cell.provider, b.cell.provider),
-        "machine": (a.record.machine.name, b.record.machine.name),
-        "processor": (a.record.machine.cpu, b.record.machine.cpu),
-        "threads": (_threads(a), _threads(b)),
-        "power source": (a.record.machine.power_source, b.record.machine.power_source),
-        "library versions": (a.record.machine.versions, b.record.machine.versions),
+    x, y = _circumstances(a), _circumstances(b)
+    return [what for what in x if x[what] != y[what]]
+
+
+def _circumstances(choice: Choice) -> dict[str, object]:
+    record, outcome = choice.record, choice.cell.outcome
+    measured = outcome if isinstance(outcome, Measurement) else None
+    text = measured.compression if measured and isinstance(measured.compression, Compression) else None
+    latency = measured.latency if measured and isinstance(measured.latency, Latency) else None
+    return {
+        "model": record.source.weights_sha256,
+        "tokenizer": record.source.tokenizer_sha256,
+        "corpus": record.corpus.sha256,
+        "bias": record.corpus.bias_bits,
+        "window of the text": text and text.context,
+        "prompt length": latency and latency.prefill.tokens,
+        "decode context": latency and round(latency.decode.context),
+        "provider": choice.cell.provider,
+        "machine": record.machine.name,
+        "processor": record.machine.cpu,
+        "threads": latency and latency.threads,
+        "power source": record.machine.power_source,
+        "set of library versions": record.machine.versions,
     }
-    return [f"{what} differs" for what, (x, y) in pairs.items() if x != y]
 
 
-def _context(choice: Choice) -> int | None:
-    outcome = choice.cell.outcome
-    found = outcome.compression if isinstance(outcome, Measurement) else None
-    return found.context if isinstance(found, Compression) else None
+def _metrics(a: Choice, b: Choice, mismatches: list[str]) -> list[Difference]:
+    pairs = ((metric, _read(a, metric, 101), _read(b, metric, 202)) for metric in METRICS)
+    return [_differ(metric, x, y, mismatches) for metric, x, y in pairs if x or y]
 
 
-def _threads(choice: Choice) -> int | None:
-    outcome = choice.cell.outcome
-    found = outcome.latency if isinstance(outcome, Measurement) else None
-    return found.threads if isinstance(found, Latency) else None
-
-
-def _metrics(a: Choice, b: Choice, comparable: bool) -> list[Difference]:
-    found = []
-    for metric in METRICS:
-        x, y = _read(a, metric, 101), _read(b, metric, 202)
-        if x is None and y is None:
-            continue
-        if x is None or y is None or (not comparable and metric.unit.startswith("bit")):
-            reason = Absent(reason="the corpus differs" if x and y else "measured on one side only")
-            found.append(_unknown(metric.name, metric.unit, x, y, reason))
-            continue
-        found.append(_difference(metric, x, y))
-    return found
+def _differ(metric: Metric, x: Quantity | None, y: Quantity | None, mismatches: list[str]) -> Difference:
+    reason = _why_not(metric.name, mismatches) if x and y else "measured on one side only"
+    if reason or x is None or y is None:
+        return _unknown(metric.name, metric.unit, x, y, Absent(reason=reason or ""))
+    return _difference(metric, x, y)
 
 
 def _read(choice: Choice, metric: Metric, seed: int) -> Quantity | None:
@@ -238,9 +255,10 @@ def _ratio(x: Quantity, y: Quantity) -> Estimate:
 
 
 def verdict(ratio: Estimate, less_is_better: bool, margin: float) -> str:
-    """better, same, worse or unknown; a ratio without an interval is taken as exact."""
-    low = ratio.value if ratio.low is None else ratio.low
-    high = ratio.value if ratio.high is None else ratio.high
+    """better, same, worse or unknown; a ratio without an interval must exceed the margin three times."""
+    if ratio.low is None or ratio.high is None:
+        return _verdict_of_one(ratio.value, less_is_better, margin)
+    low, high = ratio.low, ratio.high
     if 1 - margin <= low and high <= 1 + margin:
         return "same"
     if low > 1 and ratio.value > 1 + margin:
@@ -250,21 +268,19 @@ def verdict(ratio: Estimate, less_is_better: bool, margin: float) -> str:
     return "unknown"
 
 
-def _scores(a: Choice, b: Choice, comparable: bool) -> list[Difference]:
+def _verdict_of_one(ratio: float, less_is_better: bool, margin: float) -> str:
+    if 1 / (1 + margin) <= ratio <= 1 + margin:
+        return "same"
+    if 1 / (1 + 3 * margin) <= ratio <= 1 + 3 * margin:
+        return "unknown"
+    return "better" if (ratio < 1) == less_is_better else "worse"
+
+
+def _scores(a: Choice, b: Choice, mismatches: list[str]) -> list[Difference]:
     """Scores share G, so that their draws are paired through the documents."""
-    found = []
-    for name in SCORES:
-        x, y = _score_draws(a, name, 101), _score_draws(b, name, 202)
-        if x is None and y is None:
-            continue
-        metric = Metric(name, "", False, SCORE_MARGIN, lambda m, seed: None)
-        if x is None or y is None or not comparable:
-            found.append(
-                _unknown(name, "", x, y, Absent(reason="the corpus differs" if x and y else "on one side only"))
-            )
-        else:
-            found.append(_difference(metric, x, y))
-    return found
+    metrics = [Metric(name, "", False, SCORE_MARGIN, lambda m, seed: None) for name in SCORES]
+    pairs = ((metric, _score_draws(a, metric.name, 101), _score_draws(b, metric.name, 202)) for metric in metrics)
+    return [_differ(metric, x, y, mismatches) for metric, x, y in pairs if x or y]
 
 
 def _score_draws(choice: Choice, name: str, seed: int) -> Quantity | None:

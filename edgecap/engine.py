@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edgecap.errors import UsageError
+from edgecap.errors import EdgecapError, UsageError
 from edgecap.record import ProviderShare
 from edgecap.seams import Floats, Ids
 from edgecap.spec import PROVIDERS
@@ -29,6 +29,10 @@ _TYPES = {
 }
 
 
+class EngineError(EdgecapError):
+    """The runtime does not do what it was asked to."""
+
+
 class KvCache(NamedTuple):
     """Past keys and values as runtime values by input name, and the positions they cover.
 
@@ -40,12 +44,29 @@ class KvCache(NamedTuple):
     ids: Ids | None = None
 
 
-def available_providers() -> tuple[str, ...]:
-    """The names, as people type them, of the providers that the installed runtime was built with."""
+def available_providers(tried: bool) -> tuple[str, ...]:
+    """The names, as people type them, of the providers of the installed runtime; `tried` runs a node on each."""
     import onnxruntime
 
     built = onnxruntime.get_available_providers()
-    return tuple(name for name, provider in PROVIDERS.items() if provider in built)
+    names = [name for name, provider in PROVIDERS.items() if provider in built]
+    return tuple(name for name in names if name == "cpu" or not tried or _works(PROVIDERS[name]))
+
+
+def _works(provider: str) -> bool:
+    """Whether a one-node graph is really taken by the provider; the runtime falls back in silence."""
+    import onnxruntime
+    from onnx import TensorProto, helper
+
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "one", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=[provider])
+        session.run(None, {"x": np.ones(1, np.float32)})
+    except Exception:
+        return False
+    return bool(session.get_providers()[0] == provider)
 
 
 class OrtEngine:
@@ -81,6 +102,8 @@ class OrtEngine:
             scoring if scoring is not None else str(path), options, providers=[PROVIDERS[provider]]
         )
         self.load_s = time.perf_counter() - started
+        if self._session.get_providers()[0] != PROVIDERS[provider]:
+            raise EngineError(f"the runtime put the graph on {self._session.get_providers()[0]}, not on '{provider}'")
         self.threads = threads
         self._head_dim = head_dim
         self._device = "cuda" if provider in ("cuda", "tensorrt") else "cpu"

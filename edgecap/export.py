@@ -57,6 +57,7 @@ def export_fp32(folder: Path, out: Path, trust_remote_code: bool) -> list[str]:
             device="cpu",
             dtype="fp32",
             do_validation=False,
+            no_post_process=True,  # it ends at 2 GiB; tying is done below
             local_files_only=True,
             trust_remote_code=trust_remote_code,
         )

@@ -72,9 +72,3 @@ def lm_head(model: Architecture) -> int:
     width = model.embedding_dim or model.hidden
     bridge = 2 * model.hidden * width if width != model.hidden else 0
     return 2 * (width * model.vocabulary + bridge)
-
-
-def kv_bytes_per_token(model: Architecture, bytes_per_value: int) -> int:
-    """Bytes that one more position adds to the KV cache, keys and values expanded."""
-    values = sum(n.count * n.attention.kv_heads * (n.attention.head_dim + n.attention.value_dim) for n in model.layers)
-    return values * bytes_per_value

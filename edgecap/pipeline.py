@@ -18,7 +18,7 @@ from edgecap import __version__, export, source, store
 from edgecap.architecture import read_architecture, read_genai
 from edgecap.cautions import cautions
 from edgecap.corpus import Corpus, describe, read_corpus
-from edgecap.errors import Interrupted, UsageError
+from edgecap.errors import EdgecapError, Interrupted, UsageError
 from edgecap.flops import count_flops
 from edgecap.graph.variants import RECIPES
 from edgecap.machine import default_threads, look_around
@@ -95,7 +95,7 @@ class Job(NamedTuple):
     found: tuple[Ready, ...]
     notice: Notice
     run: Run
-    failed: dict[Path, Failure]  # what could not be made once is not tried again for the next cell
+    made: dict[Path, Ready | Failure]  # checked or tried once a run, not again for the next cell
 
 
 def unheard(event: Event) -> None:
@@ -118,11 +118,18 @@ def profile(
             record = _with_cell(record, _cell(job, record, cell_spec, len(wanted)))
             store.save(record, path)
     except KeyboardInterrupt:
-        kept = f"{len(record.cells)} of {len(wanted)} cells are in {path}" if record.cells else "no cell was finished"
-        raise Interrupted(f"interrupted: {kept}") from None
+        raise Interrupted(f"interrupted: {_what_is_kept(record, wanted, path)}") from None
+    except EdgecapError as error:
+        if not record.cells:
+            raise
+        raise type(error)(f"{error}; {_what_is_kept(record, wanted, path)}") from error
     record = msgspec.structs.replace(record, complete=True)
     store.save(record, path)
     return record
+
+
+def _what_is_kept(record: Profile, wanted: list[CellSpec], path: Path) -> str:
+    return f"{len(record.cells)} of {len(wanted)} cells are in {path}" if record.cells else "no cell was finished"
 
 
 def export_folder(
@@ -131,6 +138,8 @@ def export_folder(
     """Writes one portable folder with a graph for each precision, tokenizer, config and a manifest of hashes."""
     home = home or store.home()
     located = source.locate(spec.model, spec.revision)
+    if located.kind != "onnx":
+        read_architecture(located.config, str(located.path / "config.json"))
     if out.exists():
         raise UsageError(f"{out} is there already; give a new folder")
     store.check_writable(out)
@@ -189,7 +198,8 @@ def _check_context(spec: Spec, architecture: Architecture | Absent) -> None:
 def _found(located: source.Located, run: Run, spec: Spec) -> tuple[Looked, tuple[Ready, ...]]:
     """The providers of the runtime, and the graphs that an ONNX folder holds."""
     files = source.onnx_files(located.path) if located.kind == "onnx" else []
-    looked = run(Look(graphs=tuple(str(f.path) for f in files)), _unwatched, spec.timeout_s)
+    asked = Look(graphs=tuple(str(f.path) for f in files), providers=spec.providers)
+    looked = run(asked, _unwatched, spec.timeout_s)
     if not isinstance(looked, Looked):
         reason = f": {looked.message}" if isinstance(looked, Failure) else ""
         raise UsageError(f"ONNX Runtime cannot be used here{reason}")
@@ -241,7 +251,7 @@ def _new_record(job: Job, architecture: Architecture | Absent, looked: Looked) -
     return Profile(
         schema=SCHEMA,
         edgecap=__version__,
-        created_utc=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        created_utc=datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
         complete=False,
         spec=spec,
         machine=look_around(looked.providers),
@@ -409,7 +419,8 @@ def _graph(job: Job, cell: CellSpec) -> Ready | Failure:
     if isinstance(base, Failure):
         return base
     recipe = RECIPES[cell.precision]
-    key = store.sha256_of(base.graph.files[0].sha256.encode(), recipe.encode(), _tools().encode())[:24]
+    weights = [f"{f.path} {f.sha256}".encode() for f in base.graph.files]
+    key = store.sha256_of(*weights, recipe.encode(), _tools().encode())[:24]
     target = job.home.cache / "variants" / f"{cell.precision}-{key}"
     return _cached(job, cell, target, recipe, lambda out: Vary(graph=str(base.path), precision=cell.precision, out=out))
 
@@ -429,14 +440,24 @@ def _tools() -> str:
 
 
 def _cached(job: Job, cell: CellSpec, target: Path, recipe: str, step: Callable[[str], Step]) -> Ready | Failure:
-    if target in job.failed:
-        return job.failed[target]
-    kept = target / "graph.json"
-    if kept.is_file():
-        ready = Ready(target, msgspec.json.decode(kept.read_bytes(), type=Graph))
-        if all((target / f.path).is_file() and (target / f.path).stat().st_size == f.bytes for f in ready.graph.files):
-            return ready
-        shutil.rmtree(target, ignore_errors=True)
+    if target not in job.made:
+        job.made[target] = _kept(target) or _make(job, cell, target, recipe, step)
+    return job.made[target]
+
+
+def _kept(target: Path) -> Ready | None:
+    """What an earlier run left, if every byte of it is still there; else it is cleared away."""
+    try:
+        graph = msgspec.json.decode((target / "graph.json").read_bytes(), type=Graph)
+        if store.list_files(target, [f.path for f in graph.files]) == graph.files:
+            return Ready(target, graph)
+    except (OSError, msgspec.DecodeError):
+        pass
+    shutil.rmtree(target, ignore_errors=True)
+    return None
+
+
+def _make(job: Job, cell: CellSpec, target: Path, recipe: str, step: Callable[[str], Step]) -> Ready | Failure:
     try:
         with store.new_folder(target) as scratch:
             answer = _run(job, cell, step(str(scratch)))
@@ -453,7 +474,6 @@ def _cached(job: Job, cell: CellSpec, target: Path, recipe: str, step: Callable[
             )
             store.write_atomically(scratch / "graph.json", msgspec.json.encode(graph))
     except _Abandoned as abandoned:
-        job.failed[target] = abandoned.failure
         return abandoned.failure
     return Ready(target, graph)
 

@@ -84,7 +84,10 @@ def _join(formula: Callable[..., Any], *parts: Quantity | Absent) -> Quantity | 
     if missing:
         return missing[0]
     had = [p for p in parts if not isinstance(p, Absent)]
-    value = float(formula(*(v for v, _ in had)))
+    try:
+        value = float(formula(*(v for v, _ in had)))
+    except ZeroDivisionError:
+        return Absent(reason="division by zero")
     if not math.isfinite(value):
         return Absent(reason="not a finite number")
     drawn = any(d is not None for _, d in had)

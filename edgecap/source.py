@@ -8,6 +8,7 @@ Making graphs is left to `export`, reading the architecture to `architecture`.
 from __future__ import annotations
 
 import json
+import os
 import re
 import struct
 from pathlib import Path
@@ -22,6 +23,7 @@ from edgecap.store import sha256_of, sha256_of_file
 MANIFEST = "edgecap.json"
 HUB_FILES = ["*.json", "*.safetensors", "tokenizer.model", "*.tiktoken", "merges.txt", "vocab.txt"]
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?\Z")
+_BUFFERS = re.compile(r"(^|\.)(attn|attention|self_attn)\.(masked_)?bias\Z|rotary_emb\.inv_freq\Z")
 _GRAPHS = ("*.onnx", "onnx/*.onnx")
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -62,11 +64,17 @@ def locate(model: str, revision: str | None = None, shipped: Path | None = None)
     Raises UsageError where there is none, it is not a model, or it cannot be fetched.
     """
     folder = Path(model).expanduser()
-    if folder.is_dir():
+    try:
+        is_folder, is_file = folder.is_dir(), folder.is_file()
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"--model is no usable name: {error.__class__.__name__}; give a name, a folder or a Hub id"
+        ) from error
+    if is_folder:
         if revision:
             raise UsageError(f"--revision is for models on the Hub; {model} is a folder")
         return _folder(folder.resolve().name, folder, None)
-    if folder.exists():
+    if is_file:
         raise UsageError(f"{model} is a file; give the folder of a model")
     names = {path.name: path for path in reference_models(shipped)}
     if model in names:
@@ -129,9 +137,7 @@ def onnx_files(folder: Path) -> list[OnnxFile]:
     if manifest.is_file():
         return _listed(folder, manifest)
     candidates = sorted(p for pattern in _GRAPHS for p in folder.glob(pattern))
-    preferred = [
-        p for p in candidates if p.name in ("model.onnx", "decoder_model_merged.onnx", "decoder_with_past_model.onnx")
-    ]
+    preferred = [p for p in candidates if p.name == "model.onnx"]
     chosen = (preferred or candidates)[:1]
     maker = "genai" if (folder / "genai_config.json").is_file() else "onnx"
     return [OnnxFile(path=p, precision=None, exporter=maker, recipe="as found") for p in chosen]
@@ -168,8 +174,8 @@ def _listed(folder: Path, manifest: Path) -> list[OnnxFile]:
 
 
 def _check_file(folder: Path, name: str, size: int, sha256: str) -> None:
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
+    path = Path(os.path.normpath((folder / name).absolute()))
+    if not path.is_relative_to(os.path.normpath(folder.absolute())):
         raise UsageError(f"{folder / MANIFEST} points outside its folder: {name}")
     if not path.is_file():
         raise UsageError(f"{folder} is incomplete: {name} is missing")
@@ -201,7 +207,7 @@ def _weights_sha256(located: Located) -> str:
         folder = onnx_files(located.path)[0].path.parent
         files = sorted(p for p in folder.iterdir() if p.is_file() and (".onnx" in p.name or p.suffix == ".data"))
     else:
-        files = sorted(located.path.glob("*.safetensors"))
+        files = weight_files(located.path)
     return sha256_of(*(sha256_of_file(p).encode() for p in files))
 
 
@@ -219,8 +225,22 @@ def count_parameters(folder: Path) -> int | None:
     claimed = read_manifest(folder).get("source", {}).get("parameters")
     if isinstance(claimed, int):
         return claimed
-    files = sorted(folder.glob("*.safetensors"))
+    files = weight_files(folder)
     return sum(_numbers_in(p) for p in files) if files else None
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that make up the model: what the index lists, else the one, else all."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = sorted(set(_json_object(index).get("weight_map", {}).values()))
+        files = [folder / str(name) for name in names]
+        missing = [f.name for f in files if not f.is_file() or f.parent != folder]
+        if missing:
+            raise UsageError(f"{folder} is incomplete: {', '.join(missing[:3])} is missing")
+        return files
+    single = folder / "model.safetensors"
+    return [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
 
 
 def _numbers_in(path: Path) -> int:
@@ -233,12 +253,17 @@ def _numbers_in(path: Path) -> int:
             header = json.loads(file.read(length))
             tensors = [t for name, t in header.items() if name != "__metadata__"]
             end = max((int(t["data_offsets"][1]) for t in tensors), default=0)
-            numbers = sum(_product(t["shape"]) for t in tensors)
+            numbers = sum(_product(t["shape"]) for name, t in header.items() if _is_parameter(name))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{path} is not a safetensors file: {error}") from error
     if path.stat().st_size < 8 + length + end:
         raise UsageError(f"{path} is cut short: {path.stat().st_size} bytes of {8 + length + end}")
     return numbers
+
+
+def _is_parameter(name: str) -> bool:
+    """Not the header's own entry, and not a buffer that old checkpoints store beside the weights."""
+    return name != "__metadata__" and not _BUFFERS.search(name)
 
 
 def _product(shape: list[int]) -> int:

@@ -68,7 +68,9 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         _at_least("--context", self.context, 2)
         _at_least("--threads", self.threads, 1)
         _at_least("--limit", self.limit_s, 0.1)
-        _at_least("--timeout", self.timeout_s, 1)
+        _at_least("--timeout", self.timeout_s, 1, most=1e6)
+        if not self.providers:
+            raise UsageError(f"no provider given; known: {', '.join(PROVIDERS)}")
         if self.bias_bits is not None and not math.isfinite(self.bias_bits):
             raise UsageError(f"--bias {self.bias_bits} is not a finite number of bits per token")
 
@@ -88,6 +90,6 @@ def _known(what: str, name: str, known: tuple[str, ...] | dict[str, str]) -> Non
         raise UsageError(f"unknown {what} '{name}'{did_you_mean(name, known)} known: {', '.join(known)}")
 
 
-def _at_least(option: str, value: float | None, least: float) -> None:
-    if value is not None and not least <= value < math.inf:
-        raise UsageError(f"{option} {value} must be a finite number of at least {least}")
+def _at_least(option: str, value: float | None, least: float, most: float = 1e9) -> None:
+    if value is not None and not least <= value <= most:
+        raise UsageError(f"{option} {value} must be a number from {least:g} to {most:g}")

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
         scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         yield scratch
@@ -90,6 +92,13 @@ def new_folder(path: Path) -> Iterator[Path]:
                 _rename(scratch, path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _sweep(path: Path) -> None:
+    """Removes what runs that were killed a day ago or earlier left half made."""
+    for left in path.parent.glob(f".{path.name}.*"):
+        if time.time() - left.stat().st_mtime > 86_400:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _rename(scratch: Path, path: Path) -> None:
@@ -147,7 +156,7 @@ def list_files(folder: Path, names: list[str]) -> tuple[File, ...]:
 
 def record_path(profiles: Path, record: Profile) -> Path:
     """`<model>--<machine>--<utc>.json`, names reduced to what every file system takes."""
-    stamp = re.sub(r"[^0-9TZ]", "", record.created_utc)
+    stamp = re.sub(r"[^0-9.TZ]", "", record.created_utc)
     return profiles / f"{_slug(record.source.name)}--{_slug(record.machine.name)}--{stamp}.json"
 
 

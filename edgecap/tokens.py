@@ -54,13 +54,16 @@ def read_tokenizer(folder: Path) -> TextTokenizer:
 
 
 def without_specials(definition: dict[str, Any]) -> dict[str, Any]:
-    """A definition whose special tokens cannot come out of any text; ids stay as they were."""
+    """A definition whose special tokens cannot come out of any text; every id stays as it was.
+
+    A special token of one character is that character too: it stays, as an ordinary token.
+    """
     added = definition.get("added_tokens") or []
-    special = {t["content"] for t in added if t.get("special")}
-    plain = [t for t in added if not t.get("special")]
+    special = {t["content"] for t in added if t.get("special") and len(t["content"]) > 1}
+    tokens = [{**t, "content": _hide(t["content"], special), "special": t["content"] in special} for t in added]
     return {
         **definition,
-        "added_tokens": plain,
+        "added_tokens": tokens,
         "post_processor": None,
         "model": _renamed(definition["model"], special),
     }

@@ -69,6 +69,16 @@ SMALL = {
     "qwen2": _LLAMA,
     "qwen3": {**_LLAMA, "head_dim": 32},
     "gpt2": {**_COMMON, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256},
+    "opt": {
+        **_COMMON,
+        "hidden_size": 64,
+        "word_embed_proj_dim": 32,
+        "ffn_dim": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 256,
+        "do_layer_norm_before": False,
+    },
     "gpt_neox": {k: v for k, v in _LLAMA.items() if k != "num_key_value_heads"} | {"intermediate_size": 256},
 }
 

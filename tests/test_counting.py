@@ -49,7 +49,7 @@ def test_agrees_with_pytorch(kind, tmp_path):
     found = flops.token_parts(read_architecture(config), 48)
     square = found.attention_core * 48 / ((48 + 1) / 2)
     ours = 48 * (found.projections + found.mlp + found.lm_head + square)
-    if kind != "gpt2":  # PyTorch counts the outer product of positions and rotary frequencies as a matmul
+    if kind not in ("gpt2", "opt"):  # PyTorch counts the outer product of positions and rotary frequencies as a matmul
         ours += 2 * 48 * (config.get("head_dim") or 16) / 2 * config.get("rotary_pct", 1.0)
     assert ours == pytest.approx(counter.get_total_flops(), rel=1e-6)
 
@@ -58,10 +58,6 @@ def test_mean_positions():
     assert flops.mean_positions(1024, None) == 512.5
     assert flops.mean_positions(4, 2) == (1 + 2 + 2 + 2) / 4
     assert flops.mean_positions(4, 100) == 2.5
-
-
-def test_kv_bytes():
-    assert flops.kv_bytes_per_token(read_architecture({**LLAMA, "num_key_value_heads": 2}), 4) == 2 * 2 * (16 + 16) * 4
 
 
 @pytest.mark.parametrize(
@@ -76,7 +72,14 @@ def test_kv_bytes():
         ({"num_hidden_layers": True}, "num_hidden_layers is True"),
         ({"num_local_experts": 4, "num_experts_per_tok": 5}, "5 active experts of 4"),
         ({"kv_lora_rank": 16}, "latent attention without"),
-        ({"layer_types": ["full_attention"]}, "layer_types"),
+        ({"layer_types": ["full_attention"]}, "list of layer types"),
+        ({"layer_types": ["linear_attention"] * 2}, "list of layer types"),
+        ({"sliding_window": "abc"}, "sliding_window is 'abc'"),
+        ({"sliding_window": True}, "sliding_window is True"),
+        ({"mlp_only_layers": 3, "num_experts": 4}, "mlp_only_layers is 3"),
+        ({"attn_layer_period": 4}, "attn_layer_period says"),
+        ({"mamba_d_state": 16}, "mamba_d_state says"),
+        ({"ffn_config": {"ffn_type": "mptglu"}}, "ffn_type mptglu"),
         ({"model_type": "banana"}, "'banana' is not a causal language model"),
         ({"is_encoder_decoder": True}, "encoder-decoder"),
     ],
@@ -106,6 +109,45 @@ def test_windows_and_nested_text_config():
     inner = {**LLAMA, "model_type": "gemma3_text", "sliding_window": 8, "num_hidden_layers": 6, "head_dim": 16}
     found = read_architecture({"model_type": "gemma3", "text_config": inner})
     assert {(x.count, x.attention.window) for x in found.layers} == {(5, 8), (1, None)}
+
+
+def test_defaults_of_families():
+    falcon = {
+        "model_type": "falcon",
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "vocab_size": 9,
+    }
+    assert read_architecture(falcon).layers[0].attention.kv_heads == 1
+    assert read_architecture({**falcon, "multi_query": False}).layers[0].attention.kv_heads == 4
+    assert (
+        read_architecture({**falcon, "new_decoder_architecture": True, "num_kv_heads": 2}).layers[0].attention.kv_heads
+        == 2
+    )
+    bloom = {"model_type": "bloom", "n_embed": 64, "n_layer": 2, "num_attention_heads": 4, "vocab_size": 9}
+    assert read_architecture(bloom).layers[0].feed_forward.width == 256
+    mpt = {"model_type": "mpt", "d_model": 64, "n_layers": 2, "n_heads": 4, "vocab_size": 9, "expansion_ratio": 4}
+    assert read_architecture({**mpt, "attn_config": {"kv_n_heads": 2}}).layers[0].attention.kv_heads == 2
+    neo = {
+        "model_type": "gpt_neo",
+        "hidden_size": 64,
+        "num_layers": 2,
+        "num_heads": 4,
+        "vocab_size": 9,
+        "window_size": 8,
+    }
+    found = read_architecture({**neo, "attention_layers": ["global", "local"]})
+    assert [x.attention.window for x in found.layers] == [None, 8]
+    assert (
+        read_architecture({**LLAMA, "model_type": "mistral", "sliding_window": -1}).layers[0].attention.window is None
+    )
+    moe = {**LLAMA, "model_type": "deepseek_v2", "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8,
+           "num_hidden_layers": 4, "moe_layer_freq": 2}  # fmt: skip
+    assert [(x.count, isinstance(x.feed_forward, Experts)) for x in read_architecture(moe).layers] == [
+        (2, True),
+        (2, False),
+    ]
 
 
 def test_experts_after_dense_layers():

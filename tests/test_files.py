@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import struct
+import time
 
 import msgspec
 import pytest
@@ -258,6 +259,32 @@ def test_weights_that_are_cut_short(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", 4) + b"{}}}")
     with pytest.raises(UsageError, match="not a safetensors file"):
         source.count_parameters(tmp_path)
+
+
+def test_parameters_are_those_of_the_model(tmp_path):
+    """An index rules; a second copy of the weights and causal-mask buffers are not parameters."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    weights = {"h.0.attn.c_attn.bias": np.zeros(6, np.float32), "h.0.attn.bias": np.zeros((4, 4), np.float32)}
+    save_file(weights, tmp_path / "part-1.safetensors")
+    save_file({"w": np.zeros((2, 2), np.float32)}, tmp_path / "part-2.safetensors")
+    save_file({"all": np.zeros(100, np.float32)}, tmp_path / "consolidated.safetensors")
+    index = {"weight_map": {"h.0.attn.c_attn.bias": "part-1.safetensors", "w": "part-2.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert source.count_parameters(tmp_path) == 10
+    (tmp_path / "part-2.safetensors").unlink()
+    with pytest.raises(UsageError, match=r"part-2.safetensors is missing"):
+        source.count_parameters(tmp_path)
+
+
+def test_what_was_left_half_made_is_swept(tmp_path):
+    for name, age in ((".export.old", 2 * 86_400), (".export.new", 60)):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    with store.new_folder(tmp_path / "export"):
+        pass
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".export.new", "export"]
 
 
 def test_a_manifest_that_lies(tmp_path):

@@ -91,6 +91,8 @@ def test_stored_scores_can_be_recomputed():
         (1.01, 1.04, 1.08, True, "unknown"),
         (None, 2.0, None, True, "worse"),
         (None, 1.0, None, True, "same"),
+        (None, 1.1, None, True, "unknown"),
+        (None, 0.5, None, True, "better"),
     ],
 )
 def test_verdicts(low, value, high, less, expected):
@@ -126,7 +128,25 @@ def test_other_text_gives_no_verdict():
 def test_what_differs_is_named():
     machine = msgspec.structs.replace(RECORD.machine, name="other", versions={"onnxruntime": "2"})
     found = compare([RECORD, msgspec.structs.replace(RECORD, machine=machine)])[0]
-    assert found.mismatches == ("machine differs", "library versions differs")
+    assert found.mismatches == ("machine differs", "set of library versions differs")
+
+
+def test_another_bias_or_prompt_gives_no_verdict_on_what_depends_on_it():
+    biased = msgspec.structs.replace(RECORD, corpus=msgspec.structs.replace(RECORD.corpus, bias_bits=5.0))
+    assert by_metric(compare([RECORD, biased])[0])["information_capacity"].verdict == "unknown"
+    latency = RECORD.cells[0].outcome.latency
+    shorter = msgspec.structs.replace(latency, prefill=msgspec.structs.replace(latency.prefill, tokens=8))
+    other = msgspec.structs.replace(RECORD, cells=(with_outcome(RECORD.cells[0], latency=shorter),))
+    found = compare([RECORD, other])[0]
+    assert found.mismatches == ("prompt length differs",)
+    assert by_metric(found)["prefill_s"].verdict == "unknown"
+    assert by_metric(found)["decode_s"].verdict == "same"
+
+
+def test_the_baseline_is_in_the_first_record():
+    without = msgspec.structs.replace(RECORD, cells=RECORD.cells[2:])
+    with pytest.raises(UsageError, match="no measured cell matches"):
+        compare([without, RECORD], "precision=fp16")
 
 
 @pytest.mark.parametrize("baseline", ["precision=fp17", "colour=red", "fp16"])
@@ -198,7 +218,12 @@ def test_reports_have_not_changed(name):
 
 
 def test_tables_fit_eighty_columns():
-    assert max(len(line) for line in text_of(show(RECORD), 80).splitlines()) <= 80
+    slow = msgspec.structs.replace(RECORD.cells[0], provider="tensorrt")
+    many = msgspec.structs.replace(RECORD, cells=(*RECORD.cells, slow, slow, slow))
+    for record in (RECORD, many):
+        text = text_of(show(record), 80)
+        assert max(len(line) for line in text.splitlines()) <= 80
+        assert "…" not in text
 
 
 def test_hostile_names_are_printed_as_they_are():

@@ -201,6 +201,15 @@ def test_a_counter_that_stands_still_or_dies_is_absent():
     assert "vanished" in dead.reason
 
 
+def test_a_counter_that_freezes_is_absent():
+    clock = FakeClock()
+    counter = FakeCounter(clock)
+    counter.read = lambda: min(clock.now(), 8.0) * 10
+    assert (
+        "stood still during a window" in energy.measure_energy(counter, clock, work(clock), work(clock), quiet).reason
+    )
+
+
 def zone(root, name, kind, energy_uj=0, wrap=1_000_000_000):
     folder = root / "class/powercap" / name
     folder.mkdir(parents=True)
@@ -288,6 +297,28 @@ def test_special_tokens_in_a_text_are_text():
     assert reference.is_lossless("a <|endoftext|> b", ids)
     unigram = tokens.TextTokenizer(UNIGRAM, 0)
     assert unigram.encode("a<s>") == [5, 2, 3, 4]
+
+
+def token(number, content, special):
+    return {
+        "id": number,
+        "content": content,
+        "special": special,
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+    }
+
+
+def test_ids_of_ordinary_added_tokens_stay_as_they_were():
+    """<s> stands before <think>: taking it out must not move what follows; "!" is a special token and a character."""
+    model = {"type": "BPE", "vocab": {"a": 0, "b": 1, "!": 2, "<": 3, "s": 4, ">": 5}, "merges": [], "dropout": None, "unk_token": None,
+             "continuing_subword_prefix": None, "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False}  # fmt: skip
+    added = [token(2, "!", True), token(6, "<s>", True), token(7, "<think>", False)]
+    found = tokens.TextTokenizer({**UNIGRAM, "added_tokens": added, "model": model}, 6)
+    assert found.encode("a<think>b<s>!") == [0, 7, 1, 3, 4, 5, 2]
+    assert found.size == 8
 
 
 def test_stories_tokenizer(shared):

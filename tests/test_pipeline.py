@@ -1,8 +1,10 @@
 """pipeline: the whole job with a fake child, in milliseconds."""
 
 import json
+import os
 
 import pytest
+from conftest import REFERENCE
 from fakes import scripted
 
 from edgecap import store
@@ -11,7 +13,7 @@ from edgecap.errors import Interrupted, UsageError
 from edgecap.pipeline import export_folder, profile
 from edgecap.record import Absent, Failure, Flops, Measurement
 from edgecap.spec import Spec
-from edgecap.worker import Export, Measure, Vary
+from edgecap.worker import Export, Looked, Measure, Vary
 
 
 @pytest.fixture
@@ -56,10 +58,53 @@ def test_graphs_are_made_once(spec, corpus, place):
     assert sum(isinstance(s, Export | Vary) for s in second.asked) == 0
 
 
+def test_variants_of_graphs_with_the_same_file_but_other_weights_differ(spec, corpus, place, tmp_path):
+    """Weights beside the graph: two fine-tunes share model.onnx to the byte."""
+    import msgspec
+
+    made = {}
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "model.onnx").write_bytes(b"fp32 the same graph")
+        (folder / "model.onnx.data").write_bytes(name.encode())
+        for file in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+            (folder / file).write_bytes((REFERENCE / file).read_bytes())
+        base = scripted(corpus)
+
+        def run(step, watch, timeout_s, base=base):
+            found = base(step, watch, timeout_s)
+            if not isinstance(found, Looked):
+                return found
+            graphs = tuple(msgspec.structs.replace(g, files=("model.onnx", "model.onnx.data")) for g in found.graphs)
+            return msgspec.structs.replace(found, graphs=graphs)
+
+        profile(msgspec.structs.replace(spec, model=str(folder), precisions=("int8",)), place, run=run)
+        made[name] = [s.out for s in base.asked if isinstance(s, Vary)]
+    assert len(made["one"]) == len(made["two"]) == 1
+
+
+def test_a_late_error_says_what_is_kept(spec, corpus, place):
+    from edgecap.errors import DiskFull
+
+    good = scripted(corpus)
+
+    def run(step, watch, timeout_s):
+        if isinstance(step, Vary):
+            raise DiskFull("no room left on the disk of /cache")
+        return good(step, watch, timeout_s)
+
+    with pytest.raises(DiskFull, match="no room left on the disk of /cache; 1 of 4 cells are in"):
+        profile(spec, place, run=run)
+    assert len(written(place)[0].cells) == 1
+
+
 def test_a_damaged_cache_is_made_again(spec, corpus, place):
     profile(spec, place, run=scripted(corpus))
-    for graph in place.cache.rglob("model.onnx"):
-        graph.write_bytes(b"short")
+    for number, graph in enumerate(sorted(place.cache.rglob("model.onnx"))):
+        changed = b"short" if number % 2 else b"x" * graph.stat().st_size
+        graph.write_bytes(changed)
+    (place.cache / "exports").joinpath(next(iter(os.listdir(place.cache / "exports"))), "graph.json").write_text("{")
     again = scripted(corpus)
     profile(spec, place, run=again)
     assert sum(isinstance(s, Export | Vary) for s in again.asked) == 4

@@ -109,5 +109,13 @@ def test_a_child_leaves_with_its_parent(tmp_path):
     raise AssertionError("the child outlived its parent")
 
 
+def test_the_peak_of_a_child_is_its_own():
+    """ru_maxrss survives fork and exec: 300 MB of the parent must not show in the child."""
+    code = "from edgecap.meters.memory import peak_bytes; print(peak_bytes())"
+    script = f"import subprocess, sys\nballast = bytearray(300_000_000)\nballast[::4096] = b'x' * len(ballast[::4096])\nsubprocess.run([sys.executable, '-c', {code!r}])"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert int(found.stdout) < 150_000_000
+
+
 def test_the_child_runs_the_edgecap_of_its_parent():
     assert Path(parent._import_path().split(os.pathsep)[0]) == ROOT

@@ -16,10 +16,11 @@ import click
 
 def main() -> None:
     """Runs the command line; every error that edgecap knows ends in one line and its exit status."""
-    from edgecap.cli.commands import cli
     from edgecap.errors import EdgecapError
 
     try:
+        from edgecap.cli.commands import cli
+
         cli.main(standalone_mode=False)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
@@ -37,6 +38,10 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(141)
+    except OSError as error:
+        if os.environ.get("EDGECAP_DEBUG"):
+            raise
+        _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
 
 
 def _fail(message: str, code: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,8 +101,8 @@ def _external(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def _check_external(path: Path, name: str, end: int) -> None:
-    file = (path.parent / name).resolve()
-    if not file.is_relative_to(path.parent.resolve()):
+    file = path.parent / name  # may be a link, as in the Hub's cache; what counts is what the graph says
+    if not Path(os.path.normpath(file.absolute())).is_relative_to(os.path.normpath(path.parent.absolute())):
         raise UsageError(f"{path} points to weights outside its folder: {name}")
     if not file.is_file():
         raise UsageError(f"{path} needs its weights in {name}, which is missing")

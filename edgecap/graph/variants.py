@@ -1,12 +1,12 @@
 """fp16, int8 and int4 variants of an fp32 graph, with ONNX Runtime's own tools.
 
 fp16   every weight; norms, softmax and rotary angles stay in fp32, as in the transformers classes
-int8   MatMulInteger with dynamic activations, weights per output channel, token table per row; weights
+int8   MatMulInteger with dynamic activations, weights per output channel, gathered tables per row; weights
        are unsigned: with signed ones x86 without VNNI saturates (0.48 bits a token of divergence
        instead of 0.02 on a 260 K model), and a graph should mean the same on every machine
-int4   MatMulNBits, blocks of 32, accuracy level 4 (int8 activations); token table in the same blocks
+int4   MatMulNBits, blocks of 32, accuracy level 4 (int8 activations); gathered tables in the same blocks
 
-A tied token table is stored once in every variant: quantised as the LM head, gathered from there.
+Gathered tables are those of tokens and of learned positions. A tied token table is stored once in every variant: quantised as the LM head, gathered from there.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 BLOCK = 32
 RECIPES = {
     "fp16": "float16 weights; norms, softmax and rotary angles fp32; v1",
-    "int8": "dynamic int8, unsigned weights per channel, token table per row; v1",
-    "int4": "MatMulNBits block 32, symmetric, accuracy level 4, token table in blocks; v1",
+    "int8": "dynamic int8, unsigned weights per channel, gathered tables per row; v2",
+    "int4": "MatMulNBits block 32, symmetric, accuracy level 4, gathered tables in blocks; v1",
 }
 
 # Kept in fp32 beside the library's own list: squares overflow at 256, angles need 20 bits.
@@ -194,17 +194,17 @@ def _gather_int8(model: onnx.ModelProto, node: onnx.NodeProto, head: str | None)
     for part, values in (("scales", scales), ("zeros", zeros)):
         column = values.astype(np.float32).reshape(-1, 1)
         graph.initializer.append(numpy_helper.from_array(column, f"{table}_{part}"))
-    ids, out, name = node.input[1], node.output[0], node.name or table
+    ids, out, own = node.input[1], node.output[0], f"{node.name or table}/int8"
     _replace(
         graph,
         node,
         [
-            helper.make_node("Gather", [f"{table}_rows", ids], [f"{out}_uint8"], name=f"{name}/rows", axis=0),
-            helper.make_node("Gather", [f"{table}_scales", ids], [f"{out}_scale"], name=f"{name}/scales", axis=0),
-            helper.make_node("Gather", [f"{table}_zeros", ids], [f"{out}_zero"], name=f"{name}/zeros", axis=0),
-            helper.make_node("Cast", [f"{out}_uint8"], [f"{out}_float"], name=f"{name}/cast", to=TensorProto.FLOAT),
-            helper.make_node("Sub", [f"{out}_float", f"{out}_zero"], [f"{out}_centred"], name=f"{name}/centre"),
-            helper.make_node("Mul", [f"{out}_centred", f"{out}_scale"], [out], name=f"{name}/scale"),
+            helper.make_node("Gather", [f"{table}_rows", ids], [f"{own}/rows"], name=f"{own}/rows", axis=0),
+            helper.make_node("Gather", [f"{table}_scales", ids], [f"{own}/scales"], name=f"{own}/scales", axis=0),
+            helper.make_node("Gather", [f"{table}_zeros", ids], [f"{own}/zeros"], name=f"{own}/zeros", axis=0),
+            helper.make_node("Cast", [f"{own}/rows"], [f"{own}/float"], name=f"{own}/float", to=TensorProto.FLOAT),
+            helper.make_node("Sub", [f"{own}/float", f"{own}/zeros"], [f"{own}/centred"], name=f"{own}/centred"),
+            helper.make_node("Mul", [f"{own}/centred", f"{own}/scales"], [out], name=f"{own}/scaled"),
         ],
     )
 

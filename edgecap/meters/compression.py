@@ -51,6 +51,10 @@ class NotFinite(EdgecapError):
     """The model's probabilities hold NaN or infinity."""
 
 
+class NoTokens(EdgecapError):
+    """A corpus of which nothing is left to score."""
+
+
 class ScoredWindow(NamedTuple):
     """Inputs and targets of one run, shape (n,), and bits charged beside it."""
 
@@ -105,6 +109,8 @@ def measure_compression(
 def pool(found: Sequence[DocumentBits], context: int, lossless: bool, wall_s: float) -> Compression:
     """Sums over documents and their quotients."""
     total = _pool_domain(found)
+    if not total.tokens:
+        raise NoTokens("the tokenizer makes no token of the whole corpus")
     names = dict.fromkeys(d.domain for d in found)
     text_bits = 8 * total.bytes / total.tokens
     nll_bits = total.nll_bits / total.tokens

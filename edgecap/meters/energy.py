@@ -40,6 +40,8 @@ def measure_energy(
             progress(number, 2 * WINDOWS)
             windows.append(_window(counter, clock, work, length))
         after = _idle(counter, clock)
+        if not all(w.joules > 0 for w in windows):
+            return Absent(reason=f"{counter.name} stood still during a window")
     except OSError as error:
         return Absent(reason=f"{counter.name} could no longer be read: {error}")
     return Energy(

@@ -29,6 +29,9 @@ def peak_bytes() -> int:
         import psutil
 
         return int(psutil.Process().memory_info().peak_wset)
+    if sys.platform == "linux":  # ru_maxrss survives fork and exec: it may be the parent's
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -130,19 +130,28 @@ def _plain(found: Estimate | Absent | None, unit: str) -> str:
 
 
 _SCORES = (
-    ("information_capacity", "information capacity", ""),
-    ("time_capacity", "time capacity", ""),
-    ("energy_capacity", "energy capacity", ""),
-    ("hardware_capacity", "hardware capacity", ""),
-    ("gain_bits_per_s", "bits gained a second", ""),
-    ("gain_bits_per_j", "bits gained a joule", ""),
+    ("information_capacity", "information capacity"),
+    ("time_capacity", "time capacity"),
+    ("energy_capacity", "energy capacity"),
+    ("hardware_capacity", "hardware capacity"),
+    ("gain_bits_per_s", "bits gained a second"),
+    ("gain_bits_per_j", "bits gained a joule"),
 )
 
 
-def _scores(record: Profile) -> Table:
-    table = _table("", *[name_of(c, record.cells) for c in record.cells])
-    for field, words, _ in _SCORES:
-        found = [getattr(c.score, field) if not isinstance(c.score, Absent) else c.score for c in record.cells]
+_SIDE_BY_SIDE = 4
+
+
+def _scores(record: Profile) -> RenderableType:
+    """Scores below the names of the cells, four cells side by side."""
+    starts = range(0, len(record.cells), _SIDE_BY_SIDE)
+    return Group(*[_score_table(record, record.cells[s : s + _SIDE_BY_SIDE]) for s in starts])
+
+
+def _score_table(record: Profile, cells: Sequence[Cell]) -> Table:
+    table = _table("", *[name_of(c, record.cells) for c in cells])
+    for field, words in _SCORES:
+        found = [getattr(c.score, field) if not isinstance(c.score, Absent) else c.score for c in cells]
         if any(isinstance(f, Estimate) for f in found):
             table.add_row(words, *[_with_interval(f) for f in found])
     return table
@@ -151,10 +160,10 @@ def _scores(record: Profile) -> Table:
 def _with_interval(found: Estimate | Absent) -> str:
     if isinstance(found, Absent):
         return "-"
-    digits = 4 if abs(found.value) < 10 else 0
+    write = "{:.3f}".format if abs(found.value) < 10 else si
     if found.low is None or found.high is None:
-        return f"{found.value:,.{digits}f}"
-    return f"{found.value:,.{digits}f}\n{found.low:,.{digits}f}..{found.high:,.{digits}f}"
+        return write(found.value)
+    return f"{write(found.value)}\n{write(found.low)}..{write(found.high)}"
 
 
 def _failures(record: Profile) -> list[Text]:

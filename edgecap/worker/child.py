@@ -117,7 +117,8 @@ def _look(step: Look, report: Report) -> Looked:
     from edgecap.engine import available_providers
     from edgecap.graph.read import look_into
 
-    return Looked(providers=available_providers(), graphs=tuple(look_into(Path(g)) for g in step.graphs))
+    tried = any(p != "cpu" for p in step.providers)
+    return Looked(providers=available_providers(tried), graphs=tuple(look_into(Path(g)) for g in step.graphs))
 
 
 def _export(step: Export, report: Report) -> Made:
@@ -167,8 +168,8 @@ def _measure(step: Measure, report: Report) -> Measured:
         divergence_bits=divergence,
         compression=compression,
         latency=_staged("latency", lambda: _latency(step, engine, report)),
-        energy=_staged("energy", lambda: _energy(step, engine, report)),
-        placement=_staged("placement", lambda: _placement(step, report)),
+        energy=_or_absent(lambda: _energy(step, engine, report)),
+        placement=_or_absent(lambda: _placement(step, report)),
     )
 
 
@@ -184,6 +185,14 @@ def _staged(stage: str, work: Callable[[], Any]) -> Any:
         raise
 
 
+def _or_absent(work: Callable[[], Any]) -> Any:
+    """What is beside the point of a cell may fail without taking the cell along."""
+    try:
+        return work()
+    except Exception as error:
+        return Absent(reason=f"it failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+
+
 def _divergence(step: Measure, corpus: Any, tokenizer: Any, report: Report) -> float | Absent:
     from edgecap.engine import OrtEngine
     from edgecap.meters import divergence
@@ -195,6 +204,8 @@ def _divergence(step: Measure, corpus: Any, tokenizer: Any, report: Report) -> f
     report("divergence", 0, 1)
     texts = [d.text for d in corpus.documents]
     samples = divergence.take_samples(texts, tokenizer.encode, tokenizer.start, step.context)
+    if not samples:
+        return Absent(reason="the corpus has no tokens")
     reference = OrtEngine(Path(step.reference), "cpu", step.threads, step.head_dim)
     variant = OrtEngine(Path(step.graph), step.provider, step.threads, step.head_dim)
     return divergence.measure_divergence(reference, variant, samples).bits

@@ -18,9 +18,13 @@ class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class Look(_Message, frozen=True, tag="look"):
-    """Which providers does the installed runtime offer, and what are these graphs?"""
+    """Which providers does the installed runtime offer, and what are these graphs?
+
+    Providers are tried by running a node where others than the processor are asked for.
+    """
 
     graphs: tuple[str, ...] = ()
+    providers: tuple[str, ...] = ("cpu",)
 
 
 class Export(_Message, frozen=True, tag="export"):
