@@ -5,7 +5,6 @@ Pure functions of what was found; nothing is printed or measured here.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator
 
 from edgecap import stats
@@ -147,13 +146,13 @@ def _of_latency(found: Latency, cells_in_run: int) -> Iterator[Caution]:
 def _spread(part: Prefill | Decode) -> float:
     """The interquartile range of the round medians over their median."""
     medians = stats.by_round(part.samples_s, part.rounds)
-    return (stats.quantile(medians, 0.75) - stats.quantile(medians, 0.25)) / statistics.median(medians)
+    return (stats.quantile(medians, 0.75) - stats.quantile(medians, 0.25)) / stats.median(medians)
 
 
 def _of_energy(found: Energy) -> Iterator[Caution]:
     idle = sum(found.idle_w) / 2
     watts = [w.joules / w.seconds for w in found.decode if w.seconds > 0]
-    signal = statistics.median(watts) - idle if watts else 0.0
+    signal = stats.median(watts) - idle if watts else 0.0
     if abs(found.idle_w[1] - found.idle_w[0]) > max(0.2 * signal, 0.02 * idle):
         yield Caution(
             code="idle-drift",

@@ -13,7 +13,6 @@ Documents are resampled for G, rounds for t, windows for E.
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -128,7 +127,7 @@ def _medians(samples: tuple[float, ...], rounds: tuple[int, ...], seed: int | No
     """The median of the round medians; its draws unless there is no seed."""
     medians = stats.by_round(samples, rounds)
     draws = stats.draws_of_median(medians, seed) if seed is not None and len(medians) > 1 else None
-    return statistics.median(medians), draws
+    return stats.median(medians), draws
 
 
 def decode_seconds(found: Latency, seed: int | None) -> Quantity:

@@ -8,8 +8,6 @@ Every draw is seeded: the same data give the same interval.
 from __future__ import annotations
 
 import math
-import random
-import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -40,7 +38,12 @@ def by_round(samples: Sequence[float], rounds: Sequence[int]) -> list[float]:
     grouped: dict[int, list[float]] = {}
     for sample, number in zip(samples, rounds, strict=True):
         grouped.setdefault(number, []).append(sample)
-    return [statistics.median(group) for group in grouped.values()]
+    return [median(group) for group in grouped.values()]
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle value, or the mean of the two middle ones."""
+    return quantile(values, 0.5)
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -54,6 +57,8 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 def draws_of_median(values: Sequence[float], seed: int = SEED) -> list[float]:
     """`DRAWS` bootstrap draws of the median of a few values."""
+    import random
+
     chance, n, ordered = random.Random(seed).random, len(values), sorted(values)
     middle = (n - 1) // 2, n // 2
     places = (sorted([int(chance() * n) for _ in range(n)]) for _ in range(DRAWS))
@@ -88,4 +93,4 @@ def interval(value: float, draws: Sequence[float] | None) -> Interval:
 def median_interval(samples: Sequence[float], rounds: Sequence[int]) -> Interval:
     """The median of the round medians with its 95 % interval."""
     medians = by_round(samples, rounds)
-    return interval(statistics.median(medians), draws_of_median(medians) if len(medians) > 1 else None)
+    return interval(median(medians), draws_of_median(medians) if len(medians) > 1 else None)

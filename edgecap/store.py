@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import re
-import shutil
-import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -59,6 +55,8 @@ def disk_errors(where: Path) -> Iterator[None]:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """The file holds all of `data` or what it held before. Raises DiskFull or UsageError."""
+    import tempfile
+
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -80,6 +78,9 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     Another process that made `path` meanwhile wins: both made the same thing.
     """
+    import shutil
+    import tempfile
+
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path)
@@ -96,6 +97,9 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 def _sweep(path: Path) -> None:
     """Removes what runs that were killed a day ago or earlier left half made."""
+    import shutil
+    import time
+
     for left in path.parent.glob(f".{path.name}.*"):
         if time.time() - left.stat().st_mtime > 86_400:
             shutil.rmtree(left, ignore_errors=True)
@@ -117,6 +121,8 @@ def _umask() -> int:
 
 def check_writable(folder: Path) -> None:
     """Raises UsageError or DiskFull now, rather than after an hour of measuring."""
+    import tempfile
+
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"cannot write {folder}: it is not a folder")
     with disk_errors(folder):
@@ -131,6 +137,8 @@ def check_writable(folder: Path) -> None:
 
 def sha256_of(*parts: bytes) -> str:
     """The hash of byte strings, each with its length, so that no two splits agree."""
+    import hashlib
+
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "big"))
@@ -140,6 +148,8 @@ def sha256_of(*parts: bytes) -> str:
 
 def sha256_of_file(path: Path) -> str:
     """The plain SHA-256 of a file, as `sha256sum` prints it."""
+    import hashlib
+
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+import math
 
 _PREFIXES = (
     (1e15, "P"),
@@ -23,7 +23,8 @@ def significant(value: float, digits: int = 3) -> str:
         return "0"
     if abs(value) >= 10 ** (digits - 1):
         return f"{value:,.0f}"
-    return format(Decimal(f"{value:.{digits}g}"), "f")
+    places = digits - 1 - math.floor(math.log10(abs(value)))
+    return f"{round(value, places):.{places}f}".rstrip("0").rstrip(".")
 
 
 def si(value: float, unit: str = "", digits: int = 3) -> str:

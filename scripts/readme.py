@@ -5,7 +5,7 @@ import re
 import sys
 from pathlib import Path
 
-from rich.console import Console
+import click
 
 import edgecap
 from edgecap.report.tables import comparison, show
@@ -13,11 +13,8 @@ from edgecap.report.tables import comparison, show
 README = Path(__file__).parent.parent / "README.md"
 
 
-def as_text(what: object) -> str:
-    console = Console(width=100, color_system=None, force_terminal=False, highlight=False)
-    with console.capture() as captured:
-        console.print(what)
-    return "\n".join(f"    {line}".rstrip() for line in captured.get().splitlines())
+def as_text(text: str) -> str:
+    return "\n".join(f"    {line}".rstrip() for line in click.unstyle(text).splitlines())
 
 
 def fill(text: str, name: str, block: str) -> str:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from edgecap import __version__
 from edgecap.spec import DEFAULT_CORPUS, DEFAULT_MODEL, PRECISIONS, PROVIDERS, split_names
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 EXAMPLES = """\b
 Examples:
@@ -203,7 +199,7 @@ def compare(records: tuple[Path, ...], baseline: str | None, as_json: bool) -> N
     for number, one in enumerate(found):
         if number:
             click.echo()
-        _print(comparison(one))
+        _print(comparison(one, _width()))
 
 
 @cli.command()
@@ -225,17 +221,22 @@ def _show(record: Any, as_json: bool) -> None:
     if as_json:
         _print_json(record_values(record))
     else:
-        _print(as_tables(record))
+        _print(as_tables(record, _width()))
 
 
 def _print_json(value: Any) -> None:
+    import json
+
     click.echo(json.dumps(value, indent=1, ensure_ascii=False))
 
 
-def _print(what: RenderableType) -> None:
-    from rich.console import Console
+def _width() -> int:
+    """Columns to wrap text at: the terminal's, 100 where there is none."""
+    import shutil
 
-    console = Console(highlight=False, soft_wrap=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=max(100, console.width))
-    console.print(what)
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 100
+
+
+def _print(text: str) -> None:
+    """Prints a result; colours only where a terminal shows them and NO_COLOR does not forbid it."""
+    click.echo(text, color=False if os.environ.get("NO_COLOR") else None)

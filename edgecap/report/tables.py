@@ -1,13 +1,17 @@
-"""A record and a comparison as tables for people: prefixed units, intervals, cautions with advice."""
+"""A record and a comparison as text for people: prefixed units, intervals, cautions with advice.
+
+Columns are set by hand: loading a library for it would take longer than reading the record. Colours
+are ANSI codes, which whoever prints takes out where nobody sees them.
+"""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+import click
 
 from edgecap.cautions import no_energy
 from edgecap.record import (
@@ -29,46 +33,60 @@ from edgecap.units import si, significant, size
 if TYPE_CHECKING:
     from edgecap.compare import Comparison, Difference
 
-_VERDICT_STYLE = {"better": "green", "worse": "red", "same": "", "unknown": "yellow"}
+_VERDICT_COLOURS = {"better": "green", "worse": "red", "unknown": "yellow"}
 
 
-def show(record: Profile) -> RenderableType:
+def show(record: Profile, width: int = 100) -> str:
     """The whole record: what was measured where, the tables, what to know about them."""
-    parts: list[RenderableType] = [_heading(record), Text(), _title("Measured"), _measured(record)]
+    parts = [_heading(record), "", click.style("Measured", bold=True), _measured(record)]
     if any(isinstance(c.outcome, Measurement) for c in record.cells):
-        parts += [Text(), _title("Scores, with 95 % intervals"), _scores(record)]
-    notes = [*_failures(record), *_energy_note(record), *_cautions(record)]
+        parts += ["", click.style("Scores, with 95 % intervals", bold=True), *_scores(record)]
+    notes = [
+        *[(text, "red") for text in _failures(record)],
+        *[(text, None) for text in _energy_note(record)],
+        *[(text, "yellow") for text in _cautions(record)],
+    ]
     if notes:
-        parts += [Text(), *notes]
-    return Group(*parts)
+        parts += ["", *[_wrapped(text, width, colour) for text, colour in notes]]
+    return "\n".join(parts)
 
 
-def _heading(record: Profile) -> Text:
+def _wrapped(text: str, width: int, colour: str | None) -> str:
+    return click.style(textwrap.fill(text, width, break_on_hyphens=False), fg=colour)
+
+
+def _heading(record: Profile) -> str:
     source, machine, corpus = record.source, record.machine, record.corpus
     count = f"{si(source.parameters)} parameters" if isinstance(source.parameters, int) else "parameters unknown"
     work = f"{si(record.flops.per_token, 'FLOP')} a token" if isinstance(record.flops, Flops) else "FLOPs unknown"
     cores = machine.physical_cores or machine.logical_cores
     runtime = machine.versions.get("onnxruntime-gpu") or machine.versions.get("onnxruntime") or "?"
     state = "" if record.complete else "  (incomplete: the run was cut off)"
-    text = Text()
-    text.append(source.name, style="bold")
-    text.append(f"  {count}, {work}{state}\n")
-    text.append(f"on {machine.cpu}, {cores} cores, {size(machine.memory_bytes)}, ONNX Runtime {runtime}\n")
-    text.append(
-        f"text {corpus.name}: {corpus.documents} documents, {size(corpus.bytes)}, bias {corpus.bias_bits:g} bit/token"
+    return (
+        f"{click.style(_printable(source.name), bold=True)}  {count}, {work}{state}\n"
+        f"on {machine.cpu}, {cores} cores, {size(machine.memory_bytes)}, ONNX Runtime {runtime}\n"
+        f"text {_printable(corpus.name)}: {corpus.documents} documents, {size(corpus.bytes)}, "
+        f"bias {corpus.bias_bits:g} bit/token"
     )
-    return text
 
 
-def _title(words: str) -> Text:
-    return Text(words, style="bold")
+def _printable(name: str) -> str:
+    """A name from outside, without what could command a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in name)
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
-    return table
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns two spaces apart, the first to the left, the others to the right; cells may have several lines."""
+    lines = [header, *[line for row in rows for line in zip_longest(*[c.split("\n") for c in row], fillvalue="")]]
+    widths = [max(len(click.unstyle(line[i])) for line in lines) for i in range(len(header))]
+    return "\n".join(
+        "  ".join(_pad(c, w, i) for i, (c, w) in enumerate(zip(line, widths, strict=True))).rstrip() for line in lines
+    )
+
+
+def _pad(cell: str, width: int, column: int) -> str:
+    space = " " * (width - len(click.unstyle(cell)))
+    return cell + space if column == 0 else space + cell
 
 
 def name_of(cell: Cell, cells: Sequence[Cell]) -> str:
@@ -77,7 +95,7 @@ def name_of(cell: Cell, cells: Sequence[Cell]) -> str:
     return f"{cell.precision} {cell.provider}" if several else cell.precision
 
 
-def _measured(record: Profile) -> Table:
+def _measured(record: Profile) -> str:
     prompt = next((o.latency.prefill.tokens for o in _outcomes(record) if isinstance(o.latency, Latency)), None)
     columns = [
         "bits/byte",
@@ -91,10 +109,8 @@ def _measured(record: Profile) -> Table:
     ]
     rows = [_row(cell) for cell in record.cells]
     shown = [i for i, name in enumerate(columns) if name != "J/token" or any(row[i] not in ("", "-") for row in rows)]
-    table = _table("", *[columns[i] for i in shown])
-    for cell, row in zip(record.cells, rows, strict=True):
-        table.add_row(name_of(cell, record.cells), *[row[i] for i in shown])
-    return table
+    named = [[name_of(c, record.cells), *[row[i] for i in shown]] for c, row in zip(record.cells, rows, strict=True)]
+    return _table(["", *[columns[i] for i in shown]], named)
 
 
 def _outcomes(record: Profile) -> list[Measurement]:
@@ -142,19 +158,19 @@ _SCORES = (
 _SIDE_BY_SIDE = 4
 
 
-def _scores(record: Profile) -> RenderableType:
+def _scores(record: Profile) -> list[str]:
     """Scores below the names of the cells, four cells side by side."""
     starts = range(0, len(record.cells), _SIDE_BY_SIDE)
-    return Group(*[_score_table(record, record.cells[s : s + _SIDE_BY_SIDE]) for s in starts])
+    return [_score_table(record, record.cells[s : s + _SIDE_BY_SIDE]) for s in starts]
 
 
-def _score_table(record: Profile, cells: Sequence[Cell]) -> Table:
-    table = _table("", *[name_of(c, record.cells) for c in cells])
+def _score_table(record: Profile, cells: Sequence[Cell]) -> str:
+    rows = []
     for field, words in _SCORES:
         found = [getattr(c.score, field) if not isinstance(c.score, Absent) else c.score for c in cells]
         if any(isinstance(f, Estimate) for f in found):
-            table.add_row(words, *[_with_interval(f) for f in found])
-    return table
+            rows.append([words, *[_with_interval(f) for f in found]])
+    return _table(["", *[name_of(c, record.cells) for c in cells]], rows)
 
 
 def _with_interval(found: Estimate | Absent) -> str:
@@ -166,20 +182,17 @@ def _with_interval(found: Estimate | Absent) -> str:
     return f"{write(found.value)}\n{write(found.low)}..{write(found.high)}"
 
 
-def _failures(record: Profile) -> list[Text]:
+def _failures(record: Profile) -> list[str]:
     failed = [(c, c.outcome) for c in record.cells if isinstance(c.outcome, Failure)]
-    return [
-        Text(f"failed: {c.precision} on {c.provider}, {f.stage}: {f.error}: {f.message}", style="red")
-        for c, f in failed
-    ]
+    return [f"failed: {c.precision} on {c.provider}, {f.stage}: {f.error}: {_printable(f.message)}" for c, f in failed]
 
 
-def _energy_note(record: Profile) -> list[Text]:
+def _energy_note(record: Profile) -> list[str]:
     reasons = dict.fromkeys(o.energy.reason for o in _outcomes(record) if isinstance(o.energy, Absent))
-    return [Text(no_energy(Absent(reason=r))) for r in reasons]
+    return [no_energy(Absent(reason=r)) for r in reasons]
 
 
-def _cautions(record: Profile) -> list[Text]:
+def _cautions(record: Profile) -> list[str]:
     """Each kind of caution once, with the cells that it concerns."""
     grouped: dict[tuple[str, str], dict[str, list[str]]] = {}
     for cell in record.cells:
@@ -188,10 +201,7 @@ def _cautions(record: Profile) -> list[Text]:
             messages.setdefault(caution.message, []).append(name_of(cell, record.cells))
     measured = len(_outcomes(record))
     return [
-        Text(
-            f"caution: {'; '.join(_where(m, names, measured) for m, names in messages.items())}; {advice}",
-            style="yellow",
-        )
+        f"caution: {'; '.join(_where(m, names, measured) for m, names in messages.items())}; {advice}"
         for (_, advice), messages in grouped.items()
     ]
 
@@ -204,31 +214,23 @@ def _where(message: str, names: list[str], measured: int) -> str:
 # --- compare ----------------------------------------------------------------------------------
 
 
-def comparison(found: Comparison) -> RenderableType:
+def comparison(found: Comparison, width: int = 100) -> str:
     """Two cells, each metric's ratio and verdict, and what differs between the runs."""
-    table = _table(
-        "",
-        found.baseline,
-        found.candidate,
-        "ratio",
-        "95 % interval",
-        "verdict",
-    )
-    for d in found.differences:
-        table.add_row(d.metric, *_difference(d))
-    notes = [Text(f"caution: {m}", style="yellow") for m in found.mismatches]
-    return Group(_title(f"{found.candidate} against {found.baseline}"), table, *notes)
+    title = click.style(f"{found.candidate} against {found.baseline}", bold=True)
+    header = ["", "baseline", "candidate", "ratio", "95 % interval", "verdict"]
+    notes = [_wrapped(f"caution: the {m}", width, "yellow") for m in found.mismatches]
+    return "\n".join([title, _table(header, [_difference(d) for d in found.differences]), *notes])
 
 
-def _difference(d: Difference) -> list[str | Text]:
-    verdict = Text(d.verdict, style=_VERDICT_STYLE[d.verdict])
+def _difference(d: Difference) -> list[str]:
+    verdict = click.style(d.verdict, fg=_VERDICT_COLOURS.get(d.verdict))
     ratio, interval = "-", "-"
     if isinstance(d.ratio, Estimate):
         ratio = f"{d.ratio.value:.3f}"
         interval = (
             f"{d.ratio.low:.3f}..{d.ratio.high:.3f}" if d.ratio.low is not None and d.ratio.high is not None else "-"
         )
-    return [_value(d.baseline, d.unit), _value(d.candidate, d.unit), ratio, interval, verdict]
+    return [d.metric, _value(d.baseline, d.unit), _value(d.candidate, d.unit), ratio, interval, verdict]
 
 
 def _value(value: float | None, unit: str) -> str:
