@@ -13,14 +13,12 @@ from edgecap.record import (
     Architecture,
     Caution,
     Compression,
-    Decode,
     Energy,
     Graph,
     Latency,
     Machine,
     Measurement,
     Memory,
-    Prefill,
     Source,
 )
 
@@ -121,7 +119,10 @@ def _of_compression(found: Compression) -> Iterator[Caution]:
 
 
 def _of_latency(found: Latency, cells_in_run: int) -> Iterator[Caution]:
-    spreads = {"prefill": _spread(found.prefill), "decode": _spread(found.decode)}
+    spreads = {
+        "prefill": stats.spread(found.prefill.samples_s, found.prefill.rounds),
+        "decode": stats.spread(found.decode.samples_s, found.decode.rounds),
+    }
     wide = [f"{share:.0%} ({name})" for name, share in spreads.items() if share > NOISY]
     if wide:
         yield Caution(
@@ -141,12 +142,6 @@ def _of_latency(found: Latency, cells_in_run: int) -> Iterator[Caution]:
             message="the cells were timed one after another: drift of the machine adds to their differences",
             advice="repeat the run before trusting differences below 5 %",
         )
-
-
-def _spread(part: Prefill | Decode) -> float:
-    """The interquartile range of the round medians over their median."""
-    medians = stats.by_round(part.samples_s, part.rounds)
-    return (stats.quantile(medians, 0.75) - stats.quantile(medians, 0.25)) / stats.median(medians)
 
 
 def _of_energy(found: Energy) -> Iterator[Caution]:

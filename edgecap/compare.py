@@ -66,21 +66,29 @@ SCORE_MARGIN = 0.005
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """One metric of two cells: values, `ratio` = candidate / baseline with its interval, and the verdict."""
+    """One metric of two cells: values, `ratio` = candidate / baseline with its interval, and the verdict.
+
+    `margin` is what the verdict took as no difference worth naming.
+    """
 
     metric: str
     unit: str
     baseline: float | None
     candidate: float | None
     ratio: Estimate | Absent
+    margin: float
     verdict: str
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """Two cells by name, what differs between their runs beside the variant, and every metric."""
+    """Two cells by name, what differs between their runs beside the variant, and every metric.
+
+    `one_after_another`: the two were not timed in turns, so that drift of the machine is in their ratio.
+    """
 
     baseline: str
     candidate: str
+    one_after_another: bool
     mismatches: tuple[str, ...]
     differences: tuple[Difference, ...]
 
@@ -164,6 +172,7 @@ def _compare(a: Choice, b: Choice, everything: list[Choice]) -> Comparison:
     return Comparison(
         baseline=a.name(everything),
         candidate=b.name(everything),
+        one_after_another=True,  # no run takes turns yet
         mismatches=tuple(f"{what} differs" for what in mismatches),
         differences=tuple([*_metrics(a, b, mismatches), *_scores(a, b, mismatches)]),
     )
@@ -220,13 +229,27 @@ def _circumstances(choice: Choice) -> dict[str, object]:
 
 def _metrics(a: Choice, b: Choice, mismatches: list[str]) -> list[Difference]:
     pairs = ((metric, _read(a, metric, 101), _read(b, metric, 202)) for metric in METRICS)
-    return [_differ(metric, x, y, mismatches) for metric, x, y in pairs if x or y]
+    return [_differ(_widened(metric, a, b), x, y, mismatches) for metric, x, y in pairs if x or y]
+
+
+def _widened(metric: Metric, a: Choice, b: Choice) -> Metric:
+    """Rounds that drift within a run tell how far two runs may drift apart: the margin is at least that."""
+    return metric._replace(margin=max(metric.margin, _drift(metric.name, a), _drift(metric.name, b)))
+
+
+def _drift(name: str, choice: Choice) -> float:
+    outcome = choice.cell.outcome
+    found = outcome.latency if isinstance(outcome, Measurement) else None
+    if not isinstance(found, Latency) or name not in ("prefill_s", "decode_s"):
+        return 0.0
+    part = found.prefill if name == "prefill_s" else found.decode
+    return stats.spread(part.samples_s, part.rounds)
 
 
 def _differ(metric: Metric, x: Quantity | None, y: Quantity | None, mismatches: list[str]) -> Difference:
     reason = _why_not(metric.name, mismatches) if x and y else "measured on one side only"
     if reason or x is None or y is None:
-        return _unknown(metric.name, metric.unit, x, y, Absent(reason=reason or ""))
+        return _unknown(metric, x, y, reason or "")
     return _difference(metric, x, y)
 
 
@@ -235,15 +258,17 @@ def _read(choice: Choice, metric: Metric, seed: int) -> Quantity | None:
     return metric.read(outcome, seed) if isinstance(outcome, Measurement) else None
 
 
-def _unknown(name: str, unit: str, x: Quantity | None, y: Quantity | None, reason: Absent) -> Difference:
-    return Difference(name, unit, x[0] if x else None, y[0] if y else None, reason, "unknown")
+def _unknown(metric: Metric, x: Quantity | None, y: Quantity | None, reason: str) -> Difference:
+    values = x[0] if x else None, y[0] if y else None
+    return Difference(metric.name, metric.unit, *values, Absent(reason=reason), metric.margin, "unknown")
 
 
 def _difference(metric: Metric, x: Quantity, y: Quantity) -> Difference:
     if x[0] <= 0 or y[0] <= 0:
-        return _unknown(metric.name, metric.unit, x, y, Absent(reason="no ratio of numbers that are not positive"))
+        return _unknown(metric, x, y, "no ratio of numbers that are not positive")
     ratio = _ratio(x, y)
-    return Difference(metric.name, metric.unit, x[0], y[0], ratio, verdict(ratio, metric.less_is_better, metric.margin))
+    found = verdict(ratio, metric.less_is_better, metric.margin)
+    return Difference(metric.name, metric.unit, x[0], y[0], ratio, metric.margin, found)
 
 
 def _ratio(x: Quantity, y: Quantity) -> Estimate:

@@ -55,6 +55,12 @@ def quantile(values: Sequence[float], share: float) -> float:
     return float(ordered[below] + (ordered[above] - ordered[below]) * (at - below))
 
 
+def spread(samples: Sequence[float], rounds: Sequence[int]) -> float:
+    """The interquartile range of the round medians over their median: how far rounds drift."""
+    medians = by_round(samples, rounds)
+    return (quantile(medians, 0.75) - quantile(medians, 0.25)) / median(medians)
+
+
 def draws_of_median(values: Sequence[float], seed: int = SEED) -> list[float]:
     """`DRAWS` bootstrap draws of the median of a few values."""
     import random

@@ -143,6 +143,15 @@ def test_another_bias_or_prompt_gives_no_verdict_on_what_depends_on_it():
     assert by_metric(found)["decode_s"].verdict == "same"
 
 
+def test_drifting_rounds_widen_the_margin():
+    latency = RECORD.cells[0].outcome.latency
+    wild = msgspec.structs.replace(latency.decode, samples_s=(0.003, 0.004, 0.005, 0.006) * 4, rounds=tuple(range(16)))
+    noisy = with_outcome(RECORD.cells[0], latency=msgspec.structs.replace(latency, decode=wild))
+    found = by_metric(compare([RECORD, msgspec.structs.replace(RECORD, cells=(noisy,))])[0])["decode_s"]
+    assert found.margin > 0.2
+    assert found.verdict != "worse"
+
+
 def test_the_baseline_is_in_the_first_record():
     without = msgspec.structs.replace(RECORD, cells=RECORD.cells[2:])
     with pytest.raises(UsageError, match="no measured cell matches"):

@@ -214,11 +214,19 @@ def _where(message: str, names: list[str], measured: int) -> str:
 # --- compare ----------------------------------------------------------------------------------
 
 
+_DRIFT = (
+    "caution: the two were timed one after another, so that drift of the machine is in the ratios of seconds; "
+    "repeat the run before acting on one"
+)
+
+
 def comparison(found: Comparison, width: int = 100) -> str:
     """Two cells, each metric's ratio and verdict, and what differs between the runs."""
     title = click.style(f"{found.candidate} against {found.baseline}", bold=True)
     header = ["", "baseline", "candidate", "ratio", "95 % interval", "verdict"]
     notes = [_wrapped(f"caution: the {m}", width, "yellow") for m in found.mismatches]
+    if found.one_after_another and any(d.unit == "s" for d in found.differences):
+        notes.append(_wrapped(_DRIFT, width, "yellow"))
     return "\n".join([title, _table(header, [_difference(d) for d in found.differences]), *notes])
 
 
