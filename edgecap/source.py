@@ -128,7 +128,10 @@ def _json_object(file: Path) -> dict[str, Any]:
 
 
 def _has_graphs(folder: Path) -> bool:
-    return (folder / MANIFEST).is_file() or any(p for pattern in _GRAPHS for p in folder.glob(pattern))
+    """Whether the folder is one of graphs: weights at its root rule over exports in a subfolder."""
+    if (folder / MANIFEST).is_file() or any(folder.glob("*.onnx")):
+        return True
+    return any(folder.glob("onnx/*.onnx")) and not any(folder.glob("*.safetensors"))
 
 
 def onnx_files(folder: Path) -> list[OnnxFile]:

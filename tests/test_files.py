@@ -250,6 +250,15 @@ def test_folders_that_are_no_models(tmp_path):
         source.locate(str(tmp_path / "file"))
 
 
+def test_weights_rule_over_an_export_in_a_subfolder(tmp_path):
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "model.onnx").write_bytes(b"graph")
+    (tmp_path / "config.json").write_text("{}")
+    assert source.locate(str(tmp_path)).kind == "onnx"
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    assert source.locate(str(tmp_path)).kind == "folder"
+
+
 def test_weights_that_are_cut_short(tmp_path):
     whole = (REFERENCE / "model.safetensors").read_bytes()
     for cut, words in ((4, "not a safetensors file"), (100, "not a safetensors file"), (len(whole) - 10, "cut short")):

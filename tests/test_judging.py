@@ -224,8 +224,9 @@ def test_reports_have_not_changed(name):
 
 
 def test_tables_fit_eighty_columns():
-    slow = msgspec.structs.replace(RECORD.cells[0], provider="tensorrt")
+    slow = msgspec.structs.replace(with_outcome(RECORD.cells[0], energy=ENERGY), provider="tensorrt")
     many = msgspec.structs.replace(RECORD, cells=(*RECORD.cells, slow, slow, slow))
+    assert "J/token" in text_of(show(many, 80))
     for record in (RECORD, many):
         text = text_of(show(record, 80))
         assert max(len(line) for line in text.splitlines()) <= 80

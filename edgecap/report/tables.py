@@ -38,9 +38,9 @@ _VERDICT_COLOURS = {"better": "green", "worse": "red", "unknown": "yellow"}
 
 def show(record: Profile, width: int = 100) -> str:
     """The whole record: what was measured where, the tables, what to know about them."""
-    parts = [_heading(record), "", click.style("Measured", bold=True), _measured(record)]
+    parts = [_heading(record), "", click.style("Measured", bold=True), _measured(record, width)]
     if any(isinstance(c.outcome, Measurement) for c in record.cells):
-        parts += ["", click.style("Scores, with 95 % intervals", bold=True), *_scores(record)]
+        parts += ["", click.style("Scores, with 95 % intervals", bold=True), _scores(record, width)]
     notes = [
         *[(text, "red") for text in _failures(record)],
         *[(text, None) for text in _energy_note(record)],
@@ -75,13 +75,23 @@ def _printable(name: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in name)
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns two spaces apart, the first to the left, the others to the right; cells may have several lines."""
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> str:
+    """Columns two spaces apart, the first to the left, the others to the right; cells may have several lines.
+
+    What is wider than `width` is cut between columns into tables below each other, each with the first column.
+    """
     lines = [header, *[line for row in rows for line in zip_longest(*[c.split("\n") for c in row], fillvalue="")]]
     widths = [max(len(click.unstyle(line[i])) for line in lines) for i in range(len(header))]
-    return "\n".join(
-        "  ".join(_pad(c, w, i) for i, (c, w) in enumerate(zip(line, widths, strict=True))).rstrip() for line in lines
-    )
+    if sum(widths) + 2 * (len(widths) - 1) > width and len(header) > 2:
+        cut = len(header) // 2 + 1
+        left = _table(header[:cut], [row[:cut] for row in rows], width)
+        right = _table([header[0], *header[cut:]], [[row[0], *row[cut:]] for row in rows], width)
+        return f"{left}\n\n{right}"
+    return "\n".join(_line(line, widths) for line in lines)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(_pad(c, w, i) for i, (c, w) in enumerate(zip(cells, widths, strict=True))).rstrip()
 
 
 def _pad(cell: str, width: int, column: int) -> str:
@@ -95,7 +105,7 @@ def name_of(cell: Cell, cells: Sequence[Cell]) -> str:
     return f"{cell.precision} {cell.provider}" if several else cell.precision
 
 
-def _measured(record: Profile) -> str:
+def _measured(record: Profile, width: int) -> str:
     prompt = next((o.latency.prefill.tokens for o in _outcomes(record) if isinstance(o.latency, Latency)), None)
     columns = [
         "bits/byte",
@@ -110,7 +120,7 @@ def _measured(record: Profile) -> str:
     rows = [_row(cell) for cell in record.cells]
     shown = [i for i, name in enumerate(columns) if name != "J/token" or any(row[i] not in ("", "-") for row in rows)]
     named = [[name_of(c, record.cells), *[row[i] for i in shown]] for c, row in zip(record.cells, rows, strict=True)]
-    return _table(["", *[columns[i] for i in shown]], named)
+    return _table(["", *[columns[i] for i in shown]], named, width)
 
 
 def _outcomes(record: Profile) -> list[Measurement]:
@@ -155,22 +165,13 @@ _SCORES = (
 )
 
 
-_SIDE_BY_SIDE = 4
-
-
-def _scores(record: Profile) -> list[str]:
-    """Scores below the names of the cells, four cells side by side."""
-    starts = range(0, len(record.cells), _SIDE_BY_SIDE)
-    return [_score_table(record, record.cells[s : s + _SIDE_BY_SIDE]) for s in starts]
-
-
-def _score_table(record: Profile, cells: Sequence[Cell]) -> str:
+def _scores(record: Profile, width: int) -> str:
     rows = []
     for field, words in _SCORES:
-        found = [getattr(c.score, field) if not isinstance(c.score, Absent) else c.score for c in cells]
+        found = [getattr(c.score, field) if not isinstance(c.score, Absent) else c.score for c in record.cells]
         if any(isinstance(f, Estimate) for f in found):
             rows.append([words, *[_with_interval(f) for f in found]])
-    return _table(["", *[name_of(c, record.cells) for c in cells]], rows)
+    return _table(["", *[name_of(c, record.cells) for c in record.cells]], rows, width)
 
 
 def _with_interval(found: Estimate | Absent) -> str:
@@ -227,7 +228,7 @@ def comparison(found: Comparison, width: int = 100) -> str:
     notes = [_wrapped(f"caution: the {m}", width, "yellow") for m in found.mismatches]
     if found.one_after_another and any(d.unit == "s" for d in found.differences):
         notes.append(_wrapped(_DRIFT, width, "yellow"))
-    return "\n".join([title, _table(header, [_difference(d) for d in found.differences]), *notes])
+    return "\n".join([title, _table(header, [_difference(d) for d in found.differences], width), *notes])
 
 
 def _difference(d: Difference) -> list[str]:
