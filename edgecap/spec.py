@@ -87,7 +87,7 @@ def split_names(text: str) -> tuple[str, ...]:
 
 def _known(what: str, name: str, known: tuple[str, ...] | dict[str, str]) -> None:
     if name not in known:
-        raise UsageError(f"unknown {what} '{name}'{did_you_mean(name, known)} known: {', '.join(known)}")
+        raise UsageError(f"unknown {what} '{name}' (known: {', '.join(known)}){did_you_mean(name, known)}")
 
 
 def _at_least(option: str, value: float | None, least: float, most: float = 1e9) -> None:

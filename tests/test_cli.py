@@ -52,7 +52,11 @@ def test_no_colour_and_no_width_when_piped():
     [
         (("profile", "--model", "./nothing"), 2, "no model './nothing'"),
         (("profile", "--model", "nobody/nothing"), 2, "cannot fetch model 'nobody/nothing'"),
-        (("profile", "--precision", "int9"), 2, "unknown precision 'int9'; did you mean 'int8'?"),
+        (
+            ("profile", "--precision", "int9"),
+            2,
+            "unknown precision 'int9' (known: fp32, fp16, int8, int4); did you mean 'int8'?",
+        ),
         (("profile", "--provider", "cuba"), 2, "did you mean 'cuda'"),
         (
             ("profile", "--provider", "coreml"),
