@@ -61,12 +61,15 @@ def read_domains(corpus: Path) -> dict[str, list[str]]:
     return {f.stem: [d for d in f.read_text("utf-8").split(SEPARATOR) if d] for f in files}
 
 
-def hold_out(domains: dict[str, list[str]], share: float = 0.01) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """The last hundredth of each domain is for validation, never trained on."""
+def hold_out(domains: dict[str, list[str]]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """The last hundredth of each domain (of its text, where it is one document) is never trained on."""
     kept, held = {}, {}
     for name, documents in domains.items():
-        n = max(1, int(len(documents) * share)) if len(documents) > 1 else 0
-        kept[name], held[name] = documents[: len(documents) - n], documents[len(documents) - n :]
+        if len(documents) == 1:
+            cut = max(1, len(documents[0]) * 99 // 100)
+            documents = [documents[0][:cut], documents[0][cut:]]
+        n = max(1, len(documents) // 100)
+        kept[name], held[name] = documents[:-n], documents[-n:]
     return kept, held
 
 
