@@ -303,14 +303,15 @@ def _verdict_of_one(ratio: float, less_is_better: bool, margin: float) -> str:
 
 def _scores(a: Choice, b: Choice, mismatches: list[str]) -> list[Difference]:
     """Scores share G, so that their draws are paired through the documents."""
-    metrics = [Metric(name, "", False, SCORE_MARGIN, lambda m, seed: None) for name in SCORES]
-    pairs = ((metric, _score_draws(a, metric.name, 101), _score_draws(b, metric.name, 202)) for metric in metrics)
-    return [_differ(metric, x, y, mismatches) for metric, x, y in pairs if x or y]
+    x, y = _score_quantities(a, 101), _score_quantities(b, 202)
+    metrics = [Metric(name, "", False, SCORE_MARGIN, lambda m, seed: None) for name in SCORES if name in {*x, *y}]
+    return [_differ(metric, x.get(metric.name), y.get(metric.name), mismatches) for metric in metrics]
 
 
-def _score_draws(choice: Choice, name: str, seed: int) -> Quantity | None:
+def _score_quantities(choice: Choice, seed: int) -> dict[str, Quantity]:
+    """The scores that the cell has, by name."""
     outcome = choice.cell.outcome
     if not isinstance(outcome, Measurement) or isinstance(choice.cell.score, Absent):
-        return None
-    found = score.quantities(outcome, choice.record.flops, choice.cell.score.bias_bits, seed)[name]
-    return None if isinstance(found, Absent) else found
+        return {}
+    found = score.quantities(outcome, choice.record.flops, choice.cell.score.bias_bits, seed)
+    return {name: q for name, q in found.items() if not isinstance(q, Absent)}

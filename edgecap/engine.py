@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from edgecap.errors import EdgecapError, UsageError
+from edgecap.graph.scoring import NLL, TARGETS
 from edgecap.record import ProviderShare
 from edgecap.seams import Floats, Ids
 from edgecap.spec import PROVIDERS
@@ -64,7 +65,7 @@ def _works(provider: str) -> bool:
     try:
         session = onnxruntime.InferenceSession(model.SerializeToString(), providers=[provider])
         session.run(None, {"x": np.ones(1, np.float32)})
-    except Exception:
+    except Exception:  # missing libraries and devices raise many kinds; each of them means no
         return False
     return bool(session.get_providers()[0] == provider)
 
@@ -72,8 +73,8 @@ def _works(provider: str) -> bool:
 class OrtEngine:
     """One session on one provider; see `seams.Engine`.
 
-    `scoring` takes the serialised scoring graph, `head_dim` the width of cached keys where the graph
-    leaves it open, `profile_to` the prefix of the runtime's profile.
+    `head_dim` is the width of cached keys and `vocabulary` that of the logits, where the graph does not
+    show them; `scoring` takes the serialised scoring graph, `profile_to` the prefix of the runtime's profile.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class OrtEngine:
         provider: str,
         threads: int,
         head_dim: int | None = None,
+        vocabulary: int = 0,
         scoring: bytes | None = None,
         profile_to: Path | None = None,
     ) -> None:
@@ -111,15 +113,15 @@ class OrtEngine:
         self._outputs = [o.name for o in self._session.get_outputs()]
         self._past = [name for name in self._inputs if name.startswith("past_key_values")]
         self.has_cache = bool(self._past) and any(o.startswith("present") for o in self._outputs)
-        self.vocabulary = self._vocabulary()
+        self.vocabulary = self._shown_vocabulary() or vocabulary
         self._refuse_unknown_inputs()
 
-    def _vocabulary(self) -> int:
+    def _shown_vocabulary(self) -> int:
         last = next((o.shape[-1] for o in self._session.get_outputs() if o.name == "logits"), 0)
         return last if isinstance(last, int) else 0
 
     def _refuse_unknown_inputs(self) -> None:
-        known = {"input_ids", "attention_mask", "position_ids", "edgecap_targets", *self._past}
+        known = {"input_ids", "attention_mask", "position_ids", TARGETS, *self._past}
         strange = sorted(set(self._inputs) - known)
         if strange:
             raise UsageError(f"the graph asks for inputs that edgecap does not know: {', '.join(strange)}")
@@ -134,23 +136,16 @@ class OrtEngine:
         for start in range(0, len(inputs), step):
             part = slice(start, start + step)
             last = start + step >= len(inputs)
-            outputs = ["edgecap_nll"] if last else self._outputs
+            outputs = [NLL] if last else self._outputs
             found, cache = self._run(inputs[part], cache, outputs, targets=targets[part])
-            parts.append(found["edgecap_nll"].numpy().reshape(-1).astype(np.float64))
+            parts.append(found[NLL].numpy().reshape(-1).astype(np.float64))
         return np.concatenate(parts) / math.log(2)
 
     def _positions_at_once(self, n: int) -> int:
         """All where the graph keeps no cache or the logits are small; else what the budget holds."""
-        if not self.has_cache or not self._head_width:
+        if not self.has_cache or not self.vocabulary:
             return max(n, 1)
-        return max(16, min(max(n, 1), MOST_POSITIONS, LOGITS_BUDGET // (4 * self._head_width)))
-
-    _head_width = 0
-
-    def with_vocabulary(self, size: int) -> OrtEngine:
-        """Tells a scoring engine, whose graph no longer shows logits, how wide they are."""
-        self._head_width = size
-        return self
+        return max(16, min(max(n, 1), MOST_POSITIONS, LOGITS_BUDGET // (4 * self.vocabulary)))
 
     def log_probabilities(self, inputs: Ids) -> Floats:
         """log2 p of the next token, shape (n, vocabulary); fetches logits, for small samples only."""
@@ -212,7 +207,7 @@ class OrtEngine:
             "input_ids": ids[None],
             "attention_mask": np.ones((1, total), np.int64),
             "position_ids": np.arange(cache.length, total, dtype=np.int64)[None],
-            "edgecap_targets": targets[None] if targets is not None else None,
+            TARGETS: targets[None] if targets is not None else None,
         }
         binding = self._session.io_binding()
         for name, array in feeds.items():
@@ -221,7 +216,7 @@ class OrtEngine:
         for name, value in cache.values.items():
             binding.bind_ortvalue_input(name, value)
         for name in outputs:
-            binding.bind_output(name, "cpu" if name == "edgecap_nll" else self._device)
+            binding.bind_output(name, "cpu" if name == NLL else self._device)
         self._session.run_with_iobinding(binding)
         binding.synchronize_outputs()
         found = dict(zip(outputs, binding.get_outputs(), strict=True))

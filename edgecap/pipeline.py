@@ -28,6 +28,7 @@ from edgecap.record import (
     Architecture,
     Cell,
     Failure,
+    File,
     Flops,
     Graph,
     Measurement,
@@ -138,14 +139,13 @@ def export_folder(
     """Writes one portable folder with a graph for each precision, tokenizer, config and a manifest of hashes."""
     home = home or store.home()
     located = source.locate(spec.model, spec.revision)
-    if located.kind != "onnx":
-        read_architecture(located.config, str(located.path / "config.json"))
+    _from_config(located)
     if out.exists():
         raise UsageError(f"{out} is there already; give a new folder")
     store.check_writable(out)
     found = _found(located, run, spec)[1]
     no_text = Corpus(name="", sha256="", documents=())
-    job = Job(spec, home, located, source.hashes(located), no_text, found, notice, run, {})
+    job = Job(spec, home, located, _hashes(located, found), no_text, found, notice, run, {})
     graphs: dict[str, Ready] = {}
     precisions = spec.precisions or PRECISIONS
     notice(Event(None, f"{len(precisions)} graphs to make", total=len(precisions)))
@@ -166,27 +166,31 @@ def _begin(spec: Spec, home: Home, notice: Notice, run: Run) -> tuple[Job, Profi
     """Everything that can be refused is refused here."""
     corpus = read_corpus(spec.corpus)
     located = source.locate(spec.model, spec.revision)
-    if located.config or located.kind != "onnx":
-        _check_context(spec, read_architecture(located.config, str(located.path / "config.json")))
+    architecture = _from_config(located)
+    _check_context(spec, architecture)
     notice(Event(None, "looking at the model and the runtime"))
     looked, found = _found(located, run, spec)
-    architecture = _architecture(located, looked)
-    _check_context(spec, architecture)
+    if isinstance(architecture, Absent) and located.genai:
+        where = str(located.path / "genai_config.json")
+        architecture = read_genai(located.genai, looked.graphs[0].matrix_weights, where)
+        _check_context(spec, architecture)
     wanted = _wanted(spec, located, looked, found)
     if located.kind != "onnx":
         export.recipe()
     store.check_writable(home.profiles)
-    job = Job(spec, home, located, source.hashes(located), corpus, found, notice, run, {})
+    job = Job(spec, home, located, _hashes(located, found), corpus, found, notice, run, {})
     return job, _new_record(job, architecture, looked), wanted
 
 
-def _architecture(located: source.Located, looked: Looked) -> Architecture | Absent:
-    """From config.json, else from the builder's file and its graph."""
-    if located.config or located.kind != "onnx":
-        return read_architecture(located.config, str(located.path / "config.json"))
-    if located.genai:
-        return read_genai(located.genai, looked.graphs[0].matrix_weights, str(located.path / "genai_config.json"))
-    return Absent(reason="the folder has no config.json")
+def _from_config(located: source.Located) -> Architecture | Absent:
+    """What config.json tells; a folder of graphs may have none."""
+    if located.kind == "onnx" and not located.config:
+        return Absent(reason="the folder has no config.json")
+    return read_architecture(located.config, str(located.path / "config.json"))
+
+
+def _hashes(located: source.Located, found: tuple[Ready, ...]) -> source.Hashes:
+    return source.hashes(located, [f for ready in found for f in ready.graph.files])
 
 
 def _check_context(spec: Spec, architecture: Architecture | Absent) -> None:
@@ -205,21 +209,21 @@ def _found(located: source.Located, run: Run, spec: Spec) -> tuple[Looked, tuple
         raise UsageError(f"ONNX Runtime cannot be used here{reason}")
     ready = []
     for file, facts in zip(files, looked.graphs, strict=True):
-        precision = file.precision or facts.precision
         listed = file.files or store.list_files(file.path.parent, list(facts.files))
-        graph = Graph(
-            precision=precision,
-            exporter=file.exporter,
-            recipe=file.recipe,
-            bytes=sum(f.bytes for f in listed),
-            files=listed,
-            divergence_bits=_NOT_YET,
-        )
+        graph = _describe_graph(file.precision or facts.precision, file.exporter, file.recipe, listed)
         ready.append(Ready(file.path.parent, graph, facts.vocabulary))
     return looked, tuple(ready)
 
 
-_NOT_YET = Absent(reason="not measured")
+def _describe_graph(precision: str, exporter: str, recipe: str, files: tuple[File, ...]) -> Graph:
+    return Graph(
+        precision=precision,
+        exporter=exporter,
+        recipe=recipe,
+        bytes=sum(f.bytes for f in files),
+        files=files,
+        divergence_bits=Absent(reason="not measured"),
+    )
 
 
 def _unwatched(progress: Progress) -> None:
@@ -464,14 +468,7 @@ def _make(job: Job, cell: CellSpec, target: Path, recipe: str, step: Callable[[s
             if not isinstance(answer, Made):
                 raise _Abandoned(answer if isinstance(answer, Failure) else _nonsense(answer))
             files = store.list_files(scratch, list(answer.files))
-            graph = Graph(
-                precision=cell.precision,
-                exporter="optimum",
-                recipe=recipe,
-                bytes=sum(f.bytes for f in files),
-                files=files,
-                divergence_bits=_NOT_YET,
-            )
+            graph = _describe_graph(cell.precision, "optimum", recipe, files)
             store.write_atomically(scratch / "graph.json", msgspec.json.encode(graph))
     except _Abandoned as abandoned:
         return abandoned.failure

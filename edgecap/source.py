@@ -8,9 +8,11 @@ Making graphs is left to `export`, reading the architecture to `architecture`.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -196,22 +198,18 @@ class Hashes(msgspec.Struct, frozen=True):
     tokenizer: str
 
 
-def hashes(located: Located) -> Hashes:
-    """Reads every byte of the weights: call it once."""
-    return Hashes(weights=_weights_sha256(located), tokenizer=_tokenizer_sha256(located))
+def hashes(located: Located, graphs: Sequence[File] = ()) -> Hashes:
+    """Reads every byte of the weights, but for those of `graphs`, whose files are hashed already: call it once."""
+    return Hashes(weights=_weights_sha256(located, graphs), tokenizer=_tokenizer_sha256(located))
 
 
-def _weights_sha256(located: Located) -> str:
-    """One hash over the model's weight files, in the order of their names."""
+def _weights_sha256(located: Located, graphs: Sequence[File]) -> str:
+    """One hash over the files of the graphs, or over the model's weight files in the order of their names."""
     claimed = read_manifest(located.path).get("source", {}).get("weights_sha256")
     if claimed:
         return str(claimed)
-    if located.kind == "onnx":
-        folder = onnx_files(located.path)[0].path.parent
-        files = sorted(p for p in folder.iterdir() if p.is_file() and (".onnx" in p.name or p.suffix == ".data"))
-    else:
-        files = weight_files(located.path)
-    return sha256_of(*(sha256_of_file(p).encode() for p in files))
+    found = [f.sha256 for f in graphs] or [sha256_of_file(p) for p in weight_files(located.path)]
+    return sha256_of(*(h.encode() for h in found))
 
 
 def _tokenizer_sha256(located: Located) -> str:
@@ -256,7 +254,7 @@ def _numbers_in(path: Path) -> int:
             header = json.loads(file.read(length))
             tensors = [t for name, t in header.items() if name != "__metadata__"]
             end = max((int(t["data_offsets"][1]) for t in tensors), default=0)
-            numbers = sum(_product(t["shape"]) for name, t in header.items() if _is_parameter(name))
+            numbers = sum(math.prod(map(int, t["shape"])) for name, t in header.items() if _is_parameter(name))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{path} is not a safetensors file: {error}") from error
     if path.stat().st_size < 8 + length + end:
@@ -267,13 +265,6 @@ def _numbers_in(path: Path) -> int:
 def _is_parameter(name: str) -> bool:
     """Not the header's own entry, and not a buffer that old checkpoints store beside the weights."""
     return name != "__metadata__" and not _BUFFERS.search(name)
-
-
-def _product(shape: list[int]) -> int:
-    total = 1
-    for size in shape:
-        total *= int(size)
-    return total
 
 
 # --- the Hub ----------------------------------------------------------------------------------

@@ -42,8 +42,7 @@ def reference(cache):
 
 def open_engine(folder, scoring=False, vocabulary=8192):
     graph = folder / "model.onnx"
-    engine = OrtEngine(graph, "cpu", 2, scoring=scoring_graph(graph) if scoring else None)
-    return engine.with_vocabulary(vocabulary)
+    return OrtEngine(graph, "cpu", 2, vocabulary=vocabulary, scoring=scoring_graph(graph) if scoring else None)
 
 
 # --- export -----------------------------------------------------------------------------------

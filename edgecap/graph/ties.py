@@ -35,7 +35,7 @@ def tie(model: onnx.ModelProto) -> int:
         transpose = helper.make_node("Transpose", [twin.name], [name], name=f"{twin.name}/transpose", perm=[1, 0])
         graph.node.insert(list(graph.node).index(node), transpose)
         node.input[1] = name
-        _drop_unused(graph, [weight.name])
+    drop_unused(graph)
     return saved
 
 
@@ -54,11 +54,12 @@ def untie(model: onnx.ModelProto) -> dict[str, str]:
         graph.initializer.append(numpy_helper.from_array(matrix, node.output[0]))
         found[node.output[0]] = table.name
         graph.node.remove(node)
-    _drop_unused(graph, list(found.values()))
+    drop_unused(graph)
     return found
 
 
-def _drop_unused(graph: onnx.GraphProto, names: list[str]) -> None:
+def drop_unused(graph: onnx.GraphProto) -> None:
+    """Removes stored tensors that no node and no output uses."""
     used = {i for n in graph.node for i in n.input} | {o.name for o in graph.output}
-    for tensor in [t for t in graph.initializer if t.name in names and t.name not in used]:
+    for tensor in [t for t in graph.initializer if t.name not in used]:
         graph.initializer.remove(tensor)

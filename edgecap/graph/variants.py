@@ -6,7 +6,8 @@ int8   MatMulInteger with dynamic activations, weights per output channel, gathe
        instead of 0.02 on a 260 K model), and a graph should mean the same on every machine
 int4   MatMulNBits, blocks of 32, accuracy level 4 (int8 activations); gathered tables in the same blocks
 
-Gathered tables are those of tokens and of learned positions. A tied token table is stored once in every variant: quantised as the LM head, gathered from there.
+Gathered tables are those of tokens and of learned positions. A tied token table is stored once in
+every variant: quantised as the LM head, gathered from there.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 
 from edgecap.errors import UsageError
 from edgecap.graph.read import LARGEST_PROTO, open_graph, weight_bytes, write_graph
-from edgecap.graph.ties import untie
+from edgecap.graph.ties import drop_unused, untie
 
 if TYPE_CHECKING:
     import onnx
@@ -308,7 +309,7 @@ def _gemm_to_matmul(model: onnx.ModelProto) -> None:
         if biased:
             nodes.append(helper.make_node("Add", [product, node.input[2]], [node.output[0]], name=f"{node.name}/bias"))
         _replace(graph, node, nodes)
-    _drop_unused_initializers(graph)
+    drop_unused(graph)
 
 
 # --- common to both ---------------------------------------------------------------------------
@@ -334,16 +335,10 @@ def _replace(graph: onnx.GraphProto, node: onnx.NodeProto, nodes: list[onnx.Node
 def _tidy(model: onnx.ModelProto) -> onnx.ModelProto:
     from onnx import helper
 
-    _drop_unused_initializers(model.graph)
+    drop_unused(model.graph)
     if not any(o.domain == "com.microsoft" for o in model.opset_import):
         model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     return model
-
-
-def _drop_unused_initializers(graph: onnx.GraphProto) -> None:
-    used = {i for n in graph.node for i in n.input} | {o.name for o in graph.output}
-    for tensor in [t for t in graph.initializer if t.name not in used]:
-        graph.initializer.remove(tensor)
 
 
 def _as_input(model: onnx.ModelProto, scratch: Path) -> Any:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from edgecap.errors import DiskFull, EdgecapError, UsageError
+from edgecap.errors import DiskFull, UsageError
 from edgecap.record import Absent, Failure, Memory, Placement
 from edgecap.worker.steps import (
     Answer,
@@ -138,12 +138,12 @@ def _vary(step: Vary, report: Report) -> Made:
 def _weigh(step: Weigh, report: Report) -> Memory:
     import onnxruntime  # noqa: F401 - loaded before the baseline is read
 
-    from edgecap.engine import OrtEngine
+    import edgecap.engine  # noqa: F401 - likewise
     from edgecap.meters.memory import measure_memory
 
     report("memory", 0, 1)
     return measure_memory(
-        lambda: OrtEngine(Path(step.graph), step.provider, step.threads, step.head_dim),
+        lambda: _open(step),
         step.vocabulary,
         step.prefill_tokens,
         step.steps,
@@ -154,7 +154,6 @@ def _weigh(step: Weigh, report: Report) -> Memory:
 def _measure(step: Measure, report: Report) -> Measured:
     """One session at a time: the thread pool of an idle one costs a working one 25 % on two cores."""
     from edgecap.corpus import read_corpus
-    from edgecap.engine import OrtEngine
     from edgecap.tokens import read_tokenizer
 
     corpus = read_corpus(step.corpus)
@@ -163,7 +162,7 @@ def _measure(step: Measure, report: Report) -> Measured:
     tokenizer = read_tokenizer(Path(step.tokenizer))
     divergence = _staged("divergence", lambda: _divergence(step, corpus, tokenizer, report))
     compression = _staged("compression", lambda: _compression(step, corpus, tokenizer, report))
-    engine = _staged("load", lambda: OrtEngine(Path(step.graph), step.provider, step.threads, step.head_dim))
+    engine = _staged("load", lambda: _open(step))
     return Measured(
         divergence_bits=divergence,
         compression=compression,
@@ -177,12 +176,23 @@ def _staged(stage: str, work: Callable[[], Any]) -> Any:
     """Marks an error with the stage it came from."""
     try:
         return work()
-    except EdgecapError as error:
-        error.stage = stage  # type: ignore[attr-defined]
-        raise
     except Exception as error:
         error.stage = stage  # type: ignore[attr-defined]
         raise
+
+
+def _open(step: Measure | Weigh, **changes: Any) -> Any:
+    """A session on the step's graph and provider, or on others where `changes` says so."""
+    from edgecap.engine import OrtEngine
+
+    asked = {
+        "path": Path(step.graph),
+        "provider": step.provider,
+        "threads": step.threads,
+        "head_dim": step.head_dim,
+        "vocabulary": step.vocabulary,
+    }
+    return OrtEngine(**{**asked, **changes})
 
 
 def _or_absent(work: Callable[[], Any]) -> Any:
@@ -194,7 +204,6 @@ def _or_absent(work: Callable[[], Any]) -> Any:
 
 
 def _divergence(step: Measure, corpus: Any, tokenizer: Any, report: Report) -> float | Absent:
-    from edgecap.engine import OrtEngine
     from edgecap.meters import divergence
 
     if step.reference is None:
@@ -206,20 +215,15 @@ def _divergence(step: Measure, corpus: Any, tokenizer: Any, report: Report) -> f
     samples = divergence.take_samples(texts, tokenizer.encode, tokenizer.start, step.context)
     if not samples:
         return Absent(reason="the corpus has no tokens")
-    reference = OrtEngine(Path(step.reference), "cpu", step.threads, step.head_dim)
-    variant = OrtEngine(Path(step.graph), step.provider, step.threads, step.head_dim)
-    return divergence.measure_divergence(reference, variant, samples).bits
+    reference = _open(step, path=Path(step.reference), provider="cpu")
+    return divergence.measure_divergence(reference, _open(step), samples).bits
 
 
 def _compression(step: Measure, corpus: Any, tokenizer: Any, report: Report) -> Any:
-    from edgecap.engine import OrtEngine
     from edgecap.graph.scoring import scoring_graph
     from edgecap.meters.compression import measure_compression
 
-    path = Path(step.graph)
-    engine = OrtEngine(path, step.provider, step.threads, step.head_dim, scoring_graph(path)).with_vocabulary(
-        step.vocabulary
-    )
+    engine = _open(step, scoring=scoring_graph(Path(step.graph)))
     progress = _progress(report, "compression")
     return measure_compression(
         engine, tokenizer, corpus.documents, step.context, step.vocabulary, SystemClock(), progress
@@ -263,13 +267,9 @@ def _energy(step: Measure, engine: Any, report: Report) -> Any:
 def _placement(step: Measure, report: Report) -> Placement:
     import numpy as np
 
-    from edgecap.engine import OrtEngine
-
     report("placement", 0, 1)
     with tempfile.TemporaryDirectory() as scratch:
-        engine = OrtEngine(
-            Path(step.graph), step.provider, step.threads, step.head_dim, profile_to=Path(scratch) / "profile"
-        )
+        engine = _open(step, profile_to=Path(scratch) / "profile")
         cache = engine.prefill(np.zeros(min(32, step.prefill_tokens), np.int64))
         for _ in range(4):
             cache = engine.decode(cache, 0)
