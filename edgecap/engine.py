@@ -20,7 +20,7 @@ from edgecap.record import ProviderShare
 from edgecap.seams import Floats, Ids
 from edgecap.spec import PROVIDERS
 
-LOGITS_BUDGET = 64_000_000  # bytes of logits that a scoring step may hold
+LOGITS_BUDGET = 160_000_000  # bytes of logits that a scoring step may hold
 MOST_POSITIONS = 256  # scored at once: later positions of a window need not be computed against earlier ones
 _TYPES = {
     "tensor(float)": np.float32,
@@ -98,6 +98,7 @@ class OrtEngine:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile_to)
         if scoring is not None:
+            options.enable_mem_pattern = False  # one block for each length of run would be kept
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
         started = time.perf_counter()
         self._session = onnxruntime.InferenceSession(
@@ -109,7 +110,7 @@ class OrtEngine:
         self.threads = threads
         self._head_dim = head_dim
         self._device = "cuda" if provider in ("cuda", "tensorrt") else "cpu"
-        self._inputs = {i.name: i for i in self._session.get_inputs()}
+        self._inputs = {i.name: i for i in self._session.get_inputs()}  # those with a default are not among them
         self._outputs = [o.name for o in self._session.get_outputs()]
         self._past = [name for name in self._inputs if name.startswith("past_key_values")]
         self.has_cache = bool(self._past) and any(o.startswith("present") for o in self._outputs)

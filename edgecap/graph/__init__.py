@@ -1,6 +1,7 @@
 """ONNX graphs as files and as data: looked into, tied, quantised, given a scoring head. Owns onnx.
 
     read      what a file is: precision, inputs, cache, files it consists of
+    stored    the same file without reading its weights
     ties      a matrix that is stored twice is stored once
     variants  fp16, int8 and int4 from fp32, with the tools of ONNX Runtime
     scoring   log-softmax and gather inside the graph, so that logits never leave it

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edgecap.errors import UsageError
+from edgecap.graph.stored import parse_without_weights
 
 if TYPE_CHECKING:
     import onnx
@@ -33,14 +34,14 @@ class Facts(msgspec.Struct, frozen=True):
 
 
 def open_graph(path: Path, weights: bool = True) -> onnx.ModelProto:
-    """Parses an ONNX file, with or without the weights beside it.
+    """Parses an ONNX file with its weights, or with a note of where they lie.
 
     Raises UsageError where it is no ONNX file, or weights are missing or cut short.
     """
     import onnx
 
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        model = onnx.load(str(path), load_external_data=False) if weights else parse_without_weights(path)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     except Exception as error:  # protobuf's DecodeError is not exported in a stable place
@@ -68,7 +69,7 @@ def look_into(path: Path) -> Facts:
         inputs=names,
         vocabulary=last[0].dim_value or None if last else None,
         has_cache=any(n.startswith("past_key_values") for n in names) and any(n.startswith("present") for n in outputs),
-        files=(path.name, *_external(model)),
+        files=tuple(dict.fromkeys((path.name, *_external(model)))),
         matrix_weights=_matrix_weights(model),
     )
 

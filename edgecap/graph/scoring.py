@@ -1,6 +1,10 @@
 """Gives a decoder graph a head that answers -log p of given targets, so that logits never leave it.
 
-logits -> Cast(float) -> LogSoftmax -> GatherElements(targets) -> Neg -> nll
+logits -> Cast(float) -> [Slice] -> LogSoftmax -> GatherElements(targets) -> Neg -> nll
+
+What scoring does not need is taken out of the copy: guards against rows of attention in which
+everything is masked, and a second copy of tied embeddings that the runtime would make.
+docs/performance.md says what each is worth.
 """
 
 from __future__ import annotations
@@ -15,36 +19,89 @@ if TYPE_CHECKING:
 
 TARGETS = "edgecap_targets"
 NLL = "edgecap_nll"
+_FLOAT = 1  # TensorProto.FLOAT
 
 
-def scoring_graph(path: Path) -> bytes:
+def scoring_graph(path: Path, on_host: bool = True, vocabulary: int | None = None) -> bytes:
     """The serialised graph with input `edgecap_targets` (batch, sequence) int64 and output
     `edgecap_nll` (batch, sequence, 1) float32, in nats; the logits are no longer an output.
 
-    Weights beside the file stay there: give the runtime its folder.
+    `on_host` says that it will run in main memory, `vocabulary` limits the softmax to the first ids.
+    Weights stay where they are: give the runtime the file's folder.
     """
     model = open_graph(path, weights=False)
-    add_scoring(model)
+    drop_guards(model.graph)
+    if on_host:
+        keep_tied_tables(model.graph)
+    add_scoring(model, vocabulary)
     return bytes(model.SerializeToString())
 
 
-def add_scoring(model: onnx.ModelProto) -> None:
+def drop_guards(graph: onnx.GraphProto) -> int:
+    """Takes out Where(IsNaN(p), 0, p) behind a softmax; returns how many there were.
+
+    It answers for positions that may attend to nothing, which padding on the left makes. A text that
+    is scored has no padding; each position attends at least to itself.
+    """
+    made_by = {output: node for node in graph.node for output in node.output}
+    softmax = {o for n in graph.node if n.op_type in ("Softmax", "Cast") for o in n.output}
+    unguarded: dict[str, str] = {}
+    for node in [n for n in graph.node if n.op_type == "Where"]:
+        test = made_by.get(node.input[0])
+        guarded = node.input[2]
+        if test is not None and test.op_type == "IsNaN" and test.input[0] == guarded and guarded in softmax:
+            unguarded[node.output[0]] = guarded
+            graph.node.remove(node)
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            node.input[i] = unguarded.get(name, name)
+    used = {i for n in graph.node for i in n.input}
+    for node in [n for n in graph.node if n.op_type == "IsNaN" and n.output[0] not in used]:
+        graph.node.remove(node)
+    return len(unguarded)
+
+
+def keep_tied_tables(graph: onnx.GraphProto) -> list[str]:
+    """Makes float tables that are gathered from and, transposed, multiplied with inputs that have a default.
+
+    The runtime may not fold or repack what a caller could replace, so that it multiplies with the
+    table as it lies on the disk: 1 copy instead of 2, as fast for runs of 100 positions and more.
+    """
+    from onnx import helper
+
+    tables = {t.name: t for t in graph.initializer if t.data_type == _FLOAT and len(t.dims) == 2}
+    gathered = {n.input[0] for n in graph.node if n.op_type == "Gather"}
+    transposed = {n.input[0] for n in graph.node if n.op_type == "Transpose"}
+    inputs = {i.name for i in graph.input}
+    kept = sorted((tables.keys() & gathered & transposed) - inputs)
+    graph.input.extend(helper.make_tensor_value_info(n, _FLOAT, list(tables[n].dims)) for n in kept)
+    return kept
+
+
+def add_scoring(model: onnx.ModelProto, vocabulary: int | None = None) -> None:
     """Adds the head in place."""
     from onnx import TensorProto, helper
 
     graph = model.graph
     opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=13)
-    axes = helper.make_tensor("edgecap_last", TensorProto.INT64, [1], [-1])
+    constants = {"edgecap_last": [-1]}
+    if vocabulary:
+        constants |= {"edgecap_first": [0], "edgecap_vocabulary": [vocabulary]}
+    graph.initializer.extend(helper.make_tensor(n, TensorProto.INT64, [1], v) for n, v in constants.items())
+    logits = "edgecap_logits"
+    graph.node.append(helper.make_node("Cast", ["logits"], [logits], to=TensorProto.FLOAT))
+    if vocabulary:
+        limits = [logits, "edgecap_first", "edgecap_vocabulary", "edgecap_last"]
+        graph.node.append(helper.make_node("Slice", limits, ["edgecap_limited"]))
+        logits = "edgecap_limited"
     unsqueeze = (
         helper.make_node("Unsqueeze", [TARGETS, "edgecap_last"], ["edgecap_index"])
         if opset >= 13
         else helper.make_node("Unsqueeze", [TARGETS], ["edgecap_index"], axes=[-1])
     )
-    graph.initializer.append(axes)
     graph.node.extend(
         [
-            helper.make_node("Cast", ["logits"], ["edgecap_logits"], to=TensorProto.FLOAT),
-            helper.make_node("LogSoftmax", ["edgecap_logits"], ["edgecap_logp"], axis=-1),
+            helper.make_node("LogSoftmax", [logits], ["edgecap_logp"], axis=-1),
             unsqueeze,
             helper.make_node("GatherElements", ["edgecap_logp", "edgecap_index"], ["edgecap_gathered"], axis=-1),
             helper.make_node("Neg", ["edgecap_gathered"], [NLL]),

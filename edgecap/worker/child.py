@@ -223,7 +223,7 @@ def _compression(step: Measure, corpus: Any, tokenizer: Any, report: Report) -> 
     from edgecap.graph.scoring import scoring_graph
     from edgecap.meters.compression import measure_compression
 
-    engine = _open(step, scoring=scoring_graph(Path(step.graph)))
+    engine = _open(step, scoring=scoring_graph(Path(step.graph), on_host=step.provider == "cpu"))
     progress = _progress(report, "compression")
     return measure_compression(
         engine, tokenizer, corpus.documents, step.context, step.vocabulary, SystemClock(), progress
