@@ -170,6 +170,16 @@ class OrtEngine:
         _, longer = self._run(np.array([token], np.int64), cache, self._outputs)
         return longer
 
+    def step(self, cache: KvCache | None, tokens: Ids) -> tuple[Floats, KvCache]:
+        """Reads one token a row, shape (rows,), after `cache`; logits of the next, shape (rows, vocabulary)."""
+        rows, cache = tokens[:, None], cache or self._empty(len(tokens))
+        if not self.has_cache:
+            rows = rows if cache.ids is None else np.concatenate([cache.ids, rows], axis=1)
+            cache = KvCache({}, 0)
+        found, longer = self._run(rows, cache, self._outputs)
+        logits: Floats = found["logits"].numpy()[:, -1]
+        return logits, longer if self.has_cache else KvCache({}, rows.shape[1], rows)
+
     def cache_bytes(self, cache: KvCache) -> int:
         """Bytes of all keys and values."""
         return sum(
@@ -177,17 +187,17 @@ class OrtEngine:
             for name, v in cache.values.items()
         )
 
-    def _empty(self) -> KvCache:
-        return KvCache({name: self._value(self._zeros(name)) for name in self._past}, 0)
+    def _empty(self, rows: int = 1) -> KvCache:
+        return KvCache({name: self._value(self._zeros(name, rows)) for name in self._past}, 0)
 
-    def _zeros(self, name: str) -> np.ndarray:
-        """An empty past: batch 1, length 0; a head dimension that the graph leaves open is the model's."""
-        shape = [d if isinstance(d, int) else self._open_size(str(d)) for d in self._inputs[name].shape]
+    def _zeros(self, name: str, rows: int) -> np.ndarray:
+        """An empty past: length 0; a head dimension that the graph leaves open is the model's."""
+        shape = [d if isinstance(d, int) else self._open_size(str(d), rows) for d in self._inputs[name].shape]
         return np.zeros(shape, _TYPES[self._inputs[name].type])
 
-    def _open_size(self, dimension: str) -> int:
+    def _open_size(self, dimension: str, rows: int) -> int:
         if "batch" in dimension:
-            return 1
+            return rows
         if "sequence" in dimension or "past" in dimension or "length" in dimension:
             return 0
         if self._head_dim is None:
@@ -202,12 +212,14 @@ class OrtEngine:
     def _run(
         self, ids: Ids, cache: KvCache, outputs: list[str], targets: Ids | None = None
     ) -> tuple[dict[str, Any], KvCache]:
-        """One synchronised run; returns the outputs by name and the cache after it."""
-        n, total = len(ids), cache.length + len(ids)
+        """One synchronised run of ids, shape (n,) or (rows, n); returns the outputs by name and the cache after it."""
+        ids = np.atleast_2d(ids)
+        rows, n = ids.shape
+        total = cache.length + n
         feeds = {
-            "input_ids": ids[None],
-            "attention_mask": np.ones((1, total), np.int64),
-            "position_ids": np.arange(cache.length, total, dtype=np.int64)[None],
+            "input_ids": ids,
+            "attention_mask": np.ones((rows, total), np.int64),
+            "position_ids": np.tile(np.arange(cache.length, total, dtype=np.int64), (rows, 1)),
             TARGETS: targets[None] if targets is not None else None,
         }
         binding = self._session.io_binding()

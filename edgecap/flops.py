@@ -11,21 +11,31 @@ from __future__ import annotations
 from edgecap.record import Architecture, Attention, Experts, FlopParts, Flops, Mlp
 
 
-def count_flops(model: Architecture, context: int, prefill_tokens: int) -> Flops:
-    """Counts of one model: mean token over `context` decoding steps, and a prompt of `prefill_tokens`."""
-    parts = token_parts(model, context)
+def count_flops(model: Architecture, context: int, prefill_tokens: int, own_position: bool = True) -> Flops:
+    """Counts of one model: mean token over `context` decoding steps, and a prompt of `prefill_tokens`.
+
+    Without `own_position` a step attends to the tokens before it only, as the published scripts count.
+    """
+    parts = token_parts(model, context, own_position)
     per_token = parts.projections + parts.attention_core + parts.mlp + parts.lm_head
     prompt = token_parts(model, prefill_tokens)
     prefill = prefill_tokens * (prompt.projections + prompt.attention_core + prompt.mlp + prompt.lm_head)
-    return Flops(per_token=per_token, context=context, prefill=prefill, prefill_tokens=prefill_tokens, parts=parts)
+    return Flops(
+        per_token=per_token,
+        context=context,
+        prefill=prefill,
+        prefill_tokens=prefill_tokens,
+        parts=parts,
+        own_position=own_position,
+    )
 
 
-def token_parts(model: Architecture, context: int) -> FlopParts:
+def token_parts(model: Architecture, context: int, own_position: bool = True) -> FlopParts:
     """Mean FLOPs a token over `context` steps from an empty cache, by part."""
     layers = model.layers
     return FlopParts(
         projections=float(sum(n.count * projections(n.attention, model.hidden) for n in layers)),
-        attention_core=sum(n.count * attention_core(n.attention, context) for n in layers),
+        attention_core=sum(n.count * attention_core(n.attention, context, own_position) for n in layers),
         mlp=float(sum(n.count * feed_forward(n.feed_forward, model.hidden) for n in layers)),
         lm_head=float(lm_head(model)),
     )
@@ -44,9 +54,10 @@ def projections(a: Attention, hidden: int) -> int:
     return 2 * (down_up + compress + expand + a.heads * a.value_dim * hidden)
 
 
-def attention_core(a: Attention, context: int) -> float:
+def attention_core(a: Attention, context: int, own_position: bool = True) -> float:
     """Scores and weighted values, mean over `context` steps; step i sees min(i, window) positions."""
-    return 2 * a.heads * (a.head_dim + a.value_dim) * mean_positions(context, a.window)
+    seen = mean_positions(context, a.window) - (not own_position)
+    return 2 * a.heads * (a.head_dim + a.value_dim) * seen
 
 
 def mean_positions(context: int, window: int | None) -> float:

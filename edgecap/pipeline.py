@@ -26,6 +26,7 @@ from edgecap.record import (
     SCHEMA,
     Absent,
     Architecture,
+    Baseline,
     Cell,
     Failure,
     File,
@@ -48,6 +49,8 @@ from edgecap.worker import (
     Measure,
     Measured,
     Progress,
+    Squeeze,
+    Squeezed,
     Step,
     Vary,
     Watch,
@@ -137,20 +140,15 @@ def export_folder(
     spec: Spec, out: Path, home: Home | None = None, notice: Notice = unheard, run: Run = in_child
 ) -> dict[str, Graph]:
     """Writes one portable folder with a graph for each precision, tokenizer, config and a manifest of hashes."""
-    home = home or store.home()
-    located = source.locate(spec.model, spec.revision)
-    _from_config(located)
     if out.exists():
         raise UsageError(f"{out} is there already; give a new folder")
     store.check_writable(out)
-    found = _found(located, run, spec)[1]
-    no_text = Corpus(name="", sha256="", documents=())
-    job = Job(spec, home, located, _hashes(located, found), no_text, found, notice, run, {})
+    job, _ = prepare(spec, home or store.home(), notice, run)
     graphs: dict[str, Ready] = {}
     precisions = spec.precisions or PRECISIONS
     notice(Event(None, f"{len(precisions)} graphs to make", total=len(precisions)))
     for precision in precisions:
-        ready = _graph(job, CellSpec(precision, "cpu"))
+        ready = graph_of(job, CellSpec(precision, "cpu"))
         if isinstance(ready, Failure):
             raise UsageError(f"cannot make {precision}: {ready.message}")
         graphs[precision] = ready
@@ -159,12 +157,24 @@ def export_folder(
     return {precision: ready.graph for precision, ready in graphs.items()}
 
 
+def prepare(spec: Spec, home: Home, notice: Notice, run: Run) -> tuple[Job, int | None]:
+    """A job without a corpus, for work that only needs the graphs, and the positions that the model has."""
+    located = source.locate(spec.model, spec.revision)
+    architecture = _from_config(located)
+    _check_context(spec, architecture)
+    looked, found = _found(located, run, spec)
+    _check_providers(spec, looked)
+    no_text = Corpus(name="", path="", sha256="", domains={})
+    job = Job(spec, home, located, _hashes(located, found), no_text, found, notice, run, {})
+    return job, architecture.positions if isinstance(architecture, Architecture) else None
+
+
 # --- before the first measurement -------------------------------------------------------------
 
 
 def _begin(spec: Spec, home: Home, notice: Notice, run: Run) -> tuple[Job, Profile, list[CellSpec]]:
     """Everything that can be refused is refused here."""
-    corpus = read_corpus(spec.corpus)
+    corpus = read_corpus(spec.corpus, spec.documents, home.cache)
     located = source.locate(spec.model, spec.revision)
     architecture = _from_config(located)
     _check_context(spec, architecture)
@@ -182,6 +192,13 @@ def _begin(spec: Spec, home: Home, notice: Notice, run: Run) -> tuple[Job, Profi
     return job, _new_record(job, architecture, looked), wanted
 
 
+def _baselines(job: Job) -> dict[str, Baseline]:
+    """What general compressors make of the corpus, so that a reader sees what the model buys."""
+    stage = Squeeze(corpus=job.corpus)
+    answer = job.run(stage, lambda p: job.notice(Event(None, p.stage)), job.spec.timeout_s)
+    return answer.baselines if isinstance(answer, Squeezed) else {}
+
+
 def _from_config(located: source.Located) -> Architecture | Absent:
     """What config.json tells; a folder of graphs may have none."""
     if located.kind == "onnx" and not located.config:
@@ -197,6 +214,9 @@ def _check_context(spec: Spec, architecture: Architecture | Absent) -> None:
     positions = architecture.positions if isinstance(architecture, Architecture) else None
     if spec.context and positions and spec.context > positions:
         raise UsageError(f"--context {spec.context} is longer than the model's {positions} positions")
+    window = spec.context or _horizon(architecture)
+    if spec.stride and spec.stride >= window:
+        raise UsageError(f"--stride {spec.stride} must be less than the {window} positions of a window")
 
 
 def _found(located: source.Located, run: Run, spec: Spec) -> tuple[Looked, tuple[Ready, ...]]:
@@ -230,13 +250,17 @@ def _unwatched(progress: Progress) -> None:
     return None
 
 
-def _wanted(spec: Spec, located: source.Located, looked: Looked, found: tuple[Ready, ...]) -> list[CellSpec]:
-    """The cells, once precisions and providers are known to be had."""
+def _check_providers(spec: Spec, looked: Looked) -> None:
     for provider in spec.providers:
         if provider not in looked.providers:
             raise UsageError(
                 f"provider '{provider}' is not available in the installed ONNX Runtime; available: {', '.join(looked.providers)}"
             )
+
+
+def _wanted(spec: Spec, located: source.Located, looked: Looked, found: tuple[Ready, ...]) -> list[CellSpec]:
+    """The cells, once precisions and providers are known to be had."""
+    _check_providers(spec, looked)
     had = tuple(r.graph.precision for r in found)
     if located.kind != "onnx":
         return cells(spec.precisions or PRECISIONS, spec.providers)
@@ -268,16 +292,19 @@ def _new_record(job: Job, architecture: Architecture | Absent, looked: Looked) -
             tokenizer_sha256=job.hashes.tokenizer,
             architecture=architecture,
         ),
-        corpus=describe(job.corpus, spec.bias_bits),
-        flops=_flops(architecture),
+        corpus=describe(job.corpus, spec.bias_bits, _baselines(job)),
+        flops=_flops(architecture, spec),
     )
 
 
-def _flops(architecture: Architecture | Absent) -> Flops | Absent:
+def _flops(architecture: Architecture | Absent, spec: Spec) -> Flops | Absent:
+    """Over the horizon; under the paper's protocol over the window, and as the published scripts count."""
     if isinstance(architecture, Absent):
         return architecture
     horizon = _horizon(architecture)
-    return count_flops(architecture, horizon, min(PREFILL_TOKENS, horizon))
+    as_published = spec.protocol == "paper"
+    context = (spec.context or horizon) if as_published else horizon
+    return count_flops(architecture, context, min(PREFILL_TOKENS, horizon), own_position=not as_published)
 
 
 def _horizon(architecture: Architecture | Absent) -> int:
@@ -293,7 +320,7 @@ def _with_cell(record: Profile, cell: Cell) -> Profile:
 
 
 def _cell(job: Job, record: Profile, cell: CellSpec, cells_in_run: int) -> Cell:
-    ready = _graph(job, cell)
+    ready = graph_of(job, cell)
     if isinstance(ready, Failure):
         return _failed(cell, Absent(reason="it could not be made"), ready)
     answer = _measure(job, record, cell, ready)
@@ -330,7 +357,8 @@ def _failed(cell: CellSpec, graph: Graph | Absent, failure: Failure) -> Cell:
 
 def _measure(job: Job, record: Profile, cell: CellSpec, ready: Ready) -> Measured | Failure:
     horizon = _horizon(record.source.architecture)
-    reference = _graph(job, CellSpec("fp32", "cpu")) if _can_be_fp32(job) else None
+    reference = graph_of(job, CellSpec("fp32", "cpu")) if _can_be_fp32(job) else None
+    journal = _journal(job, record, cell, ready)
     answer = _run(
         job,
         cell,
@@ -339,10 +367,12 @@ def _measure(job: Job, record: Profile, cell: CellSpec, ready: Ready) -> Measure
             reference=str(reference.path) if isinstance(reference, Ready) else None,
             provider=cell.provider,
             threads=job.spec.threads or default_threads(),
-            tokenizer=str(_tokenizer_folder(job, ready)),
-            corpus=job.spec.corpus,
-            corpus_sha256=job.corpus.sha256,
+            tokenizer=str(tokenizer_folder(job, ready)),
+            corpus=job.corpus,
+            protocol=job.spec.protocol,
             context=job.spec.context or horizon,
+            stride=job.spec.stride,
+            journal=str(journal),
             vocabulary=_vocabulary(job, record),
             head_dim=_head_dim(record.source.architecture),
             prefill_tokens=min(PREFILL_TOKENS, horizon),
@@ -350,7 +380,21 @@ def _measure(job: Job, record: Profile, cell: CellSpec, ready: Ready) -> Measure
             limit_s=job.spec.limit_s,
         ),
     )
+    if isinstance(answer, Measured):
+        journal.unlink(missing_ok=True)
     return answer if isinstance(answer, Measured | Failure) else _nonsense(answer)
+
+
+def _journal(job: Job, record: Profile, cell: CellSpec, ready: Ready) -> Path:
+    """Where finished documents are kept until the cell is: named by all that their bits depend on."""
+    spec = job.spec
+    told = (
+        [(f.path, f.sha256) for f in ready.graph.files],
+        (cell.provider, spec.threads or default_threads(), spec.protocol, spec.context, spec.stride),
+        (job.corpus.sha256, job.hashes.tokenizer),
+        (record.machine.cpu, sorted(record.machine.versions.items()), __version__),
+    )
+    return job.home.cache / "journals" / f"{store.sha256_of(msgspec.json.encode(told))[:32]}.jsonl"
 
 
 def _weigh(job: Job, record: Profile, cell: CellSpec, ready: Ready) -> Memory | Failure:
@@ -381,7 +425,12 @@ def _run(job: Job, cell: CellSpec, step: Step) -> Answer:
 
 
 def _vocabulary(job: Job, record: Profile) -> int:
-    architecture = record.source.architecture
+    return vocabulary_of(job, record.source.architecture)
+
+
+def vocabulary_of(job: Job, architecture: Architecture | Absent | None = None) -> int:
+    """The ids that the model tells apart."""
+    architecture = architecture or _from_config(job.located)
     if isinstance(architecture, Architecture):
         return architecture.vocabulary
     known = next((r.vocabulary for r in job.found if r.vocabulary), None)
@@ -392,11 +441,16 @@ def _vocabulary(job: Job, record: Profile) -> int:
     return int(read_tokenizer(job.located.path).size)
 
 
+def head_dim_of(job: Job) -> int | None:
+    """The width of cached keys, where a config tells it."""
+    return _head_dim(_from_config(job.located))
+
+
 def _head_dim(architecture: Architecture | Absent) -> int | None:
     return architecture.layers[0].attention.head_dim if isinstance(architecture, Architecture) else None
 
 
-def _tokenizer_folder(job: Job, ready: Ready) -> Path:
+def tokenizer_folder(job: Job, ready: Ready) -> Path:
     """The model's folder, or, where it has only a slow tokenizer, the export that converted it."""
     if (job.located.path / "tokenizer.json").is_file() or job.located.kind == "onnx":
         return job.located.path
@@ -410,7 +464,7 @@ def _can_be_fp32(job: Job) -> bool:
     return job.located.kind != "onnx" or any(r.graph.precision == "fp32" for r in job.found)
 
 
-def _graph(job: Job, cell: CellSpec) -> Ready | Failure:
+def graph_of(job: Job, cell: CellSpec) -> Ready | Failure:
     """The graph of a cell: found in the folder, in the cache, or made now."""
     for ready in job.found:
         if ready.graph.precision == cell.precision:
@@ -419,7 +473,7 @@ def _graph(job: Job, cell: CellSpec) -> Ready | Failure:
         target = _cache_of_export(job)
         step = lambda out: Export(folder=str(job.located.path), out=out, trust_remote_code=job.spec.trust_remote_code)  # noqa: E731
         return _cached(job, cell, target, export.recipe(), step)
-    base = _graph(job, CellSpec("fp32", cell.provider))
+    base = graph_of(job, CellSpec("fp32", cell.provider))
     if isinstance(base, Failure):
         return base
     recipe = RECIPES[cell.precision]

@@ -13,7 +13,8 @@ from edgecap.spec import Spec
 
 # The schema's history. A record of an older number is upgraded when read; of a newer one, refused.
 # 1  2026-11  the first shape
-SCHEMA = 1
+# 2  2026-11  corpus.baselines, compression.stride, flops.own_position; spec.stride and spec.documents
+SCHEMA = 2
 
 
 class _Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -131,13 +132,17 @@ class FlopParts(_Value, frozen=True):
 
 
 class Flops(_Value, frozen=True, tag_field="kind", tag="flops"):
-    """Analytic FLOPs: mean of one decoded token over `context` steps from an empty cache; one prefill."""
+    """Analytic FLOPs: mean of one decoded token over `context` steps from an empty cache; one prefill.
+
+    `own_position` says that a token attends to itself; the published scripts leave that out.
+    """
 
     per_token: float
     context: int
     prefill: float
     prefill_tokens: int
     parts: FlopParts
+    own_position: bool = True
 
 
 # --- the surroundings -------------------------------------------------------------------------
@@ -170,8 +175,19 @@ class Domain(_Value, frozen=True):
     bytes: int
 
 
+class Baseline(_Value, frozen=True):
+    """What a general compressor makes of the corpus in one stream."""
+
+    bytes: int
+    bits_per_byte: float
+    version: str
+
+
 class CorpusInfo(_Value, frozen=True):
-    """The text: its name, the hash of its file, its size and bias in bits per token."""
+    """The text: its name, the hash of its file, its size and bias in bits per token.
+
+    `baselines` are general compressors on the same bytes, by name; none in records of schema 1.
+    """
 
     name: str
     sha256: str
@@ -179,6 +195,7 @@ class CorpusInfo(_Value, frozen=True):
     bytes: int
     bias_bits: float
     domains: dict[str, Domain]
+    baselines: dict[str, Baseline] = {}
 
 
 # --- one cell ---------------------------------------------------------------------------------
@@ -227,7 +244,11 @@ class DomainBits(_Value, frozen=True):
 
 
 class Compression(_Value, frozen=True, tag_field="kind", tag="compression"):
-    """How many bits the text costs under the model; sums pooled over the corpus in float64."""
+    """How many bits the text costs under the model; sums pooled over the corpus in float64.
+
+    Under protocol paper, text bits are the mean of the documents' own quotients, as published.
+    `stride` positions lie between the beginnings of overlapping windows.
+    """
 
     protocol: str
     context: int
@@ -242,6 +263,7 @@ class Compression(_Value, frozen=True, tag_field="kind", tag="compression"):
     lossless_tokens: bool
     per_document: tuple[DocumentBits, ...]
     by_domain: dict[str, DomainBits]
+    stride: int | None = None
 
 
 class Prefill(_Value, frozen=True):

@@ -111,8 +111,22 @@ def gain_draws(c: Compression) -> Quantity:
     """Bits gained per token, documents resampled."""
     if len(c.per_document) < 2:
         return c.gain_bits_per_token, None
+    if c.protocol == "paper":
+        return c.gain_bits_per_token, _published_gain(c)
     sums = stats.draws_of_sums(document_columns(c))
     return c.gain_bits_per_token, (sums[:, 0] - sums[:, 1]) / sums[:, 2].clip(1)
+
+
+def _published_gain(c: Compression) -> Sequence[float]:
+    """Mean of the documents' text bits, less the bits pooled over tokens: the paper's two different means."""
+    import numpy as np
+
+    columns = document_columns(c)
+    tokens = columns[:, 2]
+    own = np.where(tokens > 0, columns[:, 0] / tokens.clip(1), 0.0)
+    sums = stats.draws_of_sums(np.column_stack([columns[:, 1:], own, tokens > 0]))
+    drawn: Sequence[float] = sums[:, 2] / sums[:, 3].clip(1) - sums[:, 0] / sums[:, 1].clip(1)
+    return drawn
 
 
 def bits_per_byte_draws(c: Compression) -> Quantity:

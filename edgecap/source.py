@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from edgecap import hub
 from edgecap.errors import UsageError, did_you_mean
 from edgecap.record import File
 from edgecap.store import sha256_of, sha256_of_file
@@ -280,31 +281,6 @@ def _from_hub(model: str, revision: str | None, reference_names: list[str]) -> L
             f"{hint} or a Hub id (org/name)"
         )
     wanted = revision or pinned or None
-    path = _download(name, wanted)
+    path = hub.fetch_model(name, wanted, HUB_FILES)
     located = _folder(name, path, path.name)
     return msgspec.structs.replace(located, kind="hub") if located.kind != "onnx" else located
-
-
-def _download(name: str, revision: str | None) -> Path:
-    import logging
-
-    from huggingface_hub import errors, snapshot_download
-
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    at = f"'{name}'" + (f" at revision '{revision}'" if revision else "")
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES))
-    except errors.GatedRepoError:
-        raise UsageError(f"model {at} is gated: accept its terms on the Hub and log in with `hf auth login`") from None
-    except errors.RepositoryNotFoundError:
-        raise UsageError(f"no model {at} on the Hub (or it is private and you are not logged in)") from None
-    except errors.RevisionNotFoundError:
-        raise UsageError(f"no model {at} on the Hub: the model is there, the revision is not") from None
-    except Exception as error:  # offline has many faces: requests, httpx, LocalEntryNotFoundError, OSError
-        if isinstance(error, OSError) and error.errno == 28:
-            raise UsageError(f"no room left on the disk to download {at}") from None
-        reason = type(error).__name__
-        raise UsageError(
-            f"cannot fetch model {at}: the Hub cannot be reached and it is not in the local cache ({reason}); "
-            "give a folder or a reference model instead"
-        ) from None

@@ -8,6 +8,7 @@ import msgspec
 
 from edgecap.errors import UsageError, did_you_mean
 
+PROTOCOLS = ("exact", "paper")
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
 
 # The name people type -> ONNX Runtime's execution provider. Data only: nothing branches on a name.
@@ -41,7 +42,8 @@ class CellSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One run as it was asked for. Empty `precisions` means all that the model offers.
 
-    `context` positions of a window (None: 1024 or the model's positions), `bias_bits` bits per token
+    `context` positions of a window (None: 1024 or the model's positions), `stride` positions between the
+    beginnings of windows that overlap, `documents` at most of the corpus, `bias_bits` bits per token
     (None: the corpus's own), `limit_s` seconds for the rounds of one cell, `timeout_s` seconds for a
     step in a child process, `threads` intra-op threads (None: the physical cores).
     """
@@ -53,6 +55,8 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     providers: tuple[str, ...] = ("cpu",)
     protocol: str = "exact"
     context: int | None = None
+    stride: int | None = None
+    documents: int | None = None
     bias_bits: float | None = None
     threads: int | None = None
     limit_s: float = 30.0
@@ -64,8 +68,12 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             _known("precision", name, PRECISIONS)
         for name in self.providers:
             _known("provider", name, PROVIDERS)
-        _known("protocol", self.protocol, ("exact",))
+        _known("protocol", self.protocol, PROTOCOLS)
         _at_least("--context", self.context, 2)
+        _at_least("--stride", self.stride, 1)
+        _at_least("--documents", self.documents, 1)
+        if self.stride and self.protocol == "paper":
+            raise UsageError("--stride belongs to the exact protocol; the paper's has one window a document")
         _at_least("--threads", self.threads, 1)
         _at_least("--limit", self.limit_s, 0.1)
         _at_least("--timeout", self.timeout_s, 1, most=1e6)

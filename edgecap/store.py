@@ -22,8 +22,14 @@ from edgecap.record import SCHEMA, File, Profile
 RECORD_ROOM = 2_000_000  # bytes that the record of a usual run stays below
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
+
+def _upgrade_to_2(raw: dict[str, Any]) -> dict[str, Any]:
+    """What schema 2 added has defaults that say that it was not measured, or was as it always had been."""
+    return {**raw, "schema": 2}
+
+
 # schema number -> the step that turns a raw record of that number into the next one
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _upgrade_to_2}
 
 
 class Home(msgspec.Struct, frozen=True):

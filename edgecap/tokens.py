@@ -8,11 +8,13 @@ entries in the vocabulary get a name that no text can match.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from edgecap.errors import UsageError
 
+T = TypeVar("T")
 _UNREACHABLE = "\ufdd0"  # a noncharacter: never in text that is interchanged
 
 
@@ -32,10 +34,43 @@ class TextTokenizer:
         """Ids of a text, no special tokens added or recognised."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
+    def decode(self, ids: list[int]) -> str:
+        """The text of ids."""
+        return str(self._tokenizer.decode(ids, skip_special_tokens=False))
+
     def is_lossless(self, text: str, ids: list[int]) -> bool:
         """Whether the ids decode to exactly the text, up to one leading space that some tokenizers add."""
-        decoded = str(self._tokenizer.decode(ids, skip_special_tokens=False))
+        decoded = self.decode(ids)
         return decoded == text or decoded.removeprefix(" ") == text.removeprefix(" ")
+
+
+class PaperTokenizer:
+    """The tokenizer as its makers ship it, for the paper's protocol; `size` counts added tokens."""
+
+    def __init__(self, definition: dict[str, Any], clean_up: bool) -> None:
+        from tokenizers import Tokenizer
+
+        self._tokenizer = Tokenizer.from_str(json.dumps(definition))
+        self._tokenizer.no_padding()
+        self._clean_up = clean_up
+        self.size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    def encode_with_specials(self, text: str, most: int) -> list[int]:
+        """Ids of a text with its special tokens, truncated to `most`."""
+        self._tokenizer.enable_truncation(most)
+        return list(self._tokenizer.encode(text).ids)
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of ids, special tokens written out, spaces cleaned up where the tokenizer's config says so."""
+        text = str(self._tokenizer.decode(ids, skip_special_tokens=False))
+        for before, after in _CLEAN_UP if self._clean_up else ():
+            text = text.replace(before, after)
+        return text
+
+
+# What transformers does to decoded text under clean_up_tokenization_spaces.
+_CLEAN_UP = [(" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'")]
+_CLEAN_UP += [(f" {ending}", ending) for ending in ("n't", "'m", "'s", "'ve", "'re")]
 
 
 def read_tokenizer(folder: Path) -> TextTokenizer:
@@ -43,10 +78,19 @@ def read_tokenizer(folder: Path) -> TextTokenizer:
 
     Raises UsageError where the file is missing or cannot be read.
     """
+    return _read(folder, lambda definition: TextTokenizer(definition, start_token(folder, definition)))
+
+
+def read_paper_tokenizer(folder: Path) -> PaperTokenizer:
+    """The same with its special tokens; raises as `read_tokenizer` does."""
+    clean_up = bool(_json(folder / "tokenizer_config.json").get("clean_up_tokenization_spaces", False))
+    return _read(folder, lambda definition: PaperTokenizer(definition, clean_up))
+
+
+def _read(folder: Path, make: Callable[[dict[str, Any]], T]) -> T:
     path = folder / "tokenizer.json"
     try:
-        definition = json.loads(path.read_text("utf-8"))
-        return TextTokenizer(definition, start_token(folder, definition))
+        return make(json.loads(path.read_text("utf-8")))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}; edgecap needs a fast tokenizer's file") from error
     except Exception as error:  # the library raises bare Exception

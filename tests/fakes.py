@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from edgecap.graph.read import Facts
+from edgecap.meters import compression, windows
 from edgecap.meters.compression import measure_compression
 from edgecap.meters.latency import Plan, measure_latency
-from edgecap.record import Absent, Failure, Memory, Placement, ProviderShare
-from edgecap.worker import Export, Look, Looked, Made, Measure, Measured, Progress, Vary, Weigh
+from edgecap.record import Absent, Baseline, Failure, Memory, Placement, ProviderShare
+from edgecap.worker import Export, Look, Looked, Made, Measure, Measured, Progress, Squeeze, Squeezed, Vary, Weigh
 
 
 class FakeClock:
@@ -102,6 +103,8 @@ def scripted(corpus, broken=(), interrupt_at=None):
             precision = getattr(step, "precision", "fp32")
             Path(step.out, "model.onnx").write_bytes(precision.encode() * 1000)
             return Made(files=("model.onnx",))
+        if isinstance(step, Squeeze):
+            return Squeezed(baselines={"gzip -9": Baseline(bytes=1000, bits_per_byte=3.5, version="1")})
         if isinstance(step, Weigh):
             return Memory(
                 baseline_bytes=1000,
@@ -132,7 +135,11 @@ def measured(step: Measure, corpus, precision):
     return Measured(
         divergence_bits=0.0 if precision == "fp32" else 0.01,
         compression=measure_compression(
-            engine, ByteTokenizer(), corpus.documents, step.context, 256, clock, lambda done, total: None
+            engine,
+            windows.exact(ByteTokenizer(), step.context, 256, step.stride),
+            corpus.documents,
+            compression.Plan(step.protocol, step.context, step.stride),
+            clock,
         ),
         latency=measure_latency(engine, clock, plan, 256, lambda done, total: None),
         placement=Placement(by_provider={"cpu": ProviderShare(nodes=10, time_share=1.0)}),

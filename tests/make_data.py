@@ -3,6 +3,7 @@
 A record of an older schema is never written again: it is what old programs left behind.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import msgspec
 from fakes import scripted
 
 from edgecap import pipeline, store
-from edgecap.corpus import Corpus, Document
+from edgecap.corpus import read_corpus
 from edgecap.record import SCHEMA, Machine
 from edgecap.spec import Spec
 
@@ -18,11 +19,6 @@ DATA = Path(__file__).parent / "data"
 
 
 def frozen_record():
-    documents = tuple(
-        Document(id=f"d{i}", domain="ab"[i % 2], text=f"Document {i}. " + "Words and more words. " * (4 + i))
-        for i in range(6)
-    )
-    corpus = Corpus(name="six", sha256="0" * 64, documents=documents)
     machine = Machine(
         name="laptop",
         system="Linux 6.1",
@@ -40,16 +36,24 @@ def frozen_record():
         versions={"onnxruntime": "1.0"},
         providers=("cpu",),
     )
-    pipeline.read_corpus = lambda name: corpus
     pipeline.look_around = lambda providers: machine
     pipeline.default_threads = lambda: 2
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
         home = store.home(Path(folder) / "cache", Path(folder) / "profiles")
-        record = pipeline.profile(Spec(), home, run=scripted(corpus, broken=("int4",)))
+        file = Path(folder) / "six.jsonl"
+        rows = [
+            {"id": f"d{i}", "domain": "ab"[i % 2], "text": f"Document {i}. " + "Words and more words. " * (4 + i)}
+            for i in range(6)
+        ]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        corpus = read_corpus(str(file))
+        record = pipeline.profile(Spec(corpus=str(file)), home, run=scripted(corpus, broken=("int4",)))
     source = msgspec.structs.replace(record.source, weights_sha256="1" * 64, tokenizer_sha256="2" * 64)
-    return msgspec.structs.replace(record, created_utc="2026-11-23T12:00:00Z", edgecap="0.1.0", source=source)
+    return msgspec.structs.replace(
+        record, created_utc="2026-11-23T12:00:00Z", edgecap="0.1.0", source=source, spec=Spec()
+    )
 
 
 def main():

@@ -26,7 +26,7 @@ def edgecap(*words, **options):
 def test_help_teaches():
     found = edgecap("--help")
     assert found.returncode == 0
-    for command in ("profile", "export", "show", "compare", "schema"):
+    for command in ("profile", "export", "show", "compare", "compress", "decompress", "schema"):
         assert command in found.stdout
         assert "Example: edgecap" in edgecap(command, "--help").stdout
 

@@ -70,7 +70,7 @@ def test_checking_a_place_leaves_nothing(tmp_path):
 @pytest.mark.parametrize("number", range(1, SCHEMA + 1))
 def test_records_of_every_schema_are_read(number):
     record = store.load(OLD / f"record-{number}.json")
-    assert record.schema == number
+    assert record.schema == SCHEMA
     assert msgspec.json.decode(msgspec.json.encode(record), type=type(record)) == record
 
 
@@ -120,7 +120,7 @@ def test_the_schema_describes_the_record():
 
 def test_the_bundled_corpus():
     corpus = read_corpus("edgecap-mixed")
-    info = describe(corpus, None)
+    info = describe(corpus, None, {})
     assert info.documents >= 40
     assert set(info.domains) == {"english-education", "story", "technical", "chinese", "code"}
     assert all(2000 <= len(d.text.encode()) <= 3000 for d in corpus.documents)

@@ -11,15 +11,31 @@ FLOORS = {
     **dict.fromkeys(["errors", "units", "stats"], 0),
     "spec": 1,
     "record": 2,
-    **dict.fromkeys(["seams", "store"], 3),
+    **dict.fromkeys(["seams", "hub", "store"], 3),
+    "journal": 4,
     **dict.fromkeys(
-        ["architecture", "flops", "score", "cautions", "machine", "source", "corpus", "tokens", "graph", "power"], 4
+        [
+            "architecture",
+            "flops",
+            "score",
+            "cautions",
+            "machine",
+            "source",
+            "corpus",
+            "tokens",
+            "graph",
+            "power",
+            "baselines",
+            "codec",
+        ],
+        4,
     ),
     **dict.fromkeys(["compare", "export", "engine", "meters"], 5),
     **dict.fromkeys(["report", "worker"], 6),
     "pipeline": 7,
-    **dict.fromkeys(["cli", "__init__"], 8),
-    "__main__": 9,
+    "packing": 8,
+    **dict.fromkeys(["cli", "__init__"], 9),
+    "__main__": 10,
 }
 FORBIDDEN = {"util", "utils", "helpers", "common", "manager"}
 

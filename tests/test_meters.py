@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from edgecap import tokens
 from edgecap.corpus import Document
 from edgecap.errors import UsageError
-from edgecap.meters import compression, divergence, energy, latency
+from edgecap.meters import compression, divergence, energy, latency, windows
+from edgecap.meters.compression import Plan
 from edgecap.power import find_counter
 from edgecap.power.rapl import RaplZone, open_rapl
 from edgecap.record import Absent
@@ -29,7 +30,7 @@ def quiet(done, total):
 
 @given(st.lists(st.integers(1, 99), max_size=60), st.integers(2, 20), st.sampled_from([0, None]))
 def test_every_token_is_scored_or_charged_once(ids, context, start):
-    found = list(compression.windows(ids, start, context, 100))
+    found = list(windows.windows(ids, start, context, 100))
     scored = [
         t
         for w in found
@@ -52,7 +53,11 @@ def test_a_uniform_model_costs_log2_vocabulary_a_token(texts, context):
     documents = [Document(id=str(i), domain="ab"[i % 2], text=t) for i, t in enumerate(texts)]
     clock = FakeClock()
     found = compression.measure_compression(
-        FakeEngine(clock, vocabulary=256), ByteTokenizer(), documents, context, 256, clock, quiet
+        FakeEngine(clock, vocabulary=256),
+        windows.exact(ByteTokenizer(), context, 256),
+        documents,
+        Plan("exact", context),
+        clock,
     )
     size = sum(len(t.encode()) for t in texts)
     assert (found.bytes, found.tokens, found.documents) == (size, size, len(texts))
@@ -66,12 +71,10 @@ def test_without_start_token_one_byte_is_charged_in_full():
     clock = FakeClock()
     found = compression.measure_compression(
         FakeEngine(clock, 256, skill=4),
-        ByteTokenizer(start=None),
+        windows.exact(ByteTokenizer(start=None), 8, 256),
         [Document(id="1", domain="a", text="x")],
-        8,
-        256,
+        Plan("exact", 8),
         clock,
-        quiet,
     )
     assert found.per_document[0].nll_bits == 8.0
 
@@ -80,7 +83,7 @@ def test_nan_is_an_error_not_a_number():
     engine = FakeEngine(FakeClock())
     engine.nll = lambda inputs, targets: np.full(len(targets), np.nan)
     with pytest.raises(compression.NotFinite):
-        compression.document_bits(engine, [1, 2, 3], 0, 8, 16)
+        compression.document_bits(engine, windows.exact(ByteTokenizer(), 8, 256)("abc"))
 
 
 # --- divergence -------------------------------------------------------------------------------
@@ -117,10 +120,12 @@ def test_garbage_is_refused(bad):
 
 
 def test_samples_are_spread_and_short():
-    rows = divergence.take_samples([chr(65 + i) * 500 for i in range(8)], ByteTokenizer().encode, start=0, context=64)
+    rows = divergence.take_samples(
+        [chr(65 + i) * 500 for i in range(8)], 8, ByteTokenizer().encode, start=0, context=64
+    )
     assert [r[1] for r in rows] == [65, 67, 69, 71]
     assert all(len(r) == 64 and r[0] == 0 for r in rows)
-    assert len(divergence.take_samples(["", "a"], ByteTokenizer().encode, None, 64)) == 1
+    assert len(divergence.take_samples(["", "a"], 2, ByteTokenizer().encode, None, 64)) == 1
 
 
 # --- latency ----------------------------------------------------------------------------------

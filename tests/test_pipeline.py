@@ -11,7 +11,7 @@ from edgecap import store
 from edgecap.corpus import read_corpus
 from edgecap.errors import Interrupted, UsageError
 from edgecap.pipeline import export_folder, profile
-from edgecap.record import Absent, Failure, Flops, Measurement
+from edgecap.record import SCHEMA, Absent, Failure, Flops, Measurement
 from edgecap.spec import Spec
 from edgecap.worker import Export, Looked, Measure, Vary
 
@@ -47,7 +47,7 @@ def test_the_record_of_a_whole_run(spec, corpus, place):
     assert record.corpus.documents == 6
     assert record.cells[2].graph.divergence_bits == 0.01
     assert {e.cell.precision for e in events if e.cell} == {"fp32", "fp16", "int8", "int4"}
-    assert json.loads(sorted(place.profiles.glob("*.json"))[0].read_text())["schema"] == 1
+    assert json.loads(sorted(place.profiles.glob("*.json"))[0].read_text())["schema"] == SCHEMA
 
 
 def test_graphs_are_made_once(spec, corpus, place):

@@ -20,7 +20,7 @@ from edgecap.graph import variants
 from edgecap.graph.read import look_into, open_graph, write_graph
 from edgecap.graph.scoring import scoring_graph
 from edgecap.graph.ties import tie, untie
-from edgecap.meters.compression import windows
+from edgecap.meters.windows import windows
 from edgecap.pipeline import export_folder, profile
 from edgecap.record import Absent, Failure, Measurement
 from edgecap.spec import Spec
@@ -158,7 +158,7 @@ def test_decoding_is_prefill_one_by_one(reference):
 
 def test_bits_agree_with_transformers(reference, shared):
     """The exact protocol once more, in PyTorch with the transformers class, on the same windows."""
-    texts = [d.text for d in read_corpus(str(shared / "data/eval/books.jsonl")).documents[:3]]
+    texts = [d.text for d in read_corpus(str(shared / "data/eval/books.jsonl"), 3).documents]
     for model in (REFERENCE, shared / "models/stories260K"):
         ours, theirs = bits_by_edgecap(model, reference, texts), bits_by_transformers(model, texts)
         assert ours == pytest.approx(theirs, rel=1e-4)

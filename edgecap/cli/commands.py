@@ -18,6 +18,7 @@ Examples:
   edgecap profile --model ./my-model --precision fp32,int8
   edgecap compare profiles/RECORD.json --baseline precision=fp16
   edgecap export --model ./my-model --precision fp16,int8 -o my-model-onnx
+  edgecap compress book.txt -o book.ecap && edgecap decompress book.ecap -o again.txt
 """
 
 
@@ -77,15 +78,24 @@ def _model_options(command: Any) -> Any:
     return command
 
 
+def _codec_options(command: Any) -> Any:
+    output = click.option(
+        "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE", help="A new file."
+    )
+    provider = click.option("--provider", "providers", default="cpu", show_default=True, help="One execution provider.")
+    return output(provider(command))
+
+
 @cli.command()
 @_model_options
 @click.option(
     "--corpus",
     default=DEFAULT_CORPUS,
     show_default=True,
-    metavar="NAME|FILE",
-    help="The bundled corpus, a .jsonl file with a 'text' field, or a text file.",
+    metavar="NAME|FILE|hf:ORG/NAME:FILE",
+    help="The bundled corpus, a .jsonl file with a 'text' field, a text file, or a file of a dataset on the Hub.",
 )
+@click.option("--documents", type=int, metavar="N", help="Only the first N documents of the corpus.")
 @click.option(
     "--provider",
     "providers",
@@ -94,8 +104,20 @@ def _model_options(command: Any) -> Any:
     metavar="LIST",
     help=f"Execution providers, of {', '.join(PROVIDERS)}.",
 )
-@click.option("--protocol", default="exact", show_default=True, help="How text is scored: exact.")
+@click.option(
+    "--protocol",
+    default="exact",
+    show_default=True,
+    metavar="NAME",
+    help="How text is scored: exact, or paper (the published scripts of arXiv 2511.08066).",
+)
 @click.option("--context", type=int, metavar="POSITIONS", help="Positions of a window. Default: 1024 or the model's.")
+@click.option(
+    "--stride",
+    type=int,
+    metavar="POSITIONS",
+    help="Let windows overlap: one begins every N positions, and only its new tokens are scored.",
+)
 @click.option("--bias", "bias_bits", type=float, metavar="BITS", help="Bias of the corpus, bits per token.")
 @click.option("--threads", type=int, metavar="N", help="Intra-op threads. Default: the physical cores.")
 @click.option(
@@ -163,6 +185,63 @@ def export(precisions: str, cache: Path | None, output: Path, as_json: bool, **f
         return
     for precision, graph in graphs.items():
         click.echo(f"{precision:<6} {size(graph.bytes):>9}  {output / precision}")
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@_model_options
+@_codec_options
+@click.option("--context", type=int, metavar="POSITIONS", help="Positions of a window. Default: 1024 or the model's.")
+@click.option("--threads", type=int, metavar="N", help="Intra-op threads. Default: the physical cores.")
+def compress(file: Path, cache: Path | None, output: Path, precisions: str, as_json: bool, **fields: Any) -> None:
+    """Compress a file with a model: the bits that profile measures, as a real file.
+
+    Any bytes go in, and the same come out of decompress, which needs the same model, processor and
+    ONNX Runtime. Slow: each token is a decoding step. Default precision: fp32.
+
+    Example: edgecap compress book.txt -o book.ecap
+    """
+    from edgecap.packing import compress as pack
+
+    names = split_names(precisions)
+    if len(names) > 1:
+        raise click.UsageError(f"compress takes one precision, not {precisions}")
+    _pack(pack, file, cache, output, as_json, {"precisions": names, **fields})
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@_model_options
+@_codec_options
+def decompress(file: Path, cache: Path | None, output: Path, precisions: str, as_json: bool, **fields: Any) -> None:
+    """Give back a file that compress was given. Precision, window and threads are read from it.
+
+    Example: edgecap decompress book.ecap -o book.txt
+    """
+    from edgecap.packing import decompress as unpack
+
+    if precisions:
+        raise click.UsageError("--precision is told by the compressed file")
+    _pack(unpack, file, cache, output, as_json, fields)
+
+
+def _pack(work: Any, file: Path, cache: Path | None, output: Path, as_json: bool, fields: dict[str, Any]) -> None:
+    import msgspec
+
+    from edgecap.cli.live import Live
+    from edgecap.spec import Spec
+    from edgecap.store import home
+    from edgecap.units import si, size
+
+    asked = Spec(**{**fields, "providers": split_names(fields["providers"])})
+    with Live() as live:
+        found = work(file, output, asked, home(cache), live)
+    if as_json:
+        _print_json(msgspec.to_builtins(found))
+        return
+    bits = 8 * found.coded_bytes / max(found.plain_bytes, 1)
+    _print(f"{output}: {size(found.plain_bytes)} of text, {size(found.coded_bytes)} compressed, {bits:.3f} bits/byte")
+    _print(f"{found.tokens} tokens in {si(found.seconds, 's')}; {size(found.stored_bytes)} stored without the model")
 
 
 @cli.command()

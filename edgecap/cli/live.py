@@ -26,6 +26,8 @@ STAGES = {
     "energy": (0.90, 0.04),
     "placement": (0.94, 0.03),
     "memory": (0.97, 0.03),
+    "compress": (0.0, 1.0),
+    "decompress": (0.0, 1.0),
 }
 
 
@@ -51,9 +53,9 @@ class Live:
 
     def __call__(self, event: Event) -> None:
         """Takes note of an event, and draws or prints if it is time."""
-        if event.cell is None:
+        if event.cell is None and event.stage not in STAGES:
             self._cells = max(event.total, 1)
-        elif event.cell not in self._seen:
+        elif event.cell and event.cell not in self._seen:
             self._seen.append(event.cell)
         words = f"{event.cell}: {event.stage}" if event.cell else event.stage
         if self._bar is None:

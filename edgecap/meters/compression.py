@@ -1,22 +1,21 @@
-"""The exact protocol: every token scored, every byte of the original text counted, sums pooled.
+"""Bits of a corpus under a model: each document scored window by window, sums pooled in float64.
 
-A document is tokenised without special tokens and cut into windows without overlap. The input of a
-window is the start token (BOS, else EOS) and up to `context` - 1 tokens, all of them scored. Where a
-tokenizer has neither, a window is `context` tokens whose first is charged log2(vocabulary) bits.
-The sum is a code length that an arithmetic coder reaches. docs/method.md, section Exact protocol.
+How a document becomes windows is the protocol's business (see `windows`). A finished document goes
+into a journal, so that a run that is cut off goes on behind it, with the same sums to the last bit.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from edgecap.errors import EdgecapError
+from edgecap.meters.windows import Cut, Cutter
 from edgecap.record import Compression, DocumentBits, DomainBits
-from edgecap.seams import Clock, Engine, Ids
+from edgecap.seams import Clock, Engine
 
 
 class Text(Protocol):
@@ -35,18 +34,6 @@ class Text(Protocol):
         """The original text."""
 
 
-class Encoder(Protocol):
-    """A tokenizer as this meter needs it."""
-
-    start: int | None
-
-    def encode(self, text: str) -> list[int]:
-        """Ids of a text, without special tokens."""
-
-    def is_lossless(self, text: str, ids: list[int]) -> bool:
-        """Whether the ids decode to the text."""
-
-
 class NotFinite(EdgecapError):
     """The model's probabilities hold NaN or infinity."""
 
@@ -55,68 +42,104 @@ class NoTokens(EdgecapError):
     """A corpus of which nothing is left to score."""
 
 
-class ScoredWindow(NamedTuple):
-    """Inputs and targets of one run, shape (n,), and bits charged beside it."""
+class Plan(NamedTuple):
+    """How to score: the protocol's name, positions of a window, and where they overlap their distance."""
 
-    inputs: Ids
-    targets: Ids
-    charged_bits: float
-
-
-def windows(ids: Sequence[int], start: int | None, context: int, vocabulary: int) -> Iterator[ScoredWindow]:
-    """Cuts a document's ids into windows; every id is a target, or charged, exactly once."""
-    width = context - 1 if start is not None else context
-    for begin in range(0, len(ids), width):
-        part = list(ids[begin : begin + width])
-        row = np.array([start, *part] if start is not None else part, np.int64)
-        yield ScoredWindow(row[:-1], row[1:], 0.0 if start is not None else math.log2(vocabulary))
+    protocol: str
+    context: int
+    stride: int | None = None
 
 
-def document_bits(engine: Engine, ids: Sequence[int], start: int | None, context: int, vocabulary: int) -> float:
-    """Bits of one document. Raises NotFinite where the model answers NaN or infinity."""
-    total = 0.0
-    for window in windows(ids, start, context, vocabulary):
-        bits = engine.nll(window.inputs, window.targets) if len(window.targets) else np.zeros(0)
+class Scored(NamedTuple):
+    """A finished document, whether its ids decode to its text, and the seconds that it took."""
+
+    bits: DocumentBits
+    lossless: bool
+    wall_s: float
+
+
+class Journal(Protocol):
+    """Keeps finished documents, in their order."""
+
+    @property
+    def finished(self) -> Sequence[Scored]:
+        """Documents that an earlier run finished, from the first on without a gap."""
+
+    def add(self, scored: Scored) -> None:
+        """Keeps one more."""
+
+
+class Forgetful:
+    """A journal that keeps nothing."""
+
+    finished: Sequence[Scored] = ()
+
+    def add(self, scored: Scored) -> None:
+        """Keeps nothing."""
+
+
+def document_bits(engine: Engine, cut: Cut, progress: Callable[[float], None] = lambda share: None) -> float:
+    """Bits of one document; `progress` hears the share that is done. Raises NotFinite on NaN or infinity."""
+    sums, done = [], 0
+    for window in cut.windows:
+        bits = engine.nll(window.inputs, window.targets)[window.skip :] if len(window.targets) else np.zeros(0)
         if not np.all(np.isfinite(bits)):
             raise NotFinite("the model gives NaN or infinity for a token's probability")
-        total += math.fsum(bits) + window.charged_bits
-    return total
+        sums.append(math.fsum([*bits, window.charged_bits]))
+        done += window.tokens
+        progress(done / max(cut.tokens, 1))
+    return math.fsum(sums)
 
 
 def measure_compression(
     engine: Engine,
-    tokenizer: Encoder,
-    documents: Sequence[Text],
-    context: int,
-    vocabulary: int,
+    cutter: Cutter,
+    documents: Iterable[Text],
+    plan: Plan,
     clock: Clock,
-    progress: Callable[[int, int], None],
+    total_bytes: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    journal: Journal | None = None,
 ) -> Compression:
-    """Scores a corpus. `context` is the positions of a window, `vocabulary` the size of the model's."""
-    started = clock.now()
-    found, lossless = [], True
-    for done, document in enumerate(documents):
-        progress(done, len(documents))
-        ids = tokenizer.encode(document.text)
-        lossless = lossless and tokenizer.is_lossless(document.text, ids)
-        bits = document_bits(engine, ids, tokenizer.start, context, vocabulary)
+    """Scores a corpus whose texts have `total_bytes`; documents that the journal holds are not scored again."""
+    journal = journal or Forgetful()
+    found, before = list(journal.finished), 0
+    for index, document in enumerate(documents):
         size = len(document.text.encode())
-        found.append(DocumentBits(id=document.id, domain=document.domain, bytes=size, tokens=len(ids), nll_bits=bits))
-    progress(len(documents), len(documents))
-    return pool(found, context, lossless, clock.now() - started)
+        if index >= len(found):
+            share = _share_of(progress, before, size, total_bytes)
+            found.append(_score(engine, cutter, document, clock, share))
+            journal.add(found[-1])
+        before += size
+    progress(total_bytes, total_bytes)
+    lossless = all(s.lossless for s in found)
+    return pool([s.bits for s in found], plan, lossless, math.fsum(s.wall_s for s in found))
 
 
-def pool(found: Sequence[DocumentBits], context: int, lossless: bool, wall_s: float) -> Compression:
+def _share_of(progress: Callable[[int, int], None], before: int, size: int, total: int) -> Callable[[float], None]:
+    return lambda share: progress(before + int(share * size), total)
+
+
+def _score(engine: Engine, cutter: Cutter, document: Text, clock: Clock, share: Callable[[float], None]) -> Scored:
+    started = clock.now()
+    cut = cutter(document.text)
+    bits = document_bits(engine, cut, share)
+    scored = DocumentBits(id=document.id, domain=document.domain, bytes=cut.bytes, tokens=cut.tokens, nll_bits=bits)
+    return Scored(scored, cut.lossless, clock.now() - started)
+
+
+def pool(found: Sequence[DocumentBits], plan: Plan, lossless: bool, wall_s: float) -> Compression:
     """Sums over documents and their quotients."""
     total = _pool_domain(found)
     if not total.tokens:
         raise NoTokens("the tokenizer makes no token of the whole corpus")
     names = dict.fromkeys(d.domain for d in found)
-    text_bits = 8 * total.bytes / total.tokens
+    text_bits = mean_text_bits(found) if plan.protocol == "paper" else 8 * total.bytes / total.tokens
     nll_bits = total.nll_bits / total.tokens
     return Compression(
-        protocol="exact",
-        context=context,
+        protocol=plan.protocol,
+        context=plan.context,
+        stride=plan.stride,
         documents=total.documents,
         tokens=total.tokens,
         bytes=total.bytes,
@@ -129,6 +152,12 @@ def pool(found: Sequence[DocumentBits], context: int, lossless: bool, wall_s: fl
         per_document=tuple(found),
         by_domain={name: _pool_domain([d for d in found if d.domain == name]) for name in names},
     )
+
+
+def mean_text_bits(found: Sequence[DocumentBits]) -> float:
+    """Mean of the documents' own bits per token, as the published scripts take it; unrounded."""
+    quotients = [8 * d.bytes / d.tokens for d in found if d.tokens]
+    return math.fsum(quotients) / len(quotients)
 
 
 def _pool_domain(found: Sequence[DocumentBits]) -> DomainBits:

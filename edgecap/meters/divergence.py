@@ -6,8 +6,9 @@ Measured as both are executed, on short samples of the corpus. A variant half wa
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -56,10 +57,10 @@ def _rows(p: Floats, q: Floats) -> Floats:
 
 
 def take_samples(
-    texts: Sequence[str], encode: Callable[[str], list[int]], start: int | None, context: int
+    texts: Iterable[str], documents: int, encode: Callable[[str], list[int]], start: int | None, context: int
 ) -> list[Ids]:
-    """Beginnings of up to `SAMPLES` texts spread over the corpus, as inputs of shape (n,)."""
-    length = min(SAMPLE_TOKENS, context)
-    chosen = [t for t in texts if t][:: max(1, len(texts) // SAMPLES)][:SAMPLES]
+    """Beginnings of up to `SAMPLES` of the texts of `documents`, spread over them, as inputs of shape (n,)."""
+    length, step = min(SAMPLE_TOKENS, context), max(1, documents // SAMPLES)
+    chosen = itertools.islice((t for t in texts if t), 0, SAMPLES * step, step)
     rows = [([] if start is None else [start]) + encode(t[: 8 * SAMPLE_TOKENS]) for t in chosen]
     return [np.array(row[:length], np.int64) for row in rows]

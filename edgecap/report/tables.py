@@ -18,6 +18,7 @@ from edgecap.record import (
     Absent,
     Cell,
     Compression,
+    CorpusInfo,
     Estimate,
     Failure,
     Flops,
@@ -66,8 +67,20 @@ def _heading(record: Profile) -> str:
         f"{click.style(_printable(source.name), bold=True)}  {count}, {work}{state}\n"
         f"on {machine.cpu}, {cores} cores, {size(machine.memory_bytes)}, ONNX Runtime {runtime}\n"
         f"text {_printable(corpus.name)}: {corpus.documents} documents, {size(corpus.bytes)}, "
-        f"bias {corpus.bias_bits:g} bit/token"
+        f"bias {corpus.bias_bits:g} bit/token{_protocol(record)}{_baselines(corpus)}"
     )
+
+
+def _protocol(record: Profile) -> str:
+    spec = record.spec
+    stride = f", windows every {spec.stride} positions" if spec.stride else ""
+    return f", {spec.protocol} protocol" if spec.protocol != "exact" else stride
+
+
+def _baselines(corpus: CorpusInfo) -> str:
+    """What general compressors make of the same bytes."""
+    found = ", ".join(f"{name} {b.bits_per_byte:.3f}" for name, b in corpus.baselines.items())
+    return f"\nthe same text in one piece: {found} bits/byte" if found else ""
 
 
 def _printable(name: str) -> str:

@@ -25,8 +25,12 @@ from edgecap.worker.steps import (
     Made,
     Measure,
     Measured,
+    Pack,
+    Packed,
     Progress,
     Refusal,
+    Squeeze,
+    Squeezed,
     Step,
     Vary,
     Weigh,
@@ -135,6 +139,13 @@ def _vary(step: Vary, report: Report) -> Made:
     return Made(files=tuple(make_variant(Path(step.graph), step.precision, Path(step.out))))
 
 
+def _squeeze(step: Squeeze, report: Report) -> Squeezed:
+    from edgecap.baselines import measure_baselines
+
+    texts = (d.text for d in step.corpus.documents)
+    return Squeezed(baselines=measure_baselines(texts, step.corpus.bytes, _progress(report, "gzip, xz and zstd")))
+
+
 def _weigh(step: Weigh, report: Report) -> Memory:
     import onnxruntime  # noqa: F401 - loaded before the baseline is read
 
@@ -153,15 +164,8 @@ def _weigh(step: Weigh, report: Report) -> Memory:
 
 def _measure(step: Measure, report: Report) -> Measured:
     """One session at a time: the thread pool of an idle one costs a working one 25 % on two cores."""
-    from edgecap.corpus import read_corpus
-    from edgecap.tokens import read_tokenizer
-
-    corpus = read_corpus(step.corpus)
-    if corpus.sha256 != step.corpus_sha256:
-        raise UsageError(f"corpus {step.corpus} changed while it was measured")
-    tokenizer = read_tokenizer(Path(step.tokenizer))
-    divergence = _staged("divergence", lambda: _divergence(step, corpus, tokenizer, report))
-    compression = _staged("compression", lambda: _compression(step, corpus, tokenizer, report))
+    divergence = _staged("divergence", lambda: _divergence(step, report))
+    compression = _staged("compression", lambda: _compression(step, report))
     engine = _staged("load", lambda: _open(step))
     return Measured(
         divergence_bits=divergence,
@@ -170,6 +174,26 @@ def _measure(step: Measure, report: Report) -> Measured:
         energy=_or_absent(lambda: _energy(step, engine, report)),
         placement=_or_absent(lambda: _placement(step, report)),
     )
+
+
+def _pack(step: Pack, report: Report) -> Packed:
+    from edgecap import codec
+    from edgecap.engine import OrtEngine
+    from edgecap.tokens import read_tokenizer
+
+    started = time.perf_counter()
+    report("load", 0, 1)
+    engine = OrtEngine(Path(step.graph), step.provider, step.threads, step.head_dim, step.vocabulary)
+    tokenizer = read_tokenizer(Path(step.tokenizer))
+    header = codec.Header(step.precision, step.threads, step.context, *step.hashes)
+    progress = _progress(report, step.direction)
+    with open(step.source, "rb") as source, open(step.target, "wb") as target:
+        if step.direction == "compress":
+            found = codec.compress(source, target, header, engine, tokenizer, progress)
+        else:
+            codec.read_header(source)
+            found = codec.decompress(source, target, header, engine, tokenizer, progress)
+    return Packed(**found._asdict(), seconds=time.perf_counter() - started)
 
 
 def _staged(stage: str, work: Callable[[], Any]) -> Any:
@@ -203,31 +227,57 @@ def _or_absent(work: Callable[[], Any]) -> Any:
         return Absent(reason=f"it failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
 
 
-def _divergence(step: Measure, corpus: Any, tokenizer: Any, report: Report) -> float | Absent:
+def _divergence(step: Measure, report: Report) -> float | Absent:
     from edgecap.meters import divergence
+    from edgecap.tokens import read_tokenizer
 
     if step.reference is None:
         return Absent(reason="there is no fp32 graph of this model to compare with")
     if step.reference == step.graph:
         return 0.0  # fp32 from itself
     report("divergence", 0, 1)
-    texts = [d.text for d in corpus.documents]
-    samples = divergence.take_samples(texts, tokenizer.encode, tokenizer.start, step.context)
+    tokenizer = read_tokenizer(Path(step.tokenizer))
+    texts = (d.text for d in step.corpus.documents)
+    samples = divergence.take_samples(texts, step.corpus.count, tokenizer.encode, tokenizer.start, step.context)
     if not samples:
         return Absent(reason="the corpus has no tokens")
     reference = _open(step, path=Path(step.reference), provider="cpu")
     return divergence.measure_divergence(reference, _open(step), samples).bits
 
 
-def _compression(step: Measure, corpus: Any, tokenizer: Any, report: Report) -> Any:
+def _compression(step: Measure, report: Report) -> Any:
+    from edgecap.corpus import check_unchanged
     from edgecap.graph.scoring import scoring_graph
-    from edgecap.meters.compression import measure_compression
+    from edgecap.journal import Journal
+    from edgecap.meters.compression import Plan, Scored, measure_compression
 
-    engine = _open(step, scoring=scoring_graph(Path(step.graph), on_host=step.provider == "cpu"))
-    progress = _progress(report, "compression")
-    return measure_compression(
-        engine, tokenizer, corpus.documents, step.context, step.vocabulary, SystemClock(), progress
+    cutter, vocabulary = _cutter(step)
+    plan = Plan(step.protocol, step.context, step.stride)
+    scoring = scoring_graph(Path(step.graph), on_host=step.provider == "cpu", vocabulary=vocabulary)
+    found = measure_compression(
+        _open(step, scoring=scoring),
+        cutter,
+        step.corpus.documents,
+        plan,
+        SystemClock(),
+        step.corpus.bytes,
+        _progress(report, "compression"),
+        Journal(Path(step.journal), Scored),
     )
+    check_unchanged(step.corpus)
+    return found
+
+
+def _cutter(step: Measure) -> tuple[Any, int | None]:
+    """How the protocol cuts a document, and the ids that its softmax runs over where not all."""
+    from edgecap.meters import windows
+    from edgecap.tokens import read_paper_tokenizer, read_tokenizer
+
+    if step.protocol == "paper":
+        shipped = read_paper_tokenizer(Path(step.tokenizer))
+        return windows.paper(shipped, step.context), min(shipped.size, step.vocabulary)
+    plain = read_tokenizer(Path(step.tokenizer))
+    return windows.exact(plain, step.context, step.vocabulary, step.stride), None
 
 
 def _latency(step: Measure, engine: Any, report: Report) -> Any:
@@ -284,6 +334,8 @@ _DO: dict[type, Callable[[Any, Report], Answer]] = {
     Look: _look,
     Export: _export,
     Vary: _vary,
+    Squeeze: _squeeze,
     Measure: _measure,
     Weigh: _weigh,
+    Pack: _pack,
 }

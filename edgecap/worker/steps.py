@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import msgspec
 
+from edgecap.corpus import Corpus
 from edgecap.graph.read import Facts
-from edgecap.record import Absent, Compression, Energy, Failure, Latency, Memory, Placement
+from edgecap.record import Absent, Baseline, Compression, Energy, Failure, Latency, Memory, Placement
 
 
 class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
@@ -43,17 +44,28 @@ class Vary(_Message, frozen=True, tag="vary"):
     out: str
 
 
+class Squeeze(_Message, frozen=True, tag="squeeze"):
+    """What do general compressors make of a corpus?"""
+
+    corpus: Corpus
+
+
 class Measure(_Message, frozen=True, tag="measure"):
-    """Divergence, compression, latency, placement and energy of a graph on a provider."""
+    """Divergence, compression, latency, placement and energy of a graph on a provider.
+
+    Finished documents are kept in the file `journal`.
+    """
 
     graph: str
     reference: str | None
     provider: str
     threads: int
     tokenizer: str
-    corpus: str
-    corpus_sha256: str
+    corpus: Corpus
+    protocol: str
     context: int
+    stride: int | None
+    journal: str
     vocabulary: int
     head_dim: int | None
     prefill_tokens: int
@@ -74,7 +86,24 @@ class Weigh(_Message, frozen=True, tag="weigh"):
     steps: int
 
 
-Step = Look | Export | Vary | Measure | Weigh
+class Pack(_Message, frozen=True, tag="pack"):
+    """Compress or decompress a file under a model; `hashes` of model, tokenizer and runtime are written into it."""
+
+    direction: str
+    source: str
+    target: str
+    graph: str
+    tokenizer: str
+    provider: str
+    precision: str
+    threads: int
+    context: int
+    hashes: tuple[bytes, bytes, bytes]
+    vocabulary: int
+    head_dim: int | None
+
+
+Step = Look | Export | Vary | Squeeze | Measure | Weigh | Pack
 
 
 # --- answered ---------------------------------------------------------------------------------
@@ -85,6 +114,12 @@ class Looked(_Message, frozen=True, tag="looked"):
 
     providers: tuple[str, ...]
     graphs: tuple[Facts, ...]
+
+
+class Squeezed(_Message, frozen=True, tag="squeezed"):
+    """What each compressor made of the corpus, by name."""
+
+    baselines: dict[str, Baseline]
 
 
 class Made(_Message, frozen=True, tag="made"):
@@ -103,6 +138,17 @@ class Measured(_Message, frozen=True, tag="measured"):
     energy: Energy | Absent
 
 
+class Packed(_Message, frozen=True, tag="packed"):
+    """Bytes of the file and of what it was compressed to, tokens, their -log2 p (0 when decompressed), bytes stored as they are."""
+
+    plain_bytes: int
+    coded_bytes: int
+    tokens: int
+    nll_bits: float
+    stored_bytes: int
+    seconds: float
+
+
 class Progress(_Message, frozen=True, tag="progress"):
     """How far a step is: `done` of `total` in a stage."""
 
@@ -118,7 +164,7 @@ class Refusal(_Message, frozen=True, tag="refusal"):
     disk_full: bool
 
 
-Answer = Looked | Made | Measured | Memory | Failure
+Answer = Looked | Made | Squeezed | Packed | Measured | Memory | Failure
 Line = Progress | Refusal | Answer
 Watch = Callable[[Progress], None]
 

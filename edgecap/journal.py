@@ -1,0 +1,52 @@
+"""Keeps finished pieces of long work on the disk, one JSON line each, so that a run that dies goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from pathlib import Path
+from typing import BinaryIO, Generic, TypeVar, cast
+
+import msgspec
+
+from edgecap.store import disk_errors
+
+Piece = TypeVar("Piece")
+
+
+class Journal(Generic[Piece]):
+    """Pieces in their order, in a file that only grows; a line that was torn by a crash is done again.
+
+    Raises DiskFull or UsageError where the file cannot be written.
+    """
+
+    def __init__(self, path: Path, kind: type[Piece]) -> None:
+        self._path = path
+        self._line: type = tuple[int, kind]  # type: ignore[valid-type]
+        self._file: BinaryIO | None = None
+        self.finished: list[Piece] = self._read()
+        self._count = len(self.finished)
+
+    def _read(self) -> list[Piece]:
+        found: dict[int, Piece] = {}
+        try:
+            lines = self._path.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return []
+        for line in lines:
+            with contextlib.suppress(msgspec.DecodeError):
+                index, piece = cast("tuple[int, Piece]", msgspec.json.decode(line, type=self._line))
+                found[index] = piece
+        first_gap = next(i for i in itertools.count() if i not in found)
+        return [found[i] for i in range(first_gap)]
+
+    def add(self, piece: Piece) -> None:
+        """Keeps one more piece."""
+        with disk_errors(self._path):
+            if self._file is None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self._path.open("ab")
+                self._file.write(b"\n")  # whatever an earlier run left unfinished ends here
+            self._file.write(msgspec.json.encode((self._count, piece)) + b"\n")
+            self._file.flush()
+        self._count += 1

@@ -1,0 +1,151 @@
+"""`edgecap compress` and `decompress`: finds the model, checks that both ends share it, runs the codec in a child."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from edgecap import codec, pipeline, store
+from edgecap.errors import EdgecapError, UsageError
+from edgecap.machine import default_threads, look_around
+from edgecap.pipeline import Event, Job, Notice, Ready, Run, unheard
+from edgecap.record import Failure
+from edgecap.spec import CellSpec, Spec
+from edgecap.store import Home
+from edgecap.worker import Pack, Packed, in_child
+
+LONGEST_S = 1e6  # a file takes as long as it takes; progress shows that it goes on
+
+
+class _Both(NamedTuple):
+    """What both directions need: the graph, and the header that describes this end."""
+
+    job: Job
+    ready: Ready
+    header: codec.Header
+
+
+def compress(
+    source: Path, target: Path, spec: Spec, home: Home | None = None, notice: Notice = unheard, run: Run = in_child
+) -> Packed:
+    """Compresses a file under a model, `spec.precisions[0]` or fp32; the window is `spec.context`.
+
+    Raises UsageError where the request cannot be met, EdgecapError where the model fails.
+    """
+    _check_files(source, target)
+    precision = spec.precisions[0] if spec.precisions else "fp32"
+    job, positions = pipeline.prepare(spec, home or store.home(), notice, run)
+    context = min(spec.context or pipeline.HORIZON, positions or pipeline.HORIZON, 65_535)
+    both = _both(job, precision, spec.threads or default_threads(), context)
+    with _output(target) as scratch:
+        return _run(both, source, scratch, "compress", notice, run)
+
+
+def decompress(
+    source: Path, target: Path, spec: Spec, home: Home | None = None, notice: Notice = unheard, run: Run = in_child
+) -> Packed:
+    """Gives back the file that `compress` was given. Precision, window and threads are the file's own.
+
+    Raises UsageError where model, tokenizer or runtime are not those that it was compressed with, and
+    CodecError where it is cut short or altered; nothing is written then.
+    """
+    _check_files(source, target)
+    with source.open("rb") as file:
+        try:
+            codec.check_magic(file)
+            codec.check_whole(file)
+            told = codec.read_header(file)
+        except EdgecapError as error:
+            raise type(error)(f"{source}: {error}") from None
+    job, _ = pipeline.prepare(spec, home or store.home(), notice, run)
+    both = _both(job, told.precision, told.threads, told.context)
+    _check_same(source, told, both.header, spec.model)
+    with _output(target) as scratch:
+        try:
+            return _run(both, source, scratch, "decompress", notice, run)
+        except codec.CodecError as error:
+            raise codec.CodecError(f"{source}: {error}") from None
+
+
+def _check_files(source: Path, target: Path) -> None:
+    if not source.is_file():
+        raise UsageError(f"{source} is {'a folder' if source.is_dir() else 'not there'}; give a file")
+    if target.exists():
+        raise UsageError(f"{target} is there already; give a new name")
+    try:
+        importlib.metadata.version("constriction")
+    except importlib.metadata.PackageNotFoundError:
+        raise UsageError("the codec needs constriction: pip install 'edgecap[codec]'") from None
+    store.check_writable(target.parent)
+
+
+def _both(job: Job, precision: str, threads: int, context: int) -> _Both:
+    provider = job.spec.providers[0]
+    ready = pipeline.graph_of(job, CellSpec(precision, provider))
+    if isinstance(ready, Failure):
+        raise UsageError(f"cannot make {precision}: {ready.message}")
+    model = store.sha256_of(*(f"{f.path} {f.sha256}".encode() for f in ready.graph.files))
+    short = [bytes.fromhex(h)[:n] for h, n in ((model, 8), (job.hashes.tokenizer, 4), (_runtime(provider), 4))]
+    return _Both(job, ready, codec.Header(precision, threads, context, *short))
+
+
+def _runtime(provider: str) -> str:
+    """What the last bit of a probability depends on beside the graph."""
+    here = look_around((provider,))
+    told = [here.cpu, here.architecture, *here.flags, provider]
+    told += [importlib.metadata.version(name) for name in ("numpy", "constriction", "tokenizers")]
+    told += [f"{name} {version}" for name, version in here.versions.items() if name.startswith("onnxruntime")]
+    return store.sha256_of("\n".join(told).encode())
+
+
+def _check_same(source: Path, told: codec.Header, here: codec.Header, model: str) -> None:
+    if told.model != here.model:
+        raise UsageError(
+            f"{source} was compressed with another model, or another export of it: its {told.precision} graph is "
+            f"{told.model.hex()}, that of '{model}' is {here.model.hex()}; give the same folder to both ends (edgecap export)"
+        )
+    if told.tokenizer != here.tokenizer:
+        raise UsageError(f"{source} was compressed with another tokenizer than that of '{model}'")
+    if told.runtime != here.runtime:
+        raise UsageError(
+            f"{source} was compressed with another processor, ONNX Runtime, numpy, tokenizers or constriction: the last "
+            "bits of its probabilities may differ here, so it can only be read where these are the same"
+        )
+
+
+@contextmanager
+def _output(target: Path) -> Iterator[Path]:
+    """A file that gets its name when it is whole."""
+    with store.disk_errors(target), tempfile.TemporaryDirectory(dir=target.parent, prefix=".edgecap-") as folder:
+        scratch = Path(folder) / "out"
+        yield scratch
+        scratch.replace(target)
+
+
+def _run(both: _Both, source: Path, target: Path, direction: str, notice: Notice, run: Run) -> Packed:
+    job, ready, header = both
+    step = Pack(
+        direction=direction,
+        source=str(source),
+        target=str(target),
+        graph=str(ready.path),
+        tokenizer=str(pipeline.tokenizer_folder(job, ready)),
+        provider=job.spec.providers[0],
+        precision=header.precision,
+        threads=header.threads,
+        context=header.context,
+        hashes=(header.model, header.tokenizer, header.runtime),
+        vocabulary=pipeline.vocabulary_of(job),
+        head_dim=pipeline.head_dim_of(job),
+    )
+    answer = run(step, lambda p: notice(Event(None, p.stage, p.done, p.total)), LONGEST_S)
+    if isinstance(answer, Packed):
+        return answer
+    message = answer.message if isinstance(answer, Failure) else msgspec.json.encode(answer).decode()
+    raise codec.CodecError(message)
