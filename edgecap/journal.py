@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from pathlib import Path
-from typing import BinaryIO, Generic, TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 import msgspec
 
@@ -23,7 +23,7 @@ class Journal(Generic[Piece]):
     def __init__(self, path: Path, kind: type[Piece]) -> None:
         self._path = path
         self._line: type = tuple[int, kind]  # type: ignore[valid-type]
-        self._file: BinaryIO | None = None
+        self._added = False
         self.finished: list[Piece] = self._read()
         self._count = len(self.finished)
 
@@ -42,11 +42,10 @@ class Journal(Generic[Piece]):
 
     def add(self, piece: Piece) -> None:
         """Keeps one more piece."""
+        line = msgspec.json.encode((self._count, piece)) + b"\n"
         with disk_errors(self._path):
-            if self._file is None:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self._path.open("ab")
-                self._file.write(b"\n")  # whatever an earlier run left unfinished ends here
-            self._file.write(msgspec.json.encode((self._count, piece)) + b"\n")
-            self._file.flush()
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("ab") as file:
+                file.write(line if self._added else b"\n" + line)  # what was torn ends before the first
+        self._added = True
         self._count += 1
