@@ -4,8 +4,7 @@
     python benchmarks/nll.py --shape SmolLM2-135M --int8
 
 Random weights in published shapes: speed and memory do not care about the values. Everything that is
-compared runs in turns in one session; medians of the rounds are quoted. Memory is the peak resident
-set of a process of its own that only scores.
+compared has a process of its own and runs in turns with the others; medians of the rounds are quoted.
 
 The PyTorch pass does what the published script does: pads each text to 1024 positions, float32
 logits for all positions, softmax over the whole vocabulary, one gather.
@@ -14,8 +13,8 @@ logits for all positions, softmax over the whole vocabulary, one gather.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -48,10 +47,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--int8", action="store_true", help="int8 against fp32 too")
-    parser.add_argument("--memory", nargs=3, metavar=("GRAPH", "VOCABULARY", "THREADS"), help=argparse.SUPPRESS)
+    parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if asked.memory:
-        _only_score(Path(asked.memory[0]), int(asked.memory[1]), int(asked.memory[2]))
+    if asked.serve:
+        serve(asked.serve[0], Path(asked.serve[1]), int(asked.serve[2]), int(asked.serve[3]))
         return
     for name in asked.shape or SHAPES:
         with tempfile.TemporaryDirectory() as scratch:
@@ -62,57 +61,88 @@ def measure(name: str, scratch: Path, asked: argparse.Namespace) -> None:
     from edgecap.architecture import read_architecture
     from edgecap.flops import count_flops
 
-    model, graph = _build(SHAPES[name], scratch)
-    weights = sum(f.stat().st_size for f in graph.parent.glob("model.onnx*"))
-    vocabulary = SHAPES[name]["vocab_size"]
+    shape = SHAPES[name]
+    _build(shape, scratch)
+    weights = sum(f.stat().st_size for f in (scratch / "fp32").glob("model.onnx*"))
+    architecture = read_architecture(json.loads((scratch / "hf/config.json").read_text()), name)
+    work = count_flops(architecture, WINDOW - 1, WINDOW - 1).prefill
+    with contextlib.ExitStack() as stack:
+        contenders = {
+            what: stack.enter_context(Contender(what, scratch, shape["vocab_size"], asked.threads))
+            for what in ("gemm", "fp32", "torch", *(["int8"] if asked.int8 else []))
+        }
+        times = _in_turns(contenders, asked.rounds)
+        memory = contenders["fp32"].ask("memory")
+    s = {what: statistics.median(t) for what, t in times.items()}
+    peak = GEMM_FLOPS / s["gemm full"]
+    print(f"{name}: {asked.threads} threads, {asked.rounds} rounds in turns, medians")
+    print(f"  GEMM peak of the runtime                 {peak / 1e9:7.1f} GFLOP/s")
+    print(f"  full windows, share of the peak          {work / s['fp32 full'] / peak:7.2f}   (asked: 0.70)")
+    print(f"  PyTorch, share of the peak               {work / s['torch full'] / peak:7.2f}")
+    print(f"  times as fast as PyTorch, full windows   {s['torch full'] / s['fp32 full']:7.2f}   (asked: 1.3)")
+    print(f"  times as fast, 64 to 1024 tokens         {s['torch ragged'] / s['fp32 ragged']:7.2f}   (asked: 2.2)")
+    if asked.int8:
+        print(
+            f"  int8, times as fast as fp32              {s['fp32 full'] / s['int8 full']:7.2f}   (asked: 1.5 with VNNI)"
+        )
+    print("  padding, share of computed positions        0.00   (asked: below 0.05; documents are read one by one)")
+    limit = 1.2 * weights + 300e6
+    print(f"  peak memory {memory / 1e6:.0f} MB of {limit / 1e6:.0f} MB (weights {weights / 1e6:.0f} MB)", flush=True)
+
+
+def _in_turns(contenders: dict[str, Contender], rounds: int) -> dict[str, list[float]]:
+    """Seconds by contender and task; the first round only warms up."""
+    tasks = [(w, t) for w in contenders for t in ("full", "ragged") if t == "full" or w in ("fp32", "torch")]
+    times: dict[str, list[float]] = {f"{w} {t}": [] for w, t in tasks}
+    for number in range(rounds + 1):
+        for what, task in tasks:
+            seconds = contenders[what].ask(task)
+            if number:
+                times[f"{what} {task}"].append(seconds)
+    return times
+
+
+class Contender:
+    """A process of its own that does a task when asked, and sleeps while others are timed."""
+
+    def __init__(self, what: str, scratch: Path, vocabulary: int, threads: int) -> None:
+        words = [sys.executable, __file__, "--serve", what, str(scratch), str(vocabulary), str(threads)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self._process = subprocess.Popen(words, stderr=subprocess.DEVNULL, **pipes)
+
+    def __enter__(self) -> Contender:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+
+    def ask(self, task: str) -> float:
+        """Seconds of the task, or bytes of the peak resident set."""
+        self._process.stdin.write(task + "\n")
+        self._process.stdin.flush()
+        time.sleep(0.2)  # thread pools of the one before stop spinning
+        return float(self._process.stdout.readline())
+
+
+def serve(what: str, scratch: Path, vocabulary: int, threads: int) -> None:
     rng = np.random.default_rng(0)
     full = rng.integers(0, vocabulary, WINDOW)
     ragged = [rng.integers(0, vocabulary, int(n)) for n in np.linspace(64, WINDOW, RAGGED)]
-    positions = WINDOW - 1
-    work = count_flops(
-        read_architecture(json.loads((scratch / "hf/config.json").read_text()), name), positions, positions
-    )
-    peak_bytes = _memory(graph, vocabulary, asked.threads)
-
-    engine = _engine(graph, vocabulary, asked.threads)
-    gemm = _gemm(asked.threads)
-    torch_nll = _torch(model, asked.threads)
-    assert np.allclose(_score(engine, full)[:8], torch_nll(full)[:8], rtol=1e-3), "the two passes disagree"
-    runs = {
-        "gemm": gemm,
-        "full": lambda: _score(engine, full),
-        "ragged": lambda: [_score(engine, ids) for ids in ragged],
-        "torch full": lambda: torch_nll(full),
-        "torch ragged": lambda: [torch_nll(ids) for ids in ragged],
-    }
-    if asked.int8:
-        from edgecap.graph.variants import make_variant
-
-        (scratch / "int8").mkdir()
-        make_variant(graph, "int8", scratch / "int8")
-        int8 = _engine(scratch / "int8/model.onnx", vocabulary, asked.threads)
-        runs["int8 full"] = lambda: _score(int8, full)
-    times = {what: [] for what in runs}
-    for _ in range(asked.rounds):
-        for what, run in runs.items():
-            started = time.perf_counter()
-            run()
-            times[what].append(time.perf_counter() - started)
-    s = {what: statistics.median(t) for what, t in times.items()}
-    peak = GEMM_FLOPS / s["gemm"]
-    print(f"{name}: {asked.threads} threads, {asked.rounds} rounds in turns, medians")
-    print(f"  GEMM peak of this session                {peak / 1e9:7.1f} GFLOP/s")
-    print(f"  full windows, share of the peak          {work.prefill / s['full'] / peak:7.2f}   (asked: 0.70)")
-    print(f"  PyTorch, share of the peak               {work.prefill / s['torch full'] / peak:7.2f}")
-    print(f"  times as fast as PyTorch, full windows   {s['torch full'] / s['full']:7.2f}   (asked: 1.3)")
-    print(f"  times as fast, 64 to 1024 tokens         {s['torch ragged'] / s['ragged']:7.2f}   (asked: 2.2)")
-    if asked.int8:
-        print(f"  int8, times as fast as fp32              {s['full'] / s['int8 full']:7.2f}   (asked: 1.5 with VNNI)")
-    print("  padding, share of computed positions        0.00   (asked: below 0.05; documents are read one by one)")
-    limit = 1.2 * weights + 300e6
-    print(
-        f"  peak memory {peak_bytes / 1e6:.0f} MB of {limit / 1e6:.0f} MB (weights {weights / 1e6:.0f} MB)", flush=True
-    )
+    score = _gemm(threads) if what == "gemm" else _torch(scratch, threads) if what == "torch" else None
+    if score is None:
+        engine = _engine(scratch / what / "model.onnx", vocabulary, threads)
+        score = lambda ids: engine.nll(ids[:-1], ids[1:])  # noqa: E731
+    for task in sys.stdin:
+        if task.strip() == "memory":
+            status = Path("/proc/self/status").read_text()
+            print(1024 * int(status.split("VmHWM:")[1].split()[0]), flush=True)
+            continue
+        time.sleep(0.4)
+        started = time.perf_counter()
+        for ids in [full] if task.strip() == "full" else ragged:
+            score(ids)
+        print(time.perf_counter() - started, flush=True)
 
 
 GEMM = (256, 1024, 1024)
@@ -132,22 +162,22 @@ def _gemm(threads: int):
     graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "gemm", ends[:1], ends[1:], [weight])
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle while others are timed
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     binding = session.io_binding()
     binding.bind_cpu_input("x", rng.standard_normal((m, k)).astype(np.float32))
     binding.bind_output("y")
-    return lambda: [session.run_with_iobinding(binding) for _ in range(GEMM_TIMES)]
+    return lambda ids: [session.run_with_iobinding(binding) for _ in range(GEMM_TIMES)]
 
 
-def _build(shape: dict, scratch: Path):
-    """A model of the shape with random weights, and its graph as edgecap exports it."""
+def _build(shape: dict, scratch: Path) -> None:
+    """A model of the shape with random weights, its graph as edgecap exports it, and int8."""
     warnings.simplefilter("ignore")
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     from edgecap.export import export_fp32
+    from edgecap.graph.variants import make_variant
 
     torch.manual_seed(0)
     fields = {k: v for k, v in shape.items() if k != "model_type"}
@@ -155,9 +185,10 @@ def _build(shape: dict, scratch: Path):
     model.save_pretrained(scratch / "hf")
     reference = Path(__file__).parent.parent / "models/edgecap-ref-xs"
     AutoTokenizer.from_pretrained(reference).save_pretrained(scratch / "hf")
-    (scratch / "onnx").mkdir()
-    export_fp32(scratch / "hf", scratch / "onnx", False)
-    return model, scratch / "onnx/model.onnx"
+    for precision in ("fp32", "int8"):
+        (scratch / precision).mkdir()
+    export_fp32(scratch / "hf", scratch / "fp32", False)
+    make_variant(scratch / "fp32/model.onnx", "int8", scratch / "int8")
 
 
 def _engine(graph: Path, vocabulary: int, threads: int):
@@ -167,13 +198,11 @@ def _engine(graph: Path, vocabulary: int, threads: int):
     return OrtEngine(graph, "cpu", threads, 64, vocabulary, scoring=scoring_graph(graph))
 
 
-def _score(engine, ids):
-    return engine.nll(ids[:-1], ids[1:])
-
-
-def _torch(model, threads: int):
+def _torch(scratch: Path, threads: int):
     import torch
+    from transformers import AutoModelForCausalLM
 
+    model = AutoModelForCausalLM.from_pretrained(scratch / "hf").float().eval()
     torch.set_num_threads(threads)
 
     def nll(ids):
@@ -187,20 +216,6 @@ def _torch(model, threads: int):
         return -torch.log2(chosen)[0, : len(ids) - 1].numpy()
 
     return nll
-
-
-def _memory(graph: Path, vocabulary: int, threads: int) -> int:
-    words = [sys.executable, __file__, "--memory", str(graph), str(vocabulary), str(threads)]
-    return int(subprocess.run(words, capture_output=True, text=True, check=True, env=dict(os.environ)).stdout)
-
-
-def _only_score(graph: Path, vocabulary: int, threads: int) -> None:
-    """Scores two windows and a short text, and prints the peak resident set in bytes."""
-    engine, rng = _engine(graph, vocabulary, threads), np.random.default_rng(0)
-    for length in (WINDOW, WINDOW, 200):
-        _score(engine, rng.integers(0, vocabulary, length))
-    status = Path("/proc/self/status").read_text()
-    print(1024 * int(status.split("VmHWM:")[1].split()[0]))
 
 
 if __name__ == "__main__":

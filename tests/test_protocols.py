@@ -336,3 +336,30 @@ def test_a_corpus_that_cannot_be_fetched(tmp_path):
     for limit in (None, 3):
         with pytest.raises(UsageError, match="the Hub cannot be reached"):
             corpus.read_corpus("hf:org/name:f.jsonl", limit, tmp_path)
+
+
+# --- lm-eval ----------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("context", [1024, 65])
+def test_bits_agree_with_lm_eval(cache, tmp_path, context):
+    """The rolling log-likelihood of EleutherAI's harness.
+
+    It puts the last token of a window in front of the next, which is a stride of one position less
+    than the window; on a text of one window that is the exact protocol itself.
+    """
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    text = "The lungs bring air to the blood, and the heart moves the blood on. Café 中文. " * 8
+    (tmp_path / "text.txt").write_text(text)
+    windowing = () if context == 1024 else ("--context", context, "--stride", context - 1)
+    record = profiled(cache, tmp_path, "--precision", "fp32", "--corpus", tmp_path / "text.txt", *windowing)
+    ours = record["cells"][0]["outcome"]["compression"]
+    assert (ours["tokens"] < context) == (context == 1024)
+    harness = HFLM(pretrained=str(REFERENCE), device="cpu", dtype="float32", batch_size=1, max_length=context - 1)
+    asked = Instance(request_type="loglikelihood_rolling", doc={}, arguments=(text,), idx=0)
+    found = harness.loglikelihood_rolling([asked])[0]
+    bits_per_byte = -float(found) / math.log(2) / len(text.encode())
+    assert ours["bits_per_byte"] == pytest.approx(bits_per_byte, rel=1e-3)
