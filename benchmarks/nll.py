@@ -62,7 +62,7 @@ def measure(name: str, scratch: Path, asked: argparse.Namespace) -> None:
     from edgecap.flops import count_flops
 
     shape = SHAPES[name]
-    _build(shape, scratch)
+    _build(shape, scratch, asked.int8)
     weights = sum(f.stat().st_size for f in (scratch / "fp32").glob("model.onnx*"))
     architecture = read_architecture(json.loads((scratch / "hf/config.json").read_text()), name)
     work = count_flops(architecture, WINDOW - 1, WINDOW - 1).prefill
@@ -170,8 +170,8 @@ def _gemm(threads: int):
     return lambda ids: [session.run_with_iobinding(binding) for _ in range(GEMM_TIMES)]
 
 
-def _build(shape: dict, scratch: Path) -> None:
-    """A model of the shape with random weights, its graph as edgecap exports it, and int8."""
+def _build(shape: dict, scratch: Path, int8: bool) -> None:
+    """A model of the shape with random weights, its graph as edgecap exports it, and int8 where asked for."""
     warnings.simplefilter("ignore")
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -185,10 +185,11 @@ def _build(shape: dict, scratch: Path) -> None:
     model.save_pretrained(scratch / "hf")
     reference = Path(__file__).parent.parent / "models/edgecap-ref-xs"
     AutoTokenizer.from_pretrained(reference).save_pretrained(scratch / "hf")
-    for precision in ("fp32", "int8"):
-        (scratch / precision).mkdir()
+    (scratch / "fp32").mkdir()
     export_fp32(scratch / "hf", scratch / "fp32", False)
-    make_variant(scratch / "fp32/model.onnx", "int8", scratch / "int8")
+    if int8:
+        (scratch / "int8").mkdir()
+        make_variant(scratch / "fp32/model.onnx", "int8", scratch / "int8")
 
 
 def _engine(graph: Path, vocabulary: int, threads: int):

@@ -179,7 +179,7 @@ def _compare(a: Choice, b: Choice, everything: list[Choice]) -> Comparison:
 
 
 # What makes a metric or score incomparable when it differs between two runs.
-_TEXT = {"corpus", "window of the text"}
+_TEXT = {"corpus", "protocol", "window of the text", "stride of the windows"}
 _NEEDS = {
     "bits_per_byte": _TEXT,
     "gain_bits_per_token": {*_TEXT, "tokenizer"},
@@ -215,7 +215,9 @@ def _circumstances(choice: Choice) -> dict[str, object]:
         "tokenizer": record.source.tokenizer_sha256,
         "corpus": record.corpus.sha256,
         "bias": record.corpus.bias_bits,
+        "protocol": text and text.protocol,
         "window of the text": text and text.context,
+        "stride of the windows": text and text.stride,
         "prompt length": latency and latency.prefill.tokens,
         "decode context": latency and round(latency.decode.context),
         "provider": choice.cell.provider,

@@ -248,3 +248,14 @@ def test_json_has_medians_with_intervals():
     assert found["decode_j"]["kind"] == "absent"
     assert json.loads(json.dumps(comparison_values(compare([RECORD]))))[0]["differences"][0]["verdict"]
     assert not re.search(r": (NaN|-?Infinity)", json.dumps(values))
+
+
+@pytest.mark.parametrize("changes", [{"protocol": "paper"}, {"stride": 64}])
+def test_another_way_of_scoring_gives_no_verdict(changes):
+    cell = RECORD.cells[0]
+    text = msgspec.structs.replace(cell.outcome.compression, **changes)
+    outcome = msgspec.structs.replace(cell.outcome, compression=text)
+    other = msgspec.structs.replace(RECORD, cells=(msgspec.structs.replace(cell, outcome=outcome),))
+    found = compare([RECORD, other])[0]
+    assert by_metric(found)["bits_per_byte"].verdict == "unknown"
+    assert by_metric(found)["time_capacity"].verdict == "unknown"

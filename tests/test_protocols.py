@@ -27,6 +27,7 @@ from edgecap.errors import UsageError
 from edgecap.journal import Journal
 from edgecap.meters import windows
 from edgecap.meters.compression import Plan, Scored, measure_compression
+from edgecap.tokens import read_tokenizer
 
 # --- sliding windows --------------------------------------------------------------------------
 
@@ -353,6 +354,9 @@ def test_bits_agree_with_lm_eval(cache, tmp_path, context):
     from lm_eval.models.huggingface import HFLM
 
     text = "The lungs bring air to the blood, and the heart moves the blood on. Café 中文. " * 8
+    encode = read_tokenizer(REFERENCE).encode
+    whole = next(n for n in range(len(text), 0, -1) if len(encode(text[:n])) % 64 == 0)
+    text = text[:whole]  # the harness reads further back where the last window is short
     (tmp_path / "text.txt").write_text(text)
     windowing = () if context == 1024 else ("--context", context, "--stride", context - 1)
     record = profiled(cache, tmp_path, "--precision", "fp32", "--corpus", tmp_path / "text.txt", *windowing)

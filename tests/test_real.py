@@ -352,3 +352,56 @@ def test_joules_from_a_driven_powercap_tree(reference, corpus_file, tmp_path, ca
         assert window.joules == pytest.approx(20 * window.seconds, rel=0.02)
     assert cell.score.energy_capacity.value > 0
     assert cell.score.hardware_capacity.value > 0
+
+
+# --- the scoring copy -------------------------------------------------------------------------
+
+
+def test_weights_left_on_the_disk_are_the_same_weights(reference):
+    import onnx
+
+    from edgecap.graph.stored import LEAST_BYTES, parse_without_weights
+
+    path = reference / "fp32/model.onnx"
+    lean, whole = parse_without_weights(path), onnx.load(str(path))
+    assert len(lean.SerializeToString()) < 0.2 * path.stat().st_size
+    left = [t for t in lean.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+    assert left and all({e.key for e in t.external_data} == {"location", "offset", "length"} for t in left)
+    onnx.load_external_data_for_model(lean, str(path.parent))
+    stored = {t.name: onnx.numpy_helper.to_array(t) for t in whole.graph.initializer}
+    assert {t.name for t in lean.graph.initializer} == set(stored)
+    assert all(np.array_equal(onnx.numpy_helper.to_array(t), stored[t.name]) for t in lean.graph.initializer)
+    assert [n.name for n in lean.graph.node] == [n.name for n in whole.graph.node]
+    assert any(len(t.raw_data) >= LEAST_BYTES for t in whole.graph.initializer)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int4"])
+def test_the_scoring_copy_answers_as_the_graph_does(reference, precision):
+    graph = reference / precision / "model.onnx"
+    rng = np.random.default_rng(0)
+    inputs, targets = rng.integers(0, 8192, 40), rng.integers(0, 8192, 40)
+    near = {"rtol": 1e-4, "atol": 0.03 if precision == "fp16" else 1e-3}  # other fusions round fp16 elsewhere
+    plain = OrtEngine(graph, "cpu", 2, vocabulary=8192).log_probabilities(inputs)
+    scorer = OrtEngine(graph, "cpu", 2, vocabulary=8192, scoring=scoring_graph(graph))
+    assert np.allclose(scorer.nll(inputs, targets), -plain[np.arange(40), targets], **near)
+    limited = OrtEngine(graph, "cpu", 2, vocabulary=8192, scoring=scoring_graph(graph, vocabulary=100))
+    few = plain[:, :100] - np.log2(np.exp2(plain[:, :100]).sum(axis=1, keepdims=True))
+    assert np.allclose(limited.nll(inputs, targets % 100), -few[np.arange(40), targets % 100], **near)
+
+
+def test_guards_against_padding_are_taken_out(reference):
+    from edgecap.graph.scoring import drop_guards
+
+    graph = open_graph(reference / "fp32/model.onnx", weights=False).graph
+    layers = sum(n.op_type == "Softmax" for n in graph.node)
+    assert drop_guards(graph) == layers > 0
+    assert not any(n.op_type == "IsNaN" for n in graph.node)
+    assert drop_guards(graph) == 0
+
+
+def test_a_file_that_is_cut_short_is_damaged(reference, tmp_path):
+    raw = (reference / "fp32/model.onnx").read_bytes()
+    for length in (0, 10, len(raw) // 2, len(raw) - 1):
+        (tmp_path / "model.onnx").write_bytes(raw[:length])
+        with pytest.raises(UsageError, match="damaged"):
+            open_graph(tmp_path / "model.onnx", weights=False)
