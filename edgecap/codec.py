@@ -82,12 +82,12 @@ class Header(NamedTuple):
 
 
 class Coded(NamedTuple):
-    """Sizes of what went in and out, in bytes; tokens, and their summed -log2 p in bits."""
+    """Sizes of what went in and out, in bytes; tokens, and their summed -log2 p in bits (None when decompressed)."""
 
     plain_bytes: int
     coded_bytes: int
     tokens: int
-    nll_bits: float
+    nll_bits: float | None
     stored_bytes: int
 
 
@@ -277,7 +277,7 @@ def decompress(
         size += len(part)
     if source.read(8) != digest.digest():
         raise CodecError("the text that came out is not the one that went in: its checksum does not match")
-    return Coded(size, total, tokens, 0.0, stored)
+    return Coded(size, total, tokens, None, stored)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from edgecap.errors import UsageError
 from edgecap.record import Baseline, CorpusInfo, Domain
 from edgecap.spec import DEFAULT_CORPUS
 
+_LINES = (".jsonl", ".ndjson", ".json")
 BUNDLED = Path(__file__).parent / "data"
 _ON_THE_HUB = re.compile(r"hf:(?P<dataset>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?:(?P<file>.+)")
 
@@ -122,7 +123,7 @@ def _find(name: str, limit: int | None, cache: Path) -> tuple[Path, float]:
     dataset, revision, file = asked["dataset"], asked["revision"], asked["file"]
     declared = BIASES.get(dataset, {})
     bias = declared.get(file.rpartition("/")[2], declared.get("", 0.0))
-    if limit is None:
+    if limit is None or not file.endswith(_LINES):
         return hub.fetch_file(dataset, file, revision), bias
     key = store.sha256_of(dataset.encode(), (revision or "").encode(), file.encode(), str(limit).encode())
     kept = cache / "corpora" / key[:16] / file.rpartition("/")[2]
@@ -138,7 +139,7 @@ def _documents(path: Path, stem: str, limit: int | None, digest: Any, name: str 
     """Documents of a file; `digest` takes in the bytes that were used."""
     try:
         with path.open("rb") as file:
-            if path.suffix in (".jsonl", ".ndjson", ".json"):
+            if path.suffix in _LINES:
                 yield from itertools.islice(_json_lines(file, path, stem, digest), limit)
             else:
                 raw = file.read()

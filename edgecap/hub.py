@@ -27,12 +27,12 @@ def fetch_file(dataset: str, file: str, revision: str | None) -> Path:
 
 
 def read_lines(dataset: str, file: str, revision: str | None, count: int) -> bytes:
-    """The first `count` lines of a file of a dataset, without downloading the rest."""
+    """The first `count` lines that are not blank of a file of a dataset, without downloading the rest."""
     from huggingface_hub import HfFileSystem
 
     at = f"datasets/{dataset}{f'@{revision}' if revision else ''}/{file}"
     with _errors("dataset", dataset, revision, file), HfFileSystem().open(at, "rb", block_size=1 << 20) as lines:
-        return b"".join(itertools.islice(lines, count))
+        return b"".join(itertools.islice((line for line in lines if line.strip()), count))
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ class Journal(Generic[Piece]):
         except FileNotFoundError:
             return []
         for line in lines:
-            with contextlib.suppress(msgspec.DecodeError):
+            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
                 index, piece = cast("tuple[int, Piece]", msgspec.json.decode(line, type=self._line))
                 found[index] = piece
         first_gap = next(i for i in itertools.count() if i not in found)

@@ -15,7 +15,7 @@ from edgecap import codec, pipeline, store
 from edgecap.errors import EdgecapError, UsageError
 from edgecap.machine import default_threads, look_around
 from edgecap.pipeline import Event, Job, Notice, Ready, Run, unheard
-from edgecap.record import Failure
+from edgecap.record import Absent, Architecture, Failure
 from edgecap.spec import CellSpec, Spec
 from edgecap.store import Home
 from edgecap.worker import Pack, Packed, in_child
@@ -27,6 +27,7 @@ class _Both(NamedTuple):
     """What both directions need: the graph, and the header that describes this end."""
 
     job: Job
+    architecture: Architecture | Absent
     ready: Ready
     header: codec.Header
 
@@ -38,11 +39,16 @@ def compress(
 
     Raises UsageError where the request cannot be met, EdgecapError where the model fails.
     """
-    _check_files(source, target)
-    precision = spec.precisions[0] if spec.precisions else "fp32"
-    job, positions = pipeline.prepare(spec, home or store.home(), notice, run)
-    context = min(spec.context or pipeline.HORIZON, positions or pipeline.HORIZON, 65_535)
-    both = _both(job, precision, spec.threads or default_threads(), context)
+    _check_request(source, target, spec)
+    threads = spec.threads or default_threads()
+    if threads > 255:
+        raise UsageError(f"--threads {threads}: a compressed file names at most 255")
+    job, architecture = pipeline.prepare(spec, home or store.home(), notice, run)
+    had = [r.graph.precision for r in job.found]
+    precision = spec.precisions[0] if spec.precisions else "fp32" if "fp32" in had or not had else had[0]
+    positions = architecture.positions if isinstance(architecture, Architecture) else None
+    context = min(spec.context or pipeline.HORIZON, positions or spec.context or pipeline.HORIZON, 65_535)
+    both = _both(job, architecture, precision, threads, context)
     with _output(target) as scratch:
         return _run(both, source, scratch, "compress", notice, run)
 
@@ -55,7 +61,7 @@ def decompress(
     Raises UsageError where model, tokenizer or runtime are not those that it was compressed with, and
     CodecError where it is cut short or altered; nothing is written then.
     """
-    _check_files(source, target)
+    _check_request(source, target, spec)
     with source.open("rb") as file:
         try:
             codec.check_magic(file)
@@ -63,8 +69,8 @@ def decompress(
             told = codec.read_header(file)
         except EdgecapError as error:
             raise type(error)(f"{source}: {error}") from None
-    job, _ = pipeline.prepare(spec, home or store.home(), notice, run)
-    both = _both(job, told.precision, told.threads, told.context)
+    job, architecture = pipeline.prepare(spec, home or store.home(), notice, run)
+    both = _both(job, architecture, told.precision, told.threads, told.context)
     _check_same(source, told, both.header, spec.model)
     with _output(target) as scratch:
         try:
@@ -73,7 +79,11 @@ def decompress(
             raise codec.CodecError(f"{source}: {error}") from None
 
 
-def _check_files(source: Path, target: Path) -> None:
+def _check_request(source: Path, target: Path, spec: Spec) -> None:
+    if len(spec.providers) > 1:
+        raise UsageError(f"one provider is enough here, not {', '.join(spec.providers)}")
+    if "-" in (str(source), str(target)):
+        raise UsageError("standard input and output are not supported; give files")
     if not source.is_file():
         raise UsageError(f"{source} is {'a folder' if source.is_dir() else 'not there'}; give a file")
     if target.exists():
@@ -82,17 +92,19 @@ def _check_files(source: Path, target: Path) -> None:
         importlib.metadata.version("constriction")
     except importlib.metadata.PackageNotFoundError:
         raise UsageError("the codec needs constriction: pip install 'edgecap[codec]'") from None
+    with store.disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
     store.check_writable(target.parent)
 
 
-def _both(job: Job, precision: str, threads: int, context: int) -> _Both:
+def _both(job: Job, architecture: Architecture | Absent, precision: str, threads: int, context: int) -> _Both:
     provider = job.spec.providers[0]
     ready = pipeline.graph_of(job, CellSpec(precision, provider))
     if isinstance(ready, Failure):
         raise UsageError(f"cannot make {precision}: {ready.message}")
     model = store.sha256_of(*(f"{f.path} {f.sha256}".encode() for f in ready.graph.files))
     short = [bytes.fromhex(h)[:n] for h, n in ((model, 8), (job.hashes.tokenizer, 4), (_runtime(provider), 4))]
-    return _Both(job, ready, codec.Header(precision, threads, context, *short))
+    return _Both(job, architecture, ready, codec.Header(precision, threads, context, *short))
 
 
 def _runtime(provider: str) -> str:
@@ -125,11 +137,13 @@ def _output(target: Path) -> Iterator[Path]:
     with store.disk_errors(target), tempfile.TemporaryDirectory(dir=target.parent, prefix=".edgecap-") as folder:
         scratch = Path(folder) / "out"
         yield scratch
+        if target.exists():
+            raise UsageError(f"{target} was made by someone else meanwhile; it is left as it is")
         scratch.replace(target)
 
 
 def _run(both: _Both, source: Path, target: Path, direction: str, notice: Notice, run: Run) -> Packed:
-    job, ready, header = both
+    job, architecture, ready, header = both
     step = Pack(
         direction=direction,
         source=str(source),
@@ -141,8 +155,8 @@ def _run(both: _Both, source: Path, target: Path, direction: str, notice: Notice
         threads=header.threads,
         context=header.context,
         hashes=(header.model, header.tokenizer, header.runtime),
-        vocabulary=pipeline.vocabulary_of(job),
-        head_dim=pipeline.head_dim_of(job),
+        vocabulary=pipeline.vocabulary_of(job, architecture),
+        head_dim=pipeline.head_dim_of(architecture),
     )
     answer = run(step, lambda p: notice(Event(None, p.stage, p.done, p.total)), LONGEST_S)
     if isinstance(answer, Packed):

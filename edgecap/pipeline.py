@@ -157,16 +157,16 @@ def export_folder(
     return {precision: ready.graph for precision, ready in graphs.items()}
 
 
-def prepare(spec: Spec, home: Home, notice: Notice, run: Run) -> tuple[Job, int | None]:
-    """A job without a corpus, for work that only needs the graphs, and the positions that the model has."""
+def prepare(spec: Spec, home: Home, notice: Notice, run: Run) -> tuple[Job, Architecture | Absent]:
+    """A job without a corpus, for work that only needs the graphs, and what the model is."""
     located = source.locate(spec.model, spec.revision)
-    architecture = _from_config(located)
-    _check_context(spec, architecture)
+    _check_context(spec, _from_config(located))
     looked, found = _found(located, run, spec)
-    _check_providers(spec, looked)
+    architecture = _architecture(spec, located, looked)
+    _wanted(spec, located, looked, found)
     no_text = Corpus(name="", path="", sha256="", domains={})
     job = Job(spec, home, located, _hashes(located, found), no_text, found, notice, run, {})
-    return job, architecture.positions if isinstance(architecture, Architecture) else None
+    return job, architecture
 
 
 # --- before the first measurement -------------------------------------------------------------
@@ -180,16 +180,23 @@ def _begin(spec: Spec, home: Home, notice: Notice, run: Run) -> tuple[Job, Profi
     _check_context(spec, architecture)
     notice(Event(None, "looking at the model and the runtime"))
     looked, found = _found(located, run, spec)
-    if isinstance(architecture, Absent) and located.genai:
-        where = str(located.path / "genai_config.json")
-        architecture = read_genai(located.genai, looked.graphs[0].matrix_weights, where)
-        _check_context(spec, architecture)
+    architecture = _architecture(spec, located, looked)
     wanted = _wanted(spec, located, looked, found)
     if located.kind != "onnx":
         export.recipe()
     store.check_writable(home.profiles)
     job = Job(spec, home, located, _hashes(located, found), corpus, found, notice, run, {})
     return job, _new_record(job, architecture, looked), wanted
+
+
+def _architecture(spec: Spec, located: source.Located, looked: Looked) -> Architecture | Absent:
+    """From the config, or from what the onnxruntime-genai builder leaves in its place."""
+    architecture = _from_config(located)
+    if isinstance(architecture, Absent) and located.genai:
+        where = str(located.path / "genai_config.json")
+        architecture = read_genai(located.genai, looked.graphs[0].matrix_weights, where)
+    _check_context(spec, architecture)
+    return architecture
 
 
 def _baselines(job: Job) -> dict[str, Baseline]:
@@ -358,43 +365,40 @@ def _failed(cell: CellSpec, graph: Graph | Absent, failure: Failure) -> Cell:
 def _measure(job: Job, record: Profile, cell: CellSpec, ready: Ready) -> Measured | Failure:
     horizon = _horizon(record.source.architecture)
     reference = graph_of(job, CellSpec("fp32", "cpu")) if _can_be_fp32(job) else None
-    journal = _journal(job, record, cell, ready)
-    answer = _run(
-        job,
-        cell,
-        Measure(
-            graph=str(ready.path),
-            reference=str(reference.path) if isinstance(reference, Ready) else None,
-            provider=cell.provider,
-            threads=job.spec.threads or default_threads(),
-            tokenizer=str(tokenizer_folder(job, ready)),
-            corpus=job.corpus,
-            protocol=job.spec.protocol,
-            context=job.spec.context or horizon,
-            stride=job.spec.stride,
-            journal=str(journal),
-            vocabulary=_vocabulary(job, record),
-            head_dim=_head_dim(record.source.architecture),
-            prefill_tokens=min(PREFILL_TOKENS, horizon),
-            decode_context=horizon // 2,
-            limit_s=job.spec.limit_s,
-        ),
+    step = Measure(
+        graph=str(ready.path),
+        reference=str(reference.path) if isinstance(reference, Ready) else None,
+        provider=cell.provider,
+        threads=job.spec.threads or default_threads(),
+        tokenizer=str(tokenizer_folder(job, ready)),
+        corpus=job.corpus,
+        protocol=job.spec.protocol,
+        context=job.spec.context or horizon,
+        stride=job.spec.stride,
+        journal="",
+        vocabulary=_vocabulary(job, record),
+        head_dim=head_dim_of(record.source.architecture),
+        prefill_tokens=min(PREFILL_TOKENS, horizon),
+        decode_context=horizon // 2,
+        limit_s=job.spec.limit_s,
     )
+    journal = _journal(job, record, step, ready)
+    answer = _run(job, cell, msgspec.structs.replace(step, journal=str(journal)))
     if isinstance(answer, Measured):
         journal.unlink(missing_ok=True)
     return answer if isinstance(answer, Measured | Failure) else _nonsense(answer)
 
 
-def _journal(job: Job, record: Profile, cell: CellSpec, ready: Ready) -> Path:
+def _journal(job: Job, record: Profile, step: Measure, ready: Ready) -> Path:
     """Where finished documents are kept until the cell is: named by all that their bits depend on."""
-    spec = job.spec
+    scored = msgspec.structs.replace(step, reference=None, prefill_tokens=0, decode_context=0, limit_s=0.0)
     told = (
+        scored,
         [(f.path, f.sha256) for f in ready.graph.files],
-        (cell.provider, spec.threads or default_threads(), spec.protocol, spec.context, spec.stride),
-        (job.corpus.sha256, job.hashes.tokenizer),
+        (job.corpus.sha256, job.hashes.tokenizer, job.located.config),
         (record.machine.cpu, sorted(record.machine.versions.items()), __version__),
     )
-    return job.home.cache / "journals" / f"{store.sha256_of(msgspec.json.encode(told))[:32]}.jsonl"
+    return job.home.cache / "journals" / f"{store.sha256_of(msgspec.json.encode(told, order='sorted'))[:32]}.jsonl"
 
 
 def _weigh(job: Job, record: Profile, cell: CellSpec, ready: Ready) -> Memory | Failure:
@@ -408,7 +412,7 @@ def _weigh(job: Job, record: Profile, cell: CellSpec, ready: Ready) -> Memory | 
             provider=cell.provider,
             threads=job.spec.threads or default_threads(),
             vocabulary=_vocabulary(job, record),
-            head_dim=_head_dim(record.source.architecture),
+            head_dim=head_dim_of(record.source.architecture),
             prefill_tokens=min(PREFILL_TOKENS, horizon - min(DECODE_STEPS, horizon // 2)),
             steps=min(DECODE_STEPS, horizon // 2),
         ),
@@ -428,9 +432,8 @@ def _vocabulary(job: Job, record: Profile) -> int:
     return vocabulary_of(job, record.source.architecture)
 
 
-def vocabulary_of(job: Job, architecture: Architecture | Absent | None = None) -> int:
+def vocabulary_of(job: Job, architecture: Architecture | Absent) -> int:
     """The ids that the model tells apart."""
-    architecture = architecture or _from_config(job.located)
     if isinstance(architecture, Architecture):
         return architecture.vocabulary
     known = next((r.vocabulary for r in job.found if r.vocabulary), None)
@@ -441,12 +444,8 @@ def vocabulary_of(job: Job, architecture: Architecture | Absent | None = None) -
     return int(read_tokenizer(job.located.path).size)
 
 
-def head_dim_of(job: Job) -> int | None:
-    """The width of cached keys, where a config tells it."""
-    return _head_dim(_from_config(job.located))
-
-
-def _head_dim(architecture: Architecture | Absent) -> int | None:
+def head_dim_of(architecture: Architecture | Absent) -> int | None:
+    """The width of cached keys, where it is known."""
     return architecture.layers[0].attention.head_dim if isinstance(architecture, Architecture) else None
 
 
@@ -469,6 +468,9 @@ def graph_of(job: Job, cell: CellSpec) -> Ready | Failure:
     for ready in job.found:
         if ready.graph.precision == cell.precision:
             return ready
+    if job.located.kind == "onnx" and not _can_be_fp32(job):
+        had = ", ".join(r.graph.precision for r in job.found)
+        return Failure(stage="vary", error="NoSource", message=f"the folder holds {had}, and no fp32 to make it from")
     if cell.precision == "fp32":
         target = _cache_of_export(job)
         step = lambda out: Export(folder=str(job.located.path), out=out, trust_remote_code=job.spec.trust_remote_code)  # noqa: E731

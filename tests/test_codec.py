@@ -205,6 +205,9 @@ def test_the_file_is_as_long_as_the_models_bits(cache, tmp_path):
         (("compress", "{in}", "--precision", "int8,int4"), "takes one precision"),
         (("compress", "{in}", "--provider", "cuda"), "not available"),
         (("compress", "{in}", "--context", "100000"), "longer than the model's"),
+        (("compress", "{in}", "--threads", "300"), "at most 255"),
+        (("compress", "{in}", "--provider", "cpu,cuda"), "one provider"),
+        (("compress", "-"), "standard input"),
     ],
 )
 def test_wrong_requests_end_with_two(packed, cache, tmp_path, tiny, words, said):
@@ -237,3 +240,18 @@ def test_another_runtime_and_a_cut_file_are_refused(packed, cache, tmp_path):
     assert done.returncode == 2 and "another processor, ONNX Runtime" in " ".join(done.stderr.split())
     assert not (tmp_path / "new").exists()
     assert REFERENCE.exists()
+
+
+def test_a_folder_without_fp32_is_compressed_with_what_it_holds(cache, tmp_path):
+    done = edgecap("export", "--precision", "int8", "-o", tmp_path / "int8", "--cache", cache)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "in").write_text("A short text for a small device.")
+    words = ("--model", tmp_path / "int8", "--cache", cache)
+    done = edgecap("compress", tmp_path / "in", "-o", tmp_path / "new/folder/out", *words)
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "new/folder/out").open("rb") as file:
+        assert codec.read_header(file).precision == "int8"
+    assert edgecap("decompress", tmp_path / "new/folder/out", "-o", tmp_path / "again", *words).returncode == 0
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "in").read_bytes()
+    done = edgecap("compress", tmp_path / "in", "-o", tmp_path / "x", "--precision", "fp32", *words)
+    assert done.returncode == 2 and "fp32" in done.stderr

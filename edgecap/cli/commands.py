@@ -239,8 +239,8 @@ def _pack(work: Any, file: Path, cache: Path | None, output: Path, as_json: bool
     if as_json:
         _print_json(msgspec.to_builtins(found))
         return
-    bits = 8 * found.coded_bytes / max(found.plain_bytes, 1)
-    _print(f"{output}: {size(found.plain_bytes)} of text, {size(found.coded_bytes)} compressed, {bits:.3f} bits/byte")
+    ratio = f", {8 * found.coded_bytes / found.plain_bytes:.3f} bits/byte" if found.plain_bytes else ""
+    _print(f"{output}: {size(found.plain_bytes)} in all, {size(found.coded_bytes)} compressed{ratio}")
     _print(f"{found.tokens} tokens in {si(found.seconds, 's')}; {size(found.stored_bytes)} stored without the model")
 
 

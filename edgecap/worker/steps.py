@@ -139,12 +139,12 @@ class Measured(_Message, frozen=True, tag="measured"):
 
 
 class Packed(_Message, frozen=True, tag="packed"):
-    """Bytes of the file and of what it was compressed to, tokens, their -log2 p (0 when decompressed), bytes stored as they are."""
+    """Bytes of the file and of what it was compressed to, tokens, their -log2 p (None when decompressed), bytes stored as they are."""
 
     plain_bytes: int
     coded_bytes: int
     tokens: int
-    nll_bits: float
+    nll_bits: float | None
     stored_bytes: int
     seconds: float
 
