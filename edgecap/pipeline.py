@@ -376,7 +376,7 @@ def _measure(job: Job, record: Profile, cell: CellSpec, ready: Ready) -> Measure
         context=job.spec.context or horizon,
         stride=job.spec.stride,
         journal="",
-        vocabulary=_vocabulary(job, record),
+        vocabulary=vocabulary_of(job, record.source.architecture),
         head_dim=head_dim_of(record.source.architecture),
         prefill_tokens=min(PREFILL_TOKENS, horizon),
         decode_context=horizon // 2,
@@ -411,7 +411,7 @@ def _weigh(job: Job, record: Profile, cell: CellSpec, ready: Ready) -> Memory | 
             files=tuple(str(ready.folder / f.path) for f in ready.graph.files),
             provider=cell.provider,
             threads=job.spec.threads or default_threads(),
-            vocabulary=_vocabulary(job, record),
+            vocabulary=vocabulary_of(job, record.source.architecture),
             head_dim=head_dim_of(record.source.architecture),
             prefill_tokens=min(PREFILL_TOKENS, horizon - min(DECODE_STEPS, horizon // 2)),
             steps=min(DECODE_STEPS, horizon // 2),
@@ -426,10 +426,6 @@ def _nonsense(answer: object) -> Failure:
 
 def _run(job: Job, cell: CellSpec, step: Step) -> Answer:
     return job.run(step, lambda p: job.notice(Event(cell, p.stage, p.done, p.total)), job.spec.timeout_s)
-
-
-def _vocabulary(job: Job, record: Profile) -> int:
-    return vocabulary_of(job, record.source.architecture)
 
 
 def vocabulary_of(job: Job, architecture: Architecture | Absent) -> int:

@@ -178,12 +178,11 @@ def _measure(step: Measure, report: Report) -> Measured:
 
 def _pack(step: Pack, report: Report) -> Packed:
     from edgecap import codec
-    from edgecap.engine import OrtEngine
     from edgecap.tokens import read_tokenizer
 
     started = time.perf_counter()
     report("load", 0, 1)
-    engine = OrtEngine(Path(step.graph), step.provider, step.threads, step.head_dim, step.vocabulary)
+    engine = _open(step)
     tokenizer = read_tokenizer(Path(step.tokenizer))
     header = codec.Header(step.precision, step.threads, step.context, *step.hashes)
     progress = _progress(report, step.direction)
@@ -205,7 +204,7 @@ def _staged(stage: str, work: Callable[[], Any]) -> Any:
         raise
 
 
-def _open(step: Measure | Weigh, **changes: Any) -> Any:
+def _open(step: Measure | Weigh | Pack, **changes: Any) -> Any:
     """A session on the step's graph and provider, or on others where `changes` says so."""
     from edgecap.engine import OrtEngine
 
