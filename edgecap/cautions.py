@@ -80,7 +80,8 @@ def _of_graph(machine: Machine, source: Source, graph: Graph, provider: str) -> 
         yield Caution(
             code="no-int8-dot-product",
             message="this processor has no int8 dot product (VNNI, AMX, dotprod)",
-            advice="expect less speed from int8 and int4 than on newer processors",
+            advice="expect less speed from int8 and int4 than on newer processors; on x86 set session.x64quantprecision to 1 "
+            "in your own program too, or int8 saturates",
         )
     if isinstance(graph.divergence_bits, float) and graph.divergence_bits > DIVERGENT:
         yield Caution(

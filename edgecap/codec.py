@@ -33,6 +33,7 @@ VERSION = 1
 PIECE_BYTES = 1 << 20  # of the input that are held and tokenised at once
 LEAST_PIECE = 512  # a text that does not come back is halved down to this before its bytes are stored
 LANES = 16  # windows that are coded together
+LARGEST_BITS = 48.0  # of a token: two symbols, each of at least 2^-24
 _HEADER = struct.Struct("<BBBH8s4s4s")
 _TRAILER = struct.Struct("<8sI")
 _END, _RAW, _LZMA, _TEXT, _TEXT_LESS_SPACE, _TEXT_MORE_SPACE = range(6)
@@ -146,8 +147,7 @@ def compress(
                 stored += len(part)
             else:
                 ids = tokenizer.encode(part.decode())
-                done = size
-                share = lambda n, of, done=done, part=part: progress(done + n * len(part) // max(of, 1), total)  # noqa: E731
+                share = _within(progress, size, len(part), total)
                 payload, paid = _encode(ids, header.context, engine, tokenizer.start, share)
                 out.segment(kind, len(ids), payload)
                 tokens, bits = tokens + len(ids), bits + paid
@@ -156,6 +156,11 @@ def compress(
     out.write(bytes([_END]) + digest.digest())
     out.write(struct.pack("<I", out.checksum))
     return Coded(size, out.size, tokens, bits, stored)
+
+
+def _within(progress: Progress, begin: int, size: int, total: int) -> Progress:
+    """Progress of a part: `size` of `total` bytes, from `begin` on."""
+    return lambda done, of: progress(begin + done * size // max(of, 1), total)
 
 
 class _Output:
@@ -264,10 +269,9 @@ def decompress(
     digest, size, tokens, stored = hashlib.blake2b(digest_size=8), 0, 0, 0
     while (kind := _byte(source)) != _END:
         length, payload = _read_number(source), source.read(_read_number(source))
-        at = source.tell() - len(payload)
+        share = _within(progress, source.tell() - len(payload), len(payload), total)
         if length > 2 * PIECE_BYTES or kind > _TEXT_MORE_SPACE:
             raise CodecError("the file is damaged")
-        share = lambda n, of, at=at, payload=payload: progress(at + n * len(payload) // max(of, 1), total)  # noqa: E731
         with _damage_is_an_error():
             part = _restored(kind, payload, length, header.context, engine, tokenizer, share)
         tokens += length if kind >= _TEXT else 0
@@ -424,9 +428,9 @@ class _Distribution:
         return cls(_grouped(np.ones(size)))
 
     def bits(self, token: int) -> float:
-        """-log2 p."""
+        """-log2 p as the coder has it."""
         p = self._groups[divmod(token, self._groups.shape[1])]
-        return float(np.log2(self._sums.sum()) - np.log2(p)) if p > 0 else 48.0
+        return min(LARGEST_BITS, float(np.log2(self._sums.sum()) - np.log2(p))) if p > 0 else LARGEST_BITS
 
     def path(self, token: int) -> list[tuple[int, Any]]:
         """Symbols with the tables to code them under."""

@@ -126,10 +126,19 @@ def _find(name: str, limit: int | None, cache: Path) -> tuple[Path, float]:
     if limit is None or not file.endswith(_LINES):
         return hub.fetch_file(dataset, file, revision), bias
     key = store.sha256_of(dataset.encode(), (revision or "").encode(), file.encode(), str(limit).encode())
-    kept = cache / "corpora" / key[:16] / file.rpartition("/")[2]
+    return _first_lines(dataset, file, revision, limit, cache / "corpora" / key[:16]), bias
+
+
+def _first_lines(dataset: str, file: str, revision: str | None, limit: int, folder: Path) -> Path:
+    """The lines as of the branch's commit; where the Hub cannot be reached, those that were fetched last."""
+    name, commit = file.rpartition("/")[2], hub.commit_of(dataset, revision)
+    had = sorted(folder.glob(f"*/{name}"), key=lambda path: path.stat().st_mtime)
+    if commit is None and had:
+        return had[-1]
+    kept = folder / (commit or "unknown") / name
     if not kept.exists():
-        store.write_atomically(kept, hub.read_lines(dataset, file, revision, limit))
-    return kept, bias
+        store.write_atomically(kept, hub.read_lines(dataset, file, commit or revision, limit))
+    return kept
 
 
 # --- what it says -----------------------------------------------------------------------------

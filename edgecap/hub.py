@@ -26,6 +26,17 @@ def fetch_file(dataset: str, file: str, revision: str | None) -> Path:
         return Path(hf_hub_download(dataset, file, repo_type="dataset", revision=revision))
 
 
+def commit_of(dataset: str, revision: str | None) -> str | None:
+    """The commit that a branch of a dataset stands at; None where the Hub cannot be reached."""
+    from huggingface_hub import HfApi
+
+    try:
+        commit: str | None = HfApi().dataset_info(dataset, revision=revision).sha
+    except Exception:  # what is wrong is said by whoever needs the file
+        return None
+    return commit
+
+
 def read_lines(dataset: str, file: str, revision: str | None, count: int) -> bytes:
     """The first `count` lines that are not blank of a file of a dataset, without downloading the rest."""
     from huggingface_hub import HfFileSystem

@@ -36,7 +36,7 @@ def look_around(providers: tuple[str, ...]) -> Machine:
         system=f"{platform.system()} {platform.release()}",
         cpu=info.get("model name") or platform.processor() or platform.machine(),
         architecture=platform.machine(),
-        flags=tuple(f for f in FLAGS if f in (info.get("flags") or info.get("Features") or "").split()),
+        flags=_flags(info),
         physical_cores=psutil.cpu_count(logical=False),
         logical_cores=len(psutil.Process().cpu_affinity()) if sys.platform == "linux" else psutil.cpu_count() or 1,
         memory_bytes=psutil.virtual_memory().total,
@@ -50,6 +50,17 @@ def look_around(providers: tuple[str, ...]) -> Machine:
         versions=versions(),
         providers=providers,
     )
+
+
+def _flags(info: dict[str, str]) -> tuple[str, ...]:
+    had = (info.get("flags") or info.get("Features") or "").split()
+    return tuple(f for f in FLAGS if f in had)
+
+
+def int8_may_saturate() -> bool:
+    """Whether unsigned x signed int8 products may be added in 16 bits here: x86 that shows no VNNI."""
+    x86 = platform.machine().lower() in ("x86_64", "amd64", "i686", "x86")
+    return x86 and not {"avx512_vnni", "avx_vnni"} & set(_flags(_cpuinfo()))
 
 
 def default_threads() -> int:

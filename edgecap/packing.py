@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,16 +12,15 @@ from typing import NamedTuple
 
 import msgspec
 
-from edgecap import codec, pipeline, store
+from edgecap import codec, store
 from edgecap.errors import EdgecapError, UsageError
+from edgecap.job import HORIZON, Event, Job, Notice, Ready, Run, head_dim_of, prepare, unheard, vocabulary_of
 from edgecap.machine import default_threads, look_around
-from edgecap.pipeline import Event, Job, Notice, Ready, Run, unheard
+from edgecap.making import graph_of, tokenizer_folder
 from edgecap.record import Absent, Architecture, Failure
 from edgecap.spec import CellSpec, Spec
 from edgecap.store import Home
 from edgecap.worker import Pack, Packed, in_child
-
-LONGEST_S = 1e6  # a file takes as long as it takes; progress shows that it goes on
 
 
 class _Both(NamedTuple):
@@ -43,11 +43,11 @@ def compress(
     threads = spec.threads or default_threads()
     if threads > 255:
         raise UsageError(f"--threads {threads}: a compressed file names at most 255")
-    job, architecture = pipeline.prepare(spec, home or store.home(), notice, run)
+    job, architecture, *_ = prepare(spec, home or store.home(), notice, run)
     had = [r.graph.precision for r in job.found]
     precision = spec.precisions[0] if spec.precisions else "fp32" if "fp32" in had or not had else had[0]
     positions = architecture.positions if isinstance(architecture, Architecture) else None
-    context = min(spec.context or pipeline.HORIZON, positions or spec.context or pipeline.HORIZON, 65_535)
+    context = min(spec.context or HORIZON, positions or spec.context or HORIZON, 65_535)
     both = _both(job, architecture, precision, threads, context)
     with _output(target) as scratch:
         return _run(both, source, scratch, "compress", notice, run)
@@ -69,7 +69,7 @@ def decompress(
             told = codec.read_header(file)
         except EdgecapError as error:
             raise type(error)(f"{source}: {error}") from None
-    job, architecture = pipeline.prepare(spec, home or store.home(), notice, run)
+    job, architecture, *_ = prepare(spec, home or store.home(), notice, run)
     both = _both(job, architecture, told.precision, told.threads, told.context)
     _check_same(source, told, both.header, spec.model)
     with _output(target) as scratch:
@@ -99,7 +99,7 @@ def _check_request(source: Path, target: Path, spec: Spec) -> None:
 
 def _both(job: Job, architecture: Architecture | Absent, precision: str, threads: int, context: int) -> _Both:
     provider = job.spec.providers[0]
-    ready = pipeline.graph_of(job, CellSpec(precision, provider))
+    ready = graph_of(job, CellSpec(precision, provider))
     if isinstance(ready, Failure):
         raise UsageError(f"cannot make {precision}: {ready.message}")
     model = store.sha256_of(*(f"{f.path} {f.sha256}".encode() for f in ready.graph.files))
@@ -137,9 +137,22 @@ def _output(target: Path) -> Iterator[Path]:
     with store.disk_errors(target), tempfile.TemporaryDirectory(dir=target.parent, prefix=".edgecap-") as folder:
         scratch = Path(folder) / "out"
         yield scratch
-        if target.exists():
-            raise UsageError(f"{target} was made by someone else meanwhile; it is left as it is")
-        scratch.replace(target)
+        _name(scratch, target)
+
+
+def _name(scratch: Path, target: Path) -> None:
+    """Gives the finished file its name; a file that was made there meanwhile is left as it is."""
+    try:
+        try:
+            os.link(scratch, target)  # fails where the name is taken, in one step
+        except FileExistsError:
+            raise
+        except OSError:  # a disk without links
+            if target.exists():
+                raise FileExistsError from None
+            scratch.replace(target)
+    except FileExistsError:
+        raise UsageError(f"{target} was made by someone else meanwhile; it is left as it is") from None
 
 
 def _run(both: _Both, source: Path, target: Path, direction: str, notice: Notice, run: Run) -> Packed:
@@ -149,16 +162,16 @@ def _run(both: _Both, source: Path, target: Path, direction: str, notice: Notice
         source=str(source),
         target=str(target),
         graph=str(ready.path),
-        tokenizer=str(pipeline.tokenizer_folder(job, ready)),
+        tokenizer=str(tokenizer_folder(job, ready)),
         provider=job.spec.providers[0],
         precision=header.precision,
         threads=header.threads,
         context=header.context,
         hashes=(header.model, header.tokenizer, header.runtime),
-        vocabulary=pipeline.vocabulary_of(job, architecture),
-        head_dim=pipeline.head_dim_of(architecture),
+        vocabulary=vocabulary_of(job, architecture),
+        head_dim=head_dim_of(architecture),
     )
-    answer = run(step, lambda p: notice(Event(None, p.stage, p.done, p.total)), LONGEST_S)
+    answer = run(step, lambda p: notice(Event(None, p.stage, p.done, p.total)), job.spec.timeout_s)
     if isinstance(answer, Packed):
         return answer
     message = answer.message if isinstance(answer, Failure) else msgspec.json.encode(answer).decode()

@@ -164,19 +164,22 @@ def _parse_manifest(path: Path) -> dict[str, Any]:
 
 
 def _listed(folder: Path, manifest: Path) -> list[OnnxFile]:
-    found = []
-    for graph in _parse_manifest(manifest)["graphs"]:
-        try:
-            files = msgspec.convert(graph["files"], tuple[File, ...])
-            for file in files:
-                _check_file(folder, f"{graph['folder']}/{file.path}", file.bytes, file.sha256)
-            path = folder / graph["folder"] / "model.onnx"
-            found.append(OnnxFile(path, str(graph["precision"]), str(graph["exporter"]), str(graph["recipe"]), files))
-        except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
-            raise UsageError(
-                f"{manifest} is not a manifest of edgecap export: {type(error).__name__} {error}"
-            ) from error
-    return found
+    """The graphs of a manifest, every file checked, tokenizer and config too."""
+    told = _parse_manifest(manifest)
+    try:
+        for file in msgspec.convert(told.get("files", ()), tuple[File, ...]):
+            _check_file(folder, file.path, file.bytes, file.sha256)
+        return [_listed_graph(folder, graph) for graph in told["graphs"]]
+    except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
+        raise UsageError(f"{manifest} is not a manifest of edgecap export: {type(error).__name__} {error}") from error
+
+
+def _listed_graph(folder: Path, graph: dict[str, Any]) -> OnnxFile:
+    files = msgspec.convert(graph["files"], tuple[File, ...])
+    for file in files:
+        _check_file(folder, f"{graph['folder']}/{file.path}", file.bytes, file.sha256)
+    path = folder / graph["folder"] / "model.onnx"
+    return OnnxFile(path, str(graph["precision"]), str(graph["exporter"]), str(graph["recipe"]), files)
 
 
 def _check_file(folder: Path, name: str, size: int, sha256: str) -> None:

@@ -44,8 +44,8 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     `context` positions of a window (None: 1024 or the model's positions), `stride` positions between the
     beginnings of windows that overlap, `documents` at most of the corpus, `bias_bits` bits per token
-    (None: the corpus's own), `limit_s` seconds for the rounds of one cell, `timeout_s` seconds for a
-    step in a child process, `threads` intra-op threads (None: the physical cores).
+    (None: the corpus's own), `limit_s` seconds for the rounds of one cell, `timeout_s` seconds that a
+    child process may say nothing, `threads` intra-op threads (None: the physical cores).
     """
 
     model: str = DEFAULT_MODEL

@@ -2,6 +2,8 @@
 
 import io
 import math
+import subprocess
+import sys
 import tempfile
 
 import numpy as np
@@ -11,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_cli import edgecap
 
-from edgecap import codec
+from edgecap import codec, packing
 from edgecap.errors import EdgecapError, UsageError
 from edgecap.meters import windows
 from edgecap.meters.compression import document_bits
@@ -144,6 +146,12 @@ def test_another_model_is_noticed_even_where_its_hash_is_not_checked():
         restore(packed, model=Model(seed=1))
 
 
+def test_an_impossible_token_costs_what_the_coder_pays():
+    model = codec._Distribution.of(np.array([0.0, -60.0, -900.0, 0.0]))
+    assert model.bits(1) == model.bits(2) == codec.LARGEST_BITS
+    assert model.bits(0) == pytest.approx(1.0)
+
+
 def test_nan_is_an_error():
     class Broken(Model):
         def step(self, cache, tokens):
@@ -198,7 +206,7 @@ def test_the_file_is_as_long_as_the_models_bits(cache, tmp_path):
     [
         (("decompress", "{out}", "--model", "{other}"), "another model"),
         (("decompress", "{in}"), "not made by edgecap compress"),
-        (("decompress", "{out}", "--precision", "int8"), "told by the compressed file"),
+        (("decompress", "{out}", "--precision", "int8"), "No such option"),
         (("compress", "{nothing}"), "is not there"),
         (("compress", "{folder}"), "is a folder"),
         (("compress", "{in}", "--precision", "int9"), "unknown precision"),
@@ -240,6 +248,27 @@ def test_another_runtime_and_a_cut_file_are_refused(packed, cache, tmp_path):
     assert done.returncode == 2 and "another processor, ONNX Runtime" in " ".join(done.stderr.split())
     assert not (tmp_path / "new").exists()
     assert REFERENCE.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_terminated_run_leaves_nothing(cache, tmp_path):
+    (tmp_path / "in").write_text("A sentence that goes on. " * 4000)
+    words = [sys.executable, "-m", "edgecap", "compress", "in", "-o", "out", "--cache", str(cache)]
+    with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as run:
+        next(line for line in run.stderr if "compress" in line)
+        run.terminate()
+        assert "interrupted" in run.stderr.read()
+    assert run.returncode == 130
+    assert [p.name for p in tmp_path.iterdir() if p.name != "in"] == []
+
+
+def test_a_name_that_is_taken_meanwhile_is_left(tmp_path):
+    scratch, target = tmp_path / "scratch", tmp_path / "target"
+    scratch.write_bytes(b"new")
+    target.write_bytes(b"old")
+    with pytest.raises(UsageError, match="made by someone else"):
+        packing._name(scratch, target)
+    assert target.read_bytes() == b"old"
 
 
 def test_a_folder_without_fp32_is_compressed_with_what_it_holds(cache, tmp_path):

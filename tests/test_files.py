@@ -1,6 +1,7 @@
 """store, corpus, source, machine: what is on the disk, and everything that can be wrong with it."""
 
 import errno
+import hashlib
 import json
 import os
 import struct
@@ -315,6 +316,13 @@ def test_a_manifest_that_lies(tmp_path):
         source.onnx_files(tmp_path)
     manifest.write_text(json.dumps({"source": {}, "graphs": [{**graph, "folder": "../elsewhere"}]}))
     with pytest.raises(UsageError, match="outside its folder"):
+        source.onnx_files(tmp_path)
+    tokenizer = {"path": "tokenizer.json", "bytes": 2, "sha256": hashlib.sha256(b"{}").hexdigest()}
+    manifest.write_text(json.dumps({"source": {}, "graphs": [], "files": [tokenizer]}))
+    (tmp_path / "tokenizer.json").write_text("{}")
+    assert source.onnx_files(tmp_path) == []
+    (tmp_path / "tokenizer.json").write_text("[]")
+    with pytest.raises(UsageError, match=r"tokenizer.json is not what edgecap.json says"):
         source.onnx_files(tmp_path)
     manifest.write_text('{"graphs": 5}')
     with pytest.raises(UsageError, match="is not a manifest"):

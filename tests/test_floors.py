@@ -32,10 +32,11 @@ FLOORS = {
     ),
     **dict.fromkeys(["compare", "export", "engine", "meters"], 5),
     **dict.fromkeys(["report", "worker"], 6),
-    "pipeline": 7,
-    "packing": 8,
-    **dict.fromkeys(["cli", "__init__"], 9),
-    "__main__": 10,
+    "job": 7,
+    "making": 8,
+    **dict.fromkeys(["pipeline", "portable", "packing"], 9),
+    **dict.fromkeys(["cli", "__init__"], 10),
+    "__main__": 11,
 }
 FORBIDDEN = {"util", "utils", "helpers", "common", "manager"}
 

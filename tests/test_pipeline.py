@@ -10,7 +10,8 @@ from fakes import scripted
 from edgecap import store
 from edgecap.corpus import read_corpus
 from edgecap.errors import Interrupted, UsageError
-from edgecap.pipeline import export_folder, profile
+from edgecap.pipeline import profile
+from edgecap.portable import export_folder
 from edgecap.record import SCHEMA, Absent, Failure, Flops, Measurement
 from edgecap.spec import Spec
 from edgecap.worker import Export, Looked, Measure, Vary

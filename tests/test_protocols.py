@@ -254,6 +254,7 @@ def fake_hub(monkeypatch):
         return "".join(LINES[:count]).encode()
 
     monkeypatch.setattr(hub, "read_lines", read_lines)
+    monkeypatch.setattr(hub, "commit_of", lambda dataset, revision: "c0ffee")
     return asked
 
 
@@ -263,7 +264,15 @@ def test_the_first_documents_of_the_hub(fake_hub, tmp_path):
     assert [d.text for d in found.documents] == [f"Document {i} of the Hub." for i in range(5)]
     assert (found.name, found.count, found.bias_bits) == ("mixed_text", 5, -24.0)
     assert corpus.read_corpus(name, 5, tmp_path).sha256 == found.sha256
-    assert fake_hub == [("TeleAI-AI-Flow/InformationCapacity", "datasets/mixed_text.jsonl", "main", 5)]
+    assert fake_hub == [("TeleAI-AI-Flow/InformationCapacity", "datasets/mixed_text.jsonl", "c0ffee", 5)]
+
+
+def test_a_branch_that_moved_is_read_again_and_the_last_one_serves_offline(fake_hub, tmp_path, monkeypatch):
+    name = "hf:org/name:f.jsonl"
+    for commit in ("c0ffee", "decade", None):
+        monkeypatch.setattr(hub, "commit_of", lambda dataset, revision, commit=commit: commit)
+        corpus.read_corpus(name, 2, tmp_path)
+    assert [asked[2] for asked in fake_hub] == ["c0ffee", "decade"]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ from edgecap.graph.read import look_into, open_graph, write_graph
 from edgecap.graph.scoring import scoring_graph
 from edgecap.graph.ties import tie, untie
 from edgecap.meters.windows import windows
-from edgecap.pipeline import export_folder, profile
+from edgecap.pipeline import profile
+from edgecap.portable import export_folder
 from edgecap.record import Absent, Failure, Measurement
 from edgecap.spec import Spec
 from edgecap.tokens import read_tokenizer

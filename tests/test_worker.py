@@ -14,7 +14,7 @@ from conftest import ROOT
 
 from edgecap.errors import DiskFull, UsageError
 from edgecap.record import Failure
-from edgecap.worker import Look, Looked, Vary, in_child, parent
+from edgecap.worker import Look, Looked, Made, Vary, in_child, parent
 from edgecap.worker.child import answer
 from edgecap.worker.steps import Refusal
 
@@ -62,6 +62,14 @@ def test_a_child_that_hangs_is_ended(monkeypatch):
     found = in_child(Look(), timeout_s=0.5)
     assert found.error == "Timeout"
     assert not [p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_child_that_speaks_is_not_ended(monkeypatch):
+    line = '{"kind": "progress", "stage": "compression", "done": 1, "total": 9}'
+    last = '{"kind": "made", "files": []}'
+    code = f"[(print({line!r}, flush=True), time.sleep(0.4)) for _ in range(5)]; print({last!r}, flush=True)"
+    child_that(monkeypatch, code)
+    assert in_child(Look(), timeout_s=1.5) == Made(files=())
 
 
 def test_errors_become_values_in_the_child(tmp_path):

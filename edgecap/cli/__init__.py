@@ -9,6 +9,7 @@ Results go to standard output; progress, cautions of a run in progress and error
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 import click
@@ -18,6 +19,7 @@ def main() -> None:
     """Runs the command line; every error that edgecap knows ends in one line and its exit status."""
     from edgecap.errors import EdgecapError
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is unfinished is cleared away
     try:
         from edgecap.cli.commands import cli
 

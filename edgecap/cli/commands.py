@@ -47,13 +47,6 @@ def _model_options(command: Any) -> Any:
             ),
             click.option("--revision", metavar="REVISION", help="Revision of a model on the Hub."),
             click.option(
-                "--precision",
-                "precisions",
-                metavar="LIST",
-                default="",
-                help=f"Variants, of {', '.join(PRECISIONS)}. Default: all that the model offers.",
-            ),
-            click.option(
                 "--trust-remote-code", is_flag=True, help="Let the exporter run code from the model's folder."
             ),
             click.option(
@@ -69,13 +62,22 @@ def _model_options(command: Any) -> Any:
                 default=3600.0,
                 show_default=True,
                 metavar="SECONDS",
-                help="For each step in a child process.",
+                help="End a child process that says nothing for so long.",
             ),
             click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."),
         ]
     ):
         command = option(command)
     return command
+
+
+_precision_option = click.option(
+    "--precision",
+    "precisions",
+    metavar="LIST",
+    default="",
+    help=f"Variants, of {', '.join(PRECISIONS)}. Default: all that the model offers.",
+)
 
 
 def _codec_options(command: Any) -> Any:
@@ -88,6 +90,7 @@ def _codec_options(command: Any) -> Any:
 
 @cli.command()
 @_model_options
+@_precision_option
 @click.option(
     "--corpus",
     default=DEFAULT_CORPUS,
@@ -161,6 +164,7 @@ def profile(precisions: str, providers: str, cache: Path | None, output: Path, a
 
 @cli.command()
 @_model_options
+@_precision_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FOLDER", help="A new folder.")
 def export(precisions: str, cache: Path | None, output: Path, as_json: bool, **fields: Any) -> None:
     """Write one portable ONNX folder with tokenizer, variants and a manifest of hashes.
@@ -172,7 +176,7 @@ def export(precisions: str, cache: Path | None, output: Path, as_json: bool, **f
     import msgspec
 
     from edgecap.cli.live import Live
-    from edgecap.pipeline import export_folder
+    from edgecap.portable import export_folder
     from edgecap.spec import Spec
     from edgecap.store import home
     from edgecap.units import size
@@ -191,21 +195,22 @@ def export(precisions: str, cache: Path | None, output: Path, as_json: bool, **f
 @click.argument("file", type=click.Path(path_type=Path))
 @_model_options
 @_codec_options
+@click.option("--precision", metavar="NAME", default="", help=f"One of {', '.join(PRECISIONS)}. Default: fp32.")
 @click.option("--context", type=int, metavar="POSITIONS", help="Positions of a window. Default: 1024 or the model's.")
 @click.option("--threads", type=int, metavar="N", help="Intra-op threads. Default: the physical cores.")
-def compress(file: Path, cache: Path | None, output: Path, precisions: str, as_json: bool, **fields: Any) -> None:
+def compress(file: Path, cache: Path | None, output: Path, precision: str, as_json: bool, **fields: Any) -> None:
     """Compress a file with a model: the bits that profile measures, as a real file.
 
     Any bytes go in, and the same come out of decompress, which needs the same model, processor and
-    ONNX Runtime. Slow: each token is a decoding step. Default precision: fp32.
+    ONNX Runtime. Slow: each token is a decoding step.
 
     Example: edgecap compress book.txt -o book.ecap
     """
     from edgecap.packing import compress as pack
 
-    names = split_names(precisions)
+    names = split_names(precision)
     if len(names) > 1:
-        raise click.UsageError(f"compress takes one precision, not {precisions}")
+        raise click.UsageError(f"compress takes one precision, not {precision}")
     _pack(pack, file, cache, output, as_json, {"precisions": names, **fields})
 
 
@@ -213,15 +218,13 @@ def compress(file: Path, cache: Path | None, output: Path, precisions: str, as_j
 @click.argument("file", type=click.Path(path_type=Path))
 @_model_options
 @_codec_options
-def decompress(file: Path, cache: Path | None, output: Path, precisions: str, as_json: bool, **fields: Any) -> None:
+def decompress(file: Path, cache: Path | None, output: Path, as_json: bool, **fields: Any) -> None:
     """Give back a file that compress was given. Precision, window and threads are read from it.
 
     Example: edgecap decompress book.ecap -o book.txt
     """
     from edgecap.packing import decompress as unpack
 
-    if precisions:
-        raise click.UsageError("--precision is told by the compressed file")
     _pack(unpack, file, cache, output, as_json, fields)
 
 

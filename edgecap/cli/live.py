@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from edgecap.pipeline import Event
+    from edgecap.job import Event
     from edgecap.spec import CellSpec
 
 # Usual share of a cell's time: what is done in front of a stage, and the stage's own share.

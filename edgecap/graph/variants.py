@@ -1,9 +1,8 @@
 """fp16, int8 and int4 variants of an fp32 graph, with ONNX Runtime's own tools.
 
 fp16   every weight; norms, softmax and rotary angles stay in fp32, as in the transformers classes
-int8   MatMulInteger with dynamic activations, weights per output channel, gathered tables per row; weights
-       are unsigned: with signed ones x86 without VNNI saturates (0.48 bits a token of divergence
-       instead of 0.02 on a 260 K model), and a graph should mean the same on every machine
+int8   MatMulInteger with dynamic activations, signed weights per output channel, gathered tables per
+       row; x86 without VNNI needs the session option `engine.EXACT_INT8` not to saturate
 int4   MatMulNBits, blocks of 32, accuracy level 4 (int8 activations); gathered tables in the same blocks
 
 Gathered tables are those of tokens and of learned positions. A tied token table is stored once in
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 BLOCK = 32
 RECIPES = {
     "fp16": "float16 weights; norms, softmax and rotary angles fp32; v1",
-    "int8": "dynamic int8, unsigned weights per channel, gathered tables per row; v2",
+    "int8": "dynamic int8, signed weights per channel, gathered tables per row; v3",
     "int4": "MatMulNBits block 32, symmetric, accuracy level 4, gathered tables in blocks; v1",
 }
 
@@ -162,7 +161,7 @@ def _int8(model: onnx.ModelProto) -> Any:
             target,
             op_types_to_quantize=["MatMul", "Gemm"],
             per_channel=True,
-            weight_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
             use_external_data_format=weight_bytes(model) > LARGEST_PROTO,
             extra_options={"MatMulConstBOnly": True, "WeightSymmetric": True},
         )
@@ -190,7 +189,7 @@ def _gather_int8(model: onnx.ModelProto, node: onnx.NodeProto, head: str | None)
         )
     else:
         rows, scales = _quantise_rows(numpy_helper.to_array(arrays[table]))
-        zeros = np.full(rows.shape[:1], 128, np.uint8)
+        zeros = np.zeros(rows.shape[:1], np.int8)
     graph.initializer.append(numpy_helper.from_array(rows, f"{table}_rows"))
     for part, values in (("scales", scales), ("zeros", zeros)):
         column = values.astype(np.float32).reshape(-1, 1)
@@ -212,7 +211,7 @@ def _gather_int8(model: onnx.ModelProto, node: onnx.NodeProto, head: str | None)
 
 def _quantise_rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     scales = np.maximum(np.abs(table).max(axis=1), 1e-12) / 127
-    return (np.round(table / scales[:, None]) + 128).astype(np.uint8), scales.astype(np.float32)
+    return np.round(table / scales[:, None]).astype(np.int8), scales.astype(np.float32)
 
 
 # --- int4 -------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from typing import IO
 
@@ -72,13 +71,12 @@ def _import_path() -> str:
 
 
 def _wait(pipe: IO[bytes], watch: Watch, timeout_s: float) -> Refusal | Answer | None:
-    """The child's last word, or None where it left or hung without one. Sleeps between lines."""
+    """The child's last word, or None where it left, or said nothing for `timeout_s`. Sleeps between lines."""
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_read_lines, args=(pipe, lines), daemon=True).start()
-    deadline = time.monotonic() + timeout_s
     while True:
         try:
-            line = lines.get(timeout=max(0.0, deadline - time.monotonic()))
+            line = lines.get(timeout=timeout_s)
         except queue.Empty:
             return None
         if not line:
@@ -104,7 +102,7 @@ def _how_it_ended(process: subprocess.Popen[bytes], step: Step, timeout_s: float
     try:
         code = process.wait(_GRACE_S)
     except subprocess.TimeoutExpired:
-        return Failure(stage=stage, error="Timeout", message=f"no answer within {timeout_s:g} s (--timeout)")
+        return Failure(stage=stage, error="Timeout", message=f"no sign of life for {timeout_s:g} s (--timeout)")
     if code < 0:
         name = signal.Signals(-code).name
         hint = "; often the system was out of memory" if name == "SIGKILL" else ""

@@ -1,0 +1,201 @@
+"""What is known before the first measurement: the model, its graphs, the runtime, and whether it can be done.
+
+Everything that can be refused is refused here. Making graphs is left to `making`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from edgecap import export, source, store
+from edgecap.architecture import read_architecture, read_genai
+from edgecap.corpus import Corpus
+from edgecap.errors import UsageError
+from edgecap.record import Absent, Architecture, Failure, File, Graph
+from edgecap.spec import PRECISIONS, CellSpec, Spec, cells
+from edgecap.store import Home
+from edgecap.worker import Answer, Look, Looked, Progress, Step, Watch
+
+HORIZON = (
+    1024  # steps over which a decoded token's cost is averaged  # steps over which a decoded token's cost is averaged
+)
+
+Run = Callable[[Step, Watch, float], Answer]
+Notice = Callable[["Event"], None]
+
+
+class Event(NamedTuple):
+    """What is happening: a cell, its stage, and how far the stage is; without a cell, `total` cells begin."""
+
+    cell: CellSpec | None
+    stage: str
+    done: int = 0
+    total: int = 1
+
+
+class Ready(NamedTuple):
+    """A graph on this disk, ready to run."""
+
+    folder: Path
+    graph: Graph
+    vocabulary: int | None = None
+
+    @property
+    def path(self) -> Path:
+        """The ONNX file."""
+        return self.folder / self.graph.files[0].path
+
+
+class Job(NamedTuple):
+    """All that is known before the first measurement."""
+
+    spec: Spec
+    home: Home
+    located: source.Located
+    hashes: source.Hashes
+    corpus: Corpus
+    found: tuple[Ready, ...]
+    notice: Notice
+    run: Run
+    made: dict[Path, Ready | Failure]  # checked or tried once a run, not again for the next cell
+
+
+def unheard(event: Event) -> None:
+    """Tells nobody."""
+
+
+class Prepared(NamedTuple):
+    """A job, what the model is, the providers that the runtime offers, and the cells that were asked for."""
+
+    job: Job
+    architecture: Architecture | Absent
+    providers: tuple[str, ...]
+    wanted: list[CellSpec]
+
+
+NO_TEXT = Corpus(name="", path="", sha256="", domains={})
+
+
+def prepare(spec: Spec, home: Home, notice: Notice, run: Run, corpus: Corpus = NO_TEXT) -> Prepared:
+    """Finds the model and looks at it and at the runtime; work that only needs the graphs has no corpus.
+
+    Raises UsageError where the request cannot be met.
+    """
+    located = source.locate(spec.model, spec.revision)
+    _check_context(spec, _from_config(located))
+    looked, found = _look(located, run, spec)
+    architecture = _architecture(spec, located, looked)
+    wanted = _wanted(spec, located, looked, found)
+    if located.kind != "onnx":
+        export.recipe()
+    hashes = source.hashes(located, [f for ready in found for f in ready.graph.files])
+    job = Job(spec, home, located, hashes, corpus, found, notice, run, {})
+    return Prepared(job, architecture, looked.providers, wanted)
+
+
+# --- what the model is ------------------------------------------------------------------------
+
+
+def _architecture(spec: Spec, located: source.Located, looked: Looked) -> Architecture | Absent:
+    """From the config, or from what the onnxruntime-genai builder leaves in its place."""
+    architecture = _from_config(located)
+    if isinstance(architecture, Absent) and located.genai:
+        where = str(located.path / "genai_config.json")
+        architecture = read_genai(located.genai, looked.graphs[0].matrix_weights, where)
+    _check_context(spec, architecture)
+    return architecture
+
+
+def _from_config(located: source.Located) -> Architecture | Absent:
+    """What config.json tells; a folder of graphs may have none."""
+    if located.kind == "onnx" and not located.config:
+        return Absent(reason="the folder has no config.json")
+    return read_architecture(located.config, str(located.path / "config.json"))
+
+
+def _check_context(spec: Spec, architecture: Architecture | Absent) -> None:
+    positions = architecture.positions if isinstance(architecture, Architecture) else None
+    if spec.context and positions and spec.context > positions:
+        raise UsageError(f"--context {spec.context} is longer than the model's {positions} positions")
+    window = spec.context or horizon_of(architecture)
+    if spec.stride and spec.stride >= window:
+        raise UsageError(f"--stride {spec.stride} must be less than the {window} positions of a window")
+
+
+def horizon_of(architecture: Architecture | Absent) -> int:
+    """Steps that a token's cost is averaged over: 1024, or the model's positions where fewer."""
+    positions = architecture.positions if isinstance(architecture, Architecture) else None
+    return min(HORIZON, positions or HORIZON)
+
+
+def vocabulary_of(job: Job, architecture: Architecture | Absent) -> int:
+    """The ids that the model tells apart."""
+    if isinstance(architecture, Architecture):
+        return architecture.vocabulary
+    known = next((r.vocabulary for r in job.found if r.vocabulary), None)
+    if known:
+        return known
+    from edgecap.tokens import read_tokenizer
+
+    return int(read_tokenizer(job.located.path).size)
+
+
+def head_dim_of(architecture: Architecture | Absent) -> int | None:
+    """The width of cached keys, where it is known."""
+    return architecture.layers[0].attention.head_dim if isinstance(architecture, Architecture) else None
+
+
+# --- what is there to run it ------------------------------------------------------------------
+
+
+def _look(located: source.Located, run: Run, spec: Spec) -> tuple[Looked, tuple[Ready, ...]]:
+    """The providers of the runtime, and the graphs that an ONNX folder holds."""
+    files = source.onnx_files(located.path) if located.kind == "onnx" else []
+    asked = Look(graphs=tuple(str(f.path) for f in files), providers=spec.providers)
+    looked = run(asked, _unwatched, spec.timeout_s)
+    if not isinstance(looked, Looked):
+        reason = f": {looked.message}" if isinstance(looked, Failure) else ""
+        raise UsageError(f"ONNX Runtime cannot be used here{reason}")
+    ready = []
+    for file, facts in zip(files, looked.graphs, strict=True):
+        listed = file.files or store.list_files(file.path.parent, list(facts.files))
+        graph = describe_graph(file.precision or facts.precision, file.exporter, file.recipe, listed)
+        ready.append(Ready(file.path.parent, graph, facts.vocabulary))
+    return looked, tuple(ready)
+
+
+def _unwatched(progress: Progress) -> None:
+    return None
+
+
+def describe_graph(precision: str, exporter: str, recipe: str, files: tuple[File, ...]) -> Graph:
+    """A graph as the record tells it, before anything was measured."""
+    return Graph(
+        precision=precision,
+        exporter=exporter,
+        recipe=recipe,
+        bytes=sum(f.bytes for f in files),
+        files=files,
+        divergence_bits=Absent(reason="not measured"),
+    )
+
+
+def _wanted(spec: Spec, located: source.Located, looked: Looked, found: tuple[Ready, ...]) -> list[CellSpec]:
+    """The cells, once precisions and providers are known to be had."""
+    for provider in spec.providers:
+        if provider not in looked.providers:
+            raise UsageError(
+                f"provider '{provider}' is not available in the installed ONNX Runtime; available: {', '.join(looked.providers)}"
+            )
+    had = tuple(r.graph.precision for r in found)
+    if located.kind != "onnx":
+        return cells(spec.precisions or PRECISIONS, spec.providers)
+    possible = PRECISIONS if "fp32" in had else had
+    for precision in spec.precisions:
+        if precision not in (*had, *possible):
+            raise UsageError(
+                f"{located.path} holds {', '.join(had)}; {precision} cannot be made from that, it needs an fp32 graph"
+            )
+    return cells(spec.precisions or had, spec.providers)

@@ -1,0 +1,76 @@
+"""One portable folder: a graph for each precision, tokenizer, config, and a manifest of hashes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from edgecap import __version__, export, source, store
+from edgecap.errors import UsageError
+from edgecap.job import Event, Job, Notice, Ready, Run, prepare, unheard
+from edgecap.making import cache_of_export, graph_of
+from edgecap.record import Failure, Graph
+from edgecap.spec import PRECISIONS, CellSpec, Spec
+from edgecap.store import Home
+from edgecap.worker import in_child
+
+
+def export_folder(
+    spec: Spec, out: Path, home: Home | None = None, notice: Notice = unheard, run: Run = in_child
+) -> dict[str, Graph]:
+    """Writes one portable folder with a graph for each precision, tokenizer, config and a manifest of hashes."""
+    if out.exists():
+        raise UsageError(f"{out} is there already; give a new folder")
+    store.check_writable(out)
+    job = prepare(spec, home or store.home(), notice, run).job
+    graphs: dict[str, Ready] = {}
+    precisions = spec.precisions or PRECISIONS
+    notice(Event(None, f"{len(precisions)} graphs to make", total=len(precisions)))
+    for precision in precisions:
+        ready = graph_of(job, CellSpec(precision, "cpu"))
+        if isinstance(ready, Failure):
+            raise UsageError(f"cannot make {precision}: {ready.message}")
+        graphs[precision] = ready
+    with store.new_folder(out) as scratch:
+        _write_portable(job, graphs, scratch)
+    return {precision: ready.graph for precision, ready in graphs.items()}
+
+
+def _write_portable(job: Job, graphs: dict[str, Ready], out: Path) -> None:
+    folders = [job.located.path, *(r.folder for r in graphs.values())]
+    if job.located.kind != "onnx":
+        folders.append(cache_of_export(job))
+    beside: list[str] = []
+    for name in (*export.TOKENIZER_FILES, "genai_config.json"):
+        found = next((f / name for f in folders if (f / name).is_file()), None)
+        if found:
+            shutil.copyfile(found, out / name)
+            beside.append(name)
+    for precision, ready in graphs.items():
+        (out / precision).mkdir()
+        for file in ready.graph.files:
+            shutil.copyfile(ready.folder / file.path, out / precision / file.path)
+    manifest = {
+        "edgecap": __version__,
+        "source": {
+            "name": job.located.name,
+            "revision": job.located.revision,
+            "weights_sha256": job.hashes.weights,
+            "tokenizer_sha256": job.hashes.tokenizer,
+            "parameters": source.count_parameters(job.located.path),
+        },
+        "files": msgspec.to_builtins(store.list_files(out, beside)),
+        "graphs": [
+            {
+                "precision": precision,
+                "folder": precision,
+                "exporter": ready.graph.exporter,
+                "recipe": ready.graph.recipe,
+                "files": msgspec.to_builtins(ready.graph.files),
+            }
+            for precision, ready in graphs.items()
+        ],
+    }
+    store.write_atomically(out / source.MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=1))
