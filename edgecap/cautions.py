@@ -19,10 +19,12 @@ from edgecap.record import (
     Machine,
     Measurement,
     Memory,
+    Roofline,
     Source,
 )
 
-FEW_DOCUMENTS, NOISY, DIVERGENT = 30, 0.10, 0.1
+FEW_DOCUMENTS, NOISY, DIVERGENT, ABOVE_PEAK = 30, 0.10, 0.1, 1.03
+COARSE, BUSY_SAMPLER = 0.02, 0.02
 INT8_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
 HALF_FLAGS = {"avx512_fp16", "asimdhp", "fphp"}
 
@@ -146,6 +148,9 @@ def _of_latency(found: Latency, cells_in_run: int) -> Iterator[Caution]:
 
 
 def _of_energy(found: Energy) -> Iterator[Caution]:
+    if found.provenance == "assumed":
+        yield _ASSUMED
+        return
     idle = sum(found.idle_w) / 2
     watts = [w.joules / w.seconds for w in found.decode if w.seconds > 0]
     signal = stats.median(watts) - idle if watts else 0.0
@@ -154,6 +159,79 @@ def _of_energy(found: Energy) -> Iterator[Caution]:
             code="idle-drift",
             message=f"idle power moved from {found.idle_w[0]:.1f} to {found.idle_w[1]:.1f} W during the run",
             advice="net energy is uncertain; let the machine settle and run again",
+        )
+    yield from _of_windows(found)
+    yield from _of_counter(found)
+
+
+_ASSUMED = Caution(
+    code="energy-assumed",
+    message="joules are assumed watts x seconds: nothing was measured",
+    advice="leave --assume-watts out where a counter can be read (edgecap doctor tells); it enters no score",
+)
+
+
+def _of_windows(found: Energy) -> Iterator[Caution]:
+    if found.quantisation is not None and found.quantisation > COARSE:
+        yield Caution(
+            code="energy-window-short",
+            message=f"the counter moves every {found.tick_s:.3g} s: a window may be wrong by {found.quantisation:.0%}",
+            advice="use a counter with a finer step; the interval of the joules holds this error",
+        )
+    phases = {"prefill": found.prefill, "decode": found.decode, "scoring": found.nll}
+    spreads = {
+        name: stats.spread([w.joules / max(w.tokens, 1) for w in windows], range(len(windows)))
+        for name, windows in phases.items()
+        if windows
+    }
+    wide = [f"{share:.0%} ({name})" for name, share in spreads.items() if share > NOISY]
+    if wide:
+        yield Caution(
+            code="energy-noisy",
+            message=f"joules a token differ between windows by {', '.join(wide)}",
+            advice="quieten the machine and run again, or trust only large differences",
+        )
+
+
+def _of_counter(found: Energy) -> Iterator[Caution]:
+    missed = {
+        "gaps": (found.gaps, "samples of power that came late"),
+        "falls": (found.falls, "readings that fell or leapt as no counting explains (a reset?)"),
+        "stalls": (found.stalls, "times when a domain stood still within a window"),
+    }
+    told = [f"{count} {what}" for count, what in missed.values() if count]
+    if told:
+        yield Caution(
+            code="energy-counter-unsteady",
+            message=f"{found.counter}: {', '.join(told)}",
+            advice="joules of the windows concerned may be wrong: compare the windows, run again",
+        )
+    windows = (*found.prefill, *found.decode, *found.nll)
+    still = [d for d in found.domains if any(w.by_domain.get(d) == 0 for w in windows)]
+    lacking = [x.name for x in found.left_out if x.missing and x.name not in still]
+    if still or lacking:
+        yield Caution(
+            code="energy-incomplete",
+            message=f"the total lacks {', '.join([*(f'{d} (stood still)' for d in still), *lacking])}",
+            advice="give permission (edgecap doctor tells how), or compare only with runs of the same domains",
+        )
+    if found.sampler_cpu_share > BUSY_SAMPLER:
+        yield Caution(
+            code="energy-sampler",
+            message=f"sampling took {found.sampler_cpu_share:.1%} of one core while it measured",
+            advice="this share of the energy is edgecap's own",
+        )
+
+
+def above_peak(found: Roofline) -> Iterator[Caution]:
+    """A step that beats the roofline says that the peaks were measured in a slower moment."""
+    beaten = {name: getattr(found, name).ratio.value for name in ("prefill", "decode")}
+    wrong = [f"{name} at {ratio:.0%}" for name, ratio in beaten.items() if ratio > ABOVE_PEAK]
+    if wrong:
+        yield Caution(
+            code="above-peak",
+            message=f"faster than the measured peaks allow ({', '.join(wrong)} of the roofline)",
+            advice="they were measured in a slower moment: run once with --calibrate",
         )
 
 

@@ -185,12 +185,12 @@ _NEEDS = {
     "gain_bits_per_token": {*_TEXT, "tokenizer"},
     "prefill_s": {"prompt length"},
     "decode_s": {"decode context"},
-    "prefill_j": {"prompt length"},
-    "decode_j": {"decode context"},
+    "prefill_j": {"prompt length", "way of counting joules"},
+    "decode_j": {"decode context", "way of counting joules"},
     "information_capacity": {*_TEXT, "bias"},
     "time_capacity": {*_TEXT, "bias", "decode context"},
-    "energy_capacity": {*_TEXT, "bias", "decode context"},
-    "hardware_capacity": {*_TEXT, "bias", "decode context"},
+    "energy_capacity": {*_TEXT, "bias", "decode context", "way of counting joules"},
+    "hardware_capacity": {*_TEXT, "bias", "decode context", "way of counting joules"},
 }
 
 
@@ -210,6 +210,7 @@ def _circumstances(choice: Choice) -> dict[str, object]:
     measured = outcome if isinstance(outcome, Measurement) else None
     text = measured.compression if measured and isinstance(measured.compression, Compression) else None
     latency = measured.latency if measured and isinstance(measured.latency, Latency) else None
+    joules = measured.energy if measured and isinstance(measured.energy, Energy) else None
     return {
         "model": record.source.weights_sha256,
         "tokenizer": record.source.tokenizer_sha256,
@@ -224,6 +225,7 @@ def _circumstances(choice: Choice) -> dict[str, object]:
         "machine": record.machine.name,
         "processor": record.machine.cpu,
         "threads": latency and latency.threads,
+        "way of counting joules": joules and (joules.provenance, joules.domains),
         "power source": record.machine.power_source,
         "set of library versions": record.machine.versions,
     }

@@ -6,6 +6,8 @@ device and never fetch them. The KV cache stays where the provider put it (I/O b
 
 from __future__ import annotations
 
+import bisect
+import json
 import math
 import re
 import time
@@ -19,7 +21,7 @@ from edgecap.graph.scoring import NLL, TARGETS
 from edgecap.machine import int8_may_saturate
 from edgecap.record import ProviderShare
 from edgecap.seams import Floats, Ids
-from edgecap.spec import PROVIDERS
+from edgecap.spec import DEVICES, PROVIDERS
 
 LOGITS_BUDGET = 160_000_000  # bytes of logits that a scoring step may hold
 MOST_POSITIONS = 256  # scored at once: later positions of a window need not be computed against earlier ones
@@ -47,31 +49,6 @@ class KvCache(NamedTuple):
     values: dict[str, Any]
     length: int
     ids: Ids | None = None
-
-
-def available_providers(tried: bool) -> tuple[str, ...]:
-    """The names, as people type them, of the providers of the installed runtime; `tried` runs a node on each."""
-    import onnxruntime
-
-    built = onnxruntime.get_available_providers()
-    names = [name for name, provider in PROVIDERS.items() if provider in built]
-    return tuple(name for name in names if name == "cpu" or not tried or _works(PROVIDERS[name]))
-
-
-def _works(provider: str) -> bool:
-    """Whether a one-node graph is really taken by the provider; the runtime falls back in silence."""
-    import onnxruntime
-    from onnx import TensorProto, helper
-
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
-    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "one", ends[:1], ends[1:])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=[provider])
-        session.run(None, {"x": np.ones(1, np.float32)})
-    except Exception:  # missing libraries and devices raise many kinds; each of them means no
-        return False
-    return bool(session.get_providers()[0] == provider)
 
 
 class OrtEngine:
@@ -115,7 +92,7 @@ class OrtEngine:
             raise EngineError(f"the runtime put the graph on {self._session.get_providers()[0]}, not on '{provider}'")
         self.threads = threads
         self._head_dim = head_dim
-        self._device = "cuda" if provider in ("cuda", "tensorrt") else "cpu"
+        self._device = DEVICES.get(provider, "cpu")
         self._inputs = {i.name: i for i in self._session.get_inputs()}  # those with a default are not among them
         self._outputs = [o.name for o in self._session.get_outputs()]
         self._past = [name for name in self._inputs if name.startswith("past_key_values")]
@@ -242,24 +219,53 @@ class OrtEngine:
         past = {name: found[_present(name)] for name in self._past if _present(name) in found}
         return found, KvCache(past, cache.length + n)
 
-    def end_profile(self) -> dict[str, ProviderShare]:
-        """Ends the runtime's profile: nodes and share of operator time by provider."""
-        import json
-
+    def end_profile(self) -> Profiled:
+        """Ends the runtime's profile of all runs since the session was opened."""
         path = Path(self._session.end_profiling())
-        events = [
-            e for e in json.loads(path.read_text("utf-8")) if e.get("cat") == "Node" and "provider" in e.get("args", {})
-        ]
+        events = json.loads(path.read_text("utf-8"))
         path.unlink()
-        total = sum(e["dur"] for e in events) or 1
-        names = {provider: name for name, provider in PROVIDERS.items()}
-        shares: dict[str, ProviderShare] = {}
-        for provider in sorted({e["args"]["provider"] for e in events}):
-            own = [e for e in events if e["args"]["provider"] == provider]
-            shares[names.get(provider, provider)] = ProviderShare(
-                nodes=len({e["name"] for e in own}), time_share=sum(e["dur"] for e in own) / total
-            )
-        return shares
+        return _profiled(events)
+
+
+class Profiled(NamedTuple):
+    """Nodes and share of operator time by provider; operator -> microseconds for each run."""
+
+    by_provider: dict[str, ProviderShare]
+    runs: tuple[dict[str, float], ...]
+
+    def shares(self, which: slice) -> dict[str, float]:
+        """The share of time of each operator over some of the runs, the largest first."""
+        sums: dict[str, float] = {}
+        for run in self.runs[which]:
+            for operator, spent in run.items():
+                sums[operator] = sums.get(operator, 0.0) + spent
+        total = sum(sums.values()) or 1.0
+        return {o: s / total for o, s in sorted(sums.items(), key=lambda item: -item[1])}
+
+
+def _profiled(events: list[dict[str, Any]]) -> Profiled:
+    nodes = [e for e in events if e.get("cat") == "Node" and "provider" in e.get("args", {})]
+    total = sum(e["dur"] for e in nodes) or 1
+    names = {provider: name for name, provider in PROVIDERS.items()}
+    shares: dict[str, ProviderShare] = {}
+    for provider in sorted({e["args"]["provider"] for e in nodes}):
+        own = [e for e in nodes if e["args"]["provider"] == provider]
+        shares[names.get(provider, provider)] = ProviderShare(
+            nodes=len({e["name"] for e in own}), time_share=sum(e["dur"] for e in own) / total
+        )
+    return Profiled(shares, _by_run(events, nodes))
+
+
+def _by_run(events: list[dict[str, Any]], nodes: list[dict[str, Any]]) -> tuple[dict[str, float], ...]:
+    """Operator -> microseconds, for each run in the order of time."""
+    spans = sorted((e["ts"], e["ts"] + e["dur"]) for e in events if e.get("name") == "model_run")
+    runs: list[dict[str, float]] = [{} for _ in spans]
+    for event in nodes:
+        at = bisect.bisect_right(spans, (event["ts"], math.inf)) - 1
+        if at >= 0:
+            operator = event["args"].get("op_name", event["name"])
+            runs[at][operator] = runs[at].get(operator, 0.0) + event["dur"]
+    return tuple(runs)
 
 
 def _present(past: str) -> str:

@@ -13,14 +13,13 @@ from edgecap import export, source, store
 from edgecap.architecture import read_architecture, read_genai
 from edgecap.corpus import Corpus
 from edgecap.errors import UsageError
-from edgecap.record import Absent, Architecture, Failure, File, Graph
+from edgecap.record import Absent, Architecture, Attention, Failure, File, Graph
 from edgecap.spec import PRECISIONS, CellSpec, Spec, cells
 from edgecap.store import Home
 from edgecap.worker import Answer, Look, Looked, Progress, Step, Watch
 
-HORIZON = (
-    1024  # steps over which a decoded token's cost is averaged  # steps over which a decoded token's cost is averaged
-)
+SWEEP_STEPS = 8  # tokens that are decoded behind each context of a sweep
+HORIZON = 1024  # steps over which a decoded token's cost is averaged
 
 Run = Callable[[Step, Watch, float], Answer]
 Notice = Callable[["Event"], None]
@@ -83,6 +82,8 @@ def prepare(spec: Spec, home: Home, notice: Notice, run: Run, corpus: Corpus = N
 
     Raises UsageError where the request cannot be met.
     """
+    if spec.meter and not Path(spec.meter).is_file():
+        raise UsageError(f"--meter {spec.meter} is not there: start the meter's logging first")
     located = source.locate(spec.model, spec.revision)
     _check_context(spec, _from_config(located))
     looked, found = _look(located, run, spec)
@@ -119,6 +120,12 @@ def _check_context(spec: Spec, architecture: Architecture | Absent) -> None:
     positions = architecture.positions if isinstance(architecture, Architecture) else None
     if spec.context and positions and spec.context > positions:
         raise UsageError(f"--context {spec.context} is longer than the model's {positions} positions")
+    longest = max(spec.context_sweep, default=0)
+    if positions and longest + SWEEP_STEPS > positions:
+        raise UsageError(
+            f"--context-sweep {longest} does not fit: with the {SWEEP_STEPS} tokens decoded behind it, it is longer than "
+            f"the model's {positions} positions"
+        )
     window = spec.context or horizon_of(architecture)
     if spec.stride and spec.stride >= window:
         raise UsageError(f"--stride {spec.stride} must be less than the {window} positions of a window")
@@ -144,7 +151,8 @@ def vocabulary_of(job: Job, architecture: Architecture | Absent) -> int:
 
 def head_dim_of(architecture: Architecture | Absent) -> int | None:
     """The width of cached keys, where it is known."""
-    return architecture.layers[0].attention.head_dim if isinstance(architecture, Architecture) else None
+    layers = architecture.layers if isinstance(architecture, Architecture) else ()
+    return next((x.attention.head_dim for x in layers if isinstance(x.attention, Attention)), None)
 
 
 # --- what is there to run it ------------------------------------------------------------------
@@ -153,7 +161,8 @@ def head_dim_of(architecture: Architecture | Absent) -> int | None:
 def _look(located: source.Located, run: Run, spec: Spec) -> tuple[Looked, tuple[Ready, ...]]:
     """The providers of the runtime, and the graphs that an ONNX folder holds."""
     files = source.onnx_files(located.path) if located.kind == "onnx" else []
-    asked = Look(graphs=tuple(str(f.path) for f in files), providers=spec.providers)
+    graphs = tuple(str(f.path) for f in files)
+    asked = Look(graphs=graphs, providers=spec.providers, energy=spec.energy == "require", meter=spec.meter)
     looked = run(asked, _unwatched, spec.timeout_s)
     if not isinstance(looked, Looked):
         reason = f": {looked.message}" if isinstance(looked, Failure) else ""
@@ -186,9 +195,13 @@ def _wanted(spec: Spec, located: source.Located, looked: Looked, found: tuple[Re
     """The cells, once precisions and providers are known to be had."""
     for provider in spec.providers:
         if provider not in looked.providers:
+            why = f" ({looked.refused[provider]})" if looked.refused.get(provider) else ""
             raise UsageError(
-                f"provider '{provider}' is not available in the installed ONNX Runtime; available: {', '.join(looked.providers)}"
+                f"provider '{provider}' is not available in the installed ONNX Runtime{why}; "
+                f"available: {', '.join(looked.providers)}"
             )
+        if provider in looked.no_energy:
+            raise UsageError(f"--energy require: {looked.no_energy[provider]}")
     had = tuple(r.graph.precision for r in found)
     if located.kind != "onnx":
         return cells(spec.precisions or PRECISIONS, spec.providers)

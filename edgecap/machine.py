@@ -11,8 +11,9 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-from edgecap.record import Absent, Machine
+from edgecap.record import Absent, Gpu, Machine
 
 FLAGS = (
     *("avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni"),
@@ -49,6 +50,8 @@ def look_around(providers: tuple[str, ...]) -> Machine:
         else Absent(reason="no load average on this system"),
         versions=versions(),
         providers=providers,
+        smt=_smt(),
+        gpus=gpus(),
     )
 
 
@@ -101,6 +104,39 @@ def _turbo() -> bool | Absent:
         if isinstance(value, str):
             return value == on
     return Absent(reason="neither intel_pstate/no_turbo nor cpufreq/boost is readable")
+
+
+def _smt() -> bool | Absent:
+    value = _read(sysfs() / "devices/system/cpu/smt/active")
+    return value if isinstance(value, Absent) else value == "1"
+
+
+def gpus() -> tuple[Gpu, ...]:
+    """NVIDIA boards as their management library tells them; none where there is no such library or board."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except Exception:  # no library, no driver, no permission: no board that could be used
+        return ()
+    try:
+        driver = _words(pynvml.nvmlSystemGetDriverVersion())
+        boards = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        return tuple(_gpu(pynvml, board, driver) for board in boards)
+    except pynvml.NVMLError:
+        return ()
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _gpu(pynvml: Any, board: Any, driver: str) -> Gpu:
+    users = {p.pid for p in pynvml.nvmlDeviceGetComputeRunningProcesses(board)} - {os.getpid()}
+    memory = int(pynvml.nvmlDeviceGetMemoryInfo(board).total)
+    return Gpu(name=_words(pynvml.nvmlDeviceGetName(board)), driver=driver, memory_bytes=memory, users=len(users))
+
+
+def _words(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _power_source() -> str | Absent:

@@ -12,7 +12,8 @@ from pathlib import Path
 import msgspec
 
 from edgecap import __version__, source, store
-from edgecap.cautions import cautions
+from edgecap.calibration import peaks_of
+from edgecap.cautions import above_peak, cautions
 from edgecap.corpus import describe, read_corpus
 from edgecap.errors import EdgecapError, Interrupted
 from edgecap.flops import count_flops
@@ -42,9 +43,12 @@ from edgecap.record import (
     Graph,
     Measurement,
     Memory,
+    Peaks,
     Profile,
+    Roofline,
     Source,
 )
+from edgecap.roofline import roofline
 from edgecap.score import score
 from edgecap.spec import CellSpec, Spec
 from edgecap.store import Home
@@ -126,7 +130,15 @@ def _new_record(ready: Prepared) -> Profile:
         ),
         corpus=describe(job.corpus, spec.bias_bits, _baselines(job)),
         flops=_flops(architecture, spec),
+        peaks=_peaks(job),
     )
+
+
+def _peaks(job: Job) -> dict[str, Peaks | Absent]:
+    """What the machine reaches through each provider, from an earlier run unless --calibrate asks again."""
+    spec = job.spec
+    threads = spec.threads or default_threads()
+    return {p: peaks_of(job.home, p, threads, job.notice, job.run, spec.calibrate) for p in spec.providers}
 
 
 def _flops(architecture: Architecture | Absent, spec: Spec) -> Flops | Absent:
@@ -161,14 +173,21 @@ def _cell(job: Job, record: Profile, cell: CellSpec, cells_in_run: int) -> Cell:
         energy=answer.energy,
         memory=Absent(reason=memory.message) if isinstance(memory, Failure) else memory,
         placement=answer.placement,
+        work=answer.work,
     )
+    bound = roofline(measured, record.flops, record.peaks.get(cell.provider), cell.precision)
+    ratio = bound.decode.ratio if isinstance(bound, Roofline) else bound
     return Cell(
         precision=cell.precision,
         provider=cell.provider,
         graph=graph,
         outcome=measured,
-        score=score(measured, record.flops, record.corpus.bias_bits),
-        cautions=cautions(record.machine, record.source, graph, cell.provider, measured, cells_in_run),
+        score=score(measured, record.flops, record.corpus.bias_bits, ratio),
+        roofline=bound,
+        cautions=(
+            *cautions(record.machine, record.source, graph, cell.provider, measured, cells_in_run),
+            *(above_peak(bound) if isinstance(bound, Roofline) else ()),
+        ),
     )
 
 
@@ -201,6 +220,12 @@ def _measure(job: Job, record: Profile, cell: CellSpec, ready: Ready) -> Measure
         prefill_tokens=min(PREFILL_TOKENS, horizon),
         decode_context=horizon // 2,
         limit_s=job.spec.limit_s,
+        sweep=job.spec.context_sweep,
+        operators=job.spec.operators,
+        energy=job.spec.energy,
+        assume_watts=job.spec.assume_watts,
+        meter=job.spec.meter and str(Path(job.spec.meter).absolute()),
+        meter_offset_s=job.spec.meter_offset_s,
     )
     journal = _journal(job, record, step, ready)
     answer = ask(job, cell, msgspec.structs.replace(step, journal=str(journal)), Measured)
@@ -211,7 +236,19 @@ def _measure(job: Job, record: Profile, cell: CellSpec, ready: Ready) -> Measure
 
 def _journal(job: Job, record: Profile, step: Measure, ready: Ready) -> Path:
     """Where finished documents are kept until the cell is: named by all that their bits depend on."""
-    scored = msgspec.structs.replace(step, reference=None, prefill_tokens=0, decode_context=0, limit_s=0.0)
+    scored = msgspec.structs.replace(
+        step,
+        reference=None,
+        prefill_tokens=0,
+        decode_context=0,
+        limit_s=0.0,
+        sweep=(),
+        operators=False,
+        energy="",
+        assume_watts=None,
+        meter=None,
+        meter_offset_s=None,
+    )
     told = (
         scored,
         [(f.path, f.sha256) for f in ready.graph.files],

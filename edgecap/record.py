@@ -14,7 +14,9 @@ from edgecap.spec import Spec
 # The schema's history. A record of an older number is upgraded when read; of a newer one, refused.
 # 1  2026-11  the first shape
 # 2  2026-11  corpus.baselines, compression.stride, flops.own_position; spec.stride and spec.documents
-SCHEMA = 2
+# 3  2026-11  peaks, cells.roofline, outcome.work, placement.operators, latency.sweep; layers without attention,
+#             flops.parts.router and .experts, flops.latent_form; energy by domain, nll, left_out; machine.smt and gpus
+SCHEMA = 3
 
 
 class _Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -57,8 +59,13 @@ class Latent(_Value, frozen=True):
     rope_dim: int
 
 
-class Attention(_Value, frozen=True):
-    """One attention block: `head_dim` of queries and keys, `value_dim` of values, `window` positions."""
+class Attention(_Value, frozen=True, tag_field="kind", tag="attention"):
+    """One attention block: `head_dim` of queries and keys, `value_dim` of values.
+
+    A token sees the last `window` positions, or those since the last multiple of `chunk`. `gated` says
+    that the query projection also makes a gate of the output, `shares_cache` that keys and values are
+    those of an earlier layer (the weights of its own lie unused).
+    """
 
     heads: int
     kv_heads: int
@@ -66,6 +73,22 @@ class Attention(_Value, frozen=True):
     value_dim: int
     window: int | None = None
     latent: Latent | None = None
+    chunk: int | None = None
+    gated: bool = False
+    shares_cache: bool = False
+
+
+class Recurrent(_Value, frozen=True, tag_field="kind", tag="recurrent"):
+    """A gated delta net (Qwen3-Next): a state of `key_dim` x `value_dim` a value head, whatever the context.
+
+    `kernel` is the width of the causal convolution over queries, keys and values.
+    """
+
+    key_heads: int
+    value_heads: int
+    key_dim: int
+    value_dim: int
+    kernel: int
 
 
 class Mlp(_Value, frozen=True, tag_field="kind", tag="mlp"):
@@ -76,28 +99,43 @@ class Mlp(_Value, frozen=True, tag_field="kind", tag="mlp"):
 
 
 class Experts(_Value, frozen=True, tag_field="kind", tag="experts"):
-    """A mixture of experts: `active` of `routed`, each `width` wide, beside the shared ones."""
+    """A mixture of experts: `active` of `routed`, each `width` wide, beside the shared ones.
+
+    `shared_gate` is a column of `hidden` numbers that weighs the shared ones; `vectors` are the numbers
+    outside matrices (biases) of each routed expert.
+    """
 
     routed: int
     active: int
     width: int
     gated: bool
     shared_width: int = 0
+    shared_gate: bool = False
+    vectors: int = 0
 
 
 class Layer(_Value, frozen=True):
-    """`count` equal layers."""
+    """`count` equal layers.
+
+    `other` are the multiply-adds a token of matrices beside attention and feed-forward (Gemma 3n),
+    `other_weights` their numbers, `vectors` the numbers outside matrices: norms, biases, sinks.
+    """
 
     count: int
-    attention: Attention
+    attention: Attention | Recurrent
     feed_forward: Mlp | Experts
+    other: int = 0
+    other_weights: int = 0
+    vectors: int = 0
 
 
 class Architecture(_Value, frozen=True, tag_field="kind", tag="architecture"):
     """A decoder as data, read from the fields of its config, never from names.
 
     `assumed` says that the model type is not in edgecap's table and standard field names were taken.
-    `embedding_dim` is the width of the token embedding where it differs from `hidden`.
+    `embedding_dim` is the width of the token embedding where it differs from `hidden`. Outside the layers
+    stand `other` numbers of further matrices, `tables` of positions and the like that are only looked up,
+    and `vectors` of norms and biases.
     """
 
     model_type: str
@@ -108,6 +146,9 @@ class Architecture(_Value, frozen=True, tag_field="kind", tag="architecture"):
     layers: tuple[Layer, ...]
     embedding_dim: int | None = None
     assumed: bool = False
+    other: int = 0
+    tables: int = 0
+    vectors: int = 0
 
 
 class Source(_Value, frozen=True):
@@ -123,18 +164,25 @@ class Source(_Value, frozen=True):
 
 
 class FlopParts(_Value, frozen=True):
-    """FLOPs of one decoded token by part; 2 FLOPs a multiply-add, matrix work only."""
+    """FLOPs of one decoded token by part; 2 FLOPs a multiply-add, matrix work only.
+
+    `mlp` is dense feed-forward only; shared experts belong to `experts`.
+    """
 
     projections: float
     attention_core: float
     mlp: float
     lm_head: float
+    router: float = 0.0
+    experts: float = 0.0
 
 
 class Flops(_Value, frozen=True, tag_field="kind", tag="flops"):
     """Analytic FLOPs: mean of one decoded token over `context` steps from an empty cache; one prefill.
 
     `own_position` says that a token attends to itself; the published scripts leave that out.
+    `latent_form` says how latent attention was counted: "expanded" as transformers executes it,
+    "absorbed" as serving engines decode.
     """
 
     per_token: float
@@ -143,9 +191,19 @@ class Flops(_Value, frozen=True, tag_field="kind", tag="flops"):
     prefill_tokens: int
     parts: FlopParts
     own_position: bool = True
+    latent_form: str | None = None
 
 
 # --- the surroundings -------------------------------------------------------------------------
+
+
+class Gpu(_Value, frozen=True):
+    """A graphics board, and how many other processes use it."""
+
+    name: str
+    driver: str
+    memory_bytes: int
+    users: int
 
 
 class Machine(_Value, frozen=True):
@@ -166,6 +224,29 @@ class Machine(_Value, frozen=True):
     load_average: float | Absent
     versions: dict[str, str]
     providers: tuple[str, ...]
+    smt: bool | Absent = Absent(reason="not read by the version that made this record")
+    gpus: tuple[Gpu, ...] = ()
+
+
+class Bandwidth(_Value, frozen=True):
+    """Bytes a second with a working set of so many bytes; a copy counts what it reads and what it writes."""
+
+    working_set_bytes: int
+    read_bytes_per_s: float
+    copy_bytes_per_s: float
+
+
+class Peaks(_Value, frozen=True, tag_field="kind", tag="peaks"):
+    """The fastest that this machine was seen to do through a provider, with so many threads.
+
+    `gemm_flops_per_s` by precision, without those that the provider cannot multiply.
+    """
+
+    provider: str
+    threads: int
+    gemm_flops_per_s: dict[str, float]
+    bandwidth: tuple[Bandwidth, ...]
+    measured_utc: str
 
 
 class Domain(_Value, frozen=True):
@@ -284,26 +365,64 @@ class Decode(_Value, frozen=True):
     rounds: tuple[int, ...]
 
 
+class SweepPoint(_Value, frozen=True):
+    """Seconds to read a prompt of `context` tokens, and of one token decoded behind it; one sample a round."""
+
+    context: int
+    prefill_s: tuple[float, ...]
+    decode_s: tuple[float, ...]
+
+
 class Latency(_Value, frozen=True, tag_field="kind", tag="latency"):
-    """Raw samples with their round; load is the session's creation, without export or quantisation."""
+    """Raw samples with their round; load is the session's creation, without export or quantisation.
+
+    `sweep` is asked for with --context-sweep.
+    """
 
     load_s: float
     threads: int
     prefill: Prefill
     decode: Decode
     limit_reached: bool
+    sweep: tuple[SweepPoint, ...] = ()
+
+
+class LeftOut(_Value, frozen=True):
+    """A counter, or a domain of one, that is not in the total, and why.
+
+    `missing` says that it belongs there: the total lacks what it would have counted.
+    """
+
+    name: str
+    reason: str
+    scope: str = ""
+    missing: bool = False
 
 
 class Window(_Value, frozen=True):
-    """One energy window: gross joules, its seconds and the tokens read or decoded in it."""
+    """One energy window: gross joules, its seconds and the tokens read, decoded or scored in it.
+
+    `by_domain` adds up to `joules`; `beside` are counters that contain the total or overlap it (psys, a
+    battery, a wall meter). `began_s` is in seconds since 1970.
+    """
 
     joules: float
     seconds: float
     tokens: int
+    by_domain: dict[str, float] = {}
+    beside: dict[str, float] = {}
+    began_s: float | None = None
 
 
 class Energy(_Value, frozen=True, tag_field="kind", tag="energy"):
-    """Gross joules in windows; `idle_w` watts before and after, each measured with nothing running."""
+    """Gross joules in windows; `idle_w` watts before and after, each measured with nothing running.
+
+    `provenance` is "counter" (the device counts energy), "sampled" (power was integrated) or "assumed"
+    (given by the user, kept out of the scores). `tick_s` is the step of the slowest domain; `quantisation`
+    the largest relative error that steps and resolution can give a window. `sampler_cpu_share` is the CPU
+    time of sampling over the time of the windows, `gaps` samples that came late, `falls` readings that
+    neither counting nor wrapping explains, `stalls` times when a domain stood still in a window.
+    """
 
     counter: str
     domains: tuple[str, ...]
@@ -313,6 +432,14 @@ class Energy(_Value, frozen=True, tag_field="kind", tag="energy"):
     idle_w: tuple[float, float]
     prefill: tuple[Window, ...]
     decode: tuple[Window, ...]
+    nll: tuple[Window, ...] = ()
+    idle_by_domain_w: dict[str, tuple[float, float]] = {}
+    quantisation: float | None = None
+    sampler_cpu_share: float = 0.0
+    gaps: int = 0
+    falls: int = 0
+    stalls: int = 0
+    left_out: tuple[LeftOut, ...] = ()
 
 
 class Memory(_Value, frozen=True, tag_field="kind", tag="memory"):
@@ -330,6 +457,28 @@ class Memory(_Value, frozen=True, tag_field="kind", tag="memory"):
     device_peak_bytes: int | Absent
 
 
+class StepWork(_Value, frozen=True):
+    """What one run of the graph does, counted from its nodes: FLOPs, and bytes by what they are.
+
+    Weights in their stored precision, each once; keys and values read and newly written; all else that
+    nodes read and write.
+    """
+
+    matrix_flops: int
+    other_flops: int
+    weight_bytes: int
+    cache_bytes: int
+    activation_bytes: int
+
+
+class GraphWork(_Value, frozen=True, tag_field="kind", tag="work"):
+    """The work of a whole prompt and of one decoded token; `unknown` operators, by number, are in neither."""
+
+    prefill: StepWork
+    decode: StepWork
+    unknown: dict[str, int]
+
+
 class ProviderShare(_Value, frozen=True):
     """Nodes and share of operator time on one execution provider."""
 
@@ -338,9 +487,13 @@ class ProviderShare(_Value, frozen=True):
 
 
 class Placement(_Value, frozen=True, tag_field="kind", tag="placement"):
-    """Where the operators ran, from ONNX Runtime's own profile."""
+    """Where the operators ran, from ONNX Runtime's own profile.
+
+    `operators` is asked for with --operators: for prefill and decode, the share of time by operator.
+    """
 
     by_provider: dict[str, ProviderShare]
+    operators: dict[str, dict[str, float]] = {}
 
 
 class Measurement(_Value, frozen=True, tag_field="kind", tag="measurement"):
@@ -351,6 +504,37 @@ class Measurement(_Value, frozen=True, tag_field="kind", tag="measurement"):
     energy: Energy | Absent
     memory: Memory | Absent
     placement: Placement | Absent
+    work: GraphWork | Absent = Absent(reason="not counted by the version that made this record")
+
+
+class Bound(_Value, frozen=True):
+    """A step beside the roofline: `flops` and `bytes` that it cannot do without, and the machine's peaks.
+
+    `attainable_s` is the longer of flops / peak_flops_per_s and bytes / peak_bytes_per_s, `limit` says
+    which: "compute" or "memory". Utilisations and `ratio` (attainable / measured seconds) are shares of 1.
+    """
+
+    flops: float
+    bytes: float
+    peak_flops_per_s: float
+    peak_bytes_per_s: float
+    attainable_s: float
+    limit: str
+    compute_utilisation: float
+    bandwidth_utilisation: float
+    ratio: Estimate
+
+    @property
+    def intensity(self) -> float:
+        """FLOPs a byte."""
+        return self.flops / self.bytes
+
+
+class Roofline(_Value, frozen=True, tag_field="kind", tag="roofline"):
+    """What the hardware could do, beside what it did (Williams, Waterman and Patterson 2009)."""
+
+    prefill: Bound
+    decode: Bound
 
 
 class Score(_Value, frozen=True, tag_field="kind", tag="score"):
@@ -383,6 +567,7 @@ class Cell(_Value, frozen=True):
     graph: Graph | Absent
     outcome: Measurement | Failure
     score: Score | Absent
+    roofline: Roofline | Absent = Absent(reason="not computed by the version that made this record")
     cautions: tuple[Caution, ...] = ()
 
 
@@ -398,4 +583,5 @@ class Profile(_Value, frozen=True):
     source: Source
     corpus: CorpusInfo
     flops: Flops | Absent
+    peaks: dict[str, Peaks | Absent] = {}
     cells: tuple[Cell, ...] = ()

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgecap import stats
-from edgecap.record import Absent, Compression, Energy, Estimate, Flops, Latency, Measurement, Score
+from edgecap.record import Absent, Compression, Energy, Estimate, Flops, Latency, Measurement, Score, Window
 
 if TYPE_CHECKING:
     from edgecap.stats import Floats
@@ -28,13 +28,21 @@ REFERENCE = 1e12  # FLOP/s and FLOP/J of the reference machine: 1 TFLOP/s at 1 W
 Quantity = tuple[float, Sequence[float] | None]  # a value and its bootstrap draws
 
 
-def score(measured: Measurement, flops: Flops | Absent, bias_bits: float) -> Score:
-    """All scores of one measured cell; each that lacks an input is Absent with the input's reason."""
+_NO_PEAKS = Absent(reason="the peaks of this machine were not measured")
+
+
+def score(
+    measured: Measurement, flops: Flops | Absent, bias_bits: float, roofline_ratio: Estimate | Absent = _NO_PEAKS
+) -> Score:
+    """All scores of one measured cell; each that lacks an input is Absent with the input's reason.
+
+    `roofline_ratio` is that of a decoded token.
+    """
     found = {name: _estimated(q) for name, q in quantities(measured, flops, bias_bits).items()}
     return Score(
         formula=FORMULA,
         bias_bits=bias_bits,
-        roofline_ratio=Absent(reason="the peaks of this machine are not measured by this version"),
+        roofline_ratio=roofline_ratio,
         **found,
     )
 
@@ -47,7 +55,7 @@ def quantities(
 
     gain = _quantity(measured.compression, gain_draws)
     seconds = _quantity(measured.latency, lambda m: decode_seconds(m, seed + 1))
-    joules = _quantity(measured.energy, lambda m: decode_joules(m, seed + 3))
+    joules = _quantity(scored_energy(measured.energy), lambda m: decode_joules(m, seed + 3))
     work = (flops.per_token, None) if isinstance(flops, Flops) else flops
     return {
         "information_capacity": _join(lambda g, n: (g + bias_bits) / np.log2(n), gain, work),
@@ -154,13 +162,42 @@ def prefill_seconds(found: Latency, seed: int | None) -> Quantity:
     return _medians(found.prefill.samples_s, found.prefill.rounds, seed)
 
 
-def decode_joules(found: Energy, seed: int | None) -> Quantity:
-    """Gross joules of one decoded token: median of the windows, windows resampled."""
-    values = tuple(w.joules / max(w.tokens, 1) for w in found.decode)
-    return _medians(values, tuple(range(len(values))), seed)
+def decode_joules(found: Energy, seed: int | None, net: bool = False) -> Quantity:
+    """Joules of one decoded token: median of the windows, windows resampled; `net` of idle power."""
+    return _window_joules(found, found.decode, seed, net)
 
 
-def prefill_joules(found: Energy, seed: int | None) -> Quantity:
-    """Gross joules of one prompt token: median of the windows, windows resampled."""
-    values = tuple(w.joules / max(w.tokens, 1) for w in found.prefill)
-    return _medians(values, tuple(range(len(values))), seed)
+def prefill_joules(found: Energy, seed: int | None, net: bool = False) -> Quantity:
+    """Joules of one prompt token: median of the windows, windows resampled; `net` of idle power."""
+    return _window_joules(found, found.prefill, seed, net)
+
+
+def nll_joules(found: Energy, seed: int | None, net: bool = False) -> Quantity | Absent:
+    """Joules of one scored token, likewise; Absent where scoring had no windows."""
+    return _window_joules(found, found.nll, seed, net) if found.nll else Absent(reason="scoring had no energy windows")
+
+
+def scored_energy(found: Energy | Absent) -> Energy | Absent:
+    """An energy that may enter scores: measured, not assumed."""
+    if isinstance(found, Energy) and found.provenance not in ("counter", "sampled"):
+        return Absent(reason=f"the joules are {found.provenance} (--assume-watts), not measured")
+    return found
+
+
+def _window_joules(found: Energy, windows: Sequence[Window], seed: int | None, net: bool) -> Quantity:
+    """Joules a token; net is gross less the mean of idle power before and after, for as long as the window."""
+    idle = sum(found.idle_w) / 2 if net else 0.0
+    values = tuple((w.joules - idle * w.seconds) / max(w.tokens, 1) for w in windows)
+    value, draws = _medians(values, tuple(range(len(values))), seed)
+    if draws is None or seed is None or not found.quantisation:
+        return value, draws
+    gross = stats.median([w.joules / max(w.tokens, 1) for w in windows])
+    return value, _blurred(draws, found.quantisation * gross, seed)
+
+
+def _blurred(draws: Sequence[float], error: float, seed: int) -> list[float]:
+    """Draws with what the counter's step can add: begin and end each fall anywhere within one."""
+    import random
+
+    chance = random.Random(seed).random
+    return [d + error * (chance() - chance()) for d in draws]

@@ -127,6 +127,23 @@ def _json_object(file: Path) -> dict[str, Any]:
     return value
 
 
+def read_config(name: str, revision: str | None = None) -> tuple[str, dict[str, Any], str]:
+    """A model's name, its parsed config, and where that stands: a file, a folder, a reference model or a Hub id.
+
+    Needs no weights. Raises UsageError where there is no config, or it is not a JSON object.
+    """
+    path = Path(name).expanduser()
+    named = {p.name: p for p in reference_models()}
+    if path.is_file():
+        return path.resolve().parent.name, _json_object(path), str(path)
+    if path.is_dir() or name in named:
+        folder = path if path.is_dir() else named[name]
+        return folder.resolve().name, _config(folder, needed=True), str(folder / "config.json")
+    hub_id, revision = _hub_id(name, revision, list(named))
+    file = hub.fetch_model(hub_id, revision, ["config.json"]) / "config.json"
+    return hub_id, _json_object(file), str(file)
+
+
 # --- folders with ONNX graphs -----------------------------------------------------------------
 
 
@@ -147,6 +164,18 @@ def onnx_files(folder: Path) -> list[OnnxFile]:
     chosen = (preferred or candidates)[:1]
     maker = "genai" if (folder / "genai_config.json").is_file() else "onnx"
     return [OnnxFile(path=p, precision=None, exporter=maker, recipe="as found") for p in chosen]
+
+
+def onnx_graphs(where: Path) -> list[OnnxFile]:
+    """The graphs of a folder, or one file. Raises UsageError where there are none."""
+    if where.is_file():
+        return [OnnxFile(path=where, precision=None, exporter="onnx", recipe="as found")]
+    found = onnx_files(where) if where.is_dir() else []
+    if not found:
+        raise UsageError(
+            f"{where} {'holds no .onnx file' if where.is_dir() else 'is not there'}; give an ONNX file or folder"
+        )
+    return found
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -275,6 +304,14 @@ def _is_parameter(name: str) -> bool:
 
 
 def _from_hub(model: str, revision: str | None, reference_names: list[str]) -> Located:
+    name, wanted = _hub_id(model, revision, reference_names)
+    path = hub.fetch_model(name, wanted, HUB_FILES)
+    located = _folder(name, path, path.name)
+    return msgspec.structs.replace(located, kind="hub") if located.kind != "onnx" else located
+
+
+def _hub_id(model: str, revision: str | None, reference_names: list[str]) -> tuple[str, str | None]:
+    """`org/name` and the revision wanted. Raises UsageError where the name is none."""
     name, _, pinned = model.partition("@")
     looks_like_path = model.startswith((".", "/", "~")) or not _HUB_ID.match(name) or name.count("/") != 1
     if looks_like_path:
@@ -283,7 +320,4 @@ def _from_hub(model: str, revision: str | None, reference_names: list[str]) -> L
             f"no model '{model}': no such folder, and not a reference model ({', '.join(reference_names) or 'none shipped'})"
             f"{hint} or a Hub id (org/name)"
         )
-    wanted = revision or pinned or None
-    path = hub.fetch_model(name, wanted, HUB_FILES)
-    located = _folder(name, path, path.name)
-    return msgspec.structs.replace(located, kind="hub") if located.kind != "onnx" else located
+    return name, revision or pinned or None

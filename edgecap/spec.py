@@ -8,6 +8,7 @@ import msgspec
 
 from edgecap.errors import UsageError, did_you_mean
 
+ENERGY = ("auto", "off", "require")
 PROTOCOLS = ("exact", "paper")
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
 
@@ -24,6 +25,9 @@ PROVIDERS = {
     "xnnpack": "XnnpackExecutionProvider",
     "webgpu": "WebGpuExecutionProvider",
 }
+
+# Where a provider's values live, as the runtime names devices; "cpu" where not listed.
+DEVICES = {"cuda": "cuda", "tensorrt": "cuda"}
 
 DEFAULT_MODEL = "edgecap-ref-xs"
 DEFAULT_CORPUS = "edgecap-mixed"
@@ -45,7 +49,9 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     `context` positions of a window (None: 1024 or the model's positions), `stride` positions between the
     beginnings of windows that overlap, `documents` at most of the corpus, `bias_bits` bits per token
     (None: the corpus's own), `limit_s` seconds for the rounds of one cell, `timeout_s` seconds that a
-    child process may say nothing, `threads` intra-op threads (None: the physical cores).
+    child process may say nothing, `threads` intra-op threads (None: the physical cores). `calibrate` measures the machine's peaks
+    again, `energy` is auto, off or require (refuse to run without a counter), `assume_watts` stands in for a counter and is
+    marked so, `meter` is a wall meter's CSV file whose clock is `meter_offset_s` ahead of ours (None: found), `operators` keeps the share of time of each operator, `context_sweep` positions to time beside.
     """
 
     model: str = DEFAULT_MODEL
@@ -62,6 +68,13 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     limit_s: float = 30.0
     timeout_s: float = 3600.0
     trust_remote_code: bool = False
+    energy: str = "auto"
+    assume_watts: float | None = None
+    meter: str | None = None
+    meter_offset_s: float | None = None
+    calibrate: bool = False
+    operators: bool = False
+    context_sweep: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name in self.precisions:
@@ -74,6 +87,16 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         _at_least("--documents", self.documents, 1)
         if self.stride and self.protocol == "paper":
             raise UsageError("--stride belongs to the exact protocol; the paper's has one window a document")
+        _known("--energy", self.energy, ENERGY)
+        _at_least("--assume-watts", self.assume_watts, 0.001, most=1e6)
+        if self.meter_offset_s is not None and not (self.meter and math.isfinite(self.meter_offset_s)):
+            raise UsageError("--meter-offset is the seconds that the clock of a --meter FILE is ahead of this one")
+        if self.assume_watts and (self.meter or self.energy == "require"):
+            raise UsageError(
+                "--assume-watts is for machines without a counter: give neither --meter nor --energy require"
+            )
+        for context in self.context_sweep:
+            _at_least("--context-sweep", context, 1)
         _at_least("--threads", self.threads, 1)
         _at_least("--limit", self.limit_s, 0.1)
         _at_least("--timeout", self.timeout_s, 1, most=1e6)
@@ -91,6 +114,31 @@ def cells(precisions: tuple[str, ...], providers: tuple[str, ...]) -> list[CellS
 def split_names(text: str) -> tuple[str, ...]:
     """`"fp32, int8"` -> `("fp32", "int8")`."""
     return tuple(part.strip().lower() for part in text.split(",") if part.strip())
+
+
+def split_steps(text: str, option: str) -> tuple[int, ...]:
+    """`"128,512"`, `"128:1024:x2"` or `"128:512:+128"` -> whole numbers, rising. Raises UsageError."""
+    try:
+        first, *rest = text.split(":")
+        if not rest:
+            return tuple(sorted({int(part) for part in text.split(",")}))
+        step = rest[1] if rest[1:] else "x2"
+        found = _stepped(int(first), int(rest[0]), step[0], int(step[1:]))
+    except (ValueError, IndexError):
+        found = ()
+    if not found:
+        raise UsageError(f"{option} {text}: write 128,512,2048 or FIRST:LAST:xFACTOR or FIRST:LAST:+STEP")
+    return found
+
+
+def _stepped(begin: int, end: int, sign: str, by: int) -> tuple[int, ...]:
+    if sign not in "x+" or by < (2 if sign == "x" else 1) or not 1 <= begin <= end or (end - begin) / by > 1e5:
+        return ()
+    found, at = [], begin
+    while at <= end:
+        found.append(at)
+        at = at * by if sign == "x" else at + by
+    return tuple(found)
 
 
 def _known(what: str, name: str, known: tuple[str, ...] | dict[str, str]) -> None:

@@ -28,8 +28,17 @@ def _upgrade_to_2(raw: dict[str, Any]) -> dict[str, Any]:
     return {**raw, "schema": 2}
 
 
+def _upgrade_to_3(raw: dict[str, Any]) -> dict[str, Any]:
+    """Layers may be without attention now, so that attention says what it is; the rest has defaults."""
+    raw = {**raw, "schema": 3}
+    architecture = raw.get("source", {}).get("architecture", {})
+    for layer in architecture.get("layers", ()):
+        layer["attention"] = {**layer["attention"], "kind": "attention"}
+    return raw
+
+
 # schema number -> the step that turns a raw record of that number into the next one
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _upgrade_to_2}
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _upgrade_to_2, 2: _upgrade_to_3}
 
 
 class Home(msgspec.Struct, frozen=True):
@@ -207,11 +216,11 @@ def read_record(raw: Any, where: str) -> Profile:
         raise RecordError(f"{where} is not an edgecap record: it has no schema number")
     if number > SCHEMA:
         raise RecordError(f"{where} has schema {number}; this edgecap reads up to {SCHEMA}: upgrade edgecap")
-    for step in range(number, SCHEMA):
-        raw = UPGRADES[step](raw)
     try:
+        for step in range(number, SCHEMA):
+            raw = UPGRADES[step](raw)
         return msgspec.convert(raw, Profile)
-    except (msgspec.ValidationError, EdgecapError) as error:
+    except (msgspec.ValidationError, EdgecapError, AttributeError, KeyError, TypeError) as error:
         raise RecordError(f"{where} is not a valid record: {error}") from error
 
 

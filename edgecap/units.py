@@ -37,6 +37,11 @@ def si(value: float, unit: str = "", digits: int = 3) -> str:
     return f"{value:.{digits - 1}e} {unit}".rstrip()
 
 
+def count(value: float) -> str:
+    """How many, as people say it of models: `count(70.6e9) == "70.6 B"`."""
+    return si(value).replace("G", "B")
+
+
 def size(value: float) -> str:
     """Bytes with decimal prefixes: `size(25_800_000) == "25.8 MB"`."""
     return si(value, "B")

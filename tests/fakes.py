@@ -11,8 +11,33 @@ from edgecap.graph.read import Facts
 from edgecap.meters import compression, windows
 from edgecap.meters.compression import measure_compression
 from edgecap.meters.latency import Plan, measure_latency
-from edgecap.record import Absent, Baseline, Failure, Memory, Placement, ProviderShare
-from edgecap.worker import Export, Look, Looked, Made, Measure, Measured, Progress, Squeeze, Squeezed, Vary, Weigh
+from edgecap.record import (
+    Absent,
+    Bandwidth,
+    Baseline,
+    Failure,
+    GraphWork,
+    Memory,
+    Placement,
+    ProviderShare,
+    StepWork,
+)
+from edgecap.seams import Upkeep
+from edgecap.worker import (
+    Calibrate,
+    Calibrated,
+    Export,
+    Look,
+    Looked,
+    Made,
+    Measure,
+    Measured,
+    Progress,
+    Squeeze,
+    Squeezed,
+    Vary,
+    Weigh,
+)
 
 
 class FakeClock:
@@ -60,17 +85,25 @@ class FakeEngine:
 
 
 class FakeCounter:
-    """Joules at a constant power, seen only at every tick."""
+    """Joules at a constant power, seen only at every tick; a quarter of them in memory."""
 
-    name, domains, provenance, resolution_j = "fake", ("package-0", "dram"), "counter", 1e-6
+    name, domains, scope, provenance, resolution_j = "fake", ("package-0", "dram"), "processor", "counter", 1e-6
 
     def __init__(self, clock, watts=10.0, tick_s=0.01, dies_at=math.inf):
         self.clock, self.watts, self.tick_s, self.dies_at = clock, watts, tick_s, dies_at
+        self.closed = False
 
     def read(self):
         if self.clock.now() > self.dies_at:
             raise OSError("the counter's file vanished")
-        return math.floor(self.clock.now() / self.tick_s + 1e-9) * self.tick_s * self.watts
+        joules = math.floor(self.clock.now() / self.tick_s + 1e-9) * self.tick_s * self.watts
+        return 0.75 * joules, 0.25 * joules
+
+    def upkeep(self):
+        return Upkeep()
+
+    def close(self):
+        self.closed = True
 
 
 class ByteTokenizer:
@@ -105,6 +138,9 @@ def scripted(corpus, broken=(), interrupt_at=None):
             return Made(files=("model.onnx",))
         if isinstance(step, Squeeze):
             return Squeezed(baselines={"gzip -9": Baseline(bytes=1000, bits_per_byte=3.5, version="1")})
+        if isinstance(step, Calibrate):
+            memory = Bandwidth(working_set_bytes=4_000_000, read_bytes_per_s=2e10, copy_bytes_per_s=1e10)
+            return Calibrated(gemm_flops_per_s={"fp32": 1e12, "fp16": 5e11, "int8": 4e12}, bandwidth=(memory,))
         if isinstance(step, Weigh):
             return Memory(
                 baseline_bytes=1000,
@@ -126,6 +162,17 @@ def scripted(corpus, broken=(), interrupt_at=None):
     return run
 
 
+def step_work(tokens):
+    """The work of a graph of a million weights."""
+    return StepWork(
+        matrix_flops=2_000_000 * tokens,
+        other_flops=10_000 * tokens,
+        weight_bytes=4_000_000,
+        cache_bytes=1000 * tokens,
+        activation_bytes=50_000 * tokens,
+    )
+
+
 def measured(step: Measure, corpus, precision):
     """What a child would have found, from a fake engine whose speed depends on the precision."""
     speed = {"fp32": 0.004, "fp16": 0.004, "int8": 0.002, "int4": 0.003}[precision]
@@ -143,5 +190,6 @@ def measured(step: Measure, corpus, precision):
         ),
         latency=measure_latency(engine, clock, plan, 256, lambda done, total: None),
         placement=Placement(by_provider={"cpu": ProviderShare(nodes=10, time_share=1.0)}),
+        work=GraphWork(prefill=step_work(512), decode=step_work(1), unknown={}),
         energy=Absent(reason="no RAPL counter: /sys/class/powercap holds no intel-rapl zone"),
     )

@@ -14,6 +14,8 @@ import pytest
 from conftest import REFERENCE, ROOT
 from test_real import exported
 
+from edgecap.record import SCHEMA
+
 RECORD = ROOT / "tests" / "data" / "record-1.json"
 
 
@@ -40,7 +42,8 @@ def test_show_and_compare_in_both_forms():
 
 def test_the_schema_accepts_the_record():
     schema = json.loads(edgecap("schema").stdout)
-    jsonschema.validate(json.loads(RECORD.read_text()), schema)
+    newest = ROOT / "tests" / "data" / f"record-{SCHEMA}.json"
+    jsonschema.validate(json.loads(newest.read_text()), schema)
 
 
 def test_no_colour_and_no_width_when_piped():
@@ -63,7 +66,7 @@ def test_no_colour_and_no_width_when_piped():
             2,
             "'coreml' is not available in the installed ONNX Runtime; available: ",
         ),
-        (("profile", "--provider", "cuda"), 2, "'cuda' is not available in the installed ONNX Runtime; available: cpu"),
+        (("profile", "--provider", "cuda"), 2, "'cuda' is not available in the installed ONNX Runtime"),
         (("profile", "--provider", ""), 2, "no provider given"),
         (("profile", "--timeout", "1e18"), 2, "--timeout 1e+18"),
         (("profile", "--model", "m" * 5000), 2, "no usable name"),
@@ -91,8 +94,8 @@ def test_mistakes_are_one_line(words, code, message, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("config.json", b"{}", "is not a causal language model"),
-        ("config.json", b'{"model_type": "llama"}', "no field num_hidden_layers"),
+        ("config.json", b"{}", "no field"),
+        ("config.json", b'{"model_type": "llama"}', "num_hidden_layers"),
         ("model.onnx", b"", "is not an ONNX file"),
         ("model.onnx", b"garbage", "is not an ONNX file"),
     ],

@@ -2,16 +2,20 @@
 
 import csv
 import json
+import subprocess
+import sys
 import warnings
+from contextlib import contextmanager, nullcontext
 
 import pytest
-from conftest import SMALL, build_model
 
 from edgecap import flops
 from edgecap.architecture import FAMILIES, read_architecture, read_genai
 from edgecap.errors import UsageError
-from edgecap.record import Absent, Experts
+from edgecap.record import Absent, Attention, Experts, FlopParts, Recurrent
 
+TOKENS = 48
+PARTS = FlopParts.__struct_fields__
 LLAMA = {
     "model_type": "llama",
     "hidden_size": 64,
@@ -21,6 +25,127 @@ LLAMA = {
     "vocab_size": 100,
 }
 
+# Small models: every size is another number, so that none can stand for another.
+BASE = {"vocab_size": 1009, "hidden_size": 64, "intermediate_size": 97, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 24, "max_position_embeddings": 211,
+        **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 0)}  # fmt: skip
+PLAIN = {k: v for k, v in BASE.items() if k != "head_dim"}
+ONE_WIDTH = {k: v for k, v in PLAIN.items() if k != "num_key_value_heads"}
+NO_WIDTH = {k: v for k, v in ONE_WIDTH.items() if k != "intermediate_size"}
+MIXTRAL = {"num_local_experts": 6, "num_experts_per_tok": 2}
+QWEN_MOE = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 31}
+DEEPSEEK = {"n_routed_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 31, "n_shared_experts": 2,
+            "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1}  # fmt: skip
+LATENT = {"q_lora_rank": 14, "kv_lora_rank": 18, "qk_rope_head_dim": 8, "qk_nope_head_dim": 10, "v_head_dim": 12,
+          "num_key_value_heads": 4}  # fmt: skip
+GPT = {"vocab_size": 1009, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 211, "rotary_dim": 8}
+SMALL = {
+    **dict.fromkeys(("llama", "arcee", "apertus", "mistral", "ministral", "qwen2", "qwen3", "gemma", "gemma2"), BASE),
+    **dict.fromkeys(("gemma3_text", "phi3", "glm", "glm4", "starcoder2", "olmo", "olmo2", "olmo3"), BASE),
+    **dict.fromkeys(("smollm3", "granite", "cohere", "cohere2", "exaone4", "ernie4_5", "seed_oss", "nemotron"), BASE),
+    **dict.fromkeys(("stablelm", "phi"), PLAIN),
+    "gpt_neox": ONE_WIDTH,
+    "falcon": NO_WIDTH,
+    **dict.fromkeys(("mixtral", "gpt_oss"), {**BASE, **MIXTRAL}),
+    **dict.fromkeys(("phimoe", "granitemoe"), {**PLAIN, **MIXTRAL}),
+    "olmoe": {**PLAIN, "num_experts": 6, "num_experts_per_tok": 2},
+    "qwen3_moe": {**BASE, **QWEN_MOE},
+    "qwen2_moe": {**PLAIN, **QWEN_MOE, "shared_expert_intermediate_size": 37},
+    **dict.fromkeys(("glm4_moe", "dots1"), {**BASE, **DEEPSEEK}),
+    **dict.fromkeys(("deepseek_v2", "deepseek_v3"), {**PLAIN, **DEEPSEEK, **LATENT}),
+    **dict.fromkeys(("biogpt", "persimmon"), ONE_WIDTH),
+    **dict.fromkeys(("gpt2", "gptj", "codegen", "gpt_bigcode"), GPT),
+    "gpt_neo": {"vocab_size": 1009, "hidden_size": 64, "num_layers": 2, "num_heads": 4, "max_position_embeddings": 211,
+                "attention_types": [[["global", "local"], 1]], "window_size": 8},
+    "opt": {**NO_WIDTH, "ffn_dim": 97, "word_embed_proj_dim": 40, "do_layer_norm_before": False},
+    "bloom": {"vocab_size": 1009, "hidden_size": 64, "n_layer": 2, "n_head": 4},
+    "mpt": {"vocab_size": 1009, "d_model": 64, "n_layers": 2, "n_heads": 4, "max_seq_len": 211},
+    "llama4_text": {**BASE, **MIXTRAL, "intermediate_size_mlp": 101, "interleave_moe_layer_step": 2},
+    "qwen3_next": {**BASE, **QWEN_MOE, "shared_expert_intermediate_size": 37, "linear_num_key_heads": 2,
+                   "linear_num_value_heads": 4, "linear_key_head_dim": 10, "linear_value_head_dim": 14,
+                   "layer_types": ["linear_attention", "full_attention"]},
+    "gemma3n_text": {**BASE, "vocab_size_per_layer_input": 999, "hidden_size_per_layer_input": 7, "laurel_rank": 5,
+                     "num_hidden_layers": 4, "num_kv_shared_layers": 2, "intermediate_size": [97, 98, 99, 100],
+                     "layer_types": ["sliding_attention", "full_attention"] * 2},
+}  # fmt: skip
+
+# What flags of a config change.
+FLAGGED = [
+    ("llama", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
+    ("qwen3_moe", {"attention_bias": True, "mlp_only_layers": [0]}),
+    ("qwen2_moe", {"qkv_bias": False, "decoder_sparse_step": 2}),
+    ("deepseek_v3", {"attention_bias": True, "q_lora_rank": None}),
+    ("deepseek_v2", {"attention_bias": True, "mlp_bias": True}),
+    ("glm4_moe", {"attention_bias": True, "use_qk_norm": True}),
+    ("stablelm", {"use_qkv_bias": True, "use_parallel_residual": True, "qk_layernorm": True}),
+    ("cohere", {"attention_bias": True, "use_qk_norm": True}),
+    ("phi", {"qk_layernorm": True}),
+    ("phimoe", {"lm_head_bias": True, "attention_bias": True}),
+    ("falcon", {"bias": True, "new_decoder_architecture": True, "num_kv_heads": 2}),
+    ("falcon", {"parallel_attn": False, "multi_query": False, "alibi": True}),
+    ("opt", {"do_layer_norm_before": True, "enable_bias": False, "word_embed_proj_dim": 64}),
+    ("starcoder2", {"use_bias": False}),
+    ("seed_oss", {"attention_bias": False, "attention_out_bias": True, "mlp_bias": True}),
+    ("gpt_neox", {"attention_bias": False, "tie_word_embeddings": True}),
+    ("gpt_bigcode", {"multi_query": False}),
+    ("gpt2", {"n_inner": 90}),
+    ("ernie4_5", {"use_bias": True}),
+    ("nemotron", {"attention_bias": True, "mlp_bias": True}),
+    ("gemma3n_text", {"attention_bias": True, "intermediate_size": 97}),
+]
+NOT_IN_TRANSFORMERS = {"internlm", "internlm2", "internlm3"}
+# Llama 4 multiplies every token with every expert, in PyTorch; what counts is those it needs.
+ALL_EXPERTS_RUN = {"llama4_text"}
+
+
+@contextmanager
+def torch_kit():
+    """PyTorch and transformers with their warnings kept out."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import torch
+        import transformers
+
+        transformers.logging.set_verbosity_error()
+        with torch.no_grad():
+            yield torch, transformers
+
+
+def small_config(transformers, kind, **changes):
+    return transformers.AutoConfig.for_model(kind, **{**SMALL[kind], **changes})
+
+
+def plain(config):
+    """The config as a file has it."""
+    return json.loads(config.to_json_string(use_diff=False))
+
+
+def build(transformers, config):
+    """The class without values: stablelm's initialisation fails where its norms have no bias."""
+    with transformers.modeling_utils.no_init_weights():
+        model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    model.tie_weights()
+    return model
+
+
+def count_in_pytorch(torch, transformers, config, fake):
+    """FLOPs of a prefill by PyTorch's counter, without the rotary angles (a product of positions and frequencies)."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FakeTensorMode() if fake else nullcontext():
+        model = build(transformers, config)
+        with FlopCounterMode(display=False) as counter:
+            model(torch.zeros((1, TOKENS), dtype=torch.long))
+    by_module = counter.get_flop_counts()
+    rotary = [sum(n.values()) for name, n in by_module.items() if "rotary" in name]
+    return counter.get_total_flops() - sum(rotary)
+
+
+def idle_experts(model):
+    blocks = [(x.count, x.feed_forward) for x in model.layers if isinstance(x.feed_forward, Experts)]
+    return sum(n * 2 * 3 * model.hidden * b.width * (b.routed - b.active) for n, b in blocks)
+
 
 def test_published_configs(shared):
     rows = list(csv.DictReader((shared / "expected/flops/flops.csv").read_text().splitlines()))
@@ -28,69 +153,255 @@ def test_published_configs(shared):
     for row in rows:
         config = json.loads((shared / "expected/flops" / row["model"] / "config.json").read_text())
         found = flops.count_flops(read_architecture(config), 1024, 512)
+        p = found.parts
         assert found.per_token == pytest.approx(float(row["flops_per_token"]), rel=1e-6), row["model"]
-        for part in ("projections", "attention_core", "mlp", "lm_head"):
-            assert getattr(found.parts, part) == pytest.approx(float(row[part]), rel=1e-6), (row["model"], part)
+        assert p.mlp + p.router + p.experts == pytest.approx(float(row["mlp"]), rel=1e-6), row["model"]
+        for part in ("projections", "attention_core", "lm_head"):
+            assert getattr(p, part) == pytest.approx(float(row[part]), rel=1e-6), (row["model"], part)
 
 
-@pytest.mark.parametrize("kind", SMALL)
-def test_agrees_with_pytorch(kind, tmp_path):
-    """A full prefill in PyTorch computes the whole square of attention; ours counts what is needed."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import torch
-        from torch.utils.flop_counter import FlopCounterMode
-        from transformers import AutoModelForCausalLM
+def test_every_family_is_tried():
+    assert set(SMALL) == set(FAMILIES) - NOT_IN_TRANSFORMERS
 
-        model = AutoModelForCausalLM.from_pretrained(build_model(tmp_path / kind, kind), attn_implementation="eager")
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model(torch.zeros((1, 48), dtype=torch.long))
-    config = json.loads((tmp_path / kind / "config.json").read_text())
-    found = flops.token_parts(read_architecture(config), 48)
-    square = found.attention_core * 48 / ((48 + 1) / 2)
-    ours = 48 * (found.projections + found.mlp + found.lm_head + square)
-    if kind not in ("gpt2", "opt"):  # PyTorch counts the outer product of positions and rotary frequencies as a matmul
-        ours += 2 * 48 * (config.get("head_dim") or 16) / 2 * config.get("rotary_pct", 1.0)
-    assert ours == pytest.approx(counter.get_total_flops(), rel=1e-6)
+
+TRIED = [*(pytest.param(kind, {}, id=kind) for kind in SMALL)]
+TRIED += [pytest.param(kind, changes, id=f"{kind}-{'-'.join(changes)}") for kind, changes in FLAGGED]
+
+
+@pytest.mark.parametrize(("kind", "changes"), TRIED)
+def test_work_agrees_with_pytorch(kind, changes):
+    with torch_kit() as (torch, transformers):
+        config = small_config(transformers, kind, **changes)
+        found = read_architecture(plain(config))
+        mixed = any(isinstance(x.feed_forward, Experts) for x in found.layers)
+        theirs = count_in_pytorch(torch, transformers, config, fake=not mixed)
+    ours = flops.executed_prefill(found, TOKENS)
+    ours += TOKENS * idle_experts(found) if kind in ALL_EXPERTS_RUN else 0
+    assert not found.assumed
+    assert ours == pytest.approx(theirs, rel=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "changes"), TRIED)
+def test_numbers_agree_with_pytorch(kind, changes):
+    with torch_kit() as (torch, transformers):
+        config = small_config(transformers, kind, **changes)
+        with torch.device("cpu" if kind == "apertus" else "meta"):  # apertus cannot be built without values
+            theirs = sum(p.numel() for p in build(transformers, config).parameters())
+    assert flops.parameters(read_architecture(plain(config))).total == theirs
+
+
+@pytest.mark.parametrize("name", ["Llama-3.1-70B", "Qwen2.5-72B", "gemma-3-12b-pt"])
+def test_big_configs_agree_with_pytorch(name, shared):
+    with torch_kit() as (torch, transformers):
+        folder = shared / "expected/flops" / name
+        config = transformers.AutoConfig.from_pretrained(folder)
+        theirs = count_in_pytorch(torch, transformers, config, fake=True)
+    ours = flops.executed_prefill(read_architecture(json.loads((folder / "config.json").read_text())), TOKENS)
+    assert ours == pytest.approx(theirs, rel=1e-6)
+
+
+# --- positions, forms, bytes ------------------------------------------------------------------
+
+
+def read(**changes):
+    return read_architecture({**LLAMA, **changes})
+
+
+LATENT_LLAMA = {"kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 10, "v_head_dim": 12}
+HYBRID = {"model_type": "qwen3_next", "num_hidden_layers": 4, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+          "linear_key_head_dim": 8, "linear_value_head_dim": 6, "linear_conv_kernel_dim": 4}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"model_type": "mistral", "sliding_window": 7},
+        {"model_type": "gemma2", "sliding_window": 7},
+        {"model_type": "llama4_text", "attention_chunk_size": 5, "num_hidden_layers": 4},
+        LATENT_LLAMA,
+        HYBRID,
+    ],
+)
+@pytest.mark.parametrize("absorbed", [False, True])
+@pytest.mark.parametrize("context", [1, 5, 23])
+def test_positions_average_to_the_mean_token(changes, absorbed, context):
+    model = read(**changes)
+    each = [flops.parts_at(model, i, absorbed) for i in range(1, context + 1)]
+    mean = flops.token_parts(model, context, absorbed=absorbed)
+    for part in PARTS:
+        assert sum(getattr(p, part) for p in each) / context == pytest.approx(getattr(mean, part), rel=1e-12)
 
 
 def test_mean_positions():
     assert flops.mean_positions(1024, None) == 512.5
     assert flops.mean_positions(4, 2) == (1 + 2 + 2 + 2) / 4
     assert flops.mean_positions(4, 100) == 2.5
+    assert flops.mean_positions(7, None, 3) == (1 + 2 + 3 + 1 + 2 + 3 + 1) / 7
+
+
+def test_latent_attention_has_two_forms():
+    model = read(**LATENT_LLAMA)
+    expanded, absorbed = flops.count_flops(model, 100, 8), flops.count_flops(model, 100, 8, absorbed=True)
+    assert (expanded.latent_form, absorbed.latent_form) == ("expanded", "absorbed")
+    assert flops.count_flops(read(), 100, 8, absorbed=True).latent_form is None
+    assert expanded.parts.projections == absorbed.parts.projections
+    assert expanded.parts.attention_core == 2 * 2 * 4 * (18 + 12) * 50.5
+    assert absorbed.parts.attention_core == 2 * 2 * 4 * (16 + 8 + 16) * 50.5
+    assert expanded.prefill == absorbed.prefill
+    assert flops.kv_bytes_per_token(model) == 2 * 2 * 4 * (18 + 12)
+    assert flops.kv_bytes_per_token(model, 1.0, absorbed=True) == 2 * (16 + 8)
+
+
+def test_recurrent_layers_keep_a_state_and_no_cache():
+    model = read(**HYBRID)
+    state = Recurrent(key_heads=2, value_heads=4, key_dim=8, value_dim=6, kernel=4)
+    assert [(x.count, x.attention) for x in model.layers] == [
+        (3, state),
+        (1, Attention(heads=4, kv_heads=4, head_dim=16, value_dim=16, gated=True)),
+    ]
+    assert flops.kv_bytes_per_token(model) == 2 * 4 * (16 + 16)
+    assert flops.state_bytes(model, 4.0) == 3 * 4 * (4 * 8 * 6 + 4 * (2 * 2 * 8 + 4 * 6))
+    grown = flops.parts_at(model, 100).attention_core - flops.parts_at(model, 99).attention_core
+    assert grown == 2 * 4 * 32
+
+
+def test_layers_that_share_a_cache():
+    with torch_kit() as (_, transformers):
+        model = read_architecture(plain(small_config(transformers, "gemma3n_text")))
+    assert [x.attention.shares_cache for x in model.layers] == [False, False, True, True]
+    assert flops.kv_bytes_per_token(model) == 2 * 2 * 2 * (24 + 24)
+
+
+@pytest.mark.parametrize("kind", ["llama", "deepseek_v3", "gemma3n_text", "gpt_neox", "qwen3_next"])
+def test_bytes_kept_agree_with_transformers(kind):
+    with torch_kit() as (torch, transformers):
+        config = small_config(transformers, kind)
+        cache = build(transformers, config)(torch.zeros((1, TOKENS), dtype=torch.long), use_cache=True).past_key_values
+        keys = (
+            cache.key_cache + cache.value_cache
+            if kind == "qwen3_next"
+            else [t for x in cache.layers for t in (x.keys, x.values)]
+        )
+        states = cache.conv_states + cache.recurrent_states if kind == "qwen3_next" else []
+        kept, state = (sum(t.numel() for t in tensors if t is not None) for tensors in (keys, states))
+    model = read_architecture(plain(config))
+    assert TOKENS * flops.kv_bytes_per_token(model, 1.0) == kept
+    assert flops.state_bytes(model, 1.0) == state
+
+
+def test_the_published_count_leaves_the_own_position_out():
+    model = read()
+    core = 2 * 2 * 4 * 32
+    assert flops.count_flops(model, 64, 8).per_token - flops.published_flops(model, 64) == core
+    assert flops.published_flops(model, 64) == flops.count_flops(model, 64, 8, own_position=False).per_token
+
+
+@pytest.mark.parametrize("limit", [999, 700, 130])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"model_type": "mistral", "sliding_window": 3},
+        {"model_type": "gemma2", "sliding_window": 300},
+        {"model_type": "llama4_text", "attention_chunk_size": 50, "num_hidden_layers": 4},
+        {"model_type": "llama4_text", "attention_chunk_size": 500, "num_hidden_layers": 4},
+    ],
+)
+def test_where_attention_overtakes_the_weights(changes, limit):
+    model = read(**changes)
+    slow = (i for i in range(1, limit + 1) if 2 * (p := flops.parts_at(model, i)).attention_core > flops.total(p))
+    assert flops.overtakes(model, limit) == next(slow, None)
+
+
+def test_bytes_of_weights():
+    model = read(tie_word_embeddings=True)  # 64 wide, 2 layers, 96 feed-forward, 100 tokens; 5 norms
+    matrices = 2 * (4 * 64 * 64 + 3 * 64 * 96) + 64 * 100
+    vectors, columns = 5 * 64, 2 * (4 * 64 + 2 * 96 + 64) + 100
+    assert flops.parameters(model) == (matrices + vectors, matrices + vectors, 6400)
+    assert flops.weight_bytes(model, "fp32") == 4 * (matrices + vectors)
+    assert flops.weight_bytes(model, "fp16") == 2 * matrices + 4 * vectors
+    assert flops.weight_bytes(model, "int8") == matrices + 4 * columns + 4 * vectors
+    assert flops.weight_bytes(model, "int4") == matrices / 2 + 4 * matrices / 32 + 4 * vectors
+    assert flops.weight_bytes(read(), "fp32") == 4 * (matrices + vectors + 6400)
+
+
+def test_idle_experts_are_not_active():
+    model = read(num_local_experts=6, num_experts_per_tok=2)
+    found = flops.parameters(model)
+    assert found.total - found.active == 2 * 4 * 3 * 64 * 96
+    parts = flops.token_parts(model, 8)
+    assert (parts.mlp, parts.router, parts.experts) == (0, 2 * 2 * 64 * 6, 2 * 2 * 2 * 3 * 64 * 96)
+
+
+def test_counting_a_big_model_is_light(shared):
+    path = shared / "expected/flops/Llama-3.1-70B/config.json"
+    script = f"""import json, sys
+from edgecap import flops
+from edgecap.architecture import read_architecture
+model = read_architecture(json.load(open({str(path)!r})))
+flops.count_flops(model, 1024, 512), flops.parameters(model), flops.overtakes(model), flops.weight_bytes(model, "int4")
+print(*sys.modules)"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert not {"torch", "transformers", "numpy", "onnx", "onnxruntime"} & set(run.stdout.split())
+
+
+# --- reading ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"hidden_size": None}, "no field hidden_size"),
+        ({"hidden_size": None, "vocab_size": None}, "no field hidden_size .*, vocab_size"),
+        ({"intermediate_size": None}, "no field intermediate_size"),
         ({"num_attention_heads": 0}, "num_attention_heads is 0"),
-        ({"num_attention_heads": 3}, "no multiple of 3 attention heads"),
-        ({"num_key_value_heads": 3}, "no multiple of 3 key-value heads"),
+        ({"num_attention_heads": 3}, "num_attention_heads is 3.* no multiple of 3 attention heads"),
+        ({"num_key_value_heads": 3}, "num_key_value_heads is 3.* no multiple of 3 key-value heads"),
         ({"vocab_size": -5}, "vocab_size is -5"),
+        ({"vocab_size": 1e5}, "vocab_size is 100000.0"),
+        ({"vocab_size": [7]}, r"vocab_size is \[7\]"),
+        ({"vocab_size": 10**4000}, "vocab_size is about 10\\^"),
+        ({"num_hidden_layers": 10**6}, "num_hidden_layers is 1000000, more than any model has"),
         ({"intermediate_size": "many"}, "intermediate_size is 'many'"),
+        ({"intermediate_size": [96]}, "intermediate_size is a list of 1 values for 2 layers"),
         ({"num_hidden_layers": True}, "num_hidden_layers is True"),
-        ({"num_local_experts": 4, "num_experts_per_tok": 5}, "5 active experts of 4"),
+        ({"tie_word_embeddings": "yes"}, "tie_word_embeddings is 'yes'"),
+        ({"num_local_experts": 4, "num_experts_per_tok": 5}, "num_experts_per_tok is 5: 5 active experts of 4"),
+        ({"num_local_experts": 4}, "no field num_experts_per_tok"),
         ({"kv_lora_rank": 16}, "latent attention without"),
+        ({"kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 10, "v_head_dim": "x"}, "v_head_dim is 'x'"),
         ({"layer_types": ["full_attention"]}, "list of layer types"),
-        ({"layer_types": ["linear_attention"] * 2}, "list of layer types"),
+        ({"layer_types": ["mamba"] * 2}, "list of layer types"),
+        ({"layer_types": ["linear_attention"] * 2}, "no field linear_num_key_heads"),
+        ({**HYBRID, "linear_num_key_heads": 3}, "linear_num_value_heads 4 is no multiple of"),
         ({"sliding_window": "abc"}, "sliding_window is 'abc'"),
         ({"sliding_window": True}, "sliding_window is True"),
         ({"mlp_only_layers": 3, "num_experts": 4}, "mlp_only_layers is 3"),
+        ({"model_type": "mpt", "attn_config": 3}, "attn_config is 3"),
+        ({"model_type": "llama4_text", "no_rope_layers": [1]}, "no_rope_layers has 1 values"),
         ({"attn_layer_period": 4}, "attn_layer_period says"),
         ({"mamba_d_state": 16}, "mamba_d_state says"),
         ({"ffn_config": {"ffn_type": "mptglu"}}, "ffn_type mptglu"),
-        ({"model_type": "banana"}, "'banana' is not a causal language model"),
+        ({"model_type": "bert"}, "an encoder"),
+        ({"model_type": "banana", "architectures": ["BananaForMaskedLM"]}, "'banana' is not a causal language model"),
         ({"is_encoder_decoder": True}, "encoder-decoder"),
     ],
 )
 def test_impossible_configs_are_refused(change, words):
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(UsageError, match=words) as caught:
         read_architecture({**LLAMA, **change})
+    assert len(str(caught.value)) < 300
 
 
-def test_unknown_type_with_standard_fields_is_assumed():
-    found = read_architecture({**LLAMA, "model_type": "banana", "architectures": ["BananaForCausalLM"]})
+def test_no_config_at_all():
+    with pytest.raises(UsageError, match="not an object"):
+        read_architecture([])
+
+
+@pytest.mark.parametrize("named", [{"architectures": ["BananaForCausalLM"]}, {}])
+def test_unknown_type_with_standard_fields_is_assumed(named):
+    found = read_architecture({**LLAMA, "model_type": "banana", **named})
     assert found.assumed
     assert flops.count_flops(found, 8, 8) == flops.count_flops(read_architecture(LLAMA), 8, 8)
 
@@ -109,6 +420,36 @@ def test_windows_and_nested_text_config():
     inner = {**LLAMA, "model_type": "gemma3_text", "sliding_window": 8, "num_hidden_layers": 6, "head_dim": 16}
     found = read_architecture({"model_type": "gemma3", "text_config": inner})
     assert {(x.count, x.attention.window) for x in found.layers} == {(5, 8), (1, None)}
+    assert found.tied
+    assert not read_architecture({"model_type": "gemma3", "tie_word_embeddings": False, "text_config": inner}).tied
+
+
+def test_kinds_of_layers_where_no_list_says_them():
+    """Published files that are older than the list of layer types."""
+    six = {"num_hidden_layers": 6, "sliding_window": 8}
+
+    def windows(**changes):
+        return [(x.count, x.attention.window) for x in read(**six, **changes).layers]
+
+    assert windows(model_type="gemma2") == windows(model_type="gpt_oss") == [(3, 8), (3, None)]
+    assert windows(model_type="cohere2") == [(5, 8), (1, None)]
+    assert windows(model_type="cohere2", sliding_window_pattern=3) == [(4, 8), (2, None)]
+    assert windows(model_type="qwen2", use_sliding_window=True, max_window_layers=4) == [(4, None), (2, 8)]
+    assert windows(model_type="qwen2") == windows() == [(6, None)]
+    chunks = read(model_type="llama4_text", num_hidden_layers=8, attention_chunk_size=5)
+    assert [(x.count, x.attention.chunk) for x in chunks.layers] == [(6, 5), (2, None)]
+
+
+def test_llama4_alternates():
+    moe = {
+        "num_local_experts": 4,
+        "num_experts_per_tok": 1,
+        "interleave_moe_layer_step": 2,
+        "intermediate_size_mlp": 80,
+    }
+    dense, sparse = (x.feed_forward for x in read(model_type="llama4_text", attention_chunk_size=9, **moe).layers)
+    assert dense.width == 80
+    assert sparse == Experts(routed=4, active=1, width=96, gated=True, shared_width=96)
 
 
 def test_defaults_of_families():
@@ -155,7 +496,8 @@ def test_experts_after_dense_layers():
               "n_shared_experts": 1, "first_k_dense_replace": 1}  # fmt: skip
     blocks = [x.feed_forward for x in read_architecture(config).layers]
     assert blocks[1] == Experts(routed=8, active=2, width=32, gated=True, shared_width=32)
-    assert flops.feed_forward(blocks[1], 64) == 2 * (3 * 64 * (2 * 32 + 32) + 64 * 8)
+    parts = flops.token_parts(read_architecture(config), 8)
+    assert (parts.mlp, parts.router, parts.experts) == (2 * 3 * 64 * 96, 2 * 64 * 8, 2 * 3 * 64 * (2 * 32 + 32))
 
 
 def test_genai_width_comes_from_the_graph():

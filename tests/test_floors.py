@@ -11,7 +11,7 @@ FLOORS = {
     **dict.fromkeys(["errors", "units", "stats"], 0),
     "spec": 1,
     "record": 2,
-    **dict.fromkeys(["seams", "hub", "store"], 3),
+    **dict.fromkeys(["seams", "hub", "store", "findings"], 3),
     "journal": 4,
     **dict.fromkeys(
         [
@@ -30,11 +30,11 @@ FLOORS = {
         ],
         4,
     ),
-    **dict.fromkeys(["compare", "export", "engine", "meters"], 5),
+    **dict.fromkeys(["compare", "export", "engine", "probes", "providers", "meters", "roofline", "counting"], 5),
     **dict.fromkeys(["report", "worker"], 6),
     "job": 7,
-    "making": 8,
-    **dict.fromkeys(["pipeline", "portable", "packing"], 9),
+    **dict.fromkeys(["making", "calibration"], 8),
+    **dict.fromkeys(["pipeline", "portable", "packing", "doctor"], 9),
     **dict.fromkeys(["cli", "__init__"], 10),
     "__main__": 11,
 }

@@ -77,7 +77,8 @@ def test_without_energy_its_scores_are_absent_with_the_reason():
 def test_stored_scores_can_be_recomputed():
     for cell in RECORD.cells:
         if not isinstance(cell.outcome, Failure):
-            assert score(cell.outcome, RECORD.flops, RECORD.corpus.bias_bits) == cell.score
+            ratio = cell.score.roofline_ratio
+            assert score(cell.outcome, RECORD.flops, RECORD.corpus.bias_bits, ratio) == cell.score
 
 
 @pytest.mark.parametrize(

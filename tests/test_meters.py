@@ -1,24 +1,20 @@
-"""meters, tokens, power: driven by fakes in milliseconds, and by the real tokenizers."""
+"""meters, tokens: driven by fakes in milliseconds, and by the real tokenizers."""
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import REFERENCE
-from fakes import ByteTokenizer, FakeClock, FakeCounter, FakeEngine
+from fakes import ByteTokenizer, FakeClock, FakeEngine
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecap import tokens
 from edgecap.corpus import Document
 from edgecap.errors import UsageError
-from edgecap.meters import compression, divergence, energy, latency, windows
+from edgecap.meters import compression, divergence, growth, latency, peaks, windows
 from edgecap.meters.compression import Plan
-from edgecap.power import find_counter
-from edgecap.power.rapl import RaplZone, open_rapl
-from edgecap.record import Absent
 
 
 def quiet(done, total):
@@ -175,111 +171,6 @@ def test_warm_up_waits_for_agreement():
     assert 8 <= len(taken) < 30
 
 
-# --- energy -----------------------------------------------------------------------------------
-
-
-def work(clock, seconds=0.05, tokens=10):
-    def do():
-        clock.sleep(seconds)
-        return tokens
-
-    return do
-
-
-@pytest.mark.parametrize("tick_s", [0.001, 0.01, 0.1])
-def test_energy_is_power_times_time(tick_s):
-    clock = FakeClock()
-    found = energy.measure_energy(FakeCounter(clock, 12.0, tick_s), clock, work(clock), work(clock, 0.02, 1), quiet)
-    assert found.tick_s == pytest.approx(tick_s, rel=0.25)
-    for window in (*found.prefill, *found.decode):
-        assert window.seconds >= max(2.0, 80 * tick_s)
-        assert window.joules == pytest.approx(12.0 * window.seconds, rel=0.02)
-    assert found.decode[0].joules / found.decode[0].tokens == pytest.approx(12.0 * 0.02, rel=0.02)
-    assert found.idle_w == pytest.approx((12.0, 12.0), rel=0.06)
-
-
-def test_a_counter_that_stands_still_or_dies_is_absent():
-    clock = FakeClock()
-    still = energy.measure_energy(FakeCounter(clock, tick_s=1e9), clock, work(clock), work(clock), quiet)
-    assert "did not move" in still.reason
-    dead = energy.measure_energy(FakeCounter(clock, dies_at=clock.now() + 5), clock, work(clock), work(clock), quiet)
-    assert "vanished" in dead.reason
-
-
-def test_a_counter_that_freezes_is_absent():
-    clock = FakeClock()
-    counter = FakeCounter(clock)
-    counter.read = lambda: min(clock.now(), 8.0) * 10
-    assert (
-        "stood still during a window" in energy.measure_energy(counter, clock, work(clock), work(clock), quiet).reason
-    )
-
-
-def zone(root, name, kind, energy_uj=0, wrap=1_000_000_000):
-    folder = root / "class/powercap" / name
-    folder.mkdir(parents=True)
-    (folder / "name").write_text(kind + "\n")
-    (folder / "energy_uj").write_text(f"{energy_uj}\n")
-    (folder / "max_energy_range_uj").write_text(f"{wrap}\n")
-    return folder
-
-
-def test_rapl_counts_packages_and_dram_once(tmp_path):
-    packages = [zone(tmp_path, "intel-rapl:0", "package-0"), zone(tmp_path, "intel-rapl:1", "package-1")]
-    zone(tmp_path, "intel-rapl:0:0", "core", 999)
-    dram = zone(tmp_path, "intel-rapl:0:1", "dram")
-    psys = zone(tmp_path, "intel-rapl:2", "psys")
-    mirror = zone(tmp_path, "intel-rapl-mmio:0", "package-0")
-    counter = open_rapl(tmp_path)
-    assert sorted(counter.domains) == ["dram", "package-0", "package-1"]
-    for path, value in (
-        (packages[0], 3_000_000),
-        (packages[1], 2_000_000),
-        (dram, 500_000),
-        (psys, 9_000_000),
-        (mirror, 3_000_000),
-    ):
-        (path / "energy_uj").write_text(str(value))
-    assert counter.read() == pytest.approx(5.5)
-
-
-@given(st.lists(st.integers(0, 9_000), min_size=1, max_size=50), st.integers(0, 9_999))
-def test_a_zone_that_wraps_gives_the_right_sum(steps, start):
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = zone(Path(folder), "intel-rapl:0", "package-0", start, wrap=10_000)
-        counter, total = RaplZone(path), start
-        for step in steps:
-            total += step
-            (path / "energy_uj").write_text(str(total % 10_000))
-            found = counter.read()
-        assert found == pytest.approx(sum(steps) / 1e6)
-
-
-def test_rapl_that_cannot_be_had_says_why(tmp_path):
-    assert "no intel-rapl zone" in open_rapl(tmp_path).reason
-    assert "no energy counter for provider 'cuda'" in find_counter("cuda", tmp_path).reason
-    path = zone(tmp_path, "intel-rapl:0", "package-0")
-    (path / "energy_uj").write_text("nonsense")
-    assert "cannot be read" in open_rapl(tmp_path).reason
-    (path / "energy_uj").unlink()
-    assert isinstance(open_rapl(tmp_path), Absent)
-
-
-def test_rapl_without_permission_tells_the_remedy(tmp_path, monkeypatch):
-    path = zone(tmp_path, "intel-rapl:0", "package-0")
-    real = Path.read_text
-
-    def read_text(self, *args, **kwargs):
-        if self == path / "energy_uj":
-            raise PermissionError(13, "Permission denied", str(self))
-        return real(self, *args, **kwargs)
-
-    monkeypatch.setattr(Path, "read_text", read_text)
-    assert "sudo chmod a+r" in open_rapl(tmp_path).reason
-
-
 # --- tokens -----------------------------------------------------------------------------------
 
 UNIGRAM = {
@@ -369,3 +260,61 @@ def test_broken_tokenizers(tmp_path):
     (tmp_path / "tokenizer.json").write_text('{"model": {}}')
     with pytest.raises(UsageError, match="is not a tokenizer"):
         tokens.read_tokenizer(tmp_path)
+
+
+# --- peaks and growth -------------------------------------------------------------------------
+
+
+class FakeProbes:
+    """A machine of 1 TFLOP/s for fp32, four times that for int8, none for fp16, and two levels of memory."""
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.sizes = []
+
+    def _takes(self, seconds):
+        def run():
+            self.clock.time += seconds
+
+        return run
+
+    def gemm(self, precision, m, k, n):
+        if precision == "fp16":
+            raise RuntimeError("NOT_IMPLEMENTED")
+        rate = {"fp32": 1e12, "int8": 4e12}[precision] * (1.0 if n == 16384 else 0.5)
+        return self._takes(2 * m * k * n / rate)
+
+    def reads(self, size):
+        self.sizes.append(size)
+        rate = 1e11 if size <= 1 << 24 else 2e10
+        return [self._takes(size / rate), self._takes(2 * size / rate)]
+
+    def copies(self, size):
+        return [self._takes(2 * size / 1e10)]
+
+
+def test_peaks_are_the_best_that_was_seen():
+    clock = FakeClock()
+    found = peaks.measure_peaks(FakeProbes(clock), clock, 16 << 30)
+    assert found.gemm_flops_per_s == {"fp32": pytest.approx(1e12), "int8": pytest.approx(4e12)}
+    assert [b.working_set_bytes for b in found.bandwidth] == list(peaks.SIZES)
+    assert [b.read_bytes_per_s for b in found.bandwidth] == pytest.approx([1e11, 1e11, 2e10, 2e10])
+    assert all(b.copy_bytes_per_s == pytest.approx(1e10) for b in found.bandwidth)
+
+
+def test_a_small_machine_is_not_filled_up():
+    probes = FakeProbes(FakeClock())
+    peaks.measure_peaks(probes, probes.clock, 512 << 20)
+    assert max(probes.sizes) <= 32 << 20
+
+
+def test_growth_takes_turns_and_keeps_the_cache():
+    clock = FakeClock()
+    engine = FakeEngine(clock)
+    found = growth.measure_growth(engine, clock, (4, 16), 16, 60.0)
+    assert [p.context for p in found] == [4, 16]
+    assert [len(p) for p in engine.prompts[:4]] == [4, 16, 4, 16]
+    assert found[1].prefill_s == pytest.approx([0.016] * growth.ROUNDS)
+    assert found[1].decode_s == pytest.approx([0.001] * growth.ROUNDS)
+    short = growth.measure_growth(engine, clock, (4, 16), 16, 0.0)
+    assert len(short[0].prefill_s) == len(short[1].prefill_s) == 1

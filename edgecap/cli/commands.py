@@ -10,7 +10,10 @@ from typing import Any
 import click
 
 from edgecap import __version__
-from edgecap.spec import DEFAULT_CORPUS, DEFAULT_MODEL, PRECISIONS, PROVIDERS, split_names
+from edgecap.cli.doctor import doctor
+from edgecap.cli.flops import flops
+from edgecap.cli.words import print_json, print_text, width
+from edgecap.spec import DEFAULT_CORPUS, DEFAULT_MODEL, PRECISIONS, PROVIDERS, split_names, split_steps
 
 EXAMPLES = """\b
 Examples:
@@ -18,6 +21,7 @@ Examples:
   edgecap profile --model ./my-model --precision fp32,int8
   edgecap compare profiles/RECORD.json --baseline precision=fp16
   edgecap export --model ./my-model --precision fp16,int8 -o my-model-onnx
+  edgecap flops --config config.json                 counts of any published config, without a model
   edgecap compress book.txt -o book.ecap && edgecap decompress book.ecap -o again.txt
 """
 
@@ -88,6 +92,10 @@ def _codec_options(command: Any) -> Any:
     return output(provider(command))
 
 
+cli.add_command(flops)
+cli.add_command(doctor)
+
+
 @cli.command()
 @_model_options
 @_precision_option
@@ -133,6 +141,30 @@ def _codec_options(command: Any) -> Any:
     help="For the latency rounds of one cell.",
 )
 @click.option(
+    "--energy",
+    metavar="MODE",
+    default="auto",
+    show_default=True,
+    help="auto, off, or require: refuse to run without a counter.",
+)
+@click.option("--assume-watts", type=float, metavar="W", help="Stand in for a counter: marked as assumed, in no score.")
+@click.option("--meter", metavar="FILE", help="A wall meter's timestamped CSV, written while this runs.")
+@click.option(
+    "--meter-offset",
+    "meter_offset_s",
+    type=float,
+    metavar="SECONDS",
+    help="How far the meter's clock is ahead. Default: found from steps of load.",
+)
+@click.option(
+    "--context-sweep",
+    metavar="LIST",
+    default="",
+    help="Also time prefill and decoding at these contexts: 128,512 or FIRST:LAST:x2.",
+)
+@click.option("--operators", is_flag=True, help="Also show the share of time of each operator.")
+@click.option("--calibrate", is_flag=True, help="Measure the machine's peaks again, not only the first time.")
+@click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
@@ -141,7 +173,15 @@ def _codec_options(command: Any) -> Any:
     metavar="FOLDER",
     help="Where the record is written.",
 )
-def profile(precisions: str, providers: str, cache: Path | None, output: Path, as_json: bool, **fields: Any) -> None:
+def profile(
+    precisions: str,
+    providers: str,
+    context_sweep: str,
+    cache: Path | None,
+    output: Path,
+    as_json: bool,
+    **fields: Any,
+) -> None:
     """Measure a model: text compression, latency, energy, memory, scores.
 
     Example: edgecap profile --model ./my-model --precision fp32,int8 --corpus my.jsonl
@@ -152,7 +192,8 @@ def profile(precisions: str, providers: str, cache: Path | None, output: Path, a
     from edgecap.spec import Spec
     from edgecap.store import home, record_path
 
-    asked = Spec(precisions=split_names(precisions), providers=split_names(providers), **fields)
+    sweep = split_steps(context_sweep, "--context-sweep") if context_sweep else ()
+    asked = Spec(precisions=split_names(precisions), providers=split_names(providers), context_sweep=sweep, **fields)
     where = home(cache, output)
     with Live() as live:
         record = measure(asked, where, live)
@@ -185,7 +226,7 @@ def export(precisions: str, cache: Path | None, output: Path, as_json: bool, **f
     with Live() as live:
         graphs = export_folder(asked, output, home(cache), live)
     if as_json:
-        _print_json({"folder": str(output), "graphs": {p: msgspec.to_builtins(g) for p, g in graphs.items()}})
+        print_json({"folder": str(output), "graphs": {p: msgspec.to_builtins(g) for p, g in graphs.items()}})
         return
     for precision, graph in graphs.items():
         click.echo(f"{precision:<6} {size(graph.bytes):>9}  {output / precision}")
@@ -240,11 +281,13 @@ def _pack(work: Any, file: Path, cache: Path | None, output: Path, as_json: bool
     with Live() as live:
         found = work(file, output, asked, home(cache), live)
     if as_json:
-        _print_json(msgspec.to_builtins(found))
+        print_json(msgspec.to_builtins(found))
         return
     ratio = f", {8 * found.coded_bytes / found.plain_bytes:.3f} bits/byte" if found.plain_bytes else ""
-    _print(f"{output}: {size(found.plain_bytes)} in all, {size(found.coded_bytes)} compressed{ratio}")
-    _print(f"{found.tokens} tokens in {si(found.seconds, 's')}; {size(found.stored_bytes)} stored without the model")
+    print_text(f"{output}: {size(found.plain_bytes)} in all, {size(found.coded_bytes)} compressed{ratio}")
+    print_text(
+        f"{found.tokens} tokens in {si(found.seconds, 's')}; {size(found.stored_bytes)} stored without the model"
+    )
 
 
 @cli.command()
@@ -276,12 +319,12 @@ def compare(records: tuple[Path, ...], baseline: str | None, as_json: bool) -> N
 
     found = compare_records([load(path) for path in records], baseline)
     if as_json:
-        _print_json(comparison_values(found))
+        print_json(comparison_values(found))
         return
     for number, one in enumerate(found):
         if number:
             click.echo()
-        _print(comparison(one, _width()))
+        print_text(comparison(one, width()))
 
 
 @cli.command()
@@ -293,7 +336,7 @@ def schema(as_json: bool) -> None:
     """
     from edgecap.store import schema as record_schema
 
-    _print_json(record_schema())
+    print_json(record_schema())
 
 
 def _show(record: Any, as_json: bool) -> None:
@@ -301,24 +344,6 @@ def _show(record: Any, as_json: bool) -> None:
     from edgecap.report.tables import show as as_tables
 
     if as_json:
-        _print_json(record_values(record))
+        print_json(record_values(record))
     else:
-        _print(as_tables(record, _width()))
-
-
-def _print_json(value: Any) -> None:
-    import json
-
-    click.echo(json.dumps(value, indent=1, ensure_ascii=False))
-
-
-def _width() -> int:
-    """Columns to wrap text at: the terminal's, 100 where there is none."""
-    import shutil
-
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 100
-
-
-def _print(text: str) -> None:
-    """Prints a result; colours only where a terminal shows them and NO_COLOR does not forbid it."""
-    click.echo(text, color=False if os.environ.get("NO_COLOR") else None)
+        print_text(as_tables(record, width()))

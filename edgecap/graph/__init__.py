@@ -4,6 +4,8 @@
     stored    the same file without reading its weights
     ties      a matrix that is stored twice is stored once
     variants  fp16, int8 and int4 from fp32, with the tools of ONNX Runtime
+    costs     FLOPs and bytes of every node: `shapes` walks a graph in one size, `work` and `traffic` have the tables;
+              `nodes`, `rounds`, `sizes`, `tensors`, `values`, `contrib` and `attention` are what it walks with
     scoring   log-softmax and gather inside the graph, so that logits never leave it
 
 Running a graph is left to `engine`, exporting one to `export`.

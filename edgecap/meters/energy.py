@@ -1,83 +1,134 @@
-"""Joules of prefill and decode, in windows as long as the counter needs.
+"""Joules of prefill, decode and scoring, in windows as long as the counter needs.
 
-    idle | prefill window x 3 | decode window x 3 | idle
-    2 s  | >= 2 s, 100 ticks  | >= 2 s, 100 ticks | 2 s
-
-The counter's tick is found by watching it. A window is gross: idle power is measured before and
-after and kept beside it, subtracted from nothing. Prefill and decode have windows of their own.
+The counter's tick is found by watching it, windows are taken (`taking`), and when all is over each is asked for
+its joules. A window is gross: idle power is measured before and after, kept beside it, and subtracted by whoever
+reads. What a counter misses (late samples, falls, standing still) is counted.
 """
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 
-from edgecap.record import Absent, Energy, Window
-from edgecap.seams import Clock, Counter
-
-WINDOWS, MIN_SECONDS, MIN_TICKS, IDLE_SECONDS = 3, 2.0, 100, 2.0
+from edgecap.meters.readings import Beside, Lost, Still, find_ticks, readings, still_domains
+from edgecap.meters.taking import WINDOWS, AllTaken, Bench, Source, Taken, Work, align, take_all
+from edgecap.record import Absent, Energy, LeftOut, Window
+from edgecap.seams import Clock, Trace
 
 
 def measure_energy(
-    counter: Counter,
+    counter: Source,
     clock: Clock,
-    prefill: Callable[[], int],
-    decode: Callable[[], int],
+    prefill: Work,
+    decode: Work,
     progress: Callable[[int, int], None],
+    nll: Work | None = None,
+    beside: Sequence[Source] = (),
+    left_out: Sequence[LeftOut] = (),
+    epoch: Callable[[], float] = time.time,
 ) -> Energy | Absent:
-    """`prefill` and `decode` each do some work and return its tokens.
+    """Energy of the phases from `counter`; `beside` is read along and not added, `left_out` only recorded.
 
     Absent, with what happened, where the counter stands still or dies.
     """
+    phases = {"prefill": prefill, "decode": decode} | ({"nll": nll} if nll else {})
+    stage = ["while its tick was looked for"]
+
+    def at(where: str, number: int) -> None:
+        stage[0] = f"in the {where} window"
+        progress(number, WINDOWS * len(phases))
+
     try:
-        tick = find_tick(counter, clock)
-        if tick is None:
-            return Absent(reason=f"{counter.name} did not move within 5 s")
-        length = max(MIN_SECONDS, MIN_TICKS * tick)
-        before = _idle(counter, clock)
-        windows = []
-        for number, work in enumerate([prefill] * WINDOWS + [decode] * WINDOWS):
-            progress(number, 2 * WINDOWS)
-            windows.append(_window(counter, clock, work, length))
-        after = _idle(counter, clock)
-        if not all(w.joules > 0 for w in windows):
-            return Absent(reason=f"{counter.name} stood still during a window")
-    except OSError as error:
-        return Absent(reason=f"{counter.name} could no longer be read: {error}")
+        ticks, still = _ticks(counter, clock)
+        tick_s = max(ticks)
+        shown = tuple(Beside(readings(s, clock, tick_s)) for s in beside)
+        bench = Bench(clock, readings(counter, clock, tick_s), shown, tick_s)
+        align(counter, beside, bench, prefill)
+        taken = take_all(bench, counter, phases, at)
+        stage[0] = "when its windows were added up"
+        return _energy(counter, bench, taken, epoch() - clock.now(), beside, (*left_out, *still))
+    except Still as error:
+        return Absent(reason=str(error))
+    except Lost as error:
+        return Absent(reason=f"{counter.name} could no longer be read {stage[0]}: {error}")
+    finally:
+        for source in (counter, *beside):
+            source.close()
+
+
+def _ticks(counter: Source, clock: Clock) -> tuple[list[float], list[LeftOut]]:
+    """Seconds between changes of the domains, and those that stood still."""
+    if isinstance(counter, Trace):
+        return [counter.period_s], []
+    found = find_ticks(counter, clock)
+    return list(found.values()), still_domains(counter, found)
+
+
+# --- from marks to joules ---------------------------------------------------------------------
+
+
+def _energy(
+    counter: Source, bench: Bench, taken: AllTaken, origin: float, beside: Sequence[Source], left_out: Sequence[LeftOut]
+) -> Energy | Absent:
+    """All windows asked for their joules; `origin` is seconds since 1970 at the clock's zero."""
+    windows = {name: [_asked(bench, t, origin) for t in marks] for name, marks in taken.phases.items()}
+    every = [w for phase in windows.values() for w in phase]
+    if not all(w.joules > 0 for w in every):
+        return Absent(reason=f"{counter.name} stood still during a window")
+    idle = [_asked(bench, t, origin) for t in taken.idle]
     return Energy(
         counter=counter.name,
         domains=counter.domains,
         provenance=counter.provenance,
-        tick_s=tick,
+        tick_s=bench.tick_s,
         resolution_j=counter.resolution_j,
-        idle_w=(before, after),
-        prefill=tuple(windows[:WINDOWS]),
-        decode=tuple(windows[WINDOWS:]),
+        idle_w=(idle[0].joules / idle[0].seconds, idle[1].joules / idle[1].seconds),
+        idle_by_domain_w={d: _watts(idle, d) for d in counter.domains},
+        prefill=tuple(windows["prefill"]),
+        decode=tuple(windows["decode"]),
+        nll=tuple(windows.get("nll", ())),
+        quantisation=max(_quantisation(counter, bench.tick_s, w) for w in every),
+        sampler_cpu_share=taken.upkeep.cpu_s,
+        gaps=taken.upkeep.gaps,
+        falls=taken.upkeep.falls,
+        stalls=bench.total.stalls,
+        left_out=(*left_out, *_lost(bench, beside)),
     )
 
 
-def find_tick(counter: Counter, clock: Clock) -> float | None:
-    """Median seconds between changes of the counter, watched for 8 changes or 5 s; None if it stands still."""
-    started, last, changes = clock.now(), counter.read(), list[float]()
-    while clock.now() - started < 5 and len(changes) < 9:
-        clock.sleep(0.0002)
-        value = counter.read()
-        if value != last:
-            changes.append(clock.now())
-            last = value
-    gaps = [b - a for a, b in zip(changes, changes[1:], strict=False)]
-    return statistics.median(gaps) if gaps else None
+def _watts(idle: Sequence[Window], domain: str) -> tuple[float, float]:
+    before, after = (w.by_domain[domain] / w.seconds for w in idle)
+    return before, after
 
 
-def _idle(counter: Counter, clock: Clock) -> float:
-    """Watts with nothing running."""
-    before, started = counter.read(), clock.now()
-    clock.sleep(IDLE_SECONDS)
-    return (counter.read() - before) / (clock.now() - started)
+def _quantisation(counter: Source, tick_s: float, window: Window) -> float:
+    """The largest relative error of a window: each end falls within a tick, each domain within a step.
+
+    An assumed power has none.
+    """
+    if counter.provenance == "assumed":
+        return 0.0
+    return max(tick_s / window.seconds, len(counter.domains) * counter.resolution_j / window.joules)
 
 
-def _window(counter: Counter, clock: Clock, work: Callable[[], int], length: float) -> Window:
-    tokens, before, started = 0, counter.read(), clock.now()
-    while clock.now() - started < length:
-        tokens += work()
-    return Window(joules=counter.read() - before, seconds=clock.now() - started, tokens=tokens)
+def _asked(bench: Bench, taken: Taken, origin: float) -> Window:
+    """The joules of a window."""
+    total = bench.total.between(*taken.ends[0])
+    shown = [b.between(*ends) for b, ends in zip(bench.beside, taken.ends[1:], strict=True)]
+    return Window(
+        joules=sum(total.values()),
+        seconds=taken.seconds,
+        tokens=taken.tokens,
+        by_domain=total,
+        beside={domain: joules for each in shown for domain, joules in each.items()},
+        began_s=origin + taken.began,
+    )
+
+
+def _lost(bench: Bench, beside: Sequence[Source]) -> list[LeftOut]:
+    """Sources beside the total that failed, and how."""
+    return [
+        LeftOut(name=source.name, reason=f"shown beside the total until it failed: {had.reason}", scope=source.scope)
+        for source, had in zip(beside, bench.beside, strict=True)
+        if had.reason
+    ]

@@ -1,83 +1,162 @@
 """RAPL through Linux's powercap: packages and their memory, Intel and AMD.
 
-    /sys/class/powercap/intel-rapl:0        name package-0   counted
-    /sys/class/powercap/intel-rapl:0:0      name core        part of its package, never added
-    /sys/class/powercap/intel-rapl:0:1      name dram        counted: beside its package, not in it
-    /sys/class/powercap/intel-rapl:1        name psys        the whole platform, never added
-    /sys/class/powercap/intel-rapl-mmio:0   a mirror of package-0, dropped
+    /sys/class/powercap/intel-rapl:0        name package-0        counted
+    /sys/class/powercap/intel-rapl:0:0      name core             part of its package, never added
+    /sys/class/powercap/intel-rapl:0:1      name dram             counted: beside its package, not in it
+    /sys/class/powercap/intel-rapl:1        name psys             the whole platform: a counter of its own
+    /sys/class/powercap/intel-rapl:2        name package-0-die-1  counted, unless it repeats another die's number
+    /sys/class/powercap/intel-rapl-mmio:0   name package-0        counted only where the other one is not there
 
 `energy_uj` counts microjoules and wraps at `max_energy_range_uj`.
-Source: Documentation/power/powercap/powercap.rst of the Linux kernel.
+Sources: Documentation/power/powercap/powercap.rst of the Linux kernel; on AMD's first Zen processors each
+die shows the counter of the whole socket (mlco2/codecarbon issue 1274).
 """
 
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from edgecap.record import Absent
+from edgecap.power.permission import powercap_remedy
+from edgecap.power.tally import Tallied
+from edgecap.record import LeftOut
+from edgecap.seams import Counter
 
-_ZONE = re.compile(r"intel-rapl:\d+(:\d+)?\Z")
-
-
-class RaplZone:
-    """One zone: joules since it was opened, wrap-around taken out."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path / "energy_uj"
-        self.name = (path / "name").read_text().strip()
-        self._range = int((path / "max_energy_range_uj").read_text())
-        self._last, self._total = self._raw(), 0
-
-    def _raw(self) -> int:
-        return int(self._file.read_text())
-
-    def read(self) -> float:
-        """Joules; read it more often than the counter wraps (a minute at full power)."""
-        now = self._raw()
-        step = now - self._last
-        self._total += step if step >= 0 else step + self._range
-        self._last = now
-        return self._total / 1e6
+_ZONE = re.compile(r"intel-rapl(?P<mmio>-mmio)?:\d+(?P<sub>:\d+)?\Z")
+_DIE = re.compile(r"(?P<package>package-\d+)-die-\d+\Z")
+RESOLUTION_J = 61e-6  # 2^-14 J, the usual energy status unit
 
 
-class Rapl:
-    """The packages and memories of a machine as one counter; see `seams.Counter`."""
+class Zone(NamedTuple):
+    """One powercap zone: its folder, the name of its domain, what it counts up to in joules."""
 
-    name = "rapl"
-    provenance = "counter"
-    resolution_j = 61e-6  # 2^-14 J, the usual energy status unit
+    path: Path
+    name: str
+    wrap_j: float | None
 
-    def __init__(self, zones: list[RaplZone]) -> None:
-        self._zones = zones
-        self.domains = tuple(z.name for z in zones)
-
-    def read(self) -> float:
-        """Joules over all zones. Raises OSError if a zone can no longer be read."""
-        try:
-            return sum(z.read() for z in self._zones)
-        except ValueError as error:
-            raise OSError(f"a RAPL counter holds no number: {error}") from error
+    def joules(self) -> float:
+        """What its counter shows. An empty file is one that is being written (a stand-in's; the kernel has none)."""
+        for _ in range(5):
+            text = (self.path / "energy_uj").read_text().strip()
+            if text.isdigit():
+                return int(text) / 1e6
+            time.sleep(0.0005)
+        raise OSError(f"{self.path / 'energy_uj'} holds no number")
 
 
-def open_rapl(sysfs: Path) -> Rapl | Absent:
-    """The counted zones, or the reason why there are none."""
+def open_rapl(sysfs: Path) -> list[Counter | LeftOut]:
+    """Packages and memory as one counter, psys as another, and what is in neither."""
     root = sysfs / "class/powercap"
-    paths = sorted(p for p in root.glob("intel-rapl:*") if _ZONE.match(p.name)) if root.is_dir() else []
+    paths = _zone_paths(root)
     if not paths:
-        return Absent(reason=f"no RAPL counter: {root} holds no intel-rapl zone")
+        return [_missing("rapl", f"no RAPL counter: {root} holds no intel-rapl zone")]
+    zones, left_out = list[Zone](), list[LeftOut]()
+    for path in paths:
+        found = _open_zone(path)
+        (left_out if isinstance(found, LeftOut) else zones).append(found)  # type: ignore[arg-type]
+    counted, parts = _sort_out(zones)
+    return [*_counters(counted, left_out), *_psys(zones), *left_out, *parts]
+
+
+def _missing(name: str, reason: str) -> LeftOut:
+    return LeftOut(name=name, reason=reason, scope="processor", missing=True)
+
+
+def _zone_paths(root: Path) -> list[Path]:
+    """Each zone once, whether the tree lists it flat, as the kernel does, or only inside its parent."""
+    found = {p.name: p for depth in ("*/*/", "*/", "") for p in root.glob(depth + "intel-rapl*:*")}
+    return [found[name] for name in sorted(found) if _ZONE.match(name)]
+
+
+def _open_zone(path: Path) -> Zone | LeftOut:
+    """A zone that could be read once, or why not."""
+    name = path.name
     try:
-        counted = [p for p in paths if _is_counted((p / "name").read_text().strip(), p.name.count(":"))]
-        zones = [RaplZone(p) for p in counted]
-    except PermissionError as error:
-        remedy = "let your user read it: sudo chmod a+r /sys/class/powercap/intel-rapl*/energy_uj"
-        return Absent(reason=f"RAPL is there, but {error.filename} is not readable by this user; {remedy}")
+        name = (path / "name").read_text().strip()
+        zone = Zone(path, name, _range(path / "max_energy_range_uj"))
+        zone.joules()
     except (OSError, ValueError) as error:
-        return Absent(reason=f"RAPL is there, but cannot be read: {error}")
-    if not any(z.name.startswith("package") for z in zones):
-        return Absent(reason="RAPL is there, but has no package zone")
-    return Rapl(zones)
+        reason = powercap_remedy(path) if isinstance(error, PermissionError) else f"it cannot be read: {error}"
+        return LeftOut(name=f"rapl {name}", reason=reason, scope="processor", missing=_belongs(path.name, name))
+    return zone
 
 
-def _is_counted(name: str, depth: int) -> bool:
-    return name.startswith("package") if depth == 1 else name == "dram"
+def _belongs(folder: str, name: str) -> bool:
+    """Whether a zone would be part of the total if it could be read."""
+    top = folder.count(":") == 1
+    return name != "psys" and "mmio" not in folder and (top or name in ("dram", folder))
+
+
+def _range(path: Path) -> float | None:
+    return int(path.read_text()) / 1e6 if path.exists() else None
+
+
+def _sort_out(zones: list[Zone]) -> tuple[list[Zone], list[LeftOut]]:
+    """The zones that make up the total, and the others with the reason."""
+    counted, parts = list[Zone](), list[LeftOut]()
+    for zone in sorted(zones, key=lambda z: "mmio" in z.path.name):
+        reason = _why_not(zone, counted)
+        if reason is None:
+            counted.append(zone)
+        elif zone.name != "psys":
+            parts.append(LeftOut(name=f"rapl {zone.name} ({zone.path.name})", reason=reason, scope="processor"))
+    return counted, parts
+
+
+def _why_not(zone: Zone, counted: list[Zone]) -> str | None:
+    """Why a zone is not added to those already counted; None if it is."""
+    found = _ZONE.match(zone.path.name)
+    if found is None or zone.name == "psys":
+        return "the whole platform"
+    if found["sub"]:
+        return None if zone.name == "dram" else "part of its package, which is counted"
+    if not zone.name.startswith("package"):
+        return "neither a package nor its memory"
+    if found["mmio"] and any(z.name == zone.name for z in counted):
+        return "the same package again, through memory-mapped registers"
+    twin = next((z.name for z in counted if _repeats(zone, z)), None)
+    return twin and f"shows the same number as {twin}: one counter of the socket, seen from each die"
+
+
+def _repeats(zone: Zone, other: Zone) -> bool:
+    """Whether two dies of one package show one counter: a number between two readings of the other."""
+    a, b = _DIE.match(zone.name), _DIE.match(other.name)
+    if not a or not b or a["package"] != b["package"]:
+        return False
+    first, between, last = other.joules(), zone.joules(), other.joules()
+    return 0 < first <= between <= last
+
+
+def _counters(zones: list[Zone], left_out: list[LeftOut]) -> Iterator[Counter | LeftOut]:
+    if any(z.name.startswith("package") for z in zones):
+        yield _tallied("rapl", "processor", zones, _domains(zones))
+    elif not any(x.missing for x in left_out):
+        yield _missing("rapl", "RAPL is there, but has no package zone")
+
+
+def _psys(zones: list[Zone]) -> Iterator[Counter]:
+    found = [z for z in zones if z.name == "psys"][:1]
+    if found:
+        yield _tallied("rapl-psys", "platform", found, ["psys"])
+
+
+def _tallied(name: str, scope: str, zones: list[Zone], domains: list[str]) -> Tallied:
+    def raw() -> list[float]:
+        return [z.joules() for z in zones]
+
+    return Tallied(name, scope, domains, raw, RESOLUTION_J, [z.wrap_j for z in zones])
+
+
+def _domains(zones: list[Zone]) -> list[str]:
+    """Names of the zones; the memories of several packages carry their package's number."""
+    several = sum(z.name == "dram" for z in zones) > 1
+    packages = {z.path.name: z.name.removeprefix("package-") for z in zones if z.name != "dram"}
+
+    def name(zone: Zone) -> str:
+        parent = zone.path.name.rpartition(":")[0]
+        return f"dram-{packages.get(parent, parent)}" if several and zone.name == "dram" else zone.name
+
+    return [name(z) for z in zones]

@@ -27,7 +27,7 @@ def comparison_values(comparisons: list[Comparison]) -> list[dict[str, Any]]:
 
 
 def medians(cell: Cell, intervals: bool = True) -> dict[str, Estimate | Absent]:
-    """`prefill_s`, `decode_s`, `decode_tokens_per_s`, `prefill_j` and `decode_j` a token, with 95 % intervals."""
+    """`prefill_s`, `decode_s`, `decode_tokens_per_s`, joules a token (gross, and `_net_`), with 95 % intervals."""
     seed = stats.SEED if intervals else None
     outcome = cell.outcome
     if not isinstance(outcome, Measurement):
@@ -39,8 +39,13 @@ def medians(cell: Cell, intervals: bool = True) -> dict[str, Estimate | Absent]:
         found["decode_s"] = decode
         found["decode_tokens_per_s"] = _inverse(decode)
     if isinstance(outcome.energy, Energy):
-        found["prefill_j"] = score.estimate(*score.prefill_joules(outcome.energy, seed))
-        found["decode_j"] = score.estimate(*score.decode_joules(outcome.energy, seed))
+        energy = outcome.energy
+        found["prefill_j"] = score.estimate(*score.prefill_joules(energy, seed))
+        found["decode_j"] = score.estimate(*score.decode_joules(energy, seed))
+        found["prefill_net_j"] = score.estimate(*score.prefill_joules(energy, seed, net=True))
+        found["decode_net_j"] = score.estimate(*score.decode_joules(energy, seed, net=True))
+        scored = score.nll_joules(energy, seed)
+        found["nll_j"] = scored if isinstance(scored, Absent) else score.estimate(*scored)
     else:
         found["decode_j"] = outcome.energy
     return found

@@ -1,14 +1,7 @@
-"""A record and a comparison as text for people: prefixed units, intervals, cautions with advice.
-
-Columns are set by hand: loading a library for it would take longer than reading the record. Colours
-are ANSI codes, which whoever prints takes out where nobody sees them.
-"""
+"""A record and a comparison as text for people: prefixed units, intervals, cautions with advice."""
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Sequence
-from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import click
@@ -28,8 +21,11 @@ from edgecap.record import (
     Memory,
     Profile,
 )
+from edgecap.report.columns import name_of, printable, table, wrapped
 from edgecap.report.data import medians
-from edgecap.units import si, significant, size
+from edgecap.report.joules import energies, provenance_of
+from edgecap.report.limits import growth, operators, rooflines
+from edgecap.units import count, si, significant, size
 
 if TYPE_CHECKING:
     from edgecap.compare import Comparison, Difference
@@ -42,31 +38,34 @@ def show(record: Profile, width: int = 100) -> str:
     parts = [_heading(record), "", click.style("Measured", bold=True), _measured(record, width)]
     if any(isinstance(c.outcome, Measurement) for c in record.cells):
         parts += ["", click.style("Scores, with 95 % intervals", bold=True), _scores(record, width)]
+    for title, text in (
+        ("Energy", energies(record, width)),
+        ("Beside the roofline", rooflines(record, width)),
+        ("Time by operator", operators(record, width)),
+        ("With the context", growth(record, width)),
+    ):
+        parts += ["", click.style(title, bold=True), text] if text else []
     notes = [
         *[(text, "red") for text in _failures(record)],
         *[(text, None) for text in _energy_note(record)],
         *[(text, "yellow") for text in _cautions(record)],
     ]
     if notes:
-        parts += ["", *[_wrapped(text, width, colour) for text, colour in notes]]
+        parts += ["", *[wrapped(text, width, colour) for text, colour in notes]]
     return "\n".join(parts)
-
-
-def _wrapped(text: str, width: int, colour: str | None) -> str:
-    return click.style(textwrap.fill(text, width, break_on_hyphens=False), fg=colour)
 
 
 def _heading(record: Profile) -> str:
     source, machine, corpus = record.source, record.machine, record.corpus
-    count = f"{si(source.parameters)} parameters" if isinstance(source.parameters, int) else "parameters unknown"
+    numbers = f"{count(source.parameters)} parameters" if isinstance(source.parameters, int) else "parameters unknown"
     work = f"{si(record.flops.per_token, 'FLOP')} a token" if isinstance(record.flops, Flops) else "FLOPs unknown"
     cores = machine.physical_cores or machine.logical_cores
     runtime = machine.versions.get("onnxruntime-gpu") or machine.versions.get("onnxruntime") or "?"
     state = "" if record.complete else "  (incomplete: the run was cut off)"
     return (
-        f"{click.style(_printable(source.name), bold=True)}  {count}, {work}{state}\n"
+        f"{click.style(printable(source.name), bold=True)}  {numbers}, {work}{state}\n"
         f"on {machine.cpu}, {cores} cores, {size(machine.memory_bytes)}, ONNX Runtime {runtime}\n"
-        f"text {_printable(corpus.name)}: {corpus.documents} documents, {size(corpus.bytes)}, "
+        f"text {printable(corpus.name)}: {corpus.documents} documents, {size(corpus.bytes)}, "
         f"bias {corpus.bias_bits:g} bit/token{_protocol(record)}{_baselines(corpus)}"
     )
 
@@ -81,41 +80,6 @@ def _baselines(corpus: CorpusInfo) -> str:
     """What general compressors make of the same bytes."""
     found = ", ".join(f"{name} {b.bits_per_byte:.3f}" for name, b in corpus.baselines.items())
     return f"\nthe same text in one piece: {found} bits/byte" if found else ""
-
-
-def _printable(name: str) -> str:
-    """A name from outside, without what could command a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in name)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> str:
-    """Columns two spaces apart, the first to the left, the others to the right; cells may have several lines.
-
-    What is wider than `width` is cut between columns into tables below each other, each with the first column.
-    """
-    lines = [header, *[line for row in rows for line in zip_longest(*[c.split("\n") for c in row], fillvalue="")]]
-    widths = [max(len(click.unstyle(line[i])) for line in lines) for i in range(len(header))]
-    if sum(widths) + 2 * (len(widths) - 1) > width and len(header) > 2:
-        cut = len(header) // 2 + 1
-        left = _table(header[:cut], [row[:cut] for row in rows], width)
-        right = _table([header[0], *header[cut:]], [[row[0], *row[cut:]] for row in rows], width)
-        return f"{left}\n\n{right}"
-    return "\n".join(_line(line, widths) for line in lines)
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    return "  ".join(_pad(c, w, i) for i, (c, w) in enumerate(zip(cells, widths, strict=True))).rstrip()
-
-
-def _pad(cell: str, width: int, column: int) -> str:
-    space = " " * (width - len(click.unstyle(cell)))
-    return cell + space if column == 0 else space + cell
-
-
-def name_of(cell: Cell, cells: Sequence[Cell]) -> str:
-    """The precision, with the provider where the record has several."""
-    several = len({c.provider for c in cells}) > 1
-    return f"{cell.precision} {cell.provider}" if several else cell.precision
 
 
 def _measured(record: Profile, width: int) -> str:
@@ -133,7 +97,7 @@ def _measured(record: Profile, width: int) -> str:
     rows = [_row(cell) for cell in record.cells]
     shown = [i for i, name in enumerate(columns) if name != "J/token" or any(row[i] not in ("", "-") for row in rows)]
     named = [[name_of(c, record.cells), *[row[i] for i in shown]] for c, row in zip(record.cells, rows, strict=True)]
-    return _table(["", *[columns[i] for i in shown]], named, width)
+    return table(["", *[columns[i] for i in shown]], named, width)
 
 
 def _outcomes(record: Profile) -> list[Measurement]:
@@ -152,7 +116,7 @@ def _row(cell: Cell) -> list[str]:
         _plain(found.get("prefill_s"), "s"),
         _plain(found.get("decode_s"), "s"),
         significant(rate.value) if isinstance(rate, Estimate) else "-",
-        _plain(found.get("decode_j"), "J"),
+        " ".join([_plain(found.get("decode_j"), "J"), provenance_of(cell)]).strip(),
         size(outcome.memory.peak_bytes) if isinstance(outcome.memory, Memory) else "-",
         size(cell.graph.bytes) if isinstance(cell.graph, Graph) else "-",
     ]
@@ -184,7 +148,7 @@ def _scores(record: Profile, width: int) -> str:
         found = [getattr(c.score, field) if not isinstance(c.score, Absent) else c.score for c in record.cells]
         if any(isinstance(f, Estimate) for f in found):
             rows.append([words, *[_with_interval(f) for f in found]])
-    return _table(["", *[name_of(c, record.cells) for c in record.cells]], rows, width)
+    return table(["", *[name_of(c, record.cells) for c in record.cells]], rows, width)
 
 
 def _with_interval(found: Estimate | Absent) -> str:
@@ -198,7 +162,7 @@ def _with_interval(found: Estimate | Absent) -> str:
 
 def _failures(record: Profile) -> list[str]:
     failed = [(c, c.outcome) for c in record.cells if isinstance(c.outcome, Failure)]
-    return [f"failed: {c.precision} on {c.provider}, {f.stage}: {f.error}: {_printable(f.message)}" for c, f in failed]
+    return [f"failed: {c.precision} on {c.provider}, {f.stage}: {f.error}: {printable(f.message)}" for c, f in failed]
 
 
 def _energy_note(record: Profile) -> list[str]:
@@ -238,10 +202,10 @@ def comparison(found: Comparison, width: int = 100) -> str:
     """Two cells, each metric's ratio and verdict, and what differs between the runs."""
     title = click.style(f"{found.candidate} against {found.baseline}", bold=True)
     header = ["", "baseline", "candidate", "ratio", "95 % interval", "verdict"]
-    notes = [_wrapped(f"caution: the {m}", width, "yellow") for m in found.mismatches]
+    notes = [wrapped(f"caution: the {m}", width, "yellow") for m in found.mismatches]
     if found.one_after_another and any(d.unit == "s" for d in found.differences):
-        notes.append(_wrapped(_DRIFT, width, "yellow"))
-    return "\n".join([title, _table(header, [_difference(d) for d in found.differences], width), *notes])
+        notes.append(wrapped(_DRIFT, width, "yellow"))
+    return "\n".join([title, table(header, [_difference(d) for d in found.differences], width), *notes])
 
 
 def _difference(d: Difference) -> list[str]:

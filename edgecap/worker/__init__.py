@@ -13,6 +13,10 @@ parent   starts a child, waits, and turns its end into a value
 from edgecap.worker.parent import in_child
 from edgecap.worker.steps import (
     Answer,
+    Calibrate,
+    Calibrated,
+    Examine,
+    Examined,
     Export,
     Look,
     Looked,
@@ -33,6 +37,10 @@ from edgecap.worker.steps import (
 
 __all__ = [
     "Answer",
+    "Calibrate",
+    "Calibrated",
+    "Examine",
+    "Examined",
     "Export",
     "Look",
     "Looked",

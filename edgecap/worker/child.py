@@ -15,9 +15,14 @@ from typing import Any, BinaryIO
 import msgspec
 
 from edgecap.errors import DiskFull, UsageError
-from edgecap.record import Absent, Failure, Memory, Placement
+from edgecap.findings import CounterSeen, Total
+from edgecap.record import Absent, Failure, GraphWork, LeftOut, Memory, Placement, StepWork
 from edgecap.worker.steps import (
     Answer,
+    Calibrate,
+    Calibrated,
+    Examine,
+    Examined,
     Export,
     Line,
     Look,
@@ -118,11 +123,32 @@ def _failure(step: Step, error: Exception) -> Failure:
 
 
 def _look(step: Look, report: Report) -> Looked:
-    from edgecap.engine import available_providers
     from edgecap.graph.read import look_into
+    from edgecap.providers import available_providers, built_providers, why_not
 
     tried = any(p != "cpu" for p in step.providers)
-    return Looked(providers=available_providers(tried), graphs=tuple(look_into(Path(g)) for g in step.graphs))
+    there = available_providers(tried)
+    refused = {p: why_not(p) or "" for p in step.providers if p in built_providers() and p not in there}
+    return Looked(
+        providers=there,
+        refused=refused,
+        no_energy=_no_energy(step) if step.energy else {},
+        graphs=tuple(look_into(Path(g)) for g in step.graphs),
+    )
+
+
+def _no_energy(step: Look) -> dict[str, str]:
+    """Why the energy of a provider cannot be counted, for those where it cannot."""
+    totals = {provider: _counters(provider, step.meter, None).counter for provider in step.providers}
+    return {provider: found.reason for provider, found in totals.items() if isinstance(found, Absent)}
+
+
+def _counters(provider: str, meter: str | None, offset_s: float | None) -> Any:
+    """What makes up the energy of a run on a provider; see `power.resolve`."""
+    from edgecap.machine import sysfs
+    from edgecap.power import find, resolve
+
+    return resolve(provider, find(sysfs(), meter=Path(meter) if meter else None, meter_offset_s=offset_s))
 
 
 def _export(step: Export, report: Report) -> Made:
@@ -144,6 +170,56 @@ def _squeeze(step: Squeeze, report: Report) -> Squeezed:
 
     texts = (d.text for d in step.corpus.documents)
     return Squeezed(baselines=measure_baselines(texts, step.corpus.bytes, _progress(report, "gzip, xz and zstd")))
+
+
+def _calibrate(step: Calibrate, report: Report) -> Calibrated:
+    from edgecap.meters.peaks import measure_peaks
+    from edgecap.probes import OrtProbes
+
+    probes = OrtProbes(step.provider, step.threads)
+    found = measure_peaks(probes, SystemClock(), step.memory_bytes, _progress(report, "peaks"))
+    return Calibrated(**found._asdict())
+
+
+def _examine(step: Examine, report: Report) -> Examined:
+    from edgecap.machine import sysfs
+    from edgecap.power import find, resolve
+    from edgecap.providers import built_providers, why_not
+
+    report("providers and counters", 0, 1)
+    providers = {name: why_not(name) or "" for name in built_providers()}
+    found = find(sysfs())
+    totals = {name: _total(resolve(name, found)) for name, reason in providers.items() if not reason}
+    seen = [_seen(f, step.threads) for f in found if not isinstance(f, LeftOut)]
+    return Examined(
+        providers=providers,
+        counters=tuple(s for s in seen if isinstance(s, CounterSeen)),
+        refused=tuple(s for s in (*found, *seen) if isinstance(s, LeftOut)),
+        totals=totals,
+    )
+
+
+def _total(found: Any) -> Total:
+    if isinstance(found.counter, Absent):
+        return Total(counter="", domains=(), reason=found.counter.reason, left_out=found.left_out)
+    return Total(counter=found.counter.name, domains=found.counter.domains, reason="", left_out=found.left_out)
+
+
+def _seen(counter: Any, threads: int) -> Any:
+    """A counter read while idle and under load, or why it can be read no more."""
+    from edgecap.meters.watts import watts_of
+    from edgecap.probes import OrtProbes
+
+    load = OrtProbes("cpu", threads).gemm("fp32", 256, 1024, 1024)
+    try:
+        idle, loaded = watts_of(counter, SystemClock()), watts_of(counter, SystemClock(), load)
+    except OSError as error:
+        return LeftOut(name=counter.name, reason=str(error), scope=counter.scope)
+    finally:
+        counter.close()
+    return CounterSeen(
+        name=counter.name, scope=counter.scope, provenance=counter.provenance, idle_w=idle, load_w=loaded
+    )
 
 
 def _weigh(step: Weigh, report: Report) -> Memory:
@@ -173,6 +249,7 @@ def _measure(step: Measure, report: Report) -> Measured:
         latency=_staged("latency", lambda: _latency(step, engine, report)),
         energy=_or_absent(lambda: _energy(step, engine, report)),
         placement=_or_absent(lambda: _placement(step, report)),
+        work=_or_absent(lambda: _work(step)),
     )
 
 
@@ -280,22 +357,44 @@ def _cutter(step: Measure) -> tuple[Any, int | None]:
 
 
 def _latency(step: Measure, engine: Any, report: Report) -> Any:
+    from edgecap.meters.growth import measure_growth
     from edgecap.meters.latency import Plan, measure_latency
 
-    plan = Plan(step.prefill_tokens, step.decode_context, step.limit_s)
-    return measure_latency(engine, SystemClock(), plan, step.vocabulary, _progress(report, "latency"))
+    plan, clock = Plan(step.prefill_tokens, step.decode_context, step.limit_s), SystemClock()
+    found = measure_latency(engine, clock, plan, step.vocabulary, _progress(report, "latency"))
+    if not step.sweep:
+        return found
+    progress = _progress(report, "context sweep")
+    grown = measure_growth(engine, clock, step.sweep, step.vocabulary, step.limit_s, progress)
+    return msgspec.structs.replace(found, sweep=grown)
 
 
 def _energy(step: Measure, engine: Any, report: Report) -> Any:
+    from edgecap.meters.energy import measure_energy
+    from edgecap.power.assumed import Assumed
+    from edgecap.power.resolver import Resolution
+
+    if step.energy == "off":
+        return Absent(reason="switched off (--energy off)")
+    clock = SystemClock()
+    made = (
+        Resolution(Assumed(step.assume_watts, clock.now))
+        if step.assume_watts
+        else _counters(step.provider, step.meter, step.meter_offset_s)
+    )
+    if isinstance(made.counter, Absent):
+        return made.counter
+    prefill, decode = _loads(step, engine)
+    progress = _progress(report, "energy")
+    return measure_energy(
+        made.counter, clock, prefill, decode, progress, _scoring_load(step), made.beside, made.left_out
+    )
+
+
+def _loads(step: Measure, engine: Any) -> tuple[Callable[[], int], Callable[[], int]]:
+    """A prompt and a loop of decoding; each does its work once and returns its tokens."""
     import numpy as np
 
-    from edgecap.machine import sysfs
-    from edgecap.meters.energy import measure_energy
-    from edgecap.power import find_counter
-
-    counter = find_counter(step.provider, sysfs())
-    if isinstance(counter, Absent):
-        return counter
     rng = np.random.default_rng(1)
     steps = max(1, min(32, step.decode_context // 2))
     base = engine.prefill(rng.integers(0, step.vocabulary, max(1, step.decode_context - steps // 2)))
@@ -310,19 +409,54 @@ def _energy(step: Measure, engine: Any, report: Report) -> Any:
             cache = engine.decode(cache, token)
         return steps
 
-    return measure_energy(counter, SystemClock(), prefill, decode, _progress(report, "energy"))
+    return prefill, decode
+
+
+def _scoring_load(step: Measure) -> Callable[[], int]:
+    """A window of scoring, on a session of its own."""
+    import numpy as np
+
+    from edgecap.graph.scoring import scoring_graph
+
+    engine = _open(step, scoring=scoring_graph(Path(step.graph), on_host=step.provider == "cpu"))
+    rng, tokens = np.random.default_rng(3), max(1, step.context - 1)
+
+    def score() -> int:
+        ids = rng.integers(0, step.vocabulary, tokens + 1)
+        engine.nll(ids[:-1], ids[1:])
+        return tokens
+
+    return score
+
+
+def _work(step: Measure) -> GraphWork:
+    from edgecap.graph.costs import count_graph
+
+    prefill = count_graph(Path(step.graph), 1, step.prefill_tokens)
+    decode = count_graph(Path(step.graph), 1, 1, max(0, step.decode_context - 1))
+    return GraphWork(prefill=_step_work(prefill), decode=_step_work(decode), unknown=decode.unknown)
+
+
+def _step_work(found: Any) -> StepWork:
+    return StepWork(**{name: getattr(found, name) for name in StepWork.__struct_fields__})
 
 
 def _placement(step: Measure, report: Report) -> Placement:
+    """A short run is enough to see who takes which node; shares of time by operator need the real sizes."""
     import numpy as np
 
     report("placement", 0, 1)
+    tokens, context = (step.prefill_tokens, step.decode_context) if step.operators else (32, 32)
     with tempfile.TemporaryDirectory() as scratch:
         engine = _open(step, profile_to=Path(scratch) / "profile")
-        cache = engine.prefill(np.zeros(min(32, step.prefill_tokens), np.int64))
+        engine.prefill(np.zeros(min(tokens, step.prefill_tokens), np.int64))
+        engine.prefill(np.zeros(min(tokens, step.prefill_tokens), np.int64))
+        cache = engine.prefill(np.zeros(min(context, step.decode_context), np.int64))
         for _ in range(4):
-            cache = engine.decode(cache, 0)
-        return Placement(by_provider=engine.end_profile())
+            engine.decode(cache, 0)
+        found = engine.end_profile()
+    phases = {"prefill": found.shares(slice(1, 2)), "decode": found.shares(slice(3, None))} if step.operators else {}
+    return Placement(by_provider=found.by_provider, operators=phases)
 
 
 def _progress(report: Report, stage: str) -> Callable[[int, int], None]:
@@ -334,6 +468,8 @@ _DO: dict[type, Callable[[Any, Report], Answer]] = {
     Export: _export,
     Vary: _vary,
     Squeeze: _squeeze,
+    Calibrate: _calibrate,
+    Examine: _examine,
     Measure: _measure,
     Weigh: _weigh,
     Pack: _pack,

@@ -7,8 +7,21 @@ from collections.abc import Callable
 import msgspec
 
 from edgecap.corpus import Corpus
+from edgecap.findings import CounterSeen, Total
 from edgecap.graph.read import Facts
-from edgecap.record import Absent, Baseline, Compression, Energy, Failure, Latency, Memory, Placement
+from edgecap.record import (
+    Absent,
+    Bandwidth,
+    Baseline,
+    Compression,
+    Energy,
+    Failure,
+    GraphWork,
+    Latency,
+    LeftOut,
+    Memory,
+    Placement,
+)
 
 
 class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
@@ -21,11 +34,14 @@ class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 class Look(_Message, frozen=True, tag="look"):
     """Which providers does the installed runtime offer, and what are these graphs?
 
-    Providers are tried by running a node where others than the processor are asked for.
+    Providers are tried by running a node where others than the processor are asked for; with `energy`,
+    counters are looked for too.
     """
 
     graphs: tuple[str, ...] = ()
     providers: tuple[str, ...] = ("cpu",)
+    energy: bool = False
+    meter: str | None = None
 
 
 class Export(_Message, frozen=True, tag="export"):
@@ -51,7 +67,7 @@ class Squeeze(_Message, frozen=True, tag="squeeze"):
 
 
 class Measure(_Message, frozen=True, tag="measure"):
-    """Divergence, compression, latency, placement and energy of a graph on a provider.
+    """Divergence, compression, latency, placement, energy and work of a graph on a provider.
 
     Finished documents are kept in the file `journal`.
     """
@@ -71,6 +87,12 @@ class Measure(_Message, frozen=True, tag="measure"):
     prefill_tokens: int
     decode_context: int
     limit_s: float
+    sweep: tuple[int, ...]
+    operators: bool
+    energy: str
+    assume_watts: float | None
+    meter: str | None
+    meter_offset_s: float | None
 
 
 class Weigh(_Message, frozen=True, tag="weigh"):
@@ -84,6 +106,20 @@ class Weigh(_Message, frozen=True, tag="weigh"):
     head_dim: int | None
     prefill_tokens: int
     steps: int
+
+
+class Calibrate(_Message, frozen=True, tag="calibrate"):
+    """What does a provider reach with so many threads?"""
+
+    provider: str
+    threads: int
+    memory_bytes: int
+
+
+class Examine(_Message, frozen=True, tag="examine"):
+    """Which providers run a node, and what do energy counters show, idle and under load of so many threads?"""
+
+    threads: int
 
 
 class Pack(_Message, frozen=True, tag="pack"):
@@ -103,16 +139,20 @@ class Pack(_Message, frozen=True, tag="pack"):
     head_dim: int | None
 
 
-Step = Look | Export | Vary | Squeeze | Measure | Weigh | Pack
+Step = Look | Export | Vary | Squeeze | Calibrate | Examine | Measure | Weigh | Pack
 
 
 # --- answered ---------------------------------------------------------------------------------
 
 
-class Looked(_Message, frozen=True, tag="looked"):
-    """Providers by the names that people type, and the graphs in the order asked."""
+class Looked(_Message, frozen=True, kw_only=True, tag="looked"):
+    """Providers by the names that people type, why others that were asked for do not work, why
+    there is no energy of a provider, and the graphs as asked.
+    """
 
     providers: tuple[str, ...]
+    refused: dict[str, str] = {}
+    no_energy: dict[str, str] = {}
     graphs: tuple[Facts, ...]
 
 
@@ -120,6 +160,22 @@ class Squeezed(_Message, frozen=True, tag="squeezed"):
     """What each compressor made of the corpus, by name."""
 
     baselines: dict[str, Baseline]
+
+
+class Calibrated(_Message, frozen=True, tag="calibrated"):
+    """FLOP/s of matrix products by precision, bytes/s by working set."""
+
+    gemm_flops_per_s: dict[str, float]
+    bandwidth: tuple[Bandwidth, ...]
+
+
+class Examined(_Message, frozen=True, tag="examined"):
+    """Providers with the reason why they do not work (empty where they do), counters, and those that cannot be read."""
+
+    providers: dict[str, str]
+    counters: tuple[CounterSeen, ...]
+    refused: tuple[LeftOut, ...]
+    totals: dict[str, Total]
 
 
 class Made(_Message, frozen=True, tag="made"):
@@ -135,6 +191,7 @@ class Measured(_Message, frozen=True, tag="measured"):
     compression: Compression | Absent
     latency: Latency | Absent
     placement: Placement | Absent
+    work: GraphWork | Absent
     energy: Energy | Absent
 
 
@@ -164,7 +221,7 @@ class Refusal(_Message, frozen=True, tag="refusal"):
     disk_full: bool
 
 
-Answer = Looked | Made | Squeezed | Packed | Measured | Memory | Failure
+Answer = Looked | Made | Squeezed | Calibrated | Examined | Packed | Measured | Memory | Failure
 Line = Progress | Refusal | Answer
 Watch = Callable[[Progress], None]
 

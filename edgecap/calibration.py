@@ -1,0 +1,58 @@
+"""The peaks of this machine through a provider: measured once, kept, and measured again when asked."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+from pathlib import Path
+
+import msgspec
+
+from edgecap import store
+from edgecap.job import Event, Notice, Run
+from edgecap.machine import look_around
+from edgecap.record import Absent, Failure, Machine, Peaks
+from edgecap.store import Home
+from edgecap.worker import Calibrate, Calibrated
+
+_PATIENCE_S = 600.0
+
+
+def peaks_of(home: Home, provider: str, threads: int, notice: Notice, run: Run, again: bool = False) -> Peaks | Absent:
+    """What an earlier run kept for this machine, provider and number of threads, or else a new measurement."""
+    here = look_around((provider,))
+    path = _kept_at(home, here, provider, threads)
+    kept = None if again else kept_peaks(path)
+    if kept:
+        return kept
+    notice(Event(None, "measuring the machine's peaks"))
+    answer = run(
+        Calibrate(provider=provider, threads=threads, memory_bytes=here.memory_bytes), lambda p: None, _PATIENCE_S
+    )
+    if not isinstance(answer, Calibrated):
+        reason = answer.message if isinstance(answer, Failure) else "the child answered nonsense"
+        return Absent(reason=f"the peaks could not be measured: {reason}")
+    found = Peaks(
+        provider=provider,
+        threads=threads,
+        gemm_flops_per_s=answer.gemm_flops_per_s,
+        bandwidth=answer.bandwidth,
+        measured_utc=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+    )
+    store.write_atomically(path, msgspec.json.encode(found))
+    return found
+
+
+def kept_peaks(path: Path) -> Peaks | None:
+    """Peaks from a file, if it is there and whole."""
+    with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return msgspec.json.decode(path.read_bytes(), type=Peaks)
+    return None
+
+
+def _kept_at(home: Home, here: Machine, provider: str, threads: int) -> Path:
+    """A file named by all that the peaks depend on."""
+    runtime = [f"{k} {v}" for k, v in here.versions.items() if k.startswith("onnxruntime")]
+    told = [here.name, here.cpu, *here.flags, str(here.memory_bytes), str(here.logical_cores), *runtime]
+    key = store.sha256_of("\n".join([*told, provider, str(threads)]).encode())[:16]
+    return home.cache / "peaks" / f"{provider}-{threads}-{key}.json"

@@ -1,0 +1,54 @@
+"""How seconds grow with the context: prefill of several prompt lengths, and a token decoded behind each.
+
+Contexts take turns (A B C A B C), so that drift of the machine is in all of them alike. One sample a round.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from edgecap.record import SweepPoint
+from edgecap.seams import Clock, Engine
+
+ROUNDS, STEPS = 5, 8  # as job.SWEEP_STEPS
+
+
+def measure_growth(
+    engine: Engine,
+    clock: Clock,
+    contexts: Sequence[int],
+    vocabulary: int,
+    limit_s: float,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[SweepPoint, ...]:
+    """One warm-up and up to `ROUNDS` rounds of all contexts, at least one, none begun after `limit_s`."""
+    rng = np.random.default_rng(2)
+    found: dict[int, list[tuple[float, float]]] = {c: [] for c in contexts}
+    started = clock.now()
+    for number in range(-1, ROUNDS):
+        if number > 0 and clock.now() - started > limit_s:
+            break
+        for context in contexts:
+            progress(max(number, 0), ROUNDS)
+            sample = _sample(engine, clock, rng.integers(0, vocabulary, context + STEPS, dtype=np.int64), context)
+            if number >= 0:
+                found[context].append(sample)
+    return tuple(
+        SweepPoint(context=c, prefill_s=tuple(p for p, _ in samples), decode_s=tuple(d for _, d in samples))
+        for c, samples in found.items()
+    )
+
+
+def _sample(engine: Engine, clock: Clock, ids: np.ndarray, context: int) -> tuple[float, float]:
+    """Seconds of a prefill, and the median of a few tokens decoded after it."""
+    before = clock.now()
+    cache = engine.prefill(ids[:context])
+    prefill_s, steps = clock.now() - before, []
+    for token in ids[context:].tolist():
+        before = clock.now()
+        engine.decode(cache, token)
+        steps.append(clock.now() - before)
+    return prefill_s, statistics.median(steps)

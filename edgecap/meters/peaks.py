@@ -1,0 +1,89 @@
+"""What a machine reaches through a provider: the best rate of matrix products, and of memory by working set.
+
+A peak is the fastest that was seen, not the typical: no shape and no operator is best everywhere, so
+several are tried and each is repeated. Memory is asked at several sizes, since a model that fits in a
+cache is not held back by the main memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from edgecap.record import Bandwidth
+from edgecap.seams import Clock, Probe, Probes
+
+SHAPES = ((256, 1024, 1024), (512, 2048, 2048), (256, 4096, 4096), (256, 576, 16384))  # m, k, n
+SIZES = (1 << 22, 1 << 24, 1 << 26, 1 << 27)  # bytes read once: from a small cache to main memory
+PRECISIONS = ("fp32", "fp16", "int8")
+ROUNDS, SECONDS = 3, 0.05  # of each probe in a round: what disturbs one round is unlikely to disturb all
+QUIET = 0.05  # the threads of the session before stop spinning
+
+
+class Found(NamedTuple):
+    """FLOP/s by precision (a precision that the provider cannot multiply is left out), and bytes/s by size."""
+
+    gemm_flops_per_s: dict[str, float]
+    bandwidth: tuple[Bandwidth, ...]
+
+
+def measure_peaks(
+    probes: Probes, clock: Clock, memory_bytes: int, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Found:
+    """Times all probes; working sets are at most 1/16 of `memory_bytes`, matrices 1/64."""
+    shapes = [s for s in SHAPES if 4 * s[1] * s[2] <= memory_bytes // 64] or list(SHAPES[:1])
+    sizes = [s for s in SIZES if s <= memory_bytes // 16] or [SIZES[0]]
+    progress(0, 1 + len(sizes))
+    gemm = _gemm_rates(probes, clock, shapes)
+    bandwidth = []
+    for done, size in enumerate(sizes, 1):
+        progress(done, 1 + len(sizes))
+        reads, copies = probes.reads(size), probes.copies(size)
+        seconds = _seconds([*reads, *copies], clock)
+        read, copy = min(seconds[: len(reads)]), min(seconds[len(reads) :])
+        bandwidth.append(
+            Bandwidth(working_set_bytes=size, read_bytes_per_s=size / read, copy_bytes_per_s=2 * size / copy)
+        )
+    return Found(gemm, tuple(bandwidth))
+
+
+def _gemm_rates(probes: Probes, clock: Clock, shapes: Sequence[tuple[int, int, int]]) -> dict[str, float]:
+    """FLOP/s of the fastest shape of each precision."""
+    asked = [(precision, shape) for precision in PRECISIONS for shape in shapes]
+    opened = [(p, shape, _opened(probes, p, shape)) for p, shape in asked]
+    ready = [(p, shape, probe) for p, shape, probe in opened if probe]
+    rates: dict[str, float] = {}
+    for (precision, shape, _), seconds in zip(ready, _seconds([p for *_, p in ready], clock), strict=True):
+        rates[precision] = max(rates.get(precision, 0.0), 2 * math.prod(shape) / seconds)
+    return rates
+
+
+def _opened(probes: Probes, precision: str, shape: tuple[int, int, int]) -> Probe | None:
+    """A probe that ran once, or None where the provider has no such operator."""
+    try:
+        probe = probes.gemm(precision, *shape)
+        probe()
+    except Exception:  # runtimes raise their own kinds for what they do not implement
+        return None
+    return probe
+
+
+def _seconds(probes: Sequence[Probe], clock: Clock) -> list[float]:
+    """The shortest run of each probe, over rounds in which they take turns."""
+    best = [math.inf] * len(probes)
+    for _ in range(ROUNDS):
+        for place, probe in enumerate(probes):
+            clock.sleep(QUIET)
+            best[place] = min(best[place], _shortest(probe, clock))
+    return [max(b, 1e-9) for b in best]
+
+
+def _shortest(probe: Probe, clock: Clock) -> float:
+    """The shortest of the runs within `SECONDS`, at least two."""
+    started, best, runs = clock.now(), math.inf, 0
+    while runs < 2 or clock.now() - started < SECONDS:
+        before = clock.now()
+        probe()
+        best, runs = min(best, clock.now() - before), runs + 1
+    return best

@@ -1,0 +1,91 @@
+"""Which execution providers really work here, and what is missing to the others. Owns onnxruntime beside `engine`.
+
+A runtime that was built with a provider falls back in silence where its libraries or its device are
+missing, so each is tried on a graph of one node; what the runtime says meanwhile is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import IO
+
+import numpy as np
+
+from edgecap.spec import PROVIDERS
+
+_MISSING = re.compile(r"([\w.+-]+\.(?:so|dll|dylib)[\w.]*): cannot open shared object file|depends on ([\w.+-]+\.dll)")
+_NEEDS = re.compile(r"Require (.+?)\. Please")
+_SAID = re.compile(r"(?:Error\] : \d+ : \w+ : |EP Error )(.+)")
+
+
+def built_providers() -> tuple[str, ...]:
+    """The names, as people type them, of the providers that the installed runtime was built with."""
+    import onnxruntime
+
+    built = onnxruntime.get_available_providers()
+    return tuple(name for name, provider in PROVIDERS.items() if provider in built)
+
+
+def available_providers(tried: bool) -> tuple[str, ...]:
+    """The providers that are there; `tried` runs a node on each and leaves out those that do not take it."""
+    return tuple(name for name in built_providers() if name == "cpu" or not tried or why_not(name) is None)
+
+
+def why_not(name: str) -> str | None:
+    """None where a one-node graph really runs on the provider; else what the runtime says, in a line."""
+    import onnxruntime
+
+    provider = PROVIDERS[name]
+    with _said() as said:
+        try:
+            session = onnxruntime.InferenceSession(_one_node(), providers=[provider])
+            session.run(None, {"x": np.ones(1, np.float32)})
+            took = session.get_providers()[0] == provider
+            return None if took else _reason(said(), "the runtime put the node elsewhere")
+        except Exception as error:  # missing libraries and devices raise many kinds; each of them means no
+            return _reason(said(), str(error))
+
+
+def _one_node() -> bytes:
+    from onnx import TensorProto, helper
+
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "one", ends[:1], ends[1:])
+    opsets = [helper.make_opsetid("", 17)]
+    return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
+
+
+@contextlib.contextmanager
+def _said() -> Iterator[Callable[[], str]]:
+    """What native code writes to standard error and output meanwhile, as a function to be called inside or after."""
+    with tempfile.TemporaryFile() as file:
+        kept = [os.dup(number) for number in (1, 2)]
+        try:
+            for number in (1, 2):
+                os.dup2(file.fileno(), number)
+            yield lambda: _text_of(file)
+        finally:
+            for number, old in zip((1, 2), kept, strict=True):
+                os.dup2(old, number)
+                os.close(old)
+
+
+def _text_of(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode("utf-8", "replace")
+
+
+def _reason(said: str, otherwise: str) -> str:
+    """The missing library and what is required where the runtime names them; else its own words, or `otherwise`."""
+    missing = dict.fromkeys(a or b for a, b in _MISSING.findall(said))
+    needs = _NEEDS.search(said)
+    words = [f"{', '.join(missing)} is missing"] if missing else []
+    words += [f"it needs {needs[1]}"] if needs else []
+    if words:
+        return "; ".join(words)
+    told = _SAID.search(said)
+    return " ".join((told[1] if told else otherwise).split())[:300]
