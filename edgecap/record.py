@@ -511,7 +511,7 @@ class Bound(_Value, frozen=True):
     """A step beside the roofline: `flops` and `bytes` that it cannot do without, and the machine's peaks.
 
     `attainable_s` is the longer of flops / peak_flops_per_s and bytes / peak_bytes_per_s, `limit` says
-    which: "compute" or "memory". Utilisations and `ratio` (attainable / measured seconds) are shares of 1.
+    which: "compute" or "memory". `intensity` is FLOPs a byte. Utilisations and `ratio` (attainable / measured seconds) are shares of 1.
     """
 
     flops: float
@@ -520,14 +520,10 @@ class Bound(_Value, frozen=True):
     peak_bytes_per_s: float
     attainable_s: float
     limit: str
+    intensity: float
     compute_utilisation: float
     bandwidth_utilisation: float
     ratio: Estimate
-
-    @property
-    def intensity(self) -> float:
-        """FLOPs a byte."""
-        return self.flops / self.bytes
 
 
 class Roofline(_Value, frozen=True, tag_field="kind", tag="roofline"):

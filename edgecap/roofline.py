@@ -58,7 +58,7 @@ def roofline(
 
 def _bound(work: StepWork, counted: float | None, rate: float, peaks: Peaks, measured: score.Quantity) -> Bound:
     flops = float(work.matrix_flops) if counted is None else counted
-    moved = float(work.weight_bytes + work.cache_bytes)
+    moved = float(max(1, work.weight_bytes + work.cache_bytes))
     bandwidth = bandwidth_of(peaks.bandwidth, moved)
     compute_s, memory_s = flops / rate, moved / bandwidth
     attainable = max(compute_s, memory_s)
@@ -70,6 +70,7 @@ def _bound(work: StepWork, counted: float | None, rate: float, peaks: Peaks, mea
         peak_bytes_per_s=bandwidth,
         attainable_s=attainable,
         limit="compute" if compute_s >= memory_s else "memory",
+        intensity=flops / moved,
         compute_utilisation=compute_s / seconds,
         bandwidth_utilisation=memory_s / seconds,
         ratio=_ratio(attainable, seconds, draws),

@@ -12,11 +12,13 @@ import onnx
 import pytest
 from conftest import REFERENCE, SMALL, build_model
 from onnx import TensorProto, helper, numpy_helper
+from test_counting import small_config, torch_kit
 from test_real import exported
 
 from edgecap import flops
 from edgecap.architecture import read_architecture
 from edgecap.errors import UsageError
+from edgecap.export import export_fp32
 from edgecap.graph.costs import count_graph
 from edgecap.graph.nodes import graphs_in
 from edgecap.graph.read import open_graph
@@ -153,6 +155,50 @@ def test_the_graph_and_the_architecture_agree(kind, folders):
         assert count_graph(path, 3, 16, 32).matrix_flops == 3 * found.matrix_flops
     assert stored["fp16"] < 0.6 * stored["fp32"]
     assert stored["int4"] < stored["int8"] < stored["fp16"]
+
+
+# What Optimum exports of the families whose every weight takes part; the others have no export or choose experts.
+EXPORTED = (
+    *("llama", "arcee", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "glm", "olmo", "olmo2"),
+    *("smollm3", "granite", "cohere", "nemotron", "stablelm", "gpt_neox", "falcon", "gpt2", "gptj", "codegen"),
+    *("gpt_bigcode", "opt", "bloom", "mpt"),
+)
+
+
+@pytest.mark.parametrize("kind", EXPORTED)
+def test_every_family_agrees_with_its_export(kind, tmp_path):
+    """A decoded token and a prompt, exactly: no window is shorter than either."""
+    with torch_kit() as (torch, transformers):
+        torch.manual_seed(0)
+        model = transformers.AutoModelForCausalLM.from_config(small_config(transformers, kind)).float()
+        model.save_pretrained(tmp_path / "hf")
+        transformers.AutoTokenizer.from_pretrained(REFERENCE).save_pretrained(tmp_path / "hf")
+        (tmp_path / "out").mkdir()
+        export_fp32(tmp_path / "hf", tmp_path / "out", False)
+    architecture = read_architecture(json.loads((tmp_path / "hf/config.json").read_text()))
+    token = count_graph(tmp_path / "out/model.onnx", 1, 1, 40)
+    prompt = count_graph(tmp_path / "out/model.onnx", 1, 24, 0)
+    assert not token.unknown
+    assert token.matrix_flops == pytest.approx(flops.total(flops.parts_at(architecture, 41)), rel=1e-9)
+    assert prompt.matrix_flops == pytest.approx(flops.executed_prefill(architecture, 24), rel=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_stories260k_three_ways(shared, cache):
+    """A real model by other hands: its graph, its config, and PyTorch's counter."""
+    folder = shared / "models/stories260K"
+    with torch_kit() as (torch, transformers):
+        from torch.utils.flop_counter import FlopCounterMode
+
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+        with FlopCounterMode(display=False) as counter:
+            model(torch.ones((1, 64), dtype=torch.long))
+    architecture = read_architecture(json.loads((folder / "config.json").read_text()))
+    counted = flops.executed_prefill(architecture, 64)
+    angles = 2 * 64 * architecture.layers[0].attention.head_dim / 2
+    graph = count_graph(exported(folder, cache) / "fp32/model.onnx", 1, 64, 0)
+    assert graph.matrix_flops == pytest.approx(counted, rel=1e-9)
+    assert counter.get_total_flops() - angles == pytest.approx(counted, rel=1e-6)
 
 
 def _bytes(tensor):

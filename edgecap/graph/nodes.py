@@ -7,7 +7,12 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 _GRAPH, _GRAPHS = 5, 10  # AttributeProto.AttributeType
-_TO_ANGLES = frozenset({"Transpose", "Concat", "Cast", "Reshape", "Mul", "Unsqueeze", "Squeeze", "Identity", "Expand"})
+_TO_ANGLES = frozenset(
+    {
+        *("Transpose", "Concat", "Cast", "Reshape", "Mul", "Unsqueeze", "Squeeze", "Identity", "Expand"),
+        *("Tile", "Slice", "Gather", "GatherND", "GatherElements", "Flatten"),
+    }
+)
 
 
 def graphs_in(graph: Any) -> Iterator[Any]:

@@ -15,7 +15,7 @@ def rooflines(record: Profile, width: int) -> str:
     cells = [(c, c.roofline) for c in record.cells if isinstance(c.roofline, Roofline)]
     if not cells:
         return ""
-    phase = ("FLOP/s", "bytes/s", "")
+    phase = ("FLOP/s", "bytes/s", "FLOP/B", "")
     header = ["", "prefill at best", *phase, "decode at best", *phase]
     rows = [[name_of(c, record.cells), *_bound(r.prefill), *_bound(r.decode)] for c, r in cells]
     peaks = [wrapped(peaks_line(p), width, None) for p in _measured_peaks(record)]
@@ -37,7 +37,12 @@ def peaks_line(found: Peaks) -> str:
 
 def _bound(found: Bound) -> list[str]:
     used = (found.compute_utilisation, found.bandwidth_utilisation)
-    return [si(found.attainable_s, "s"), *(f"{significant(100 * u, 2)} %" for u in used), f"{found.limit}-bound"]
+    return [
+        si(found.attainable_s, "s"),
+        *(f"{significant(100 * u, 2)} %" for u in used),
+        significant(found.intensity, 2),
+        f"{found.limit}-bound",
+    ]
 
 
 def operators(record: Profile, width: int) -> str:
