@@ -24,6 +24,7 @@ from edgecap.record import (
 )
 
 FEW_DOCUMENTS, NOISY, DIVERGENT, ABOVE_PEAK = 30, 0.10, 0.1, 1.03
+STOLEN, OTHERS = 0.02, 0.10
 COARSE, BUSY_SAMPLER = 0.02, 0.02
 INT8_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
 HALF_FLAGS = {"avx512_fp16", "asimdhp", "fphp"}
@@ -136,10 +137,22 @@ def _of_latency(found: Latency, cells_in_run: int) -> Iterator[Caution]:
     if found.limit_reached:
         yield Caution(
             code="few-rounds",
-            message=f"the time limit came early (rounds: {max(found.decode.rounds) + 1})",
-            advice="raise --limit for narrower intervals",
+            message=f"the time limit came before the medians were as sure as asked (rounds: {max(found.decode.rounds) + 1})",
+            advice="raise --limit, or accept a wider --precision-target",
         )
-    if cells_in_run > 1:
+    if found.steal_share and found.steal_share > STOLEN:
+        yield Caution(
+            code="steal",
+            message=f"a hypervisor took {found.steal_share:.0%} of the processors while seconds were measured",
+            advice="measure on a machine of your own, or trust only cells of one record beside each other",
+        )
+    if found.other_load and found.other_load > OTHERS:
+        yield Caution(
+            code="other-load-meanwhile",
+            message=f"other processes used {found.other_load:.0%} of the processors while seconds were measured",
+            advice="close them and run again",
+        )
+    if cells_in_run > 1 and not found.in_turns:
         yield Caution(
             code="one-after-another",
             message="the cells were timed one after another: drift of the machine adds to their differences",

@@ -4,7 +4,8 @@
     same            the whole interval lies within the margin
     unknown         neither, or the two do not measure the same thing
 
-Documents are resampled in pairs where both cells scored the same corpus; rounds on their own.
+Documents are resampled in pairs where both cells scored the same corpus; rounds in pairs where the cells took
+turns, else on their own.
 """
 
 from __future__ import annotations
@@ -172,7 +173,7 @@ def _compare(a: Choice, b: Choice, everything: list[Choice]) -> Comparison:
     return Comparison(
         baseline=a.name(everything),
         candidate=b.name(everything),
-        one_after_another=True,  # no run takes turns yet
+        one_after_another=not _in_turns(a, b),
         mismatches=tuple(f"{what} differs" for what in mismatches),
         differences=tuple([*_metrics(a, b, mismatches), *_scores(a, b, mismatches)]),
     )
@@ -233,28 +234,64 @@ def _circumstances(choice: Choice) -> dict[str, object]:
 
 def _metrics(a: Choice, b: Choice, mismatches: list[str]) -> list[Difference]:
     pairs = ((metric, _read(a, metric, 101), _read(b, metric, 202)) for metric in METRICS)
-    return [_differ(_widened(metric, a, b), x, y, mismatches) for metric, x, y in pairs if x or y]
+    return [
+        _differ(_widened(metric, a, b), x, y, mismatches, _round_ratios(metric.name, a, b))
+        for metric, x, y in pairs
+        if x or y
+    ]
+
+
+def _in_turns(a: Choice, b: Choice) -> bool:
+    """Whether the two were timed round by round together."""
+    found = [c.cell.outcome.latency for c in (a, b) if isinstance(c.cell.outcome, Measurement)]
+    return a.place == b.place and len(found) == 2 and all(isinstance(x, Latency) and x.in_turns for x in found)
+
+
+def _round_ratios(name: str, a: Choice, b: Choice) -> Quantity | None:
+    """The ratio of adjacent rounds, with its draws, where there are any."""
+    if name not in _SECONDS or not _in_turns(a, b):
+        return None
+    below, above = (_medians_by_round(name, choice) for choice in (a, b))
+    ratios = [above[n] / below[n] for n in below.keys() & above.keys()]
+    return stats.median(ratios), stats.draws_of_median(ratios) if len(ratios) > 1 else None
+
+
+def _medians_by_round(name: str, choice: Choice) -> dict[int, float]:
+    outcome = choice.cell.outcome
+    assert isinstance(outcome, Measurement) and isinstance(outcome.latency, Latency)
+    part = outcome.latency.prefill if name == "prefill_s" else outcome.latency.decode
+    return dict(zip(dict.fromkeys(part.rounds), stats.by_round(part.samples_s, part.rounds), strict=True))
 
 
 def _widened(metric: Metric, a: Choice, b: Choice) -> Metric:
-    """Rounds that drift within a run tell how far two runs may drift apart: the margin is at least that."""
+    """Rounds that drift within a run tell how far two runs may drift apart: the margin is at least that.
+
+    Cells that took turns drift together.
+    """
+    if _in_turns(a, b):
+        return metric
     return metric._replace(margin=max(metric.margin, _drift(metric.name, a), _drift(metric.name, b)))
 
 
 def _drift(name: str, choice: Choice) -> float:
     outcome = choice.cell.outcome
     found = outcome.latency if isinstance(outcome, Measurement) else None
-    if not isinstance(found, Latency) or name not in ("prefill_s", "decode_s"):
+    if not isinstance(found, Latency) or name not in _SECONDS:
         return 0.0
     part = found.prefill if name == "prefill_s" else found.decode
     return stats.spread(part.samples_s, part.rounds)
 
 
-def _differ(metric: Metric, x: Quantity | None, y: Quantity | None, mismatches: list[str]) -> Difference:
+_SECONDS = ("prefill_s", "decode_s")
+
+
+def _differ(
+    metric: Metric, x: Quantity | None, y: Quantity | None, mismatches: list[str], paired: Quantity | None = None
+) -> Difference:
     reason = _why_not(metric.name, mismatches) if x and y else "measured on one side only"
     if reason or x is None or y is None:
         return _unknown(metric, x, y, reason or "")
-    return _difference(metric, x, y)
+    return _difference(metric, x, y, paired)
 
 
 def _read(choice: Choice, metric: Metric, seed: int) -> Quantity | None:
@@ -267,10 +304,10 @@ def _unknown(metric: Metric, x: Quantity | None, y: Quantity | None, reason: str
     return Difference(metric.name, metric.unit, *values, Absent(reason=reason), metric.margin, "unknown")
 
 
-def _difference(metric: Metric, x: Quantity, y: Quantity) -> Difference:
+def _difference(metric: Metric, x: Quantity, y: Quantity, paired: Quantity | None = None) -> Difference:
     if x[0] <= 0 or y[0] <= 0:
         return _unknown(metric, x, y, "no ratio of numbers that are not positive")
-    ratio = _ratio(x, y)
+    ratio = score.estimate(*paired) if paired else _ratio(x, y)
     found = verdict(ratio, metric.less_is_better, metric.margin)
     return Difference(metric.name, metric.unit, x[0], y[0], ratio, metric.margin, found)
 

@@ -10,8 +10,9 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgecap.record import Absent, Gpu, Machine
 
@@ -66,12 +67,52 @@ def int8_may_saturate() -> bool:
     return x86 and not {"avx512_vnni", "avx_vnni"} & set(_flags(_cpuinfo()))
 
 
+def available_memory() -> int:
+    """Bytes that new processes can have without swapping."""
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
 def default_threads() -> int:
     """One thread a physical core that this process may use."""
     import psutil
 
     allowed = len(psutil.Process().cpu_affinity()) if sys.platform == "linux" else psutil.cpu_count() or 1
     return max(1, min(psutil.cpu_count(logical=False) or allowed, allowed))
+
+
+class Load(NamedTuple):
+    """CPU seconds of all processors so far: passed, used by anybody, by this process, and taken by a hypervisor."""
+
+    passed: float
+    used: float
+    own: float
+    stolen: float
+
+    @classmethod
+    def now(cls) -> Load:
+        """As it stands."""
+        import psutil
+
+        times = psutil.cpu_times()
+        idle = times.idle + getattr(times, "iowait", 0.0)
+        stolen = getattr(times, "steal", 0.0)
+        passed = sum(getattr(times, name) for name in times._fields if not name.startswith("guest"))
+        return cls(passed, passed - idle - stolen, time.process_time(), stolen)
+
+    def since(self, before: Load) -> Shares:
+        """Shares of the processors between two moments."""
+        passed = max(self.passed - before.passed, 1e-9)
+        others = self.used - before.used - (self.own - before.own)
+        return Shares((self.stolen - before.stolen) / passed, max(0.0, others / passed))
+
+
+class Shares(NamedTuple):
+    """What a hypervisor took, and what other processes used, as shares of all processors."""
+
+    steal_share: float
+    other_load: float
 
 
 def _cpuinfo() -> dict[str, str]:

@@ -54,8 +54,8 @@ def tokenizer_folder(job: Job, ready: Ready) -> Path:
 Found = TypeVar("Found")
 
 
-def ask(job: Job, cell: CellSpec, step: Step, kind: type[Found]) -> Found | Failure:
-    """What the child that does a cell's step answers; anything but `kind` is a Failure."""
+def ask(job: Job, cell: CellSpec | None, step: Step, kind: type[Found]) -> Found | Failure:
+    """What the child that does a step, of a cell or of several together, answers; anything but `kind` is a Failure."""
     answer = job.run(step, lambda p: job.notice(Event(cell, p.stage, p.done, p.total)), job.spec.timeout_s)
     if isinstance(answer, kind | Failure):
         return answer

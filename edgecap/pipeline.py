@@ -30,7 +30,7 @@ from edgecap.job import (
     unheard,
     vocabulary_of,
 )
-from edgecap.machine import default_threads, look_around
+from edgecap.machine import available_memory, default_threads, look_around
 from edgecap.making import ask, can_be_fp32, graph_of, tokenizer_folder
 from edgecap.record import (
     SCHEMA,
@@ -41,6 +41,7 @@ from edgecap.record import (
     Failure,
     Flops,
     Graph,
+    Latency,
     Measurement,
     Memory,
     Peaks,
@@ -50,12 +51,13 @@ from edgecap.record import (
 )
 from edgecap.roofline import roofline
 from edgecap.score import score
-from edgecap.spec import CellSpec, Spec
+from edgecap.spec import DEVICES, CellSpec, Spec
 from edgecap.store import Home
-from edgecap.worker import Measure, Measured, Squeeze, Squeezed, Weigh, in_child
+from edgecap.worker import Entrant, Measure, Measured, Race, Raced, Squeeze, Squeezed, Weigh, in_child
 
 PREFILL_TOKENS = 512
 DECODE_STEPS = 32
+MEMORY_OF_GRAPH, MEMORY_OF_SESSION, FREE_SHARE = 1.5, 150_000_000, 0.6  # what sessions side by side may need
 
 
 def profile(
@@ -75,9 +77,18 @@ def profile(
     record = _new_record(ready)
     path = store.record_path(job.home.profiles, record)
     notice(Event(None, f"{len(wanted)} cells to measure", total=len(wanted)))
+    together = len(wanted) > 1 and all(DEVICES.get(c.provider, "cpu") == "cpu" for c in wanted)
+    graphs: dict[CellSpec, Ready] = {}
     try:
         for cell_spec in wanted:
-            record = _with_cell(record, _cell(job, record, cell_spec, len(wanted)))
+            made = _cell(job, record, cell_spec, len(wanted))
+            record = _with_cell(record, made)
+            store.save(record, path)
+            graph = graph_of(job, cell_spec)
+            if isinstance(made.outcome, Measurement) and isinstance(graph, Ready):
+                graphs[cell_spec] = graph
+        for group in _groups(graphs, together):
+            record = _timed(job, record, group, len(wanted))
             store.save(record, path)
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted: {_what_is_kept(record, wanted, path)}") from None
@@ -159,6 +170,7 @@ def _with_cell(record: Profile, cell: Cell) -> Profile:
 
 
 def _cell(job: Job, record: Profile, cell: CellSpec, cells_in_run: int) -> Cell:
+    """All of a cell but its latency, which is measured when the graphs of all cells are there."""
     ready = graph_of(job, cell)
     if isinstance(ready, Failure):
         return _failed(cell, Absent(reason="it could not be made"), ready)
@@ -169,12 +181,17 @@ def _cell(job: Job, record: Profile, cell: CellSpec, cells_in_run: int) -> Cell:
     graph = msgspec.structs.replace(ready.graph, divergence_bits=answer.divergence_bits)
     measured = Measurement(
         compression=answer.compression,
-        latency=answer.latency,
+        latency=Absent(reason="the run ended before the latency was measured"),
         energy=answer.energy,
         memory=Absent(reason=memory.message) if isinstance(memory, Failure) else memory,
         placement=answer.placement,
         work=answer.work,
     )
+    return _judged(record, cell, graph, measured, cells_in_run)
+
+
+def _judged(record: Profile, cell: CellSpec, graph: Graph, measured: Measurement, cells_in_run: int) -> Cell:
+    """What was measured with what is computed from it."""
     bound = roofline(measured, record.flops, record.peaks.get(cell.provider), cell.precision)
     ratio = bound.decode.ratio if isinstance(bound, Roofline) else bound
     return Cell(
@@ -219,8 +236,6 @@ def _measure(job: Job, record: Profile, cell: CellSpec, ready: Ready) -> Measure
         head_dim=head_dim_of(record.source.architecture),
         prefill_tokens=min(PREFILL_TOKENS, horizon),
         decode_context=horizon // 2,
-        limit_s=job.spec.limit_s,
-        sweep=job.spec.context_sweep,
         operators=job.spec.operators,
         energy=job.spec.energy,
         assume_watts=job.spec.assume_watts,
@@ -241,8 +256,6 @@ def _journal(job: Job, record: Profile, step: Measure, ready: Ready) -> Path:
         reference=None,
         prefill_tokens=0,
         decode_context=0,
-        limit_s=0.0,
-        sweep=(),
         operators=False,
         energy="",
         assume_watts=None,
@@ -278,3 +291,59 @@ def _weigh(job: Job, record: Profile, cell: CellSpec, ready: Ready) -> Memory | 
 
 
 # --- graphs, made once and kept ---------------------------------------------------------------
+
+
+# --- latency ----------------------------------------------------------------------------------
+
+
+def _groups(graphs: dict[CellSpec, Ready], together: bool) -> list[dict[CellSpec, Ready]]:
+    """Cells that are timed in turns: all of them where they fit into memory together, else each alone."""
+    needed = sum(MEMORY_OF_GRAPH * r.graph.bytes + MEMORY_OF_SESSION for r in graphs.values())
+    if together and needed <= FREE_SHARE * available_memory():
+        return [graphs]
+    return [{cell: ready} for cell, ready in graphs.items()]
+
+
+def _timed(job: Job, record: Profile, group: dict[CellSpec, Ready], cells_in_run: int) -> Profile:
+    """The record with the latency of a group of cells; where they end their process together, each is tried alone."""
+    if not group:
+        return record
+    found = ask(job, next(iter(group)) if len(group) == 1 else None, _race(job, record, group), Raced)
+    if isinstance(found, Failure) and len(group) > 1:
+        for cell, ready in group.items():
+            record = _timed(job, record, {cell: ready}, cells_in_run)
+        return record
+    latencies = (found,) if isinstance(found, Failure) else found.found
+    new = {c: _with_latency(record, c, x, cells_in_run) for c, x in zip(group, latencies, strict=True)}
+    return msgspec.structs.replace(
+        record, cells=tuple(new.get(CellSpec(c.precision, c.provider), c) for c in record.cells)
+    )
+
+
+def _race(job: Job, record: Profile, group: dict[CellSpec, Ready]) -> Race:
+    horizon, architecture = horizon_of(record.source.architecture), record.source.architecture
+    return Race(
+        entrants=tuple(
+            Entrant(
+                graph=str(ready.path),
+                provider=cell.provider,
+                threads=job.spec.threads or default_threads(),
+                vocabulary=vocabulary_of(job, architecture),
+                head_dim=head_dim_of(architecture),
+            )
+            for cell, ready in group.items()
+        ),
+        prefill_tokens=min(PREFILL_TOKENS, horizon),
+        decode_context=horizon // 2,
+        limit_s=job.spec.limit_s,
+        target=job.spec.precision_target,
+        sweep=job.spec.context_sweep,
+    )
+
+
+def _with_latency(record: Profile, cell: CellSpec, found: Latency | Failure, cells_in_run: int) -> Cell:
+    had = next(c for c in record.cells if CellSpec(c.precision, c.provider) == cell)
+    assert isinstance(had.outcome, Measurement) and isinstance(had.graph, Graph)
+    latency = Absent(reason=found.message) if isinstance(found, Failure) else found
+    measured = msgspec.structs.replace(had.outcome, latency=latency)
+    return _judged(record, cell, had.graph, measured, cells_in_run)

@@ -376,7 +376,9 @@ class SweepPoint(_Value, frozen=True):
 class Latency(_Value, frozen=True, tag_field="kind", tag="latency"):
     """Raw samples with their round; load is the session's creation, without export or quantisation.
 
-    `sweep` is asked for with --context-sweep.
+    `sweep` is asked for with --context-sweep. `in_turns`: the cells of the record were timed round by round
+    together, so that the rounds of two may be compared in pairs. `steal_share` is the CPU time that a hypervisor
+    took and `other_load` that which other processes used meanwhile, as shares of all processors.
     """
 
     load_s: float
@@ -385,6 +387,9 @@ class Latency(_Value, frozen=True, tag_field="kind", tag="latency"):
     decode: Decode
     limit_reached: bool
     sweep: tuple[SweepPoint, ...] = ()
+    in_turns: bool = False
+    steal_share: float | None = None
+    other_load: float | None = None
 
 
 class LeftOut(_Value, frozen=True):

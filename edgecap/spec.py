@@ -48,7 +48,8 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     `context` positions of a window (None: 1024 or the model's positions), `stride` positions between the
     beginnings of windows that overlap, `documents` at most of the corpus, `bias_bits` bits per token
-    (None: the corpus's own), `limit_s` seconds for the rounds of one cell, `timeout_s` seconds that a
+    (None: the corpus's own), `limit_s` seconds for the rounds of one cell, which go on until half the interval of a median is
+    `precision_target` of it, `timeout_s` seconds that a
     child process may say nothing, `threads` intra-op threads (None: the physical cores). `calibrate` measures the machine's peaks
     again, `energy` is auto, off or require (refuse to run without a counter), `assume_watts` stands in for a counter and is
     marked so, `meter` is a wall meter's CSV file whose clock is `meter_offset_s` ahead of ours (None: found), `operators` keeps the share of time of each operator, `context_sweep` positions to time beside.
@@ -66,6 +67,7 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     bias_bits: float | None = None
     threads: int | None = None
     limit_s: float = 30.0
+    precision_target: float = 0.03
     timeout_s: float = 3600.0
     trust_remote_code: bool = False
     energy: str = "auto"
@@ -99,6 +101,7 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             _at_least("--context-sweep", context, 1)
         _at_least("--threads", self.threads, 1)
         _at_least("--limit", self.limit_s, 0.1)
+        _at_least("--precision-target", self.precision_target, 0, most=1)
         _at_least("--timeout", self.timeout_s, 1, most=1e6)
         if not self.providers:
             raise UsageError(f"no provider given; known: {', '.join(PROVIDERS)}")

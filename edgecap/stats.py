@@ -61,6 +61,14 @@ def spread(samples: Sequence[float], rounds: Sequence[int]) -> float:
     return (quantile(medians, 0.75) - quantile(medians, 0.25)) / median(medians)
 
 
+def half_width(values: Sequence[float]) -> float:
+    """Half the 95 % interval of the median of a few values, as a share of it."""
+    found = interval(median(values), draws_of_median(values) if len(values) > 1 else None)
+    if found.low is None or found.high is None:
+        return math.inf
+    return (found.high - found.low) / 2 / found.value if found.value else math.inf
+
+
 def draws_of_median(values: Sequence[float], seed: int = SEED) -> list[float]:
     """`DRAWS` bootstrap draws of the median of a few values."""
     import random

@@ -10,7 +10,7 @@ import numpy as np
 from edgecap.graph.read import Facts
 from edgecap.meters import compression, windows
 from edgecap.meters.compression import measure_compression
-from edgecap.meters.latency import Plan, measure_latency
+from edgecap.meters.latency import Bench, Plan, take_turns
 from edgecap.record import (
     Absent,
     Bandwidth,
@@ -33,6 +33,8 @@ from edgecap.worker import (
     Measure,
     Measured,
     Progress,
+    Race,
+    Raced,
     Squeeze,
     Squeezed,
     Vary,
@@ -151,6 +153,8 @@ def scripted(corpus, broken=(), interrupt_at=None):
                 kv_bytes_per_token=128,
                 device_peak_bytes=Absent(reason="the model ran on the processor"),
             )
+        if isinstance(step, Race):
+            return Raced(found=tuple(raced(step)))
         precision = Path(step.graph).read_bytes()[:4].decode()
         if precision == interrupt_at:
             raise KeyboardInterrupt
@@ -173,12 +177,21 @@ def step_work(tokens):
     )
 
 
+SPEEDS = {"fp32": 0.004, "fp16": 0.004, "int8": 0.002, "int4": 0.003}
+
+
+def raced(step: Race):
+    """Latencies of fake engines that take turns, each with a speed that depends on the precision."""
+    clock = FakeClock()
+    names = [Path(e.graph).read_bytes()[:4].decode() for e in step.entrants]
+    benches = [Bench(FakeEngine(clock, 256, speed_s=SPEEDS[n]), clock, Plan(64, 32, 30.0), 256) for n in names]
+    return take_turns(benches, clock, 30.0 * len(benches), lambda done, total: None)
+
+
 def measured(step: Measure, corpus, precision):
     """What a child would have found, from a fake engine whose speed depends on the precision."""
-    speed = {"fp32": 0.004, "fp16": 0.004, "int8": 0.002, "int4": 0.003}[precision]
     clock = FakeClock()
-    engine = FakeEngine(clock, vocabulary=256, skill=64 if precision == "fp32" else 60, speed_s=speed)
-    plan = Plan(64, 32, 30.0)
+    engine = FakeEngine(clock, vocabulary=256, skill=64 if precision == "fp32" else 60, speed_s=SPEEDS[precision])
     return Measured(
         divergence_bits=0.0 if precision == "fp32" else 0.01,
         compression=measure_compression(
@@ -188,7 +201,6 @@ def measured(step: Measure, corpus, precision):
             compression.Plan(step.protocol, step.context, step.stride),
             clock,
         ),
-        latency=measure_latency(engine, clock, plan, 256, lambda done, total: None),
         placement=Placement(by_provider={"cpu": ProviderShare(nodes=10, time_share=1.0)}),
         work=GraphWork(prefill=step_work(512), decode=step_work(1), unknown={}),
         energy=Absent(reason="no RAPL counter: /sys/class/powercap holds no intel-rapl zone"),

@@ -260,3 +260,30 @@ def test_another_way_of_scoring_gives_no_verdict(changes):
     found = compare([RECORD, other])[0]
     assert by_metric(found)["bits_per_byte"].verdict == "unknown"
     assert by_metric(found)["time_capacity"].verdict == "unknown"
+
+
+# --- rounds in pairs --------------------------------------------------------------------------
+
+
+def drifting(ratio, in_turns, rounds=12):
+    """Two cells whose rounds drift by 40 % together; the second takes `ratio` times as long."""
+    cells = []
+    for factor, precision in ((1.0, "fp32"), (ratio, "int8")):
+        samples = tuple(0.004 * factor * (1 + 0.4 * n / rounds) for n in range(rounds) for _ in range(3))
+        numbers = tuple(n for n in range(rounds) for _ in range(3))
+        base = RECORD.cells[0].outcome.latency
+        decode = msgspec.structs.replace(base.decode, samples_s=samples, rounds=numbers)
+        latency = msgspec.structs.replace(base, decode=decode, in_turns=in_turns)
+        cells.append(msgspec.structs.replace(with_outcome(RECORD.cells[0], latency=latency), precision=precision))
+    return msgspec.structs.replace(RECORD, cells=tuple(cells))
+
+
+@pytest.mark.parametrize(("ratio", "verdict"), [(1.0, "same"), (1.1, "worse"), (0.9, "better"), (1.02, "same")])
+def test_a_drift_that_both_share_does_not_blur_the_verdict(ratio, verdict):
+    (found,) = compare([drifting(ratio, True)])
+    decode = next(d for d in found.differences if d.metric == "decode_s")
+    assert (decode.verdict, decode.ratio.value) == (verdict, pytest.approx(ratio))
+    assert not found.one_after_another
+    (apart,) = compare([drifting(ratio, False)])
+    assert next(d for d in apart.differences if d.metric == "decode_s").verdict in ("same", "unknown")
+    assert apart.one_after_another

@@ -318,3 +318,46 @@ def test_growth_takes_turns_and_keeps_the_cache():
     assert found[1].decode_s == pytest.approx([0.001] * growth.ROUNDS)
     short = growth.measure_growth(engine, clock, (4, 16), 16, 0.0)
     assert len(short[0].prefill_s) == len(short[1].prefill_s) == 1
+
+
+def test_engines_take_turns_and_the_order_turns_round():
+    clock, order = FakeClock(), []
+
+    class Named(FakeEngine):
+        def __init__(self, name, **asked):
+            super().__init__(clock, **asked)
+            self.name = name
+
+        def prefill(self, inputs):
+            order.append(self.name)
+            return super().prefill(inputs)
+
+    plan = latency.Plan(64, 32, 30.0)
+    benches = [latency.Bench(Named(n, speed_s=s), clock, plan, 16) for n, s in (("a", 0.004), ("b", 0.005))]
+    order.clear()
+    found = latency.take_turns(benches, clock, 60.0, quiet)
+    assert "".join(dict.fromkeys(order)) == "ab"
+    changes = "".join(n for n, before in zip(order, ["", *order], strict=False) if n != before)
+    assert changes.startswith("abab")  # a b | b a | a b: neighbours of two rounds are one stretch
+    assert all(f.in_turns for f in found)
+    assert max(found[0].decode.rounds) == max(found[1].decode.rounds)
+
+
+def test_rounds_go_on_until_the_median_is_sure():
+    """Rounds that differ by a tenth need more of them for 2 %."""
+    rounds = []
+    for target in (0.0, 0.02):
+        clock = FakeClock()
+        engine = FakeEngine(clock, speed_s=0.004)
+        wobble = iter(range(10_000))
+        prefill = engine.prefill
+
+        def uneven(inputs, prefill=prefill, engine=engine, wobble=wobble):
+            engine.speed_s = 0.004 * (1 + 0.1 * (next(wobble) % 7 / 6))
+            return prefill(inputs)
+
+        engine.prefill = uneven
+        found = latency.measure_latency(engine, clock, latency.Plan(64, 32, 300.0, target), 16, quiet)
+        rounds.append(max(found.prefill.rounds) + 1)
+        assert not found.limit_reached
+    assert latency.MIN_ROUNDS <= rounds[0] < rounds[1]

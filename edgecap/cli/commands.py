@@ -141,6 +141,14 @@ cli.add_command(doctor)
     help="For the latency rounds of one cell.",
 )
 @click.option(
+    "--precision-target",
+    type=float,
+    default=0.03,
+    show_default=True,
+    metavar="SHARE",
+    help="Take rounds until half the 95 % interval of a median is this share of it, or the limit is reached.",
+)
+@click.option(
     "--energy",
     metavar="MODE",
     default="auto",

@@ -1,10 +1,11 @@
-"""Seconds of prefill and decode, sampled in rounds.
+"""Seconds of prefill and decode, sampled in rounds; several engines take turns within each round.
 
-    warm-up          | round 0                | round 1                | ...
-    until two blocks | prefills, decode loops | prefills, decode loops | until 8 rounds, 10 samples, 2 s
-    agree            |                        |                        | of each, or the limit
+    warm-up of each  | round 0          | round 1          | ...
+    until two blocks | A, B, C          | C, B, A          | until 8 rounds, 10 samples, 2 s and an interval
+    agree            | prefills, decode | prefills, decode | as narrow as asked, of each, or the limit
 
-Samples of one round are correlated and rounds drift, so each sample keeps its round. Token ids are
+Samples of one round are correlated and rounds drift, so each sample keeps its round; engines of one round
+are compared in pairs. The order is turned round by round, so that a drift within them cancels. Token ids are
 fresh in every round; no token ends a loop. Decoding starts again from the same cache in each loop,
 so that the mean context is that of `flops_per_token`. The KV cache grows as the graph grows it.
 """
@@ -12,44 +13,82 @@ so that the mean context is that of `flops_per_token`. The KV cache grows as the
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from edgecap import stats
 from edgecap.record import Decode, Latency, Prefill
 from edgecap.seams import Cache, Clock, Engine, Ids
 
 MIN_ROUNDS, MIN_SAMPLES, MIN_SECONDS = 8, 10, 2.0
 AGREE = 0.05
 ROUND_SECONDS = 0.28  # of prefill and of decode in one round, at least one of each: 8 rounds make 2 s
+PAUSE_S = 0.01  # between two engines: threads of the one before stop spinning
 
 
 class Plan(NamedTuple):
-    """Prompt length, mean decode context, and the seconds that rounds may take."""
+    """Prompt length, mean decode context, seconds that rounds may take, and how wide a median's interval may be.
+
+    `target` is half the 95 % interval over the median; 0 asks for no more than the least number of rounds.
+    """
 
     prefill_tokens: int
     decode_context: int
     limit_s: float
+    target: float = 0.0
 
 
-class _Bench:
-    """One engine under the clock: the state of a latency pass."""
+class Samples(NamedTuple):
+    """Seconds with the round that they were taken in."""
 
-    def __init__(self, engine: Engine, clock: Clock, plan: Plan, vocabulary: int, seed: int) -> None:
+    seconds: list[float]
+    rounds: list[int]
+
+    def add(self, number: int, taken: Sequence[float]) -> None:
+        """Keeps what a round took."""
+        self.seconds.extend(taken)
+        self.rounds.extend([number] * len(taken))
+
+    def enough(self, target: float) -> bool:
+        """Whether there are as many as asked, and their median is as sure as asked."""
+        counted = len(set(self.rounds)) >= MIN_ROUNDS and len(self.seconds) >= MIN_SAMPLES
+        if not counted or sum(self.seconds) < MIN_SECONDS:
+            return False
+        return not target or stats.half_width(stats.by_round(self.seconds, self.rounds)) <= target
+
+
+class Bench:
+    """One engine under the clock: warmed up when it is made, then asked for rounds."""
+
+    def __init__(self, engine: Engine, clock: Clock, plan: Plan, vocabulary: int, seed: int = 0) -> None:
         self.engine, self.clock, self.plan, self.vocabulary = engine, clock, plan, vocabulary
+        began = clock.now()
         self.rng = np.random.default_rng(seed)
+        self.prefills, self.decodes = Samples([], []), Samples([], [])
+        self.warm_prefill = warm_up(lambda: [self.prefill()], clock, plan.limit_s / 6)
+        self.steps = _steps(self, engine.prefill(self.ids(max(1, plan.decode_context - 8))), plan)
+        self.begin = max(1, plan.decode_context - (self.steps + 1) // 2)
+        self.base = engine.prefill(self.ids(self.begin))
+        self.warm_decode = warm_up(lambda: self.decode(self.base, self.steps), clock, plan.limit_s / 6)
+        self.runs = _times(statistics.median(self.warm_prefill), 64)
+        self.loops = _times(statistics.median(self.warm_decode) * self.steps, 64)
+        self.spent_s = clock.now() - began
 
     def ids(self, n: int) -> Ids:
+        """Fresh token ids."""
         return self.rng.integers(0, self.vocabulary, n, dtype=np.int64)
 
     def prefill(self) -> float:
+        """Seconds of one prompt."""
         ids = self.ids(self.plan.prefill_tokens)
         before = self.clock.now()
         self.engine.prefill(ids)
         return self.clock.now() - before
 
     def decode(self, base: Cache, steps: int) -> list[float]:
+        """Seconds of each token decoded after `base`."""
         samples, cache = [], base
         for token in self.ids(steps).tolist():
             before = self.clock.now()
@@ -57,47 +96,62 @@ class _Bench:
             samples.append(self.clock.now() - before)
         return samples
 
+    def take(self, number: int) -> None:
+        """One round of prefills and decode loops."""
+        self.prefills.add(number, [self.prefill() for _ in range(self.runs)])
+        for _ in range(self.loops):
+            self.decodes.add(number, self.decode(self.base, self.steps))
+
+    def enough(self) -> bool:
+        """Whether both quantities have what was asked."""
+        return self.prefills.enough(self.plan.target) and self.decodes.enough(self.plan.target)
+
+    def found(self, in_turns: bool) -> Latency:
+        """What was taken, as the record keeps it."""
+        return Latency(
+            load_s=self.engine.load_s,
+            threads=self.engine.threads,
+            prefill=Prefill(
+                tokens=self.plan.prefill_tokens,
+                warm_up_s=tuple(self.warm_prefill),
+                samples_s=tuple(self.prefills.seconds),
+                rounds=tuple(self.prefills.rounds),
+            ),
+            decode=Decode(
+                context=self.begin + (self.steps + 1) / 2,
+                warm_up_s=tuple(self.warm_decode),
+                samples_s=tuple(self.decodes.seconds),
+                rounds=tuple(self.decodes.rounds),
+            ),
+            limit_reached=not self.enough(),
+            in_turns=in_turns,
+        )
+
 
 def measure_latency(
     engine: Engine, clock: Clock, plan: Plan, vocabulary: int, progress: Callable[[int, int], None], seed: int = 0
 ) -> Latency:
-    """Warms up, then samples rounds until there are enough or `plan.limit_s` is reached."""
-    bench = _Bench(engine, clock, plan, vocabulary, seed)
-    started = clock.now()
-    warm_prefill = warm_up(lambda: [bench.prefill()], clock, plan.limit_s / 6)
-    steps = _steps(bench, engine.prefill(bench.ids(max(1, plan.decode_context - 8))), plan)
-    base = engine.prefill(bench.ids(max(1, plan.decode_context - (steps + 1) // 2)))
-    warm_decode = warm_up(lambda: bench.decode(base, steps), clock, plan.limit_s / 6)
-    prefills = _times(statistics.median(warm_prefill), 64)
-    loops = _times(statistics.median(warm_decode) * steps, 64)
-    prefill_s: list[tuple[int, float]] = []
-    decode_s: list[tuple[int, float]] = []
-    number = 0
-    while number == 0 or clock.now() - started < plan.limit_s:
-        progress(number, MIN_ROUNDS)
-        prefill_s += [(number, bench.prefill()) for _ in range(prefills)]
-        decode_s += [(number, s) for _ in range(loops) for s in bench.decode(base, steps)]
+    """Warms one engine up and samples rounds until there are enough or `plan.limit_s` is reached."""
+    (found,) = take_turns([Bench(engine, clock, plan, vocabulary, seed)], clock, plan.limit_s, progress)
+    return found
+
+
+def take_turns(
+    benches: Sequence[Bench], clock: Clock, limit_s: float, progress: Callable[[int, int], None]
+) -> tuple[Latency, ...]:
+    """Rounds of all engines in turns until each has enough, or `limit_s` is reached, warm-up included; at least one round."""
+    started, number = clock.now() - sum(bench.spent_s for bench in benches), 0
+    while number == 0 or clock.now() - started < limit_s:
+        progress(number, max(MIN_ROUNDS, number + 1))
+        for bench in benches if number % 2 == 0 else reversed(benches):
+            bench.take(number)
+            if len(benches) > 1:
+                clock.sleep(PAUSE_S)
         number += 1
-        if _enough(prefill_s) and _enough(decode_s):
+        if all(bench.enough() for bench in benches):
             break
     progress(number, number)
-    return Latency(
-        load_s=engine.load_s,
-        threads=engine.threads,
-        prefill=Prefill(
-            tokens=plan.prefill_tokens,
-            warm_up_s=tuple(warm_prefill),
-            samples_s=tuple(s for _, s in prefill_s),
-            rounds=tuple(r for r, _ in prefill_s),
-        ),
-        decode=Decode(
-            context=max(1, plan.decode_context - (steps + 1) // 2) + (steps + 1) / 2,
-            warm_up_s=tuple(warm_decode),
-            samples_s=tuple(s for _, s in decode_s),
-            rounds=tuple(r for r, _ in decode_s),
-        ),
-        limit_reached=not (_enough(prefill_s) and _enough(decode_s)),
-    )
+    return tuple(bench.found(len(benches) > 1) for bench in benches)
 
 
 def warm_up(sample: Callable[[], list[float]], clock: Clock, budget_s: float) -> list[float]:
@@ -112,7 +166,7 @@ def warm_up(sample: Callable[[], list[float]], clock: Clock, budget_s: float) ->
     return taken
 
 
-def _steps(bench: _Bench, cache: Cache, plan: Plan) -> int:
+def _steps(bench: Bench, cache: Cache, plan: Plan) -> int:
     """Decode steps of one loop: 32, fewer where a step is slow or the context is short."""
     typical = statistics.median(bench.decode(cache, 3))
     return max(2, min(32, plan.decode_context, round(ROUND_SECONDS / max(typical, 1e-6))))
@@ -120,8 +174,3 @@ def _steps(bench: _Bench, cache: Cache, plan: Plan) -> int:
 
 def _times(seconds: float, most: int) -> int:
     return max(1, min(most, round(ROUND_SECONDS / max(seconds, 1e-6))))
-
-
-def _enough(samples: list[tuple[int, float]]) -> bool:
-    rounds = samples[-1][0] + 1 if samples else 0
-    return rounds >= MIN_ROUNDS and len(samples) >= MIN_SAMPLES and sum(s for _, s in samples) >= MIN_SECONDS

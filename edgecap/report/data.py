@@ -27,7 +27,7 @@ def comparison_values(comparisons: list[Comparison]) -> list[dict[str, Any]]:
 
 
 def medians(cell: Cell, intervals: bool = True) -> dict[str, Estimate | Absent]:
-    """`prefill_s`, `decode_s`, `decode_tokens_per_s`, joules a token (gross, and `_net_`), with 95 % intervals."""
+    """`prefill_s`, `decode_s`, `decode_tokens_per_s`, `decode_p50_s` to `decode_p99_s`, joules a token (gross, and `_net_`), with 95 % intervals."""
     seed = stats.SEED if intervals else None
     outcome = cell.outcome
     if not isinstance(outcome, Measurement):
@@ -37,6 +37,7 @@ def medians(cell: Cell, intervals: bool = True) -> dict[str, Estimate | Absent]:
         decode = score.estimate(*score.decode_seconds(outcome.latency, seed))
         found["prefill_s"] = score.estimate(*score.prefill_seconds(outcome.latency, seed))
         found["decode_s"] = decode
+        found |= {f"decode_p{p}_s": _quantile(outcome.latency.decode.samples_s, p) for p in (50, 90, 99)}
         found["decode_tokens_per_s"] = _inverse(decode)
     if isinstance(outcome.energy, Energy):
         energy = outcome.energy
@@ -49,6 +50,11 @@ def medians(cell: Cell, intervals: bool = True) -> dict[str, Estimate | Absent]:
     else:
         found["decode_j"] = outcome.energy
     return found
+
+
+def _quantile(samples: tuple[float, ...], percent: int) -> Estimate:
+    """Of single samples, without an interval: they are no sample of another run."""
+    return Estimate(value=stats.quantile(samples, percent / 100), low=None, high=None)
 
 
 def _inverse(e: Estimate) -> Estimate:

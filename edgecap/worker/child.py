@@ -16,11 +16,12 @@ import msgspec
 
 from edgecap.errors import DiskFull, UsageError
 from edgecap.findings import CounterSeen, Total
-from edgecap.record import Absent, Failure, GraphWork, LeftOut, Memory, Placement, StepWork
+from edgecap.record import Absent, Failure, GraphWork, Latency, LeftOut, Memory, Placement, StepWork
 from edgecap.worker.steps import (
     Answer,
     Calibrate,
     Calibrated,
+    Entrant,
     Examine,
     Examined,
     Export,
@@ -33,6 +34,8 @@ from edgecap.worker.steps import (
     Pack,
     Packed,
     Progress,
+    Race,
+    Raced,
     Refusal,
     Squeeze,
     Squeezed,
@@ -242,12 +245,10 @@ def _measure(step: Measure, report: Report) -> Measured:
     """One session at a time: the thread pool of an idle one costs a working one 25 % on two cores."""
     divergence = _staged("divergence", lambda: _divergence(step, report))
     compression = _staged("compression", lambda: _compression(step, report))
-    engine = _staged("load", lambda: _open(step))
     return Measured(
         divergence_bits=divergence,
         compression=compression,
-        latency=_staged("latency", lambda: _latency(step, engine, report)),
-        energy=_or_absent(lambda: _energy(step, engine, report)),
+        energy=_or_absent(lambda: _energy(step, report)),
         placement=_or_absent(lambda: _placement(step, report)),
         work=_or_absent(lambda: _work(step)),
     )
@@ -281,7 +282,7 @@ def _staged(stage: str, work: Callable[[], Any]) -> Any:
         raise
 
 
-def _open(step: Measure | Weigh | Pack, **changes: Any) -> Any:
+def _open(step: Measure | Weigh | Pack | Entrant, **changes: Any) -> Any:
     """A session on the step's graph and provider, or on others where `changes` says so."""
     from edgecap.engine import OrtEngine
 
@@ -356,20 +357,51 @@ def _cutter(step: Measure) -> tuple[Any, int | None]:
     return windows.exact(plain, step.context, step.vocabulary, step.stride), None
 
 
-def _latency(step: Measure, engine: Any, report: Report) -> Any:
-    from edgecap.meters.growth import measure_growth
-    from edgecap.meters.latency import Plan, measure_latency
+def _race(step: Race, report: Report) -> Raced:
+    """All sessions in one process: they take turns, and an idle one was seen to disturb no other."""
+    from edgecap.machine import Load
+    from edgecap.meters.latency import Bench, take_turns
 
-    plan, clock = Plan(step.prefill_tokens, step.decode_context, step.limit_s), SystemClock()
-    found = measure_latency(engine, clock, plan, step.vocabulary, _progress(report, "latency"))
+    before = Load.now()
+    benches: list[Bench | Failure] = [_bench(step, entrant, report) for entrant in step.entrants]
+    ready = [b for b in benches if isinstance(b, Bench)]
+    found = iter(
+        take_turns(ready, SystemClock(), step.limit_s * len(ready), _progress(report, "latency")) if ready else ()
+    )
+    load = Load.now().since(before)
+    done = [
+        b if isinstance(b, Failure) else _with_load(_with_sweep(step, b, next(found), report), load) for b in benches
+    ]
+    return Raced(found=tuple(done))
+
+
+def _bench(step: Race, entrant: Entrant, report: Report) -> Any:
+    """A session that is warmed up, or why there is none."""
+    from edgecap.meters.latency import Bench, Plan
+
+    report("warm-up", 0, 1)
+    plan = Plan(step.prefill_tokens, step.decode_context, step.limit_s, step.target)
+    try:
+        return Bench(_open(entrant), SystemClock(), plan, entrant.vocabulary)
+    except Exception as error:  # one graph that cannot be run is not the end of the others
+        return _failure(step, error)
+
+
+def _with_load(found: Latency, load: Any) -> Latency:
+    return msgspec.structs.replace(found, steal_share=load.steal_share, other_load=load.other_load)
+
+
+def _with_sweep(step: Race, bench: Any, found: Latency, report: Report) -> Latency:
+    from edgecap.meters.growth import measure_growth
+
     if not step.sweep:
         return found
     progress = _progress(report, "context sweep")
-    grown = measure_growth(engine, clock, step.sweep, step.vocabulary, step.limit_s, progress)
+    grown = measure_growth(bench.engine, SystemClock(), step.sweep, bench.vocabulary, step.limit_s, progress)
     return msgspec.structs.replace(found, sweep=grown)
 
 
-def _energy(step: Measure, engine: Any, report: Report) -> Any:
+def _energy(step: Measure, report: Report) -> Any:
     from edgecap.meters.energy import measure_energy
     from edgecap.power.assumed import Assumed
     from edgecap.power.resolver import Resolution
@@ -384,7 +416,7 @@ def _energy(step: Measure, engine: Any, report: Report) -> Any:
     )
     if isinstance(made.counter, Absent):
         return made.counter
-    prefill, decode = _loads(step, engine)
+    prefill, decode = _loads(step, _open(step))
     progress = _progress(report, "energy")
     return measure_energy(
         made.counter, clock, prefill, decode, progress, _scoring_load(step), made.beside, made.left_out
@@ -471,6 +503,7 @@ _DO: dict[type, Callable[[Any, Report], Answer]] = {
     Calibrate: _calibrate,
     Examine: _examine,
     Measure: _measure,
+    Race: _race,
     Weigh: _weigh,
     Pack: _pack,
 }

@@ -67,7 +67,7 @@ class Squeeze(_Message, frozen=True, tag="squeeze"):
 
 
 class Measure(_Message, frozen=True, tag="measure"):
-    """Divergence, compression, latency, placement, energy and work of a graph on a provider.
+    """Divergence, compression, placement, energy and work of a graph on a provider.
 
     Finished documents are kept in the file `journal`.
     """
@@ -86,13 +86,32 @@ class Measure(_Message, frozen=True, tag="measure"):
     head_dim: int | None
     prefill_tokens: int
     decode_context: int
-    limit_s: float
-    sweep: tuple[int, ...]
     operators: bool
     energy: str
     assume_watts: float | None
     meter: str | None
     meter_offset_s: float | None
+
+
+class Entrant(_Message, frozen=True, tag="entrant"):
+    """A graph on a provider, to be timed."""
+
+    graph: str
+    provider: str
+    threads: int
+    vocabulary: int
+    head_dim: int | None
+
+
+class Race(_Message, frozen=True, tag="race"):
+    """Latency of several graphs, in turns round by round; `target` is half the interval of a median, as its share."""
+
+    entrants: tuple[Entrant, ...]
+    prefill_tokens: int
+    decode_context: int
+    limit_s: float
+    target: float
+    sweep: tuple[int, ...]
 
 
 class Weigh(_Message, frozen=True, tag="weigh"):
@@ -139,7 +158,7 @@ class Pack(_Message, frozen=True, tag="pack"):
     head_dim: int | None
 
 
-Step = Look | Export | Vary | Squeeze | Calibrate | Examine | Measure | Weigh | Pack
+Step = Look | Export | Vary | Squeeze | Calibrate | Examine | Measure | Race | Weigh | Pack
 
 
 # --- answered ---------------------------------------------------------------------------------
@@ -185,14 +204,19 @@ class Made(_Message, frozen=True, tag="made"):
 
 
 class Measured(_Message, frozen=True, tag="measured"):
-    """What one child found of one cell, memory apart."""
+    """What one child found of one cell, memory and latency apart."""
 
     divergence_bits: float | Absent
     compression: Compression | Absent
-    latency: Latency | Absent
     placement: Placement | Absent
     work: GraphWork | Absent
     energy: Energy | Absent
+
+
+class Raced(_Message, frozen=True, tag="raced"):
+    """The latency of each entrant, or why it could not be timed."""
+
+    found: tuple[Latency | Failure, ...]
 
 
 class Packed(_Message, frozen=True, tag="packed"):
@@ -221,7 +245,7 @@ class Refusal(_Message, frozen=True, tag="refusal"):
     disk_full: bool
 
 
-Answer = Looked | Made | Squeezed | Calibrated | Examined | Packed | Measured | Memory | Failure
+Answer = Looked | Made | Squeezed | Calibrated | Examined | Packed | Measured | Raced | Memory | Failure
 Line = Progress | Refusal | Answer
 Watch = Callable[[Progress], None]
 
