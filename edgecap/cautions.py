@@ -25,6 +25,7 @@ from edgecap.record import (
 
 FEW_DOCUMENTS, NOISY, DIVERGENT, ABOVE_PEAK = 30, 0.10, 0.1, 1.03
 STOLEN, OTHERS = 0.02, 0.10
+STOPPED_S, STOPPED_TIMES, SLOW_FIRST = 1.0, 20.0, 1.25
 COARSE, BUSY_SAMPLER = 0.02, 0.02
 INT8_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
 HALF_FLAGS = {"avx512_fp16", "asimdhp", "fphp"}
@@ -134,6 +135,7 @@ def _of_latency(found: Latency, cells_in_run: int) -> Iterator[Caution]:
             message=f"the middle half of the rounds spreads by {', '.join(wide)}",
             advice="quieten the machine and run again, or trust only large differences",
         )
+    yield from _of_odd_rounds(found)
     if found.limit_reached:
         yield Caution(
             code="few-rounds",
@@ -158,6 +160,25 @@ def _of_latency(found: Latency, cells_in_run: int) -> Iterator[Caution]:
             message="the cells were timed one after another: drift of the machine adds to their differences",
             advice="repeat the run before trusting differences below 5 %",
         )
+
+
+def _of_odd_rounds(found: Latency) -> Iterator[Caution]:
+    """Samples that something else made: a process that was stopped, a first round that still warmed up."""
+    for name, part in (("prefill", found.prefill), ("decode", found.decode)):
+        usual, longest = stats.median(part.samples_s), max(part.samples_s)
+        if longest > max(STOPPED_S, STOPPED_TIMES * usual):
+            yield Caution(
+                code="interrupted",
+                message=f"one {name} took {longest:.1f} s where {usual:.2g} s is usual: the process was stopped, or the machine slept",
+                advice="its round is kept and outvoted by the others; run again if there are several",
+            )
+        first, *others = stats.by_round(part.samples_s, part.rounds)
+        if len(others) > 2 and first > SLOW_FIRST * stats.median(others) and first > max(others):
+            yield Caution(
+                code="slow-first-round",
+                message=f"the first round of {name} took {first / stats.median(others):.2f} times as long as the others",
+                advice="the machine was not warm or not quiet yet; run again, or raise --limit",
+            )
 
 
 def _of_energy(found: Energy) -> Iterator[Caution]:

@@ -287,3 +287,18 @@ def test_a_drift_that_both_share_does_not_blur_the_verdict(ratio, verdict):
     (apart,) = compare([drifting(ratio, False)])
     assert next(d for d in apart.differences if d.metric == "decode_s").verdict in ("same", "unknown")
     assert apart.one_after_another
+
+
+def test_a_process_that_was_stopped_and_a_slow_first_round_are_seen():
+    base = RECORD.cells[0].outcome.latency
+    rounds = tuple(n for n in range(8) for _ in range(4))
+
+    def with_samples(samples):
+        decode = msgspec.structs.replace(base.decode, samples_s=tuple(samples), rounds=rounds)
+        latency = msgspec.structs.replace(base, decode=decode)
+        return codes(cell=with_outcome(RECORD.cells[0], latency=latency))
+
+    even = [0.004] * 32
+    assert not {"interrupted", "slow-first-round"} & with_samples(even)
+    assert "interrupted" in with_samples([*even[:-1], 5.0])
+    assert "slow-first-round" in with_samples([0.006] * 4 + even[4:])
