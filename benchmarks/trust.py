@@ -1,0 +1,96 @@
+"""How often a comparison lies: equal sides called different, and a slowdown of 10 % not seen.
+
+    python benchmarks/trust.py --repeats 100          about 40 minutes on 2 cores
+    python benchmarks/trust.py --repeats 15
+
+Two sessions of one graph are timed in turns as `edgecap profile` does, and the verdict on a decoded token is
+taken as `edgecap compare` takes it, from the ratios of adjacent rounds. In the second half one side waits
+for a tenth of its own time behind each step. The same samples are also judged without pairs, for comparison.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import statistics
+import time
+from pathlib import Path
+
+from edgecap import store
+from edgecap.compare import verdict
+from edgecap.job import prepare, unheard
+from edgecap.making import graph_of
+from edgecap.meters.latency import Bench, Plan, take_turns
+from edgecap.score import decode_seconds, estimate
+from edgecap.spec import CellSpec, Spec
+from edgecap.stats import by_round, draws_of_median, median
+from edgecap.worker import in_child
+from edgecap.worker.child import SystemClock
+
+MARGIN = 0.05
+
+
+class Slowed:
+    """An engine that takes `share` longer to decode, by spinning."""
+
+    def __init__(self, engine, share: float) -> None:
+        self._engine, self._share = engine, share
+
+    def __getattr__(self, name):
+        return getattr(self._engine, name)
+
+    def decode(self, cache, token):
+        started = time.perf_counter()
+        longer = self._engine.decode(cache, token)
+        until = time.perf_counter() + self._share * (time.perf_counter() - started)
+        while time.perf_counter() < until:
+            pass
+        return longer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=100)
+    parser.add_argument("--precision", default="int8")
+    parser.add_argument("--limit", type=float, default=30.0, help="seconds a side, as --limit of profile")
+    asked = parser.parse_args()
+    graph = _graph(asked.precision)
+    for name, share in (("equal sides", 0.0), ("one side 10 % slower", 0.10)):
+        pairs, alone, rounds = collections.Counter(), collections.Counter(), []
+        for _ in range(asked.repeats):
+            a, b = _pair(graph, share, asked.limit)
+            pairs[_paired(a, b)] += 1
+            alone[_unpaired(a, b)] += 1
+            rounds.append(max(a.decode.rounds) + 1)
+        print(f"{name}: {asked.repeats} repeats, median of {statistics.median(rounds):.0f} rounds")
+        print(f"  adjacent rounds in pairs   {dict(pairs)}")
+        print(f"  each side on its own       {dict(alone)}", flush=True)
+
+
+def _graph(precision: str) -> Path:
+    job = prepare(Spec(precisions=(precision,)), store.home(), unheard, in_child).job
+    return graph_of(job, CellSpec(precision, "cpu")).path
+
+
+def _pair(graph: Path, share: float, limit_s: float):
+    from edgecap.engine import OrtEngine
+
+    plan, clock = Plan(512, 512, limit_s, 0.03), SystemClock()
+    engines = [OrtEngine(graph, "cpu", 2, vocabulary=8192) for _ in range(2)]
+    sides = [engines[0], Slowed(engines[1], share) if share else engines[1]]
+    return take_turns([Bench(e, clock, plan, 8192) for e in sides], clock, 2 * limit_s, lambda done, total: None)
+
+
+def _paired(a, b) -> str:
+    x, y = (by_round(side.decode.samples_s, side.decode.rounds) for side in (a, b))
+    ratios = [after / before for before, after in zip(x, y, strict=True)]
+    return verdict(estimate(median(ratios), draws_of_median(ratios)), True, MARGIN)
+
+
+def _unpaired(a, b) -> str:
+    (x, xs), (y, ys) = decode_seconds(a, 1), decode_seconds(b, 2)
+    return verdict(estimate(y / x, [q / p for p, q in zip(xs, ys, strict=True)]), True, MARGIN)
+
+
+if __name__ == "__main__":
+    main()
