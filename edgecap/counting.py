@@ -15,7 +15,10 @@ KV_BYTES = {"fp32": 4.0, "fp16": 2.0}  # of a number in the cache
 
 
 class Grown(msgspec.Struct, frozen=True):
-    """One context of a sweep: FLOPs of the token at that position and of a prompt that long, bytes of the fp16 cache."""
+    """One context of a sweep: FLOPs of the token at that position and of a prompt that long, bytes of the fp16 cache.
+
+    Windows and chunks keep no more positions than they see, as engines do; graphs of Optimum keep them all.
+    """
 
     context: int
     token_flops: float
@@ -57,6 +60,7 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True):
     kv_bytes_per_token: dict[str, float]
     state_bytes: float
     weight_bytes: dict[str, int]
+    windowed: bool
     overtakes: int | None
     latent: Latents | None
     sweep: tuple[Grown, ...] = ()
@@ -77,23 +81,22 @@ def count(
         prompt=prompt,
         parameters=sizes.total,
         active_parameters=sizes.active,
-        token_flops=batch * total(token),
+        token_flops=batch * flops.total(token),
         token=_times(token, batch),
-        prefill_flops=batch * prompt * total(prefill),
+        prefill_flops=batch * prompt * flops.total(prefill),
         prefill=_times(prefill, batch * prompt),
         published_flops=flops.published_flops(model, context),
         kv_bytes_per_token={name: batch * flops.kv_bytes_per_token(model, width) for name, width in KV_BYTES.items()},
         state_bytes=batch * flops.state_bytes(model, KV_BYTES["fp32"]),
         weight_bytes={precision: flops.weight_bytes(model, precision) for precision in PRECISIONS},
+        windowed=any(
+            getattr(layer.attention, "window", None) or getattr(layer.attention, "chunk", None)
+            for layer in model.layers
+        ),
         overtakes=flops.overtakes(model),
         latent=_latents(model, context),
         sweep=tuple(_grown(model, at, batch) for at in sweep),
     )
-
-
-def total(parts: FlopParts) -> float:
-    """The sum of all parts."""
-    return float(sum(getattr(parts, name) for name in FlopParts.__struct_fields__))
 
 
 def _times(parts: FlopParts, factor: int) -> FlopParts:
@@ -104,16 +107,16 @@ def _grown(model: Architecture, context: int, batch: int) -> Grown:
     parts = flops.parts_at(model, context)
     return Grown(
         context=context,
-        token_flops=batch * total(parts),
-        attention_share=parts.attention_core / total(parts),
-        prefill_flops=batch * context * total(flops.token_parts(model, context)),
-        kv_bytes=batch * context * flops.kv_bytes_per_token(model, KV_BYTES["fp16"]),
+        token_flops=batch * flops.total(parts),
+        attention_share=parts.attention_core / flops.total(parts),
+        prefill_flops=batch * context * flops.total(flops.token_parts(model, context)),
+        kv_bytes=batch * flops.kv_bytes(model, context, KV_BYTES["fp16"]),
     )
 
 
 def _latents(model: Architecture, context: int) -> Latents | None:
     if not any(getattr(layer.attention, "latent", None) for layer in model.layers):
         return None
-    forms = [total(flops.token_parts(model, context, absorbed=form)) for form in (False, True)]
+    forms = [flops.total(flops.token_parts(model, context, absorbed=form)) for form in (False, True)]
     kept = [flops.kv_bytes_per_token(model, 1.0, absorbed=form) for form in (False, True)]
     return Latents("expanded", *forms, *kept)

@@ -83,6 +83,11 @@ def _remedies(machine: Machine, seen: Examined, cache: Place, exporter: str | Ab
         once, kept = powercap_commands(_os_release())
         yield Remedy("the energy counter of the processor is not readable by this user", f"until the next boot: {once}")
         yield Remedy("the same, for good", kept)
+    for seen_counter in seen.counters:
+        if not any(seen_counter.load_w.values()):
+            yield Remedy(
+                f"{seen_counter.name} did not move under load", "it counts nothing here: its energy will be absent"
+            )
     yield from _disturbances(machine)
 
 

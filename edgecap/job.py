@@ -5,6 +5,7 @@ Everything that can be refused is refused here. Making graphs is left to `making
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -13,11 +14,13 @@ from edgecap import export, source, store
 from edgecap.architecture import read_architecture, read_genai
 from edgecap.corpus import Corpus
 from edgecap.errors import UsageError
+from edgecap.power import meter
 from edgecap.record import Absent, Architecture, Attention, Failure, File, Graph
 from edgecap.spec import PRECISIONS, CellSpec, Spec, cells
 from edgecap.store import Home
 from edgecap.worker import Answer, Look, Looked, Progress, Step, Watch
 
+METER_AGE_S = 30.0
 SWEEP_STEPS = 8  # tokens that are decoded behind each context of a sweep
 HORIZON = 1024  # steps over which a decoded token's cost is averaged
 
@@ -82,8 +85,8 @@ def prepare(spec: Spec, home: Home, notice: Notice, run: Run, corpus: Corpus = N
 
     Raises UsageError where the request cannot be met.
     """
-    if spec.meter and not Path(spec.meter).is_file():
-        raise UsageError(f"--meter {spec.meter} is not there: start the meter's logging first")
+    if spec.meter:
+        _check_meter(Path(spec.meter), spec.meter_offset_s)
     located = source.locate(spec.model, spec.revision)
     _check_context(spec, _from_config(located))
     looked, found = _look(located, run, spec)
@@ -94,6 +97,26 @@ def prepare(spec: Spec, home: Home, notice: Notice, run: Run, corpus: Corpus = N
     hashes = source.hashes(located, [f for ready in found for f in ready.graph.files])
     job = Job(spec, home, located, hashes, corpus, found, notice, run, {})
     return Prepared(job, architecture, looked.providers, wanted)
+
+
+def _check_meter(path: Path, offset_s: float | None) -> None:
+    """Raises UsageError where the file is none of a meter, or nothing was written to it lately."""
+    try:
+        rows = meter.parse(path.read_text("utf-8"))
+    except OSError as error:
+        raise UsageError(f"--meter {path}: {error.strerror}; start the meter's logging first") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"--meter {path} is not a text file") from None
+    except ValueError as error:
+        raise UsageError(f"--meter {path}: {error}") from None
+    if len(rows.times) < 2:
+        raise UsageError(f"--meter {path} has no two rows yet; start the meter's logging first")
+    age, period = time.time() + (offset_s or 0.0) - rows.times[-1], rows.times[-1] - rows.times[-2]
+    if abs(age) > METER_AGE_S + 3 * period + (meter.SEARCH_S if offset_s is None else 0.0):
+        raise UsageError(
+            f"--meter {path}: its last row is {abs(age):.0f} s {'old' if age > 0 else 'ahead of this clock'}; "
+            "let it be written while edgecap runs, or give --meter-offset"
+        )
 
 
 # --- what the model is ------------------------------------------------------------------------

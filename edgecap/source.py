@@ -120,7 +120,7 @@ def _config(path: Path, needed: bool) -> dict[str, Any]:
 def _json_object(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"cannot read {file}: {error}") from error
     if not isinstance(value, dict):
         raise UsageError(f"{file} is not a JSON object")
@@ -188,7 +188,7 @@ def _parse_manifest(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text("utf-8"))
         return {**value, "graphs": list(value["graphs"]), "source": dict(value["source"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(f"{path} is not a manifest of edgecap export: {type(error).__name__} {error}") from error
 
 
@@ -288,7 +288,7 @@ def _numbers_in(path: Path) -> int:
             tensors = [t for name, t in header.items() if name != "__metadata__"]
             end = max((int(t["data_offsets"][1]) for t in tensors), default=0)
             numbers = sum(math.prod(map(int, t["shape"])) for name, t in header.items() if _is_parameter(name))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UsageError(f"{path} is not a safetensors file: {error}") from error
     if path.stat().st_size < 8 + length + end:
         raise UsageError(f"{path} is cut short: {path.stat().st_size} bytes of {8 + length + end}")

@@ -93,6 +93,8 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         _at_least("--assume-watts", self.assume_watts, 0.001, most=1e6)
         if self.meter_offset_s is not None and not (self.meter and math.isfinite(self.meter_offset_s)):
             raise UsageError("--meter-offset is the seconds that the clock of a --meter FILE is ahead of this one")
+        if self.energy == "off" and (self.meter or self.assume_watts):
+            raise UsageError("--energy off measures none: give neither --meter nor --assume-watts")
         if self.assume_watts and (self.meter or self.energy == "require"):
             raise UsageError(
                 "--assume-watts is for machines without a counter: give neither --meter nor --energy require"

@@ -204,7 +204,7 @@ def load(path: str | os.PathLike[str]) -> Profile:
         raw = msgspec.json.decode(path.read_bytes())
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecordError(f"{path} is not a whole JSON file: {error}") from error
     return read_record(raw, str(path))
 

@@ -85,7 +85,7 @@ def test_a_graph_and_its_config_agree(cache):
         (("--config", "{broken}"), "cannot read"),
         (("--config", "{list}"), "not a JSON object"),
         (("--config", "{config}", "--context", "0"), "x>=1"),
-        (("--config", "{config}", "--batch", "-1"), "x>=1"),
+        (("--config", "{config}", "--batch", "-1"), "is not in the range"),
         (("--config", "{config}", "--sweep", "batch=1:4:x2"), "what grows is the context"),
         (("--config", "{config}", "--sweep", "context=8:4:x2"), "FIRST:LAST:xFACTOR"),
         (("--onnx", "{folder}"), "holds no .onnx file"),
@@ -130,3 +130,27 @@ def test_counting_a_config_loads_nothing_heavy(tmp_path):
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
     assert done.stdout == "0\n", done.stderr
+
+
+def test_windows_keep_no_more_cache_than_they_see(tmp_path):
+    """One layer in two sees 64 positions: at 1024 the cache is 1024 + 64 positions of a layer."""
+    path = config(
+        tmp_path, model_type="mistral", sliding_window=64, layer_types=["sliding_attention", "full_attention"]
+    )
+    found = json.loads(edgecap("flops", "--config", path, "--sweep", "context=32,1024", "--json").stdout)
+    a_layer = 2 * 2 * 64  # keys and values of 64 numbers in fp16
+    assert [g["kv_bytes"] for g in found["sweep"]] == [2 * 32 * a_layer, (1024 + 64) * a_layer]
+    assert "while no window is full" in edgecap("flops", "--config", path).stdout
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 50_000])
+def test_deep_nesting_is_one_line(tmp_path, text):
+    (tmp_path / "deep.json").write_text(text)
+    for words in (("flops", "--config", tmp_path / "deep.json"), ("show", tmp_path / "deep.json")):
+        found = edgecap(*words)
+        assert found.returncode in (2, 3) and "Traceback" not in found.stderr
+
+
+def test_help_shows_its_examples_a_line_each():
+    assert "\n    edgecap flops --config" in edgecap("flops", "--help").stdout.replace("\n  edgecap", "\n    edgecap")
+    assert "\\b" not in edgecap("flops", "--help").stdout

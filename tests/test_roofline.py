@@ -126,6 +126,8 @@ def test_peaks_are_measured_once_and_again_when_asked(tmp_path):
     again = calibration.peaks_of(home, "cpu", 2, quiet, run, again=True)
     assert again.gemm_flops_per_s == {"fp32": 3e12}
     assert calibration.peaks_of(home, "cpu", 2, quiet, run) == again
+    slower = lambda *a: Calibrated(gemm_flops_per_s={"fp32": 1.0}, bandwidth=LEVELS)  # noqa: E731
+    assert calibration.peaks_of(home, "cpu", 2, quiet, slower, again=True).gemm_flops_per_s == again.gemm_flops_per_s
     for file in (tmp_path / "cache/peaks").iterdir():
         file.write_bytes(b"{")
     assert calibration.peaks_of(home, "cpu", 2, quiet, run).gemm_flops_per_s == {"fp32": 4e12}

@@ -85,6 +85,12 @@ def test_sums_of_many_documents_are_drawn_in_blocks(monkeypatch):
         ({"limit_s": float("nan")}, "--limit nan"),
         ({"bias_bits": float("inf")}, "--bias inf"),
         ({"protocol": "papr"}, "unknown protocol"),
+        ({"energy": "maybe"}, "unknown --energy"),
+        ({"energy": "off", "assume_watts": 5.0}, "--energy off measures none"),
+        ({"assume_watts": 5.0, "energy": "require"}, "--assume-watts is for machines without"),
+        ({"meter_offset_s": 3.0}, "--meter-offset is the seconds"),
+        ({"precision_target": 2.0}, "--precision-target"),
+        ({"context_sweep": (0,)}, "--context-sweep"),
     ],
 )
 def test_wrong_requests_are_refused(fields, words):

@@ -69,7 +69,7 @@ def _refuse(config: Config, model_type: str, where: str) -> None:
         raise UsageError(f"{where}: model type '{model_type}': {REFUSED[model_type]}; edgecap cannot count it")
     if model_type not in FAMILIES and not _may_be_causal(config):
         raise UsageError(f"{where}: model type '{model_type}' is not a causal language model that edgecap knows")
-    found = [name for name in FOREIGN if config.get(name) is not None]
+    found = [name for name in FOREIGN if config.get(name)]
     feed_forward = Fields(config, where).nested("ffn_config").get("ffn_type", "mptmlp")
     if feed_forward != "mptmlp":
         found.append(f"ffn_type {feed_forward}")

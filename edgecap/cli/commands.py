@@ -21,7 +21,7 @@ Examples:
   edgecap profile --model ./my-model --precision fp32,int8
   edgecap compare profiles/RECORD.json --baseline precision=fp16
   edgecap export --model ./my-model --precision fp16,int8 -o my-model-onnx
-  edgecap flops --config config.json                 counts of any published config, without a model
+  edgecap flops --config config.json                 counts of a published config, without a model
   edgecap compress book.txt -o book.ecap && edgecap decompress book.ecap -o again.txt
 """
 

@@ -23,7 +23,7 @@ def doctor(cache: Path | None, calibrate: bool, as_json: bool) -> None:
     """Say what this machine can measure, why not the rest, and what would help.
 
     Tries each execution provider on a node, reads each energy counter idle and under load, and shows the
-    machine's peaks. Changes nothing. Exit status 0 if profile can run here, else 1.
+    machine's peaks, which it keeps in the cache. Changes nothing else. Exit status 0 if profile can run here, else 1.
 
     Example: edgecap doctor --json
     """

@@ -14,32 +14,39 @@ if TYPE_CHECKING:
     from edgecap.source import OnnxFile
 
 DEFAULT_CONTEXT, DEFAULT_PROMPT = 1024, 512
+LARGEST = 1 << 24  # of a size of a graph
+EXAMPLES = """\b
+Examples:
+  edgecap flops --config config.json --context 4096
+  edgecap flops --config ./my-model --sweep context=128:131072:x2
+  edgecap flops --onnx ./my-model-onnx --sequence 1 --past 511
+"""
 
 
-@click.command()
+@click.command(epilog=EXAMPLES)
 @click.option("--config", metavar="FILE|FOLDER|NAME|ORG/NAME", help="A config.json, or a model that has one.")
 @click.option("--onnx", type=click.Path(path_type=Path), metavar="FOLDER|FILE", help="Count a graph, node by node.")
 @click.option(
     "--context", type=click.IntRange(1), metavar="STEPS", help="Steps of decoding to average over. Default: 1024."
 )
 @click.option("--prompt", type=click.IntRange(1), metavar="TOKENS", help="Length of the prompt. Default: 512.")
-@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Sequences at once.")
-@click.option("--sweep", metavar="context=FIRST:LAST:x2", help="Also show how the counts grow with the context.")
-@click.option("--sequence", type=click.IntRange(1), metavar="N", help="New positions of a graph. Default: 1.")
-@click.option("--past", type=click.IntRange(0), metavar="N", help="Positions in a graph's cache. Default: 0.")
+@click.option(
+    "--batch", type=click.IntRange(1, LARGEST), default=1, show_default=True, metavar="N", help="Sequences at once."
+)
+@click.option(
+    "--sweep",
+    metavar="context=FIRST:LAST:x2",
+    help="Also show how the counts grow: FIRST:LAST:xFACTOR, FIRST:LAST:+STEP or a list.",
+)
+@click.option("--sequence", type=click.IntRange(1, LARGEST), metavar="N", help="New positions of a graph. Default: 1.")
+@click.option("--past", type=click.IntRange(0, LARGEST), metavar="N", help="Positions in a graph's cache. Default: 0.")
 @click.option("--precision", metavar="NAME", help="Which graph of the folder. Default: all.")
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
 def flops(config: str | None, onnx: Path | None, as_json: bool, **asked: Any) -> None:
-    r"""Count FLOPs, bytes and parameters from a config, or from a graph.
+    """Count FLOPs, bytes and parameters from a config, or from a graph.
 
     2 FLOPs a multiply-add. A config is counted for one decoded token (mean over the context) and for a
     prompt; a graph for one run of new positions behind those in the cache.
-
-    \b
-    Examples:
-      edgecap flops --config config.json --context 4096
-      edgecap flops --config ./my-model --sweep context=128:131072:x2
-      edgecap flops --onnx ./my-model-onnx --sequence 1 --past 511
     """
     if (config is None) == (onnx is None):
         raise click.UsageError("give either --config or --onnx")

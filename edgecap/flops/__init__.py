@@ -4,7 +4,7 @@ A layer is a list of `matrices`; `work` sums what a token costs, `weights` how m
 there are. Definitions: docs/method.md, section FLOPs.
 """
 
-from edgecap.flops.weights import Parameters, kv_bytes_per_token, parameters, state_bytes, weight_bytes
+from edgecap.flops.weights import Parameters, kv_bytes, kv_bytes_per_token, parameters, state_bytes, weight_bytes
 from edgecap.flops.work import (
     attention_core,
     count_flops,
@@ -24,6 +24,7 @@ __all__ = [
     "attention_core",
     "count_flops",
     "executed_prefill",
+    "kv_bytes",
     "kv_bytes_per_token",
     "latent_form",
     "mean_positions",

@@ -26,7 +26,8 @@ def parameters(model: Architecture) -> Parameters:
     """Numbers of the model as transformers builds it, tied embeddings once.
 
     Exact for the families in the table. Of `assumed` types and genai folders, norms and biases are those that
-    `architecture` could read: below 1e-3 of the whole.
+    `architecture` could read: below 1e-3 of the whole,
+    if it has no matrices of its own kind.
     """
     embedding = _embedding(model) + model.tables
     stored = sum(times * m.copies * m.inputs * m.outputs for times, m in all_matrices(model))
@@ -64,6 +65,17 @@ def kv_bytes_per_token(model: Architecture, bytes_per_number: float = 2.0, absor
     Expanded latent attention caches every head's key and value, absorbed the compressed ones.
     """
     return bytes_per_number * sum(n.count * _cached(n.attention, absorbed) for n in model.layers)
+
+
+def kv_bytes(model: Architecture, context: int, bytes_per_number: float = 2.0) -> float:
+    """Bytes of the cache behind `context` tokens where windows and chunks keep no more than they see."""
+    kept = ((n, _kept_positions(n.attention, context)) for n in model.layers)
+    return bytes_per_number * sum(n.count * positions * _cached(n.attention, False) for n, positions in kept)
+
+
+def _kept_positions(a: Attention | Recurrent, context: int) -> int:
+    limit = None if isinstance(a, Recurrent) else a.window or a.chunk
+    return min(context, limit or context)
 
 
 def state_bytes(model: Architecture, bytes_per_number: float = 2.0) -> float:

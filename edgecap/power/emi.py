@@ -123,7 +123,7 @@ def _role(name: str) -> tuple[str, str]:
     if part == "PSYS":
         return "psys", ""
     domains = {"PKG": f"package-{found['package']}", "DRAM": f"dram-{found['package']}"}
-    return domains.get(part, ""), "part of its package, which is counted"
+    return domains.get(part, ""), "part of its package, never added to it"
 
 
 def _again(domain: str, channel: Channel, counted: dict[str, Channel]) -> tuple[str, str]:

@@ -102,8 +102,15 @@ def _seconds(text: str) -> float:
     try:
         number = float(text)
     except ValueError:
-        return datetime.fromisoformat(text.strip()).timestamp()
+        return _from_iso(text.strip())
     return number / (1e6 if number > 1e14 else 1e3 if number > 1e11 else 1.0)
+
+
+def _from_iso(text: str) -> float:
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        raise ValueError(f"'{text}' is no time: write ISO 8601, or seconds since 1970") from None
 
 
 def _from_power(times: Sequence[float], watts: Sequence[float]) -> Rows:

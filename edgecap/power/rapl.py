@@ -112,7 +112,7 @@ def _why_not(zone: Zone, counted: list[Zone]) -> str | None:
     if found is None or zone.name == "psys":
         return "the whole platform"
     if found["sub"]:
-        return None if zone.name == "dram" else "part of its package, which is counted"
+        return None if zone.name == "dram" else "part of its package, never added to it"
     if not zone.name.startswith("package"):
         return "neither a package nor its memory"
     if found["mmio"] and any(z.name == zone.name for z in counted):
@@ -133,8 +133,11 @@ def _repeats(zone: Zone, other: Zone) -> bool:
 def _counters(zones: list[Zone], left_out: list[LeftOut]) -> Iterator[Counter | LeftOut]:
     if any(z.name.startswith("package") for z in zones):
         yield _tallied("rapl", "processor", zones, _domains(zones))
-    elif not any(x.missing for x in left_out):
+        return
+    if not any(x.missing for x in left_out):
         yield _missing("rapl", "RAPL is there, but has no package zone")
+    for zone in zones:
+        yield LeftOut(name=f"rapl {zone.name}", reason="no package can be read beside it", scope="processor")
 
 
 def _psys(zones: list[Zone]) -> Iterator[Counter]:

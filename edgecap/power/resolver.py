@@ -98,6 +98,7 @@ def _unused(unused: Sequence[Source], taken: Sequence[Source], provider: str) ->
 
 def _nothing(provider: str, parts: tuple[str, ...], refused: Sequence[LeftOut]) -> Absent:
     """Why there is no total: the reasons of what could have made it."""
-    reasons = [r.reason for r in refused if r.scope in (*parts[:1], *_WHOLE)]
+    could = [r for r in refused if r.scope in (*parts[:1], *_WHOLE)]
+    reasons = [r.reason for r in could if r.missing] or [r.reason for r in could]
     reason = "; ".join(dict.fromkeys(reasons)) or f"no energy counter for provider '{provider}' on this machine"
     return Absent(reason=reason)

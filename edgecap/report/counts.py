@@ -35,7 +35,7 @@ def counted(found: Counted, width: int = 100) -> str:
         "",
         _parts(found, width),
         "",
-        f"KV cache{of}: {_sizes(found.kv_bytes_per_token)} a token{_state(found)}",
+        f"KV cache{of}: {_sizes(found.kv_bytes_per_token)} a token{_windows(found)}{_state(found)}",
         f"weights: {_sizes(found.weight_bytes)}",
         f"N after arXiv 2511.08066 (which leaves the own position out): {si(found.published_flops, 'FLOP')}",
         _overtakes(found),
@@ -74,6 +74,10 @@ def _part(parts: FlopParts, name: str, of: float) -> list[str]:
 
 def _sizes(found: dict[str, int] | dict[str, float]) -> str:
     return ", ".join(f"{size(value)} {name}" for name, value in found.items())
+
+
+def _windows(found: Counted) -> str:
+    return " while no window is full" if found.windowed else ""
 
 
 def _state(found: Counted) -> str:

@@ -77,7 +77,8 @@ def _energy(found: Diagnosis) -> list[str]:
 
 def _counter(seen: CounterSeen) -> str:
     watts = ", ".join(f"{d} {si(seen.idle_w[d], 'W')} idle, {si(w, 'W')} loaded" for d, w in seen.load_w.items())
-    return f"{seen.name} ({seen.provenance}): {watts}"
+    still = "" if any(seen.load_w.values()) else "; it did not move in two seconds"
+    return f"{seen.name} ({seen.provenance}): {watts}{still}"
 
 
 def _peaks(found: Diagnosis) -> list[str]:

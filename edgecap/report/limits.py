@@ -15,7 +15,7 @@ def rooflines(record: Profile, width: int) -> str:
     cells = [(c, c.roofline) for c in record.cells if isinstance(c.roofline, Roofline)]
     if not cells:
         return ""
-    phase = ("FLOP/s", "bytes/s", "FLOP/B", "")
+    phase = ("of FLOP/s", "of bytes/s", "FLOP/B", "")
     header = ["", "prefill at best", *phase, "decode at best", *phase]
     rows = [[name_of(c, record.cells), *_bound(r.prefill), *_bound(r.decode)] for c, r in cells]
     peaks = [wrapped(peaks_line(p), width, None) for p in _measured_peaks(record)]
