@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgecap import stats
+from edgecap.advice import advise
 from edgecap.record import (
     Absent,
     Architecture,
@@ -27,8 +28,7 @@ FEW_DOCUMENTS, NOISY, DIVERGENT, ABOVE_PEAK = 30, 0.10, 0.1, 1.03
 STOLEN, OTHERS = 0.02, 0.10
 STOPPED_S, STOPPED_TIMES, SLOW_FIRST = 1.0, 20.0, 1.25
 COARSE, BUSY_SAMPLER = 0.02, 0.02
-INT8_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
-HALF_FLAGS = {"avx512_fp16", "asimdhp", "fphp"}
+BYTES_OF_A_NUMBER = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "int8": 1.0, "int4": 0.5}  # by family, scales apart
 
 
 def cautions(
@@ -73,27 +73,16 @@ def _of_machine(machine: Machine) -> Iterator[Caution]:
 
 
 def _of_graph(machine: Machine, source: Source, graph: Graph, provider: str) -> Iterator[Caution]:
-    flags = set(machine.flags)
-    if provider == "cpu" and graph.precision == "fp16" and not flags & HALF_FLAGS:
-        yield Caution(
-            code="fp16-emulated",
-            message="this processor has no fp16 arithmetic: the runtime casts to fp32 and back",
-            advice="use fp32 or int8 on this processor; fp16 saves only file size here",
-        )
-    if provider == "cpu" and graph.precision in ("int8", "int4") and not flags & INT8_FLAGS:
-        yield Caution(
-            code="no-int8-dot-product",
-            message="this processor has no int8 dot product (VNNI, AMX, dotprod)",
-            advice="expect less speed from int8 and int4 than on newer processors; on x86 set session.x64quantprecision to 1 "
-            "in your own program too, or int8 saturates",
-        )
+    told = advise(machine, graph.precision, provider, None)
+    if told:
+        yield told
     if isinstance(graph.divergence_bits, float) and graph.divergence_bits > DIVERGENT:
         yield Caution(
             code="divergent",
             message=f"predictions are {graph.divergence_bits:.2f} bits a token away from fp32",
             advice="check the quality of what the model writes before shipping this variant",
         )
-    width = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5}.get(graph.precision)
+    width = BYTES_OF_A_NUMBER.get(graph.precision[:4])
     if width and isinstance(source.parameters, int) and graph.bytes > 1.3 * width * source.parameters + 4_000_000:
         yield Caution(
             code="graph-too-large",

@@ -9,7 +9,7 @@ import msgspec
 
 from edgecap import flops
 from edgecap.record import Architecture, FlopParts
-from edgecap.spec import PRECISIONS
+from edgecap.spec import DEFAULT_PRECISIONS
 
 KV_BYTES = {"fp32": 4.0, "fp16": 2.0}  # of a number in the cache
 
@@ -88,7 +88,7 @@ def count(
         published_flops=flops.published_flops(model, context),
         kv_bytes_per_token={name: batch * flops.kv_bytes_per_token(model, width) for name, width in KV_BYTES.items()},
         state_bytes=batch * flops.state_bytes(model, KV_BYTES["fp32"]),
-        weight_bytes={precision: flops.weight_bytes(model, precision) for precision in PRECISIONS},
+        weight_bytes={precision: flops.weight_bytes(model, precision) for precision in DEFAULT_PRECISIONS},
         windowed=any(
             getattr(layer.attention, "window", None) or getattr(layer.attention, "chunk", None)
             for layer in model.layers

@@ -15,8 +15,9 @@ from edgecap.architecture import read_architecture, read_genai
 from edgecap.corpus import Corpus
 from edgecap.errors import UsageError
 from edgecap.power import meter
+from edgecap.provider_options import remedy
 from edgecap.record import Absent, Architecture, Attention, Failure, File, Graph
-from edgecap.spec import PRECISIONS, CellSpec, Spec, cells
+from edgecap.spec import DEFAULT_PRECISIONS, PRECISIONS, CellSpec, Spec, cells
 from edgecap.store import Home
 from edgecap.worker import Answer, Look, Looked, Progress, Step, Watch
 
@@ -218,16 +219,17 @@ def _wanted(spec: Spec, located: source.Located, looked: Looked, found: tuple[Re
     """The cells, once precisions and providers are known to be had."""
     for provider in spec.providers:
         if provider not in looked.providers:
-            why = f" ({looked.refused[provider]})" if looked.refused.get(provider) else ""
+            reason = looked.refused.get(provider, "")
+            why = "; ".join(filter(None, (reason, remedy(provider, reason))))
             raise UsageError(
-                f"provider '{provider}' is not available in the installed ONNX Runtime{why}; "
+                f"provider '{provider}' is not available in the installed ONNX Runtime{f' ({why})' if why else ''}; "
                 f"available: {', '.join(looked.providers)}"
             )
         if provider in looked.no_energy:
             raise UsageError(f"--energy require: {looked.no_energy[provider]}")
     had = tuple(r.graph.precision for r in found)
     if located.kind != "onnx":
-        return cells(spec.precisions or PRECISIONS, spec.providers)
+        return cells(spec.precisions or DEFAULT_PRECISIONS, spec.providers)
     possible = PRECISIONS if "fp32" in had else had
     for precision in spec.precisions:
         if precision not in (*had, *possible):

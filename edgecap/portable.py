@@ -12,7 +12,7 @@ from edgecap.errors import UsageError
 from edgecap.job import Event, Job, Notice, Ready, Run, prepare, unheard
 from edgecap.making import cache_of_export, graph_of
 from edgecap.record import Failure, Graph
-from edgecap.spec import PRECISIONS, CellSpec, Spec
+from edgecap.spec import DEFAULT_PRECISIONS, CellSpec, Spec
 from edgecap.store import Home
 from edgecap.worker import in_child
 
@@ -26,7 +26,7 @@ def export_folder(
     store.check_writable(out)
     job = prepare(spec, home or store.home(), notice, run).job
     graphs: dict[str, Ready] = {}
-    precisions = spec.precisions or PRECISIONS
+    precisions = spec.precisions or DEFAULT_PRECISIONS
     notice(Event(None, f"{len(precisions)} graphs to make", total=len(precisions)))
     for precision in precisions:
         ready = graph_of(job, CellSpec(precision, "cpu"))

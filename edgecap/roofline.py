@@ -47,13 +47,18 @@ def roofline(
     if not isinstance(peaks, Peaks):
         return Absent(reason="the peaks of this machine were not measured")
     counted = (flops.prefill, flops.per_token) if isinstance(flops, Flops) else (None, None)
-    rate = max((peaks.gemm_flops_per_s.get(p, 0.0) for p in KERNELS.get(precision, ("fp32",))), default=0.0)
+    rate = max((peaks.gemm_flops_per_s.get(p, 0.0) for p in _kernels(precision)), default=0.0)
     if not rate or not peaks.bandwidth:
         return Absent(reason=f"no peak was measured for {precision} on {peaks.provider}")
     return Roofline(
         prefill=_bound(work.prefill, counted[0], rate, peaks, score.prefill_seconds(latency, stats.SEED + 1)),
         decode=_bound(work.decode, counted[1], rate, peaks, score.decode_seconds(latency, stats.SEED + 1)),
     )
+
+
+def _kernels(precision: str) -> tuple[str, ...]:
+    """Of a variant by its name, or by its family's: int4b128 is an int4."""
+    return KERNELS.get(precision) or KERNELS.get(precision[:4], ("fp32",))
 
 
 def _bound(work: StepWork, counted: float | None, rate: float, peaks: Peaks, measured: score.Quantity) -> Bound:

@@ -10,7 +10,11 @@ from edgecap.errors import UsageError, did_you_mean
 
 ENERGY = ("auto", "off", "require")
 PROTOCOLS = ("exact", "paper")
-PRECISIONS = ("fp32", "fp16", "int8", "int4")
+# What people type. Only ever longer: a compressed file names its precision by its place here.
+PRECISIONS = (
+    *("fp32", "fp16", "int8", "int4", "bf16", "int8w", "int4b16", "int4b64", "int4b128", "int8wb128", "int4hqq"),
+)
+DEFAULT_PRECISIONS = PRECISIONS[:4]
 
 # The name people type -> ONNX Runtime's execution provider. Data only: nothing branches on a name.
 PROVIDERS = {
@@ -44,7 +48,7 @@ class CellSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One run as it was asked for. Empty `precisions` means all that the model offers.
+    """One run as it was asked for. Empty `precisions` means the default four, or all that an ONNX folder holds.
 
     `context` positions of a window (None: 1024 or the model's positions), `stride` positions between the
     beginnings of windows that overlap, `documents` at most of the corpus, `bias_bits` bits per token

@@ -58,13 +58,13 @@ def test_no_colour_and_no_width_when_piped():
         (
             ("profile", "--precision", "int9"),
             2,
-            "unknown precision 'int9' (known: fp32, fp16, int8, int4); did you mean 'int8'?",
+            "unknown precision 'int9' (known: fp32, fp16, int8, int4, ",
         ),
         (("profile", "--provider", "cuba"), 2, "did you mean 'cuda'"),
         (
             ("profile", "--provider", "coreml"),
             2,
-            "'coreml' is not available in the installed ONNX Runtime; available: ",
+            "'coreml' is not available in the installed ONNX Runtime",
         ),
         (("profile", "--provider", "cuda"), 2, "'cuda' is not available in the installed ONNX Runtime"),
         (("profile", "--provider", ""), 2, "no provider given"),

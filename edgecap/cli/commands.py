@@ -80,7 +80,7 @@ _precision_option = click.option(
     "precisions",
     metavar="LIST",
     default="",
-    help=f"Variants, of {', '.join(PRECISIONS)}. Default: all that the model offers.",
+    help=f"Variants, of {', '.join(PRECISIONS)}. Default: the first four, or all that an ONNX folder holds.",
 )
 
 

@@ -6,6 +6,8 @@
     variants  fp16, int8 and int4 from fp32, with the tools of ONNX Runtime
     costs     FLOPs and bytes of every node: `shapes` walks a graph in one size, `work` and `traffic` have the tables;
               `nodes`, `rounds`, `sizes`, `tensors`, `values`, `contrib` and `attention` are what it walks with
+    fuse      attention, rotary embedding and RMSNorm as the operators that ONNX Runtime has for them; `heads`, `turns`
+              and `norms` find them, with `flow` (what depends on what) and `probe` (a part of a graph, tried by itself)
     scoring   log-softmax and gather inside the graph, so that logits never leave it
 
 Running a graph is left to `engine`, exporting one to `export`.

@@ -112,18 +112,32 @@ def _check_external(path: Path, name: str, end: int) -> None:
 
 
 def _precision(model: onnx.ModelProto) -> str:
-    """int4 and int8 by their operators, the others by the type that most weights have."""
-    bits = {_attribute(n, "bits", 4) for n in model.graph.node if n.op_type == "MatMulNBits"}
-    if bits:
-        return "int4" if min(bits) <= 4 else "int8"
-    if {"MatMulInteger", "DynamicQuantizeMatMul", "QLinearMatMul"} & {n.op_type for n in model.graph.node}:
+    """int4, int8 and their kin by their operators, the others by the type that most weights have."""
+    blocks = [n for n in model.graph.node if n.op_type == "MatMulNBits"]
+    if blocks:
+        return _in_blocks(model, blocks)
+    operators = {n.op_type for n in model.graph.node}
+    if {"MatMulInteger", "DynamicQuantizeMatMul"} & operators:
         return "int8"
+    if "QLinearMatMul" in operators or {"QuantizeLinear", "DequantizeLinear"} <= operators:
+        return "int8s"
     sizes: dict[int, int] = {}
     for tensor in model.graph.initializer:
         sizes[tensor.data_type] = sizes.get(tensor.data_type, 0) + math.prod(tensor.dims)
     names = {1: "fp32", 10: "fp16", 16: "bf16", 11: "fp64"}
     known = {t: n for t, n in sizes.items() if t in names}
     return names[max(known, key=lambda t: known[t])] if known else "fp32"
+
+
+def _in_blocks(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> str:
+    """int4 or int8w by the fewest bits; the block only where all share one that edgecap makes; HQQ by its zero points."""
+    bits, sizes = ({_attribute(n, name, default) for n in nodes} for name, default in (("bits", 4), ("block_size", 32)))
+    floats = {t.name for t in model.graph.initializer if t.data_type in (1, 10, 16)}
+    if min(bits) <= 4 and any(name in floats for n in nodes for name in n.input[3:4]):
+        return "int4hqq"
+    family, made = ("int4", (16, 64, 128)) if min(bits) <= 4 else ("int8w", (128,))
+    block = sizes.pop() if len(sizes) == 1 else 0
+    return f"{family}b{block}" if block in made else family
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:

@@ -1,0 +1,73 @@
+"""Variants of an fp32 graph: what they are called, how they are made, and by whom.
+
+    half    fp16      every weight; norms, softmax and rotary angles stay in fp32
+    bf16    bf16      weights stored in bfloat16, computed in fp32
+    int8    int8      dynamic: activations are quantised as they come
+    static  int8s     QDQ, ranges of activations found on samples
+    blocks  int4 int8w int4hqq and block sizes (int4b128): weights only, a scale for each block
+    tables            what they share
+
+Gathered tables (of tokens, of learned positions) are quantised with the matrices. A tied token table is
+stored once in every variant: quantised as the LM head, gathered from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from edgecap.graph.read import open_graph, write_graph
+from edgecap.graph.variants.bf16 import bf16
+from edgecap.graph.variants.blocks import blocks
+from edgecap.graph.variants.half import fp16
+from edgecap.graph.variants.int8 import int8
+from edgecap.graph.variants.static import int8s
+from edgecap.seams import Ids
+
+
+class Variant(NamedTuple):
+    """How one is made. `recipe` is part of the cache's key; `sampled` variants need token ids of texts."""
+
+    recipe: str
+    make: Callable[..., Any]
+    sampled: bool = False
+
+
+def _in_blocks(bits: int, block: int, hqq: bool = False) -> Variant:
+    kind = "HQQ, zero points fp32" if hqq else "symmetric, accuracy level 4"
+    recipe = f"MatMulNBits {bits} bits block {block}, {kind}, gathered tables in blocks; v1"
+    return Variant(recipe, partial(blocks, bits=bits, block=block, hqq=hqq))
+
+
+VARIANTS = {
+    "fp16": Variant("float16 weights; norms, softmax and rotary angles fp32; v1", fp16),
+    "int8": Variant("dynamic int8, signed weights per channel, gathered tables per row; v3", int8),
+    "int4": _in_blocks(4, 32)._replace(
+        recipe="MatMulNBits block 32, symmetric, accuracy level 4, gathered tables in blocks; v1"
+    ),
+    "bf16": Variant("bfloat16 weights widened at load, computed in fp32; v1", bf16),
+    "int8w": _in_blocks(8, 32),
+    "int8s": Variant(
+        "static int8 QDQ, signed weights per channel, unsigned activations by range, fp32 results; v1", int8s, True
+    ),
+    "int4b16": _in_blocks(4, 16),
+    "int4b64": _in_blocks(4, 64),
+    "int4b128": _in_blocks(4, 128),
+    "int8wb128": _in_blocks(8, 128),
+    "int4hqq": _in_blocks(4, 32, hqq=True),
+}
+RECIPES = {name: variant.recipe for name, variant in VARIANTS.items()}
+SAMPLED = frozenset(name for name, variant in VARIANTS.items() if variant.sampled)
+
+
+def make_variant(source: Path, precision: str, folder: Path, samples: Sequence[Ids] = ()) -> list[str]:
+    """Writes the variant of an fp32 graph into `folder`; returns the names of its files.
+
+    `samples` are token ids, each of shape (n,), for those in `SAMPLED`. Raises UsageError where they are
+    missing, or a tool that makes the variant is not installed.
+    """
+    variant = VARIANTS[precision]
+    model = open_graph(source)
+    return write_graph(variant.make(model, samples=samples) if variant.sampled else variant.make(model), folder)

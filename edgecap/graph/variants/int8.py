@@ -1,0 +1,85 @@
+"""int8: MatMulInteger with activations quantised as they come, signed weights for each output channel.
+
+Gathered tables have a scale for each row; a tied one is the LM head's matrix, stored once. x86 without
+VNNI needs the session option `engine.EXACT_INT8` not to saturate.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgecap.graph.read import LARGEST_PROTO, open_graph, weight_bytes
+from edgecap.graph.ties import untie
+from edgecap.graph.variants.tables import as_input, replace, table_gathers, tidy
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def int8(model: onnx.ModelProto) -> Any:
+    """The dynamic variant."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    tables = untie(model)
+    with tempfile.TemporaryDirectory() as scratch:
+        target = Path(scratch) / "quantised.onnx"
+        quantize_dynamic(
+            as_input(model, Path(scratch)),
+            target,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            use_external_data_format=weight_bytes(model) > LARGEST_PROTO,
+            extra_options={"MatMulConstBOnly": True, "WeightSymmetric": True},
+        )
+        quantised = open_graph(target)
+    heads = {table: head for head, table in tables.items()}
+    for node in table_gathers(quantised):
+        gather_int8(quantised, node, heads.get(node.input[0]))
+    return tidy(quantised)
+
+
+def gather_int8(model: onnx.ModelProto, node: onnx.NodeProto, head: str | None) -> None:
+    """Gathers 8-bit rows with their scales and zero points: from the LM head's matrix where it is the same table."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph, table = model.graph, node.input[0]
+    arrays = {t.name: t for t in graph.initializer}
+    matrix = arrays.get(f"{head}_quantized") if head else None
+    if matrix is not None:
+        rows = np.ascontiguousarray(numpy_helper.to_array(matrix).T)
+        scales = np.broadcast_to(numpy_helper.to_array(arrays[f"{head}_scale"]), rows.shape[:1])
+        zeros = np.broadcast_to(numpy_helper.to_array(arrays[f"{head}_zero_point"]), rows.shape[:1])
+        graph.initializer.remove(matrix)
+        graph.node.insert(
+            0, helper.make_node("Transpose", [f"{table}_rows"], [matrix.name], name=f"{table}/head", perm=[1, 0])
+        )
+    else:
+        rows, scales = _quantise_rows(numpy_helper.to_array(arrays[table]))
+        zeros = np.zeros(rows.shape[:1], np.int8)
+    graph.initializer.append(numpy_helper.from_array(rows, f"{table}_rows"))
+    for part, values in (("scales", scales), ("zeros", zeros)):
+        column = values.astype(np.float32).reshape(-1, 1)
+        graph.initializer.append(numpy_helper.from_array(column, f"{table}_{part}"))
+    ids, out, own = node.input[1], node.output[0], f"{node.name or table}/int8"
+    replace(
+        graph,
+        node,
+        [
+            helper.make_node("Gather", [f"{table}_rows", ids], [f"{own}/rows"], name=f"{own}/rows", axis=0),
+            helper.make_node("Gather", [f"{table}_scales", ids], [f"{own}/scales"], name=f"{own}/scales", axis=0),
+            helper.make_node("Gather", [f"{table}_zeros", ids], [f"{own}/zeros"], name=f"{own}/zeros", axis=0),
+            helper.make_node("Cast", [f"{own}/rows"], [f"{own}/float"], name=f"{own}/float", to=TensorProto.FLOAT),
+            helper.make_node("Sub", [f"{own}/float", f"{own}/zeros"], [f"{own}/centred"], name=f"{own}/centred"),
+            helper.make_node("Mul", [f"{own}/centred", f"{own}/scales"], [out], name=f"{own}/scaled"),
+        ],
+    )
+
+
+def _quantise_rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    scales = np.maximum(np.abs(table).max(axis=1), 1e-12) / 127
+    return np.round(table / scales[:, None]).astype(np.int8), scales.astype(np.float32)

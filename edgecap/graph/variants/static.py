@@ -1,0 +1,106 @@
+"""int8s: QDQ with one range for each activation, found on token ids that the caller gives.
+
+Weights are signed, with a scale for each output channel; activations unsigned, with a zero point. Results
+of the products stay fp32, so that neither logits nor residuals are rounded; the runtime fuses what stands
+between (MatMulIntegerToFloat). Tables as in `int8`.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgecap.errors import UsageError
+from edgecap.graph.read import LARGEST_PROTO, open_graph, weight_bytes
+from edgecap.graph.ties import untie
+from edgecap.graph.variants.int8 import gather_int8
+from edgecap.graph.variants.tables import as_input, gemm_to_matmul, table_gathers, tidy
+from edgecap.seams import Ids
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def int8s(model: onnx.ModelProto, samples: Sequence[Ids]) -> Any:
+    """The static variant, calibrated on `samples`, each of shape (n,). Raises UsageError without any."""
+    if not any(len(sample) for sample in samples):
+        raise UsageError("int8s needs texts to find the ranges of activations on: give token ids as samples")
+    gemm_to_matmul(model)
+    heads = {table: head for head, table in untie(model).items()}
+    quantised = _quantised(model, [feeds(model, sample) for sample in samples if len(sample)])
+    for node in table_gathers(quantised):
+        gather_int8(quantised, node, heads.get(node.input[0]))
+    return tidy(quantised)
+
+
+def _quantised(model: onnx.ModelProto, runs: list[dict[str, np.ndarray]]) -> onnx.ModelProto:
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    with tempfile.TemporaryDirectory() as scratch, _silent():
+        target = Path(scratch) / "quantised.onnx"
+        quantize_static(
+            as_input(model, Path(scratch)),
+            target,
+            _Reader(runs),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["MatMul"],
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+            use_external_data_format=weight_bytes(model) > LARGEST_PROTO,
+            extra_options={
+                "MatMulConstBOnly": True,
+                "WeightSymmetric": True,
+                "OpTypesToExcludeOutputQuantization": ["MatMul"],
+            },
+        )
+        return open_graph(target)
+
+
+class _Reader:
+    """One run at a time, as the runtime's calibrator asks for them."""
+
+    def __init__(self, runs: list[dict[str, np.ndarray]]) -> None:
+        self._runs = iter(runs)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        """The feeds of the next run, None after the last."""
+        return next(self._runs, None)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """The library logs advice to preprocess the graph to the root logger."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def feeds(model: onnx.ModelProto, ids: Ids) -> dict[str, np.ndarray]:
+    """Inputs of one prefill of ids, shape (n,), from an empty cache."""
+    from onnx import helper
+
+    known = {
+        "input_ids": ids[None],
+        "attention_mask": np.ones((1, len(ids)), np.int64),
+        "position_ids": np.arange(len(ids))[None],
+    }
+    stored = {t.name for t in model.graph.initializer}
+    inputs = [i for i in model.graph.input if i.name not in stored]
+    kinds = {i.name: helper.tensor_dtype_to_np_dtype(i.type.tensor_type.elem_type) for i in inputs}
+    return {i.name: known.get(i.name, np.zeros(_empty(i), kinds[i.name])).astype(kinds[i.name]) for i in inputs}
+
+
+def _empty(info: onnx.ValueInfoProto) -> tuple[int, ...]:
+    """The shape of a past of no positions."""
+    dims = info.type.tensor_type.shape.dim
+    return tuple(d.dim_value or int("batch" in d.dim_param) for d in dims)

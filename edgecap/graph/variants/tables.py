@@ -1,0 +1,76 @@
+"""What several variants do with matrices and tables: found, written anew, their nodes replaced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgecap.graph.read import LARGEST_PROTO, weight_bytes, write_graph
+from edgecap.graph.ties import drop_unused
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def table_gathers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Gathers of rows from a stored table of floats: the embeddings."""
+    floats = {t.name for t in model.graph.initializer if t.data_type == 1 and len(t.dims) == 2}
+    return [n for n in model.graph.node if n.op_type == "Gather" and n.input[0] in floats and _axis(n) == 0]
+
+
+def _axis(node: onnx.NodeProto) -> int:
+    return next((int(a.i) for a in node.attribute if a.name == "axis"), 0)
+
+
+def replace(graph: onnx.GraphProto, node: onnx.NodeProto, nodes: list[onnx.NodeProto]) -> None:
+    """Puts nodes where one stood."""
+    at = list(graph.node).index(node)
+    graph.node.remove(node)
+    for offset, new in enumerate(nodes):
+        graph.node.insert(at + offset, new)
+
+
+def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Drops what nothing uses and declares the runtime's own operators."""
+    from onnx import helper
+
+    drop_unused(model.graph)
+    if not any(o.domain == "com.microsoft" for o in model.opset_import):
+        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    return model
+
+
+def as_input(model: onnx.ModelProto, scratch: Path) -> Any:
+    """The quantiser takes a graph in memory only below 2 GiB."""
+    if weight_bytes(model) <= LARGEST_PROTO:
+        return model
+    write_graph(model, scratch)
+    return scratch / "model.onnx"
+
+
+def gemm_to_matmul(model: onnx.ModelProto) -> None:
+    """Writes x W + b as MatMul and Add where Gemm does no more than that: the quantiser knows only MatMul."""
+    from onnx import helper, numpy_helper
+
+    graph = model.graph
+    arrays = {t.name: t for t in graph.initializer}
+    for node in [n for n in graph.node if n.op_type == "Gemm" and n.input[1] in arrays]:
+        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        if attributes.get("transA") or attributes.get("alpha", 1.0) != 1.0 or attributes.get("beta", 1.0) != 1.0:
+            continue
+        weight = node.input[1]
+        if attributes.get("transB"):
+            weight = f"{weight}_t"
+            if weight not in arrays:
+                flipped = np.ascontiguousarray(numpy_helper.to_array(arrays[node.input[1]]).T)
+                arrays[weight] = numpy_helper.from_array(flipped, weight)
+                graph.initializer.append(arrays[weight])
+        biased = len(node.input) > 2 and bool(node.input[2])
+        product = f"{node.output[0]}_product" if biased else node.output[0]
+        nodes = [helper.make_node("MatMul", [node.input[0], weight], [product], name=f"{node.name}/matmul")]
+        if biased:
+            nodes.append(helper.make_node("Add", [product, node.input[2]], [node.output[0]], name=f"{node.name}/bias"))
+        replace(graph, node, nodes)
+    drop_unused(graph)
