@@ -155,41 +155,25 @@ GEMM_FLOPS = 2e10  # of each shape in one task
 
 def _gemm(threads: int):
     """The GEMM peak of the runtime: seconds that the task would take at the fastest shape's rate."""
-    sessions = {shape: _matmul(*shape, threads) for shape in GEMMS}
+    from edgecap.probes import OrtProbes
+
+    probes = {shape: OrtProbes("cpu", threads).gemm("fp32", *shape) for shape in GEMMS}
+    for probe in probes.values():
+        probe()  # warms up
 
     def best() -> float:
         rates = []
-        for shape, (session, binding) in sessions.items():
+        for shape, probe in probes.items():
             time.sleep(0.2)  # the threads of the session before stop spinning
             work = 2 * math.prod(shape)
             times = math.ceil(GEMM_FLOPS / work)
             started = time.perf_counter()
             for _ in range(times):
-                session.run_with_iobinding(binding)
+                probe()
             rates.append(times * work / (time.perf_counter() - started))
         return GEMM_FLOPS / max(rates)
 
     return best
-
-
-def _matmul(m: int, k: int, n: int, threads: int):
-    """A session of one MatMul with a stored matrix, as the layers of a model are."""
-    import onnxruntime
-    from onnx import helper, numpy_helper
-
-    rng = np.random.default_rng(0)
-    weight = numpy_helper.from_array(rng.standard_normal((k, n), np.float32), "w")
-    ends = [helper.make_tensor_value_info("x", 1, [m, k]), helper.make_tensor_value_info("y", 1, [m, n])]
-    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "gemm", ends[:1], ends[1:], [weight])
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    binding = session.io_binding()
-    binding.bind_cpu_input("x", rng.standard_normal((m, k), np.float32))
-    binding.bind_ortvalue_output("y", onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros((m, n), np.float32)))
-    session.run_with_iobinding(binding)
-    return session, binding
 
 
 def _build(shape: dict, scratch: Path, int8: bool) -> None:

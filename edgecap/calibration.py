@@ -13,7 +13,7 @@ from edgecap.job import Event, Notice, Run
 from edgecap.machine import look_around
 from edgecap.record import Absent, Bandwidth, Failure, Machine, Peaks
 from edgecap.store import Home
-from edgecap.worker import Calibrate, Calibrated
+from edgecap.worker import Calibrate, Calibrated, expected
 
 _PATIENCE_S = 600.0
 
@@ -22,16 +22,14 @@ def peaks_of(home: Home, provider: str, threads: int, notice: Notice, run: Run, 
     """What an earlier run kept for this machine, provider and number of threads, or else a new measurement."""
     here = look_around((provider,))
     path = _kept_at(home, here, provider, threads)
-    kept = None if again else kept_peaks(path)
-    if kept:
+    kept = kept_peaks(path)
+    if kept and not again:
         return kept
     notice(Event(None, "measuring the machine's peaks"))
-    answer = run(
-        Calibrate(provider=provider, threads=threads, memory_bytes=here.memory_bytes), lambda p: None, _PATIENCE_S
-    )
-    if not isinstance(answer, Calibrated):
-        reason = answer.message if isinstance(answer, Failure) else "the child answered nonsense"
-        return Absent(reason=f"the peaks could not be measured: {reason}")
+    step = Calibrate(provider=provider, threads=threads, memory_bytes=here.memory_bytes)
+    answer = expected(run(step, lambda p: None, _PATIENCE_S), Calibrated)
+    if isinstance(answer, Failure):
+        return Absent(reason=f"the peaks could not be measured: {answer.message}")
     found = Peaks(
         provider=provider,
         threads=threads,
@@ -39,8 +37,7 @@ def peaks_of(home: Home, provider: str, threads: int, notice: Notice, run: Run, 
         bandwidth=answer.bandwidth,
         measured_utc=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
     )
-    before = kept_peaks(path)
-    best = _faster(before, found) if before else found
+    best = _faster(kept, found) if kept else found
     store.write_atomically(path, msgspec.json.encode(best))
     return best
 

@@ -18,7 +18,19 @@ import numpy as np
 
 from edgecap import score, stats
 from edgecap.errors import UsageError, did_you_mean
-from edgecap.record import Absent, Cell, Compression, Energy, Estimate, Latency, Measurement, Memory, Profile
+from edgecap.record import (
+    Absent,
+    Cell,
+    Compression,
+    Decode,
+    Energy,
+    Estimate,
+    Latency,
+    Measurement,
+    Memory,
+    Prefill,
+    Profile,
+)
 
 Quantity = score.Quantity
 
@@ -259,7 +271,7 @@ def _round_ratios(name: str, a: Choice, b: Choice) -> Quantity | None:
 def _medians_by_round(name: str, choice: Choice) -> dict[int, float]:
     outcome = choice.cell.outcome
     assert isinstance(outcome, Measurement) and isinstance(outcome.latency, Latency)
-    part = outcome.latency.prefill if name == "prefill_s" else outcome.latency.decode
+    part = _SECONDS[name](outcome.latency)
     return dict(zip(dict.fromkeys(part.rounds), stats.by_round(part.samples_s, part.rounds), strict=True))
 
 
@@ -278,11 +290,14 @@ def _drift(name: str, choice: Choice) -> float:
     found = outcome.latency if isinstance(outcome, Measurement) else None
     if not isinstance(found, Latency) or name not in _SECONDS:
         return 0.0
-    part = found.prefill if name == "prefill_s" else found.decode
+    part = _SECONDS[name](found)
     return stats.spread(part.samples_s, part.rounds)
 
 
-_SECONDS = ("prefill_s", "decode_s")
+_SECONDS: dict[str, Callable[[Latency], Prefill | Decode]] = {
+    "prefill_s": lambda x: x.prefill,
+    "decode_s": lambda x: x.decode,
+}
 
 
 def _differ(

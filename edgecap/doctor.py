@@ -29,10 +29,10 @@ ROOM = 2_000_000_000  # bytes of disk that exports of a small model need
 def examine(home: Home, notice: Notice = unheard, run: Run = in_child, calibrate: bool = False) -> Diagnosis:
     """Looks at everything; peaks are those that are kept, measured where there are none."""
     notice(Event(None, "trying providers and counters"))
-    answer = run(Examine(threads=default_threads()), lambda p: None, 300.0)
+    threads = default_threads()
+    answer = run(Examine(threads=threads), lambda p: None, 300.0)
     seen = answer if isinstance(answer, Examined) else Examined(providers={}, counters=(), refused=(), totals={})
     working = [name for name, reason in seen.providers.items() if not reason]
-    threads = default_threads()
     peaks = {name: peaks_of(home, name, threads, notice, run, calibrate) for name in working}
     machine, cache, exporter = look_around(tuple(working)), _place(home.cache), _exporter()
     trouble = answer.message if isinstance(answer, Failure) else ""
@@ -45,7 +45,7 @@ def examine(home: Home, notice: Notice = unheard, run: Run = in_child, calibrate
         totals=seen.totals,
         peaks=peaks,
         cache=cache,
-        remedies=tuple(_remedies(machine, seen, cache, exporter, trouble)),
+        remedies=tuple(_remedies(machine, seen, cache, trouble)),
     )
 
 
@@ -69,7 +69,7 @@ def _exporter() -> str | Absent:
         return Absent(reason=f"{error.name} is not installed; pip install 'edgecap[export]' on a workstation is enough")
 
 
-def _remedies(machine: Machine, seen: Examined, cache: Place, exporter: str | Absent, trouble: str) -> Iterator[Remedy]:
+def _remedies(machine: Machine, seen: Examined, cache: Place, trouble: str) -> Iterator[Remedy]:
     if seen.providers.get("cpu") != "":
         why = trouble or seen.providers.get("cpu") or "no answer"
         yield Remedy(f"ONNX Runtime does not run a node: {why}", "pip install --force-reinstall onnxruntime", True)

@@ -17,12 +17,11 @@ from edgecap.errors import UsageError
 from edgecap.power import meter
 from edgecap.provider_options import remedy
 from edgecap.record import Absent, Architecture, Attention, Failure, File, Graph
-from edgecap.spec import DEFAULT_PRECISIONS, PRECISIONS, CellSpec, Spec, cells
+from edgecap.spec import DEFAULT_PRECISIONS, PRECISIONS, SWEEP_STEPS, CellSpec, Spec, cells
 from edgecap.store import Home
 from edgecap.worker import Answer, Look, Looked, Progress, Step, Watch
 
 METER_AGE_S = 30.0
-SWEEP_STEPS = 8  # tokens that are decoded behind each context of a sweep
 HORIZON = 1024  # steps over which a decoded token's cost is averaged
 
 Run = Callable[[Step, Watch, float], Answer]

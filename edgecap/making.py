@@ -14,7 +14,7 @@ from edgecap.graph.variants import RECIPES
 from edgecap.job import Event, Job, Ready, describe_graph
 from edgecap.record import Failure, Graph
 from edgecap.spec import CellSpec
-from edgecap.worker import Export, Made, Step, Vary
+from edgecap.worker import Export, Made, Step, Vary, expected
 
 
 def graph_of(job: Job, cell: CellSpec) -> Ready | Failure:
@@ -57,9 +57,7 @@ Found = TypeVar("Found")
 def ask(job: Job, cell: CellSpec | None, step: Step, kind: type[Found]) -> Found | Failure:
     """What the child that does a step, of a cell or of several together, answers; anything but `kind` is a Failure."""
     answer = job.run(step, lambda p: job.notice(Event(cell, p.stage, p.done, p.total)), job.spec.timeout_s)
-    if isinstance(answer, kind | Failure):
-        return answer
-    return Failure(stage="worker", error="BadAnswer", message=f"the child answered with {type(answer).__name__}")
+    return expected(answer, kind)
 
 
 # --- the cache --------------------------------------------------------------------------------

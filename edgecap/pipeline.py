@@ -53,7 +53,7 @@ from edgecap.roofline import roofline
 from edgecap.score import score
 from edgecap.spec import DEVICES, CellSpec, Spec
 from edgecap.store import Home
-from edgecap.worker import Entrant, Measure, Measured, Race, Raced, Squeeze, Squeezed, Weigh, in_child
+from edgecap.worker import Entrant, Measure, Measured, Race, Raced, Squeeze, Squeezed, Weigh, expected, in_child
 
 PREFILL_TOKENS = 512
 DECODE_STEPS = 32
@@ -111,11 +111,10 @@ def _what_is_kept(record: Profile, wanted: list[CellSpec], path: Path) -> str:
 def _baselines(job: Job) -> dict[str, Baseline]:
     """What general compressors make of the corpus, so that a reader sees what the model buys."""
     stage = Squeeze(corpus=job.corpus)
-    answer = job.run(stage, lambda p: job.notice(Event(None, p.stage)), job.spec.timeout_s)
+    answer = expected(job.run(stage, lambda p: job.notice(Event(None, p.stage)), job.spec.timeout_s), Squeezed)
     if isinstance(answer, Squeezed):
         return answer.baselines
-    reason = answer.message if isinstance(answer, Failure) else "the child answered nonsense"
-    job.notice(Event(None, f"without gzip, xz and zstd: {reason}"))
+    job.notice(Event(None, f"without gzip, xz and zstd: {answer.message}"))
     return {}
 
 

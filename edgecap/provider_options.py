@@ -16,20 +16,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from edgecap.errors import UsageError, did_you_mean
+from edgecap.spec import PROVIDERS
 
-# The name people type -> ONNX Runtime's execution provider. Data only: nothing branches on a name.
-PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-    "dml": "DmlExecutionProvider",
-    "qnn": "QNNExecutionProvider",
-    "migraphx": "MIGraphXExecutionProvider",
-    "xnnpack": "XnnpackExecutionProvider",
-    "webgpu": "WebGpuExecutionProvider",
-}
 WHOLE = ("device_id", "device_index")  # options that must be whole numbers from 0
 _KEY = re.compile(r"[A-Za-z_][\w.]*")
 

@@ -30,11 +30,6 @@ def built_providers() -> tuple[str, ...]:
     return tuple(name for name, provider in PROVIDERS.items() if provider in built)
 
 
-def available_providers(tried: bool) -> tuple[str, ...]:
-    """The providers that are there; `tried` runs a node on each and leaves out those that do not take it."""
-    return tuple(name for name in built_providers() if name == "cpu" or not tried or why_not(name) is None)
-
-
 def why_not(name: str) -> str | None:
     """None where a one-node graph really runs on the provider; else what the runtime says, in a line."""
     import onnxruntime

@@ -33,6 +33,8 @@ PROVIDERS = {
 # Where a provider's values live, as the runtime names devices; "cpu" where not listed.
 DEVICES = {"cuda": "cuda", "tensorrt": "cuda"}
 
+SWEEP_STEPS = 8  # tokens that are decoded behind each context of --context-sweep
+
 DEFAULT_MODEL = "edgecap-ref-xs"
 DEFAULT_CORPUS = "edgecap-mixed"
 

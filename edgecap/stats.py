@@ -61,9 +61,9 @@ def spread(samples: Sequence[float], rounds: Sequence[int]) -> float:
     return (quantile(medians, 0.75) - quantile(medians, 0.25)) / median(medians)
 
 
-def half_width(values: Sequence[float]) -> float:
-    """Half the 95 % interval of the median of a few values, as a share of it."""
-    found = interval(median(values), draws_of_median(values) if len(values) > 1 else None)
+def half_width(samples: Sequence[float], rounds: Sequence[int]) -> float:
+    """Half the 95 % interval of the median of the round medians, as a share of it."""
+    found = median_interval(samples, rounds)
     if found.low is None or found.high is None:
         return math.inf
     return (found.high - found.low) / 2 / found.value if found.value else math.inf

@@ -10,8 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "edgecap"
 FLOORS = {
     **dict.fromkeys(["errors", "units", "stats"], 0),
     "spec": 1,
-    "provider_options": 1,
-    "record": 2,
+    **dict.fromkeys(["record", "provider_options"], 2),
     **dict.fromkeys(["seams", "hub", "store", "findings", "advice"], 3),
     "journal": 4,
     **dict.fromkeys(

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from edgecap.graph.flow import SQUARE, Flow, declare, drop_views_of_the_same
 from edgecap.graph.heads import Heads, Unfit, find_heads
 from edgecap.graph.norms import fuse_norms, fuse_skips, replace_nodes
+from edgecap.graph.read import import_contrib
 from edgecap.graph.turns import Turn, find_turn
 
 RECIPE = "fused: GroupQueryAttention, RotaryEmbedding, SkipSimplifiedLayerNormalization; v1"
@@ -42,7 +43,7 @@ def fuse(model: Any) -> Fused:
     rotary = _replace(model, found) if found else 0
     norms = fuse_norms(model)
     skips = fuse_skips(model)
-    _import(model)
+    import_contrib(model)
     declare(model)
     return Fused(len(found) + len(missing), len(found), tuple(missing), rotary, norms, skips)
 
@@ -197,10 +198,3 @@ class _Builder:
         name = f"{outputs[0]}/{op}"
         self.nodes.append(helper.make_node(op, inputs, outputs, name=name, domain=domain, **attributes))
         return outputs[0]
-
-
-def _import(model: Any) -> None:
-    from onnx import helper
-
-    if not any(o.domain == _ORT for o in model.opset_import):
-        model.opset_import.append(helper.make_opsetid(_ORT, 1))

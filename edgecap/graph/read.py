@@ -149,6 +149,14 @@ def weight_bytes(model: Any) -> int:
     return sum(len(t.raw_data) for t in model.graph.initializer)
 
 
+def import_contrib(model: Any) -> None:
+    """Declares the runtime's own operators, once."""
+    from onnx import helper
+
+    if not any(o.domain == "com.microsoft" for o in model.opset_import):
+        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+
+
 def write_graph(model: Any, folder: Path) -> list[str]:
     """Writes `model.onnx`, its weights beside it where they are too large for one file; names of files."""
     import onnx

@@ -12,8 +12,9 @@ import numpy as np
 
 from edgecap.record import SweepPoint
 from edgecap.seams import Clock, Engine
+from edgecap.spec import SWEEP_STEPS
 
-ROUNDS, STEPS = 5, 8  # as job.SWEEP_STEPS
+ROUNDS = 5
 
 
 def measure_growth(
@@ -33,7 +34,7 @@ def measure_growth(
             break
         for context in contexts:
             progress(max(number, 0), ROUNDS)
-            sample = _sample(engine, clock, rng.integers(0, vocabulary, context + STEPS, dtype=np.int64), context)
+            sample = _sample(engine, clock, rng.integers(0, vocabulary, context + SWEEP_STEPS, dtype=np.int64), context)
             if number >= 0:
                 found[context].append(sample)
     return tuple(

@@ -56,7 +56,7 @@ class Samples(NamedTuple):
         counted = len(set(self.rounds)) >= MIN_ROUNDS and len(self.seconds) >= MIN_SAMPLES
         if not counted or sum(self.seconds) < MIN_SECONDS:
             return False
-        return not target or stats.half_width(stats.by_round(self.seconds, self.rounds)) <= target
+        return not target or stats.half_width(self.seconds, self.rounds) <= target
 
 
 class Bench:

@@ -21,6 +21,11 @@ def record_values(record: Profile) -> dict[str, Any]:
     return values
 
 
+def measured_cells(record: Profile) -> list[tuple[Cell, Measurement]]:
+    """The cells that were measured, with what was."""
+    return [(c, c.outcome) for c in record.cells if isinstance(c.outcome, Measurement)]
+
+
 def comparison_values(comparisons: list[Comparison]) -> list[dict[str, Any]]:
     """Comparisons as JSON values."""
     return [msgspec.to_builtins(c) for c in comparisons]

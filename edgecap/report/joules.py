@@ -7,6 +7,7 @@ from collections.abc import Callable
 from edgecap import score, stats
 from edgecap.record import Absent, Cell, Energy, Measurement, Profile, Window
 from edgecap.report.columns import name_of, table, wrapped
+from edgecap.report.data import measured_cells
 from edgecap.units import si, significant
 
 Joules = Callable[[Energy], "score.Quantity | Absent"]
@@ -14,8 +15,7 @@ Joules = Callable[[Energy], "score.Quantity | Absent"]
 
 def energies(record: Profile, width: int) -> str:
     """One row a cell and phase, then the counter, its domains, and what the total lacks."""
-    found = [(c, c.outcome.energy) for c in record.cells if isinstance(c.outcome, Measurement)]
-    had = [(c, e) for c, e in found if isinstance(e, Energy)]
+    had = [(c, o.energy) for c, o in measured_cells(record) if isinstance(o.energy, Energy)]
     if not had:
         return ""
     header = ["J a token", "gross", "net of idle", "95 % of gross", "watts", "by domain"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from edgecap import stats
-from edgecap.record import Bound, Cell, Latency, Measurement, Peaks, Placement, Profile, Roofline
+from edgecap.record import Bound, Latency, Peaks, Placement, Profile, Roofline
 from edgecap.report.columns import name_of, table, wrapped
+from edgecap.report.data import measured_cells
 from edgecap.units import si, significant
 
 _OPERATORS = 10  # rows; the others are one
@@ -47,7 +48,7 @@ def _bound(found: Bound) -> list[str]:
 
 def operators(record: Profile, width: int) -> str:
     """Shares of operator time in prefill and decode, the most expensive first."""
-    found = [(c, o.placement.operators) for c, o in _outcomes(record) if isinstance(o.placement, Placement)]
+    found = [(c, o.placement.operators) for c, o in measured_cells(record) if isinstance(o.placement, Placement)]
     columns = {
         f"{name_of(cell, record.cells)} {phase}": shares
         for cell, phases in found
@@ -70,7 +71,9 @@ def _share(value: float | None) -> str:
 
 def growth(record: Profile, width: int) -> str:
     """Seconds of a prompt of each length, and of a token decoded behind it."""
-    found = [(c, o.latency.sweep) for c, o in _outcomes(record) if isinstance(o.latency, Latency) and o.latency.sweep]
+    found = [
+        (c, o.latency.sweep) for c, o in measured_cells(record) if isinstance(o.latency, Latency) and o.latency.sweep
+    ]
     if not found:
         return ""
     header = ["", *[f"{name_of(c, record.cells)} {phase}" for c, _ in found for phase in ("prefill", "decode")]]
@@ -80,7 +83,3 @@ def growth(record: Profile, width: int) -> str:
         medians = [stats.median(s) for p in points for s in (p.prefill_s, p.decode_s)]
         rows.append([f"{point.context}", *[si(m, "s") for m in medians]])
     return table(header, rows, width)
-
-
-def _outcomes(record: Profile) -> list[tuple[Cell, Measurement]]:
-    return [(c, c.outcome) for c in record.cells if isinstance(c.outcome, Measurement)]

@@ -22,7 +22,7 @@ from edgecap.record import (
     Profile,
 )
 from edgecap.report.columns import name_of, printable, table, wrapped
-from edgecap.report.data import medians
+from edgecap.report.data import measured_cells, medians
 from edgecap.report.joules import energies, provenance_of
 from edgecap.report.limits import growth, operators, rooflines
 from edgecap.units import count, si, significant, size
@@ -83,7 +83,7 @@ def _baselines(corpus: CorpusInfo) -> str:
 
 
 def _measured(record: Profile, width: int) -> str:
-    prompt = next((o.latency.prefill.tokens for o in _outcomes(record) if isinstance(o.latency, Latency)), None)
+    prompt = next((o.latency.prefill.tokens for _, o in measured_cells(record) if isinstance(o.latency, Latency)), None)
     columns = [
         "bits/byte",
         "KL bits",
@@ -98,10 +98,6 @@ def _measured(record: Profile, width: int) -> str:
     shown = [i for i, name in enumerate(columns) if name != "J/token" or any(row[i] not in ("", "-") for row in rows)]
     named = [[name_of(c, record.cells), *[row[i] for i in shown]] for c, row in zip(record.cells, rows, strict=True)]
     return table(["", *[columns[i] for i in shown]], named, width)
-
-
-def _outcomes(record: Profile) -> list[Measurement]:
-    return [c.outcome for c in record.cells if isinstance(c.outcome, Measurement)]
 
 
 def _row(cell: Cell) -> list[str]:
@@ -166,7 +162,7 @@ def _failures(record: Profile) -> list[str]:
 
 
 def _energy_note(record: Profile) -> list[str]:
-    reasons = dict.fromkeys(o.energy.reason for o in _outcomes(record) if isinstance(o.energy, Absent))
+    reasons = dict.fromkeys(o.energy.reason for _, o in measured_cells(record) if isinstance(o.energy, Absent))
     return [no_energy(Absent(reason=r)) for r in reasons]
 
 
@@ -177,7 +173,7 @@ def _cautions(record: Profile) -> list[str]:
         for caution in cell.cautions:
             messages = grouped.setdefault((caution.code, caution.advice), {})
             messages.setdefault(caution.message, []).append(name_of(cell, record.cells))
-    measured = len(_outcomes(record))
+    measured = len(measured_cells(record))
     return [
         f"caution: {'; '.join(_where(m, names, measured) for m, names in messages.items())}; {advice}"
         for (_, advice), messages in grouped.items()

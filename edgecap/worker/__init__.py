@@ -35,6 +35,7 @@ from edgecap.worker.steps import (
     Vary,
     Watch,
     Weigh,
+    expected,
     silent,
 )
 
@@ -62,6 +63,7 @@ __all__ = [
     "Vary",
     "Watch",
     "Weigh",
+    "expected",
     "in_child",
     "silent",
 ]

@@ -127,14 +127,13 @@ def _failure(step: Step, error: Exception) -> Failure:
 
 def _look(step: Look, report: Report) -> Looked:
     from edgecap.graph.read import look_into
-    from edgecap.providers import available_providers, built_providers, why_not
+    from edgecap.providers import built_providers, why_not
 
     tried = any(p != "cpu" for p in step.providers)
-    there = available_providers(tried)
-    refused = {p: why_not(p) or "" for p in step.providers if p in built_providers() and p not in there}
+    reasons = {p: why_not(p) if tried and p != "cpu" else None for p in built_providers()}
     return Looked(
-        providers=there,
-        refused=refused,
+        providers=tuple(p for p, reason in reasons.items() if reason is None),
+        refused={p: reason for p, reason in reasons.items() if reason is not None},
         no_energy=_no_energy(step) if step.energy else {},
         graphs=tuple(look_into(Path(g)) for g in step.graphs),
     )

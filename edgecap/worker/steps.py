@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 
@@ -165,7 +166,7 @@ Step = Look | Export | Vary | Squeeze | Calibrate | Examine | Measure | Race | W
 
 
 class Looked(_Message, frozen=True, kw_only=True, tag="looked"):
-    """Providers by the names that people type, why others that were asked for do not work, why
+    """Providers by the names that people type, why others that it was built with do not work, why
     there is no energy of a provider, and the graphs as asked.
     """
 
@@ -247,6 +248,16 @@ class Refusal(_Message, frozen=True, tag="refusal"):
 
 Answer = Looked | Made | Squeezed | Calibrated | Examined | Packed | Measured | Raced | Memory | Failure
 Line = Progress | Refusal | Answer
+Kind = TypeVar("Kind")
+
+
+def expected(answer: Answer, kind: type[Kind]) -> Kind | Failure:
+    """The answer, or a Failure where it is another kind of one."""
+    if isinstance(answer, kind | Failure):
+        return answer
+    return Failure(stage="worker", error="BadAnswer", message=f"the child answered with {type(answer).__name__}")
+
+
 Watch = Callable[[Progress], None]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgecap.graph.read import LARGEST_PROTO, weight_bytes, write_graph
+from edgecap.graph.read import LARGEST_PROTO, import_contrib, weight_bytes, write_graph
 from edgecap.graph.ties import drop_unused
 
 if TYPE_CHECKING:
@@ -34,11 +34,8 @@ def replace(graph: onnx.GraphProto, node: onnx.NodeProto, nodes: list[onnx.NodeP
 
 def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
     """Drops what nothing uses and declares the runtime's own operators."""
-    from onnx import helper
-
     drop_unused(model.graph)
-    if not any(o.domain == "com.microsoft" for o in model.opset_import):
-        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    import_contrib(model)
     return model
 
 
