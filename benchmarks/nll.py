@@ -184,6 +184,7 @@ def _build(shape: dict, scratch: Path, int8: bool) -> None:
 
     from edgecap.export import export_fp32
     from edgecap.graph.variants import make_variant
+    from edgecap.optimize import write_fused
 
     torch.manual_seed(0)
     fields = {k: v for k, v in shape.items() if k != "model_type"}
@@ -191,8 +192,9 @@ def _build(shape: dict, scratch: Path, int8: bool) -> None:
     model.save_pretrained(scratch / "hf")
     reference = Path(__file__).parent.parent / "models/edgecap-ref-xs"
     AutoTokenizer.from_pretrained(reference).save_pretrained(scratch / "hf")
+    (scratch / "plain").mkdir()
     (scratch / "fp32").mkdir()
-    export_fp32(scratch / "hf", scratch / "fp32", False)
+    write_fused(export_fp32(scratch / "hf", scratch / "plain", False), scratch / "fp32", lambda plain, fused: 0.0)
     if int8:
         (scratch / "int8").mkdir()
         make_variant(scratch / "fp32/model.onnx", "int8", scratch / "int8")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from edgecap.provider_options import base
 from edgecap.record import Caution, Machine
 
 INT8_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
@@ -79,7 +80,7 @@ def advise(machine: Machine, precision: str, provider: str, parameters: int | No
     `parameters` of the model, None where not known: a model below `SMALL` is too small for advice on speed,
     since what its products take is lost beside the cost of each node.
     """
-    told = _PROVIDERS.get(provider)
+    told = _PROVIDERS.get(base(provider))
     if told is None or (parameters is not None and parameters < SMALL):
         return None
     return told(machine, precision)

@@ -14,6 +14,7 @@ from edgecap.record import (
     Architecture,
     Caution,
     Compression,
+    Conditions,
     Energy,
     Graph,
     Latency,
@@ -26,6 +27,7 @@ from edgecap.record import (
 
 FEW_DOCUMENTS, NOISY, DIVERGENT, ABOVE_PEAK = 30, 0.10, 0.1, 1.03
 STOLEN, OTHERS = 0.02, 0.10
+SLEPT_S, CLOCK_STEP_S, FREQUENCY = 0.1, 0.5, 0.05
 STOPPED_S, STOPPED_TIMES, SLOW_FIRST = 1.0, 20.0, 1.25
 COARSE, BUSY_SAMPLER = 0.02, 0.02
 BYTES_OF_A_NUMBER = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "int8": 1.0, "int4": 0.5}  # by family, scales apart
@@ -82,6 +84,13 @@ def _of_graph(machine: Machine, source: Source, graph: Graph, provider: str) -> 
             message=f"predictions are {graph.divergence_bits:.2f} bits a token away from fp32",
             advice="check the quality of what the model writes before shipping this variant",
         )
+    if graph.unfused:
+        count = len(graph.unfused)
+        yield Caution(
+            code="not-fused",
+            message=f"the export kept plain operators: {graph.unfused[0]}{f', and {count - 1} more' if count > 1 else ''}",
+            advice="expect slower attention than a fused graph has; --exporter genai may know this model",
+        )
     width = BYTES_OF_A_NUMBER.get(graph.precision[:4])
     if width and isinstance(source.parameters, int) and graph.bytes > 1.3 * width * source.parameters + 4_000_000:
         yield Caution(
@@ -131,6 +140,16 @@ def _of_latency(found: Latency, cells_in_run: int) -> Iterator[Caution]:
             message=f"the time limit came before the medians were as sure as asked (rounds: {max(found.decode.rounds) + 1})",
             advice="raise --limit, or accept a wider --precision-target",
         )
+    yield from _of_conditions(found.conditions)
+    if cells_in_run > 1 and not found.in_turns:
+        yield Caution(
+            code="one-after-another",
+            message="the cells were timed one after another: drift of the machine adds to their differences",
+            advice="repeat the run before trusting differences below 5 %",
+        )
+
+
+def _of_conditions(found: Conditions) -> Iterator[Caution]:
     if found.steal_share and found.steal_share > STOLEN:
         yield Caution(
             code="steal",
@@ -143,11 +162,30 @@ def _of_latency(found: Latency, cells_in_run: int) -> Iterator[Caution]:
             message=f"other processes used {found.other_load:.0%} of the processors while seconds were measured",
             advice="close them and run again",
         )
-    if cells_in_run > 1 and not found.in_turns:
+    if found.slept_s and found.slept_s > SLEPT_S:
         yield Caution(
-            code="one-after-another",
-            message="the cells were timed one after another: drift of the machine adds to their differences",
-            advice="repeat the run before trusting differences below 5 %",
+            code="slept",
+            message=f"the machine slept for {found.slept_s:.1f} s while seconds were measured",
+            advice="keep it awake and run again",
+        )
+    if found.clock_step_s and abs(found.clock_step_s) > CLOCK_STEP_S:
+        yield Caution(
+            code="clock-step",
+            message=f"the wall clock was set by {found.clock_step_s:+.1f} s while seconds were measured",
+            advice="seconds are safe (a monotonic clock); joules of a wall meter may lie in the wrong window",
+        )
+    slowest, fastest = min(found.frequencies_hz, default=0.0), max(found.frequencies_hz, default=0.0)
+    if slowest and fastest / slowest - 1 > FREQUENCY:
+        yield Caution(
+            code="frequency",
+            message=f"the processors ran at {slowest / 1e9:.2f} to {fastest / 1e9:.2f} GHz from round to round",
+            advice="fix the frequency (governor performance, turbo off) for comparable times",
+        )
+    if found.throttle_events:
+        yield Caution(
+            code="throttled",
+            message=f"heat slowed the processors down while seconds were measured ({found.throttle_events} events)",
+            advice="cool the machine or take --limit shorter; these are its times under sustained load",
         )
 
 

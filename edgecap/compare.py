@@ -18,6 +18,7 @@ import numpy as np
 
 from edgecap import score, stats
 from edgecap.errors import UsageError, did_you_mean
+from edgecap.provider_options import base
 from edgecap.record import (
     Absent,
     Cell,
@@ -161,7 +162,7 @@ def _pick(everything: list[Choice], baseline: str | None) -> Choice:
     if baseline is None:
         return next((c for c in usable if c.cell.precision == "fp32"), usable[0])
     wanted = _parse(baseline)
-    found = [c for c in usable if all(getattr(c.cell, k) == v for k, v in wanted.items())]
+    found = [c for c in usable if all(v in (getattr(c.cell, k), base(getattr(c.cell, k))) for k, v in wanted.items())]
     if not found:
         have = ", ".join(f"precision={c.cell.precision},provider={c.cell.provider}" for c in usable)
         raise UsageError(f"no measured cell matches --baseline {baseline}; there are: {have}")

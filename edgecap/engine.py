@@ -19,9 +19,9 @@ import numpy as np
 from edgecap.errors import EdgecapError, UsageError
 from edgecap.graph.scoring import NLL, TARGETS
 from edgecap.machine import int8_may_saturate
+from edgecap.provider_options import PROVIDERS, parse_provider
 from edgecap.record import ProviderShare
 from edgecap.seams import Floats, Ids
-from edgecap.spec import DEVICES, PROVIDERS
 
 LOGITS_BUDGET = 160_000_000  # bytes of logits that a scoring step may hold
 MOST_POSITIONS = 256  # scored at once: later positions of a window need not be computed against earlier ones
@@ -67,11 +67,17 @@ class OrtEngine:
         vocabulary: int = 0,
         scoring: bytes | None = None,
         profile_to: Path | None = None,
+        level: str = "all",
+        arena: bool = True,
     ) -> None:
         import onnxruntime
 
         onnxruntime.set_default_logger_severity(3)
         options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = getattr(
+            onnxruntime.GraphOptimizationLevel, "ORT_DISABLE_ALL" if level == "off" else f"ORT_ENABLE_{level.upper()}"
+        )
+        options.enable_cpu_mem_arena = arena
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
@@ -83,16 +89,16 @@ class OrtEngine:
         if scoring is not None:
             options.enable_mem_pattern = False  # one block for each length of run would be kept
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
+        self._provider = parse_provider(provider)
         started = time.perf_counter()
         self._session = onnxruntime.InferenceSession(
-            scoring if scoring is not None else str(path), options, providers=[PROVIDERS[provider]]
+            scoring if scoring is not None else str(path), options, **self._provider.arguments
         )
         self.load_s = time.perf_counter() - started
-        if self._session.get_providers()[0] != PROVIDERS[provider]:
+        if self._session.get_providers()[0] != self._provider.runtime_name:
             raise EngineError(f"the runtime put the graph on {self._session.get_providers()[0]}, not on '{provider}'")
         self.threads = threads
         self._head_dim = head_dim
-        self._device = DEVICES.get(provider, "cpu")
         self._inputs = {i.name: i for i in self._session.get_inputs()}  # those with a default are not among them
         self._outputs = [o.name for o in self._session.get_outputs()]
         self._past = [name for name in self._inputs if name.startswith("past_key_values")]
@@ -134,23 +140,30 @@ class OrtEngine:
     def log_probabilities(self, inputs: Ids) -> Floats:
         """log2 p of the next token, shape (n, vocabulary); fetches logits, for small samples only."""
         found, _ = self._run(inputs, self._empty(), ["logits"])
-        logits = found["logits"].numpy()[0].astype(np.float64)
-        logits -= logits.max(axis=-1, keepdims=True)
-        log2_p: Floats = (logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))) / math.log(2)
-        return log2_p
+        return _log2_softmax(found["logits"].numpy()[0].astype(np.float64))
+
+    def log_probabilities_behind(self, past: Ids, ids: Ids) -> list[Floats]:
+        """As `log_probabilities`, of ids that are decoded one by one behind `past`; shapes (1, vocabulary)."""
+        found, cache = [], self.prefill(past)
+        for token in ids:
+            logits, cache = self.step(cache, token[None])
+            found.append(_log2_softmax(logits.astype(np.float64)))
+        return found
 
     # --- prefill and decode ---------------------------------------------------------------
 
     def prefill(self, inputs: Ids) -> KvCache:
-        """Reads a prompt of shape (n,) from an empty cache."""
-        _, cache = self._run(inputs, self._empty(), self._outputs)
-        return cache if self.has_cache else KvCache({}, len(inputs), inputs)
+        """Reads a prompt, shape (n,), or one a row, shape (rows, n), from an empty cache."""
+        rows = np.atleast_2d(inputs)
+        _, cache = self._run(rows, self._empty(len(rows)), self._outputs)
+        return cache if self.has_cache else KvCache({}, rows.shape[1], rows)
 
-    def decode(self, cache: KvCache, token: int) -> KvCache:
-        """Decodes one token after `cache`."""
+    def decode(self, cache: KvCache, tokens: int | Ids) -> KvCache:
+        """Decodes one token after `cache`, or one a row, shape (rows,)."""
+        rows = np.reshape(np.asarray(tokens, np.int64), (-1, 1))
         if cache.ids is not None:
-            return self.prefill(np.append(cache.ids, token))
-        _, longer = self._run(np.array([token], np.int64), cache, self._outputs)
+            return self.prefill(np.concatenate([cache.ids, rows], axis=1))
+        _, longer = self._run(rows, cache, self._outputs)
         return longer
 
     def step(self, cache: KvCache | None, tokens: Ids) -> tuple[Floats, KvCache]:
@@ -190,7 +203,7 @@ class OrtEngine:
     def _value(self, array: np.ndarray) -> Any:
         import onnxruntime
 
-        return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._device, 0)
+        return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), *self._provider.place)
 
     def _run(
         self, ids: Ids, cache: KvCache, outputs: list[str], targets: Ids | None = None
@@ -212,7 +225,7 @@ class OrtEngine:
         for name, value in cache.values.items():
             binding.bind_ortvalue_input(name, value)
         for name in outputs:
-            binding.bind_output(name, "cpu" if name == NLL else self._device)
+            binding.bind_output(name, *(("cpu", 0) if name == NLL else self._provider.place))
         self._session.run_with_iobinding(binding)
         binding.synchronize_outputs()
         found = dict(zip(outputs, binding.get_outputs(), strict=True))
@@ -266,6 +279,12 @@ def _by_run(events: list[dict[str, Any]], nodes: list[dict[str, Any]]) -> tuple[
             operator = event["args"].get("op_name", event["name"])
             runs[at][operator] = runs[at].get(operator, 0.0) + event["dur"]
     return tuple(runs)
+
+
+def _log2_softmax(logits: Floats) -> Floats:
+    logits = logits - logits.max(axis=-1, keepdims=True)
+    found: Floats = (logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))) / math.log(2)
+    return found
 
 
 def _present(past: str) -> str:

@@ -10,16 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from edgecap import export, source, store
+from edgecap import export, optimize, source, store
 from edgecap.architecture import read_architecture, read_genai
 from edgecap.corpus import Corpus
 from edgecap.errors import UsageError
+from edgecap.machine import default_threads
 from edgecap.power import meter
-from edgecap.provider_options import remedy
+from edgecap.provider_options import base, remedy
 from edgecap.record import Absent, Architecture, Attention, Failure, File, Graph
 from edgecap.spec import DEFAULT_PRECISIONS, PRECISIONS, SWEEP_STEPS, CellSpec, Spec, cells
 from edgecap.store import Home
-from edgecap.worker import Answer, Look, Looked, Progress, Step, Watch
+from edgecap.worker import Answer, Look, Looked, Progress, Session, Step, Watch
 
 METER_AGE_S = 30.0
 HORIZON = 1024  # steps over which a decoded token's cost is averaged
@@ -64,6 +65,16 @@ class Job(NamedTuple):
     made: dict[Path, Ready | Failure]  # checked or tried once a run, not again for the next cell
 
 
+def export_recipe(spec: Spec) -> str:
+    """Who makes the fp32 graph, with versions, and what is done to it. Raises UsageError where that is not installed."""
+    return f"{export.recipe(spec.exporter)}; {optimize.recipe(is_fused(spec))}"
+
+
+def is_fused(spec: Spec) -> bool:
+    """Whether an export is fused here; the genai builder does it by itself."""
+    return spec.optimize and spec.exporter == "optimum"
+
+
 def unheard(event: Event) -> None:
     """Tells nobody."""
 
@@ -93,7 +104,7 @@ def prepare(spec: Spec, home: Home, notice: Notice, run: Run, corpus: Corpus = N
     architecture = _architecture(spec, located, looked)
     wanted = _wanted(spec, located, looked, found)
     if located.kind != "onnx":
-        export.recipe()
+        export_recipe(spec)
     hashes = source.hashes(located, [f for ready in found for f in ready.graph.files])
     job = Job(spec, home, located, hashes, corpus, found, notice, run, {})
     return Prepared(job, architecture, looked.providers, wanted)
@@ -143,7 +154,7 @@ def _check_context(spec: Spec, architecture: Architecture | Absent) -> None:
     positions = architecture.positions if isinstance(architecture, Architecture) else None
     if spec.context and positions and spec.context > positions:
         raise UsageError(f"--context {spec.context} is longer than the model's {positions} positions")
-    longest = max(spec.context_sweep, default=0)
+    longest = max(spec.context_sweep or (), default=0)
     if positions and longest + SWEEP_STEPS > positions:
         raise UsageError(
             f"--context-sweep {longest} does not fit: with the {SWEEP_STEPS} tokens decoded behind it, it is longer than "
@@ -178,6 +189,21 @@ def head_dim_of(architecture: Architecture | Absent) -> int | None:
     return next((x.attention.head_dim for x in layers if isinstance(x.attention, Attention)), None)
 
 
+def session_of(job: Job, architecture: Architecture | Absent, provider: str, ready: Ready) -> Session:
+    """A graph on a provider, opened as the run was asked to."""
+    spec = job.spec
+    return Session(
+        graph=str(ready.path),
+        provider=provider,
+        threads=spec.threads or min(default_threads(), len(spec.affinity) or default_threads()),
+        vocabulary=vocabulary_of(job, architecture),
+        head_dim=head_dim_of(architecture),
+        level=spec.graph_level,
+        arena=spec.arena,
+        affinity=spec.affinity,
+    )
+
+
 # --- what is there to run it ------------------------------------------------------------------
 
 
@@ -202,7 +228,9 @@ def _unwatched(progress: Progress) -> None:
     return None
 
 
-def describe_graph(precision: str, exporter: str, recipe: str, files: tuple[File, ...]) -> Graph:
+def describe_graph(
+    precision: str, exporter: str, recipe: str, files: tuple[File, ...], unfused: tuple[str, ...] = ()
+) -> Graph:
     """A graph as the record tells it, before anything was measured."""
     return Graph(
         precision=precision,
@@ -211,15 +239,16 @@ def describe_graph(precision: str, exporter: str, recipe: str, files: tuple[File
         bytes=sum(f.bytes for f in files),
         files=files,
         divergence_bits=Absent(reason="not measured"),
+        unfused=unfused,
     )
 
 
 def _wanted(spec: Spec, located: source.Located, looked: Looked, found: tuple[Ready, ...]) -> list[CellSpec]:
     """The cells, once precisions and providers are known to be had."""
     for provider in spec.providers:
-        if provider not in looked.providers:
-            reason = looked.refused.get(provider, "")
-            why = "; ".join(filter(None, (reason, remedy(provider, reason))))
+        if base(provider) not in looked.providers or provider in looked.refused:
+            reason = looked.refused.get(provider) or looked.refused.get(base(provider), "")
+            why = "; ".join(filter(None, (reason, remedy(base(provider), reason))))
             raise UsageError(
                 f"provider '{provider}' is not available in the installed ONNX Runtime{f' ({why})' if why else ''}; "
                 f"available: {', '.join(looked.providers)}"

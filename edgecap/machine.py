@@ -10,10 +10,10 @@ import os
 import platform
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from edgecap.errors import UsageError
 from edgecap.record import Absent, Gpu, Machine
 
 FLAGS = (
@@ -67,6 +67,23 @@ def int8_may_saturate() -> bool:
     return x86 and not {"avx512_vnni", "avx_vnni"} & set(_flags(_cpuinfo()))
 
 
+def stay_on(processors: tuple[int, ...]) -> None:
+    """Keeps this process, with the threads that it will start, on some processors; on all where none are named.
+
+    Raises UsageError where the system or the machine does not have that.
+    """
+    import psutil
+
+    if not processors:
+        return
+    try:
+        psutil.Process().cpu_affinity(list(processors))
+    except AttributeError:
+        raise UsageError(f"--affinity: {platform.system()} does not let a process choose its processors") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--affinity {','.join(map(str, processors))}: {error}") from error
+
+
 def available_memory() -> int:
     """Bytes that new processes can have without swapping."""
     import psutil
@@ -80,39 +97,6 @@ def default_threads() -> int:
 
     allowed = len(psutil.Process().cpu_affinity()) if sys.platform == "linux" else psutil.cpu_count() or 1
     return max(1, min(psutil.cpu_count(logical=False) or allowed, allowed))
-
-
-class Load(NamedTuple):
-    """CPU seconds of all processors so far: passed, used by anybody, by this process, and taken by a hypervisor."""
-
-    passed: float
-    used: float
-    own: float
-    stolen: float
-
-    @classmethod
-    def now(cls) -> Load:
-        """As it stands."""
-        import psutil
-
-        times = psutil.cpu_times()
-        idle = times.idle + getattr(times, "iowait", 0.0)
-        stolen = getattr(times, "steal", 0.0)
-        passed = sum(getattr(times, name) for name in times._fields if not name.startswith("guest"))
-        return cls(passed, passed - idle - stolen, time.process_time(), stolen)
-
-    def since(self, before: Load) -> Shares:
-        """Shares of the processors between two moments."""
-        passed = max(self.passed - before.passed, 1e-9)
-        others = self.used - before.used - (self.own - before.own)
-        return Shares((self.stolen - before.stolen) / passed, max(0.0, others / passed))
-
-
-class Shares(NamedTuple):
-    """What a hypervisor took, and what other processes used, as shares of all processors."""
-
-    steal_share: float
-    other_load: float
 
 
 def _cpuinfo() -> dict[str, str]:

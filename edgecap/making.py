@@ -5,16 +5,17 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from edgecap import export, store
-from edgecap.graph.variants import RECIPES
-from edgecap.job import Event, Job, Ready, describe_graph
+from edgecap import optimize, store
+from edgecap.corpus import Corpus, read_corpus
+from edgecap.graph.variants import RECIPES, SAMPLED
+from edgecap.job import Event, Job, Ready, describe_graph, export_recipe, is_fused
 from edgecap.record import Failure, Graph
-from edgecap.spec import CellSpec
-from edgecap.worker import Export, Made, Step, Vary, expected
+from edgecap.spec import DEFAULT_CORPUS, CellSpec
+from edgecap.worker import Export, Made, Optimize, Step, Vary, expected
 
 
 def graph_of(job: Job, cell: CellSpec) -> Ready | Failure:
@@ -26,17 +27,66 @@ def graph_of(job: Job, cell: CellSpec) -> Ready | Failure:
         had = ", ".join(r.graph.precision for r in job.found)
         return Failure(stage="vary", error="NoSource", message=f"the folder holds {had}, and no fp32 to make it from")
     if cell.precision == "fp32":
-        target = cache_of_export(job)
-        step = lambda out: Export(folder=str(job.located.path), out=out, trust_remote_code=job.spec.trust_remote_code)  # noqa: E731
-        return _cached(job, cell, target, export.recipe(), step)
+        return _exported(job, cell)
     base = graph_of(job, CellSpec("fp32", cell.provider))
-    if isinstance(base, Failure):
-        return base
+    return base if isinstance(base, Failure) else _varied(job, cell, base)
+
+
+def _exported(job: Job, cell: CellSpec) -> Ready | Failure:
+    spec = job.spec
+    folder, trust = str(job.located.path), spec.trust_remote_code
+    plan = _Plan(
+        cache_of_export(job),
+        spec.exporter,
+        export_recipe(spec),
+        lambda out: Export(
+            folder=folder, out=out, trust_remote_code=trust, exporter=spec.exporter, optimize=is_fused(spec)
+        ),
+    )
+    return _cached(job, cell, plan)
+
+
+def _varied(job: Job, cell: CellSpec, base: Ready) -> Ready | Failure:
+    """A variant of an fp32 graph; one that is made on samples of text depends on the text too."""
     recipe = RECIPES[cell.precision]
-    weights = [f"{f.path} {f.sha256}".encode() for f in base.graph.files]
-    key = store.sha256_of(*weights, recipe.encode(), _tools().encode())[:24]
-    target = job.home.cache / "variants" / f"{cell.precision}-{key}"
-    return _cached(job, cell, target, recipe, lambda out: Vary(graph=str(base.path), precision=cell.precision, out=out))
+    text = _calibration(job) if cell.precision in SAMPLED else None
+    told = [recipe, _tools(), *([text.sha256, job.hashes.tokenizer] if text else [])]
+    plan = _Plan(
+        job.home.cache / "variants" / f"{cell.precision}-{_key_of(base, *told)}",
+        base.graph.exporter,
+        f"{recipe}; samples of {text.name} {text.sha256[:12]}" if text else recipe,
+        lambda out: Vary(
+            graph=str(base.path),
+            precision=cell.precision,
+            out=out,
+            corpus=text,
+            tokenizer=str(tokenizer_folder(job, base)) if text else "",
+        ),
+        base.graph.unfused,
+    )
+    return _cached(job, cell, plan)
+
+
+def _calibration(job: Job) -> Corpus:
+    """The corpus of the run, or the bundled one where the run has none."""
+    return job.corpus if job.corpus.path else read_corpus(DEFAULT_CORPUS, None, job.home.cache)
+
+
+def fused(job: Job, base: Ready) -> Ready | Failure:
+    """An fp32 graph of a folder, fused."""
+    recipe = f"{base.graph.recipe}; {optimize.recipe(True)}"
+    plan = _Plan(
+        job.home.cache / "fused" / _key_of(base, recipe, _tools()),
+        base.graph.exporter,
+        recipe,
+        lambda out: Optimize(graph=str(base.path), out=out),
+    )
+    return _cached(job, CellSpec("fp32", "cpu"), plan)
+
+
+def _key_of(base: Ready, *told: str) -> str:
+    weights = [f"{f.path} {f.sha256}" for f in base.graph.files]
+    return store.sha256_of(*(text.encode() for text in (*weights, *told)))[:24]
 
 
 def can_be_fp32(job: Job) -> bool:
@@ -66,7 +116,8 @@ def ask(job: Job, cell: CellSpec | None, step: Step, kind: type[Found]) -> Found
 def cache_of_export(job: Job) -> Path:
     """Where the fp32 export is kept: named by all that it depends on."""
     config = msgspec.json.encode(job.located.config, order="sorted")
-    parts = (job.hashes.weights, job.hashes.tokenizer, export.recipe(), str(job.spec.trust_remote_code))
+    made_by = export_recipe(job.spec)
+    parts = (job.hashes.weights, job.hashes.tokenizer, made_by, _tools(), str(job.spec.trust_remote_code))
     key = store.sha256_of(config, *(p.encode() for p in parts))[:24]
     return job.home.cache / "exports" / key
 
@@ -78,10 +129,20 @@ def _tools() -> str:
     return ", ".join(f"{k} {v}" for k, v in versions().items() if k.startswith("onnx"))
 
 
-def _cached(job: Job, cell: CellSpec, target: Path, recipe: str, step: Callable[[str], Step]) -> Ready | Failure:
-    if target not in job.made:
-        job.made[target] = _kept(target) or _make(job, cell, target, recipe, step)
-    return job.made[target]
+class _Plan(NamedTuple):
+    """Where a graph is kept, how it is described, the step that makes it, and what its source has unfused."""
+
+    target: Path
+    exporter: str
+    recipe: str
+    step: Callable[[str], Step]
+    unfused: tuple[str, ...] = ()
+
+
+def _cached(job: Job, cell: CellSpec, plan: _Plan) -> Ready | Failure:
+    if plan.target not in job.made:
+        job.made[plan.target] = _kept(plan.target) or _make(job, cell, plan)
+    return job.made[plan.target]
 
 
 def _kept(target: Path) -> Ready | None:
@@ -96,18 +157,19 @@ def _kept(target: Path) -> Ready | None:
     return None
 
 
-def _make(job: Job, cell: CellSpec, target: Path, recipe: str, step: Callable[[str], Step]) -> Ready | Failure:
+def _make(job: Job, cell: CellSpec, plan: _Plan) -> Ready | Failure:
     try:
-        with store.new_folder(target) as scratch:
-            answer = ask(job, cell, step(str(scratch)), Made)
+        with store.new_folder(plan.target) as scratch:
+            answer = ask(job, cell, plan.step(str(scratch)), Made)
             if isinstance(answer, Failure):
                 raise _Abandoned(answer)
             files = store.list_files(scratch, list(answer.files))
-            graph = describe_graph(cell.precision, "optimum", recipe, files)
+            unfused = answer.unfused or plan.unfused
+            graph = describe_graph(cell.precision, plan.exporter, plan.recipe, files, unfused)
             store.write_atomically(scratch / "graph.json", msgspec.json.encode(graph))
     except _Abandoned as abandoned:
         return abandoned.failure
-    return Ready(target, graph)
+    return Ready(plan.target, graph)
 
 
 class _Abandoned(Exception):

@@ -14,7 +14,7 @@ import msgspec
 
 from edgecap import codec, store
 from edgecap.errors import EdgecapError, UsageError
-from edgecap.job import HORIZON, Event, Job, Notice, Ready, Run, head_dim_of, prepare, unheard, vocabulary_of
+from edgecap.job import HORIZON, Event, Job, Notice, Ready, Run, prepare, session_of, unheard
 from edgecap.machine import default_threads, look_around
 from edgecap.making import graph_of, tokenizer_folder
 from edgecap.record import Absent, Architecture, Failure
@@ -161,15 +161,13 @@ def _run(both: _Both, source: Path, target: Path, direction: str, notice: Notice
         direction=direction,
         source=str(source),
         target=str(target),
-        graph=str(ready.path),
+        session=msgspec.structs.replace(
+            session_of(job, architecture, job.spec.providers[0], ready), threads=header.threads
+        ),
         tokenizer=str(tokenizer_folder(job, ready)),
-        provider=job.spec.providers[0],
         precision=header.precision,
-        threads=header.threads,
         context=header.context,
         hashes=(header.model, header.tokenizer, header.runtime),
-        vocabulary=vocabulary_of(job, architecture),
-        head_dim=head_dim_of(architecture),
     )
     answer = run(step, lambda p: notice(Event(None, p.stage, p.done, p.total)), job.spec.timeout_s)
     if isinstance(answer, Packed):

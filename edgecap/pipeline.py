@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from edgecap import __version__, source, store
+from edgecap.advice import advise
 from edgecap.calibration import peaks_of
 from edgecap.cautions import above_peak, cautions
 from edgecap.corpus import describe, read_corpus
@@ -24,15 +25,16 @@ from edgecap.job import (
     Prepared,
     Ready,
     Run,
-    head_dim_of,
     horizon_of,
     prepare,
+    session_of,
     unheard,
-    vocabulary_of,
 )
 from edgecap.machine import available_memory, default_threads, look_around
 from edgecap.making import ask, can_be_fp32, graph_of, tokenizer_folder
+from edgecap.provider_options import parse_provider
 from edgecap.record import (
+    LEFT_OUT,
     SCHEMA,
     Absent,
     Architecture,
@@ -51,11 +53,13 @@ from edgecap.record import (
 )
 from edgecap.roofline import roofline
 from edgecap.score import score
-from edgecap.spec import DEVICES, CellSpec, Spec
+from edgecap.spec import SWEEP_STEPS, CellSpec, Spec
 from edgecap.store import Home
-from edgecap.worker import Entrant, Measure, Measured, Race, Raced, Squeeze, Squeezed, Weigh, expected, in_child
+from edgecap.worker import Measure, Measured, Race, Raced, Squeeze, Squeezed, Weigh, expected, in_child
 
 PREFILL_TOKENS = 512
+LAYERS = 24  # of the empty graph, where the model's are not known
+SWEEP = (128, 512, 1024)  # contexts that are timed beside
 DECODE_STEPS = 32
 MEMORY_OF_GRAPH, MEMORY_OF_SESSION, FREE_SHARE = 1.5, 150_000_000, 0.6  # what sessions side by side may need
 
@@ -77,15 +81,15 @@ def profile(
     record = _new_record(ready)
     path = store.record_path(job.home.profiles, record)
     notice(Event(None, f"{len(wanted)} cells to measure", total=len(wanted)))
-    together = len(wanted) > 1 and all(DEVICES.get(c.provider, "cpu") == "cpu" for c in wanted)
+    together = len(wanted) > 1 and all(parse_provider(c.provider).place == ("cpu", 0) for c in wanted)
     graphs: dict[CellSpec, Ready] = {}
     try:
         for cell_spec in wanted:
             made = _cell(job, record, cell_spec, len(wanted))
             record = _with_cell(record, made)
             store.save(record, path)
-            graph = graph_of(job, cell_spec)
-            if isinstance(made.outcome, Measurement) and isinstance(graph, Ready):
+            graph = graph_of(job, cell_spec) if isinstance(made.outcome, Measurement) else None
+            if isinstance(graph, Ready):
                 graphs[cell_spec] = graph
         for group in _groups(graphs, together):
             record = _timed(job, record, group, len(wanted))
@@ -170,6 +174,9 @@ def _with_cell(record: Profile, cell: Cell) -> Profile:
 
 def _cell(job: Job, record: Profile, cell: CellSpec, cells_in_run: int) -> Cell:
     """All of a cell but its latency, which is measured when the graphs of all cells are there."""
+    unfit = _unfit(job, record, cell)
+    if unfit:
+        return _failed(cell, Absent(reason="left out"), unfit)
     ready = graph_of(job, cell)
     if isinstance(ready, Failure):
         return _failed(cell, Absent(reason="it could not be made"), ready)
@@ -187,6 +194,15 @@ def _cell(job: Job, record: Profile, cell: CellSpec, cells_in_run: int) -> Cell:
         work=answer.work,
     )
     return _judged(record, cell, graph, measured, cells_in_run)
+
+
+def _unfit(job: Job, record: Profile, cell: CellSpec) -> Failure | None:
+    """Why a variant is left out before time is spent on it, where that was asked for."""
+    parameters = record.source.parameters
+    told = advise(record.machine, cell.precision, cell.provider, parameters if isinstance(parameters, int) else None)
+    if told is None or not job.spec.skip_unfit:
+        return None
+    return Failure(stage=LEFT_OUT, error=told.code, message=f"left out: {told.message}; {told.advice}")
 
 
 def _judged(record: Profile, cell: CellSpec, graph: Graph, measured: Measurement, cells_in_run: int) -> Cell:
@@ -221,21 +237,18 @@ def _measure(job: Job, record: Profile, cell: CellSpec, ready: Ready) -> Measure
     horizon = horizon_of(record.source.architecture)
     reference = graph_of(job, CellSpec("fp32", "cpu")) if can_be_fp32(job) else None
     step = Measure(
-        graph=str(ready.path),
+        session=session_of(job, record.source.architecture, cell.provider, ready),
         reference=str(reference.path) if isinstance(reference, Ready) else None,
-        provider=cell.provider,
-        threads=job.spec.threads or default_threads(),
         tokenizer=str(tokenizer_folder(job, ready)),
         corpus=job.corpus,
         protocol=job.spec.protocol,
         context=job.spec.context or horizon,
         stride=job.spec.stride,
         journal="",
-        vocabulary=vocabulary_of(job, record.source.architecture),
-        head_dim=head_dim_of(record.source.architecture),
         prefill_tokens=min(PREFILL_TOKENS, horizon),
         decode_context=horizon // 2,
         operators=job.spec.operators,
+        allow_fallback=job.spec.allow_fallback,
         energy=job.spec.energy,
         assume_watts=job.spec.assume_watts,
         meter=job.spec.meter and str(Path(job.spec.meter).absolute()),
@@ -256,6 +269,7 @@ def _journal(job: Job, record: Profile, step: Measure, ready: Ready) -> Path:
         prefill_tokens=0,
         decode_context=0,
         operators=False,
+        allow_fallback=True,
         energy="",
         assume_watts=None,
         meter=None,
@@ -276,20 +290,13 @@ def _weigh(job: Job, record: Profile, cell: CellSpec, ready: Ready) -> Memory | 
         job,
         cell,
         Weigh(
-            graph=str(ready.path),
+            session=session_of(job, record.source.architecture, cell.provider, ready),
             files=tuple(str(ready.folder / f.path) for f in ready.graph.files),
-            provider=cell.provider,
-            threads=job.spec.threads or default_threads(),
-            vocabulary=vocabulary_of(job, record.source.architecture),
-            head_dim=head_dim_of(record.source.architecture),
             prefill_tokens=min(PREFILL_TOKENS, horizon - min(DECODE_STEPS, horizon // 2)),
             steps=min(DECODE_STEPS, horizon // 2),
         ),
         Memory,
     )
-
-
-# --- graphs, made once and kept ---------------------------------------------------------------
 
 
 # --- latency ----------------------------------------------------------------------------------
@@ -322,22 +329,24 @@ def _timed(job: Job, record: Profile, group: dict[CellSpec, Ready], cells_in_run
 def _race(job: Job, record: Profile, group: dict[CellSpec, Ready]) -> Race:
     horizon, architecture = horizon_of(record.source.architecture), record.source.architecture
     return Race(
-        entrants=tuple(
-            Entrant(
-                graph=str(ready.path),
-                provider=cell.provider,
-                threads=job.spec.threads or default_threads(),
-                vocabulary=vocabulary_of(job, architecture),
-                head_dim=head_dim_of(architecture),
-            )
-            for cell, ready in group.items()
-        ),
+        entrants=tuple(session_of(job, architecture, cell.provider, ready) for cell, ready in group.items()),
         prefill_tokens=min(PREFILL_TOKENS, horizon),
         decode_context=horizon // 2,
         limit_s=job.spec.limit_s,
         target=job.spec.precision_target,
-        sweep=job.spec.context_sweep,
+        sweep=_sweep(job.spec, record.source.architecture),
+        batches=job.spec.batches,
+        streams=job.spec.streams,
+        layers=sum(x.count for x in architecture.layers) if isinstance(architecture, Architecture) else LAYERS,
     )
+
+
+def _sweep(spec: Spec, architecture: Architecture | Absent) -> tuple[int, ...]:
+    """The contexts to time beside; unless some were asked for, the usual ones that the model has positions for."""
+    if spec.context_sweep is not None:
+        return spec.context_sweep
+    positions = architecture.positions if isinstance(architecture, Architecture) else None
+    return tuple(c for c in SWEEP if c + SWEEP_STEPS <= (positions or c + SWEEP_STEPS))
 
 
 def _with_latency(record: Profile, cell: CellSpec, found: Latency | Failure, cells_in_run: int) -> Cell:

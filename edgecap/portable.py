@@ -10,7 +10,7 @@ import msgspec
 from edgecap import __version__, export, source, store
 from edgecap.errors import UsageError
 from edgecap.job import Event, Job, Notice, Ready, Run, prepare, unheard
-from edgecap.making import cache_of_export, graph_of
+from edgecap.making import cache_of_export, fused, graph_of
 from edgecap.record import Failure, Graph
 from edgecap.spec import DEFAULT_PRECISIONS, CellSpec, Spec
 from edgecap.store import Home
@@ -21,10 +21,38 @@ def export_folder(
     spec: Spec, out: Path, home: Home | None = None, notice: Notice = unheard, run: Run = in_child
 ) -> dict[str, Graph]:
     """Writes one portable folder with a graph for each precision, tokenizer, config and a manifest of hashes."""
+    return _written(_prepared(spec, out, home, notice, run), out)
+
+
+def optimize_folder(
+    spec: Spec, out: Path, home: Home | None = None, notice: Notice = unheard, run: Run = in_child
+) -> dict[str, Graph]:
+    """The same of a folder of ONNX graphs, whose fp32 graph is fused first; variants are made from that.
+
+    Raises UsageError where the folder holds no plain fp32 graph.
+    """
+    job = _prepared(spec, out, home, notice, run)
+    if job.located.kind != "onnx":
+        raise UsageError(f"{spec.model} is no folder of ONNX graphs; edgecap export fuses what it exports")
+    plain = next((r for r in job.found if r.graph.precision == "fp32"), None)
+    if plain is None:
+        raise UsageError(f"{job.located.path} holds no fp32 graph; only that can be fused and checked")
+    ready = fused(job, plain)
+    if isinstance(ready, Failure):
+        raise UsageError(f"cannot fuse the graph: {ready.message}")
+    only = job._replace(found=(ready,), spec=msgspec.structs.replace(spec, precisions=spec.precisions or ("fp32",)))
+    return _written(only, out)
+
+
+def _prepared(spec: Spec, out: Path, home: Home | None, notice: Notice, run: Run) -> Job:
     if out.exists():
         raise UsageError(f"{out} is there already; give a new folder")
     store.check_writable(out)
-    job = prepare(spec, home or store.home(), notice, run).job
+    return prepare(spec, home or store.home(), notice, run).job
+
+
+def _written(job: Job, out: Path) -> dict[str, Graph]:
+    spec, notice = job.spec, job.notice
     graphs: dict[str, Ready] = {}
     precisions = spec.precisions or DEFAULT_PRECISIONS
     notice(Event(None, f"{len(precisions)} graphs to make", total=len(precisions)))
@@ -43,7 +71,7 @@ def _write_portable(job: Job, graphs: dict[str, Ready], out: Path) -> None:
     if job.located.kind != "onnx":
         folders.append(cache_of_export(job))
     beside: list[str] = []
-    for name in (*export.TOKENIZER_FILES, "genai_config.json"):
+    for name in export.BESIDE:
         found = next((f / name for f in folders if (f / name).is_file()), None)
         if found:
             shutil.copyfile(found, out / name)

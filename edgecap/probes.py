@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from edgecap.provider_options import parse_provider
 from edgecap.seams import Probe
-from edgecap.spec import DEVICES, PROVIDERS
 
 _SMALL = 1 << 25  # bytes
 _SCANS = ("ReduceMax", "ReduceSum")
@@ -24,7 +24,7 @@ class OrtProbes:
     """Probes on one provider with a number of threads; see `seams.Probes`."""
 
     def __init__(self, provider: str, threads: int) -> None:
-        self._provider, self._threads = provider, threads
+        self._provider, self._threads = parse_provider(provider), threads
 
     def gemm(self, precision: str, m: int, k: int, n: int) -> Probe:
         """(m, k) times a stored (k, n), as the layers of a model are."""
@@ -62,17 +62,19 @@ class OrtProbes:
         options.intra_op_num_threads = self._threads
         options.log_severity_level = 3
         session = onnxruntime.InferenceSession(
-            _with_types(model).SerializeToString(), options, providers=[PROVIDERS[self._provider]]
+            _with_types(model).SerializeToString(),
+            options,
+            **self._provider.arguments,
         )
         return self._bound(session, feeds)
 
     def _bound(self, session: Any, feeds: dict[str, np.ndarray]) -> Probe:
         import onnxruntime
 
-        device, binding = DEVICES.get(self._provider, "cpu"), session.io_binding()
+        binding = session.io_binding()
         for name, array in feeds.items():
-            binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array, device, 0))
-        binding.bind_output("y", device)
+            binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array, *self._provider.place))
+        binding.bind_output("y", *self._provider.place)
 
         def run() -> None:
             session.run_with_iobinding(binding)

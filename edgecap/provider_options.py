@@ -13,10 +13,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from edgecap.errors import UsageError, did_you_mean
-from edgecap.spec import PROVIDERS
+
+# The name people type -> ONNX Runtime's execution provider. Data only: nothing branches on a name.
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "dml": "DmlExecutionProvider",
+    "qnn": "QNNExecutionProvider",
+    "migraphx": "MIGraphXExecutionProvider",
+    "xnnpack": "XnnpackExecutionProvider",
+    "webgpu": "WebGpuExecutionProvider",
+}
+
+# Where a provider's values live, as the runtime names devices; "cpu" where not listed.
+DEVICES = {"cuda": "cuda", "tensorrt": "cuda"}
 
 WHOLE = ("device_id", "device_index")  # options that must be whole numbers from 0
 _KEY = re.compile(r"[A-Za-z_][\w.]*")
@@ -27,6 +43,22 @@ class Requested(NamedTuple):
 
     name: str
     options: dict[str, str]
+
+    @property
+    def runtime_name(self) -> str:
+        """What ONNX Runtime calls it."""
+        return PROVIDERS[self.name]
+
+    @property
+    def arguments(self) -> dict[str, list[Any]]:
+        """What a session must be given to run on it alone."""
+        return {"providers": [self.runtime_name], "provider_options": [self.options]}
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Where its values live, as the runtime names it: the kind of device and its number."""
+        kind = DEVICES.get(self.name, "cpu")
+        return kind, self.device if kind != "cpu" else 0
 
     @property
     def device(self) -> int:
@@ -92,6 +124,11 @@ def _add(provider: Requested, part: str, text: str) -> None:
             f"--provider {text}: {key}={value} must be a whole number from 0, as the system counts devices"
         )
     provider.options[key] = value
+
+
+def base(text: str) -> str:
+    """`"cuda:device_id=1"` -> `"cuda"`."""
+    return text.partition(":")[0]
 
 
 def written(providers: Iterable[Requested]) -> str:

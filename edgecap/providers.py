@@ -15,7 +15,7 @@ from typing import IO
 
 import numpy as np
 
-from edgecap.spec import PROVIDERS
+from edgecap.provider_options import PROVIDERS, parse_provider
 
 _MISSING = re.compile(r"([\w.+-]+\.(?:so|dll|dylib)[\w.]*): cannot open shared object file|depends on ([\w.+-]+\.dll)")
 _NEEDS = re.compile(r"Require (.+?)\. Please")
@@ -30,16 +30,16 @@ def built_providers() -> tuple[str, ...]:
     return tuple(name for name, provider in PROVIDERS.items() if provider in built)
 
 
-def why_not(name: str) -> str | None:
-    """None where a one-node graph really runs on the provider; else what the runtime says, in a line."""
+def why_not(asked: str) -> str | None:
+    """None where a one-node graph really runs on the provider, with the options that it may come with; else why, in a line."""
     import onnxruntime
 
-    provider = PROVIDERS[name]
+    provider = parse_provider(asked)
     with _said() as said:
         try:
-            session = onnxruntime.InferenceSession(_one_node(), providers=[provider])
+            session = onnxruntime.InferenceSession(_one_node(), **provider.arguments)
             session.run(None, {"x": np.ones(1, np.float32)})
-            took = session.get_providers()[0] == provider
+            took = session.get_providers()[0] == provider.runtime_name
             return None if took else _reason(said(), "the runtime put the node elsewhere")
         except Exception as error:  # missing libraries and devices raise many kinds; each of them means no
             return _reason(said(), str(error))

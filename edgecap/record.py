@@ -16,7 +16,9 @@ from edgecap.spec import Spec
 # 2  2026-11  corpus.baselines, compression.stride, flops.own_position; spec.stride and spec.documents
 # 3  2026-11  peaks, cells.roofline, outcome.work, placement.operators, latency.sweep; layers without attention,
 #             flops.parts.router and .experts, flops.latent_form; energy by domain, nll, left_out; machine.smt and gpus
-SCHEMA = 3
+# 4  2026-11  latency.conditions (steal_share and other_load were beside it), .throughput, .overhead_s; graph.unfused;
+#             spec: exporter, optimize, affinity, graph_level, arena, batches, streams and others
+SCHEMA = 4
 
 
 class _Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -30,6 +32,9 @@ class Absent(_Value, frozen=True, tag_field="kind", tag="absent"):
     """A quantity that was not had, and why."""
 
     reason: str
+
+
+LEFT_OUT = "advice"  # the stage of a Failure that nothing went wrong in: --skip-unfit left the cell out
 
 
 class Failure(_Value, frozen=True, tag_field="kind", tag="failure"):
@@ -294,6 +299,7 @@ class Graph(_Value, frozen=True, tag_field="kind", tag="graph"):
     """An ONNX graph: how it was made and the files it consists of.
 
     `divergence_bits` is the mean Kullback-Leibler divergence from fp32, bits per token, as executed.
+    `unfused` says why layers of the export, or all of it, kept plain operators.
     """
 
     precision: str
@@ -302,6 +308,7 @@ class Graph(_Value, frozen=True, tag_field="kind", tag="graph"):
     bytes: int
     files: tuple[File, ...]
     divergence_bits: float | Absent
+    unfused: tuple[str, ...] = ()
 
 
 class DocumentBits(_Value, frozen=True):
@@ -356,7 +363,7 @@ class Prefill(_Value, frozen=True):
     rounds: tuple[int, ...]
 
 
-class Decode(_Value, frozen=True):
+class Decode(_Value, frozen=True, tag_field="kind", tag="decode"):
     """Seconds of one decoded token; `context` is the mean number of positions, its own included."""
 
     context: float
@@ -373,12 +380,46 @@ class SweepPoint(_Value, frozen=True):
     decode_s: tuple[float, ...]
 
 
+class Throughput(_Value, frozen=True, tag_field="kind", tag="throughput"):
+    """Reading and decoding with `batch` rows in each of `streams` concurrent streams of one session, whose weights they share.
+
+    `prefill_s` are wall seconds in which each stream read `batch` prompts of `prefill_tokens`; `decode_s` wall seconds
+    in which each stream decoded `steps` tokens in each of its rows, behind `context` positions on average; `step_s` the
+    median seconds of a step as a stream saw it. One sample a round.
+    """
+
+    batch: int
+    streams: int
+    prefill_tokens: int
+    context: float
+    steps: int
+    prefill_s: tuple[float, ...]
+    decode_s: tuple[float, ...]
+    step_s: tuple[float, ...]
+
+
+class Conditions(_Value, frozen=True):
+    """What else went on while the seconds were measured; None, or no frequencies, where the system does not tell.
+
+    `steal_share` is the CPU time that a hypervisor took and `other_load` that which other processes used, as shares
+    of all processors. `slept_s` the machine was suspended, `clock_step_s` the wall clock was set ahead,
+    `frequencies_hz` are the processors' mean in each round, `throttle_events` slowed them down because of heat.
+    """
+
+    steal_share: float | None = None
+    other_load: float | None = None
+    slept_s: float | None = None
+    clock_step_s: float | None = None
+    frequencies_hz: tuple[float, ...] = ()
+    throttle_events: int | None = None
+
+
 class Latency(_Value, frozen=True, tag_field="kind", tag="latency"):
     """Raw samples with their round; load is the session's creation, without export or quantisation.
 
-    `sweep` is asked for with --context-sweep. `in_turns`: the cells of the record were timed round by round
-    together, so that the rounds of two may be compared in pairs. `steal_share` is the CPU time that a hypervisor
-    took and `other_load` that which other processes used meanwhile, as shares of all processors.
+    `in_turns`: the cells of the record were timed round by round together, so that the rounds of two may be compared
+    in pairs. `throughput` is of the batches and streams that were asked for. `overhead_s` is what a decode step costs
+    without a model, measured on an empty graph; it is in the samples.
     """
 
     load_s: float
@@ -388,8 +429,9 @@ class Latency(_Value, frozen=True, tag_field="kind", tag="latency"):
     limit_reached: bool
     sweep: tuple[SweepPoint, ...] = ()
     in_turns: bool = False
-    steal_share: float | None = None
-    other_load: float | None = None
+    conditions: Conditions = Conditions()
+    throughput: tuple[Throughput | Failure, ...] = ()
+    overhead_s: float | None = None
 
 
 class LeftOut(_Value, frozen=True):

@@ -105,11 +105,14 @@ class Engine(Protocol):
     def log_probabilities(self, inputs: Ids) -> Floats:
         """log2 p, shape (n, vocabulary), of the token after each input; for small samples only."""
 
-    def prefill(self, inputs: Ids) -> Cache:
-        """Read a prompt, shape (n,), synchronised; returns the cache of n positions."""
+    def log_probabilities_behind(self, past: Ids, ids: Ids) -> list[Floats]:
+        """The same, shapes (1, vocabulary), of `ids` that are decoded one by one behind `past`."""
 
-    def decode(self, cache: Cache, token: int) -> Cache:
-        """Decode one token after `cache`, synchronised; returns the cache one position longer."""
+    def prefill(self, inputs: Ids) -> Cache:
+        """Read a prompt, shape (n,) or (rows, n), synchronised; returns the cache of n positions."""
+
+    def decode(self, cache: Cache, tokens: int | Ids) -> Cache:
+        """Decode one token after `cache`, one a row of it, synchronised; returns the cache one position longer."""
 
     def cache_bytes(self, cache: Cache) -> int:
         """Bytes that a cache holds."""

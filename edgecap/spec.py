@@ -7,31 +7,18 @@ import math
 import msgspec
 
 from edgecap.errors import UsageError, did_you_mean
+from edgecap.provider_options import PROVIDERS, parse_provider
 
 ENERGY = ("auto", "off", "require")
 PROTOCOLS = ("exact", "paper")
+EXPORTERS = ("optimum", "genai")
+LEVELS = ("off", "basic", "extended", "all")  # of the runtime's graph optimisation
 # What people type. Only ever longer: a compressed file names its precision by its place here.
 PRECISIONS = (
     *("fp32", "fp16", "int8", "int4", "bf16", "int8w", "int4b16", "int4b64", "int4b128", "int8wb128", "int4hqq"),
+    "int8s",
 )
 DEFAULT_PRECISIONS = PRECISIONS[:4]
-
-# The name people type -> ONNX Runtime's execution provider. Data only: nothing branches on a name.
-PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-    "dml": "DmlExecutionProvider",
-    "qnn": "QNNExecutionProvider",
-    "migraphx": "MIGraphXExecutionProvider",
-    "xnnpack": "XnnpackExecutionProvider",
-    "webgpu": "WebGpuExecutionProvider",
-}
-
-# Where a provider's values live, as the runtime names devices; "cpu" where not listed.
-DEVICES = {"cuda": "cuda", "tensorrt": "cuda"}
 
 SWEEP_STEPS = 8  # tokens that are decoded behind each context of --context-sweep
 
@@ -66,12 +53,19 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     corpus: str = DEFAULT_CORPUS
     precisions: tuple[str, ...] = ()
     providers: tuple[str, ...] = ("cpu",)
+    exporter: str = "optimum"
+    optimize: bool = True
+    skip_unfit: bool = False
+    allow_fallback: bool = False
     protocol: str = "exact"
     context: int | None = None
     stride: int | None = None
     documents: int | None = None
     bias_bits: float | None = None
     threads: int | None = None
+    affinity: tuple[int, ...] = ()
+    graph_level: str = "all"
+    arena: bool = True
     limit_s: float = 30.0
     precision_target: float = 0.03
     timeout_s: float = 3600.0
@@ -82,13 +76,18 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     meter_offset_s: float | None = None
     calibrate: bool = False
     operators: bool = False
-    context_sweep: tuple[int, ...] = ()
+    context_sweep: tuple[int, ...] | None = None
+    batches: tuple[int, ...] = (1,)
+    streams: tuple[int, ...] = (1,)
 
     def __post_init__(self) -> None:
         for name in self.precisions:
             _known("precision", name, PRECISIONS)
-        for name in self.providers:
-            _known("provider", name, PROVIDERS)
+        for asked in self.providers:
+            if parse_provider(asked).options and asked.startswith("cpu:"):
+                raise UsageError(
+                    f"--provider {asked}: cpu takes no options; --threads, --affinity and others are edgecap's"
+                )
         _known("protocol", self.protocol, PROTOCOLS)
         _at_least("--context", self.context, 2)
         _at_least("--stride", self.stride, 1)
@@ -105,8 +104,17 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             raise UsageError(
                 "--assume-watts is for machines without a counter: give neither --meter nor --energy require"
             )
-        for context in self.context_sweep:
+        _known("exporter", self.exporter, EXPORTERS)
+        _known("graph optimisation", self.graph_level, LEVELS)
+        for context in self.context_sweep or ():
             _at_least("--context-sweep", context, 1)
+        for option, numbers in (("--batch", self.batches), ("--streams", self.streams)):
+            for number in numbers:
+                _at_least(option, number, 1, most=4096)
+            if not numbers:
+                raise UsageError(f"{option} needs at least one number")
+        for processor in self.affinity:
+            _at_least("--affinity", processor, 0)
         _at_least("--threads", self.threads, 1)
         _at_least("--limit", self.limit_s, 0.1)
         _at_least("--precision-target", self.precision_target, 0, most=1)
@@ -140,6 +148,17 @@ def split_steps(text: str, option: str) -> tuple[int, ...]:
     if not found:
         raise UsageError(f"{option} {text}: write 128,512,2048 or FIRST:LAST:xFACTOR or FIRST:LAST:+STEP")
     return found
+
+
+def split_numbers(text: str, option: str) -> tuple[int, ...]:
+    """`"0,2-3"` -> `(0, 2, 3)`. Raises UsageError."""
+    found: set[int] = set()
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        first, dash, last = part.partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()) or int(last or first) - int(first) not in range(4096):
+            raise UsageError(f"{option} {text}: write whole numbers from 0, as 0,2 or 0-3")
+        found.update(range(int(first), int(last or first) + 1))
+    return tuple(sorted(found))
 
 
 def _stepped(begin: int, end: int, sign: str, by: int) -> tuple[int, ...]:

@@ -37,8 +37,22 @@ def _upgrade_to_3(raw: dict[str, Any]) -> dict[str, Any]:
     return raw
 
 
+def _upgrade_to_4(raw: dict[str, Any]) -> dict[str, Any]:
+    """What went on meanwhile has a place of its own; decoding says what it is, since it may be absent."""
+    for cell in raw.get("cells", ()):
+        latency = cell["outcome"].get("latency", {})
+        if latency.get("kind") == "latency":
+            shares = {name: latency.pop(name, None) for name in ("steal_share", "other_load")}
+            latency |= {"conditions": shares, "decode": {**latency["decode"], "kind": "decode"}}
+    return {**raw, "schema": 4}
+
+
 # schema number -> the step that turns a raw record of that number into the next one
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _upgrade_to_2, 2: _upgrade_to_3}
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    1: _upgrade_to_2,
+    2: _upgrade_to_3,
+    3: _upgrade_to_4,
+}
 
 
 class Home(msgspec.Struct, frozen=True):

@@ -68,6 +68,7 @@ SMALL = {
     "llama": _LLAMA,
     "qwen2": _LLAMA,
     "qwen3": {**_LLAMA, "head_dim": 32},
+    "bloom": {**_COMMON, "hidden_size": 64},
     "gpt2": {**_COMMON, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256},
     "opt": {
         **_COMMON,

@@ -155,7 +155,7 @@ def scripted(corpus, broken=(), interrupt_at=None):
             )
         if isinstance(step, Race):
             return Raced(found=tuple(raced(step)))
-        precision = Path(step.graph).read_bytes()[:4].decode()
+        precision = Path(step.session.graph).read_bytes()[:4].decode()
         if precision == interrupt_at:
             raise KeyboardInterrupt
         if precision in broken:

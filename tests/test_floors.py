@@ -9,10 +9,11 @@ PACKAGE = Path(__file__).parent.parent / "edgecap"
 
 FLOORS = {
     **dict.fromkeys(["errors", "units", "stats"], 0),
-    "spec": 1,
-    **dict.fromkeys(["record", "provider_options"], 2),
-    **dict.fromkeys(["seams", "hub", "store", "findings", "advice"], 3),
-    "journal": 4,
+    "provider_options": 1,
+    "spec": 2,
+    "record": 3,
+    **dict.fromkeys(["seams", "hub", "store", "findings", "advice"], 4),
+    "journal": 5,
     **dict.fromkeys(
         [
             "architecture",
@@ -28,15 +29,29 @@ FLOORS = {
             "baselines",
             "codec",
         ],
-        4,
+        5,
     ),
-    **dict.fromkeys(["compare", "export", "engine", "probes", "providers", "meters", "roofline", "counting"], 5),
-    **dict.fromkeys(["report", "worker"], 6),
-    "job": 7,
-    **dict.fromkeys(["making", "calibration"], 8),
-    **dict.fromkeys(["pipeline", "portable", "packing", "doctor"], 9),
-    **dict.fromkeys(["cli", "__init__"], 10),
-    "__main__": 11,
+    **dict.fromkeys(
+        [
+            "compare",
+            "export",
+            "optimize",
+            "engine",
+            "probes",
+            "providers",
+            "meters",
+            "roofline",
+            "counting",
+            "conditions",
+        ],
+        6,
+    ),
+    **dict.fromkeys(["report", "worker"], 7),
+    "job": 8,
+    **dict.fromkeys(["making", "calibration"], 9),
+    **dict.fromkeys(["pipeline", "portable", "packing", "doctor"], 10),
+    **dict.fromkeys(["cli", "__init__"], 11),
+    "__main__": 12,
 }
 FORBIDDEN = {"util", "utils", "helpers", "common", "manager"}
 

@@ -11,10 +11,14 @@ from test_counting import small_config, torch_kit
 from test_real import exported
 
 from edgecap.export import export_fp32
+from edgecap.graph import heads, turns
+from edgecap.graph.changes import drop_views_of_the_same, keep
 from edgecap.graph.costs import count_graph
+from edgecap.graph.flow import Flow
 from edgecap.graph.fuse import fuse
 from edgecap.graph.read import open_graph, write_graph
 from edgecap.graph.scoring import scoring_graph
+from edgecap.graph.shapes import Walk
 from edgecap.graph.variants import make_variant
 
 # kind -> rotations, RMSNorms and sums before them that two layers have
@@ -226,6 +230,49 @@ def test_probabilities_that_do_not_sum_to_one(tmp_path):
 
     found = fuse(open_graph(changed(export(tmp_path, "llama"), 0, change)))
     assert found.fused == 1
+
+
+# --- what it costs ----------------------------------------------------------------------------
+
+
+def counted(monkeypatch, room, name):
+    """Calls of a function, which go on to it."""
+    calls, inner = [], getattr(room, name)
+    monkeypatch.setattr(room, name, lambda *given: calls.append(given) or inner(*given))
+    return calls
+
+
+def test_layers_that_are_alike_are_measured_once(tmp_path, monkeypatch):
+    """Six layers of two kinds: with a window and without, each with angles of its own."""
+    layers = ["sliding_attention", "full_attention"] * 3
+    plain = export(tmp_path, "gemma3_text", sliding_window=8, layer_types=layers, num_hidden_layers=6)
+    attention, rotations = (counted(monkeypatch, room, "_judged") for room in (heads, turns))
+    fused, found = fused_beside(plain)
+    assert (found.fused, found.rotary) == (6, 12)
+    assert len(attention) == 2
+    assert len(rotations) == 4  # queries and keys
+    assert [a["local_window_size"] for a in attributes(fused)] == [8, -1] * 3
+    agree(plain, fused)
+
+
+def test_each_node_is_walked_through_once(tmp_path, monkeypatch):
+    model = open_graph(export(tmp_path, "llama"))
+    drop_views_of_the_same(Flow(model))
+    flow, calls = Flow(model), counted(monkeypatch, Walk, "_node")
+    for name in [*flow.place, *flow.place]:
+        flow.tensor(name)
+    assert len(calls) == len(flow.nodes)
+    again = flow.again()
+    assert [again.shape(name) for name in again.place] == [flow.shape(name) for name in flow.place]
+    assert len(calls) == len(flow.nodes)
+
+
+def test_what_is_kept_is_not_copied():
+    model = helper.make_model(helper.make_graph([helper.make_node(c, ["x"], [c]) for c in "abcde"], "g", [], []))
+    nodes = list(model.graph.node)
+    keep(model.graph.node, [nodes[3], nodes[0], nodes[2]])
+    assert [n.op_type for n in model.graph.node] == ["d", "a", "c"]
+    assert all(a is b for a, b in zip(model.graph.node, (nodes[3], nodes[0], nodes[2]), strict=True))
 
 
 # --- opened without weights, variants, scoring, other hands -----------------------------------

@@ -37,9 +37,10 @@ EXPORT = """
 import sys
 from pathlib import Path
 from edgecap.export import export_fp32
+from edgecap.optimize import write_tied
 for model, out in zip(sys.argv[1::2], sys.argv[2::2]):
-    Path(out).mkdir()
-    export_fp32(Path(model), Path(out), False)
+    Path(out, "plain").mkdir(parents=True)
+    write_tied(export_fp32(Path(model), Path(out, "plain"), False), Path(out))
 """
 
 
@@ -122,6 +123,14 @@ def test_a_variant_of_the_reference_model(reference, texts, precision, variant):
     ours, theirs = (count_graph(p, sequence=3, past=100) for p in (path, reference))
     assert ours.matrix_flops == theirs.matrix_flops > 0
     assert ours.unknown == {}
+
+
+def test_static_ranges_hold_behind_the_longest_sample(reference, texts, tmp_path):
+    """Products without weights are left alone: positions times frequencies would be cut at the samples' length."""
+    path = made(reference, "int8s", tmp_path, [t[:32] for t in texts[4:]])
+    ids = np.concatenate([texts[0], texts[1], texts[2]])
+    p, q = (engine(g).log_probabilities(ids) for g in (reference, path))
+    assert (np.exp2(p) * (p - q)).sum(axis=1)[200:].mean() < 3 * LIMITS["int8s"][0]
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8w", "int8s", "int4b64", "int4hqq"])

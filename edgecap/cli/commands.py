@@ -13,7 +13,8 @@ from edgecap import __version__
 from edgecap.cli.doctor import doctor
 from edgecap.cli.flops import flops
 from edgecap.cli.words import print_json, print_text, width
-from edgecap.spec import DEFAULT_CORPUS, DEFAULT_MODEL, PRECISIONS, PROVIDERS, split_names, split_steps
+from edgecap.provider_options import PROVIDERS, parse_providers
+from edgecap.spec import DEFAULT_CORPUS, DEFAULT_MODEL, LEVELS, PRECISIONS, split_names, split_numbers, split_steps
 
 EXAMPLES = """\b
 Examples:
@@ -52,6 +53,21 @@ def _model_options(command: Any) -> Any:
             click.option("--revision", metavar="REVISION", help="Revision of a model on the Hub."),
             click.option(
                 "--trust-remote-code", is_flag=True, help="Let the exporter run code from the model's folder."
+            ),
+            click.option(
+                "--exporter",
+                default="optimum",
+                show_default=True,
+                metavar="NAME",
+                help="Who makes the fp32 graph: optimum, or genai (the model builder of onnxruntime-genai).",
+            ),
+            click.option(
+                "--plain",
+                "optimize",
+                is_flag=True,
+                default=True,
+                flag_value=False,
+                help="Keep the exported graph unfused.",
             ),
             click.option(
                 "--cache",
@@ -131,6 +147,23 @@ cli.add_command(doctor)
 )
 @click.option("--bias", "bias_bits", type=float, metavar="BITS", help="Bias of the corpus, bits per token.")
 @click.option("--threads", type=int, metavar="N", help="Intra-op threads. Default: the physical cores.")
+@click.option("--affinity", metavar="LIST", default="", help="Processors to run on, as 0,2 or 0-3. Default: all.")
+@click.option(
+    "--graph-level",
+    metavar="LEVEL",
+    default="all",
+    show_default=True,
+    help=f"Graph optimisation of the runtime: {', '.join(LEVELS)}.",
+)
+@click.option(
+    "--no-arena", "arena", is_flag=True, default=True, flag_value=False, help="Without the runtime's memory arena."
+)
+@click.option(
+    "--skip-unfit", is_flag=True, help="Leave out variants that will not pay on this machine, with the reason."
+)
+@click.option(
+    "--allow-fallback", is_flag=True, help="Go on where over 5 % of the time is spent on another provider than asked."
+)
 @click.option(
     "--limit",
     "limit_s",
@@ -168,7 +201,22 @@ cli.add_command(doctor)
     "--context-sweep",
     metavar="LIST",
     default="",
-    help="Also time prefill and decoding at these contexts: 128,512 or FIRST:LAST:x2.",
+    help="Also time prefill and decoding at these contexts: 128,512 or FIRST:LAST:x2, or none. Default: 128,512,1024.",
+)
+@click.option(
+    "--batch",
+    "batches",
+    metavar="LIST",
+    default="1",
+    show_default=True,
+    help="Rows read and decoded at once: throughput of each size beside its latency.",
+)
+@click.option(
+    "--streams",
+    metavar="LIST",
+    default="1",
+    show_default=True,
+    help="Concurrent streams of one session, whose weights they share; with every batch size.",
 )
 @click.option("--operators", is_flag=True, help="Also show the share of time of each operator.")
 @click.option("--calibrate", is_flag=True, help="Measure the machine's peaks again, not only the first time.")
@@ -185,6 +233,9 @@ def profile(
     precisions: str,
     providers: str,
     context_sweep: str,
+    batches: str,
+    streams: str,
+    affinity: str,
     cache: Path | None,
     output: Path,
     as_json: bool,
@@ -196,18 +247,25 @@ def profile(
     """
     from edgecap.cli.live import Live
     from edgecap.pipeline import profile as measure
-    from edgecap.record import Failure
+    from edgecap.record import LEFT_OUT, Failure
     from edgecap.spec import Spec
     from edgecap.store import home, record_path
 
-    sweep = split_steps(context_sweep, "--context-sweep") if context_sweep else ()
-    asked = Spec(precisions=split_names(precisions), providers=split_names(providers), context_sweep=sweep, **fields)
+    asked = Spec(
+        precisions=split_names(precisions),
+        providers=_providers(providers),
+        context_sweep=_sweep(context_sweep),
+        batches=split_steps(batches, "--batch"),
+        streams=split_steps(streams, "--streams"),
+        affinity=split_numbers(affinity, "--affinity"),
+        **fields,
+    )
     where = home(cache, output)
     with Live() as live:
         record = measure(asked, where, live)
     _show(record, as_json)
     click.echo(f"record: {record_path(where.profiles, record)}", err=True)
-    if any(isinstance(cell.outcome, Failure) for cell in record.cells):
+    if any(isinstance(c.outcome, Failure) and c.outcome.stage != LEFT_OUT for c in record.cells):
         sys.exit(1)
 
 
@@ -222,22 +280,48 @@ def export(precisions: str, cache: Path | None, output: Path, as_json: bool, **f
 
     Example: edgecap export --model ./my-model --precision fp16,int8 -o my-model-onnx
     """
+    from edgecap.portable import export_folder
+
+    _write_folder(export_folder, precisions, cache, output, as_json, fields)
+
+
+@cli.command()
+@_model_options
+@_precision_option
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FOLDER", help="A new folder.")
+def optimize(precisions: str, cache: Path | None, output: Path, as_json: bool, **fields: Any) -> None:
+    """Fuse the fp32 graph of an ONNX folder: attention, rotary embedding, norms.
+
+    The fused graph is checked against the plain one. edgecap export does this by itself; this is for
+    folders that others exported. Variants that --precision names are made from the fused graph.
+
+    Example: edgecap optimize --model ./optimum-folder -o ./fused
+    """
+    from edgecap.portable import optimize_folder
+
+    _write_folder(optimize_folder, precisions, cache, output, as_json, fields)
+
+
+def _write_folder(
+    work: Any, precisions: str, cache: Path | None, output: Path, as_json: bool, fields: dict[str, Any]
+) -> None:
     import msgspec
 
     from edgecap.cli.live import Live
-    from edgecap.portable import export_folder
     from edgecap.spec import Spec
     from edgecap.store import home
     from edgecap.units import size
 
     asked = Spec(precisions=split_names(precisions), **fields)
     with Live() as live:
-        graphs = export_folder(asked, output, home(cache), live)
+        graphs = work(asked, output, home(cache), live)
     if as_json:
         print_json({"folder": str(output), "graphs": {p: msgspec.to_builtins(g) for p, g in graphs.items()}})
         return
     for precision, graph in graphs.items():
         click.echo(f"{precision:<6} {size(graph.bytes):>9}  {output / precision}")
+    for reason in next(iter(graphs.values())).unfused:
+        click.echo(f"not fused: {reason}", err=True)
 
 
 @cli.command()
@@ -285,7 +369,7 @@ def _pack(work: Any, file: Path, cache: Path | None, output: Path, as_json: bool
     from edgecap.store import home
     from edgecap.units import si, size
 
-    asked = Spec(**{**fields, "providers": split_names(fields["providers"])})
+    asked = Spec(**{**fields, "providers": _providers(fields["providers"])})
     with Live() as live:
         found = work(file, output, asked, home(cache), live)
     if as_json:
@@ -345,6 +429,17 @@ def schema(as_json: bool) -> None:
     from edgecap.store import schema as record_schema
 
     print_json(record_schema())
+
+
+def _providers(text: str) -> tuple[str, ...]:
+    return tuple(str(provider) for provider in parse_providers(text))
+
+
+def _sweep(text: str) -> tuple[int, ...] | None:
+    """None where nothing was said, nothing where that was asked for."""
+    if text.strip().lower() == "none":
+        return ()
+    return split_steps(text, "--context-sweep") if text else None
 
 
 def _show(record: Any, as_json: bool) -> None:

@@ -18,6 +18,7 @@ from edgecap.seams import Engine, Floats, Ids
 
 SAMPLES = 4
 SAMPLE_TOKENS = 128
+STEPS, SMALLEST = 8, 16  # tokens decoded for comparison; ids where the vocabulary is not known
 
 
 class Garbage(EdgecapError):
@@ -49,6 +50,20 @@ def measure_divergence(reference: Engine, variant: Engine, samples: Sequence[Ids
     return found
 
 
+def answers_of(engine: Engine) -> list[Floats]:
+    """log2 p of the next token behind arbitrary ids, shapes (n, vocabulary): read at once, and behind a cache."""
+    rng = np.random.default_rng(4)
+    ids = rng.integers(0, engine.vocabulary or SMALLEST, SAMPLE_TOKENS, dtype=np.int64)
+    half = SAMPLE_TOKENS // 2
+    return [engine.log_probabilities(ids), *engine.log_probabilities_behind(ids[:half], ids[half : half + STEPS])]
+
+
+def between(p: Sequence[Floats], q: Sequence[Floats]) -> float:
+    """The largest of the mean divergences KL(p || q) of each pair, bits a token."""
+    found = [float(_rows(a, b)[0].mean()) for a, b in zip(p, q, strict=True)]
+    return max(found, key=lambda bits: (not math.isfinite(bits), bits))
+
+
 def _rows(p: Floats, q: Floats) -> Floats:
     """KL(p || q) and entropy of p by position, shape (2, n); `p`, `q` are log2, shape (n, vocabulary)."""
     weights = np.exp2(p)
@@ -57,10 +72,15 @@ def _rows(p: Floats, q: Floats) -> Floats:
 
 
 def take_samples(
-    texts: Iterable[str], documents: int, encode: Callable[[str], list[int]], start: int | None, context: int
+    texts: Iterable[str],
+    documents: int,
+    encode: Callable[[str], list[int]],
+    start: int | None,
+    length: int = SAMPLE_TOKENS,
+    most: int = SAMPLES,
 ) -> list[Ids]:
-    """Beginnings of up to `SAMPLES` of the texts of `documents`, spread over them, as inputs of shape (n,)."""
-    length, step = min(SAMPLE_TOKENS, context), max(1, documents // SAMPLES)
-    chosen = itertools.islice((t for t in texts if t), 0, SAMPLES * step, step)
-    rows = [([] if start is None else [start]) + encode(t[: 8 * SAMPLE_TOKENS]) for t in chosen]
+    """Beginnings, `length` tokens each, of up to `most` of the texts of `documents`, spread over them, as inputs of shape (n,)."""
+    step = max(1, documents // most)
+    chosen = itertools.islice((t for t in texts if t), 0, most * step, step)
+    rows = [([] if start is None else [start]) + encode(t[: 8 * length]) for t in chosen]
     return [np.array(row[:length], np.int64) for row in rows]

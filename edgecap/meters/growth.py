@@ -25,22 +25,23 @@ def measure_growth(
     limit_s: float,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[SweepPoint, ...]:
-    """One warm-up and up to `ROUNDS` rounds of all contexts, at least one, none begun after `limit_s`."""
+    """One warm-up and up to `ROUNDS` rounds of all contexts, none begun after `limit_s`; where that is one, it is kept."""
     rng = np.random.default_rng(2)
     found: dict[int, list[tuple[float, float]]] = {c: [] for c in contexts}
     started = clock.now()
     for number in range(-1, ROUNDS):
-        if number > 0 and clock.now() - started > limit_s:
+        if number >= 0 and clock.now() - started > limit_s:
             break
         for context in contexts:
             progress(max(number, 0), ROUNDS)
-            sample = _sample(engine, clock, rng.integers(0, vocabulary, context + SWEEP_STEPS, dtype=np.int64), context)
-            if number >= 0:
-                found[context].append(sample)
-    return tuple(
-        SweepPoint(context=c, prefill_s=tuple(p for p, _ in samples), decode_s=tuple(d for _, d in samples))
-        for c, samples in found.items()
-    )
+            found[context].append(
+                _sample(engine, clock, rng.integers(0, vocabulary, context + SWEEP_STEPS, dtype=np.int64), context)
+            )
+    return tuple(_point(c, samples[1:] or samples) for c, samples in found.items())
+
+
+def _point(context: int, samples: Sequence[tuple[float, float]]) -> SweepPoint:
+    return SweepPoint(context=context, prefill_s=tuple(p for p, _ in samples), decode_s=tuple(d for _, d in samples))
 
 
 def _sample(engine: Engine, clock: Clock, ids: np.ndarray, context: int) -> tuple[float, float]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgecap import stats
 from edgecap.cautions import no_energy
 from edgecap.record import (
     Absent,
@@ -25,11 +26,13 @@ from edgecap.report.columns import name_of, printable, table, wrapped
 from edgecap.report.data import measured_cells, medians
 from edgecap.report.joules import energies, provenance_of
 from edgecap.report.limits import growth, operators, rooflines
+from edgecap.report.loads import throughputs
 from edgecap.units import count, si, significant, size
 
 if TYPE_CHECKING:
     from edgecap.compare import Comparison, Difference
 
+OVERHEAD = 0.05  # of a decoded token, from where it is told
 _VERDICT_COLOURS = {"better": "green", "worse": "red", "unknown": "yellow"}
 
 
@@ -43,11 +46,12 @@ def show(record: Profile, width: int = 100) -> str:
         ("Beside the roofline", rooflines(record, width)),
         ("Time by operator", operators(record, width)),
         ("With the context", growth(record, width)),
+        ("Batches and streams", throughputs(record, width)),
     ):
         parts += ["", click.style(title, bold=True), text] if text else []
     notes = [
         *[(text, "red") for text in _failures(record)],
-        *[(text, None) for text in _energy_note(record)],
+        *[(text, None) for text in (*_energy_note(record), *_overhead_note(record))],
         *[(text, "yellow") for text in _cautions(record)],
     ]
     if notes:
@@ -164,6 +168,23 @@ def _failures(record: Profile) -> list[str]:
 def _energy_note(record: Profile) -> list[str]:
     reasons = dict.fromkeys(o.energy.reason for _, o in measured_cells(record) if isinstance(o.energy, Absent))
     return [no_energy(Absent(reason=r)) for r in reasons]
+
+
+def _overhead_note(record: Profile) -> list[str]:
+    """What of a decoded token is not the model's, where that is more than a little."""
+    found = [(c, o.latency) for c, o in measured_cells(record) if isinstance(o.latency, Latency)]
+    shares = [
+        (name_of(c, record.cells), x.overhead_s, x.overhead_s / stats.median(x.decode.samples_s))
+        for c, x in found
+        if x.overhead_s
+    ]
+    told = [f"{name} {share:.0%}" for name, _, share in shares if share > OVERHEAD]
+    if not told:
+        return []
+    return [
+        f"of each decoded token {si(shares[0][1], 's')} is binding, Python and the runtime, measured on an empty graph "
+        f"({', '.join(told)}); it is in all numbers above"
+    ]
 
 
 def _cautions(record: Profile) -> list[str]:

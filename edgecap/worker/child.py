@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from edgecap.corpus import Corpus
 from edgecap.errors import DiskFull, UsageError
 from edgecap.findings import CounterSeen, Total
 from edgecap.record import Absent, Failure, GraphWork, Latency, LeftOut, Memory, Placement, StepWork
@@ -21,7 +22,6 @@ from edgecap.worker.steps import (
     Answer,
     Calibrate,
     Calibrated,
-    Entrant,
     Examine,
     Examined,
     Export,
@@ -31,12 +31,14 @@ from edgecap.worker.steps import (
     Made,
     Measure,
     Measured,
+    Optimize,
     Pack,
     Packed,
     Progress,
     Race,
     Raced,
     Refusal,
+    Session,
     Squeeze,
     Squeezed,
     Step,
@@ -45,6 +47,9 @@ from edgecap.worker.steps import (
 )
 
 Report = Callable[[str, int, int], None]  # stage, done, total
+SWEEP_SHARE = 1 / 3  # of the limit of a cell, for other contexts
+MOST_ELSEWHERE = 0.05  # of the operators' time, on other providers than the one that was asked for
+CALIBRATION = 256, 32  # tokens of a sample, and samples, on which ranges of activations are found
 
 
 class SystemClock:
@@ -127,12 +132,15 @@ def _failure(step: Step, error: Exception) -> Failure:
 
 def _look(step: Look, report: Report) -> Looked:
     from edgecap.graph.read import look_into
+    from edgecap.provider_options import base
     from edgecap.providers import built_providers, why_not
 
     tried = any(p != "cpu" for p in step.providers)
     reasons = {p: why_not(p) if tried and p != "cpu" else None for p in built_providers()}
+    with_options = [p for p in step.providers if ":" in p and not reasons.get(base(p), "not built in")]
+    reasons |= {p: why_not(p) for p in with_options}
     return Looked(
-        providers=tuple(p for p, reason in reasons.items() if reason is None),
+        providers=tuple(p for p, reason in reasons.items() if reason is None and ":" not in p),
         refused={p: reason for p, reason in reasons.items() if reason is not None},
         no_energy=_no_energy(step) if step.energy else {},
         graphs=tuple(look_into(Path(g)) for g in step.graphs),
@@ -149,22 +157,52 @@ def _counters(provider: str, meter: str | None, offset_s: float | None) -> Any:
     """What makes up the energy of a run on a provider; see `power.resolve`."""
     from edgecap.machine import sysfs
     from edgecap.power import find, resolve
+    from edgecap.provider_options import parse_provider
 
-    return resolve(provider, find(sysfs(), meter=Path(meter) if meter else None, meter_offset_s=offset_s))
+    asked = parse_provider(provider)
+    file = Path(meter) if meter else None
+    return resolve(asked.name, find(sysfs(), meter=file, meter_offset_s=offset_s, devices=(asked.device,)))
 
 
 def _export(step: Export, report: Report) -> Made:
-    from edgecap.export import export_fp32
+    from edgecap import export, optimize
 
     report("export", 0, 1)
-    return Made(files=tuple(export_fp32(Path(step.folder), Path(step.out), step.trust_remote_code)))
+    folder, out = Path(step.folder), Path(step.out)
+    with tempfile.TemporaryDirectory(dir=step.out) as scratch:
+        plain = export.export_fp32(folder, Path(scratch), step.trust_remote_code, step.exporter)
+        export.take_beside(folder, Path(scratch), out)
+        report("optimize", 0, 1)
+        written = optimize.write_fused(plain, out, _apart) if step.optimize else optimize.write_tied(plain, out)
+    return Made(files=tuple(written.files), unfused=written.unfused)
+
+
+def _optimize(step: Optimize, report: Report) -> Made:
+    from edgecap.optimize import write_fused
+
+    report("optimize", 0, 1)
+    written = write_fused(Path(step.graph), Path(step.out), _apart)
+    return Made(files=tuple(written.files), unfused=written.unfused)
+
+
+def _apart(plain: Path, other: Path) -> float:
+    """Divergence in bits a token of one graph from another, one session at a time: there may be room for one."""
+    from edgecap.engine import OrtEngine
+    from edgecap.machine import default_threads
+    from edgecap.meters.divergence import answers_of, between
+
+    def answers(path: Path) -> Any:
+        return answers_of(OrtEngine(path, "cpu", default_threads()))
+
+    return between(answers(plain), answers(other))
 
 
 def _vary(step: Vary, report: Report) -> Made:
     from edgecap.graph.variants import make_variant
 
     report(f"make {step.precision}", 0, 1)
-    return Made(files=tuple(make_variant(Path(step.graph), step.precision, Path(step.out))))
+    samples = _samples(step.corpus, step.tokenizer, *CALIBRATION) if step.corpus else []
+    return Made(files=tuple(make_variant(Path(step.graph), step.precision, Path(step.out), samples)))
 
 
 def _squeeze(step: Squeeze, report: Report) -> Squeezed:
@@ -232,8 +270,8 @@ def _weigh(step: Weigh, report: Report) -> Memory:
 
     report("memory", 0, 1)
     return measure_memory(
-        lambda: _open(step),
-        step.vocabulary,
+        lambda: _open(step.session),
+        step.session.vocabulary,
         step.prefill_tokens,
         step.steps,
         [Path(f) for f in step.files],
@@ -242,15 +280,31 @@ def _weigh(step: Weigh, report: Report) -> Memory:
 
 def _measure(step: Measure, report: Report) -> Measured:
     """One session at a time: the thread pool of an idle one costs a working one 25 % on two cores."""
+    placement = _or_absent(lambda: _placement(step, report))
+    _staged("placement", lambda: _check_placement(step, placement))
     divergence = _staged("divergence", lambda: _divergence(step, report))
     compression = _staged("compression", lambda: _compression(step, report))
     return Measured(
         divergence_bits=divergence,
         compression=compression,
         energy=_or_absent(lambda: _energy(step, report)),
-        placement=_or_absent(lambda: _placement(step, report)),
+        placement=placement,
         work=_or_absent(lambda: _work(step)),
     )
+
+
+def _check_placement(step: Measure, found: Placement | Absent) -> None:
+    """Raises EngineError where more time was spent on other providers than is allowed."""
+    from edgecap.engine import EngineError
+    from edgecap.provider_options import base
+
+    if step.allow_fallback or isinstance(found, Absent):
+        return
+    asked = base(step.session.provider)
+    elsewhere = {p: s.time_share for p, s in found.by_provider.items() if p != asked}
+    if sum(elsewhere.values()) > MOST_ELSEWHERE:
+        told = ", ".join(f"{share:.0%} on {p}" for p, share in elsewhere.items())
+        raise EngineError(f"of the operators' time {told}, not on '{asked}'; --allow-fallback measures it as it is")
 
 
 def _pack(step: Pack, report: Report) -> Packed:
@@ -259,9 +313,9 @@ def _pack(step: Pack, report: Report) -> Packed:
 
     started = time.perf_counter()
     report("load", 0, 1)
-    engine = _open(step)
+    engine = _open(step.session)
     tokenizer = read_tokenizer(Path(step.tokenizer))
-    header = codec.Header(step.precision, step.threads, step.context, *step.hashes)
+    header = codec.Header(step.precision, step.session.threads, step.context, *step.hashes)
     progress = _progress(report, step.direction)
     with open(step.source, "rb") as source, open(step.target, "wb") as target:
         if step.direction == "compress":
@@ -281,18 +335,14 @@ def _staged(stage: str, work: Callable[[], Any]) -> Any:
         raise
 
 
-def _open(step: Measure | Weigh | Pack | Entrant, **changes: Any) -> Any:
-    """A session on the step's graph and provider, or on others where `changes` says so."""
+def _open(session: Session, **changes: Any) -> Any:
+    """A session as asked, or otherwise where `changes` says so."""
     from edgecap.engine import OrtEngine
+    from edgecap.machine import stay_on
 
-    asked = {
-        "path": Path(step.graph),
-        "provider": step.provider,
-        "threads": step.threads,
-        "head_dim": step.head_dim,
-        "vocabulary": step.vocabulary,
-    }
-    return OrtEngine(**{**asked, **changes})
+    stay_on(session.affinity)
+    asked = {name: getattr(session, name) for name in session.__struct_fields__ if name not in ("graph", "affinity")}
+    return OrtEngine(**{"path": Path(session.graph), **asked, **changes})
 
 
 def _or_absent(work: Callable[[], Any]) -> Any:
@@ -303,35 +353,48 @@ def _or_absent(work: Callable[[], Any]) -> Any:
         return Absent(reason=f"it failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
 
 
+def _or_none(work: Callable[[], float]) -> float | None:
+    """A number beside the point, where it can be had."""
+    try:
+        return work()
+    except Exception:
+        return None
+
+
 def _divergence(step: Measure, report: Report) -> float | Absent:
     from edgecap.meters import divergence
-    from edgecap.tokens import read_tokenizer
 
     if step.reference is None:
         return Absent(reason="there is no fp32 graph of this model to compare with")
-    if step.reference == step.graph:
+    if step.reference == step.session.graph:
         return 0.0  # fp32 from itself
     report("divergence", 0, 1)
-    tokenizer = read_tokenizer(Path(step.tokenizer))
-    texts = (d.text for d in step.corpus.documents)
-    samples = divergence.take_samples(texts, step.corpus.count, tokenizer.encode, tokenizer.start, step.context)
+    samples = _samples(step.corpus, step.tokenizer, min(divergence.SAMPLE_TOKENS, step.context), divergence.SAMPLES)
     if not samples:
         return Absent(reason="the corpus has no tokens")
-    reference = _open(step, path=Path(step.reference), provider="cpu")
-    return divergence.measure_divergence(reference, _open(step), samples).bits
+    reference = _open(step.session, path=Path(step.reference), provider="cpu")
+    return divergence.measure_divergence(reference, _open(step.session), samples).bits
+
+
+def _samples(corpus: Corpus, tokenizer: str, length: int, most: int) -> list[Any]:
+    """Beginnings of up to `most` documents, as token ids."""
+    from edgecap.meters.divergence import take_samples
+    from edgecap.tokens import read_tokenizer
+
+    reader = read_tokenizer(Path(tokenizer))
+    return take_samples((d.text for d in corpus.documents), corpus.count, reader.encode, reader.start, length, most)
 
 
 def _compression(step: Measure, report: Report) -> Any:
     from edgecap.corpus import check_unchanged
-    from edgecap.graph.scoring import scoring_graph
     from edgecap.journal import Journal
     from edgecap.meters.compression import Plan, Scored, measure_compression
 
     cutter, vocabulary = _cutter(step)
     plan = Plan(step.protocol, step.context, step.stride)
-    scoring = scoring_graph(Path(step.graph), on_host=step.provider == "cpu", vocabulary=vocabulary)
+    scoring = _scoring_graph(step.session, vocabulary)
     found = measure_compression(
-        _open(step, scoring=scoring),
+        _open(step.session, scoring=scoring),
         cutter,
         step.corpus.documents,
         plan,
@@ -351,30 +414,39 @@ def _cutter(step: Measure) -> tuple[Any, int | None]:
 
     if step.protocol == "paper":
         shipped = read_paper_tokenizer(Path(step.tokenizer))
-        return windows.paper(shipped, step.context), min(shipped.size, step.vocabulary)
+        return windows.paper(shipped, step.context), min(shipped.size, step.session.vocabulary)
     plain = read_tokenizer(Path(step.tokenizer))
-    return windows.exact(plain, step.context, step.vocabulary, step.stride), None
+    return windows.exact(plain, step.context, step.session.vocabulary, step.stride), None
+
+
+def _scoring_graph(session: Session, vocabulary: int | None = None) -> bytes:
+    from edgecap.graph.scoring import scoring_graph
+    from edgecap.provider_options import parse_provider
+
+    on_host = parse_provider(session.provider).name == "cpu"
+    return scoring_graph(Path(session.graph), on_host=on_host, vocabulary=vocabulary)
 
 
 def _race(step: Race, report: Report) -> Raced:
     """All sessions in one process: they take turns, and an idle one was seen to disturb no other."""
-    from edgecap.machine import Load
+    from edgecap.conditions import Watch
     from edgecap.meters.latency import Bench, take_turns
 
-    before = Load.now()
     benches: list[Bench | Failure] = [_bench(step, entrant, report) for entrant in step.entrants]
-    ready = [b for b in benches if isinstance(b, Bench)]
-    found = iter(
-        take_turns(ready, SystemClock(), step.limit_s * len(ready), _progress(report, "latency")) if ready else ()
-    )
-    load = Load.now().since(before)
-    done = [
-        b if isinstance(b, Failure) else _with_load(_with_sweep(step, b, next(found), report), load) for b in benches
-    ]
+    ready, watch = [b for b in benches if isinstance(b, Bench)], Watch()
+
+    def watched(done: int, total: int) -> None:
+        watch.look()
+        report("latency", done, total)
+
+    turns = take_turns(ready, SystemClock(), step.limit_s * len(ready), watched) if ready else ()
+    both = {"conditions": watch.found(), "overhead_s": _or_none(lambda: _overhead(step))}
+    found = iter([msgspec.structs.replace(latency, **both) for latency in turns])
+    done = [b if isinstance(b, Failure) else _with_more(step, b, next(found), report) for b in benches]
     return Raced(found=tuple(done))
 
 
-def _bench(step: Race, entrant: Entrant, report: Report) -> Any:
+def _bench(step: Race, entrant: Session, report: Report) -> Any:
     """A session that is warmed up, or why there is none."""
     from edgecap.meters.latency import Bench, Plan
 
@@ -386,18 +458,36 @@ def _bench(step: Race, entrant: Entrant, report: Report) -> Any:
         return _failure(step, error)
 
 
-def _with_load(found: Latency, load: Any) -> Latency:
-    return msgspec.structs.replace(found, steal_share=load.steal_share, other_load=load.other_load)
+def _overhead(step: Race) -> float:
+    """Seconds of a decode step that computes nothing, on the provider of the first."""
+    from edgecap.graph.empty import empty_decoder
+    from edgecap.meters.overhead import measure_overhead
+
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "empty.onnx"
+        path.write_bytes(empty_decoder(step.layers))
+        return measure_overhead(_open(step.entrants[0], path=path), SystemClock(), step.decode_context)
 
 
-def _with_sweep(step: Race, bench: Any, found: Latency, report: Report) -> Latency:
+def _with_more(step: Race, bench: Any, found: Latency, report: Report) -> Latency:
+    """With other contexts, batches and streams, as far as they were asked for."""
     from edgecap.meters.growth import measure_growth
+    from edgecap.meters.throughput import measure_throughput
 
-    if not step.sweep:
-        return found
-    progress = _progress(report, "context sweep")
-    grown = measure_growth(bench.engine, SystemClock(), step.sweep, bench.vocabulary, step.limit_s, progress)
-    return msgspec.structs.replace(found, sweep=grown)
+    asked = (bench.engine, SystemClock())
+    if step.sweep:
+        progress = _progress(report, "contexts")
+        limit_s = step.limit_s * SWEEP_SHARE
+        grown = measure_growth(*asked, step.sweep, bench.vocabulary, limit_s, progress)
+        found = msgspec.structs.replace(found, sweep=grown)
+    points = [(batch, streams) for batch in step.batches for streams in step.streams]
+    if points != [(1, 1)]:
+        progress = _progress(report, "throughput")
+        flown = measure_throughput(
+            *asked, points, step.prefill_tokens, step.decode_context, bench.vocabulary, step.limit_s, progress
+        )
+        found = msgspec.structs.replace(found, throughput=flown)
+    return found
 
 
 def _energy(step: Measure, report: Report) -> Any:
@@ -411,11 +501,11 @@ def _energy(step: Measure, report: Report) -> Any:
     made = (
         Resolution(Assumed(step.assume_watts, clock.now))
         if step.assume_watts
-        else _counters(step.provider, step.meter, step.meter_offset_s)
+        else _counters(step.session.provider, step.meter, step.meter_offset_s)
     )
     if isinstance(made.counter, Absent):
         return made.counter
-    prefill, decode = _loads(step, _open(step))
+    prefill, decode = _loads(step, _open(step.session))
     progress = _progress(report, "energy")
     return measure_energy(
         made.counter, clock, prefill, decode, progress, _scoring_load(step), made.beside, made.left_out
@@ -428,15 +518,15 @@ def _loads(step: Measure, engine: Any) -> tuple[Callable[[], int], Callable[[], 
 
     rng = np.random.default_rng(1)
     steps = max(1, min(32, step.decode_context // 2))
-    base = engine.prefill(rng.integers(0, step.vocabulary, max(1, step.decode_context - steps // 2)))
+    base = engine.prefill(rng.integers(0, step.session.vocabulary, max(1, step.decode_context - steps // 2)))
 
     def prefill() -> int:
-        engine.prefill(rng.integers(0, step.vocabulary, step.prefill_tokens))
+        engine.prefill(rng.integers(0, step.session.vocabulary, step.prefill_tokens))
         return step.prefill_tokens
 
     def decode() -> int:
         cache = base
-        for token in rng.integers(0, step.vocabulary, steps).tolist():
+        for token in rng.integers(0, step.session.vocabulary, steps).tolist():
             cache = engine.decode(cache, token)
         return steps
 
@@ -447,13 +537,11 @@ def _scoring_load(step: Measure) -> Callable[[], int]:
     """A window of scoring, on a session of its own."""
     import numpy as np
 
-    from edgecap.graph.scoring import scoring_graph
-
-    engine = _open(step, scoring=scoring_graph(Path(step.graph), on_host=step.provider == "cpu"))
+    engine = _open(step.session, scoring=_scoring_graph(step.session))
     rng, tokens = np.random.default_rng(3), max(1, step.context - 1)
 
     def score() -> int:
-        ids = rng.integers(0, step.vocabulary, tokens + 1)
+        ids = rng.integers(0, step.session.vocabulary, tokens + 1)
         engine.nll(ids[:-1], ids[1:])
         return tokens
 
@@ -463,8 +551,8 @@ def _scoring_load(step: Measure) -> Callable[[], int]:
 def _work(step: Measure) -> GraphWork:
     from edgecap.graph.costs import count_graph
 
-    prefill = count_graph(Path(step.graph), 1, step.prefill_tokens)
-    decode = count_graph(Path(step.graph), 1, 1, max(0, step.decode_context - 1))
+    prefill = count_graph(Path(step.session.graph), 1, step.prefill_tokens)
+    decode = count_graph(Path(step.session.graph), 1, 1, max(0, step.decode_context - 1))
     return GraphWork(prefill=_step_work(prefill), decode=_step_work(decode), unknown=decode.unknown)
 
 
@@ -479,7 +567,7 @@ def _placement(step: Measure, report: Report) -> Placement:
     report("placement", 0, 1)
     tokens, context = (step.prefill_tokens, step.decode_context) if step.operators else (32, 32)
     with tempfile.TemporaryDirectory() as scratch:
-        engine = _open(step, profile_to=Path(scratch) / "profile")
+        engine = _open(step.session, profile_to=Path(scratch) / "profile")
         engine.prefill(np.zeros(min(tokens, step.prefill_tokens), np.int64))
         engine.prefill(np.zeros(min(tokens, step.prefill_tokens), np.int64))
         cache = engine.prefill(np.zeros(min(context, step.decode_context), np.int64))
@@ -497,6 +585,7 @@ def _progress(report: Report, stage: str) -> Callable[[int, int], None]:
 _DO: dict[type, Callable[[Any, Report], Answer]] = {
     Look: _look,
     Export: _export,
+    Optimize: _optimize,
     Vary: _vary,
     Squeeze: _squeeze,
     Calibrate: _calibrate,

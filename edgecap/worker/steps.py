@@ -29,6 +29,24 @@ class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     pass
 
 
+class Session(_Message, frozen=True, tag="session"):
+    """A graph on a provider, named with its options, and how it is opened.
+
+    `vocabulary` and `head_dim` are the model's, where the graph does not show them. `level` is the runtime's graph
+    optimisation, `arena` its own reserve of memory, `affinity` the processors that the child may run on (all where
+    empty).
+    """
+
+    graph: str
+    provider: str
+    threads: int
+    vocabulary: int
+    head_dim: int | None
+    level: str = "all"
+    arena: bool = True
+    affinity: tuple[int, ...] = ()
+
+
 # --- asked ------------------------------------------------------------------------------------
 
 
@@ -46,19 +64,30 @@ class Look(_Message, frozen=True, tag="look"):
 
 
 class Export(_Message, frozen=True, tag="export"):
-    """Export a Hugging Face folder to fp32 ONNX in `out`."""
+    """Export a Hugging Face folder to fp32 ONNX in `out`, fused where it can be if `optimize` says so."""
 
     folder: str
     out: str
     trust_remote_code: bool
+    exporter: str
+    optimize: bool
+
+
+class Optimize(_Message, frozen=True, tag="optimize"):
+    """Fuse an fp32 graph and write it to `out`."""
+
+    graph: str
+    out: str
 
 
 class Vary(_Message, frozen=True, tag="vary"):
-    """Make a variant of an fp32 graph in `out`."""
+    """Make a variant of an fp32 graph in `out`, on samples of a corpus where it needs them."""
 
     graph: str
     precision: str
     out: str
+    corpus: Corpus | None = None
+    tokenizer: str = ""
 
 
 class Squeeze(_Message, frozen=True, tag="squeeze"):
@@ -73,57 +102,46 @@ class Measure(_Message, frozen=True, tag="measure"):
     Finished documents are kept in the file `journal`.
     """
 
-    graph: str
+    session: Session
     reference: str | None
-    provider: str
-    threads: int
     tokenizer: str
     corpus: Corpus
     protocol: str
     context: int
     stride: int | None
     journal: str
-    vocabulary: int
-    head_dim: int | None
     prefill_tokens: int
     decode_context: int
     operators: bool
+    allow_fallback: bool
     energy: str
     assume_watts: float | None
     meter: str | None
     meter_offset_s: float | None
 
 
-class Entrant(_Message, frozen=True, tag="entrant"):
-    """A graph on a provider, to be timed."""
-
-    graph: str
-    provider: str
-    threads: int
-    vocabulary: int
-    head_dim: int | None
-
-
 class Race(_Message, frozen=True, tag="race"):
-    """Latency of several graphs, in turns round by round; `target` is half the interval of a median, as its share."""
+    """Latency of several graphs, in turns round by round; `target` is half the interval of a median, as its share.
 
-    entrants: tuple[Entrant, ...]
+    Then, of each, contexts of `sweep`, and every batch with every number of streams. `layers` have a cache.
+    """
+
+    entrants: tuple[Session, ...]
     prefill_tokens: int
     decode_context: int
     limit_s: float
     target: float
     sweep: tuple[int, ...]
+    batches: tuple[int, ...]
+    streams: tuple[int, ...]
+    layers: int
 
 
 class Weigh(_Message, frozen=True, tag="weigh"):
     """Memory of a process that only loads, prefills and decodes."""
 
-    graph: str
+    session: Session
     files: tuple[str, ...]
-    provider: str
-    threads: int
-    vocabulary: int
-    head_dim: int | None
     prefill_tokens: int
     steps: int
 
@@ -148,18 +166,14 @@ class Pack(_Message, frozen=True, tag="pack"):
     direction: str
     source: str
     target: str
-    graph: str
+    session: Session
     tokenizer: str
-    provider: str
     precision: str
-    threads: int
     context: int
     hashes: tuple[bytes, bytes, bytes]
-    vocabulary: int
-    head_dim: int | None
 
 
-Step = Look | Export | Vary | Squeeze | Calibrate | Examine | Measure | Race | Weigh | Pack
+Step = Look | Export | Optimize | Vary | Squeeze | Calibrate | Examine | Measure | Race | Weigh | Pack
 
 
 # --- answered ---------------------------------------------------------------------------------
@@ -199,9 +213,10 @@ class Examined(_Message, frozen=True, tag="examined"):
 
 
 class Made(_Message, frozen=True, tag="made"):
-    """The files of a new graph, relative to its folder."""
+    """The files of a new graph, relative to its folder, and why parts of it were not fused."""
 
     files: tuple[str, ...]
+    unfused: tuple[str, ...] = ()
 
 
 class Measured(_Message, frozen=True, tag="measured"):

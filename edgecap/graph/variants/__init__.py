@@ -50,7 +50,7 @@ VARIANTS = {
     "bf16": Variant("bfloat16 weights widened at load, computed in fp32; v1", bf16),
     "int8w": _in_blocks(8, 32),
     "int8s": Variant(
-        "static int8 QDQ, signed weights per channel, unsigned activations by range, fp32 results; v1", int8s, True
+        "static int8 QDQ, signed weights per channel, unsigned activations by range, fp32 results; v2", int8s, True
     ),
     "int4b16": _in_blocks(4, 16),
     "int4b64": _in_blocks(4, 64),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecap.graph.read import LARGEST_PROTO, weight_bytes, write_graph
+from edgecap.graph.variants.tables import name_nodes
 
 if TYPE_CHECKING:
     import onnx
@@ -23,7 +24,7 @@ def fp16(model: onnx.ModelProto) -> Any:
     """The graph with weights, activations and cache in fp16."""
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
-    _name_nodes(model)
+    name_nodes(model)
     half = convert_float_to_float16(
         _with_shapes(model),
         op_block_list=[*DEFAULT_OP_BLOCK_LIST, *_FP32_OPS],
@@ -113,8 +114,3 @@ def _angles(model: onnx.ModelProto) -> list[str]:
             seen[node.name] = None
             queue.extend(made_by[i] for i in node.input if i in made_by)
     return list(seen)
-
-
-def _name_nodes(model: onnx.ModelProto) -> None:
-    for i, node in enumerate(model.graph.node):
-        node.name = node.name or f"{node.op_type}_{i}"

@@ -20,7 +20,7 @@ from edgecap.errors import UsageError
 from edgecap.graph.read import LARGEST_PROTO, open_graph, weight_bytes
 from edgecap.graph.ties import untie
 from edgecap.graph.variants.int8 import gather_int8
-from edgecap.graph.variants.tables import as_input, gemm_to_matmul, table_gathers, tidy
+from edgecap.graph.variants.tables import as_input, gemm_to_matmul, name_nodes, table_gathers, tidy
 from edgecap.seams import Ids
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def int8s(model: onnx.ModelProto, samples: Sequence[Ids]) -> Any:
     if not any(len(sample) for sample in samples):
         raise UsageError("int8s needs texts to find the ranges of activations on: give token ids as samples")
     gemm_to_matmul(model)
+    name_nodes(model)
     heads = {table: head for head, table in untie(model).items()}
     quantised = _quantised(model, [feeds(model, sample) for sample in samples if len(sample)])
     for node in table_gathers(quantised):
@@ -50,18 +51,26 @@ def _quantised(model: onnx.ModelProto, runs: list[dict[str, np.ndarray]]) -> onn
             _Reader(runs),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["MatMul"],
+            nodes_to_exclude=_between_activations(model),
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
             use_external_data_format=weight_bytes(model) > LARGEST_PROTO,
             extra_options={
-                "MatMulConstBOnly": True,
                 "WeightSymmetric": True,
                 "OpTypesToExcludeOutputQuantization": ["MatMul"],
             },
         )
         return open_graph(target)
+
+
+def _between_activations(model: onnx.ModelProto) -> list[str]:
+    """Names of products without a stored matrix: of attention, and of positions with rotary frequencies, whose
+    range is that of the longest sample.
+    """
+    stored = {t.name for t in model.graph.initializer if len(t.dims) == 2}
+    return [n.name for n in model.graph.node if n.op_type == "MatMul" and n.input[1] not in stored]
 
 
 class _Reader:

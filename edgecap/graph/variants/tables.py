@@ -39,6 +39,12 @@ def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def name_nodes(model: onnx.ModelProto) -> None:
+    """Gives a name to nodes without one: tools tell nodes apart by names."""
+    for i, node in enumerate(model.graph.node):
+        node.name = node.name or f"{node.op_type}_{i}"
+
+
 def as_input(model: onnx.ModelProto, scratch: Path) -> Any:
     """The quantiser takes a graph in memory only below 2 GiB."""
     if weight_bytes(model) <= LARGEST_PROTO:

@@ -1,0 +1,202 @@
+"""Throughput against latency: prompts read and tokens decoded in rows of a batch, in streams of one session.
+
+    warm-up of each point | round 0: A, B, C | round 1: A, B, C | ... up to 5 rounds, or the limit
+
+    streams of a point | read a prompt | read what is decoded behind | decode `steps` tokens a row |
+                       g               g      (not timed)            g                            g
+
+A stream is a thread with a cache of its own; the runtime lets go of Python's lock while it runs. At each gate (g)
+streams wait for one another, and the last to come reads the clock, so that nothing untimed falls between two marks.
+"""
+
+from __future__ import annotations
+
+import statistics
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from edgecap.record import Failure, Throughput
+from edgecap.seams import Clock, Engine, Ids
+
+ROUNDS = 5
+LOOP_SECONDS = 0.3  # of decoding, about
+FEWEST, MOST = 2, 32  # decode steps of a loop
+TRIED = 3  # decode steps of the warm-up
+
+
+class _Script(NamedTuple):
+    """Fresh ids of one stream: two prompts, shape (batch, n), and tokens to decode behind the second, (steps, batch)."""
+
+    prompt: Ids
+    behind: Ids
+    tokens: Ids
+
+
+class _Sample(NamedTuple):
+    """Wall seconds of reading and of decoding in all streams, and the median seconds of a stream's step."""
+
+    prefill_s: float
+    decode_s: float
+    step_s: float
+
+
+class _Shape(NamedTuple):
+    """What a stream does in a round: rows, positions read, positions in front of the loop, and its steps."""
+
+    batch: int
+    prefill_tokens: int
+    behind: int
+    steps: int
+
+    def script(self, rng: np.random.Generator, vocabulary: int) -> _Script:
+        """Fresh ids for one stream."""
+        sizes = (self.batch, self.prefill_tokens), (self.batch, self.behind), (self.steps, self.batch)
+        return _Script(*(rng.integers(0, vocabulary, size, dtype=np.int64) for size in sizes))
+
+
+_Turn = Callable[[Sequence[_Script]], _Sample | Failure]  # one script a stream
+
+
+def measure_throughput(
+    engine: Engine,
+    clock: Clock,
+    points: Sequence[tuple[int, int]],
+    prefill_tokens: int,
+    decode_context: int,
+    vocabulary: int,
+    limit_s: float,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Throughput | Failure, ...]:
+    """One warm-up and up to `ROUNDS` rounds of all `points` (batch, streams), at least one, none begun after `limit_s`.
+
+    A point that fails is a Failure in its place, and the others go on without it. Caches live no longer than a turn
+    of their point, and that of the prompt not beside the one that is decoded behind: 16 rows in 4 streams hold 64 of
+    each, which can be gigabytes. The price is that the latter is read anew in each round, untimed.
+    """
+    started, rng = clock.now(), np.random.default_rng(4)
+    benches = [_Bench(*point, prefill_tokens, decode_context) for point in points]
+    for number in range(-1, ROUNDS):
+        if number > 0 and clock.now() - started >= limit_s:
+            break
+        for place, bench in enumerate(benches, (number + 1) * len(benches)):
+            progress(place, (1 + ROUNDS) * len(benches))
+            bench.take(partial(_turn, engine, clock), rng, vocabulary)
+    return tuple(bench.found() for bench in benches)
+
+
+class _Bench:
+    """One point: its first turn is the warm-up, the others are samples; one that failed takes no more."""
+
+    def __init__(self, batch: int, streams: int, prefill_tokens: int, decode_context: int) -> None:
+        self.streams, self.decode_context = streams, decode_context
+        self.shape = _Shape(batch, prefill_tokens, *_loop(decode_context, TRIED))
+        self.warm = False
+        self.samples: list[_Sample] = []
+        self.failure: Failure | None = None
+
+    def take(self, turn: _Turn, rng: np.random.Generator, vocabulary: int) -> None:
+        """One turn with fresh ids."""
+        if self.failure:
+            return
+        found = turn([self.shape.script(rng, vocabulary) for _ in range(self.streams)])
+        if isinstance(found, Failure):
+            self.failure = found
+        elif self.warm:
+            self.samples.append(found)
+        else:
+            self._fit(found.step_s)
+
+    def _fit(self, step_s: float) -> None:
+        """Steps of a loop, as many as the warm-up's `step_s` allow."""
+        most = min(MOST, self.decode_context, round(LOOP_SECONDS / max(step_s, 1e-6)))
+        behind, steps = _loop(self.decode_context, max(FEWEST, most))
+        self.warm, self.shape = True, self.shape._replace(behind=behind, steps=steps)
+
+    def found(self) -> Throughput | Failure:
+        """What was taken, as the record keeps it."""
+        if self.failure:
+            return self.failure
+        return Throughput(
+            batch=self.shape.batch,
+            streams=self.streams,
+            prefill_tokens=self.shape.prefill_tokens,
+            context=self.shape.behind + (self.shape.steps + 1) / 2,
+            steps=self.shape.steps,
+            prefill_s=tuple(s.prefill_s for s in self.samples),
+            decode_s=tuple(s.decode_s for s in self.samples),
+            step_s=tuple(s.step_s for s in self.samples),
+        )
+
+
+def _loop(decode_context: int, steps: int) -> tuple[int, int]:
+    """Positions in front of a loop, so that its mean context is `decode_context`, and its steps."""
+    return max(1, decode_context - (steps + 1) // 2), steps
+
+
+# --- streams ----------------------------------------------------------------------------------
+
+_Ended = list[float] | Failure | None  # seconds of each step; or why there are none; or the reason is another stream's
+
+
+def _turn(engine: Engine, clock: Clock, scripts: Sequence[_Script]) -> _Sample | Failure:
+    """All streams at once; when it returns, each of them has ended."""
+    marks: list[float] = []
+    gate = threading.Barrier(len(scripts), lambda: marks.append(clock.now()))
+    try:
+        ends = _ends([partial(_stream, engine, clock, gate, script) for script in scripts], gate)
+    except Exception as error:  # no room for one more thread
+        return _failure(error, scripts[0], gate)
+    failures = [end for end in ends if isinstance(end, Failure)]
+    steps = [seconds for end in ends if isinstance(end, list) for seconds in end]
+    return failures[0] if failures else _Sample(marks[1] - marks[0], marks[3] - marks[2], statistics.median(steps))
+
+
+def _ends(streams: Sequence[Callable[[], _Ended]], gate: threading.Barrier) -> list[_Ended]:
+    """What each stream comes to in a thread of its own; leaves the gate broken, and no thread, when it raises."""
+    with ThreadPoolExecutor(len(streams), "edgecap-stream") as pool:
+        try:
+            ends = [pool.submit(stream) for stream in streams]
+            return [end.result() for end in ends]
+        except BaseException:
+            gate.abort()
+            raise
+
+
+def _stream(engine: Engine, clock: Clock, gate: threading.Barrier, script: _Script) -> _Ended:
+    """Does its script; what goes wrong becomes a value, since an error would keep the caches of its frames alive."""
+    try:
+        return _steps(engine, clock, gate, script)
+    except threading.BrokenBarrierError:
+        return None
+    except Exception as error:
+        gate.abort()
+        return _failure(error, script, gate)
+    except BaseException:
+        gate.abort()
+        raise
+
+
+def _steps(engine: Engine, clock: Clock, gate: threading.Barrier, script: _Script) -> list[float]:
+    """Seconds of each step, as this stream sees it."""
+    gate.wait()
+    engine.prefill(script.prompt)
+    gate.wait()
+    cache, seconds = engine.prefill(script.behind), []
+    gate.wait()
+    for tokens in script.tokens:
+        before = clock.now()
+        cache = engine.decode(cache, tokens)
+        seconds.append(clock.now() - before)
+    gate.wait()
+    return seconds
+
+
+def _failure(error: Exception, script: _Script, gate: threading.Barrier) -> Failure:
+    where = f"batch {len(script.prompt)}, streams {gate.parties}"
+    text = " ".join(str(error).split()) or "no message"
+    return Failure(stage="throughput", error=type(error).__name__, message=f"{where}: {text[:500]}")

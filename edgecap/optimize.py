@@ -1,0 +1,63 @@
+"""Writes an exported graph as it is deployed: equal matrices stored once, attention and norms fused, and checked.
+
+The fused graph stands only where it answers as the plain one does; whoever calls brings the comparison, since
+no graph is run here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from edgecap.graph.fuse import RECIPE, fuse
+from edgecap.graph.read import open_graph, write_graph
+from edgecap.graph.ties import tie
+
+MOST_BITS = 1e-5  # of divergence a token between the plain graph and the fused one, both in fp32
+TIED = "tied once"
+
+Apart = Callable[[Path, Path], float]  # divergence of the second graph from the first, bits a token
+
+
+class Written(NamedTuple):
+    """The files of a graph relative to its folder, and why parts of it, or all, were not fused."""
+
+    files: list[str]
+    unfused: tuple[str, ...] = ()
+
+
+def recipe(optimize: bool) -> str:
+    """What is done to an exported graph."""
+    return f"{TIED}; {RECIPE}" if optimize else TIED
+
+
+def write_tied(source: Path, out: Path) -> Written:
+    """Writes the graph with a matrix that is stored twice stored once, and nothing else changed."""
+    model = open_graph(source)
+    tie(model)
+    return Written(write_graph(model, out))
+
+
+def write_fused(source: Path, out: Path, apart: Apart) -> Written:
+    """Writes the fused graph where it is within `MOST_BITS` of the plain one in `source`, which is written otherwise."""
+    model = open_graph(source)
+    tie(model)
+    found = fuse(model)
+    files = write_graph(model, out)
+    del model
+    reason = _refused(source, out / files[0], apart)
+    if not reason:
+        return Written(files, found.missing)
+    for name in files:
+        (out / name).unlink()
+    return write_tied(source, out)._replace(unfused=(reason,))
+
+
+def _refused(plain: Path, fused: Path, apart: Apart) -> str:
+    """Why the fused graph may not stand, empty where it may."""
+    try:
+        bits = apart(plain, fused)
+    except Exception as error:  # whatever the runtime has against it: the plain graph is there
+        return f"the runtime does not run the fused graph: {' '.join(str(error).split())[:200]}"
+    return "" if bits <= MOST_BITS else f"the fused graph is {bits:.2g} bits a token away from the plain one"

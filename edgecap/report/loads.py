@@ -1,0 +1,34 @@
+"""Throughput of batches and streams beside their latency, as a table."""
+
+from __future__ import annotations
+
+from edgecap import stats
+from edgecap.record import Failure, Latency, Profile, Throughput
+from edgecap.report.columns import name_of, printable, table
+from edgecap.report.data import measured_cells
+from edgecap.units import si, significant
+
+
+def throughputs(record: Profile, width: int) -> str:
+    """Tokens a second of all rows and streams together, and what one step takes; a point that failed says so."""
+    found = [
+        (name_of(cell, record.cells), point)
+        for cell, outcome in measured_cells(record)
+        if isinstance(outcome.latency, Latency)
+        for point in outcome.latency.throughput
+    ]
+    header = ["", "batch", "streams", "prefill tokens/s", "decode tokens/s", "a step"]
+    rows = [[name, *_row(point)] for name, point in found if isinstance(point, Throughput)]
+    lines = [f"failed: {name}, {printable(p.message)}" for name, p in found if isinstance(p, Failure)]
+    return "\n".join([*([table(header, rows, width)] if rows else []), *lines])
+
+
+def _row(at: Throughput) -> list[str]:
+    rows = at.batch * at.streams
+    return [
+        f"{at.batch}",
+        f"{at.streams}",
+        significant(rows * at.prefill_tokens / stats.median(at.prefill_s)),
+        significant(rows * at.steps / stats.median(at.decode_s)),
+        si(stats.median(at.decode_s) / at.steps, "s"),
+    ]

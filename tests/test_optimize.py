@@ -1,0 +1,178 @@
+"""The graph as it is deployed: fused where that answers alike, plain with a reason where not; and what else went on."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import REFERENCE, build_model
+
+from edgecap import optimize
+from edgecap.conditions import Watch
+from edgecap.engine import OrtEngine
+from edgecap.errors import UsageError
+from edgecap.graph.empty import empty_decoder
+from edgecap.graph.read import open_graph
+from edgecap.machine import stay_on
+from edgecap.meters.divergence import answers_of, between
+from edgecap.worker import Export, Made, Optimize, in_child, silent
+
+
+def operators(path):
+    return {n.op_type for n in open_graph(path, weights=False).graph.node}
+
+
+def exported(model, out, exporter="optimum", fused=True):
+    out.mkdir(parents=True)
+    step = Export(folder=str(model), out=str(out), trust_remote_code=False, exporter=exporter, optimize=fused)
+    return in_child(step, silent, 600)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    pytest.importorskip("torch")
+    return tmp_path_factory.mktemp("optimize")
+
+
+@pytest.fixture(scope="module")
+def plain(folder):
+    assert exported(REFERENCE, folder / "plain", fused=False) == Made(files=("model.onnx",))
+    return folder / "plain" / "model.onnx"
+
+
+def test_an_export_is_fused_and_answers_as_the_plain_graph(folder, plain):
+    assert exported(REFERENCE, folder / "fused") == Made(files=("model.onnx",))
+    fused = folder / "fused" / "model.onnx"
+    assert {"GroupQueryAttention", "SkipSimplifiedLayerNormalization"} <= operators(fused)
+    assert not {"GroupQueryAttention"} & operators(plain)
+    a, b = (answers_of(OrtEngine(p, "cpu", 2)) for p in (plain, fused))
+    assert between(a, b) < optimize.MOST_BITS
+    assert (folder / "fused" / "tokenizer.json").is_file()
+    assert not list((folder / "fused").glob("tmp*"))
+
+
+def test_a_graph_of_a_folder_is_fused(folder, plain):
+    (folder / "again").mkdir()
+    step = Optimize(graph=str(plain), out=str(folder / "again"))
+    assert in_child(step, silent, 600) == Made(files=("model.onnx",))
+    assert "GroupQueryAttention" in operators(folder / "again" / "model.onnx")
+
+
+def test_what_cannot_be_fused_stays_plain_and_says_so(folder):
+    """ALiBi: positions enter as a bias of the scores."""
+    found = exported(build_model(folder / "bloom", "bloom", n_layer=2, n_head=4), folder / "bloom-onnx")
+    assert isinstance(found, Made)
+    assert found.unfused and "layer 0" in found.unfused[0]
+    assert "GroupQueryAttention" not in operators(folder / "bloom-onnx" / "model.onnx")
+
+
+@pytest.mark.parametrize("bits", [2e-5, float("nan")])
+def test_a_fused_graph_that_answers_otherwise_is_not_kept(plain, tmp_path, bits):
+    found = optimize.write_fused(plain, tmp_path, lambda a, b: bits)
+    assert found.files == ["model.onnx"]
+    assert "bits a token away" in found.unfused[0]
+    assert "GroupQueryAttention" not in operators(tmp_path / "model.onnx")
+
+
+def test_a_fused_graph_that_does_not_run_is_not_kept(plain, tmp_path):
+    def refuse(a, b):
+        raise RuntimeError("GroupQueryAttention(1) is not\n a registered operator")
+
+    found = optimize.write_fused(plain, tmp_path, refuse)
+    assert found.unfused == (
+        "the runtime does not run the fused graph: GroupQueryAttention(1) is not a registered operator",
+    )
+
+
+def test_divergence_of_nan_is_the_largest():
+    p = np.log2(np.full((1, 2), 0.5))
+    assert between([p, p], [p, p]) == 0
+    assert np.isnan(between([p, p], [p, np.full((1, 2), np.nan)]))
+
+
+def test_an_exporter_that_does_not_know_the_model_says_so(folder):
+    pytest.importorskip("onnxruntime_genai")
+    with pytest.raises(UsageError, match="gpt2.*--exporter optimum"):
+        exported(build_model(folder / "gpt2", "gpt2"), folder / "gpt2-genai", exporter="genai")
+
+
+# --- rows, levels, processors -----------------------------------------------------------------
+
+
+def test_rows_of_a_batch_answer_as_one_row_does(plain):
+    engine = OrtEngine(plain, "cpu", 2)
+    ids = np.random.default_rng(0).integers(0, 8192, (3, 12))
+    cache = engine.decode(engine.prefill(ids), np.array([5, 6, 7]))
+    logits, _ = engine.step(cache, np.array([1, 2, 3]))
+    alone, _ = engine.step(engine.decode(engine.prefill(ids[1]), 6), np.array([2]))
+    assert np.allclose(logits[1], alone[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("level", ["off", "basic", "extended", "all"])
+def test_every_graph_level_opens(tmp_path, level):
+    (tmp_path / "m.onnx").write_bytes(empty_decoder(2))
+    engine = OrtEngine(tmp_path / "m.onnx", "cpu", 1, level=level, arena=False)
+    assert engine.decode(engine.prefill(np.arange(4)), 1).length == 5
+
+
+def test_a_processor_that_is_not_there():
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("this system lets no process choose its processors")
+    had = os.sched_getaffinity(0)
+    try:
+        stay_on((min(had),))
+        assert os.sched_getaffinity(0) == {min(had)}
+        with pytest.raises(UsageError, match="--affinity 4000"):
+            stay_on((4000,))
+    finally:
+        os.sched_setaffinity(0, had)
+
+
+# --- what else went on ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cpus(tmp_path, monkeypatch):
+    """A sysfs of two processors at 2 GHz, with a counter of throttling each."""
+    monkeypatch.setenv("EDGECAP_SYSFS", str(tmp_path))
+    for number in range(2):
+        tell(tmp_path, number, "cpufreq/scaling_cur_freq", 2_000_000)
+        tell(tmp_path, number, "thermal_throttle/core_throttle_count", 5)
+    return tmp_path
+
+
+def tell(root: Path, number, name, value):
+    path = root / f"devices/system/cpu/cpu{number}/{name}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{value}\n")
+
+
+def test_frequency_and_throttling_are_watched(cpus):
+    watch = Watch()
+    watch.look()
+    tell(cpus, 1, "cpufreq/scaling_cur_freq", 1_000_000)
+    tell(cpus, 1, "thermal_throttle/core_throttle_count", 8)
+    watch.look()
+    found = watch.found()
+    assert found.frequencies_hz == (2e9, 1.5e9)
+    assert found.throttle_events == 3
+    assert found.other_load >= 0 and 0 <= found.steal_share <= 1
+
+
+def test_a_system_that_tells_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGECAP_SYSFS", str(tmp_path))
+    watch = Watch()
+    watch.look()
+    assert (watch.found().frequencies_hz, watch.found().throttle_events) == ((), None)
+
+
+def test_a_clock_that_is_set_and_a_machine_that_slept(monkeypatch):
+    import time
+
+    watch = Watch()
+    wall, clock = time.time, time.clock_gettime
+    monkeypatch.setattr(time, "time", lambda: wall() + 70)
+    monkeypatch.setattr(time, "clock_gettime", lambda which: clock(which) + (60 if which == time.CLOCK_BOOTTIME else 0))
+    found = watch.found()
+    assert found.slept_s == pytest.approx(60, abs=1)
+    assert found.clock_step_s == pytest.approx(10, abs=1)
