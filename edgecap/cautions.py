@@ -12,6 +12,7 @@ from edgecap.advice import advise
 from edgecap.record import (
     Absent,
     Architecture,
+    Attention,
     Caution,
     Compression,
     Conditions,
@@ -27,6 +28,7 @@ from edgecap.record import (
 
 FEW_DOCUMENTS, NOISY, DIVERGENT, ABOVE_PEAK = 30, 0.10, 0.1, 1.03
 STOLEN, OTHERS = 0.02, 0.10
+KV_APART = 0.01
 SLEPT_S, CLOCK_STEP_S, FREQUENCY = 0.1, 0.5, 0.05
 STOPPED_S, STOPPED_TIMES, SLOW_FIRST = 1.0, 20.0, 1.25
 COARSE, BUSY_SAMPLER = 0.02, 0.02
@@ -44,9 +46,38 @@ def cautions(
         found += _of_latency(measured.latency, cells_in_run)
     if isinstance(measured.energy, Energy):
         found += _of_energy(measured.energy)
-    if isinstance(measured.memory, Memory) and measured.memory.kv_bytes_per_token == 0:
-        found.append(_NO_CACHE)
+    if isinstance(measured.memory, Memory):
+        found += _of_cache(measured.memory, source.architecture, graph.precision)
     return tuple(found)
+
+
+def _of_cache(found: Memory, architecture: Architecture | Absent, precision: str) -> Iterator[Caution]:
+    if found.kv_bytes_per_token == 0:
+        yield _NO_CACHE
+        return
+    expected = cache_bytes_per_token(architecture, precision)
+    if expected and abs(found.kv_bytes_per_token / expected - 1) > KV_APART:
+        yield Caution(
+            code="kv-cache-size",
+            message=f"the KV cache holds {found.kv_bytes_per_token:,} bytes a token, the config says {expected:,}",
+            advice="heads may be repeated or the latent form expanded in this export: check the graph's cache inputs",
+        )
+
+
+def cache_bytes_per_token(architecture: Architecture | Absent, precision: str) -> int | None:
+    """Bytes of keys and values of all layers, in half precision in fp16 graphs; None where layers differ in kind."""
+    layers = architecture.layers if isinstance(architecture, Architecture) else ()
+    if not layers or not all(isinstance(x.attention, Attention) for x in layers):
+        return None
+    numbers = sum(_cached(x.attention) * x.count for x in layers if isinstance(x.attention, Attention))
+    return numbers * (2 if precision == "fp16" else 4)
+
+
+def _cached(a: Attention) -> int:
+    """Numbers that a layer keeps of a token; latent attention keeps the compressed form."""
+    if a.shares_cache:
+        return 0
+    return a.latent.kv_rank + a.latent.rope_dim if a.latent else a.kv_heads * (a.head_dim + a.value_dim)
 
 
 _NO_CACHE = Caution(
@@ -198,6 +229,13 @@ def _of_odd_rounds(found: Latency) -> Iterator[Caution]:
                 code="interrupted",
                 message=f"one {name} took {longest:.1f} s where {usual:.2g} s is usual: the process was stopped, or the machine slept",
                 advice="its round is kept and outvoted by the others; run again if there are several",
+            )
+        heaps = stats.modes(part.samples_s)
+        if heaps:
+            yield Caution(
+                code="bimodal",
+                message=f"{name} takes either {heaps.fast:.3g} s or {heaps.slow:.3g} s ({heaps.share_slow:.0%} of the samples)",
+                advice="the median stands for one of two states: a neighbour, a frequency, a slower core; try --affinity",
             )
         first, *others = stats.by_round(part.samples_s, part.rounds)
         if len(others) > 2 and first > SLOW_FIRST * stats.median(others) and first > max(others):

@@ -89,7 +89,7 @@ class OrtEngine:
         if scoring is not None:
             options.enable_mem_pattern = False  # one block for each length of run would be kept
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
-        self._provider = parse_provider(provider)
+        self._provider = parse_provider(provider).limited(threads)
         started = time.perf_counter()
         self._session = onnxruntime.InferenceSession(
             scoring if scoring is not None else str(path), options, **self._provider.arguments

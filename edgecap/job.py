@@ -14,9 +14,9 @@ from edgecap import export, optimize, source, store
 from edgecap.architecture import read_architecture, read_genai
 from edgecap.corpus import Corpus
 from edgecap.errors import UsageError
-from edgecap.machine import default_threads
+from edgecap.machine import check_processors, default_threads
 from edgecap.power import meter
-from edgecap.provider_options import base, remedy
+from edgecap.provider_options import FUSED, base, remedy
 from edgecap.record import Absent, Architecture, Attention, Failure, File, Graph
 from edgecap.spec import DEFAULT_PRECISIONS, PRECISIONS, SWEEP_STEPS, CellSpec, Spec, cells
 from edgecap.store import Home
@@ -65,14 +65,16 @@ class Job(NamedTuple):
     made: dict[Path, Ready | Failure]  # checked or tried once a run, not again for the next cell
 
 
-def export_recipe(spec: Spec) -> str:
+def export_recipe(spec: Spec, finish: str) -> str:
     """Who makes the fp32 graph, with versions, and what is done to it. Raises UsageError where that is not installed."""
-    return f"{export.recipe(spec.exporter)}; {optimize.recipe(is_fused(spec))}"
+    return f"{export.recipe(spec.exporter)}; {optimize.RECIPES[finish]}"
 
 
-def is_fused(spec: Spec) -> bool:
-    """Whether an export is fused here; the genai builder does it by itself."""
-    return spec.optimize and spec.exporter == "optimum"
+def finish_of(spec: Spec, provider: str) -> str:
+    """How an export is finished for a provider; the genai builder's graphs come fused."""
+    if not spec.optimize or spec.exporter == "genai":
+        return optimize.PLAIN
+    return optimize.FUSED if base(provider) in FUSED else optimize.BARE
 
 
 def unheard(event: Event) -> None:
@@ -98,13 +100,14 @@ def prepare(spec: Spec, home: Home, notice: Notice, run: Run, corpus: Corpus = N
     """
     if spec.meter:
         _check_meter(Path(spec.meter), spec.meter_offset_s)
+    check_processors(spec.affinity)
     located = source.locate(spec.model, spec.revision)
     _check_context(spec, _from_config(located))
     looked, found = _look(located, run, spec)
     architecture = _architecture(spec, located, looked)
     wanted = _wanted(spec, located, looked, found)
     if located.kind != "onnx":
-        export_recipe(spec)
+        export.recipe(spec.exporter)
     hashes = source.hashes(located, [f for ready in found for f in ready.graph.files])
     job = Job(spec, home, located, hashes, corpus, found, notice, run, {})
     return Prepared(job, architecture, looked.providers, wanted)
@@ -248,7 +251,9 @@ def _wanted(spec: Spec, located: source.Located, looked: Looked, found: tuple[Re
     for provider in spec.providers:
         if base(provider) not in looked.providers or provider in looked.refused:
             reason = looked.refused.get(provider) or looked.refused.get(base(provider), "")
-            why = "; ".join(filter(None, (reason, remedy(base(provider), reason))))
+            why = "; ".join(
+                filter(None, (reason, remedy(base(provider), reason, there=base(provider) in looked.providers)))
+            )
             raise UsageError(
                 f"provider '{provider}' is not available in the installed ONNX Runtime{f' ({why})' if why else ''}; "
                 f"available: {', '.join(looked.providers)}"

@@ -20,7 +20,11 @@ FLAGS = (
     *("avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni"),
     *("amx_tile", "amx_int8", "amx_bf16", "neon", "asimd", "asimddp", "asimdhp", "fphp", "i8mm", "bf16", "sve"),
 )
-LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "onnx", "numpy", "tokenizers", "optimum-onnx", "transformers", "torch")
+RUNTIMES = (  # packages that bring `import onnxruntime`: one of them is installed
+    *("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-qnn"),
+    *("onnxruntime-migraphx", "onnxruntime-webgpu"),
+)
+LIBRARIES = (*RUNTIMES, "onnx", "numpy", "tokenizers", "optimum-onnx", "transformers", "torch")
 
 
 def sysfs() -> Path:
@@ -65,6 +69,32 @@ def int8_may_saturate() -> bool:
     """Whether unsigned x signed int8 products may be added in 16 bits here: x86 that shows no VNNI."""
     x86 = platform.machine().lower() in ("x86_64", "amd64", "i686", "x86")
     return x86 and not {"avx512_vnni", "avx_vnni"} & set(_flags(_cpuinfo()))
+
+
+def device_memory() -> int | Absent:
+    """Bytes that this process holds on NVIDIA boards now, as their management library counts them."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        boards = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        users = [p for board in boards for p in pynvml.nvmlDeviceGetComputeRunningProcesses(board)]
+    except Exception as error:  # no library, no driver, no permission
+        return Absent(reason=f"NVML does not tell it: {error}")
+    own = [p.usedGpuMemory for p in users if p.pid == os.getpid()]
+    if not own or None in own:
+        return Absent(reason="NVML does not show this process with its memory (a container, or Windows' driver model)")
+    return int(sum(own))
+
+
+def check_processors(processors: tuple[int, ...]) -> None:
+    """Raises UsageError where this process may not run on all of them."""
+    import psutil
+
+    had = psutil.Process().cpu_affinity() if hasattr(psutil.Process, "cpu_affinity") else None
+    missing = [p for p in processors if had is not None and p not in had]
+    if missing:
+        raise UsageError(f"--affinity: processor {missing[0]} is not there; this process may use {had}")
 
 
 def stay_on(processors: tuple[int, ...]) -> None:

@@ -12,7 +12,7 @@ import msgspec
 from edgecap import optimize, store
 from edgecap.corpus import Corpus, read_corpus
 from edgecap.graph.variants import RECIPES, SAMPLED
-from edgecap.job import Event, Job, Ready, describe_graph, export_recipe, is_fused
+from edgecap.job import Event, Job, Ready, describe_graph, export_recipe, finish_of
 from edgecap.record import Failure, Graph
 from edgecap.spec import DEFAULT_CORPUS, CellSpec
 from edgecap.worker import Export, Made, Optimize, Step, Vary, expected
@@ -33,15 +33,13 @@ def graph_of(job: Job, cell: CellSpec) -> Ready | Failure:
 
 
 def _exported(job: Job, cell: CellSpec) -> Ready | Failure:
-    spec = job.spec
+    spec, finish = job.spec, finish_of(job.spec, cell.provider)
     folder, trust = str(job.located.path), spec.trust_remote_code
     plan = _Plan(
-        cache_of_export(job),
+        cache_of_export(job, cell.provider),
         spec.exporter,
-        export_recipe(spec),
-        lambda out: Export(
-            folder=folder, out=out, trust_remote_code=trust, exporter=spec.exporter, optimize=is_fused(spec)
-        ),
+        export_recipe(spec, finish),
+        lambda out: Export(folder=folder, out=out, trust_remote_code=trust, exporter=spec.exporter, finish=finish),
     )
     return _cached(job, cell, plan)
 
@@ -60,7 +58,7 @@ def _varied(job: Job, cell: CellSpec, base: Ready) -> Ready | Failure:
             precision=cell.precision,
             out=out,
             corpus=text,
-            tokenizer=str(tokenizer_folder(job, base)) if text else "",
+            tokenizer=str(tokenizer_folder(job, cell.provider)) if text else "",
         ),
         base.graph.unfused,
     )
@@ -74,7 +72,7 @@ def _calibration(job: Job) -> Corpus:
 
 def fused(job: Job, base: Ready) -> Ready | Failure:
     """An fp32 graph of a folder, fused."""
-    recipe = f"{base.graph.recipe}; {optimize.recipe(True)}"
+    recipe = f"{base.graph.recipe}; {optimize.RECIPES[optimize.FUSED]}"
     plan = _Plan(
         job.home.cache / "fused" / _key_of(base, recipe, _tools()),
         base.graph.exporter,
@@ -94,11 +92,11 @@ def can_be_fp32(job: Job) -> bool:
     return job.located.kind != "onnx" or any(r.graph.precision == "fp32" for r in job.found)
 
 
-def tokenizer_folder(job: Job, ready: Ready) -> Path:
+def tokenizer_folder(job: Job, provider: str) -> Path:
     """The model's folder, or, where it has only a slow tokenizer, the export that converted it."""
     if (job.located.path / "tokenizer.json").is_file() or job.located.kind == "onnx":
         return job.located.path
-    return cache_of_export(job)
+    return cache_of_export(job, provider)
 
 
 Found = TypeVar("Found")
@@ -113,10 +111,10 @@ def ask(job: Job, cell: CellSpec | None, step: Step, kind: type[Found]) -> Found
 # --- the cache --------------------------------------------------------------------------------
 
 
-def cache_of_export(job: Job) -> Path:
-    """Where the fp32 export is kept: named by all that it depends on."""
+def cache_of_export(job: Job, provider: str) -> Path:
+    """Where the fp32 export for a provider is kept: named by all that it depends on."""
     config = msgspec.json.encode(job.located.config, order="sorted")
-    made_by = export_recipe(job.spec)
+    made_by = export_recipe(job.spec, finish_of(job.spec, provider))
     parts = (job.hashes.weights, job.hashes.tokenizer, made_by, _tools(), str(job.spec.trust_remote_code))
     key = store.sha256_of(config, *(p.encode() for p in parts))[:24]
     return job.home.cache / "exports" / key

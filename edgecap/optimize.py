@@ -1,5 +1,9 @@
 """Writes an exported graph as it is deployed: equal matrices stored once, attention and norms fused, and checked.
 
+    fused   with the runtime's own operators, for providers that have them
+    bare    without guards that nothing needs, for providers that compile plain graphs
+    plain   as exported
+
 The fused graph stands only where it answers as the plain one does; whoever calls brings the comparison, since
 no graph is run here.
 """
@@ -12,10 +16,16 @@ from typing import NamedTuple
 
 from edgecap.graph.fuse import RECIPE, fuse
 from edgecap.graph.read import open_graph, write_graph
+from edgecap.graph.scoring import drop_guards
 from edgecap.graph.ties import tie
 
 MOST_BITS = 1e-5  # of divergence a token between the plain graph and the fused one, both in fp32
-TIED = "tied once"
+FUSED, BARE, PLAIN = "fused", "bare", "plain"
+RECIPES = {
+    FUSED: f"tied once; {RECIPE}",
+    BARE: "tied once; guards against NaN behind Softmax dropped",
+    PLAIN: "tied once",
+}
 
 Apart = Callable[[Path, Path], float]  # divergence of the second graph from the first, bits a token
 
@@ -27,15 +37,21 @@ class Written(NamedTuple):
     unfused: tuple[str, ...] = ()
 
 
-def recipe(optimize: bool) -> str:
-    """What is done to an exported graph."""
-    return f"{TIED}; {RECIPE}" if optimize else TIED
+def write(finish: str, source: Path, out: Path, apart: Apart) -> Written:
+    """Writes the graph of `source` to `out` as `finish` says."""
+    return write_fused(source, out, apart) if finish == FUSED else write_tied(source, out, bare=finish == BARE)
 
 
-def write_tied(source: Path, out: Path) -> Written:
-    """Writes the graph with a matrix that is stored twice stored once, and nothing else changed."""
+def write_tied(source: Path, out: Path, bare: bool = False) -> Written:
+    """Writes the graph with a matrix that is stored twice stored once.
+
+    `bare` drops the guards against rows that are masked whole, which a decoder without padding never has: they cut
+    the graph in pieces for providers that compile it.
+    """
     model = open_graph(source)
     tie(model)
+    if bare:
+        drop_guards(model.graph)
     return Written(write_graph(model, out))
 
 

@@ -164,7 +164,7 @@ def _run(both: _Both, source: Path, target: Path, direction: str, notice: Notice
         session=msgspec.structs.replace(
             session_of(job, architecture, job.spec.providers[0], ready), threads=header.threads
         ),
-        tokenizer=str(tokenizer_folder(job, ready)),
+        tokenizer=str(tokenizer_folder(job, job.spec.providers[0])),
         precision=header.precision,
         context=header.context,
         hashes=(header.model, header.tokenizer, header.runtime),

@@ -235,11 +235,11 @@ def _failed(cell: CellSpec, graph: Graph | Absent, failure: Failure) -> Cell:
 
 def _measure(job: Job, record: Profile, cell: CellSpec, ready: Ready) -> Measured | Failure:
     horizon = horizon_of(record.source.architecture)
-    reference = graph_of(job, CellSpec("fp32", "cpu")) if can_be_fp32(job) else None
+    reference = graph_of(job, CellSpec("fp32", cell.provider)) if can_be_fp32(job) else None
     step = Measure(
         session=session_of(job, record.source.architecture, cell.provider, ready),
         reference=str(reference.path) if isinstance(reference, Ready) else None,
-        tokenizer=str(tokenizer_folder(job, ready)),
+        tokenizer=str(tokenizer_folder(job, cell.provider)),
         corpus=job.corpus,
         protocol=job.spec.protocol,
         context=job.spec.context or horizon,

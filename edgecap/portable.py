@@ -11,6 +11,7 @@ from edgecap import __version__, export, source, store
 from edgecap.errors import UsageError
 from edgecap.job import Event, Job, Notice, Ready, Run, prepare, unheard
 from edgecap.making import cache_of_export, fused, graph_of
+from edgecap.provider_options import parse_provider
 from edgecap.record import Failure, Graph
 from edgecap.spec import DEFAULT_PRECISIONS, CellSpec, Spec
 from edgecap.store import Home
@@ -18,10 +19,18 @@ from edgecap.worker import in_child
 
 
 def export_folder(
-    spec: Spec, out: Path, home: Home | None = None, notice: Notice = unheard, run: Run = in_child
+    spec: Spec,
+    out: Path,
+    home: Home | None = None,
+    notice: Notice = unheard,
+    run: Run = in_child,
+    provider: str = "cpu",
 ) -> dict[str, Graph]:
-    """Writes one portable folder with a graph for each precision, tokenizer, config and a manifest of hashes."""
-    return _written(_prepared(spec, out, home, notice, run), out)
+    """Writes one portable folder with a graph for each precision, tokenizer, config and a manifest of hashes.
+
+    The graphs are finished for `provider`, which need not be there.
+    """
+    return _written(_prepared(spec, out, home, notice, run), out, parse_provider(provider).name)
 
 
 def optimize_folder(
@@ -51,25 +60,25 @@ def _prepared(spec: Spec, out: Path, home: Home | None, notice: Notice, run: Run
     return prepare(spec, home or store.home(), notice, run).job
 
 
-def _written(job: Job, out: Path) -> dict[str, Graph]:
+def _written(job: Job, out: Path, provider: str = "cpu") -> dict[str, Graph]:
     spec, notice = job.spec, job.notice
     graphs: dict[str, Ready] = {}
     precisions = spec.precisions or DEFAULT_PRECISIONS
     notice(Event(None, f"{len(precisions)} graphs to make", total=len(precisions)))
     for precision in precisions:
-        ready = graph_of(job, CellSpec(precision, "cpu"))
+        ready = graph_of(job, CellSpec(precision, provider))
         if isinstance(ready, Failure):
             raise UsageError(f"cannot make {precision}: {ready.message}")
         graphs[precision] = ready
     with store.new_folder(out) as scratch:
-        _write_portable(job, graphs, scratch)
+        _write_portable(job, graphs, scratch, provider)
     return {precision: ready.graph for precision, ready in graphs.items()}
 
 
-def _write_portable(job: Job, graphs: dict[str, Ready], out: Path) -> None:
+def _write_portable(job: Job, graphs: dict[str, Ready], out: Path, provider: str) -> None:
     folders = [job.located.path, *(r.folder for r in graphs.values())]
     if job.located.kind != "onnx":
-        folders.append(cache_of_export(job))
+        folders.append(cache_of_export(job, provider))
     beside: list[str] = []
     for name in export.BESIDE:
         found = next((f / name for f in folders if (f / name).is_file()), None)

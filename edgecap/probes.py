@@ -24,7 +24,7 @@ class OrtProbes:
     """Probes on one provider with a number of threads; see `seams.Probes`."""
 
     def __init__(self, provider: str, threads: int) -> None:
-        self._provider, self._threads = parse_provider(provider), threads
+        self._provider, self._threads = parse_provider(provider).limited(threads), threads
 
     def gemm(self, precision: str, m: int, k: int, n: int) -> Probe:
         """(m, k) times a stored (k, n), as the layers of a model are."""
@@ -71,12 +71,13 @@ class OrtProbes:
     def _bound(self, session: Any, feeds: dict[str, np.ndarray]) -> Probe:
         import onnxruntime
 
-        binding = session.io_binding()
-        for name, array in feeds.items():
-            binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array, *self._provider.place))
+        binding, place = session.io_binding(), self._provider.place
+        values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(a, *place) for name, a in feeds.items()}
+        for name, value in values.items():
+            binding.bind_ortvalue_input(name, value)
         binding.bind_output("y", *self._provider.place)
 
-        def run() -> None:
+        def run(_held: dict[str, Any] = values) -> None:  # a binding keeps no hold of what is bound to it
             session.run_with_iobinding(binding)
             binding.synchronize_outputs()
 

@@ -34,6 +34,13 @@ PROVIDERS = {
 # Where a provider's values live, as the runtime names devices; "cpu" where not listed.
 DEVICES = {"cuda": "cuda", "tensorrt": "cuda"}
 
+# Providers that take the runtime's fused operators (GroupQueryAttention and others) on their device. The others join
+# plain operators by themselves, and would leave fused ones to the CPU.
+FUSED = ("cpu", "cuda", "dml", "webgpu")
+
+# Providers with threads of their own, which do not heed the session's number -> the option that sets it.
+THREADS = {"openvino": "num_of_threads"}
+
 WHOLE = ("device_id", "device_index")  # options that must be whole numbers from 0
 _KEY = re.compile(r"[A-Za-z_][\w.]*")
 
@@ -53,6 +60,11 @@ class Requested(NamedTuple):
     def arguments(self) -> dict[str, list[Any]]:
         """What a session must be given to run on it alone."""
         return {"providers": [self.runtime_name], "provider_options": [self.options]}
+
+    def limited(self, threads: int) -> Requested:
+        """The same with `threads` threads of its own, where it has such and was not given another number."""
+        option = THREADS.get(self.name)
+        return self._replace(options={option: str(threads), **self.options}) if option else self
 
     @property
     def place(self) -> tuple[str, int]:
@@ -167,7 +179,10 @@ LIBRARIES = {
 }
 
 
-def remedy(name: str, reason: str) -> str:
-    """What to do about a provider that is not there, by the runtime's `reason`, which is empty where it was not built in."""
+def remedy(name: str, reason: str, there: bool = False) -> str:
+    """What to do about a provider that is not there, by the runtime's `reason`, which is empty where it was not built in.
+
+    Where the provider is `there` and only what was asked of it is not, no package brings it.
+    """
     told = next((way for word, way in LIBRARIES.items() if word.lower() in reason.lower()), None)
-    return told or PACKAGES[name]
+    return told or ("" if there else PACKAGES[name])

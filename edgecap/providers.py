@@ -11,7 +11,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -19,7 +19,10 @@ from edgecap.provider_options import PROVIDERS, parse_provider
 
 _MISSING = re.compile(r"([\w.+-]+\.(?:so|dll|dylib)[\w.]*): cannot open shared object file|depends on ([\w.+-]+\.dll)")
 _NEEDS = re.compile(r"Require (.+?)\. Please")
-_SAID = re.compile(r"(?:Error\] : \d+ : \w+ : |EP Error )(.+)")
+_SAID = re.compile(r"(?:Error\] : \d+ : \w+ : |EP Error |\.cc:\d+ Create\] )(.+)")
+_WHERE = re.compile(r"^\S+\.cc:\d+ .*?[)>] (?=[A-Z\[])(?:\[ERROR\] \[[\w-]+\] ?)?")  # file, line and C++ signature
+_INNER = re.compile(r"Exception from \S+\n(?!Exception from)(.+)")  # OpenVINO: who threw it, line by line; then why
+_ELSEWHERE = "the runtime lists it and gives it no node: is its device written as the runtime names it?"
 
 
 def built_providers() -> tuple[str, ...]:
@@ -37,12 +40,25 @@ def why_not(asked: str) -> str | None:
     provider = parse_provider(asked)
     with _said() as said:
         try:
-            session = onnxruntime.InferenceSession(_one_node(), **provider.arguments)
+            session = onnxruntime.InferenceSession(_one_node(), _alone(asked), **provider.arguments, enable_fallback=0)
             session.run(None, {"x": np.ones(1, np.float32)})
             took = session.get_providers()[0] == provider.runtime_name
             return None if took else _reason(said(), "the runtime put the node elsewhere")
         except Exception as error:  # missing libraries and devices raise many kinds; each of them means no
-            return _reason(said(), str(error))
+            return _reason(said(), _ELSEWHERE if "default CPU EP" in str(error) else str(error))
+
+
+def _alone(asked: str) -> Any:
+    """Options by which, where a device may have been asked for, a node that the provider does not take is an error.
+
+    OpenVINO is listed first and takes no node on a device whose name it does not know.
+    """
+    import onnxruntime
+
+    options, provider = onnxruntime.SessionOptions(), parse_provider(asked)
+    if provider.options and provider.name != "cpu":
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    return options
 
 
 def _one_node() -> bytes:
@@ -82,5 +98,5 @@ def _reason(said: str, otherwise: str) -> str:
     words += [f"it needs {needs[1]}"] if needs else []
     if words:
         return "; ".join(words)
-    told = _SAID.search(said)
-    return " ".join((told[1] if told else otherwise).split())[:300]
+    told = _INNER.search(f"{said}\n{otherwise}") or _SAID.search(said)
+    return " ".join(_WHERE.sub("", told[1] if told else otherwise).split())[:300]

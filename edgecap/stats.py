@@ -61,6 +61,38 @@ def spread(samples: Sequence[float], rounds: Sequence[int]) -> float:
     return (quantile(medians, 0.75) - quantile(medians, 0.25)) / median(medians)
 
 
+class Modes(NamedTuple):
+    """Two heaps of samples: their medians, and the share of the samples in the slower one."""
+
+    fast: float
+    slow: float
+    share_slow: float
+
+
+def modes(values: Sequence[float]) -> Modes | None:
+    """Two heaps where the values lie in two, at least 15 % of them in each and 10 % apart; else None.
+
+    The split is that of the least variance within (Otsu 1979); two heaps leave less than a tenth of the variance,
+    where a normal distribution leaves 0.36 of it and an even one 0.25. A twentieth at either end is left out.
+    """
+    ordered = sorted(values)[len(values) // 20 : len(values) - len(values) // 20]
+    n = len(ordered)
+    if n < 20:
+        return None
+    total, mean = 0.0, sum(ordered) / n
+    whole = sum((x - mean) ** 2 for x in ordered)
+    best = (0.0, 0)
+    for i, value in enumerate(ordered[:-1], 1):
+        total += value
+        between = (total - i * mean) ** 2 * n / (i * (n - i))
+        best = max(best, (between, i))
+    cut = best[1]
+    fast, slow = (median(part) for part in (ordered[:cut], ordered[cut:])) if cut else (mean, mean)
+    found = Modes(fast, slow, 1 - cut / n)
+    apart = whole > 0 and best[0] > 0.9 * whole and slow > 1.1 * fast
+    return found if apart and 0.15 <= found.share_slow <= 0.85 else None
+
+
 def half_width(samples: Sequence[float], rounds: Sequence[int]) -> float:
     """Half the 95 % interval of the median of the round medians, as a share of it."""
     found = median_interval(samples, rounds)

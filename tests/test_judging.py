@@ -6,14 +6,15 @@ import re
 
 import click
 import msgspec
+import numpy as np
 import pytest
 from conftest import ROOT
 
-from edgecap import store
-from edgecap.cautions import cautions
+from edgecap import stats, store
+from edgecap.cautions import cache_bytes_per_token, cautions
 from edgecap.compare import compare, verdict
 from edgecap.errors import UsageError
-from edgecap.record import Absent, Energy, Estimate, Failure, Window
+from edgecap.record import Absent, Conditions, Energy, Estimate, Failure, Throughput, Window
 from edgecap.report.data import comparison_values, medians, record_values
 from edgecap.report.tables import comparison, show
 from edgecap.score import score
@@ -302,3 +303,78 @@ def test_a_process_that_was_stopped_and_a_slow_first_round_are_seen():
     assert not {"interrupted", "slow-first-round"} & with_samples(even)
     assert "interrupted" in with_samples([*even[:-1], 5.0])
     assert "slow-first-round" in with_samples([0.006] * 4 + even[4:])
+
+
+def latency_with(**changes):
+    latency = msgspec.structs.replace(RECORD.cells[0].outcome.latency, **changes)
+    return with_outcome(RECORD.cells[0], latency=latency)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "code"),
+    [
+        (Conditions(steal_share=0.05), "steal"),
+        (Conditions(other_load=0.3), "other-load-meanwhile"),
+        (Conditions(slept_s=30.0), "slept"),
+        (Conditions(clock_step_s=-3600.0), "clock-step"),
+        (Conditions(frequencies_hz=(3e9, 2.7e9)), "frequency"),
+        (Conditions(throttle_events=2), "throttled"),
+    ],
+)
+def test_what_went_on_meanwhile_is_a_caution(conditions, code):
+    assert code in codes(cell=latency_with(conditions=conditions))
+    assert code not in codes(
+        cell=latency_with(
+            conditions=Conditions(frequencies_hz=(3e9, 2.95e9), throttle_events=0, slept_s=0.0, clock_step_s=0.1)
+        )
+    )
+
+
+def test_two_heaps_of_samples_are_seen():
+    rng = np.random.default_rng(0)
+    quick, slow = rng.normal(1.0, 0.02, 60), rng.normal(1.4, 0.03, 30)
+    found = stats.modes([*quick, *slow])
+    assert found.fast == pytest.approx(1.0, abs=0.02) and found.slow == pytest.approx(1.4, abs=0.03)  # noqa: PT018
+    assert found.share_slow == pytest.approx(1 / 3, abs=0.05)
+    for usual in (rng.normal(1, 0.1, 200), rng.uniform(1, 2, 200), rng.lognormal(0, 0.3, 200), [1.0] * 50, [1, 2] * 5):
+        assert stats.modes(list(usual)) is None
+    samples = tuple(float(x) for x in (*quick, *slow))
+    decode = msgspec.structs.replace(
+        RECORD.cells[0].outcome.latency.decode, samples_s=samples, rounds=tuple(i % 9 for i in range(90))
+    )
+    assert "bimodal" in codes(cell=latency_with(decode=decode))
+
+
+def test_a_cache_that_is_larger_than_the_config_says():
+    architecture = RECORD.source.architecture
+    expected = cache_bytes_per_token(architecture, "fp32")
+    assert expected == 4 * sum(x.count * 2 * x.attention.kv_heads * x.attention.head_dim for x in architecture.layers)
+    assert cache_bytes_per_token(architecture, "fp16") == expected / 2
+    memory = RECORD.cells[0].outcome.memory
+    for bytes_, seen in ((expected, False), (3 * expected, True)):
+        changed = msgspec.structs.replace(memory, kv_bytes_per_token=int(bytes_))
+        assert ("kv-cache-size" in codes(cell=with_outcome(RECORD.cells[0], memory=changed))) is seen
+
+
+def test_layers_that_stayed_plain_are_a_caution():
+    graph = msgspec.structs.replace(RECORD.cells[0].graph, unfused=("layer 0: a bias", "layer 1: a bias"))
+    assert "not-fused" in codes(cell=msgspec.structs.replace(RECORD.cells[0], graph=graph))
+
+
+def test_throughput_and_overhead_are_shown():
+    point = Throughput(
+        batch=4,
+        streams=2,
+        prefill_tokens=100,
+        context=50.0,
+        steps=10,
+        prefill_s=(2.0,),
+        decode_s=(0.5,),
+        step_s=(0.05,),
+    )
+    failed = Failure(stage="throughput", error="Fail", message="batch 64, streams 2: no memory")
+    cell = latency_with(throughput=(point, failed), overhead_s=1.0)
+    text = text_of(show(msgspec.structs.replace(RECORD, cells=(cell,))))
+    assert re.search(r"4 +2 +400 +160 +50 ms", text)
+    assert "batch 64, streams 2: no memory" in text
+    assert "1 s is binding, Python and the runtime" in text

@@ -116,9 +116,7 @@ def test_garbage_is_refused(bad):
 
 
 def test_samples_are_spread_and_short():
-    rows = divergence.take_samples(
-        [chr(65 + i) * 500 for i in range(8)], 8, ByteTokenizer().encode, start=0, context=64
-    )
+    rows = divergence.take_samples([chr(65 + i) * 500 for i in range(8)], 8, ByteTokenizer().encode, start=0, length=64)
     assert [r[1] for r in rows] == [65, 67, 69, 71]
     assert all(len(r) == 64 and r[0] == 0 for r in rows)
     assert len(divergence.take_samples(["", "a"], 2, ByteTokenizer().encode, None, 64)) == 1

@@ -22,9 +22,9 @@ def operators(path):
     return {n.op_type for n in open_graph(path, weights=False).graph.node}
 
 
-def exported(model, out, exporter="optimum", fused=True):
+def exported(model, out, exporter="optimum", finish="fused"):
     out.mkdir(parents=True)
-    step = Export(folder=str(model), out=str(out), trust_remote_code=False, exporter=exporter, optimize=fused)
+    step = Export(folder=str(model), out=str(out), trust_remote_code=False, exporter=exporter, finish=finish)
     return in_child(step, silent, 600)
 
 
@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def plain(folder):
-    assert exported(REFERENCE, folder / "plain", fused=False) == Made(files=("model.onnx",))
+    assert exported(REFERENCE, folder / "plain", finish="plain") == Made(files=("model.onnx",))
     return folder / "plain" / "model.onnx"
 
 
@@ -176,3 +176,9 @@ def test_a_clock_that_is_set_and_a_machine_that_slept(monkeypatch):
     found = watch.found()
     assert found.slept_s == pytest.approx(60, abs=1)
     assert found.clock_step_s == pytest.approx(10, abs=1)
+
+
+def test_a_graph_for_providers_that_compile_has_no_guards(folder):
+    assert exported(REFERENCE, folder / "bare", finish="bare") == Made(files=("model.onnx",))
+    found = operators(folder / "bare" / "model.onnx")
+    assert not {"GroupQueryAttention", "IsNaN"} & found

@@ -3,6 +3,7 @@
 import json
 import os
 
+import msgspec
 import pytest
 from conftest import REFERENCE
 from fakes import scripted
@@ -12,9 +13,9 @@ from edgecap.corpus import read_corpus
 from edgecap.errors import Interrupted, UsageError
 from edgecap.pipeline import profile
 from edgecap.portable import export_folder
-from edgecap.record import SCHEMA, Absent, Failure, Flops, Measurement
+from edgecap.record import LEFT_OUT, SCHEMA, Absent, Failure, Flops, Measurement
 from edgecap.spec import Spec
-from edgecap.worker import Export, Looked, Measure, Vary
+from edgecap.worker import Export, Looked, Measure, Race, Vary
 
 
 @pytest.fixture
@@ -198,3 +199,54 @@ def test_precisions_that_a_folder_cannot_give(spec, corpus, place, tmp_path):
     record = profile(msgspec.structs.replace(wanted, precisions=()), place, run=scripted(corpus))
     assert [c.precision for c in record.cells] == ["fp16"]
     assert record.source.parameters == 1787008
+
+
+def test_a_variant_that_will_not_pay_is_left_out_and_stays_a_row(spec, corpus, place, monkeypatch):
+    """int8 without a dot product; nothing is made or measured for it."""
+    from edgecap import pipeline
+
+    look_around = pipeline.look_around
+    monkeypatch.setattr(pipeline, "look_around", lambda p: msgspec.structs.replace(look_around(p), flags=("avx2",)))
+    run = scripted(corpus)
+    asked = msgspec.structs.replace(spec, precisions=("fp32", "int8"), skip_unfit=True)
+    fp32, int8 = profile(asked, place, run=run).cells
+    assert isinstance(fp32.outcome, Measurement)
+    assert int8.outcome.stage == LEFT_OUT
+    assert "no int8 dot product" in int8.outcome.message
+    assert not any(isinstance(s, Vary) for s in run.asked)
+
+
+def test_a_graph_is_finished_for_its_provider(spec, corpus, place, monkeypatch):
+    """Providers that compile plain graphs get one; sessions are given the options that were asked for."""
+    run = scripted(corpus)
+
+    def offers(step, watch, timeout_s):
+        found = run(step, watch, timeout_s)
+        return msgspec.structs.replace(found, providers=("cpu", "openvino")) if isinstance(found, Looked) else found
+
+    providers = ("cpu", "openvino:device_type=CPU")
+    asked = msgspec.structs.replace(spec, precisions=("fp32",), providers=providers, graph_level="basic", arena=False)
+    record = profile(asked, place, run=offers)
+    assert [c.provider for c in record.cells] == list(providers)
+    assert [s.finish for s in run.asked if isinstance(s, Export)] == ["fused", "bare"]
+    sessions = [s.session for s in run.asked if isinstance(s, Measure)]
+    assert [(s.provider, s.level, s.arena) for s in sessions] == [(p, "basic", False) for p in providers]
+
+
+def test_static_int8_is_made_on_the_text_and_again_on_another(spec, corpus, place, tmp_path):
+    run = scripted(corpus)
+    asked = msgspec.structs.replace(spec, precisions=("int8s",), energy="off")
+    profile(asked, place, run=run)
+    profile(msgspec.structs.replace(asked, documents=3), place, run=run)
+    made = [s for s in run.asked if isinstance(s, Vary)]
+    assert [s.corpus.count for s in made] == [6, 3]
+    assert all(s.tokenizer for s in made)
+
+
+def test_the_usual_contexts_are_timed_beside(spec, corpus, place):
+    run = scripted(corpus)
+    profile(msgspec.structs.replace(spec, precisions=("fp32",)), place, run=run)
+    profile(msgspec.structs.replace(spec, precisions=("fp32",), context_sweep=(), batches=(1, 4)), place, run=run)
+    usual, none = [s for s in run.asked if isinstance(s, Race)]
+    assert usual.sweep == (128, 512)  # the reference model has 1024 positions, and 8 are decoded behind
+    assert (none.sweep, none.batches) == ((), (1, 4))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -273,7 +274,15 @@ def profile(
 @_model_options
 @_precision_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FOLDER", help="A new folder.")
-def export(precisions: str, cache: Path | None, output: Path, as_json: bool, **fields: Any) -> None:
+@click.option(
+    "--for",
+    "provider",
+    default="cpu",
+    show_default=True,
+    metavar="PROVIDER",
+    help="Finish the graphs for this execution provider, which need not be here.",
+)
+def export(precisions: str, cache: Path | None, output: Path, as_json: bool, provider: str, **fields: Any) -> None:
     """Write one portable ONNX folder with tokenizer, variants and a manifest of hashes.
 
     Profile it on a device that has neither PyTorch nor transformers.
@@ -282,7 +291,7 @@ def export(precisions: str, cache: Path | None, output: Path, as_json: bool, **f
     """
     from edgecap.portable import export_folder
 
-    _write_folder(export_folder, precisions, cache, output, as_json, fields)
+    _write_folder(partial(export_folder, provider=provider), precisions, cache, output, as_json, fields)
 
 
 @cli.command()

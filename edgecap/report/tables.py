@@ -64,7 +64,7 @@ def _heading(record: Profile) -> str:
     numbers = f"{count(source.parameters)} parameters" if isinstance(source.parameters, int) else "parameters unknown"
     work = f"{si(record.flops.per_token, 'FLOP')} a token" if isinstance(record.flops, Flops) else "FLOPs unknown"
     cores = machine.physical_cores or machine.logical_cores
-    runtime = machine.versions.get("onnxruntime-gpu") or machine.versions.get("onnxruntime") or "?"
+    runtime = next((v for k, v in machine.versions.items() if k.startswith("onnxruntime") and "genai" not in k), "?")
     state = "" if record.complete else "  (incomplete: the run was cut off)"
     return (
         f"{click.style(printable(source.name), bold=True)}  {numbers}, {work}{state}\n"

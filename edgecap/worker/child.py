@@ -173,7 +173,7 @@ def _export(step: Export, report: Report) -> Made:
         plain = export.export_fp32(folder, Path(scratch), step.trust_remote_code, step.exporter)
         export.take_beside(folder, Path(scratch), out)
         report("optimize", 0, 1)
-        written = optimize.write_fused(plain, out, _apart) if step.optimize else optimize.write_tied(plain, out)
+        written = optimize.write(step.finish, plain, out, _apart)
     return Made(files=tuple(written.files), unfused=written.unfused)
 
 
@@ -266,7 +266,9 @@ def _weigh(step: Weigh, report: Report) -> Memory:
     import onnxruntime  # noqa: F401 - loaded before the baseline is read
 
     import edgecap.engine  # noqa: F401 - likewise
-    from edgecap.meters.memory import measure_memory
+    from edgecap.machine import device_memory
+    from edgecap.meters.memory import ON_HOST, measure_memory
+    from edgecap.provider_options import parse_provider
 
     report("memory", 0, 1)
     return measure_memory(
@@ -275,6 +277,7 @@ def _weigh(step: Weigh, report: Report) -> Memory:
         step.prefill_tokens,
         step.steps,
         [Path(f) for f in step.files],
+        device_memory if parse_provider(step.session.provider).place[0] != "cpu" else lambda: ON_HOST,
     )
 
 
@@ -366,7 +369,7 @@ def _divergence(step: Measure, report: Report) -> float | Absent:
 
     if step.reference is None:
         return Absent(reason="there is no fp32 graph of this model to compare with")
-    if step.reference == step.session.graph:
+    if step.reference == step.session.graph and step.session.provider == "cpu":
         return 0.0  # fp32 from itself
     report("divergence", 0, 1)
     samples = _samples(step.corpus, step.tokenizer, min(divergence.SAMPLE_TOKENS, step.context), divergence.SAMPLES)

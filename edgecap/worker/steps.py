@@ -64,13 +64,13 @@ class Look(_Message, frozen=True, tag="look"):
 
 
 class Export(_Message, frozen=True, tag="export"):
-    """Export a Hugging Face folder to fp32 ONNX in `out`, fused where it can be if `optimize` says so."""
+    """Export a Hugging Face folder to fp32 ONNX in `out`, finished as one of `optimize`'s recipes."""
 
     folder: str
     out: str
     trust_remote_code: bool
     exporter: str
-    optimize: bool
+    finish: str
 
 
 class Optimize(_Message, frozen=True, tag="optimize"):
