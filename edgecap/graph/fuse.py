@@ -14,11 +14,12 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from edgecap.graph.flow import SQUARE, Flow, declare, drop_views_of_the_same
-from edgecap.graph.heads import Heads, Unfit, find_heads
-from edgecap.graph.norms import fuse_norms, fuse_skips, replace_nodes
+from edgecap.graph.changes import declare, drop_views_of_the_same, replace_nodes
+from edgecap.graph.flow import SQUARE, Flow
+from edgecap.graph.heads import Heads, Measure, Unfit, find_heads
+from edgecap.graph.norms import fuse_norms, fuse_skips
 from edgecap.graph.read import import_contrib
-from edgecap.graph.turns import Turn, find_turn
+from edgecap.graph.turns import Measured, Turn, find_turn
 
 RECIPE = "fused: GroupQueryAttention, RotaryEmbedding, SkipSimplifiedLayerNormalization; v1"
 _ORT = "com.microsoft"
@@ -38,39 +39,39 @@ class Fused(NamedTuple):
 
 def fuse(model: Any) -> Fused:
     """Fuses a decoder with KV cache in place, opened with its weights or without them."""
-    drop_views_of_the_same(model)
-    found, missing = _attention(Flow(model))
-    rotary = _replace(model, found) if found else 0
-    norms = fuse_norms(model)
-    skips = fuse_skips(model)
+    flow = Flow(model)
+    drop_views_of_the_same(flow)
+    found, missing = _attention(flow := flow.again())
+    rotary = _replace(flow, found)
+    norms = fuse_norms(flow := flow.again())
+    skips = fuse_skips(flow := flow.again())
     import_contrib(model)
-    declare(model)
+    declare(flow.again())
     return Fused(len(found) + len(missing), len(found), tuple(missing), rotary, norms, skips)
 
 
 def _attention(flow: Flow) -> tuple[list[Heads], list[str]]:
     """Attention of layers that have the one that is known, and the others with a reason."""
-    found, missing = [], []
+    found, missing = list[Heads](), list[str]()
+    measured: dict[str, Measure | Unfit] = {}
     inputs = {i.name for i in flow.model.graph.input}
     layers = dict.fromkeys(m[1] for i in flow.model.graph.input if (m := re.match(r"past_key_values\.(\d+)", i.name)))
     for layer in layers:
         try:
             if "attention_mask" not in inputs or f"past_key_values.{layer}.key" not in inputs:
                 raise Unfit("the graph has no attention_mask, or no cache of keys and values apart")
-            found.append(find_heads(flow, layer))
+            found.append(find_heads(flow, layer, measured))
         except Unfit as reason:
             missing.append(f"layer {layer}: {reason}")
     return found, missing
 
 
-def _replace(model: Any, found: list[Heads]) -> int:
+def _replace(flow: Flow, found: list[Heads]) -> int:
     """Puts the operators in; returns how many rotations are among them."""
-    build = _Builder(Flow(model))
+    build = _Builder(flow)
     for layer in found:
         build.layer(layer)
-    gone = {name for h in found for name in (h.key, h.value, h.result)}
-    kept = [n for n in model.graph.node if not gone.intersection(n.output)]
-    replace_nodes(model, kept, build.nodes)
+    replace_nodes(flow.model, {name for h in found for name in (h.key, h.value, h.result)}, build.nodes)
     return build.rotary
 
 
@@ -80,6 +81,7 @@ class _Builder:
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
         self._shared: dict[tuple[str, ...], str] = {}
+        self._turns: Measured = {}
         self.nodes: list[Any] = []
         self.rotary = 0
 
@@ -103,7 +105,7 @@ class _Builder:
 
     def _turned(self, name: str, heads: int, width: int) -> str:
         """A tensor (batch, heads, sequence, width) as (batch, sequence, heads x width), turned by RotaryEmbedding."""
-        turn = find_turn(self._flow, name)
+        turn = find_turn(self._flow, name, self._turns)
         if turn is None:
             return self._flat(name, heads * width)
         moved = self._flow.shape(turn.source) != self._flow.shape(name)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from edgecap.graph.flow import SQUARE, Flow
-from edgecap.graph.probe import NotRunnable, largest_number, run_part
+from edgecap.graph.probe import NotRunnable, largest_number, likeness, run_part
 from edgecap.graph.sizes import Run
 
 TOLERANCE = 1e-4  # of results near 1, in fp32
@@ -48,11 +48,34 @@ class Heads(NamedTuple):
     window: int = -1
 
 
-def find_heads(flow: Flow, layer: str) -> Heads:
-    """Attention at the cache of a layer, measured. Raises Unfit."""
-    found = _measured(flow, _placed(flow, layer))
-    for run in (*_TRIALS, *([Run(1, 3, found.window + 5)] if found.window > 0 else [])):
-        _try(flow, found, run)
+class Measure(NamedTuple):
+    """What attention computes: scores = cap(scale x products), of the last `window` positions; -1 is all, cap 0 none."""
+
+    scale: float
+    softcap: float
+    window: int
+
+
+def find_heads(flow: Flow, layer: str, measured: dict[str, Measure | Unfit]) -> Heads:
+    """Attention at the cache of a layer; what is alike is measured once and noted in `measured`. Raises Unfit."""
+    at = _placed(flow, layer)
+    alike, _ = likeness(flow, [at.result], (at.query, at.key, at.value))
+    if alike not in measured:
+        measured[alike] = _judged(flow, at)
+    found = measured[alike]
+    if isinstance(found, Unfit):
+        raise Unfit(str(found))
+    return at._replace(**found._asdict())
+
+
+def _judged(flow: Flow, at: Heads) -> Measure | Unfit:
+    """What was measured and holds in every trial, or why not."""
+    try:
+        found = _measured(flow, at)
+        for run in (*_TRIALS, *([Run(1, 3, found.window + 5)] if found.window > 0 else [])):
+            _try(flow, at._replace(**found._asdict()), run)
+    except Unfit as reason:
+        return reason
     return found
 
 
@@ -84,8 +107,7 @@ def _joined(flow: Flow, past: str) -> Any:
 
 def _result(flow: Flow, key: str, value: str) -> tuple[str, int, int]:
     """Where keys and values have met, brought to (batch, sequence, heads x width)."""
-    keys, values = flow.behind([key]), flow.behind([value])
-    meeting = next((n for n in flow.nodes if _meets(n, keys, values)), None)
+    meeting = flow.meeting(key, value)
     name = meeting.output[0] if meeting is not None else ""
     shape = flow.shape(name) or ()
     if len(shape) != 4 or (shape[0], shape[2]) != (SQUARE.batch, SQUARE.sequence):
@@ -99,14 +121,9 @@ def _result(flow: Flow, key: str, value: str) -> tuple[str, int, int]:
     return name, shape[1], shape[3]
 
 
-def _meets(node: Any, keys: set[str], values: set[str]) -> bool:
-    inputs = set(node.input)
-    return bool(inputs & keys) and bool(inputs & values)
-
-
 def _query(flow: Flow, key: str, value: str, result: str, shape: tuple[int, ...]) -> str:
     """The one other tensor of data that attention takes, before it is scaled."""
-    inside = flow.behind([key, value])
+    inside = flow.behind([key, value], last=flow.place[result])
     queue, taken, seen = [result], set[str](), set[str]()
     while queue:
         name = queue.pop()
@@ -122,14 +139,16 @@ def _query(flow: Flow, key: str, value: str, result: str, shape: tuple[int, ...]
 
 
 def _unscaled(flow: Flow, name: str, shape: tuple[int, ...]) -> str:
-    steps = [name, *flow.narrows(name)]
-    while len(steps) > 1 and (flow.shape(steps[0]) != shape or _is_scaled(flow, steps[0])):
-        if flow.maker[steps[0]].op_type not in ("Mul", "Div", "Cast", "Transpose", "Reshape"):
+    further = flow.narrows(name)
+    while flow.shape(name) != shape or _is_scaled(flow, name):
+        stepped = name in flow.maker and flow.maker[name].op_type in ("Mul", "Div", "Cast", "Transpose", "Reshape")
+        before = next(further, None) if stepped else None
+        if before is None:
             break
-        del steps[0]
-    if flow.shape(steps[0]) != shape:
+        name = before
+    if flow.shape(name) != shape:
         raise Unfit("queries are not (batch, heads, sequence, width)")
-    return steps[0]
+    return name
 
 
 def _is_scaled(flow: Flow, name: str) -> bool:
@@ -148,8 +167,8 @@ def _is_scaled(flow: Flow, name: str) -> bool:
 # --- what it computes -------------------------------------------------------------------------
 
 
-def _measured(flow: Flow, at: Heads) -> Heads:
-    """With scale, soft cap and window, as two or more positions show them."""
+def _measured(flow: Flow, at: Heads) -> Measure:
+    """Scale, soft cap and window, as two or more positions show them."""
     rough = _score(flow, at, 0.1)
     if not 1e-6 < rough < 1e6:
         raise Unfit("its scores do not grow with the product of queries and keys")
@@ -159,7 +178,7 @@ def _measured(flow: Flow, at: Heads) -> Heads:
     probed = 1 / rough if not softcap else 0.2 / rough
     score = _score(flow, at, probed)
     scale = (softcap * math.atanh(score / softcap) if softcap else score) / probed
-    return at._replace(scale=_nice(scale, at.width), softcap=softcap, window=_window(flow, at))
+    return Measure(_nice(scale, at.width), softcap, _window(flow, at))
 
 
 def _score(flow: Flow, at: Heads, product: float) -> float:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from edgecap.graph.flow import Flow, drop_dead
-from edgecap.graph.shapes import UNKNOWN
+from edgecap.graph.changes import replace_nodes
+from edgecap.graph.flow import Flow
 
 
 class Norm(NamedTuple):
@@ -21,14 +21,11 @@ class Norm(NamedTuple):
     result: str
 
 
-def fuse_norms(model: Any) -> int:
-    """Replaces every RMSNorm in place; returns how many there were."""
+def fuse_norms(flow: Flow) -> int:
+    """Replaces every RMSNorm of a model in place; returns how many there were."""
     from onnx import helper
 
-    flow = Flow(model)
     norms = [norm for node in flow.nodes if (norm := _norm(flow, node)) is not None]
-    gone = {n.result for n in norms}
-    kept = [n for n in model.graph.node if not gone.intersection(n.output)]
     made = [
         helper.make_node(
             "SimplifiedLayerNormalization",
@@ -41,13 +38,12 @@ def fuse_norms(model: Any) -> int:
         )
         for n in norms
     ]
-    replace_nodes(model, kept, made)
+    replace_nodes(flow.model, {n.result for n in norms}, made)
     return len(norms)
 
 
-def fuse_skips(model: Any) -> int:
+def fuse_skips(flow: Flow) -> int:
     """Lets norms add the residual themselves, in place; returns how many do."""
-    flow = Flow(model)
     taken: set[str] = set()
     made = []
     for node in [n for n in flow.nodes if n.op_type == "SimplifiedLayerNormalization"]:
@@ -55,8 +51,7 @@ def fuse_skips(model: Any) -> int:
         if add is not None and add.output[0] not in taken and _is_residual(flow, add):
             taken.update((add.output[0], node.output[0]))
             made.append(_skip(node, add))
-    kept = [n for n in model.graph.node if not taken.intersection(n.output)]
-    replace_nodes(model, kept, made)
+    replace_nodes(flow.model, taken, made)
     return len(made)
 
 
@@ -97,7 +92,7 @@ def _norm(flow: Flow, mean: Any) -> Norm | None:
     epsilon = flow.number(_other(shifted, mean.output[0]))
     weight = _other(weighted, scaled)
     width = (flow.shape(source) or (0,))[-1]
-    fits = flow.tensors().get(weight, UNKNOWN).constant and flow.shape(weight) == (width,)
+    fits = flow.tensor(weight).constant and flow.shape(weight) == (width,)
     return Norm(source, weight, epsilon, weighted.output[0]) if fits and epsilon is not None else None
 
 
@@ -135,12 +130,3 @@ def _next(flow: Flow, name: str, op: str) -> Any:
 
 def _other(node: Any, name: str) -> str:
     return str(node.input[1] if node.input[0] == name else node.input[0])
-
-
-def replace_nodes(model: Any, kept: list[Any], made: list[Any]) -> None:
-    """Lets a graph consist of some of its nodes and new ones, sorted, and of nothing that leads nowhere."""
-    names = {id(n) for n in kept}
-    for node in [n for n in model.graph.node if id(n) not in names]:
-        model.graph.node.remove(node)
-    model.graph.node.extend(made)
-    drop_dead(model)

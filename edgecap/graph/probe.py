@@ -6,8 +6,10 @@ an exporter, then does not matter. Shapes are those of a run, so that no weight 
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Collection, Iterable, Mapping
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from edgecap.graph.flow import Flow, uses
 from edgecap.graph.sizes import Run
 
 LARGEST_NUMBER = 1_000_000  # whole numbers above it say "to the end" of an axis
+MOST_COMPARED = 1 << 24  # numbers of a stored tensor; of larger ones only the same is alike
 
 
 class NotRunnable(Exception):
@@ -30,9 +33,45 @@ def part_of(flow: Flow, wanted: Iterable[str], cut: Collection[str]) -> list[Any
         at = flow.place.get(name)
         if at is not None and name not in cut and at not in places:
             places.add(at)
-            node = flow.nodes[at]
-            queue.extend(() if node.op_type == "Shape" else uses(node))
+            queue.extend(() if flow.nodes[at].op_type == "Shape" else flow.taken[at])
     return [flow.nodes[at] for at in sorted(places)]
+
+
+def likeness(flow: Flow, wanted: Iterable[str], cut: Collection[str]) -> tuple[str, tuple[str, ...]]:
+    """A digest that is equal for parts that differ by names alone, and the part's names in an order that is theirs.
+
+    Sizes of a run are told by SQUARE: parts of one digest compute the same in every run.
+    """
+    order: dict[str, int] = {}
+    written = sha256()
+    for name in cut:
+        order[name] = len(order)
+        written.update(f"{flow.shape(name)} ".encode())
+    for node in part_of(flow, wanted, cut):
+        new = [name for name in (*flow.taken[flow.at(node)], *node.output) if name not in order]
+        order |= {name: len(order) + at for at, name in enumerate(new)}
+        written.update(_form(flow, node, order))
+        written.update(b"".join(_origin(flow, name) for name in new))
+    return written.hexdigest(), tuple(order)
+
+
+def _form(flow: Flow, node: Any, order: Mapping[str, int]) -> bytes:
+    """A node with numbers for names; what a graph inside of it takes keeps its name."""
+    size = flow.shape(node.input[0]) if node.op_type == "Shape" else None
+    names = [[order[name] if name else -1 for name in side] for side in (node.input, node.output)]
+    attributes = (a.SerializeToString(deterministic=True) for a in node.attribute)
+    return b"".join((f"{node.domain} {node.op_type} {names} {size} ".encode(), *attributes))
+
+
+def _origin(flow: Flow, name: str) -> bytes:
+    """The numbers of a stored tensor, and the name of what nothing makes."""
+    from onnx import TensorProto, numpy_helper
+
+    stored = flow.stored.get(name)
+    if stored is None or stored.data_location == TensorProto.EXTERNAL or math.prod(stored.dims) > MOST_COMPARED:
+        return b"" if name in flow.place else name.encode()
+    array = numpy_helper.to_array(stored)
+    return b"".join((f"{array.dtype} {array.shape} ".encode(), array.tobytes()))
 
 
 def run_part(flow: Flow, wanted: list[str], given: Mapping[str, np.ndarray], run: Run) -> list[np.ndarray]:
@@ -55,7 +94,7 @@ def run_part(flow: Flow, wanted: list[str], given: Mapping[str, np.ndarray], run
 
 
 def _shape_of(flow: Flow, node: Any, run: Run) -> np.ndarray:
-    value = flow.tensors(run)[node.output[0]].value
+    value = flow.tensor(node.output[0], run).value
     if value is None:
         raise NotRunnable(f"the shape of {node.input[0]} is not known")
     return np.asarray(value)
@@ -89,8 +128,8 @@ def _model(flow: Flow, nodes: list[Any], feeds: Mapping[str, Any], wanted: list[
 
 def largest_number(flow: Flow, wanted: list[str], cut: Collection[str]) -> int:
     """The largest whole number that a part has stored: no window or block in it is longer."""
-    tensors = flow.tensors()
     names = {name for node in part_of(flow, wanted, cut) for name in uses(node)}
-    stored = [tensors[n].value for n in names if n in tensors and tensors[n].constant and tensors[n].value is not None]
+    tensors = [flow.tensor(name) for name in names]
+    stored = [t.value for t in tensors if t.constant and t.value is not None]
     numbers = [float(x) for array in stored if array.dtype.kind in "iuf" for x in array.reshape(-1)]
     return int(max((abs(x) for x in numbers if abs(x) < LARGEST_NUMBER), default=0))

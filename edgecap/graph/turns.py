@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from edgecap.graph.flow import Flow
-from edgecap.graph.probe import NotRunnable, part_of, run_part
+from edgecap.graph.probe import NotRunnable, likeness, part_of, run_part
 from edgecap.graph.sizes import Run
+from edgecap.graph.tensors import Tensor
 
 _RUN = Run(2, 3, 5)
 _START = Run(1, 1, 0)
@@ -31,28 +32,49 @@ class Turn(NamedTuple):
     interleaved: bool
 
 
-def find_turn(flow: Flow, name: str) -> Turn | None:
-    """How a tensor (batch, heads, sequence, width) was turned; None where it was not, or in no known way."""
+Measured = dict[str, tuple[Turn | None, tuple[str, ...]]]  # of parts that are alike, with the names in one of them
+
+
+def find_turn(flow: Flow, name: str, measured: Measured) -> Turn | None:
+    """How a tensor (batch, heads, sequence, width) was turned; None where it was not, or in no known way.
+
+    What is alike is measured once and noted in `measured`.
+    """
     if name not in flow.maker:
         return None
-    turned, shape = name, flow.shape(name)
+    turned = name
     if flow.maker[name].op_type == "Transpose":  # turned before heads and sequence change places
         turned = flow.maker[name].input[0]
-    source = next(flow.narrows(turned), None) if flow.maker.get(turned) is not None else None
-    if source is None or flow.maker[turned].op_type not in TURNING or flow.shape(source) != flow.shape(turned):
+    if turned not in flow.maker or flow.maker[turned].op_type not in TURNING:
         return None
+    source = next(flow.narrows(turned), None)
+    if source is None or flow.shape(source) is None or flow.shape(source) != flow.shape(turned):
+        return None
+    return _once(flow, source, turned, turned != name, measured)
+
+
+def _once(flow: Flow, source: str, turned: str, moved: bool, measured: Measured) -> Turn | None:
+    alike, names = likeness(flow, [turned], [source])
+    key = f"{alike}{moved}"
+    if key not in measured:
+        measured[key] = _judged(flow, source, turned, moved), names
+    turn, others = measured[key]
+    if turn is None or names == others:
+        return turn
+    cosines, sines = (names[others.index(angle)] for angle in (turn.cosines, turn.sines))
+    return turn._replace(source=source, cosines=cosines, sines=sines)
+
+
+def _judged(flow: Flow, source: str, turned: str, moved: bool) -> Turn | None:
     angles = _angles(flow, source, turned)
-    if len(angles) != 2 or shape is None:
-        return None
     try:
-        return _measured(flow, source, turned, angles, moved=turned != name)
+        return _measured(flow, source, turned, angles, moved) if len(angles) == 2 else None
     except NotRunnable:
         return None
 
 
 def _angles(flow: Flow, source: str, turned: str) -> list[str]:
     """Tensors of positions that the part takes: neither data nor stored nor of one number."""
-    tensors = flow.tensors()
     nodes = part_of(flow, [turned], [source])
     return sorted(
         {
@@ -60,9 +82,13 @@ def _angles(flow: Flow, source: str, turned: str) -> list[str]:
             for node in nodes
             if node.output[0] in flow.data
             for name in node.input
-            if name and name not in flow.data and not tensors[name].constant and len(tensors[name].shape or ()) > 2
+            if name and name not in flow.data and _is_of_positions(flow.tensor(name))
         }
     )
+
+
+def _is_of_positions(tensor: Tensor) -> bool:
+    return not tensor.constant and len(tensor.shape or ()) > 2
 
 
 def _measured(flow: Flow, source: str, turned: str, angles: list[str], moved: bool) -> Turn | None:
@@ -88,7 +114,7 @@ def _is_doubled(values: Any, interleaved: bool) -> bool:
 
 
 def _agrees(flow: Flow, turn: Turn, turned: str, values: dict[str, Any], moved: bool) -> bool:
-    shape = flow.tensors(_RUN)[turn.source].shape
+    shape = flow.tensor(turn.source, _RUN).shape
     heads = np.random.default_rng(1).standard_normal(shape, np.float32) if shape else np.zeros(())
     found = run_part(flow, [turned], {turn.source: heads}, _RUN)[0]
     if moved:
