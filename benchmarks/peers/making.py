@@ -1,0 +1,147 @@
+"""Makes each contestant's file once: one model with random weights, exported, fused, quantised, built by others."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+REFERENCE = Path(__file__).parents[2] / "models/edgecap-ref-xs"
+# Published initialisation (0.02) leaves attention flat and the residual to the embedding alone: a peer that
+# turned or permuted its heads wrongly would hardly be seen.
+SPREAD = 0.06
+SHAPES = {
+    "SmolLM2-135M": {
+        "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+        "num_attention_heads": 9, "num_key_value_heads": 3, "max_position_embeddings": 2048, "rope_theta": 1e5,
+    },
+    "tiny": {
+        "vocab_size": 8192, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 2048, "rope_theta": 1e4,
+    },
+}  # fmt: skip
+VARIANTS = ("int8", "int8w", "int4")
+LLAMA = ("F32", "Q8_0", "Q4_0")
+
+
+class Contestant(NamedTuple):
+    """Who runs what: `runs` is "ort" or "llama.cpp"."""
+
+    name: str
+    runs: str
+    path: Path
+
+
+def missing() -> dict[str, str]:
+    """Peers that are not installed -> what pip installs them."""
+    needs = {
+        "onnxruntime-genai's builder": ("'edgecap[genai]'", ("onnxruntime_genai",)),
+        "llama.cpp": ("llama-cpp-python gguf", ("llama_cpp", "gguf")),
+    }
+    return {
+        peer: f"pip install {packages}"
+        for peer, (packages, modules) in needs.items()
+        if not all(importlib.util.find_spec(module) for module in modules)
+    }
+
+
+def contestants(work: Path, own: Path) -> list[Contestant]:
+    """All that can run here; peers stand beside each other, so that those compared are timed close together."""
+    absent = missing()
+    built, llama = "onnxruntime-genai's builder" not in absent, "llama.cpp" not in absent
+    found = [Contestant("edgecap fp32 plain", "ort", work / "plain"), Contestant("edgecap fp32", "ort", own / "fp32")]
+    found += [Contestant("builder fp32", "ort", work / "builder-fp32")] if built else []
+    found += [Contestant("llama.cpp F32", "llama.cpp", work / "gguf/F32.gguf")] if llama else []
+    found += [Contestant(f"edgecap {name}", "ort", own / name) for name in ("int8", "int8w")]
+    found += [Contestant("llama.cpp Q8_0", "llama.cpp", work / "gguf/Q8_0.gguf")] if llama else []
+    found += [Contestant("edgecap int4", "ort", own / "int4")]
+    found += [Contestant("builder int4", "ort", work / "builder-int4")] if built else []
+    found += [Contestant("llama.cpp Q4_0", "llama.cpp", work / "gguf/Q4_0.gguf")] if llama else []
+    return found
+
+
+def make(work: Path, own: Path, shape: str) -> None:
+    """Writes what `contestants` names into `work` and `own`; what an earlier run left there is kept."""
+    warnings.simplefilter("ignore")
+    _once(work / "hf", lambda out: _weights(shape, out))
+    _once(work / "plain", lambda out: _export(work / "hf", out))
+    _once(own / "fp32", lambda out: _fuse(work / "plain", out))
+    for name in VARIANTS:
+        _once(own / name, lambda out, name=name: _vary(own / "fp32", name, out))
+    if "onnxruntime-genai's builder" not in missing():
+        _once(work / "builder-fp32", lambda out: _build(work / "hf", out, "fp32"))
+        _once(work / "builder-int4", lambda out: _build(work / "hf", out, "int4"))
+    if "llama.cpp" not in missing():
+        from peers.gguf_files import write_all
+
+        _once(work / "gguf", lambda out: write_all(work / "hf", out, LLAMA))
+
+
+def own_folder(work: Path) -> Path:
+    """Where edgecap's own graphs are kept: made anew when the code that makes them is another."""
+    rooms = sorted((Path(__file__).parents[2] / "edgecap/graph").rglob("*.py"))
+    key = hashlib.sha256(b"".join(room.read_bytes() for room in rooms)).hexdigest()[:12]
+    return work / f"edgecap-{key}"
+
+
+def _once(folder: Path, fill: Callable[[Path], object]) -> None:
+    """Fills a folder unless it is there; one that was not finished is begun again."""
+    if folder.exists():
+        return
+    scratch = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    fill(scratch)
+    scratch.rename(folder)
+
+
+def _weights(shape: str, out: Path) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("llama", **SHAPES[shape], tie_word_embeddings=True, initializer_range=SPREAD)
+    AutoModelForCausalLM.from_config(config).float().eval().save_pretrained(out)
+    AutoTokenizer.from_pretrained(REFERENCE).save_pretrained(out)  # exporters want one; nobody asks it
+
+
+def _export(hf: Path, out: Path) -> None:
+    """As Optimum makes it, with the tied matrix stored once."""
+    from edgecap.export import export_fp32
+    from edgecap.graph.read import open_graph, write_graph
+    from edgecap.graph.ties import tie
+
+    export_fp32(hf, out, False)
+    model = open_graph(out / "model.onnx")
+    tie(model)
+    write_graph(model, out)
+
+
+def _fuse(plain: Path, out: Path) -> None:
+    from edgecap.graph.fuse import fuse
+    from edgecap.graph.read import open_graph, write_graph
+
+    model = open_graph(plain / "model.onnx")
+    done = fuse(model)
+    if done.missing:
+        raise RuntimeError(f"{len(done.missing)} of {done.layers} layers were not fused: {done.missing[0]}")
+    write_graph(model, out)
+
+
+def _vary(fused: Path, name: str, out: Path) -> None:
+    from edgecap.graph.variants import make_variant
+
+    make_variant(fused / "model.onnx", name, out)
+
+
+def _build(hf: Path, out: Path, precision: str) -> None:
+    words = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(hf), "-o", str(out)]
+    words += ["-p", precision, "-e", "cpu", "-c", str(out / "cache")]
+    words += ["--extra_options", "accuracy_level=4"] if precision == "int4" else []
+    subprocess.run(words, check=True)

@@ -1,0 +1,155 @@
+"""A process for each contestant that sleeps on a pipe, and rounds in which one after another is asked."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from peers.making import Contestant
+
+PAUSE_S = (
+    0.3  # the thread pools of the one before stop spinning: ONNX Runtime's was seen to do so in 30 ms, OpenMP's in 10
+)
+PROMPT = 48  # tokens of the prompt that all must continue alike
+Times = dict[str, dict[str, list[float]]]  # task -> contestant -> seconds, one a round
+
+
+class Plan(NamedTuple):
+    """Prompt lengths and mean decode context in tokens, decode steps of a turn, and what all share."""
+
+    prefills: tuple[int, ...]
+    context: int
+    steps: int
+    vocabulary: int
+    head_dim: int
+    positions: int
+    threads: int
+
+    @property
+    def tasks(self) -> list[str]:
+        return [*(f"prefill {n}" for n in self.prefills), f"decode {self.context}"]
+
+
+class Seat:
+    """The process of one contestant, as its parent sees it."""
+
+    def __init__(self, contestant: Contestant, plan: Plan, script: str) -> None:
+        words = [sys.executable, script, "--serve", contestant.runs, str(contestant.path), json.dumps(plan)]
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.name = contestant.name
+        self._process = subprocess.Popen(words, **pipes)
+
+    def __enter__(self) -> Seat:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+
+    def ask(self, task: str, number: int = 0) -> Any:
+        """What it answers; `number` is the round, and seeds the token ids."""
+        time.sleep(PAUSE_S)
+        with contextlib.suppress(BrokenPipeError):  # said below
+            self._process.stdin.write(f"{json.dumps([task, number])}\n")
+            self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.name} ended at '{task}' with status {self._process.wait()}")
+        return json.loads(line)
+
+
+def take_turns(seats: Sequence[Seat], plan: Plan, rounds: int) -> Times:
+    """Seconds of each task; within a round all do the same task before the next. Round 0 only warms up."""
+    times: Times = {task: {seat.name: [] for seat in seats} for task in plan.tasks}
+    for number in range(rounds + 1):
+        for task in plan.tasks:
+            for seat in seats if number % 2 else reversed(seats):
+                seconds = seat.ask(task, number)
+                if number:
+                    times[task][seat.name].append(seconds)
+        print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
+    return times
+
+
+# --- in the process -------------------------------------------------------------------------
+
+
+def serve(runs: str, path: Path, plan: Plan) -> None:
+    """Answers one line for each that is asked, until the pipe is closed."""
+    engines, choice = _open_llama(path, plan) if runs == "llama.cpp" else _open_ort(path, plan)
+    for line in sys.stdin:
+        task, number = json.loads(line)
+        kind, _, size = task.partition(" ")
+        if kind == "choice":
+            answer: Any = choice
+        elif kind == "next":
+            answer = _next(engines["next"], plan)
+        else:
+            answer = _MEASURES[kind](engines[kind], plan, int(size), number)
+        print(json.dumps(answer), flush=True)
+
+
+def _open_ort(path: Path, plan: Plan) -> tuple[dict[str, Any], dict[str, str]]:
+    from edgecap.engine import OrtEngine
+
+    engine = OrtEngine(path / "model.onnx", "cpu", plan.threads, plan.head_dim, plan.vocabulary)
+    return dict.fromkeys((*_MEASURES, "next"), engine), {}
+
+
+def _open_llama(path: Path, plan: Plan) -> tuple[dict[str, Any], dict[str, str]]:
+    """A context for prefill and one for decoding, with the settings that are fastest there, and an exact one."""
+    from peers.llama import EXACT, Llama, fastest, open_model
+
+    model = open_model(path)
+    once = {
+        "prefill": partial(_prefill_s, plan=plan, size=plan.prefills[0], number=0),
+        "decode": partial(_decode_s, plan=plan, size=plan.context, number=0),
+    }
+    best = fastest(model, plan.threads, plan.positions, once)
+    chosen = {**best, "next": EXACT}
+    engines = {task: Llama(model, settings, plan.threads, plan.positions) for task, settings in chosen.items()}
+    return engines, {task: str(settings) for task, settings in best.items()}
+
+
+def _prefill_s(engine: Any, plan: Plan, size: int, number: int) -> float:
+    """Seconds of one prompt of `size` tokens."""
+    ids = _ids(plan, size, number)
+    engine.prefill(ids[:64])  # wakes the threads
+    started = time.perf_counter()
+    engine.prefill(ids)
+    return time.perf_counter() - started
+
+
+def _decode_s(engine: Any, plan: Plan, size: int, number: int) -> float:
+    """Seconds of a token, the median of the steps around a context of `size` tokens."""
+    ids = _ids(plan, size + plan.steps, number)
+    begin = size - plan.steps // 2
+    cache, taken = engine.prefill(ids[:begin]), []
+    for token in ids[begin : begin + plan.steps].tolist():
+        started = time.perf_counter()
+        cache = engine.decode(cache, token)
+        taken.append(time.perf_counter() - started)
+    return statistics.median(taken)
+
+
+_MEASURES = {"prefill": _prefill_s, "decode": _decode_s}
+
+
+def _next(engine: Any, plan: Plan) -> list[float]:
+    """ln p of the token after the prompt that all are given, shape (vocabulary,)."""
+    found = engine.log_probabilities(_ids(plan, PROMPT, 0))[-1] * np.log(2)
+    return found.tolist()
+
+
+def _ids(plan: Plan, n: int, number: int) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, plan.vocabulary, n, dtype=np.int64)
