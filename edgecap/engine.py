@@ -7,6 +7,7 @@ device and never fetch them. The KV cache stays where the provider put it (I/O b
 from __future__ import annotations
 
 import bisect
+import functools
 import json
 import math
 import re
@@ -18,6 +19,7 @@ import numpy as np
 
 from edgecap.errors import EdgecapError, UsageError
 from edgecap.graph.scoring import NLL, TARGETS
+from edgecap.kvcache import HEADROOM, KvCache, Room
 from edgecap.machine import int8_may_saturate
 from edgecap.provider_options import PROVIDERS, parse_provider
 from edgecap.record import ProviderShare
@@ -38,17 +40,6 @@ _TYPES = {
 
 class EngineError(EdgecapError):
     """The runtime does not do what it was asked to."""
-
-
-class KvCache(NamedTuple):
-    """Past keys and values as runtime values by input name, and the positions they cover.
-
-    A graph without cache has the `ids` so far instead, and reads them all again for each token.
-    """
-
-    values: dict[str, Any]
-    length: int
-    ids: Ids | None = None
 
 
 class OrtEngine:
@@ -155,7 +146,7 @@ class OrtEngine:
     def prefill(self, inputs: Ids) -> KvCache:
         """Reads a prompt, shape (n,), or one a row, shape (rows, n), from an empty cache."""
         rows = np.atleast_2d(inputs)
-        _, cache = self._run(rows, self._empty(len(rows)), self._outputs)
+        _, cache = self._run(rows, self._begin(*rows.shape), self._outputs)
         return cache if self.has_cache else KvCache({}, rows.shape[1], rows)
 
     def decode(self, cache: KvCache, tokens: int | Ids) -> KvCache:
@@ -168,7 +159,7 @@ class OrtEngine:
 
     def step(self, cache: KvCache | None, tokens: Ids) -> tuple[Floats, KvCache]:
         """Reads one token a row, shape (rows,), after `cache`; logits of the next, shape (rows, vocabulary)."""
-        rows, cache = tokens[:, None], cache or self._empty(len(tokens))
+        rows, cache = tokens[:, None], cache or self._begin(len(tokens), 1)
         if not self.has_cache:
             rows = rows if cache.ids is None else np.concatenate([cache.ids, rows], axis=1)
             cache = KvCache({}, 0)
@@ -177,28 +168,77 @@ class OrtEngine:
         return logits, longer if self.has_cache else KvCache({}, rows.shape[1], rows)
 
     def cache_bytes(self, cache: KvCache) -> int:
-        """Bytes of all keys and values."""
-        return sum(
+        """Bytes of all keys and values, without those of positions kept free."""
+        held = sum(
             math.prod(v.shape()) * np.dtype(_TYPES[self._inputs[name].type]).itemsize
             for name, v in cache.values.items()
         )
+        return int(held if cache.room is None else held * cache.length // cache.room.capacity)
 
     def _empty(self, rows: int = 1) -> KvCache:
-        return KvCache({name: self._value(self._zeros(name, rows)) for name in self._past}, 0)
+        return KvCache(self._values(rows, 0), 0)
 
-    def _zeros(self, name: str, rows: int) -> np.ndarray:
-        """An empty past: length 0; a head dimension that the graph leaves open is the model's."""
-        shape = [d if isinstance(d, int) else self._open_size(str(d), rows) for d in self._inputs[name].shape]
+    def _values(self, rows: int, positions: int) -> dict[str, Any]:
+        return {name: self._value(self._zeros(name, rows, positions)) for name in self._past}
+
+    def _zeros(self, name: str, rows: int, positions: int) -> np.ndarray:
+        """A past of so many positions; a head dimension that the graph leaves open is the model's."""
+        known = self._inputs[name].shape
+        shape = [d if isinstance(d, int) else self._open_size(str(d), rows, positions) for d in known]
         return np.zeros(shape, _TYPES[self._inputs[name].type])
 
-    def _open_size(self, dimension: str, rows: int) -> int:
+    def _open_size(self, dimension: str, rows: int, positions: int) -> int:
         if "batch" in dimension:
             return rows
         if "sequence" in dimension or "past" in dimension or "length" in dimension:
-            return 0
+            return positions
         if self._head_dim is None:
             raise UsageError(f"the graph leaves the cache's dimension '{dimension}' open and no config tells it")
         return self._head_dim
+
+    # --- in place -------------------------------------------------------------------------
+
+    def _begin(self, rows: int, positions: int) -> KvCache:
+        """An empty cache, with room for what follows where the graph writes in place."""
+        if not self.in_place:
+            return self._empty(rows)
+        capacity = positions + HEADROOM
+        return Room(self._values(rows, capacity), capacity).begin()
+
+    @functools.cached_property
+    def in_place(self) -> bool:
+        """Whether the graph takes its past and gives its present in the same memory: tried, since graphs do not say."""
+        if not self.has_cache:
+            return False
+        ids = np.arange(6)[None] % max(self.vocabulary, 2)
+        try:
+            _, cache = self._run(ids[:, :4], Room(self._values(1, 8), 8).begin(), self._outputs)
+            found, _ = self._run(ids[:, 4:5], cache, ["logits"])
+        except Exception:  # a graph that joins past and present refuses memory of one size for both
+            return False
+        _, cache = self._run(ids[:, :4], self._empty(), self._outputs)
+        expected, _ = self._run(ids[:, 4:5], cache, ["logits"])
+        return bool(np.array_equal(found["logits"].numpy(), expected["logits"].numpy()))
+
+    def _roomy(self, cache: KvCache, rows: int, positions: int) -> KvCache:
+        """The cache, in a larger room where its own has no place for so many more positions."""
+        room = cache.room
+        if room is None or cache.length + positions <= room.capacity:
+            return cache
+        return room.larger(cache, positions, lambda capacity: self._copied(cache, rows, capacity))
+
+    def _copied(self, cache: KvCache, rows: int, capacity: int) -> dict[str, Any]:
+        values = {}
+        for name, value in cache.values.items():
+            array, axis = self._zeros(name, rows, capacity), self._inputs[name].shape.index(self._growing(name))
+            part = (*[slice(None)] * axis, slice(0, cache.length))
+            array[part] = value.numpy()[part]
+            values[name] = self._value(array)
+        return values
+
+    def _growing(self, name: str) -> Any:
+        """The name of the dimension that holds positions."""
+        return next(d for d in self._inputs[name].shape if isinstance(d, str) and "batch" not in d)
 
     def _value(self, array: np.ndarray) -> Any:
         import onnxruntime
@@ -211,26 +251,49 @@ class OrtEngine:
         """One synchronised run of ids, shape (n,) or (rows, n); returns the outputs by name and the cache after it."""
         ids = np.atleast_2d(ids)
         rows, n = ids.shape
-        total = cache.length + n
+        total, cache = cache.length + n, self._roomy(cache, rows, n)
         feeds = {
             "input_ids": ids,
             "attention_mask": np.ones((rows, total), np.int64),
             "position_ids": np.tile(np.arange(cache.length, total, dtype=np.int64), (rows, 1)),
             TARGETS: targets[None] if targets is not None else None,
         }
-        binding = self._session.io_binding()
+        binding, names = self._bound(cache, outputs)
         for name, array in feeds.items():
             if name in self._inputs and array is not None:
                 binding.bind_cpu_input(name, array.astype(_TYPES[self._inputs[name].type]))
-        for name, value in cache.values.items():
-            binding.bind_ortvalue_input(name, value)
-        for name in outputs:
-            binding.bind_output(name, *(("cpu", 0) if name == NLL else self._provider.place))
         self._session.run_with_iobinding(binding)
         binding.synchronize_outputs()
-        found = dict(zip(outputs, binding.get_outputs(), strict=True))
+        found = dict(zip(names, binding.get_outputs(), strict=True))
+        if cache.room:
+            return found, cache.room.after(cache, n)
         past = {name: found[_present(name)] for name in self._past if _present(name) in found}
-        return found, KvCache(past, cache.length + n)
+        return found, KvCache(past, total)
+
+    def _bound(self, cache: KvCache, outputs: list[str]) -> tuple[Any, list[str]]:
+        """A binding and the outputs in its order; in a room keys and values are bound once, and all outputs with them."""
+        room = cache.room
+        if room is None:
+            return self._with_outputs(self._with_past(cache), outputs), outputs
+        room.check(cache)
+        presents = {_present(name): value for name, value in cache.values.items()}
+        if room.bound is None:
+            room.bound = self._with_past(cache)
+            for name, value in presents.items():
+                room.bound.bind_ortvalue_output(name, value)
+        others = [name for name in self._outputs if name not in presents]
+        return self._with_outputs(room.bound, others), [*presents, *others]
+
+    def _with_past(self, cache: KvCache) -> Any:
+        binding = self._session.io_binding()
+        for name, value in cache.values.items():
+            binding.bind_ortvalue_input(name, value)
+        return binding
+
+    def _with_outputs(self, binding: Any, outputs: list[str]) -> Any:
+        for name in outputs:
+            binding.bind_output(name, *(("cpu", 0) if name == NLL else self._provider.place))
+        return binding
 
     def end_profile(self) -> Profiled:
         """Ends the runtime's profile of all runs since the session was opened."""

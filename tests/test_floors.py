@@ -14,6 +14,7 @@ FLOORS = {
     "record": 3,
     **dict.fromkeys(["seams", "hub", "store", "findings", "advice"], 4),
     "journal": 5,
+    "kvcache": 5,
     **dict.fromkeys(
         [
             "architecture",
