@@ -1,4 +1,4 @@
-"""Writes an exported graph as it is deployed: equal matrices stored once, attention and norms fused, and checked.
+"""Writes an exported graph as it is deployed: equal matrices stored once, attention, norms and products fused, and checked.
 
     fused   with the runtime's own operators, for providers that have them
     bare    without guards that nothing needs, for providers that compile plain graphs
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgecap.graph.fuse import RECIPE, fuse
+from edgecap.graph.joins import join_products
 from edgecap.graph.read import open_graph, write_graph
 from edgecap.graph.scoring import drop_guards
 from edgecap.graph.ties import tie
@@ -22,7 +23,7 @@ from edgecap.graph.ties import tie
 MOST_BITS = 1e-5  # of divergence a token between the plain graph and the fused one, both in fp32
 FUSED, BARE, PLAIN = "fused", "bare", "plain"
 RECIPES = {
-    FUSED: f"tied once; {RECIPE}",
+    FUSED: f"tied once; {RECIPE}; products of one tensor joined, v1",
     BARE: "tied once; guards against NaN behind Softmax dropped",
     PLAIN: "tied once",
 }
@@ -60,6 +61,7 @@ def write_fused(source: Path, out: Path, apart: Apart) -> Written:
     model = open_graph(source)
     tie(model)
     found = fuse(model)
+    join_products(model)
     files = write_graph(model, out)
     del model
     reason = _refused(source, out / files[0], apart)

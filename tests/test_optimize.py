@@ -6,13 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import REFERENCE, build_model
+from onnx import helper, numpy_helper
 
 from edgecap import optimize
 from edgecap.conditions import Watch
 from edgecap.engine import OrtEngine
 from edgecap.errors import UsageError
 from edgecap.graph.empty import empty_decoder
-from edgecap.graph.read import open_graph
+from edgecap.graph.joins import join_products
+from edgecap.graph.read import open_graph, weight_bytes
 from edgecap.machine import stay_on
 from edgecap.meters.divergence import answers_of, between
 from edgecap.worker import Export, Made, Optimize, in_child, silent
@@ -49,6 +51,33 @@ def test_an_export_is_fused_and_answers_as_the_plain_graph(folder, plain):
     assert between(a, b) < optimize.MOST_BITS
     assert (folder / "fused" / "tokenizer.json").is_file()
     assert not list((folder / "fused").glob("tmp*"))
+
+
+def test_products_of_one_tensor_are_joined(plain, folder):
+    """Query, key and value; gate and up: 3 of 7 products a layer are gone, and every weight is there once."""
+    model = open_graph(plain)
+    before = sum(n.op_type == "MatMul" for n in model.graph.node)
+    size = weight_bytes(model)
+    layers = sum(i.name.endswith(".key") for i in model.graph.input)
+    gone = join_products(model)
+    assert gone == 3 * layers
+    assert sum(n.op_type == "MatMul" for n in model.graph.node) == before - gone
+    assert weight_bytes(model) == size + 8 * 5 * layers  # the sizes of the Splits
+    assert join_products(model) == 0
+
+
+def test_what_is_used_twice_or_is_an_output_is_not_joined():
+    def gone(extra, outputs=("y", "z")):
+        values = [helper.make_tensor_value_info(n, 1, [2, None]) for n in ("x", *outputs)]
+        stored = [numpy_helper.from_array(np.ones((3, k), np.float32), f"w{k}") for k in (4, 5)]
+        nodes = [helper.make_node("MatMul", ["x", f"w{k}"], [f"p{k}"]) for k in (4, 5)]
+        nodes += [helper.make_node("Neg", ["p4"], ["y"]), helper.make_node("Neg", ["p5"], ["z"]), *extra]
+        graph = helper.make_graph(nodes, "g", values[:1], values[1:], stored)
+        return join_products(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
+
+    assert gone([]) == 1
+    assert gone([helper.make_node("Neg", ["w4"], ["again"])], ("y", "z", "again")) == 0
+    assert gone([], ("y", "z", "p4")) == 0
 
 
 def test_a_graph_of_a_folder_is_fused(folder, plain):
