@@ -7,6 +7,7 @@ import importlib.util
 import shutil
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -85,7 +86,8 @@ def make(work: Path, own: Path, shape: str) -> None:
 
 def own_folder(work: Path) -> Path:
     """Where edgecap's own graphs are kept: made anew when the code that makes them is another."""
-    rooms = sorted((Path(__file__).parents[2] / "edgecap/graph").rglob("*.py"))
+    code = Path(__file__).parents[2] / "edgecap"
+    rooms = [*sorted((code / "graph").rglob("*.py")), code / "optimize.py"]
     key = hashlib.sha256(b"".join(room.read_bytes() for room in rooms)).hexdigest()[:12]
     return work / f"edgecap-{key}"
 
@@ -114,24 +116,18 @@ def _weights(shape: str, out: Path) -> None:
 def _export(hf: Path, out: Path) -> None:
     """As Optimum makes it, with the tied matrix stored once."""
     from edgecap.export import export_fp32
-    from edgecap.graph.read import open_graph, write_graph
-    from edgecap.graph.ties import tie
+    from edgecap.optimize import write_tied
 
-    export_fp32(hf, out, False)
-    model = open_graph(out / "model.onnx")
-    tie(model)
-    write_graph(model, out)
+    with tempfile.TemporaryDirectory(dir=out) as scratch:
+        write_tied(export_fp32(hf, Path(scratch), False), out)
 
 
 def _fuse(plain: Path, out: Path) -> None:
-    from edgecap.graph.fuse import fuse
-    from edgecap.graph.read import open_graph, write_graph
+    from edgecap.optimize import write_fused
 
-    model = open_graph(plain / "model.onnx")
-    done = fuse(model)
-    if done.missing:
-        raise RuntimeError(f"{len(done.missing)} of {done.layers} layers were not fused: {done.missing[0]}")
-    write_graph(model, out)
+    done = write_fused(plain / "model.onnx", out, lambda plain, fused: 0.0)
+    if done.unfused:
+        raise RuntimeError(f"{len(done.unfused)} layers were not fused: {done.unfused[0]}")
 
 
 def _vary(fused: Path, name: str, out: Path) -> None:
