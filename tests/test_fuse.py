@@ -348,3 +348,12 @@ def test_onnx_reads_it(reference):
     model = onnx.shape_inference.infer_shapes(open_graph(reference[1]), data_prop=True)
     known = {v.name for v in model.graph.value_info} | {o.name for o in model.graph.output}
     assert all(o in known for n in model.graph.node if n.op_type == "MatMul" for o in n.output)
+
+
+def test_what_is_fused_already_is_no_layer_that_stayed_plain(reference):
+    """Fused once more: nothing is found, nothing is missing, nothing changes."""
+    model = open_graph(reference[1])
+    before = [n.SerializeToString() for n in model.graph.node]
+    found = fuse(model)
+    assert (found.layers, found.fused, found.missing) == (0, 0, ())
+    assert [n.SerializeToString() for n in model.graph.node] == before

@@ -56,7 +56,7 @@ def _attention(flow: Flow) -> tuple[list[Heads], list[str]]:
     measured: dict[str, Measure | Unfit] = {}
     inputs = {i.name for i in flow.model.graph.input}
     layers = dict.fromkeys(m[1] for i in flow.model.graph.input if (m := re.match(r"past_key_values\.(\d+)", i.name)))
-    for layer in layers:
+    for layer in [n for n in layers if not _is_fused(flow, n)]:
         try:
             if "attention_mask" not in inputs or f"past_key_values.{layer}.key" not in inputs:
                 raise Unfit("the graph has no attention_mask, or no cache of keys and values apart")
@@ -64,6 +64,12 @@ def _attention(flow: Flow) -> tuple[list[Heads], list[str]]:
         except Unfit as reason:
             missing.append(f"layer {layer}: {reason}")
     return found, missing
+
+
+def _is_fused(flow: Flow, layer: str) -> bool:
+    """Whether an operator of the runtime's makes the layer's keys already."""
+    maker = flow.maker.get(f"present.{layer}.key")
+    return maker is not None and maker.domain == _ORT
 
 
 def _replace(flow: Flow, found: list[Heads]) -> int:
