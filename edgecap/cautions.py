@@ -16,12 +16,14 @@ from edgecap.record import (
     Caution,
     Compression,
     Conditions,
+    Decode,
     Energy,
     Graph,
     Latency,
     Machine,
     Measurement,
     Memory,
+    Prefill,
     Roofline,
     Source,
 )
@@ -46,7 +48,7 @@ def cautions(
         found += _of_latency(measured.latency, cells_in_run)
     if isinstance(measured.energy, Energy):
         found += _of_energy(measured.energy)
-    if isinstance(measured.memory, Memory):
+    if isinstance(measured.memory, Memory) and source.task == "decoder":
         found += _of_cache(measured.memory, source.architecture, graph.precision)
     return tuple(found)
 
@@ -153,10 +155,7 @@ def _of_compression(found: Compression) -> Iterator[Caution]:
 
 
 def _of_latency(found: Latency, cells_in_run: int) -> Iterator[Caution]:
-    spreads = {
-        "prefill": stats.spread(found.prefill.samples_s, found.prefill.rounds),
-        "decode": stats.spread(found.decode.samples_s, found.decode.rounds),
-    }
+    spreads = {name: stats.spread(part.samples_s, part.rounds) for name, part in _timed(found)}
     wide = [f"{share:.0%} ({name})" for name, share in spreads.items() if share > NOISY]
     if wide:
         yield Caution(
@@ -168,7 +167,7 @@ def _of_latency(found: Latency, cells_in_run: int) -> Iterator[Caution]:
     if found.limit_reached:
         yield Caution(
             code="few-rounds",
-            message=f"the time limit came before the medians were as sure as asked (rounds: {max(found.decode.rounds) + 1})",
+            message=f"the time limit came before the medians were as sure as asked (rounds: {max(found.prefill.rounds) + 1})",
             advice="raise --limit, or accept a wider --precision-target",
         )
     yield from _of_conditions(found.conditions)
@@ -178,6 +177,12 @@ def _of_latency(found: Latency, cells_in_run: int) -> Iterator[Caution]:
             message="the cells were timed one after another: drift of the machine adds to their differences",
             advice="repeat the run before trusting differences below 5 %",
         )
+
+
+def _timed(found: Latency) -> Iterator[tuple[str, Prefill | Decode]]:
+    yield "prefill", found.prefill
+    if isinstance(found.decode, Decode):
+        yield "decode", found.decode
 
 
 def _of_conditions(found: Conditions) -> Iterator[Caution]:
@@ -222,7 +227,7 @@ def _of_conditions(found: Conditions) -> Iterator[Caution]:
 
 def _of_odd_rounds(found: Latency) -> Iterator[Caution]:
     """Samples that something else made: a process that was stopped, a first round that still warmed up."""
-    for name, part in (("prefill", found.prefill), ("decode", found.decode)):
+    for name, part in _timed(found):
         usual, longest = stats.median(part.samples_s), max(part.samples_s)
         if longest > max(STOPPED_S, STOPPED_TIMES * usual):
             yield Caution(
@@ -251,7 +256,7 @@ def _of_energy(found: Energy) -> Iterator[Caution]:
         yield _ASSUMED
         return
     idle = sum(found.idle_w) / 2
-    watts = [w.joules / w.seconds for w in found.decode if w.seconds > 0]
+    watts = [w.joules / w.seconds for w in found.decode or found.prefill if w.seconds > 0]
     signal = stats.median(watts) - idle if watts else 0.0
     if abs(found.idle_w[1] - found.idle_w[0]) > max(0.2 * signal, 0.02 * idle):
         yield Caution(
@@ -324,8 +329,8 @@ def _of_counter(found: Energy) -> Iterator[Caution]:
 
 def above_peak(found: Roofline) -> Iterator[Caution]:
     """A step that beats the roofline says that the peaks were measured in a slower moment."""
-    beaten = {name: getattr(found, name).ratio.value for name in ("prefill", "decode")}
-    wrong = [f"{name} at {ratio:.0%}" for name, ratio in beaten.items() if ratio > ABOVE_PEAK]
+    bounds = {"prefill": found.prefill, "decode": found.decode}
+    wrong = [f"{name} at {b.ratio.value:.0%}" for name, b in bounds.items() if b and b.ratio.value > ABOVE_PEAK]
     if wrong:
         yield Caution(
             code="above-peak",

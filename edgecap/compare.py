@@ -50,12 +50,16 @@ def _compression(read: Callable[[Compression], Quantity]) -> Callable[[Measureme
     return lambda m, seed: read(m.compression) if isinstance(m.compression, Compression) else None
 
 
-def _latency(read: Callable[[Latency, int], Quantity]) -> Callable[[Measurement, int], Quantity | None]:
-    return lambda m, seed: read(m.latency, seed) if isinstance(m.latency, Latency) else None
+def _latency(read: Callable[[Latency, int], Quantity | Absent]) -> Callable[[Measurement, int], Quantity | None]:
+    return lambda m, seed: _had(read(m.latency, seed)) if isinstance(m.latency, Latency) else None
 
 
-def _energy(read: Callable[[Energy, int], Quantity]) -> Callable[[Measurement, int], Quantity | None]:
-    return lambda m, seed: read(m.energy, seed) if isinstance(m.energy, Energy) else None
+def _energy(read: Callable[[Energy, int], Quantity | Absent]) -> Callable[[Measurement, int], Quantity | None]:
+    return lambda m, seed: _had(read(m.energy, seed)) if isinstance(m.energy, Energy) else None
+
+
+def _had(found: Quantity | Absent) -> Quantity | None:
+    return None if isinstance(found, Absent) else found
 
 
 def _memory(read: Callable[[Memory], int]) -> Callable[[Measurement, int], Quantity | None]:
@@ -234,7 +238,7 @@ def _circumstances(choice: Choice) -> dict[str, object]:
         "window of the text": text and text.context,
         "stride of the windows": text and text.stride,
         "prompt length": latency and latency.prefill.tokens,
-        "decode context": latency and round(latency.decode.context),
+        "decode context": round(latency.decode.context) if latency and isinstance(latency.decode, Decode) else None,
         "provider": choice.cell.provider,
         "machine": record.machine.name,
         "processor": record.machine.cpu,
@@ -273,6 +277,7 @@ def _medians_by_round(name: str, choice: Choice) -> dict[int, float]:
     outcome = choice.cell.outcome
     assert isinstance(outcome, Measurement) and isinstance(outcome.latency, Latency)
     part = _SECONDS[name](outcome.latency)
+    assert not isinstance(part, Absent)
     return dict(zip(dict.fromkeys(part.rounds), stats.by_round(part.samples_s, part.rounds), strict=True))
 
 
@@ -292,10 +297,10 @@ def _drift(name: str, choice: Choice) -> float:
     if not isinstance(found, Latency) or name not in _SECONDS:
         return 0.0
     part = _SECONDS[name](found)
-    return stats.spread(part.samples_s, part.rounds)
+    return 0.0 if isinstance(part, Absent) else stats.spread(part.samples_s, part.rounds)
 
 
-_SECONDS: dict[str, Callable[[Latency], Prefill | Decode]] = {
+_SECONDS: dict[str, Callable[[Latency], Prefill | Decode | Absent]] = {
     "prefill_s": lambda x: x.prefill,
     "decode_s": lambda x: x.decode,
 }

@@ -102,7 +102,7 @@ class OrtEngine:
         return last if isinstance(last, int) else 0
 
     def _refuse_unknown_inputs(self) -> None:
-        known = {"input_ids", "attention_mask", "position_ids", TARGETS, *self._past}
+        known = {"input_ids", "attention_mask", "position_ids", "token_type_ids", TARGETS, *self._past}
         strange = sorted(set(self._inputs) - known)
         if strange:
             raise UsageError(f"the graph asks for inputs that edgecap does not know: {', '.join(strange)}")
@@ -132,6 +132,12 @@ class OrtEngine:
         """log2 p of the next token, shape (n, vocabulary); fetches logits, for small samples only."""
         found, _ = self._run(inputs, self._empty(), ["logits"])
         return _log2_softmax(found["logits"].numpy()[0].astype(np.float64))
+
+    def answers(self, inputs: Ids) -> list[Floats]:
+        """All outputs of numbers for one text, shape (n,), each flattened to (rows, width of its last axis)."""
+        found, _ = self._run(inputs, self._empty(), self._outputs)
+        arrays = (value.numpy() for value in found.values())
+        return [a.reshape(-1, a.shape[-1]).astype(np.float64) for a in arrays if a.dtype.kind == "f" and a.ndim]
 
     def log_probabilities_behind(self, past: Ids, ids: Ids) -> list[Floats]:
         """As `log_probabilities`, of ids that are decoded one by one behind `past`; shapes (1, vocabulary)."""
@@ -256,6 +262,7 @@ class OrtEngine:
             "input_ids": ids,
             "attention_mask": np.ones((rows, total), np.int64),
             "position_ids": np.tile(np.arange(cache.length, total, dtype=np.int64), (rows, 1)),
+            "token_type_ids": np.zeros((rows, n), np.int64),
             TARGETS: targets[None] if targets is not None else None,
         }
         binding, names = self._bound(cache, outputs)

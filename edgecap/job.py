@@ -11,19 +11,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgecap import export, optimize, source, store
-from edgecap.architecture import read_architecture, read_genai
 from edgecap.corpus import Corpus
 from edgecap.errors import UsageError
 from edgecap.machine import check_processors, default_threads
+from edgecap.model import Model, check_request, read_model
 from edgecap.power import meter
 from edgecap.provider_options import FUSED, base, remedy
-from edgecap.record import Absent, Architecture, Attention, Failure, File, Graph
-from edgecap.spec import DEFAULT_PRECISIONS, PRECISIONS, SWEEP_STEPS, CellSpec, Spec, cells
+from edgecap.record import Absent, Failure, File, Graph
+from edgecap.spec import DEFAULT_PRECISIONS, PRECISIONS, CellSpec, Spec, cells
 from edgecap.store import Home
 from edgecap.worker import Answer, Look, Looked, Progress, Session, Step, Watch
 
 METER_AGE_S = 30.0
-HORIZON = 1024  # steps over which a decoded token's cost is averaged
 
 Run = Callable[[Step, Watch, float], Answer]
 Notice = Callable[["Event"], None]
@@ -43,7 +42,6 @@ class Ready(NamedTuple):
 
     folder: Path
     graph: Graph
-    vocabulary: int | None = None
 
     @property
     def path(self) -> Path:
@@ -57,6 +55,7 @@ class Job(NamedTuple):
     spec: Spec
     home: Home
     located: source.Located
+    model: Model
     hashes: source.Hashes
     corpus: Corpus
     found: tuple[Ready, ...]
@@ -65,14 +64,14 @@ class Job(NamedTuple):
     made: dict[Path, Ready | Failure]  # checked or tried once a run, not again for the next cell
 
 
-def export_recipe(spec: Spec, finish: str) -> str:
+def export_recipe(spec: Spec, model: Model, provider: str) -> str:
     """Who makes the fp32 graph, with versions, and what is done to it. Raises UsageError where that is not installed."""
-    return f"{export.recipe(spec.exporter)}; {optimize.RECIPES[finish]}"
+    return f"{export.recipe(spec.exporter, model.exported_as)}; {optimize.RECIPES[finish_of(spec, model, provider)]}"
 
 
-def finish_of(spec: Spec, provider: str) -> str:
-    """How an export is finished for a provider; the genai builder's graphs come fused."""
-    if not spec.optimize or spec.exporter == "genai":
+def finish_of(spec: Spec, model: Model, provider: str) -> str:
+    """How an export is finished for a provider; the genai builder's graphs come fused, an encoder has nothing to fuse."""
+    if not spec.optimize or spec.exporter == "genai" or model.encodes:
         return optimize.PLAIN
     return optimize.FUSED if base(provider) in FUSED else optimize.BARE
 
@@ -82,10 +81,9 @@ def unheard(event: Event) -> None:
 
 
 class Prepared(NamedTuple):
-    """A job, what the model is, the providers that the runtime offers, and the cells that were asked for."""
+    """A job, the providers that the runtime offers, and the cells that were asked for."""
 
     job: Job
-    architecture: Architecture | Absent
     providers: tuple[str, ...]
     wanted: list[CellSpec]
 
@@ -102,15 +100,16 @@ def prepare(spec: Spec, home: Home, notice: Notice, run: Run, corpus: Corpus = N
         _check_meter(Path(spec.meter), spec.meter_offset_s)
     check_processors(spec.affinity)
     located = source.locate(spec.model, spec.revision)
-    _check_context(spec, _from_config(located))
+    check_request(spec, read_model(located))
     looked, found = _look(located, run, spec)
-    architecture = _architecture(spec, located, looked)
+    model = read_model(located, looked.graphs)
+    check_request(spec, model)
     wanted = _wanted(spec, located, looked, found)
     if located.kind != "onnx":
-        export.recipe(spec.exporter)
+        export.recipe(spec.exporter, model.exported_as)
     hashes = source.hashes(located, [f for ready in found for f in ready.graph.files])
-    job = Job(spec, home, located, hashes, corpus, found, notice, run, {})
-    return Prepared(job, architecture, looked.providers, wanted)
+    job = Job(spec, home, located, model, hashes, corpus, found, notice, run, {})
+    return Prepared(job, looked.providers, wanted)
 
 
 def _check_meter(path: Path, offset_s: float | None) -> None:
@@ -133,52 +132,12 @@ def _check_meter(path: Path, offset_s: float | None) -> None:
         )
 
 
-# --- what the model is ------------------------------------------------------------------------
+# --- how it is opened -------------------------------------------------------------------------
 
 
-def _architecture(spec: Spec, located: source.Located, looked: Looked) -> Architecture | Absent:
-    """From the config, or from what the onnxruntime-genai builder leaves in its place."""
-    architecture = _from_config(located)
-    if isinstance(architecture, Absent) and located.genai:
-        where = str(located.path / "genai_config.json")
-        architecture = read_genai(located.genai, looked.graphs[0].matrix_weights, where)
-    _check_context(spec, architecture)
-    return architecture
-
-
-def _from_config(located: source.Located) -> Architecture | Absent:
-    """What config.json tells; a folder of graphs may have none."""
-    if located.kind == "onnx" and not located.config:
-        return Absent(reason="the folder has no config.json")
-    return read_architecture(located.config, str(located.path / "config.json"))
-
-
-def _check_context(spec: Spec, architecture: Architecture | Absent) -> None:
-    positions = architecture.positions if isinstance(architecture, Architecture) else None
-    if spec.context and positions and spec.context > positions:
-        raise UsageError(f"--context {spec.context} is longer than the model's {positions} positions")
-    longest = max(spec.context_sweep or (), default=0)
-    if positions and longest + SWEEP_STEPS > positions:
-        raise UsageError(
-            f"--context-sweep {longest} does not fit: with the {SWEEP_STEPS} tokens decoded behind it, it is longer than "
-            f"the model's {positions} positions"
-        )
-    window = spec.context or horizon_of(architecture)
-    if spec.stride and spec.stride >= window:
-        raise UsageError(f"--stride {spec.stride} must be less than the {window} positions of a window")
-
-
-def horizon_of(architecture: Architecture | Absent) -> int:
-    """Steps that a token's cost is averaged over: 1024, or the model's positions where fewer."""
-    positions = architecture.positions if isinstance(architecture, Architecture) else None
-    return min(HORIZON, positions or HORIZON)
-
-
-def vocabulary_of(job: Job, architecture: Architecture | Absent) -> int:
+def vocabulary_of(job: Job) -> int:
     """The ids that the model tells apart."""
-    if isinstance(architecture, Architecture):
-        return architecture.vocabulary
-    known = next((r.vocabulary for r in job.found if r.vocabulary), None)
+    known = job.model.sizes.vocabulary
     if known:
         return known
     from edgecap.tokens import read_tokenizer
@@ -186,21 +145,16 @@ def vocabulary_of(job: Job, architecture: Architecture | Absent) -> int:
     return int(read_tokenizer(job.located.path).size)
 
 
-def head_dim_of(architecture: Architecture | Absent) -> int | None:
-    """The width of cached keys, where it is known."""
-    layers = architecture.layers if isinstance(architecture, Architecture) else ()
-    return next((x.attention.head_dim for x in layers if isinstance(x.attention, Attention)), None)
-
-
-def session_of(job: Job, architecture: Architecture | Absent, provider: str, ready: Ready) -> Session:
+def session_of(job: Job, provider: str, ready: Ready) -> Session:
     """A graph on a provider, opened as the run was asked to."""
     spec = job.spec
     return Session(
         graph=str(ready.path),
         provider=provider,
         threads=spec.threads or min(default_threads(), len(spec.affinity) or default_threads()),
-        vocabulary=vocabulary_of(job, architecture),
-        head_dim=head_dim_of(architecture),
+        vocabulary=vocabulary_of(job),
+        head_dim=job.model.head_dim,
+        task=job.model.task,
         level=spec.graph_level,
         arena=spec.arena,
         affinity=spec.affinity,
@@ -223,7 +177,7 @@ def _look(located: source.Located, run: Run, spec: Spec) -> tuple[Looked, tuple[
     for file, facts in zip(files, looked.graphs, strict=True):
         listed = file.files or store.list_files(file.path.parent, list(facts.files))
         graph = describe_graph(file.precision or facts.precision, file.exporter, file.recipe, listed)
-        ready.append(Ready(file.path.parent, graph, facts.vocabulary))
+        ready.append(Ready(file.path.parent, graph))
     return looked, tuple(ready)
 
 

@@ -33,13 +33,20 @@ def graph_of(job: Job, cell: CellSpec) -> Ready | Failure:
 
 
 def _exported(job: Job, cell: CellSpec) -> Ready | Failure:
-    spec, finish = job.spec, finish_of(job.spec, cell.provider)
+    spec, finish = job.spec, finish_of(job.spec, job.model, cell.provider)
     folder, trust = str(job.located.path), spec.trust_remote_code
     plan = _Plan(
         cache_of_export(job, cell.provider),
         spec.exporter,
-        export_recipe(spec, finish),
-        lambda out: Export(folder=folder, out=out, trust_remote_code=trust, exporter=spec.exporter, finish=finish),
+        export_recipe(spec, job.model, cell.provider),
+        lambda out: Export(
+            folder=folder,
+            out=out,
+            trust_remote_code=trust,
+            exporter=spec.exporter,
+            task=job.model.exported_as,
+            finish=finish,
+        ),
     )
     return _cached(job, cell, plan)
 
@@ -114,7 +121,7 @@ def ask(job: Job, cell: CellSpec | None, step: Step, kind: type[Found]) -> Found
 def cache_of_export(job: Job, provider: str) -> Path:
     """Where the fp32 export for a provider is kept: named by all that it depends on."""
     config = msgspec.json.encode(job.located.config, order="sorted")
-    made_by = export_recipe(job.spec, finish_of(job.spec, provider))
+    made_by = export_recipe(job.spec, job.model, provider)
     parts = (job.hashes.weights, job.hashes.tokenizer, made_by, _tools(), str(job.spec.trust_remote_code))
     key = store.sha256_of(config, *(p.encode() for p in parts))[:24]
     return job.home.cache / "exports" / key

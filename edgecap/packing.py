@@ -14,10 +14,11 @@ import msgspec
 
 from edgecap import codec, store
 from edgecap.errors import EdgecapError, UsageError
-from edgecap.job import HORIZON, Event, Job, Notice, Ready, Run, prepare, session_of, unheard
+from edgecap.job import Event, Job, Notice, Ready, Run, prepare, session_of, unheard
 from edgecap.machine import default_threads, look_around
 from edgecap.making import graph_of, tokenizer_folder
-from edgecap.record import Absent, Architecture, Failure
+from edgecap.model import HORIZON
+from edgecap.record import Failure
 from edgecap.spec import CellSpec, Spec
 from edgecap.store import Home
 from edgecap.worker import Pack, Packed, in_child
@@ -27,7 +28,6 @@ class _Both(NamedTuple):
     """What both directions need: the graph, and the header that describes this end."""
 
     job: Job
-    architecture: Architecture | Absent
     ready: Ready
     header: codec.Header
 
@@ -43,12 +43,12 @@ def compress(
     threads = spec.threads or default_threads()
     if threads > 255:
         raise UsageError(f"--threads {threads}: a compressed file names at most 255")
-    job, architecture, *_ = prepare(spec, home or store.home(), notice, run)
+    job = _prepared(spec, home, notice, run)
     had = [r.graph.precision for r in job.found]
     precision = spec.precisions[0] if spec.precisions else "fp32" if "fp32" in had or not had else had[0]
-    positions = architecture.positions if isinstance(architecture, Architecture) else None
+    positions = job.model.sizes.positions
     context = min(spec.context or HORIZON, positions or spec.context or HORIZON, 65_535)
-    both = _both(job, architecture, precision, threads, context)
+    both = _both(job, precision, threads, context)
     with _output(target) as scratch:
         return _run(both, source, scratch, "compress", notice, run)
 
@@ -69,8 +69,8 @@ def decompress(
             told = codec.read_header(file)
         except EdgecapError as error:
             raise type(error)(f"{source}: {error}") from None
-    job, architecture, *_ = prepare(spec, home or store.home(), notice, run)
-    both = _both(job, architecture, told.precision, told.threads, told.context)
+    job = _prepared(spec, home, notice, run)
+    both = _both(job, told.precision, told.threads, told.context)
     _check_same(source, told, both.header, spec.model)
     with _output(target) as scratch:
         try:
@@ -97,14 +97,21 @@ def _check_request(source: Path, target: Path, spec: Spec) -> None:
     store.check_writable(target.parent)
 
 
-def _both(job: Job, architecture: Architecture | Absent, precision: str, threads: int, context: int) -> _Both:
+def _prepared(spec: Spec, home: Home | None, notice: Notice, run: Run) -> Job:
+    job = prepare(spec, home or store.home(), notice, run).job
+    if job.model.encodes:
+        raise UsageError(f"{spec.model} is an encoder: it does not predict the next token, which the codec needs")
+    return job
+
+
+def _both(job: Job, precision: str, threads: int, context: int) -> _Both:
     provider = job.spec.providers[0]
     ready = graph_of(job, CellSpec(precision, provider))
     if isinstance(ready, Failure):
         raise UsageError(f"cannot make {precision}: {ready.message}")
     model = store.sha256_of(*(f"{f.path} {f.sha256}".encode() for f in ready.graph.files))
     short = [bytes.fromhex(h)[:n] for h, n in ((model, 8), (job.hashes.tokenizer, 4), (_runtime(provider), 4))]
-    return _Both(job, architecture, ready, codec.Header(precision, threads, context, *short))
+    return _Both(job, ready, codec.Header(precision, threads, context, *short))
 
 
 def _runtime(provider: str) -> str:
@@ -156,14 +163,12 @@ def _name(scratch: Path, target: Path) -> None:
 
 
 def _run(both: _Both, source: Path, target: Path, direction: str, notice: Notice, run: Run) -> Packed:
-    job, architecture, ready, header = both
+    job, ready, header = both
     step = Pack(
         direction=direction,
         source=str(source),
         target=str(target),
-        session=msgspec.structs.replace(
-            session_of(job, architecture, job.spec.providers[0], ready), threads=header.threads
-        ),
+        session=msgspec.structs.replace(session_of(job, job.spec.providers[0], ready), threads=header.threads),
         tokenizer=str(tokenizer_folder(job, job.spec.providers[0])),
         precision=header.precision,
         context=header.context,

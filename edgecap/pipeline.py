@@ -25,13 +25,13 @@ from edgecap.job import (
     Prepared,
     Ready,
     Run,
-    horizon_of,
     prepare,
     session_of,
     unheard,
 )
 from edgecap.machine import available_memory, default_threads, look_around
 from edgecap.making import ask, can_be_fp32, graph_of, tokenizer_folder
+from edgecap.model import Model
 from edgecap.provider_options import parse_provider
 from edgecap.record import (
     LEFT_OUT,
@@ -39,6 +39,7 @@ from edgecap.record import (
     Absent,
     Architecture,
     Baseline,
+    Bound,
     Cell,
     Failure,
     Flops,
@@ -52,7 +53,7 @@ from edgecap.record import (
     Source,
 )
 from edgecap.roofline import roofline
-from edgecap.score import score
+from edgecap.score import NOT_DECODED, score
 from edgecap.spec import SWEEP_STEPS, CellSpec, Spec
 from edgecap.store import Home
 from edgecap.worker import Measure, Measured, Race, Raced, Squeeze, Squeezed, Weigh, expected, in_child
@@ -123,7 +124,7 @@ def _baselines(job: Job) -> dict[str, Baseline]:
 
 
 def _new_record(ready: Prepared) -> Profile:
-    job, architecture = ready.job, ready.architecture
+    job = ready.job
     spec, located = job.spec, job.located
     parameters = source.count_parameters(located.path)
     return Profile(
@@ -140,10 +141,11 @@ def _new_record(ready: Prepared) -> Profile:
             parameters=Absent(reason="the folder has no safetensors to count") if parameters is None else parameters,
             weights_sha256=job.hashes.weights,
             tokenizer_sha256=job.hashes.tokenizer,
-            architecture=architecture,
+            architecture=job.model.architecture,
+            task=job.model.task,
         ),
-        corpus=describe(job.corpus, spec.bias_bits, _baselines(job)),
-        flops=_flops(architecture, spec),
+        corpus=describe(job.corpus, spec.bias_bits, {} if job.model.encodes else _baselines(job)),
+        flops=_flops(job.model, spec),
         peaks=_peaks(job),
     )
 
@@ -155,11 +157,11 @@ def _peaks(job: Job) -> dict[str, Peaks | Absent]:
     return {p: peaks_of(job.home, p, threads, job.notice, job.run, spec.calibrate) for p in spec.providers}
 
 
-def _flops(architecture: Architecture | Absent, spec: Spec) -> Flops | Absent:
+def _flops(model: Model, spec: Spec) -> Flops | Absent:
     """Over the horizon; under the paper's protocol over the window, and as the published scripts count."""
+    architecture, horizon = model.architecture, model.horizon
     if isinstance(architecture, Absent):
         return architecture
-    horizon = horizon_of(architecture)
     as_published = spec.protocol == "paper"
     context = (spec.context or horizon) if as_published else horizon
     return count_flops(architecture, context, min(PREFILL_TOKENS, horizon), own_position=not as_published)
@@ -183,8 +185,8 @@ def _cell(job: Job, record: Profile, cell: CellSpec, cells_in_run: int) -> Cell:
     answer = _measure(job, record, cell, ready)
     if isinstance(answer, Failure):
         return _failed(cell, ready.graph, answer)
-    memory = _weigh(job, record, cell, ready)
-    graph = msgspec.structs.replace(ready.graph, divergence_bits=answer.divergence_bits)
+    memory = _weigh(job, cell, ready)
+    graph = msgspec.structs.replace(ready.graph, divergence_bits=answer.divergence_bits, cosine=answer.cosine)
     measured = Measurement(
         compression=answer.compression,
         latency=Absent(reason="the run ended before the latency was measured"),
@@ -208,13 +210,18 @@ def _unfit(job: Job, record: Profile, cell: CellSpec) -> Failure | None:
 def _judged(record: Profile, cell: CellSpec, graph: Graph, measured: Measurement, cells_in_run: int) -> Cell:
     """What was measured with what is computed from it."""
     bound = roofline(measured, record.flops, record.peaks.get(cell.provider), cell.precision)
-    ratio = bound.decode.ratio if isinstance(bound, Roofline) else bound
+    decoded = bound.decode if isinstance(bound, Roofline) else bound
     return Cell(
         precision=cell.precision,
         provider=cell.provider,
         graph=graph,
         outcome=measured,
-        score=score(measured, record.flops, record.corpus.bias_bits, ratio),
+        score=score(
+            measured,
+            record.flops,
+            record.corpus.bias_bits,
+            decoded.ratio if isinstance(decoded, Bound) else decoded or NOT_DECODED,
+        ),
         roofline=bound,
         cautions=(
             *cautions(record.machine, record.source, graph, cell.provider, measured, cells_in_run),
@@ -234,19 +241,19 @@ def _failed(cell: CellSpec, graph: Graph | Absent, failure: Failure) -> Cell:
 
 
 def _measure(job: Job, record: Profile, cell: CellSpec, ready: Ready) -> Measured | Failure:
-    horizon = horizon_of(record.source.architecture)
+    model = job.model
     reference = graph_of(job, CellSpec("fp32", cell.provider)) if can_be_fp32(job) else None
     step = Measure(
-        session=session_of(job, record.source.architecture, cell.provider, ready),
+        session=session_of(job, cell.provider, ready),
         reference=str(reference.path) if isinstance(reference, Ready) else None,
         tokenizer=str(tokenizer_folder(job, cell.provider)),
         corpus=job.corpus,
         protocol=job.spec.protocol,
-        context=job.spec.context or horizon,
+        context=job.spec.context or model.horizon,
         stride=job.spec.stride,
         journal="",
-        prefill_tokens=min(PREFILL_TOKENS, horizon),
-        decode_context=horizon // 2,
+        prefill_tokens=min(PREFILL_TOKENS, model.horizon),
+        decode_context=model.decode_context,
         operators=job.spec.operators,
         allow_fallback=job.spec.allow_fallback,
         energy=job.spec.energy,
@@ -284,16 +291,16 @@ def _journal(job: Job, record: Profile, step: Measure, ready: Ready) -> Path:
     return job.home.cache / "journals" / f"{store.sha256_of(msgspec.json.encode(told, order='sorted'))[:32]}.jsonl"
 
 
-def _weigh(job: Job, record: Profile, cell: CellSpec, ready: Ready) -> Memory | Failure:
-    horizon = horizon_of(record.source.architecture)
+def _weigh(job: Job, cell: CellSpec, ready: Ready) -> Memory | Failure:
+    steps = min(DECODE_STEPS, job.model.decode_context)
     return ask(
         job,
         cell,
         Weigh(
-            session=session_of(job, record.source.architecture, cell.provider, ready),
+            session=session_of(job, cell.provider, ready),
             files=tuple(str(ready.folder / f.path) for f in ready.graph.files),
-            prefill_tokens=min(PREFILL_TOKENS, horizon - min(DECODE_STEPS, horizon // 2)),
-            steps=min(DECODE_STEPS, horizon // 2),
+            prefill_tokens=min(PREFILL_TOKENS, job.model.horizon - steps),
+            steps=steps,
         ),
         Memory,
     )
@@ -314,7 +321,7 @@ def _timed(job: Job, record: Profile, group: dict[CellSpec, Ready], cells_in_run
     """The record with the latency of a group of cells; where they end their process together, each is tried alone."""
     if not group:
         return record
-    found = ask(job, next(iter(group)) if len(group) == 1 else None, _race(job, record, group), Raced)
+    found = ask(job, next(iter(group)) if len(group) == 1 else None, _race(job, group), Raced)
     if isinstance(found, Failure) and len(group) > 1:
         for cell, ready in group.items():
             record = _timed(job, record, {cell: ready}, cells_in_run)
@@ -326,27 +333,32 @@ def _timed(job: Job, record: Profile, group: dict[CellSpec, Ready], cells_in_run
     )
 
 
-def _race(job: Job, record: Profile, group: dict[CellSpec, Ready]) -> Race:
-    horizon, architecture = horizon_of(record.source.architecture), record.source.architecture
+def _race(job: Job, group: dict[CellSpec, Ready]) -> Race:
+    model = job.model
     return Race(
-        entrants=tuple(session_of(job, architecture, cell.provider, ready) for cell, ready in group.items()),
-        prefill_tokens=min(PREFILL_TOKENS, horizon),
-        decode_context=horizon // 2,
+        entrants=tuple(session_of(job, cell.provider, ready) for cell, ready in group.items()),
+        prefill_tokens=min(PREFILL_TOKENS, model.horizon),
+        decode_context=model.decode_context,
         limit_s=job.spec.limit_s,
         target=job.spec.precision_target,
-        sweep=_sweep(job.spec, record.source.architecture),
+        sweep=_sweep(job.spec, model),
         batches=job.spec.batches,
         streams=job.spec.streams,
-        layers=sum(x.count for x in architecture.layers) if isinstance(architecture, Architecture) else LAYERS,
+        layers=_layers(model.architecture),
     )
 
 
-def _sweep(spec: Spec, architecture: Architecture | Absent) -> tuple[int, ...]:
+def _layers(architecture: Architecture | Absent) -> int:
+    return sum(x.count for x in architecture.layers) if isinstance(architecture, Architecture) else LAYERS
+
+
+def _sweep(spec: Spec, model: Model) -> tuple[int, ...]:
     """The contexts to time beside; unless some were asked for, the usual ones that the model has positions for."""
     if spec.context_sweep is not None:
         return spec.context_sweep
-    positions = architecture.positions if isinstance(architecture, Architecture) else None
-    return tuple(c for c in SWEEP if c + SWEEP_STEPS <= (positions or c + SWEEP_STEPS))
+    decoded = 0 if model.encodes else SWEEP_STEPS
+    most = model.sizes.positions or (PREFILL_TOKENS if model.encodes else SWEEP[-1] + decoded)
+    return tuple(c for c in SWEEP if c + decoded <= most)
 
 
 def _with_latency(record: Profile, cell: CellSpec, found: Latency | Failure, cells_in_run: int) -> Cell:

@@ -43,6 +43,8 @@ def optimize_folder(
     job = _prepared(spec, out, home, notice, run)
     if job.located.kind != "onnx":
         raise UsageError(f"{spec.model} is no folder of ONNX graphs; edgecap export fuses what it exports")
+    if job.model.encodes:
+        raise UsageError(f"{spec.model} holds an encoder; what edgecap fuses is the attention of decoders")
     plain = next((r for r in job.found if r.graph.precision == "fp32"), None)
     if plain is None:
         raise UsageError(f"{job.located.path} holds no fp32 graph; only that can be fused and checked")

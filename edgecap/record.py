@@ -16,7 +16,8 @@ from edgecap.spec import Spec
 # 2  2026-11  corpus.baselines, compression.stride, flops.own_position; spec.stride and spec.documents
 # 3  2026-11  peaks, cells.roofline, outcome.work, placement.operators, latency.sweep; layers without attention,
 #             flops.parts.router and .experts, flops.latent_form; energy by domain, nll, left_out; machine.smt and gpus
-# 4  2026-11  latency.conditions (steal_share and other_load were beside it), .throughput, .overhead_s; graph.unfused;
+# 4  2026-11  latency.conditions (steal_share and other_load were beside it), .throughput, .overhead_s; graph.unfused and
+#             .cosine; source.task; decoding may be absent;
 #             spec: exporter, optimize, affinity, graph_level, arena, batches, streams and others
 SCHEMA = 4
 
@@ -157,7 +158,10 @@ class Architecture(_Value, frozen=True, tag_field="kind", tag="architecture"):
 
 
 class Source(_Value, frozen=True):
-    """The model that was asked for; `kind` is reference, hub, folder or onnx."""
+    """The model that was asked for; `kind` is reference, hub, folder or onnx, `task` decoder or encoder.
+
+    An encoder reads a text at once and predicts no next token: compression and decoding are absent.
+    """
 
     name: str
     kind: str
@@ -166,6 +170,7 @@ class Source(_Value, frozen=True):
     weights_sha256: str
     tokenizer_sha256: str
     architecture: Architecture | Absent
+    task: str = "decoder"
 
 
 class FlopParts(_Value, frozen=True):
@@ -299,6 +304,7 @@ class Graph(_Value, frozen=True, tag_field="kind", tag="graph"):
     """An ONNX graph: how it was made and the files it consists of.
 
     `divergence_bits` is the mean Kullback-Leibler divergence from fp32, bits per token, as executed.
+    `cosine` is the mean between the outputs of an encoder and those of fp32, over the last axis.
     `unfused` says why layers of the export, or all of it, kept plain operators.
     """
 
@@ -309,6 +315,7 @@ class Graph(_Value, frozen=True, tag_field="kind", tag="graph"):
     files: tuple[File, ...]
     divergence_bits: float | Absent
     unfused: tuple[str, ...] = ()
+    cosine: float | None = None
 
 
 class DocumentBits(_Value, frozen=True):
@@ -355,7 +362,7 @@ class Compression(_Value, frozen=True, tag_field="kind", tag="compression"):
 
 
 class Prefill(_Value, frozen=True):
-    """Seconds to read a prompt of `tokens` and have its logits (TTFT without sampling)."""
+    """Seconds to read a prompt of `tokens` and have its logits (TTFT without sampling), or an encoder's outputs."""
 
     tokens: int
     warm_up_s: tuple[float, ...]
@@ -373,7 +380,10 @@ class Decode(_Value, frozen=True, tag_field="kind", tag="decode"):
 
 
 class SweepPoint(_Value, frozen=True):
-    """Seconds to read a prompt of `context` tokens, and of one token decoded behind it; one sample a round."""
+    """Seconds to read a prompt of `context` tokens, and of one token decoded behind it; one sample a round.
+
+    An encoder decodes none.
+    """
 
     context: int
     prefill_s: tuple[float, ...]
@@ -385,7 +395,7 @@ class Throughput(_Value, frozen=True, tag_field="kind", tag="throughput"):
 
     `prefill_s` are wall seconds in which each stream read `batch` prompts of `prefill_tokens`; `decode_s` wall seconds
     in which each stream decoded `steps` tokens in each of its rows, behind `context` positions on average; `step_s` the
-    median seconds of a step as a stream saw it. One sample a round.
+    median seconds of a step as a stream saw it. One sample a round. `steps` is 0 where nothing is decoded.
     """
 
     batch: int
@@ -425,7 +435,7 @@ class Latency(_Value, frozen=True, tag_field="kind", tag="latency"):
     load_s: float
     threads: int
     prefill: Prefill
-    decode: Decode
+    decode: Decode | Absent
     limit_reached: bool
     sweep: tuple[SweepPoint, ...] = ()
     in_turns: bool = False
@@ -519,10 +529,10 @@ class StepWork(_Value, frozen=True):
 
 
 class GraphWork(_Value, frozen=True, tag_field="kind", tag="work"):
-    """The work of a whole prompt and of one decoded token; `unknown` operators, by number, are in neither."""
+    """The work of a whole prompt and of one decoded token, None of an encoder; `unknown` operators, by number, are in neither."""
 
     prefill: StepWork
-    decode: StepWork
+    decode: StepWork | None
     unknown: dict[str, int]
 
 
@@ -574,10 +584,10 @@ class Bound(_Value, frozen=True):
 
 
 class Roofline(_Value, frozen=True, tag_field="kind", tag="roofline"):
-    """What the hardware could do, beside what it did (Williams, Waterman and Patterson 2009)."""
+    """What the hardware could do, beside what it did (Williams, Waterman and Patterson 2009); an encoder decodes nothing."""
 
     prefill: Bound
-    decode: Bound
+    decode: Bound | None
 
 
 class Score(_Value, frozen=True, tag_field="kind", tag="score"):

@@ -28,6 +28,7 @@ REFERENCE = 1e12  # FLOP/s and FLOP/J of the reference machine: 1 TFLOP/s at 1 W
 Quantity = tuple[float, Sequence[float] | None]  # a value and its bootstrap draws
 
 
+NOT_DECODED = Absent(reason="an encoder does not decode")
 _NO_PEAKS = Absent(reason="the peaks of this machine were not measured")
 
 
@@ -79,7 +80,7 @@ def _log_cost(cost: Any) -> Any:
     return np.log2(cost * REFERENCE)
 
 
-def _quantity(found: Any, read: Callable[[Any], Quantity]) -> Quantity | Absent:
+def _quantity(found: Any, read: Callable[[Any], Quantity | Absent]) -> Quantity | Absent:
     return found if isinstance(found, Absent) else read(found)
 
 
@@ -152,8 +153,10 @@ def _medians(samples: tuple[float, ...], rounds: tuple[int, ...], seed: int | No
     return stats.median(medians), draws
 
 
-def decode_seconds(found: Latency, seed: int | None) -> Quantity:
-    """Seconds of one decoded token: median of the round medians, rounds resampled."""
+def decode_seconds(found: Latency, seed: int | None) -> Quantity | Absent:
+    """Seconds of one decoded token: median of the round medians, rounds resampled; Absent of an encoder."""
+    if isinstance(found.decode, Absent):
+        return found.decode
     return _medians(found.decode.samples_s, found.decode.rounds, seed)
 
 
@@ -162,9 +165,9 @@ def prefill_seconds(found: Latency, seed: int | None) -> Quantity:
     return _medians(found.prefill.samples_s, found.prefill.rounds, seed)
 
 
-def decode_joules(found: Energy, seed: int | None, net: bool = False) -> Quantity:
-    """Joules of one decoded token: median of the windows, windows resampled; `net` of idle power."""
-    return _window_joules(found, found.decode, seed, net)
+def decode_joules(found: Energy, seed: int | None, net: bool = False) -> Quantity | Absent:
+    """Joules of one decoded token: median of the windows, windows resampled; `net` of idle power; Absent of an encoder."""
+    return _window_joules(found, found.decode, seed, net) if found.decode else NOT_DECODED
 
 
 def prefill_joules(found: Energy, seed: int | None, net: bool = False) -> Quantity:

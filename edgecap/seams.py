@@ -105,6 +105,9 @@ class Engine(Protocol):
     def log_probabilities(self, inputs: Ids) -> Floats:
         """log2 p, shape (n, vocabulary), of the token after each input; for small samples only."""
 
+    def answers(self, inputs: Ids) -> list[Floats]:
+        """All outputs of numbers for one text, shape (n,), each of shape (rows, width of its last axis)."""
+
     def log_probabilities_behind(self, past: Ids, ids: Ids) -> list[Floats]:
         """The same, shapes (1, vocabulary), of `ids` that are decoded one by one behind `past`."""
 

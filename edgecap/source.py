@@ -24,9 +24,20 @@ from edgecap.record import File
 from edgecap.store import sha256_of, sha256_of_file
 
 MANIFEST = "edgecap.json"
-HUB_FILES = ["*.json", "*.safetensors", "tokenizer.model", "*.tiktoken", "merges.txt", "vocab.txt"]
+HUB_FILES = [
+    "*.json",
+    "*.safetensors",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+    "spm.model",
+    "*.tiktoken",
+    "merges.txt",
+    "vocab.txt",
+]
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?\Z")
-_BUFFERS = re.compile(r"(^|\.)(attn|attention|self_attn)\.(masked_)?bias\Z|rotary_emb\.inv_freq\Z")
+_BUFFERS = re.compile(
+    r"(^|\.)(attn|attention|self_attn)\.(masked_)?bias\Z|rotary_emb\.inv_freq\Z|embeddings\.position_ids\Z"
+)
 _GRAPHS = ("*.onnx", "onnx/*.onnx")
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -34,6 +45,9 @@ _TOKENIZER_FILES = (
     "special_tokens_map.json",
     "tokenizer.model",
     "vocab.json",
+    "vocab.txt",
+    "sentencepiece.bpe.model",
+    "spm.model",
 )
 
 

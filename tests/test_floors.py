@@ -48,6 +48,7 @@ FLOORS = {
         6,
     ),
     **dict.fromkeys(["report", "worker"], 7),
+    "model": 7,
     "job": 8,
     **dict.fromkeys(["making", "calibration"], 9),
     **dict.fromkeys(["pipeline", "portable", "packing", "doctor"], 10),

@@ -14,6 +14,7 @@ from itertools import groupby
 
 import msgspec
 
+from edgecap.architecture.encoders import DECODER, ENCODER, ENCODERS, Sizes, encoder_sizes, encoder_task, task_of
 from edgecap.architecture.families import FAMILIES, FOREIGN, REFUSED, Family
 from edgecap.architecture.fields import Config, Fields
 from edgecap.architecture.genai import read_genai
@@ -21,7 +22,17 @@ from edgecap.architecture.layers import norm_size, read_layer
 from edgecap.errors import UsageError
 from edgecap.record import Architecture, Layer
 
-__all__ = ["FAMILIES", "read_architecture", "read_genai"]
+__all__ = [
+    "DECODER",
+    "ENCODER",
+    "FAMILIES",
+    "Sizes",
+    "encoder_sizes",
+    "encoder_task",
+    "read_architecture",
+    "read_genai",
+    "task_of",
+]
 
 
 def read_architecture(config: Config, where: str = "config.json") -> Architecture:
@@ -59,7 +70,9 @@ def _text_part(config: Config, where: str) -> Config:
         outside = {n: config[n] for n in ("architectures", "tie_word_embeddings") if n in config}
         return {**outside, **{n: v for n, v in inner.items() if v is not None or n not in outside}}
     if config.get("is_encoder_decoder"):
-        raise UsageError(f"{where}: an encoder-decoder model; edgecap measures causal language models")
+        raise UsageError(
+            f"{where}: an encoder-decoder model; edgecap measures causal language models and encoders of text"
+        )
     return config
 
 
@@ -67,6 +80,8 @@ def _refuse(config: Config, model_type: str, where: str) -> None:
     """Refuses what would be counted wrongly: no decoder, or other blocks than attention and feed-forward."""
     if model_type in REFUSED:
         raise UsageError(f"{where}: model type '{model_type}': {REFUSED[model_type]}; edgecap cannot count it")
+    if model_type in ENCODERS:
+        raise UsageError(f"{where}: model type '{model_type}': an encoder; it is counted from its graph (flops --onnx)")
     if model_type not in FAMILIES and not _may_be_causal(config):
         raise UsageError(f"{where}: model type '{model_type}' is not a causal language model that edgecap knows")
     found = [name for name in FOREIGN if config.get(name)]

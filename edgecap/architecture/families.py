@@ -186,15 +186,11 @@ KINDS = {
     "linear_attention": "recurrent",
 }
 
-# Types whose fields have the usual names and another meaning, or that are no causal language models.
+# Types whose fields have the usual names and another meaning, or that are no plain decoders; encoders stand in `encoders`.
 REFUSED = {
-    **dict.fromkeys(
-        ("albert", "bert", "camembert", "deberta", "deberta-v2", "electra", "modernbert", "mpnet", "roberta", "xlm-roberta"),
-        "an encoder, not a causal language model",
-    ),
     "qwen": "its feed-forward is half of intermediate_size",
     "helium": "its output projection does not have the width of its heads",
-}  # fmt: skip
+}
 
 # Fields of models that are no plain stack of attention and feed-forward: counted wrongly, so refused.
 FOREIGN = (

@@ -24,17 +24,17 @@ BESIDE = (
 )
 
 
-def recipe(exporter: str) -> str:
-    """The exporter and its versions, which decide what comes out. Raises UsageError where it is not installed."""
-    return str(EXPORTERS[exporter].recipe())
+def recipe(exporter: str, task: str) -> str:
+    """The exporter, its versions and what the graph is for. Raises UsageError where it is not installed."""
+    return str(EXPORTERS[exporter].recipe(task))
 
 
-def export_fp32(folder: Path, out: Path, trust_remote_code: bool, exporter: str = "optimum") -> Path:
-    """Writes `model.onnx`, which is returned, and what the exporter saves beside it into `out`.
+def export_fp32(folder: Path, out: Path, trust_remote_code: bool, exporter: str, task: str) -> Path:
+    """Writes `model.onnx`, which is returned, and what the exporter saves beside it into `out`; `task` is Optimum's name.
 
     Raises UsageError where the exporter does not know the model.
     """
-    return Path(EXPORTERS[exporter].export_fp32(folder, out, trust_remote_code))
+    return Path(EXPORTERS[exporter].export_fp32(folder, out, trust_remote_code, task))
 
 
 def take_beside(folder: Path, exported: Path, out: Path) -> None:

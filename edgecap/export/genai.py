@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgecap.errors import UsageError
 from edgecap.export.known import check_known
+from edgecap.export.optimum import TASK
 from edgecap.graph.read import look_into, open_graph, write_graph
 from edgecap.graph.ties import tie, untie
 
@@ -38,7 +39,7 @@ WRONG = {"OlmoForCausalLM": "it leaves the mean out of OLMo's norms"}
 CRASHES = (AssertionError, AttributeError, KeyError, TypeError, ValueError)
 
 
-def recipe() -> str:
+def recipe(task: str = TASK) -> str:
     """The builder and its versions, which decide what comes out.
 
     Raises UsageError where it is not installed.
@@ -60,7 +61,7 @@ def _versions(names: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def export_fp32(folder: Path, out: Path, trust_remote_code: bool) -> Path:
+def export_fp32(folder: Path, out: Path, trust_remote_code: bool, task: str = TASK) -> Path:
     """Writes `model.onnx`, which is returned, `genai_config.json` and the tokenizer's files into `out`.
 
     Raises UsageError where transformers or the builder does not know the model, or the graph is no fp32 decoder

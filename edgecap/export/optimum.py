@@ -1,6 +1,6 @@
 """Exports a Hugging Face folder to ONNX with Optimum. Owns optimum and transformers.
 
-One fp32 graph with KV cache (`text-generation-with-past`), as Optimum makes it; `optimize` finishes it. Runs no
+One fp32 graph as Optimum makes it, a decoder's with KV cache (`text-generation-with-past`); `optimize` finishes it. Runs no
 code from the model's folder unless told to trust it, and fetches nothing.
 """
 
@@ -13,11 +13,11 @@ from pathlib import Path
 from edgecap.errors import UsageError
 from edgecap.export.known import check_known
 
-TASK = "text-generation-with-past"
+TASK = "text-generation-with-past"  # of a decoder
 
 
-def recipe() -> str:
-    """The exporter and its versions, which decide what comes out.
+def recipe(task: str = TASK) -> str:
+    """The task, the exporter and its versions, which decide what comes out.
 
     Raises UsageError where it is not installed.
     """
@@ -29,10 +29,10 @@ def recipe() -> str:
         raise UsageError(
             f"exporting needs {error.name}: pip install 'edgecap[export]', or profile a folder made by `edgecap export`"
         ) from error
-    return f"{TASK} fp32, v1; {', '.join(versions)}"
+    return f"{task} fp32, v1; {', '.join(versions)}"
 
 
-def export_fp32(folder: Path, out: Path, trust_remote_code: bool) -> Path:
+def export_fp32(folder: Path, out: Path, trust_remote_code: bool, task: str = TASK) -> Path:
     """Writes `model.onnx`, which is returned, and what Optimum saves beside it into `out`."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -42,7 +42,7 @@ def export_fp32(folder: Path, out: Path, trust_remote_code: bool) -> Path:
     main_export(
         str(folder),
         str(out),
-        task=TASK,
+        task=task,
         device="cpu",
         dtype="fp32",
         do_validation=False,

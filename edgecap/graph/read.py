@@ -20,9 +20,10 @@ LARGEST_PROTO = 1_900_000_000  # protobuf ends at 2 GiB; keep room for the graph
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """A decoder graph: `precision` of its weights as found, `vocabulary` if its output tells it.
+    """A graph of a language model: `precision` of its weights as found, `vocabulary` if it tells it.
 
-    `matrix_weights` counts the numbers of all matrices that activations are multiplied with.
+    `matrix_weights` counts the numbers of all matrices that activations are multiplied with. `positions` are those of
+    a learned table. `predicts` says that there are logits, which a decoder needs and an encoder may have.
     """
 
     precision: str
@@ -31,6 +32,8 @@ class Facts(msgspec.Struct, frozen=True):
     has_cache: bool
     files: tuple[str, ...]
     matrix_weights: int
+    positions: int | None = None
+    predicts: bool = True
 
 
 def open_graph(path: Path, weights: bool = True) -> onnx.ModelProto:
@@ -56,22 +59,39 @@ def open_graph(path: Path, weights: bool = True) -> onnx.ModelProto:
 
 
 def look_into(path: Path) -> Facts:
-    """Describes a decoder graph. Raises UsageError where it is damaged or not a decoder."""
+    """Describes the graph of a decoder or an encoder. Raises UsageError where it is damaged or neither."""
     model = open_graph(path, weights=False)
     graph = model.graph
     names = tuple(i.name for i in graph.input)
     outputs = {o.name: o for o in graph.output}
-    if "input_ids" not in names or "logits" not in outputs:
+    cached = any(n.startswith("past_key_values") for n in names)
+    if "input_ids" not in names or (cached and "logits" not in outputs):
         raise UsageError(f"{path} is not a decoder: it needs an input 'input_ids' and an output 'logits'")
-    last = list(outputs["logits"].type.tensor_type.shape.dim)[-1:]
+    last = list(outputs["logits"].type.tensor_type.shape.dim)[-1:] if "logits" in outputs else []
     return Facts(
         precision=_precision(model),
         inputs=names,
-        vocabulary=last[0].dim_value or None if last else None,
-        has_cache=any(n.startswith("past_key_values") for n in names) and any(n.startswith("present") for n in outputs),
+        vocabulary=last[0].dim_value or None if last else table_rows(model),
+        has_cache=cached and any(n.startswith("present") for n in outputs),
         files=tuple(dict.fromkeys((path.name, *_external(model)))),
         matrix_weights=_matrix_weights(model),
+        positions=_learned_positions(model),
+        predicts="logits" in outputs,
     )
+
+
+def table_rows(model: onnx.ModelProto) -> int | None:
+    """Rows of the table that token ids are looked up in."""
+    rows = {t.name: t.dims[0] for t in model.graph.initializer if len(t.dims) >= 2}
+    gathers = (n for n in model.graph.node if n.op_type.startswith("Gather") and "input_ids" in n.input[1:])
+    return next((rows[n.input[0]] for n in gathers if n.input[0] in rows), None)
+
+
+def _learned_positions(model: onnx.ModelProto) -> int | None:
+    """Rows of a table of positions by its name; where they are counted up from the mask, two are for padding."""
+    tables = [t for t in model.graph.initializer if "position_embedding" in t.name and len(t.dims) == 2]
+    counted = any(n.op_type == "CumSum" for n in model.graph.node)
+    return max(1, min(t.dims[0] for t in tables) - 2 * counted) if tables else None
 
 
 def _matrix_weights(model: onnx.ModelProto) -> int:

@@ -32,6 +32,7 @@ class Run(NamedTuple):
 _ROLES: dict[tuple[str, int], tuple[str | None, ...]] = {
     ("input_ids", 2): ("batch", "sequence"),
     ("inputs_embeds", 3): ("batch", "sequence", None),
+    ("token_type_ids", 2): ("batch", "sequence"),
     ("position_ids", 2): ("batch", "sequence"),
     ("position_ids", 3): (None, "batch", "sequence"),
     ("cache_position", 1): ("sequence",),

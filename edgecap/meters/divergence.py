@@ -1,7 +1,8 @@
 """How far a variant's predictions are from fp32's: mean Kullback-Leibler divergence, bits a token.
 
 Measured as both are executed, on short samples of the corpus. A variant half way to knowing nothing
-(the divergence of the uniform distribution) is garbage, not a variant.
+(the divergence of the uniform distribution) is garbage, not a variant. An encoder predicts nothing that could
+diverge: the directions of its outputs are compared instead.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from edgecap.seams import Engine, Floats, Ids
 
 SAMPLES = 4
 SAMPLE_TOKENS = 128
+LEAST_COSINE = 0.5
 STEPS, SMALLEST = 8, 16  # tokens decoded for comparison; ids where the vocabulary is not known
 
 
@@ -48,6 +50,29 @@ def measure_divergence(reference: Engine, variant: Engine, samples: Sequence[Ids
             f"knowing nothing would be {found.uniform_bits:.2f}"
         )
     return found
+
+
+def measure_cosine(reference: Engine, variant: Engine, samples: Sequence[Ids]) -> float | None:
+    """Mean cosine over the rows of all samples, each of shape (n,); of several outputs that which is furthest away.
+
+    None where no output has more than one number a row: one has no direction. Raises Garbage where the variant
+    answers NaN, infinity, or something else.
+    """
+    pairs = [list(zip(reference.answers(s), variant.answers(s), strict=True)) for s in samples]
+    outputs = [[_cosines(p, q) for p, q in output] for output in zip(*pairs, strict=True)]
+    found = min((float(np.concatenate(rows).mean()) for rows in outputs if rows[0].size), default=None)
+    if found is not None and found < LEAST_COSINE:
+        raise Garbage(f"the variant's outputs are garbage: their mean cosine with those of fp32 is {found:.2f}")
+    return found
+
+
+def _cosines(p: Floats, q: Floats) -> Floats:
+    """The cosine of each row, shape (rows,); none where a row is one number."""
+    if not (np.isfinite(p).all() and np.isfinite(q).all()):
+        raise Garbage("the outputs hold NaN or infinity")
+    lengths = np.linalg.norm(p, axis=1) * np.linalg.norm(q, axis=1)
+    found: Floats = (p * q).sum(axis=1) / np.maximum(lengths, np.finfo(np.float64).tiny)
+    return found if p.shape[1] > 1 else found[:0]
 
 
 def answers_of(engine: Engine) -> list[Floats]:

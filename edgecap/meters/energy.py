@@ -20,18 +20,19 @@ def measure_energy(
     counter: Source,
     clock: Clock,
     prefill: Work,
-    decode: Work,
+    decode: Work | None,
     progress: Callable[[int, int], None],
     nll: Work | None = None,
     beside: Sequence[Source] = (),
     left_out: Sequence[LeftOut] = (),
     epoch: Callable[[], float] = time.time,
 ) -> Energy | Absent:
-    """Energy of the phases from `counter`; `beside` is read along and not added, `left_out` only recorded.
+    """Energy of the phases that there are from `counter`; `beside` is read along and not added, `left_out` only recorded.
 
     Absent, with what happened, where the counter stands still or dies.
     """
-    phases = {"prefill": prefill, "decode": decode} | ({"nll": nll} if nll else {})
+    asked = {"prefill": prefill, "decode": decode, "nll": nll}
+    phases = {name: work for name, work in asked.items() if work}
     stage = ["while its tick was looked for"]
 
     def at(where: str, number: int) -> None:
@@ -85,7 +86,7 @@ def _energy(
         idle_w=(idle[0].joules / idle[0].seconds, idle[1].joules / idle[1].seconds),
         idle_by_domain_w={d: _watts(idle, d) for d in counter.domains},
         prefill=tuple(windows["prefill"]),
-        decode=tuple(windows["decode"]),
+        decode=tuple(windows.get("decode", ())),
         nll=tuple(windows.get("nll", ())),
         quantisation=max(_quantisation(counter, bench.tick_s, w) for w in every),
         sampler_cpu_share=taken.upkeep.cpu_s,

@@ -24,10 +24,14 @@ def measure_growth(
     vocabulary: int,
     limit_s: float,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    steps: int = SWEEP_STEPS,
 ) -> tuple[SweepPoint, ...]:
-    """One warm-up and up to `ROUNDS` rounds of all contexts, none begun after `limit_s`; where that is one, it is kept."""
+    """One warm-up and up to `ROUNDS` rounds of all contexts, none begun after `limit_s`; where that is one, it is kept.
+
+    `steps` tokens are decoded behind each; of an encoder none.
+    """
     rng = np.random.default_rng(2)
-    found: dict[int, list[tuple[float, float]]] = {c: [] for c in contexts}
+    found: dict[int, list[tuple[float, float | None]]] = {c: [] for c in contexts}
     started = clock.now()
     for number in range(-1, ROUNDS):
         if number >= 0 and clock.now() - started > limit_s:
@@ -35,16 +39,17 @@ def measure_growth(
         for context in contexts:
             progress(max(number, 0), ROUNDS)
             found[context].append(
-                _sample(engine, clock, rng.integers(0, vocabulary, context + SWEEP_STEPS, dtype=np.int64), context)
+                _sample(engine, clock, rng.integers(0, vocabulary, context + steps, dtype=np.int64), context)
             )
     return tuple(_point(c, samples[1:] or samples) for c, samples in found.items())
 
 
-def _point(context: int, samples: Sequence[tuple[float, float]]) -> SweepPoint:
-    return SweepPoint(context=context, prefill_s=tuple(p for p, _ in samples), decode_s=tuple(d for _, d in samples))
+def _point(context: int, samples: Sequence[tuple[float, float | None]]) -> SweepPoint:
+    decoded = tuple(d for _, d in samples if d is not None)
+    return SweepPoint(context=context, prefill_s=tuple(p for p, _ in samples), decode_s=decoded)
 
 
-def _sample(engine: Engine, clock: Clock, ids: np.ndarray, context: int) -> tuple[float, float]:
+def _sample(engine: Engine, clock: Clock, ids: np.ndarray, context: int) -> tuple[float, float | None]:
     """Seconds of a prefill, and the median of a few tokens decoded after it."""
     before = clock.now()
     cache = engine.prefill(ids[:context])
@@ -53,4 +58,4 @@ def _sample(engine: Engine, clock: Clock, ids: np.ndarray, context: int) -> tupl
         before = clock.now()
         engine.decode(cache, token)
         steps.append(clock.now() - before)
-    return prefill_s, statistics.median(steps)
+    return prefill_s, statistics.median(steps) if steps else None

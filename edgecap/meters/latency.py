@@ -7,7 +7,8 @@
 Samples of one round are correlated and rounds drift, so each sample keeps its round; engines of one round
 are compared in pairs. The order is turned round by round, so that a drift within them cancels. Token ids are
 fresh in every round; no token ends a loop. Decoding starts again from the same cache in each loop,
-so that the mean context is that of `flops_per_token`. The KV cache grows as the graph grows it.
+so that the mean context is that of `flops_per_token`. The KV cache grows as the graph grows it. An encoder
+is only given prompts.
 """
 
 from __future__ import annotations
@@ -19,17 +20,18 @@ from typing import NamedTuple
 import numpy as np
 
 from edgecap import stats
-from edgecap.record import Decode, Latency, Prefill
+from edgecap.record import Absent, Decode, Latency, Prefill
 from edgecap.seams import Cache, Clock, Engine, Ids
 
 MIN_ROUNDS, MIN_SAMPLES, MIN_SECONDS = 8, 10, 2.0
 AGREE = 0.05
 ROUND_SECONDS = 0.28  # of prefill and of decode in one round, at least one of each: 8 rounds make 2 s
+NOT_DECODED = Absent(reason="an encoder does not decode")
 PAUSE_S = 0.01  # between two engines: threads of the one before stop spinning
 
 
 class Plan(NamedTuple):
-    """Prompt length, mean decode context, seconds that rounds may take, and how wide a median's interval may be.
+    """Prompt length, mean decode context (0: nothing is decoded), seconds for rounds, and how wide a median's interval may be.
 
     `target` is half the 95 % interval over the median; 0 asks for no more than the least number of rounds.
     """
@@ -68,13 +70,18 @@ class Bench:
         self.rng = np.random.default_rng(seed)
         self.prefills, self.decodes = Samples([], []), Samples([], [])
         self.warm_prefill = warm_up(lambda: [self.prefill()], clock, plan.limit_s / 6)
-        self.steps = _steps(self, engine.prefill(self.ids(max(1, plan.decode_context - 8))), plan)
-        self.begin = max(1, plan.decode_context - (self.steps + 1) // 2)
-        self.base = engine.prefill(self.ids(self.begin))
-        self.warm_decode = warm_up(lambda: self.decode(self.base, self.steps), clock, plan.limit_s / 6)
-        self.runs = _times(statistics.median(self.warm_prefill), 64)
-        self.loops = _times(statistics.median(self.warm_decode) * self.steps, 64)
+        self.runs, self.loops = _times(statistics.median(self.warm_prefill), 64), 0
+        if plan.decode_context:
+            self._warm_decoding()
         self.spent_s = clock.now() - began
+
+    def _warm_decoding(self) -> None:
+        plan = self.plan
+        self.steps = _steps(self, self.engine.prefill(self.ids(max(1, plan.decode_context - 8))), plan)
+        self.begin = max(1, plan.decode_context - (self.steps + 1) // 2)
+        self.base = self.engine.prefill(self.ids(self.begin))
+        self.warm_decode = warm_up(lambda: self.decode(self.base, self.steps), self.clock, plan.limit_s / 6)
+        self.loops = _times(statistics.median(self.warm_decode) * self.steps, 64)
 
     def ids(self, n: int) -> Ids:
         """Fresh token ids."""
@@ -103,8 +110,9 @@ class Bench:
             self.decodes.add(number, self.decode(self.base, self.steps))
 
     def enough(self) -> bool:
-        """Whether both quantities have what was asked."""
-        return self.prefills.enough(self.plan.target) and self.decodes.enough(self.plan.target)
+        """Whether all that is taken has what was asked."""
+        taken = (self.prefills, self.decodes) if self.loops else (self.prefills,)
+        return all(samples.enough(self.plan.target) for samples in taken)
 
     def found(self, in_turns: bool) -> Latency:
         """What was taken, as the record keeps it."""
@@ -117,14 +125,19 @@ class Bench:
                 samples_s=tuple(self.prefills.seconds),
                 rounds=tuple(self.prefills.rounds),
             ),
-            decode=Decode(
-                context=self.begin + (self.steps + 1) / 2,
-                warm_up_s=tuple(self.warm_decode),
-                samples_s=tuple(self.decodes.seconds),
-                rounds=tuple(self.decodes.rounds),
-            ),
+            decode=self._decoded(),
             limit_reached=not self.enough(),
             in_turns=in_turns,
+        )
+
+    def _decoded(self) -> Decode | Absent:
+        if not self.loops:
+            return NOT_DECODED
+        return Decode(
+            context=self.begin + (self.steps + 1) / 2,
+            warm_up_s=tuple(self.warm_decode),
+            samples_s=tuple(self.decodes.seconds),
+            rounds=tuple(self.decodes.rounds),
         )
 
 

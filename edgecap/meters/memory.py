@@ -1,4 +1,4 @@
-"""Resident memory of this process, which does nothing but load, prefill and decode.
+"""Resident memory of this process, which does nothing but load, prefill and decode (an encoder: only the first two).
 
 interpreter + runtime | load ....... | prefill, decode ....... | at rest
 baseline              | load peak    | peak (of the process)   | steady

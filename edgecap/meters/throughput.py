@@ -38,11 +38,11 @@ class _Script(NamedTuple):
 
 
 class _Sample(NamedTuple):
-    """Wall seconds of reading and of decoding in all streams, and the median seconds of a stream's step."""
+    """Wall seconds of reading and of decoding in all streams, and the median seconds of a stream's step, if it had any."""
 
     prefill_s: float
-    decode_s: float
-    step_s: float
+    decode_s: float | None
+    step_s: float | None
 
 
 class _Shape(NamedTuple):
@@ -109,13 +109,15 @@ class _Bench:
         elif self.warm:
             self.samples.append(found)
         else:
-            self._fit(found.step_s)
+            self.warm = True
+            if found.step_s is not None:
+                self._fit(found.step_s)
 
     def _fit(self, step_s: float) -> None:
         """Steps of a loop, as many as the warm-up's `step_s` allow."""
         most = min(MOST, self.decode_context, round(LOOP_SECONDS / max(step_s, 1e-6)))
         behind, steps = _loop(self.decode_context, max(FEWEST, most))
-        self.warm, self.shape = True, self.shape._replace(behind=behind, steps=steps)
+        self.shape = self.shape._replace(behind=behind, steps=steps)
 
     def found(self) -> Throughput | Failure:
         """What was taken, as the record keeps it."""
@@ -125,16 +127,18 @@ class _Bench:
             batch=self.shape.batch,
             streams=self.streams,
             prefill_tokens=self.shape.prefill_tokens,
-            context=self.shape.behind + (self.shape.steps + 1) / 2,
+            context=self.shape.behind + (self.shape.steps + 1) / 2 if self.shape.steps else 0.0,
             steps=self.shape.steps,
             prefill_s=tuple(s.prefill_s for s in self.samples),
-            decode_s=tuple(s.decode_s for s in self.samples),
-            step_s=tuple(s.step_s for s in self.samples),
+            decode_s=tuple(s.decode_s for s in self.samples if s.decode_s is not None),
+            step_s=tuple(s.step_s for s in self.samples if s.step_s is not None),
         )
 
 
 def _loop(decode_context: int, steps: int) -> tuple[int, int]:
-    """Positions in front of a loop, so that its mean context is `decode_context`, and its steps."""
+    """Positions in front of a loop, so that its mean context is `decode_context`, and its steps; where that is 0, none."""
+    if not decode_context:
+        return 0, 0
     return max(1, decode_context - (steps + 1) // 2), steps
 
 
@@ -153,7 +157,10 @@ def _turn(engine: Engine, clock: Clock, scripts: Sequence[_Script]) -> _Sample |
         return _failure(error, scripts[0], gate)
     failures = [end for end in ends if isinstance(end, Failure)]
     steps = [seconds for end in ends if isinstance(end, list) for seconds in end]
-    return failures[0] if failures else _Sample(marks[1] - marks[0], marks[3] - marks[2], statistics.median(steps))
+    if failures:
+        return failures[0]
+    read_s = marks[1] - marks[0]
+    return _Sample(read_s, marks[3] - marks[2], statistics.median(steps)) if steps else _Sample(read_s, None, None)
 
 
 def _ends(streams: Sequence[Callable[[], _Ended]], gate: threading.Barrier) -> list[_Ended]:
@@ -186,6 +193,8 @@ def _steps(engine: Engine, clock: Clock, gate: threading.Barrier, script: _Scrip
     gate.wait()
     engine.prefill(script.prompt)
     gate.wait()
+    if not len(script.tokens):
+        return []
     cache, seconds = engine.prefill(script.behind), []
     gate.wait()
     for tokens in script.tokens:

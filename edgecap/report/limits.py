@@ -17,8 +17,9 @@ def rooflines(record: Profile, width: int) -> str:
     if not cells:
         return ""
     phase = ("of FLOP/s", "of bytes/s", "FLOP/B", "")
-    header = ["", "prefill at best", *phase, "decode at best", *phase]
-    rows = [[name_of(c, record.cells), *_bound(r.prefill), *_bound(r.decode)] for c, r in cells]
+    steps = [n for n in ("prefill", "decode") if any(getattr(r, n) for _, r in cells)]
+    header = ["", *[word for n in steps for word in (f"{n} at best", *phase)]]
+    rows = [[name_of(c, record.cells), *[x for n in steps for x in _bound(getattr(r, n))]] for c, r in cells]
     peaks = [wrapped(peaks_line(p), width, None) for p in _measured_peaks(record)]
     return "\n".join(
         [*peaks, "the shortest time that these allow, and the share of each that was used", table(header, rows, width)]
@@ -36,7 +37,9 @@ def peaks_line(found: Peaks) -> str:
     return f"peaks on {found.provider}, {found.threads} threads: {gemm}; reading {memory}"
 
 
-def _bound(found: Bound) -> list[str]:
+def _bound(found: Bound | None) -> list[str]:
+    if found is None:
+        return ["-"] * 5
     used = (found.compute_utilisation, found.bandwidth_utilisation)
     return [
         si(found.attainable_s, "s"),
@@ -70,16 +73,17 @@ def _share(value: float | None) -> str:
 
 
 def growth(record: Profile, width: int) -> str:
-    """Seconds of a prompt of each length, and of a token decoded behind it."""
+    """Seconds of a prompt of each length, and of a token decoded behind it, if any is."""
     found = [
         (c, o.latency.sweep) for c, o in measured_cells(record) if isinstance(o.latency, Latency) and o.latency.sweep
     ]
     if not found:
         return ""
-    header = ["", *[f"{name_of(c, record.cells)} {phase}" for c, _ in found for phase in ("prefill", "decode")]]
+    steps = [n for n in ("prefill", "decode") if any(getattr(p, f"{n}_s") for _, sweep in found for p in sweep)]
+    header = ["", *[f"{name_of(c, record.cells)} {step}" for c, _ in found for step in steps]]
     rows = []
     for place, point in enumerate(found[0][1]):
         points = [sweep[place] for _, sweep in found]
-        medians = [stats.median(s) for p in points for s in (p.prefill_s, p.decode_s)]
-        rows.append([f"{point.context}", *[si(m, "s") for m in medians]])
+        samples = [getattr(p, f"{step}_s") for p in points for step in steps]
+        rows.append([f"{point.context}", *[si(stats.median(s), "s") if s else "-" for s in samples]])
     return table(header, rows, width)

@@ -17,8 +17,10 @@ def throughputs(record: Profile, width: int) -> str:
         if isinstance(outcome.latency, Latency)
         for point in outcome.latency.throughput
     ]
-    header = ["", "batch", "streams", "prefill tokens/s", "decode tokens/s", "a step"]
-    rows = [[name, *_row(point)] for name, point in found if isinstance(point, Throughput)]
+    points = [(name, point) for name, point in found if isinstance(point, Throughput)]
+    shown = 6 if any(point.decode_s for _, point in points) else 4
+    header = ["", "batch", "streams", "prefill tokens/s", "decode tokens/s", "a step"][:shown]
+    rows = [[name, *_row(point)][:shown] for name, point in points]
     lines = [f"failed: {name}, {printable(p.message)}" for name, p in found if isinstance(p, Failure)]
     return "\n".join([*([table(header, rows, width)] if rows else []), *lines])
 
@@ -29,6 +31,12 @@ def _row(at: Throughput) -> list[str]:
         f"{at.batch}",
         f"{at.streams}",
         significant(rows * at.prefill_tokens / stats.median(at.prefill_s)),
-        significant(rows * at.steps / stats.median(at.decode_s)),
-        si(stats.median(at.decode_s) / at.steps, "s"),
+        *_decoded(at),
     ]
+
+
+def _decoded(at: Throughput) -> tuple[str, str]:
+    if not at.decode_s:
+        return "-", "-"
+    seconds = stats.median(at.decode_s)
+    return significant(at.batch * at.streams * at.steps / seconds), si(seconds / at.steps, "s")

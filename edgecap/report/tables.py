@@ -13,12 +13,13 @@ from edgecap.record import (
     Cell,
     Compression,
     CorpusInfo,
+    Decode,
     Estimate,
     Failure,
     Flops,
     Graph,
+    GraphWork,
     Latency,
-    Measurement,
     Memory,
     Profile,
 )
@@ -39,9 +40,8 @@ _VERDICT_COLOURS = {"better": "green", "worse": "red", "unknown": "yellow"}
 def show(record: Profile, width: int = 100) -> str:
     """The whole record: what was measured where, the tables, what to know about them."""
     parts = [_heading(record), "", click.style("Measured", bold=True), _measured(record, width)]
-    if any(isinstance(c.outcome, Measurement) for c in record.cells):
-        parts += ["", click.style("Scores, with 95 % intervals", bold=True), _scores(record, width)]
     for title, text in (
+        ("Scores, with 95 % intervals", _scores(record, width)),
         ("Energy", energies(record, width)),
         ("Beside the roofline", rooflines(record, width)),
         ("Time by operator", operators(record, width)),
@@ -60,15 +60,34 @@ def show(record: Profile, width: int = 100) -> str:
 
 
 def _heading(record: Profile) -> str:
-    source, machine, corpus = record.source, record.machine, record.corpus
+    source, machine = record.source, record.machine
     numbers = f"{count(source.parameters)} parameters" if isinstance(source.parameters, int) else "parameters unknown"
-    work = f"{si(record.flops.per_token, 'FLOP')} a token" if isinstance(record.flops, Flops) else "FLOPs unknown"
     cores = machine.physical_cores or machine.logical_cores
     runtime = next((v for k, v in machine.versions.items() if k.startswith("onnxruntime") and "genai" not in k), "?")
     state = "" if record.complete else "  (incomplete: the run was cut off)"
     return (
-        f"{click.style(printable(source.name), bold=True)}  {numbers}, {work}{state}\n"
+        f"{click.style(printable(source.name), bold=True)}  {numbers}, {_work(record)}{state}\n"
         f"on {machine.cpu}, {cores} cores, {size(machine.memory_bytes)}, ONNX Runtime {runtime}\n"
+        f"{_text(record)}"
+    )
+
+
+def _work(record: Profile) -> str:
+    """FLOPs of a token; of an encoder those of its graph for a prompt."""
+    if isinstance(record.flops, Flops):
+        return f"{si(record.flops.per_token, 'FLOP')} a token"
+    found = next((o for _, o in measured_cells(record) if isinstance(o.work, GraphWork)), None)
+    if record.source.task != "encoder" or found is None or not isinstance(found.work, GraphWork):
+        return "FLOPs unknown"
+    tokens = f" of {found.latency.prefill.tokens}" if isinstance(found.latency, Latency) else ""
+    return f"{si(found.work.prefill.matrix_flops, 'FLOP')} a prompt{tokens}"
+
+
+def _text(record: Profile) -> str:
+    corpus = record.corpus
+    if record.source.task == "encoder":
+        return f"an encoder: nothing is scored or decoded; outputs are compared on text {printable(corpus.name)}"
+    return (
         f"text {printable(corpus.name)}: {corpus.documents} documents, {size(corpus.bytes)}, "
         f"bias {corpus.bias_bits:g} bit/token{_protocol(record)}{_baselines(corpus)}"
     )
@@ -86,40 +105,48 @@ def _baselines(corpus: CorpusInfo) -> str:
     return f"\nthe same text in one piece: {found} bits/byte" if found else ""
 
 
+_COLUMNS = {
+    "decoder": ("bits/byte", "KL bits", "prefill", "decode", "tokens/s", "J/token", "peak RAM", "file"),
+    "encoder": ("cosine", "prefill", "J/token", "peak RAM", "file"),
+}
+
+
 def _measured(record: Profile, width: int) -> str:
+    """One row a cell; joules only where there are any."""
     prompt = next((o.latency.prefill.tokens for _, o in measured_cells(record) if isinstance(o.latency, Latency)), None)
-    columns = [
-        "bits/byte",
-        "KL bits",
-        f"prefill {prompt or ''}".strip(),
-        "decode",
-        "tokens/s",
-        "J/token",
-        "peak RAM",
-        "file",
-    ]
     rows = [_row(cell) for cell in record.cells]
-    shown = [i for i, name in enumerate(columns) if name != "J/token" or any(row[i] not in ("", "-") for row in rows)]
-    named = [[name_of(c, record.cells), *[row[i] for i in shown]] for c, row in zip(record.cells, rows, strict=True)]
-    return table(["", *[columns[i] for i in shown]], named, width)
+    names = [n for n in _COLUMNS[record.source.task] if n != "J/token" or any(r.get(n, "-") != "-" for r in rows)]
+    header = [f"{n} {prompt or ''}".strip() if n == "prefill" else n for n in names]
+    texts = [[row[n] for n in names] if row else ["failed", *[""] * (len(names) - 1)] for row in rows]
+    named = [[name_of(c, record.cells), *text] for c, text in zip(record.cells, texts, strict=True)]
+    return table(["", *header], named, width)
 
 
-def _row(cell: Cell) -> list[str]:
+def _row(cell: Cell) -> dict[str, str]:
+    """Column -> text; nothing of a cell that failed."""
     outcome = cell.outcome
     if isinstance(outcome, Failure):
-        return ["failed", *[""] * 7]
+        return {}
     found = medians(cell, intervals=False)
-    rate = found.get("decode_tokens_per_s")
-    return [
-        f"{outcome.compression.bits_per_byte:.4f}" if isinstance(outcome.compression, Compression) else "-",
-        _divergence(cell.graph),
-        _plain(found.get("prefill_s"), "s"),
-        _plain(found.get("decode_s"), "s"),
-        significant(rate.value) if isinstance(rate, Estimate) else "-",
-        " ".join([_plain(found.get("decode_j"), "J"), provenance_of(cell)]).strip(),
-        size(outcome.memory.peak_bytes) if isinstance(outcome.memory, Memory) else "-",
-        size(cell.graph.bytes) if isinstance(cell.graph, Graph) else "-",
-    ]
+    rate, joules = found.get("decode_tokens_per_s"), found.get("decode_j")
+    joules = joules if isinstance(joules, Estimate) else found.get("prefill_j")
+    return {
+        "bits/byte": f"{outcome.compression.bits_per_byte:.4f}"
+        if isinstance(outcome.compression, Compression)
+        else "-",
+        "KL bits": _divergence(cell.graph),
+        "cosine": _cosine(cell.graph),
+        "prefill": _plain(found.get("prefill_s"), "s"),
+        "decode": _plain(found.get("decode_s"), "s"),
+        "tokens/s": significant(rate.value) if isinstance(rate, Estimate) else "-",
+        "J/token": " ".join([_plain(joules, "J"), provenance_of(cell)]).strip(),
+        "peak RAM": size(outcome.memory.peak_bytes) if isinstance(outcome.memory, Memory) else "-",
+        "file": size(cell.graph.bytes) if isinstance(cell.graph, Graph) else "-",
+    }
+
+
+def _cosine(graph: Graph | Absent) -> str:
+    return f"{graph.cosine:.4f}" if isinstance(graph, Graph) and graph.cosine is not None else "-"
 
 
 def _divergence(graph: Graph | Absent) -> str:
@@ -148,7 +175,7 @@ def _scores(record: Profile, width: int) -> str:
         found = [getattr(c.score, field) if not isinstance(c.score, Absent) else c.score for c in record.cells]
         if any(isinstance(f, Estimate) for f in found):
             rows.append([words, *[_with_interval(f) for f in found]])
-    return table(["", *[name_of(c, record.cells) for c in record.cells]], rows, width)
+    return table(["", *[name_of(c, record.cells) for c in record.cells]], rows, width) if rows else ""
 
 
 def _with_interval(found: Estimate | Absent) -> str:
@@ -176,7 +203,7 @@ def _overhead_note(record: Profile) -> list[str]:
     shares = [
         (name_of(c, record.cells), x.overhead_s, x.overhead_s / stats.median(x.decode.samples_s))
         for c, x in found
-        if x.overhead_s
+        if x.overhead_s and isinstance(x.decode, Decode)
     ]
     told = [f"{name} {share:.0%}" for name, _, share in shares if share > OVERHEAD]
     if not told:

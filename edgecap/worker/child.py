@@ -14,10 +14,12 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from edgecap.architecture import ENCODER
 from edgecap.corpus import Corpus
 from edgecap.errors import DiskFull, UsageError
 from edgecap.findings import CounterSeen, Total
 from edgecap.record import Absent, Failure, GraphWork, Latency, LeftOut, Memory, Placement, StepWork
+from edgecap.spec import SWEEP_STEPS
 from edgecap.worker.steps import (
     Answer,
     Calibrate,
@@ -48,6 +50,7 @@ from edgecap.worker.steps import (
 
 Report = Callable[[str, int, int], None]  # stage, done, total
 SWEEP_SHARE = 1 / 3  # of the limit of a cell, for other contexts
+NOT_PREDICTED = Absent(reason="an encoder does not predict the next token")
 MOST_ELSEWHERE = 0.05  # of the operators' time, on other providers than the one that was asked for
 CALIBRATION = 256, 32  # tokens of a sample, and samples, on which ranges of activations are found
 
@@ -170,7 +173,7 @@ def _export(step: Export, report: Report) -> Made:
     report("export", 0, 1)
     folder, out = Path(step.folder), Path(step.out)
     with tempfile.TemporaryDirectory(dir=step.out) as scratch:
-        plain = export.export_fp32(folder, Path(scratch), step.trust_remote_code, step.exporter)
+        plain = export.export_fp32(folder, Path(scratch), step.trust_remote_code, step.exporter, step.task)
         export.take_beside(folder, Path(scratch), out)
         report("optimize", 0, 1)
         written = optimize.write(step.finish, plain, out, _apart)
@@ -285,10 +288,13 @@ def _measure(step: Measure, report: Report) -> Measured:
     """One session at a time: the thread pool of an idle one costs a working one 25 % on two cores."""
     placement = _or_absent(lambda: _placement(step, report))
     _staged("placement", lambda: _check_placement(step, placement))
-    divergence = _staged("divergence", lambda: _divergence(step, report))
-    compression = _staged("compression", lambda: _compression(step, report))
+    encodes = step.session.task == ENCODER
+    cosine = _staged("divergence", lambda: _cosine(step, report)) if encodes else None
+    divergence = NOT_PREDICTED if encodes else _staged("divergence", lambda: _divergence(step, report))
+    compression = NOT_PREDICTED if encodes else _staged("compression", lambda: _compression(step, report))
     return Measured(
         divergence_bits=divergence,
+        cosine=cosine,
         compression=compression,
         energy=_or_absent(lambda: _energy(step, report)),
         placement=placement,
@@ -338,13 +344,16 @@ def _staged(stage: str, work: Callable[[], Any]) -> Any:
         raise
 
 
+_NOT_ENGINE = ("graph", "affinity", "task")  # of a session, what the engine is not told
+
+
 def _open(session: Session, **changes: Any) -> Any:
     """A session as asked, or otherwise where `changes` says so."""
     from edgecap.engine import OrtEngine
     from edgecap.machine import stay_on
 
     stay_on(session.affinity)
-    asked = {name: getattr(session, name) for name in session.__struct_fields__ if name not in ("graph", "affinity")}
+    asked = {name: getattr(session, name) for name in session.__struct_fields__ if name not in _NOT_ENGINE}
     return OrtEngine(**{"path": Path(session.graph), **asked, **changes})
 
 
@@ -377,6 +386,35 @@ def _divergence(step: Measure, report: Report) -> float | Absent:
         return Absent(reason="the corpus has no tokens")
     reference = _open(step.session, path=Path(step.reference), provider="cpu")
     return divergence.measure_divergence(reference, _open(step.session), samples).bits
+
+
+def _cosine(step: Measure, report: Report) -> float | None:
+    """How an encoder's outputs agree with those of fp32; None where there is no fp32."""
+    from edgecap.meters import divergence
+
+    report("divergence", 0, 1)
+    variant = _open(step.session)
+    itself = step.reference == step.session.graph and step.session.provider == "cpu"
+    if step.reference is None or itself:
+        found = divergence.measure_cosine(variant, variant, _texts_or_noise(step))  # it may answer NaN
+        return None if step.reference is None else found
+    reference = _open(step.session, path=Path(step.reference), provider="cpu")
+    return divergence.measure_cosine(reference, variant, _texts_or_noise(step))
+
+
+def _texts_or_noise(step: Measure) -> list[Any]:
+    """Samples of the corpus; random ids where the folder has no tokenizer, which an encoder can be measured without."""
+    import numpy as np
+
+    from edgecap.meters.divergence import SAMPLE_TOKENS, SAMPLES
+
+    length = min(SAMPLE_TOKENS, step.prefill_tokens)
+    if (Path(step.tokenizer) / "tokenizer.json").is_file():
+        texts = [s for s in _samples(step.corpus, step.tokenizer, length, SAMPLES) if len(s)]
+        if texts:
+            return texts
+    rng = np.random.default_rng(5)
+    return [rng.integers(0, step.session.vocabulary, length) for _ in range(SAMPLES)]
 
 
 def _samples(corpus: Corpus, tokenizer: str, length: int, most: int) -> list[Any]:
@@ -443,7 +481,8 @@ def _race(step: Race, report: Report) -> Raced:
         report("latency", done, total)
 
     turns = take_turns(ready, SystemClock(), step.limit_s * len(ready), watched) if ready else ()
-    both = {"conditions": watch.found(), "overhead_s": _or_none(lambda: _overhead(step))}
+    overhead_s = _or_none(lambda: _overhead(step)) if step.decode_context else None
+    both = {"conditions": watch.found(), "overhead_s": overhead_s}
     found = iter([msgspec.structs.replace(latency, **both) for latency in turns])
     done = [b if isinstance(b, Failure) else _with_more(step, b, next(found), report) for b in benches]
     return Raced(found=tuple(done))
@@ -481,7 +520,8 @@ def _with_more(step: Race, bench: Any, found: Latency, report: Report) -> Latenc
     if step.sweep:
         progress = _progress(report, "contexts")
         limit_s = step.limit_s * SWEEP_SHARE
-        grown = measure_growth(*asked, step.sweep, bench.vocabulary, limit_s, progress)
+        steps = SWEEP_STEPS if step.decode_context else 0
+        grown = measure_growth(*asked, step.sweep, bench.vocabulary, limit_s, progress, steps)
         found = msgspec.structs.replace(found, sweep=grown)
     points = [(batch, streams) for batch in step.batches for streams in step.streams]
     if points != [(1, 1)]:
@@ -510,22 +550,26 @@ def _energy(step: Measure, report: Report) -> Any:
         return made.counter
     prefill, decode = _loads(step, _open(step.session))
     progress = _progress(report, "energy")
-    return measure_energy(
-        made.counter, clock, prefill, decode, progress, _scoring_load(step), made.beside, made.left_out
-    )
+    scoring = None if step.session.task == ENCODER else _scoring_load(step)
+    return measure_energy(made.counter, clock, prefill, decode, progress, scoring, made.beside, made.left_out)
 
 
-def _loads(step: Measure, engine: Any) -> tuple[Callable[[], int], Callable[[], int]]:
-    """A prompt and a loop of decoding; each does its work once and returns its tokens."""
+def _loads(step: Measure, engine: Any) -> tuple[Callable[[], int], Callable[[], int] | None]:
+    """A prompt and a loop of decoding, if there is any; each does its work once and returns its tokens."""
     import numpy as np
 
     rng = np.random.default_rng(1)
-    steps = max(1, min(32, step.decode_context // 2))
-    base = engine.prefill(rng.integers(0, step.session.vocabulary, max(1, step.decode_context - steps // 2)))
 
     def prefill() -> int:
         engine.prefill(rng.integers(0, step.session.vocabulary, step.prefill_tokens))
         return step.prefill_tokens
+
+    return prefill, _decode_load(step, engine, rng) if step.decode_context else None
+
+
+def _decode_load(step: Measure, engine: Any, rng: Any) -> Callable[[], int]:
+    steps = max(1, min(32, step.decode_context // 2))
+    base = engine.prefill(rng.integers(0, step.session.vocabulary, max(1, step.decode_context - steps // 2)))
 
     def decode() -> int:
         cache = base
@@ -533,7 +577,7 @@ def _loads(step: Measure, engine: Any) -> tuple[Callable[[], int], Callable[[], 
             cache = engine.decode(cache, token)
         return steps
 
-    return prefill, decode
+    return decode
 
 
 def _scoring_load(step: Measure) -> Callable[[], int]:
@@ -555,6 +599,8 @@ def _work(step: Measure) -> GraphWork:
     from edgecap.graph.costs import count_graph
 
     prefill = count_graph(Path(step.session.graph), 1, step.prefill_tokens)
+    if not step.decode_context:
+        return GraphWork(prefill=_step_work(prefill), decode=None, unknown=prefill.unknown)
     decode = count_graph(Path(step.session.graph), 1, 1, max(0, step.decode_context - 1))
     return GraphWork(prefill=_step_work(prefill), decode=_step_work(decode), unknown=decode.unknown)
 
@@ -573,12 +619,14 @@ def _placement(step: Measure, report: Report) -> Placement:
         engine = _open(step.session, profile_to=Path(scratch) / "profile")
         engine.prefill(np.zeros(min(tokens, step.prefill_tokens), np.int64))
         engine.prefill(np.zeros(min(tokens, step.prefill_tokens), np.int64))
-        cache = engine.prefill(np.zeros(min(context, step.decode_context), np.int64))
-        for _ in range(4):
-            engine.decode(cache, 0)
+        if step.decode_context:
+            cache = engine.prefill(np.zeros(min(context, step.decode_context), np.int64))
+            for _ in range(4):
+                engine.decode(cache, 0)
         found = engine.end_profile()
-    phases = {"prefill": found.shares(slice(1, 2)), "decode": found.shares(slice(3, None))} if step.operators else {}
-    return Placement(by_provider=found.by_provider, operators=phases)
+    phases = {"prefill": found.shares(slice(1, 2)), "decode": found.shares(slice(3, None))}
+    asked = {name: shares for name, shares in phases.items() if shares and step.operators}
+    return Placement(by_provider=found.by_provider, operators=asked)
 
 
 def _progress(report: Report, stage: str) -> Callable[[int, int], None]:

@@ -32,7 +32,8 @@ class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 class Session(_Message, frozen=True, tag="session"):
     """A graph on a provider, named with its options, and how it is opened.
 
-    `vocabulary` and `head_dim` are the model's, where the graph does not show them. `level` is the runtime's graph
+    `vocabulary` and `head_dim` are the model's, where the graph does not show them; an encoder's `task` leaves out
+    what predicts or decodes. `level` is the runtime's graph
     optimisation, `arena` its own reserve of memory, `affinity` the processors that the child may run on (all where
     empty).
     """
@@ -42,6 +43,7 @@ class Session(_Message, frozen=True, tag="session"):
     threads: int
     vocabulary: int
     head_dim: int | None
+    task: str = "decoder"
     level: str = "all"
     arena: bool = True
     affinity: tuple[int, ...] = ()
@@ -64,12 +66,13 @@ class Look(_Message, frozen=True, tag="look"):
 
 
 class Export(_Message, frozen=True, tag="export"):
-    """Export a Hugging Face folder to fp32 ONNX in `out`, finished as one of `optimize`'s recipes."""
+    """Export a Hugging Face folder for a task of Optimum's to fp32 ONNX in `out`, finished as one of `optimize`'s recipes."""
 
     folder: str
     out: str
     trust_remote_code: bool
     exporter: str
+    task: str
     finish: str
 
 
@@ -99,7 +102,7 @@ class Squeeze(_Message, frozen=True, tag="squeeze"):
 class Measure(_Message, frozen=True, tag="measure"):
     """Divergence, compression, placement, energy and work of a graph on a provider.
 
-    Finished documents are kept in the file `journal`.
+    Finished documents are kept in the file `journal`. Nothing is decoded where `decode_context` is 0.
     """
 
     session: Session
@@ -123,7 +126,8 @@ class Measure(_Message, frozen=True, tag="measure"):
 class Race(_Message, frozen=True, tag="race"):
     """Latency of several graphs, in turns round by round; `target` is half the interval of a median, as its share.
 
-    Then, of each, contexts of `sweep`, and every batch with every number of streams. `layers` have a cache.
+    Then, of each, contexts of `sweep`, and every batch with every number of streams. `layers` have a cache. Nothing is
+    decoded where `decode_context` is 0.
     """
 
     entrants: tuple[Session, ...]
@@ -227,6 +231,7 @@ class Measured(_Message, frozen=True, tag="measured"):
     placement: Placement | Absent
     work: GraphWork | Absent
     energy: Energy | Absent
+    cosine: float | None = None
 
 
 class Raced(_Message, frozen=True, tag="raced"):

@@ -102,6 +102,7 @@ def feeds(model: onnx.ModelProto, ids: Ids) -> dict[str, np.ndarray]:
         "input_ids": ids[None],
         "attention_mask": np.ones((1, len(ids)), np.int64),
         "position_ids": np.arange(len(ids))[None],
+        "token_type_ids": np.zeros((1, len(ids)), np.int64),
     }
     stored = {t.name for t in model.graph.initializer}
     inputs = [i for i in model.graph.input if i.name not in stored]
