@@ -66,6 +66,7 @@ def _varied(job: Job, cell: CellSpec, base: Ready) -> Ready | Failure:
             out=out,
             corpus=text,
             tokenizer=str(tokenizer_folder(job, cell.provider)) if text else "",
+            positions=job.model.horizon,
         ),
         base.graph.unfused,
     )

@@ -76,9 +76,14 @@ def read_model(located: Located, graphs: Sequence[Facts] = ()) -> Model:
 
 def _task(located: Located, graphs: Sequence[Facts]) -> str:
     told = task_of(located.config)
-    if graphs and not any(g.has_cache or g.predicts for g in graphs) and not located.config.get("is_encoder_decoder"):
+    if graphs and not located.config.get("is_encoder_decoder") and all(_encodes(g, told) for g in graphs):
         return ENCODER
     return told or DECODER
+
+
+def _encodes(graph: Facts, told: str | None) -> bool:
+    """No cache and no logits; without a config, segments of a text are an encoder's too."""
+    return not graph.has_cache and (not graph.predicts or (told is None and "token_type_ids" in graph.inputs))
 
 
 def _sizes(located: Located, graphs: Sequence[Facts], where: str) -> Sizes:

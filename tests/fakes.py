@@ -71,6 +71,9 @@ class FakeEngine:
     def log_probabilities(self, inputs):
         return np.full((len(inputs), self.vocabulary), -math.log2(self.vocabulary))
 
+    def answers(self, inputs):
+        return [np.eye(self.vocabulary)[inputs]]
+
     def prefill(self, inputs):
         self.clock.time += self.speed_s * len(inputs)
         self.prompts.append(inputs.tolist())
@@ -183,13 +186,30 @@ SPEEDS = {"fp32": 0.004, "fp16": 0.004, "int8": 0.002, "int4": 0.003}  # int8s r
 def raced(step: Race):
     """Latencies of fake engines that take turns, each with a speed that depends on the precision."""
     clock = FakeClock()
+    decoded = 32 if step.decode_context else 0
     names = [Path(e.graph).read_bytes()[:4].decode() for e in step.entrants]
-    benches = [Bench(FakeEngine(clock, 256, speed_s=SPEEDS[n]), clock, Plan(64, 32, 30.0), 256) for n in names]
+    benches = [Bench(FakeEngine(clock, 256, speed_s=SPEEDS[n]), clock, Plan(64, decoded, 30.0), 256) for n in names]
     return take_turns(benches, clock, 30.0 * len(benches), lambda done, total: None)
+
+
+def encoded(step: Measure, precision):
+    """What a child would have found of an encoder."""
+    assert step.decode_context == 0
+    nothing = Absent(reason="an encoder does not predict the next token")
+    return Measured(
+        divergence_bits=nothing,
+        compression=nothing,
+        placement=Placement(by_provider={"cpu": ProviderShare(nodes=10, time_share=1.0)}),
+        work=GraphWork(prefill=step_work(512), decode=None, unknown={}),
+        energy=Absent(reason="switched off (--energy off)"),
+        cosine=1.0 if precision == "fp32" else 0.9,
+    )
 
 
 def measured(step: Measure, corpus, precision):
     """What a child would have found, from a fake engine whose speed depends on the precision."""
+    if step.session.task == "encoder":
+        return encoded(step, precision)
     clock = FakeClock()
     engine = FakeEngine(clock, vocabulary=256, skill=64 if precision == "fp32" else 60, speed_s=SPEEDS[precision])
     return Measured(

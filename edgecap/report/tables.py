@@ -86,7 +86,7 @@ def _work(record: Profile) -> str:
 def _text(record: Profile) -> str:
     corpus = record.corpus
     if record.source.task == "encoder":
-        return f"an encoder: nothing is scored or decoded; outputs are compared on text {printable(corpus.name)}"
+        return "an encoder: nothing is scored or decoded; cosine compares its outputs with those of fp32"
     return (
         f"text {printable(corpus.name)}: {corpus.documents} documents, {size(corpus.bytes)}, "
         f"bias {corpus.bias_bits:g} bit/token{_protocol(record)}{_baselines(corpus)}"
@@ -112,10 +112,11 @@ _COLUMNS = {
 
 
 def _measured(record: Profile, width: int) -> str:
-    """One row a cell; joules only where there are any."""
+    """One row a cell; joules and cosines only where there are any."""
     prompt = next((o.latency.prefill.tokens for _, o in measured_cells(record) if isinstance(o.latency, Latency)), None)
     rows = [_row(cell) for cell in record.cells]
-    names = [n for n in _COLUMNS[record.source.task] if n != "J/token" or any(r.get(n, "-") != "-" for r in rows)]
+    had = {n for row in rows for n, text in row.items() if text != "-"}
+    names = [n for n in _COLUMNS[record.source.task] if n not in ("J/token", "cosine") or n in had]
     header = [f"{n} {prompt or ''}".strip() if n == "prefill" else n for n in names]
     texts = [[row[n] for n in names] if row else ["failed", *[""] * (len(names) - 1)] for row in rows]
     named = [[name_of(c, record.cells), *text] for c, text in zip(record.cells, texts, strict=True)]

@@ -204,7 +204,8 @@ def _vary(step: Vary, report: Report) -> Made:
     from edgecap.graph.variants import make_variant
 
     report(f"make {step.precision}", 0, 1)
-    samples = _samples(step.corpus, step.tokenizer, *CALIBRATION) if step.corpus else []
+    length, most = min(CALIBRATION[0], step.positions), CALIBRATION[1]
+    samples = _samples(step.corpus, step.tokenizer, length, most) if step.corpus else []
     return Made(files=tuple(make_variant(Path(step.graph), step.precision, Path(step.out), samples)))
 
 

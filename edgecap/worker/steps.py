@@ -84,13 +84,14 @@ class Optimize(_Message, frozen=True, tag="optimize"):
 
 
 class Vary(_Message, frozen=True, tag="vary"):
-    """Make a variant of an fp32 graph in `out`, on samples of a corpus where it needs them."""
+    """Make a variant of an fp32 graph in `out`, on samples of a corpus, of at most `positions`, where it needs them."""
 
     graph: str
     precision: str
     out: str
     corpus: Corpus | None = None
     tokenizer: str = ""
+    positions: int = 256
 
 
 class Squeeze(_Message, frozen=True, tag="squeeze"):
