@@ -6,13 +6,13 @@ import numpy as np
 import onnx
 import pytest
 from conftest import REFERENCE
-from edgecap.graph.changes import drop_views_of_the_same, keep
 from onnx import helper, numpy_helper
 from test_counting import small_config, torch_kit
 
 from edgecap import store
 from edgecap.export import export_fp32
 from edgecap.graph import heads, turns
+from edgecap.graph.changes import drop_views_of_the_same, keep
 from edgecap.graph.costs import count_graph
 from edgecap.graph.flow import Flow
 from edgecap.graph.fuse import fuse

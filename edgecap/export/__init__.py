@@ -29,7 +29,9 @@ def recipe(exporter: str, task: str) -> str:
     return str(EXPORTERS[exporter].recipe(task))
 
 
-def export_fp32(folder: Path, out: Path, trust_remote_code: bool, exporter: str, task: str) -> Path:
+def export_fp32(
+    folder: Path, out: Path, trust_remote_code: bool, exporter: str = "optimum", task: str = optimum.TASK
+) -> Path:
     """Writes `model.onnx`, which is returned, and what the exporter saves beside it into `out`; `task` is Optimum's name.
 
     Raises UsageError where the exporter does not know the model.
