@@ -5,6 +5,7 @@ import pytest
 from conftest import REFERENCE
 
 from edgecap.engine import OrtEngine
+from edgecap.export.optimum import TASK
 from edgecap.kvcache import HEADROOM, Room, StaleCache
 from edgecap.worker import Export, in_child, silent
 
@@ -26,6 +27,7 @@ def graphs(tmp_path_factory):
             out=str(folder / finish),
             trust_remote_code=False,
             exporter="optimum",
+            task=TASK,
             finish=finish,
         )
         in_child(step, silent, 600)

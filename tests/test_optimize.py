@@ -12,6 +12,7 @@ from edgecap import optimize
 from edgecap.conditions import Watch
 from edgecap.engine import OrtEngine
 from edgecap.errors import UsageError
+from edgecap.export.optimum import TASK
 from edgecap.graph.empty import empty_decoder
 from edgecap.graph.joins import join_products
 from edgecap.graph.read import open_graph, weight_bytes
@@ -26,7 +27,8 @@ def operators(path):
 
 def exported(model, out, exporter="optimum", finish="fused"):
     out.mkdir(parents=True)
-    step = Export(folder=str(model), out=str(out), trust_remote_code=False, exporter=exporter, finish=finish)
+    asked = {"trust_remote_code": False, "exporter": exporter, "task": TASK, "finish": finish}
+    step = Export(folder=str(model), out=str(out), **asked)
     return in_child(step, silent, 600)
 
 
