@@ -10,6 +10,8 @@ import bisect
 import functools
 import json
 import math
+import mmap
+import random
 import re
 import time
 from pathlib import Path
@@ -30,6 +32,7 @@ MOST_POSITIONS = 256  # scored at once: later positions of a window need not be 
 # x86 without VNNI adds pairs of unsigned x signed products in 16 bits and saturates (0.72 bits a token of
 # divergence on a 260 K model); with this the runtime makes the weights unsigned, which halves VNNI's speed.
 EXACT_INT8 = ("session.x64quantprecision", "1")
+_PAGE, _LINE = 4096, 64  # bytes
 _TYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -214,12 +217,26 @@ class OrtEngine:
         return Room(self._memory(rows, capacity), capacity).begin()
 
     def _memory(self, rows: int, positions: int) -> dict[str, Any]:
-        """Memory of the runtime's own allocator: numpy's begins anywhere in a cache line, which costs up to a tenth."""
+        """Memory for so many positions, with pages of its own each time; see `renewed`."""
         import onnxruntime
 
-        make, place = onnxruntime.OrtValue.ortvalue_from_shape_and_type, self._provider.place
-        kinds = {name: _TYPES[self._inputs[name].type] for name in self._past}
-        return {name: make(self._shape(name, rows, positions), kind, *place) for name, kind in kinds.items()}
+        kinds = {name: (self._shape(name, rows, positions), _TYPES[self._inputs[name].type]) for name in self._past}
+        if self._provider.place[0] != "cpu":
+            make = onnxruntime.OrtValue.ortvalue_from_shape_and_type
+            return {name: make(*kind, *self._provider.place) for name, kind in kinds.items()}
+        return {name: onnxruntime.OrtValue.ortvalue_from_numpy(_pages(*kind)) for name, kind in kinds.items()}
+
+    def renewed(self, cache: KvCache) -> KvCache:
+        """The same cache in other memory, where it is written in place.
+
+        How pages happen to lie makes two sessions of one small graph differ by up to a tenth for as long as the memory
+        is held; a meter asks for other memory in each round, so that this is noise and not a bias.
+        """
+        room = cache.room
+        if room is None:
+            return cache
+        rows = next(iter(cache.values.values())).shape()[0]
+        return room.moved(cache, room.capacity, lambda capacity: self._copied(cache, rows, capacity))
 
     @functools.cached_property
     def in_place(self) -> bool:
@@ -244,12 +261,13 @@ class OrtEngine:
         return room.larger(cache, positions, lambda capacity: self._copied(cache, rows, capacity))
 
     def _copied(self, cache: KvCache, rows: int, capacity: int) -> dict[str, Any]:
-        values = {}
+        values = self._memory(rows, capacity)
         for name, value in cache.values.items():
-            array, axis = self._zeros(name, rows, capacity), self._inputs[name].shape.index(self._growing(name))
+            axis = self._inputs[name].shape.index(self._growing(name))
             part = (*[slice(None)] * axis, slice(0, cache.length))
+            array = self._zeros(name, rows, capacity)
             array[part] = value.numpy()[part]
-            values[name] = self._value(array)
+            values[name].update_inplace(array)
         return values
 
     def _growing(self, name: str) -> Any:
@@ -359,6 +377,12 @@ def _by_run(events: list[dict[str, Any]], nodes: list[dict[str, Any]]) -> tuple[
             operator = event["args"].get("op_name", event["name"])
             runs[at][operator] = runs[at].get(operator, 0.0) + event["dur"]
     return tuple(runs)
+
+
+def _pages(shape: list[int], kind: type) -> np.ndarray:
+    """An array in fresh pages, that begins with a cache line, at another one each time."""
+    size, offset = math.prod(shape) * np.dtype(kind).itemsize, _LINE * random.randrange(_PAGE // _LINE)
+    return np.frombuffer(mmap.mmap(-1, size + _PAGE), kind, math.prod(shape), offset).reshape(shape)
 
 
 def _log2_softmax(logits: Floats) -> Floats:

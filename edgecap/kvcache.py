@@ -64,6 +64,10 @@ class Room:
 
     def larger(self, cache: KvCache, positions: int, make: Callable[[int], dict[str, Any]]) -> KvCache:
         """The same cache in a room of twice the size, or more; `make` is given a capacity and copies what is there."""
-        capacity = max(2 * self.capacity, cache.length + positions + HEADROOM)
+        return self.moved(cache, max(2 * self.capacity, cache.length + positions + HEADROOM), make)
+
+    def moved(self, cache: KvCache, capacity: int, make: Callable[[int], dict[str, Any]]) -> KvCache:
+        """The same cache in another room."""
+        self.check(cache)
         room = Room(make(capacity), capacity)
         return room.after(room.begin(), cache.length) if cache.length else room.begin()

@@ -117,6 +117,9 @@ class Engine(Protocol):
     def decode(self, cache: Cache, tokens: int | Ids) -> Cache:
         """Decode one token after `cache`, one a row of it, synchronised; returns the cache one position longer."""
 
+    def renewed(self, cache: Cache) -> Cache:
+        """The same cache in other memory, where it is held in memory that steps write in place; else itself."""
+
     def cache_bytes(self, cache: Cache) -> int:
         """Bytes that a cache holds."""
 

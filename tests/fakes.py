@@ -85,6 +85,9 @@ class FakeEngine:
         self.decoded.append(token)
         return cache + 1
 
+    def renewed(self, cache):
+        return cache
+
     def cache_bytes(self, cache):
         return 128 * cache
 
