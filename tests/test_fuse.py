@@ -8,8 +8,8 @@ import pytest
 from conftest import REFERENCE
 from onnx import helper, numpy_helper
 from test_counting import small_config, torch_kit
+from test_real import exported
 
-from edgecap import store
 from edgecap.export import export_fp32
 from edgecap.graph import heads, turns
 from edgecap.graph.changes import drop_views_of_the_same, keep
@@ -20,8 +20,6 @@ from edgecap.graph.read import open_graph, write_graph
 from edgecap.graph.scoring import scoring_graph
 from edgecap.graph.shapes import Walk
 from edgecap.graph.variants import make_variant
-from edgecap.portable import export_folder
-from edgecap.spec import Spec
 
 # kind -> rotations, RMSNorms and sums before them that two layers have
 WHOLE = {
@@ -50,14 +48,6 @@ def export(folder, kind, sharpness=6, **changes):
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(sharpness), tensor.name))
     write_graph(model, folder / "plain")
     return folder / "plain/model.onnx"
-
-
-def plainly_exported(model, cache):
-    """A portable folder of a model with nothing fused, made once in the session's cache."""
-    out = cache / f"plain-{model.name}"
-    if not out.exists():
-        export_folder(Spec(model=str(model), precisions=("fp32",), optimize=False), out, store.home(cache))
-    return out
 
 
 def fused_beside(path):
@@ -307,7 +297,7 @@ def test_fusing_twice_changes_nothing_more(tmp_path):
 @pytest.fixture(scope="module")
 def reference(cache):
     """The project's own small model, plain and fused: the weights are trained."""
-    plain = plainly_exported(REFERENCE, cache) / "fp32/model.onnx"
+    plain = exported(REFERENCE, cache, fused=False) / "fp32/model.onnx"
     return plain, fused_beside(plain)[0]
 
 
@@ -336,7 +326,7 @@ def test_the_scoring_head_on_a_fused_graph(reference):
 
 
 def test_stories260k(shared, cache):
-    plain = plainly_exported(shared / "models/stories260K", cache) / "fp32/model.onnx"
+    plain = exported(shared / "models/stories260K", cache, fused=False) / "fp32/model.onnx"
     fused, found = fused_beside(plain)
     config = json.loads((shared / "models/stories260K/config.json").read_text())
     assert (found.fused, found.missing) == (config["num_hidden_layers"], ())
