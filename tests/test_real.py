@@ -152,7 +152,7 @@ def test_decoding_is_prefill_one_by_one(reference):
     whole = engine.prefill(ids)
     assert cache.length == whole.length == 20
     for name, value in whole.values.items():
-        assert np.allclose(value.numpy(), cache.values[name].numpy(), atol=1e-4)
+        assert np.allclose(value.numpy()[:, :, :20], cache.values[name].numpy()[:, :, :20], atol=1e-4)
     assert engine.cache_bytes(whole) == 20 * 4 * 2 * 2 * 32 * 4
 
 

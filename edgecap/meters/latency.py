@@ -106,7 +106,8 @@ class Bench:
     def take(self, number: int) -> None:
         """One round of prefills and decode loops."""
         self.prefills.add(number, [self.prefill() for _ in range(self.runs)])
-        self.base = self.engine.renewed(self.base)
+        if self.loops:
+            self.base = self.engine.renewed(self.base)
         for _ in range(self.loops):
             self.decodes.add(number, self.decode(self.base, self.steps))
 
