@@ -20,6 +20,7 @@ from edgecap.errors import DiskFull, EdgecapError, RecordError, UsageError
 from edgecap.record import SCHEMA, File, Profile
 
 RECORD_ROOM = 2_000_000  # bytes that the record of a usual run stays below
+_NUMBERS = re.compile(rb"\[\n\s*([-+.\deE]+(?:,\n\s*[-+.\deE]+)*)\n\s*\]")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -204,8 +205,12 @@ def _slug(name: str) -> str:
 
 
 def save(record: Profile, path: Path) -> None:
-    """Writes a record atomically, indented for people who look and diff."""
-    write_atomically(path, msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n")
+    """Writes a record atomically, indented for people who look and diff; a list of numbers is one line."""
+    text = msgspec.json.format(msgspec.json.encode(record), indent=1)
+    write_atomically(
+        path,
+        _NUMBERS.sub(lambda found: b"[%s]" % b", ".join(part.strip() for part in found[1].split(b",")), text) + b"\n",
+    )
 
 
 def load(path: str | os.PathLike[str]) -> Profile:

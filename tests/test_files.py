@@ -344,3 +344,14 @@ def test_the_machine_is_looked_at(monkeypatch, tmp_path):
     assert found.memory_bytes > 1e8
     assert "numpy" in found.versions
     assert 1 <= machine.default_threads() <= found.logical_cores
+
+
+def test_lists_of_numbers_are_one_line(tmp_path):
+    """A record holds ten thousands of samples, and people look at it."""
+    record = store.load(OLD / "record-1.json")
+    store.save(record, tmp_path / "r.json")
+    assert store.load(tmp_path / "r.json") == record
+    text = (tmp_path / "r.json").read_text()
+    samples = record.cells[0].outcome.latency.decode.samples_s
+    line = next(x for x in text.splitlines() if len(x.split(", ")) == len(samples))
+    assert json.loads(line[line.index("[") : line.rindex("]") + 1]) == list(samples)

@@ -25,6 +25,7 @@ from edgecap.seams import Cache, Clock, Engine, Ids
 
 MIN_ROUNDS, MIN_SAMPLES, MIN_SECONDS = 8, 10, 2.0
 AGREE = 0.05
+NANO = 9  # digits of a second that a clock tells
 ROUND_SECONDS = 0.28  # of prefill and of decode in one round, at least one of each: 8 rounds make 2 s
 NOT_DECODED = Absent(reason="an encoder does not decode")
 PAUSE_S = 0.01  # between two engines: threads of the one before stop spinning
@@ -50,7 +51,7 @@ class Samples(NamedTuple):
 
     def add(self, number: int, taken: Sequence[float]) -> None:
         """Keeps what a round took."""
-        self.seconds.extend(taken)
+        self.seconds.extend(round(seconds, NANO) for seconds in taken)
         self.rounds.extend([number] * len(taken))
 
     def enough(self, target: float) -> bool:
