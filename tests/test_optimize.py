@@ -1,7 +1,9 @@
 """The graph as it is deployed: fused where that answers alike, plain with a reason where not; and what else went on."""
 
 import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from edgecap.export.optimum import TASK
 from edgecap.graph.empty import empty_decoder
 from edgecap.graph.joins import join_products
 from edgecap.graph.read import open_graph, weight_bytes
-from edgecap.machine import stay_on
+from edgecap.machine import device_memory, stay_on
 from edgecap.meters.divergence import answers_of, between
 from edgecap.worker import Export, Made, Optimize, in_child, silent
 
@@ -213,3 +215,34 @@ def test_a_graph_for_providers_that_compile_has_no_guards(folder):
     assert exported(REFERENCE, folder / "bare", finish="bare") == Made(files=("model.onnx",))
     found = operators(folder / "bare" / "model.onnx")
     assert not {"GroupQueryAttention", "IsNaN"} & found
+
+
+# --- memory on a board ------------------------------------------------------------------------
+
+
+def library(monkeypatch, *users):
+    """An NVML of one board with processes (pid, bytes)."""
+    processes = [SimpleNamespace(pid=pid, usedGpuMemory=held) for pid, held in users]
+    nvml = SimpleNamespace(
+        nvmlInit=lambda: None,
+        nvmlDeviceGetCount=lambda: 1,
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetComputeRunningProcesses=lambda board: processes,
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+
+
+def test_memory_on_a_board_is_that_of_this_process(monkeypatch):
+    library(monkeypatch, (os.getpid(), 3_000), (1, 50_000))
+    assert device_memory() == 3_000
+
+
+@pytest.mark.parametrize("users", [[(1, 50_000)], [(os.getpid(), None)]])
+def test_a_board_that_does_not_show_this_process(monkeypatch, users):
+    library(monkeypatch, *users)
+    assert "does not show this process" in device_memory().reason
+
+
+def test_no_board(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert "NVML does not tell it" in device_memory().reason
