@@ -214,8 +214,13 @@ def _temperature() -> float | Absent:
 
 def versions() -> dict[str, str]:
     """The versions of Python and of the libraries that decide what is measured."""
-    found = {"python": platform.python_version()}
-    for name in LIBRARIES:
+    return {"python": platform.python_version(), **versions_of(LIBRARIES)}
+
+
+def versions_of(packages: tuple[str, ...]) -> dict[str, str]:
+    """The versions of those packages that are installed."""
+    found = {}
+    for name in packages:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -6,7 +6,6 @@ is turned into the table that is gathered from, as elsewhere; `optimize` finishe
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ from edgecap.export.known import check_known
 from edgecap.export.optimum import TASK
 from edgecap.graph.read import look_into, open_graph, write_graph
 from edgecap.graph.ties import tie, untie
+from edgecap.machine import versions_of
 
 if TYPE_CHECKING:
     import onnx
@@ -44,21 +44,11 @@ def recipe(task: str = TASK) -> str:
 
     Raises UsageError where it is not installed.
     """
-    builder, tools = _versions(WHEELS), _versions(TOOLS)
+    builder, tools = versions_of(WHEELS), versions_of(TOOLS)
     missing = [*([] if builder else ["onnxruntime-genai"]), *(n for n in TOOLS if n not in tools)]
     if missing:
         raise UsageError(f"--exporter genai needs {', '.join(missing)}: {INSTALL}, or {ELSE}")
     return f"genai builder fp32, v1; {', '.join(f'{n} {v}' for n, v in (builder | tools).items())}"
-
-
-def _versions(names: tuple[str, ...]) -> dict[str, str]:
-    found = {}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def export_fp32(folder: Path, out: Path, trust_remote_code: bool, task: str = TASK) -> Path:

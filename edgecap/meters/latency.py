@@ -7,7 +7,7 @@
 Samples of one round are correlated and rounds drift, so each sample keeps its round; engines of one round
 are compared in pairs. The order is turned round by round, so that a drift within them cancels. Token ids are
 fresh in every round; no token ends a loop. Decoding starts again from the same cache in each loop,
-so that the mean context is that of `flops_per_token`. The KV cache grows as the graph grows it. An encoder
+so that the mean context is that of `flops_per_token`. Each round moves the cache to other memory. An encoder
 is only given prompts.
 """
 

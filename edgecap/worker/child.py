@@ -482,8 +482,9 @@ def _race(step: Race, report: Report) -> Raced:
         report("latency", done, total)
 
     turns = take_turns(ready, SystemClock(), step.limit_s * len(ready), watched) if ready else ()
+    conditions = watch.found()
     overhead_s = _or_none(lambda: _overhead(step)) if step.decode_context else None
-    both = {"conditions": watch.found(), "overhead_s": overhead_s}
+    both = {"conditions": conditions, "overhead_s": overhead_s}
     found = iter([msgspec.structs.replace(latency, **both) for latency in turns])
     done = [b if isinstance(b, Failure) else _with_more(step, b, next(found), report) for b in benches]
     return Raced(found=tuple(done))
