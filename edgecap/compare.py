@@ -11,76 +11,18 @@ turns, else on their own.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from functools import cached_property
 
 import msgspec
 import numpy as np
 
-from edgecap import score, stats
+from edgecap import metrics, score, stats
+from edgecap.choices import Choice, choices
 from edgecap.errors import UsageError, did_you_mean
+from edgecap.metrics import METRICS, Metric, compression_of, energy_of, latency_of
 from edgecap.provider_options import base
-from edgecap.record import (
-    Absent,
-    Cell,
-    Compression,
-    Decode,
-    Energy,
-    Estimate,
-    Latency,
-    Measurement,
-    Memory,
-    Prefill,
-    Profile,
-)
-
-Quantity = score.Quantity
-
-
-class Metric(NamedTuple):
-    """A quantity of a cell: its SI unit, whether less is better, and the margin of `same`."""
-
-    name: str
-    unit: str
-    less_is_better: bool
-    margin: float
-    read: Callable[[Measurement, int], Quantity | None]
-
-
-def _compression(read: Callable[[Compression], Quantity]) -> Callable[[Measurement, int], Quantity | None]:
-    return lambda m, seed: read(m.compression) if isinstance(m.compression, Compression) else None
-
-
-def _latency(read: Callable[[Latency, int], Quantity | Absent]) -> Callable[[Measurement, int], Quantity | None]:
-    return lambda m, seed: _had(read(m.latency, seed)) if isinstance(m.latency, Latency) else None
-
-
-def _energy(read: Callable[[Energy, int], Quantity | Absent]) -> Callable[[Measurement, int], Quantity | None]:
-    return lambda m, seed: _had(read(m.energy, seed)) if isinstance(m.energy, Energy) else None
-
-
-def _had(found: Quantity | Absent) -> Quantity | None:
-    return None if isinstance(found, Absent) else found
-
-
-def _memory(read: Callable[[Memory], int]) -> Callable[[Measurement, int], Quantity | None]:
-    return lambda m, seed: (float(read(m.memory)), None) if isinstance(m.memory, Memory) else None
-
-
-METRICS = (
-    Metric("bits_per_byte", "bit/B", True, 0.005, _compression(score.bits_per_byte_draws)),
-    Metric("gain_bits_per_token", "bit", False, 0.005, _compression(score.gain_draws)),
-    Metric("prefill_s", "s", True, 0.05, _latency(score.prefill_seconds)),
-    Metric("decode_s", "s", True, 0.05, _latency(score.decode_seconds)),
-    Metric(
-        "load_s", "s", True, 0.25, lambda m, seed: (m.latency.load_s, None) if isinstance(m.latency, Latency) else None
-    ),
-    Metric("prefill_j", "J", True, 0.05, _energy(score.prefill_joules)),
-    Metric("decode_j", "J", True, 0.05, _energy(score.decode_joules)),
-    Metric("peak_bytes", "B", True, 0.05, _memory(lambda m: m.peak_bytes)),
-    Metric("file_bytes", "B", True, 0.01, _memory(lambda m: m.file_bytes)),
-)
-SCORES = ("information_capacity", "time_capacity", "energy_capacity", "hardware_capacity")
-SCORE_MARGIN = 0.005
+from edgecap.record import Absent, Decode, Estimate, Latency, Measurement, Prefill, Profile
+from edgecap.score import Quantity
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -111,23 +53,6 @@ class Comparison(msgspec.Struct, frozen=True):
     differences: tuple[Difference, ...]
 
 
-class Choice(NamedTuple):
-    """A cell with its record and that record's place among those given."""
-
-    record: Profile
-    cell: Cell
-    place: int
-
-    def name(self, others: Sequence[Choice]) -> str:
-        """`int8`, with the provider and the record's time where those are needed to tell cells apart."""
-        words = [self.cell.precision]
-        if len({c.cell.provider for c in others}) > 1:
-            words.append(self.cell.provider)
-        if len({c.place for c in others}) > 1:
-            words.append(f"({self.record.source.name}, {self.record.created_utc})")
-        return " ".join(words)
-
-
 def compare(records: Sequence[Profile], baseline: str | None = None) -> list[Comparison]:
     """Compares the cells of one or more records.
 
@@ -135,20 +60,45 @@ def compare(records: Sequence[Profile], baseline: str | None = None) -> list[Com
     like with like, or the baseline of the first against all cells. `baseline` reads
     `precision=fp16` or `precision=fp16,provider=cpu`. Raises UsageError where nothing matches.
     """
-    everything = [Choice(r, c, place) for place, r in enumerate(records) for c in r.cells]
+    everything = choices(records)
     pairs = _pairs(records, everything, baseline)
     if not pairs:
         raise UsageError("nothing to compare: the records hold no two cells that were measured")
-    return [_compare(a, b, everything) for a, b in pairs]
+    below = {id(a): _Side(a, 101) for a, _ in pairs}
+    return [_compare(below[id(a)], _Side(b, 202)) for a, b in pairs]
+
+
+class _Side:
+    """A cell with what a comparison needs of it, worked out once however many it is compared with."""
+
+    def __init__(self, choice: Choice, seed: int) -> None:
+        self.choice = choice
+        self.name = choice.label
+        self.figures = metrics.quantities(choice.record, choice.cell, seed)
+        self.circumstances = _circumstances(choice)
+        self.latency = latency_of(choice.cell)
+        self.drift = {name: _drift(self.latency, name) for name in _SECONDS}
+
+    @cached_property
+    def rounds(self) -> dict[str, dict[int, float]]:
+        """Medians of each round, by metric."""
+        return {name: _medians_by_round(self.latency, name) for name in _SECONDS}
 
 
 def _pairs(records: Sequence[Profile], everything: list[Choice], baseline: str | None) -> list[tuple[Choice, Choice]]:
     if len(records) > 1 and baseline is None:
-        first = [c for c in everything if c.place == 0]
-        rest = [c for c in everything if c.place > 0]
-        return [(a, b) for a in first for b in rest if _key(a) == _key(b) and _measured(a) and _measured(b)]
+        return _likes([c for c in everything if _measured(c)])
     base = _pick([c for c in everything if c.place == 0], baseline)
     return [(base, c) for c in everything if c is not base and _measured(c)]
+
+
+def _likes(measured: list[Choice]) -> list[tuple[Choice, Choice]]:
+    """Each cell of the first record with those of the others that have its precision and provider."""
+    rest: dict[tuple[str, str], list[Choice]] = {}
+    for choice in measured:
+        if choice.place > 0:
+            rest.setdefault(_key(choice), []).append(choice)
+    return [(a, b) for a in measured if a.place == 0 for b in rest.get(_key(a), [])]
 
 
 def _key(choice: Choice) -> tuple[str, str]:
@@ -185,16 +135,21 @@ def _parse(baseline: str) -> dict[str, str]:
     return wanted
 
 
-def _compare(a: Choice, b: Choice, everything: list[Choice]) -> Comparison:
-    mismatches = _mismatches(a, b)
+def _compare(a: _Side, b: _Side) -> Comparison:
+    mismatches = [what for what, value in a.circumstances.items() if value != b.circumstances[what]]
+    in_turns = _in_turns(a, b)
+    found = (_differ(metric, a, b, mismatches, in_turns) for metric in METRICS if metric.name not in _RELATIVE)
     return Comparison(
-        baseline=a.name(everything),
-        candidate=b.name(everything),
-        one_after_another=not _in_turns(a, b),
+        baseline=a.name,
+        candidate=b.name,
+        one_after_another=not in_turns,
         mismatches=tuple(f"{what} differs" for what in mismatches),
-        differences=tuple([*_metrics(a, b, mismatches), *_scores(a, b, mismatches)]),
+        differences=tuple(d for d in found if d is not None),
     )
 
+
+# Figures that are themselves beside something: fp32, or the roofline of the variant.
+_RELATIVE = {"divergence_bits", "roofline_ratio"}
 
 # What makes a metric or score incomparable when it differs between two runs.
 _TEXT = {"corpus", "protocol", "window of the text", "stride of the windows"}
@@ -209,6 +164,8 @@ _NEEDS = {
     "time_capacity": {*_TEXT, "bias", "decode context"},
     "energy_capacity": {*_TEXT, "bias", "decode context", "way of counting joules"},
     "hardware_capacity": {*_TEXT, "bias", "decode context", "way of counting joules"},
+    "gain_bits_per_s": {*_TEXT, "tokenizer", "decode context"},
+    "gain_bits_per_j": {*_TEXT, "tokenizer", "decode context", "way of counting joules"},
 }
 
 
@@ -217,18 +174,10 @@ def _why_not(name: str, mismatches: list[str]) -> str | None:
     return f"the {found[0]} differs" if found else None
 
 
-def _mismatches(a: Choice, b: Choice) -> list[str]:
-    """What differs between two runs beside the variant, in words."""
-    x, y = _circumstances(a), _circumstances(b)
-    return [what for what in x if x[what] != y[what]]
-
-
 def _circumstances(choice: Choice) -> dict[str, object]:
-    record, outcome = choice.record, choice.cell.outcome
-    measured = outcome if isinstance(outcome, Measurement) else None
-    text = measured.compression if measured and isinstance(measured.compression, Compression) else None
-    latency = measured.latency if measured and isinstance(measured.latency, Latency) else None
-    joules = measured.energy if measured and isinstance(measured.energy, Energy) else None
+    """What a fair comparison holds equal, in words, beside the variant."""
+    record = choice.record
+    text, latency, joules = compression_of(choice.cell), latency_of(choice.cell), energy_of(choice.cell)
     return {
         "model": record.source.weights_sha256,
         "tokenizer": record.source.tokenizer_sha256,
@@ -249,55 +198,31 @@ def _circumstances(choice: Choice) -> dict[str, object]:
     }
 
 
-def _metrics(a: Choice, b: Choice, mismatches: list[str]) -> list[Difference]:
-    pairs = ((metric, _read(a, metric, 101), _read(b, metric, 202)) for metric in METRICS)
-    return [
-        _differ(_widened(metric, a, b), x, y, mismatches, _round_ratios(metric.name, a, b))
-        for metric, x, y in pairs
-        if x or y
-    ]
-
-
-def _in_turns(a: Choice, b: Choice) -> bool:
+def _in_turns(a: _Side, b: _Side) -> bool:
     """Whether the two were timed round by round together."""
-    found = [c.cell.outcome.latency for c in (a, b) if isinstance(c.cell.outcome, Measurement)]
-    return a.place == b.place and len(found) == 2 and all(isinstance(x, Latency) and x.in_turns for x in found)
+    return a.choice.place == b.choice.place and all(x is not None and x.in_turns for x in (a.latency, b.latency))
 
 
-def _round_ratios(name: str, a: Choice, b: Choice) -> Quantity | None:
+def _round_ratios(name: str, a: _Side, b: _Side) -> Quantity | None:
     """The ratio of adjacent rounds, with its draws, where there are any."""
-    if name not in _SECONDS or not _in_turns(a, b):
+    below, above = a.rounds[name], b.rounds[name]
+    ratios = [above[n] / below[n] for n in below if n in above]
+    if not ratios:
         return None
-    below, above = (_medians_by_round(name, choice) for choice in (a, b))
-    ratios = [above[n] / below[n] for n in below.keys() & above.keys()]
     return stats.median(ratios), stats.draws_of_median(ratios) if len(ratios) > 1 else None
 
 
-def _medians_by_round(name: str, choice: Choice) -> dict[int, float]:
-    outcome = choice.cell.outcome
-    assert isinstance(outcome, Measurement) and isinstance(outcome.latency, Latency)
-    part = _SECONDS[name](outcome.latency)
-    assert not isinstance(part, Absent)
+def _medians_by_round(latency: Latency | None, name: str) -> dict[int, float]:
+    part = _SECONDS[name](latency) if latency else None
+    if not isinstance(part, Prefill | Decode):
+        return {}
     return dict(zip(dict.fromkeys(part.rounds), stats.by_round(part.samples_s, part.rounds), strict=True))
 
 
-def _widened(metric: Metric, a: Choice, b: Choice) -> Metric:
-    """Rounds that drift within a run tell how far two runs may drift apart: the margin is at least that.
-
-    Cells that took turns drift together.
-    """
-    if _in_turns(a, b):
-        return metric
-    return metric._replace(margin=max(metric.margin, _drift(metric.name, a), _drift(metric.name, b)))
-
-
-def _drift(name: str, choice: Choice) -> float:
-    outcome = choice.cell.outcome
-    found = outcome.latency if isinstance(outcome, Measurement) else None
-    if not isinstance(found, Latency) or name not in _SECONDS:
-        return 0.0
-    part = _SECONDS[name](found)
-    return 0.0 if isinstance(part, Absent) else stats.spread(part.samples_s, part.rounds)
+def _drift(latency: Latency | None, name: str) -> float:
+    """Rounds that drift within a run tell how far two runs may drift apart."""
+    part = _SECONDS[name](latency) if latency else None
+    return stats.spread(part.samples_s, part.rounds) if isinstance(part, Prefill | Decode) else 0.0
 
 
 _SECONDS: dict[str, Callable[[Latency], Prefill | Decode | Absent]] = {
@@ -306,31 +231,27 @@ _SECONDS: dict[str, Callable[[Latency], Prefill | Decode | Absent]] = {
 }
 
 
-def _differ(
-    metric: Metric, x: Quantity | None, y: Quantity | None, mismatches: list[str], paired: Quantity | None = None
-) -> Difference:
-    reason = _why_not(metric.name, mismatches) if x and y else "measured on one side only"
-    if reason or x is None or y is None:
-        return _unknown(metric, x, y, reason or "")
-    return _difference(metric, x, y, paired)
-
-
-def _read(choice: Choice, metric: Metric, seed: int) -> Quantity | None:
-    outcome = choice.cell.outcome
-    return metric.read(outcome, seed) if isinstance(outcome, Measurement) else None
-
-
-def _unknown(metric: Metric, x: Quantity | None, y: Quantity | None, reason: str) -> Difference:
-    values = x[0] if x else None, y[0] if y else None
-    return Difference(metric.name, metric.unit, *values, Absent(reason=reason), metric.margin, "unknown")
-
-
-def _difference(metric: Metric, x: Quantity, y: Quantity, paired: Quantity | None = None) -> Difference:
-    if x[0] <= 0 or y[0] <= 0:
-        return _unknown(metric, x, y, "no ratio of numbers that are not positive")
+def _differ(metric: Metric, a: _Side, b: _Side, mismatches: list[str], in_turns: bool) -> Difference | None:
+    """One metric of the two; None where neither has it."""
+    x, y = a.figures[metric.name], b.figures[metric.name]
+    if isinstance(x, Absent) and isinstance(y, Absent):
+        return None
+    if isinstance(x, Absent) or isinstance(y, Absent):
+        return _unknown(metric, x, y, "measured on one side only")
+    reason = _why_not(metric.name, mismatches)
+    if reason or min(x[0], y[0]) <= 0:
+        return _unknown(metric, x, y, reason or "no ratio of numbers that are not positive")
+    paired = _round_ratios(metric.name, a, b) if in_turns and metric.name in _SECONDS else None
     ratio = score.estimate(*paired) if paired else _ratio(x, y)
-    found = verdict(ratio, metric.less_is_better, metric.margin)
-    return Difference(metric.name, metric.unit, x[0], y[0], ratio, metric.margin, found)
+    # Cells that took turns drift together; of others, the margin is at least the drift within each.
+    margin = metric.margin if in_turns else max(metric.margin, *(s.drift.get(metric.name, 0.0) for s in (a, b)))
+    found = verdict(ratio, metric.less_is_better, margin)
+    return Difference(metric.name, metric.unit, x[0], y[0], ratio, margin, found)
+
+
+def _unknown(metric: Metric, x: Quantity | Absent, y: Quantity | Absent, reason: str) -> Difference:
+    before, after = (None if isinstance(q, Absent) else q[0] for q in (x, y))
+    return Difference(metric.name, metric.unit, before, after, Absent(reason=reason), metric.margin, "unknown")
 
 
 def _ratio(x: Quantity, y: Quantity) -> Estimate:
@@ -361,19 +282,3 @@ def _verdict_of_one(ratio: float, less_is_better: bool, margin: float) -> str:
     if 1 / (1 + 3 * margin) <= ratio <= 1 + 3 * margin:
         return "unknown"
     return "better" if (ratio < 1) == less_is_better else "worse"
-
-
-def _scores(a: Choice, b: Choice, mismatches: list[str]) -> list[Difference]:
-    """Scores share G, so that their draws are paired through the documents."""
-    x, y = _score_quantities(a, 101), _score_quantities(b, 202)
-    metrics = [Metric(name, "", False, SCORE_MARGIN, lambda m, seed: None) for name in SCORES if name in {*x, *y}]
-    return [_differ(metric, x.get(metric.name), y.get(metric.name), mismatches) for metric in metrics]
-
-
-def _score_quantities(choice: Choice, seed: int) -> dict[str, Quantity]:
-    """The scores that the cell has, by name."""
-    outcome = choice.cell.outcome
-    if not isinstance(outcome, Measurement) or isinstance(choice.cell.score, Absent):
-        return {}
-    found = score.quantities(outcome, choice.record.flops, choice.cell.score.bias_bits, seed)
-    return {name: q for name, q in found.items() if not isinstance(q, Absent)}

@@ -15,7 +15,6 @@ from edgecap.record import (
     Absent,
     Bandwidth,
     Bound,
-    Estimate,
     Flops,
     GraphWork,
     Latency,
@@ -81,12 +80,8 @@ def _bound(work: StepWork, counted: float | None, rate: float, peaks: Peaks, mea
         intensity=flops / moved,
         compute_utilisation=compute_s / seconds,
         bandwidth_utilisation=memory_s / seconds,
-        ratio=_ratio(attainable, seconds, draws),
+        ratio=score.estimate(attainable / seconds, None if draws is None else attainable / draws),
     )
-
-
-def _ratio(attainable: float, seconds: float, draws: Sequence[float] | None) -> Estimate:
-    return score.estimate(attainable / seconds, None if draws is None else [attainable / d for d in draws])
 
 
 def bandwidth_of(measured: Sequence[Bandwidth], moved: float) -> float:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FORMULA = "edgecap-1"
 REFERENCE = 1e12  # FLOP/s and FLOP/J of the reference machine: 1 TFLOP/s at 1 W
 
-Quantity = tuple[float, Sequence[float] | None]  # a value and its bootstrap draws
+Quantity = tuple[float, "Floats | None"]  # a value and its bootstrap draws
 
 
 NOT_DECODED = Absent(reason="an encoder does not decode")
@@ -103,7 +103,7 @@ def _join(formula: Callable[..., Any], *parts: Quantity | Absent) -> Quantity | 
     return value, draws
 
 
-def estimate(value: float, draws: Sequence[float] | None) -> Estimate:
+def estimate(value: float, draws: Sequence[float] | Floats | None) -> Estimate:
     """A value with the percentile interval of its draws."""
     found = stats.interval(value, draws)
     return Estimate(value=found.value, low=found.low, high=found.high)
@@ -126,7 +126,7 @@ def gain_draws(c: Compression) -> Quantity:
     return c.gain_bits_per_token, (sums[:, 0] - sums[:, 1]) / sums[:, 2].clip(1)
 
 
-def _published_gain(c: Compression) -> Sequence[float]:
+def _published_gain(c: Compression) -> Floats:
     """Mean of the documents' text bits, less the bits pooled over tokens: the paper's two different means."""
     import numpy as np
 
@@ -134,7 +134,7 @@ def _published_gain(c: Compression) -> Sequence[float]:
     tokens = columns[:, 2]
     own = np.where(tokens > 0, columns[:, 0] / tokens.clip(1), 0.0)
     sums = stats.draws_of_sums(np.column_stack([columns[:, 1:], own, tokens > 0]))
-    drawn: Sequence[float] = sums[:, 2] / sums[:, 3].clip(1) - sums[:, 0] / sums[:, 1].clip(1)
+    drawn: Floats = sums[:, 2] / sums[:, 3].clip(1) - sums[:, 0] / sums[:, 1].clip(1)
     return drawn
 
 
@@ -198,9 +198,10 @@ def _window_joules(found: Energy, windows: Sequence[Window], seed: int | None, n
     return value, _blurred(draws, found.quantisation * gross, seed)
 
 
-def _blurred(draws: Sequence[float], error: float, seed: int) -> list[float]:
+def _blurred(draws: Floats, error: float, seed: int) -> Floats:
     """Draws with what the counter's step can add: begin and end each fall anywhere within one."""
-    import random
+    import numpy as np
 
-    chance = random.Random(seed).random
-    return [d + error * (chance() - chance()) for d in draws]
+    begin, end = np.random.default_rng(seed).random((2, len(draws)))
+    blurred: Floats = draws + error * (begin - end)
+    return blurred

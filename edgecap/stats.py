@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -48,7 +49,11 @@ def median(values: Sequence[float]) -> float:
 
 def quantile(values: Sequence[float], share: float) -> float:
     """The `share` quantile of values in any order, linear between neighbours."""
-    ordered = sorted(values)
+    return _between(sorted(values), share)
+
+
+def _between(ordered: Sequence[float] | Floats, share: float) -> float:
+    """The `share` quantile of ordered values."""
     at = share * (len(ordered) - 1)
     below = math.floor(at)
     above = min(below + 1, len(ordered) - 1)
@@ -101,14 +106,25 @@ def half_width(samples: Sequence[float], rounds: Sequence[int]) -> float:
     return (found.high - found.low) / 2 / found.value if found.value else math.inf
 
 
-def draws_of_median(values: Sequence[float], seed: int = SEED) -> list[float]:
+def draws_of_median(values: Sequence[float], seed: int = SEED) -> Floats:
     """`DRAWS` bootstrap draws of the median of a few values."""
+    import numpy as np
+
+    ordered, (below, above) = np.sort(np.asarray(values, np.float64)), _middles(len(values), seed)
+    drawn: Floats = (ordered[below] + ordered[above]) / 2
+    return drawn
+
+
+@lru_cache(maxsize=512)
+def _middles(n: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Which two of `n` ordered values each draw has in its middle: the same for all values."""
     import random
 
-    chance, n, ordered = random.Random(seed).random, len(values), sorted(values)
-    middle = (n - 1) // 2, n // 2
-    places = (sorted([int(chance() * n) for _ in range(n)]) for _ in range(DRAWS))
-    return [(ordered[p[middle[0]]] + ordered[p[middle[1]]]) / 2 for p in places]
+    import numpy as np
+
+    chance = random.Random(seed).random
+    places = np.sort([[int(chance() * n) for _ in range(n)] for _ in range(DRAWS)])
+    return places[:, (n - 1) // 2], places[:, n // 2]
 
 
 def draws_of_sums(columns: Floats, seed: int = SEED) -> Floats:
@@ -119,20 +135,34 @@ def draws_of_sums(columns: Floats, seed: int = SEED) -> Floats:
     """
     import numpy as np
 
-    rng, n = np.random.default_rng(seed), len(columns)
-    step = max(1, min(DRAWS, _BLOCK // max(1, n)))
-    parts = [
-        rng.multinomial(n, np.full(n, 1 / n), size=min(step, DRAWS - start)) @ columns
-        for start in range(0, DRAWS, step)
-    ]
-    return np.concatenate(parts)
+    n = len(columns)
+    if n * DRAWS <= _BLOCK:
+        drawn: Floats = _documents(n, seed) @ columns
+        return drawn
+    rng, step = np.random.default_rng(seed), max(1, _BLOCK // n)
+    sizes = [min(step, DRAWS - start) for start in range(0, DRAWS, step)]
+    return np.concatenate([rng.multinomial(n, np.full(n, 1 / n), size=size) @ columns for size in sizes])
 
 
-def interval(value: float, draws: Sequence[float] | None) -> Interval:
+@lru_cache(maxsize=4)
+def _documents(n: int, seed: int) -> Floats:
+    """How often each draw has each of `n` documents, shape (DRAWS, n)."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(n, np.full(n, 1 / max(1, n)), size=DRAWS).astype(np.float64)
+
+
+def interval(value: float, draws: Sequence[float] | Floats | None) -> Interval:
     """The percentile interval of `draws` about `value`; open where there is nothing to resample."""
-    if draws is None or not all(map(math.isfinite, draws)):
+    if draws is None:
         return Interval(float(value), None, None)
-    low, high = quantile(draws, 0.025), quantile(draws, 0.975)
+    import numpy as np
+
+    ordered = np.sort(np.asarray(draws, np.float64))
+    if not np.isfinite(ordered[[0, -1]]).all():  # numbers that are none are sorted behind all others
+        return Interval(float(value), None, None)
+    low, high = (_between(ordered, share) for share in (0.025, 0.975))
     return Interval(float(value), min(low, value), max(high, value))
 
 

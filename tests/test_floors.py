@@ -34,7 +34,8 @@ FLOORS = {
     ),
     **dict.fromkeys(
         [
-            "compare",
+            "metrics",
+            "choices",
             "export",
             "optimize",
             "engine",
@@ -47,9 +48,8 @@ FLOORS = {
         ],
         6,
     ),
-    **dict.fromkeys(["report", "worker"], 7),
-    "model": 7,
-    "job": 8,
+    **dict.fromkeys(["compare", "worker", "model"], 7),
+    **dict.fromkeys(["report", "job"], 8),
     **dict.fromkeys(["making", "calibration"], 9),
     **dict.fromkeys(["pipeline", "portable", "packing", "doctor"], 10),
     **dict.fromkeys(["cli", "__init__"], 11),

@@ -1,0 +1,150 @@
+"""Every figure of a cell by name: its unit, which way is better, and how it is read from the record.
+
+compare, recommend, report and board walk this one table; a new measured quantity is one line here.
+Draws of the bootstrap are made only where a seed is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from edgecap import score, stats
+from edgecap.record import (
+    Absent,
+    Cell,
+    Compression,
+    Energy,
+    Estimate,
+    Failure,
+    Graph,
+    Latency,
+    Measurement,
+    Memory,
+    Profile,
+    Score,
+)
+from edgecap.score import Quantity
+
+
+class Metric(NamedTuple):
+    """A figure of a cell: its name, SI unit, words for people, whether less is better, and the margin of `same`.
+
+    `unit` is empty for a score, "B" for bytes. `margin` is a share of the figure.
+    """
+
+    name: str
+    unit: str
+    words: str
+    less_is_better: bool
+    margin: float
+
+
+METRICS = (
+    Metric("bits_per_byte", "bit/B", "bits per byte", True, 0.005),
+    Metric("gain_bits_per_token", "bit", "bits gained a token", False, 0.005),
+    Metric("divergence_bits", "bit", "KL from fp32, bits a token", True, 0.25),
+    Metric("prefill_s", "s", "prefill (TTFT)", True, 0.05),
+    Metric("decode_s", "s", "decode, a token", True, 0.05),
+    Metric("load_s", "s", "load", True, 0.25),
+    Metric("prefill_j", "J", "prefill energy, a token", True, 0.05),
+    Metric("decode_j", "J", "decode energy, a token", True, 0.05),
+    Metric("peak_bytes", "B", "peak RAM", True, 0.05),
+    Metric("device_peak_bytes", "B", "peak device memory", True, 0.05),
+    Metric("file_bytes", "B", "file", True, 0.01),
+    Metric("information_capacity", "", "information capacity", False, 0.005),
+    Metric("time_capacity", "", "time capacity", False, 0.005),
+    Metric("energy_capacity", "", "energy capacity", False, 0.005),
+    Metric("hardware_capacity", "", "hardware capacity", False, 0.005),
+    Metric("gain_bits_per_s", "bit/s", "bits gained a second", False, 0.05),
+    Metric("gain_bits_per_j", "bit/J", "bits gained a joule", False, 0.05),
+    Metric("roofline_ratio", "", "share of the roofline", False, 0.05),
+)
+BY_NAME = {metric.name: metric for metric in METRICS}
+SCORES = ("information_capacity", "time_capacity", "energy_capacity", "hardware_capacity")
+
+
+def quantities(record: Profile, cell: Cell, seed: int | None = None) -> dict[str, Quantity | Absent]:
+    """Each metric by name, with draws where `seed` is given; Absent with its reason where there is no number."""
+    outcome = cell.outcome
+    if isinstance(outcome, Failure):
+        reason = Absent(reason=f"{outcome.stage}: {outcome.error}: {outcome.message}")
+        return {metric.name: reason for metric in METRICS}
+    found = _measured(outcome, seed) | _joined(record, cell, outcome, seed)
+    found["divergence_bits"] = _divergence(cell.graph)
+    return {metric.name: found[metric.name] for metric in METRICS}
+
+
+def estimates(record: Profile, cell: Cell, seed: int | None = stats.SEED) -> dict[str, Estimate | Absent]:
+    """Each metric by name with its 95 % interval; without intervals where there is no seed."""
+    return {
+        name: q if isinstance(q, Absent) else score.estimate(*q) for name, q in quantities(record, cell, seed).items()
+    }
+
+
+def _measured(m: Measurement, seed: int | None) -> dict[str, Quantity | Absent]:
+    return {
+        "bits_per_byte": _of(m.compression, lambda c: _drawn(c.bits_per_byte, score.bits_per_byte_draws, c, seed)),
+        "gain_bits_per_token": _of(m.compression, lambda c: _drawn(c.gain_bits_per_token, score.gain_draws, c, seed)),
+        "prefill_s": _of(m.latency, lambda x: score.prefill_seconds(x, seed)),
+        "decode_s": _of(m.latency, lambda x: score.decode_seconds(x, seed)),
+        "load_s": _of(m.latency, lambda x: (x.load_s, None)),
+        "prefill_j": _of(m.energy, lambda e: score.prefill_joules(e, seed)),
+        "decode_j": _of(m.energy, lambda e: score.decode_joules(e, seed)),
+        "peak_bytes": _of(m.memory, lambda x: (float(x.peak_bytes), None)),
+        "device_peak_bytes": _of(m.memory, _device_peak),
+        "file_bytes": _of(m.memory, lambda x: (float(x.file_bytes), None)),
+    }
+
+
+def _of(part: Any, read: Callable[[Any], Quantity | Absent]) -> Quantity | Absent:
+    return part if isinstance(part, Absent) else read(part)
+
+
+def _drawn(value: float, draws: Callable[[Compression], Quantity], c: Compression, seed: int | None) -> Quantity:
+    return (value, None) if seed is None else draws(c)
+
+
+def _device_peak(memory: Memory) -> Quantity | Absent:
+    peak = memory.device_peak_bytes
+    return peak if isinstance(peak, Absent) else (float(peak), None)
+
+
+def _divergence(graph: Graph | Absent) -> Quantity | Absent:
+    found = graph if isinstance(graph, Absent) else graph.divergence_bits
+    return found if isinstance(found, Absent) else (found, None)
+
+
+def _joined(record: Profile, cell: Cell, m: Measurement, seed: int | None) -> dict[str, Quantity | Absent]:
+    """The scores: drawn anew where a seed is given, else as they are stored."""
+    names = [*SCORES, "gain_bits_per_s", "gain_bits_per_j", "roofline_ratio"]
+    stored = cell.score
+    if isinstance(stored, Absent):
+        return dict.fromkeys(names, stored)
+    ratio = _stored(stored, "roofline_ratio")
+    if seed is None:
+        return {name: _stored(stored, name) for name in names}
+    return {**score.quantities(m, record.flops, stored.bias_bits, seed), "roofline_ratio": ratio}
+
+
+def _stored(found: Score, name: str) -> Quantity | Absent:
+    estimate: Estimate | Absent = getattr(found, name)
+    return estimate if isinstance(estimate, Absent) else (estimate.value, None)
+
+
+def latency_of(cell: Cell) -> Latency | None:
+    """What was timed of a cell, if it was."""
+    found = cell.outcome.latency if isinstance(cell.outcome, Measurement) else None
+    return found if isinstance(found, Latency) else None
+
+
+def compression_of(cell: Cell) -> Compression | None:
+    """What was scored of a cell, if it was."""
+    found = cell.outcome.compression if isinstance(cell.outcome, Measurement) else None
+    return found if isinstance(found, Compression) else None
+
+
+def energy_of(cell: Cell) -> Energy | None:
+    """The joules of a cell, if there are any."""
+    found = cell.outcome.energy if isinstance(cell.outcome, Measurement) else None
+    return found if isinstance(found, Energy) else None
