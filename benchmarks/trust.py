@@ -1,6 +1,6 @@
 """How often a comparison lies: equal sides called different, and a slowdown of 10 % not seen.
 
-    python benchmarks/trust.py --repeats 100          about 40 minutes on 2 cores
+    python benchmarks/trust.py --repeats 100          about 90 minutes on 2 cores
     python benchmarks/trust.py --repeats 15
 
 Two sessions of one graph are timed in turns as `edgecap profile` does, and the verdict on a decoded token is
@@ -28,6 +28,7 @@ from edgecap.worker import in_child
 from edgecap.worker.child import SystemClock
 
 MARGIN = 0.05
+SIDES = {"equal": 0.0, "slower": 0.10}  # how much longer the second side takes
 
 
 class Slowed:
@@ -51,18 +52,21 @@ class Slowed:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=100)
+    parser.add_argument("--sides", default="both", choices=["both", *SIDES])
     parser.add_argument("--precision", default="int8")
     parser.add_argument("--limit", type=float, default=30.0, help="seconds a side, as --limit of profile")
     asked = parser.parse_args()
     graph = _graph(asked.precision)
-    for name, share in (("equal sides", 0.0), ("one side 10 % slower", 0.10)):
+    for name, share in SIDES.items():
+        if asked.sides not in ("both", name):
+            continue
         pairs, alone, rounds = collections.Counter(), collections.Counter(), []
         for _ in range(asked.repeats):
             a, b = _pair(graph, share, asked.limit)
             pairs[_paired(a, b)] += 1
             alone[_unpaired(a, b)] += 1
             rounds.append(max(a.decode.rounds) + 1)
-        print(f"{name}: {asked.repeats} repeats, median of {statistics.median(rounds):.0f} rounds")
+        print(f"{name} sides: {asked.repeats} repeats, median of {statistics.median(rounds):.0f} rounds")
         print(f"  adjacent rounds in pairs   {dict(pairs)}")
         print(f"  each side on its own       {dict(alone)}", flush=True)
 

@@ -21,8 +21,10 @@ from edgecap.choices import Choice, choices
 from edgecap.errors import UsageError, did_you_mean
 from edgecap.metrics import METRICS, Metric, compression_of, energy_of, latency_of
 from edgecap.provider_options import base
-from edgecap.record import Absent, Decode, Estimate, Latency, Measurement, Prefill, Profile
+from edgecap.record import LEFT_OUT, Absent, Decode, Estimate, Failure, Latency, Measurement, Prefill, Profile
 from edgecap.score import Quantity
+
+Pair = tuple[Choice, Choice]  # baseline, candidate
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -44,6 +46,7 @@ class Comparison(msgspec.Struct, frozen=True):
     """Two cells by name, what differs between their runs beside the variant, and every metric.
 
     `one_after_another`: the two were not timed in turns, so that drift of the machine is in their ratio.
+    `failed` says why the candidate was not measured; then there are no differences.
     """
 
     baseline: str
@@ -51,21 +54,23 @@ class Comparison(msgspec.Struct, frozen=True):
     one_after_another: bool
     mismatches: tuple[str, ...]
     differences: tuple[Difference, ...]
+    failed: str | None = None
 
 
 def compare(records: Sequence[Profile], baseline: str | None = None) -> list[Comparison]:
     """Compares the cells of one or more records.
 
-    One record: the baseline (default fp32, else the first cell) against each other cell. Two records:
+    One record: the baseline (default fp32, else the first cell) against each other cell. Several records:
     like with like, or the baseline of the first against all cells. `baseline` reads
-    `precision=fp16` or `precision=fp16,provider=cpu`. Raises UsageError where nothing matches.
+    `precision=fp16` or `precision=fp16,provider=cpu`. A candidate that failed is a
+    comparison without differences. Raises UsageError where nothing matches.
     """
     everything = choices(records)
     pairs = _pairs(records, everything, baseline)
     if not pairs:
         raise UsageError("nothing to compare: the records hold no two cells that were measured")
     below = {id(a): _Side(a, 101) for a, _ in pairs}
-    return [_compare(below[id(a)], _Side(b, 202)) for a, b in pairs]
+    return [_compare(below[id(a)], b) for a, b in pairs]
 
 
 class _Side:
@@ -85,24 +90,36 @@ class _Side:
         return {name: _medians_by_round(self.latency, name) for name in _SECONDS}
 
 
-def _pairs(records: Sequence[Profile], everything: list[Choice], baseline: str | None) -> list[tuple[Choice, Choice]]:
+def _pairs(records: Sequence[Profile], everything: list[Choice], baseline: str | None) -> list[Pair]:
     if len(records) > 1 and baseline is None:
-        return _likes([c for c in everything if _measured(c)])
+        return _likes(everything, len(records))
     base = _pick([c for c in everything if c.place == 0], baseline)
-    return [(base, c) for c in everything if c is not base and _measured(c)]
+    return [(base, c) for c in everything if c is not base and not _left_out(c)]
 
 
-def _likes(measured: list[Choice]) -> list[tuple[Choice, Choice]]:
-    """Each cell of the first record with those of the others that have its precision and provider."""
-    rest: dict[tuple[str, str], list[Choice]] = {}
-    for choice in measured:
-        if choice.place > 0:
-            rest.setdefault(_key(choice), []).append(choice)
-    return [(a, b) for a in measured if a.place == 0 for b in rest.get(_key(a), [])]
+def _likes(everything: list[Choice], records: int) -> list[Pair]:
+    """Each measured cell of the first record with those of the others that have its precision and provider."""
+    rest: dict[tuple[str, str, int], list[Choice]] = {}
+    for choice in everything:
+        rest.setdefault((choice.cell.precision, choice.cell.provider, choice.place), []).append(choice)
+    first = [c for c in everything if c.place == 0 and _measured(c)]
+    found: list[Pair] = []
+    for a in first:
+        for place in range(1, records):
+            others = rest.get((a.cell.precision, a.cell.provider, place), [])
+            found += [(a, b) for b in others if not _left_out(b)]
+    if not found and first:
+        raise UsageError(f"nothing to compare: no other record holds {_names(first)}; --baseline compares unlike cells")
+    return found
 
 
-def _key(choice: Choice) -> tuple[str, str]:
-    return choice.cell.precision, choice.cell.provider
+def _names(found: list[Choice]) -> str:
+    return ", ".join(dict.fromkeys(f"{c.cell.precision} on {c.cell.provider}" for c in found))
+
+
+def _left_out(choice: Choice) -> bool:
+    """Whether --skip-unfit left the cell out, so that nothing went wrong in it."""
+    return isinstance(choice.cell.outcome, Failure) and choice.cell.outcome.stage == LEFT_OUT
 
 
 def _measured(choice: Choice) -> bool:
@@ -135,7 +152,12 @@ def _parse(baseline: str) -> dict[str, str]:
     return wanted
 
 
-def _compare(a: _Side, b: _Side) -> Comparison:
+def _compare(a: _Side, against: Choice) -> Comparison:
+    outcome = against.cell.outcome
+    if isinstance(outcome, Failure):
+        why = f"{outcome.stage}: {outcome.error}: {outcome.message}"
+        return Comparison(a.name, against.label, True, (), (), failed=why)
+    b = _Side(against, 202)
     mismatches = [what for what, value in a.circumstances.items() if value != b.circumstances[what]]
     in_turns = _in_turns(a, b)
     found = (_differ(metric, a, b, mismatches, in_turns) for metric in METRICS if metric.name not in _RELATIVE)
@@ -143,7 +165,7 @@ def _compare(a: _Side, b: _Side) -> Comparison:
         baseline=a.name,
         candidate=b.name,
         one_after_another=not in_turns,
-        mismatches=tuple(f"{what} differs" for what in mismatches),
+        mismatches=tuple(_named(what, a.circumstances[what], b.circumstances[what]) for what in mismatches),
         differences=tuple(d for d in found if d is not None),
     )
 
@@ -196,6 +218,25 @@ def _circumstances(choice: Choice) -> dict[str, object]:
         "power source": record.machine.power_source,
         "set of library versions": record.machine.versions,
     }
+
+
+def _named(what: str, x: object, y: object) -> str:
+    """`threads differs: 2 against 4`; hashes are not shown, and of several versions those that differ."""
+    if isinstance(x, dict) and isinstance(y, dict):
+        names = [name for name in {**x, **y} if x.get(name) != y.get(name)]
+        shown = [f"{name} {x.get(name, 'none')} against {y.get(name, 'none')}" for name in names[:4]]
+        return f"{what} differs: {', '.join(shown)}{f' and {len(names) - 4} more' if names[4:] else ''}"
+    told = [_told(value) for value in (x, y)]
+    return f"{what} differs" if None in told else f"{what} differs: {told[0]} against {told[1]}"
+
+
+def _told(value: object) -> str | None:
+    """A circumstance in words; None for a hash."""
+    if value is None or isinstance(value, Absent):
+        return "unknown"
+    if isinstance(value, tuple):
+        return " ".join(" ".join(part) if isinstance(part, tuple) else str(part) for part in value)
+    return None if isinstance(value, str) and len(value) == 64 else str(value)
 
 
 def _in_turns(a: _Side, b: _Side) -> bool:
@@ -259,7 +300,7 @@ def _ratio(x: Quantity, y: Quantity) -> Estimate:
         return Estimate(value=y[0] / x[0], low=None, high=None)
     above = y[0] if y[1] is None else y[1]
     below = x[0] if x[1] is None else x[1]
-    return score.estimate(y[0] / x[0], np.broadcast_to(np.asarray(above) / np.asarray(below), (stats.DRAWS,)).tolist())
+    return score.estimate(y[0] / x[0], np.asarray(above) / np.asarray(below))
 
 
 def verdict(ratio: Estimate, less_is_better: bool, margin: float) -> str:

@@ -151,7 +151,7 @@ def session_of(job: Job, provider: str, ready: Ready) -> Session:
     return Session(
         graph=str(ready.path),
         provider=provider,
-        threads=spec.threads or min(default_threads(), len(spec.affinity) or default_threads()),
+        threads=threads_of(spec),
         vocabulary=vocabulary_of(job),
         head_dim=job.model.head_dim,
         task=job.model.task,
@@ -159,6 +159,11 @@ def session_of(job: Job, provider: str, ready: Ready) -> Session:
         arena=spec.arena,
         affinity=spec.affinity,
     )
+
+
+def threads_of(spec: Spec) -> int:
+    """The intra-op threads of every session: as asked for, else the physical cores, or the processors it is kept to."""
+    return spec.threads or min(default_threads(), len(spec.affinity) or default_threads())
 
 
 # --- what is there to run it ------------------------------------------------------------------

@@ -14,8 +14,8 @@ import msgspec
 
 from edgecap import codec, store
 from edgecap.errors import EdgecapError, UsageError
-from edgecap.job import Event, Job, Notice, Ready, Run, prepare, session_of, unheard
-from edgecap.machine import default_threads, look_around
+from edgecap.job import Event, Job, Notice, Ready, Run, prepare, session_of, threads_of, unheard
+from edgecap.machine import look_around
 from edgecap.making import graph_of, tokenizer_folder
 from edgecap.model import HORIZON
 from edgecap.record import Failure
@@ -40,7 +40,7 @@ def compress(
     Raises UsageError where the request cannot be met, EdgecapError where the model fails.
     """
     _check_request(source, target, spec)
-    threads = spec.threads or default_threads()
+    threads = threads_of(spec)
     if threads > 255:
         raise UsageError(f"--threads {threads}: a compressed file names at most 255")
     job = _prepared(spec, home, notice, run)

@@ -27,9 +27,10 @@ from edgecap.job import (
     Run,
     prepare,
     session_of,
+    threads_of,
     unheard,
 )
-from edgecap.machine import available_memory, default_threads, look_around
+from edgecap.machine import available_memory, look_around
 from edgecap.making import ask, can_be_fp32, graph_of, tokenizer_folder
 from edgecap.model import Model
 from edgecap.provider_options import parse_provider
@@ -153,7 +154,7 @@ def _new_record(ready: Prepared) -> Profile:
 def _peaks(job: Job) -> dict[str, Peaks | Absent]:
     """What the machine reaches through each provider, from an earlier run unless --calibrate asks again."""
     spec = job.spec
-    threads = spec.threads or default_threads()
+    threads = threads_of(spec)
     return {p: peaks_of(job.home, p, threads, job.notice, job.run, spec.calibrate) for p in spec.providers}
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 import edgecap
-from edgecap.report.tables import comparison, show
+from edgecap.report.comparing import comparison
+from edgecap.report.tables import show
 
 README = Path(__file__).parent.parent / "README.md"
 

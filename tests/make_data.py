@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 from fakes import scripted
 
-from edgecap import pipeline, store
+from edgecap import job, pipeline, store
 from edgecap.corpus import read_corpus
 from edgecap.record import SCHEMA, Machine
 from edgecap.spec import Spec
@@ -37,7 +37,7 @@ def frozen_record():
         providers=("cpu",),
     )
     pipeline.look_around = lambda providers: machine
-    pipeline.default_threads = lambda: 2
+    job.default_threads = lambda: 2
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
@@ -64,6 +64,11 @@ def main():
 
     (DATA / "show-1.txt").write_text(text_of(show(RECORD)))
     (DATA / "compare-1.txt").write_text("\n".join(text_of(comparison(c)) for c in compare([RECORD])))
+
+    from test_compare import produced
+
+    for form in ("text", "md", "xml", "many.txt"):
+        (DATA / f"compare.{form}").write_text(produced(form))
 
 
 if __name__ == "__main__":

@@ -28,8 +28,9 @@ from edgecap.packing import compress
 from edgecap.pipeline import profile
 from edgecap.portable import export_folder, optimize_folder
 from edgecap.record import Absent, Energy, Measurement, Roofline
+from edgecap.report.comparing import comparison
 from edgecap.report.data import record_values
-from edgecap.report.tables import comparison, show
+from edgecap.report.tables import show
 from edgecap.source import Located
 from edgecap.spec import Spec
 from edgecap.worker import Squeeze

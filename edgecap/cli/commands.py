@@ -11,6 +11,8 @@ from typing import Any
 import click
 
 from edgecap import __version__
+from edgecap.cli.compare import compare
+from edgecap.cli.completion import completion
 from edgecap.cli.doctor import doctor
 from edgecap.cli.flops import flops
 from edgecap.cli.words import print_json, print_text, width
@@ -109,6 +111,8 @@ def _codec_options(command: Any) -> Any:
     return output(provider(command))
 
 
+cli.add_command(compare)
+cli.add_command(completion)
 cli.add_command(flops)
 cli.add_command(doctor)
 
@@ -402,30 +406,6 @@ def show(record: Path, as_json: bool) -> None:
     from edgecap.store import load
 
     _show(load(record), as_json)
-
-
-@cli.command()
-@click.argument("records", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--baseline", metavar="precision=NAME[,provider=NAME]", help="The cell that others are held against.")
-@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
-def compare(records: tuple[Path, ...], baseline: str | None, as_json: bool) -> None:
-    """Compare cells of one record, or the like cells of two: ratios, intervals, verdicts.
-
-    Example: edgecap compare profiles/RECORD.json --baseline precision=fp16
-    """
-    from edgecap.compare import compare as compare_records
-    from edgecap.report.data import comparison_values
-    from edgecap.report.tables import comparison
-    from edgecap.store import load
-
-    found = compare_records([load(path) for path in records], baseline)
-    if as_json:
-        print_json(comparison_values(found))
-        return
-    for number, one in enumerate(found):
-        if number:
-            click.echo()
-        print_text(comparison(one, width()))
 
 
 @cli.command()

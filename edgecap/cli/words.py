@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,7 +13,22 @@ import click
 
 def print_json(value: Any) -> None:
     """A value for programs."""
-    click.echo(json.dumps(value, indent=1, ensure_ascii=False))
+    click.echo(as_json(value))
+
+
+def as_json(value: Any) -> str:
+    """JSON as it is printed, one key a line."""
+    import msgspec
+
+    return msgspec.json.format(msgspec.json.encode(value), indent=1).decode()
+
+
+def put(text: str, output: Path | None) -> None:
+    """Prints a result, or writes it to a file, without colours and with a line end."""
+    if output is None:
+        print_text(text)
+    else:
+        output.write_text(f"{click.unstyle(text)}\n", "utf-8")
 
 
 def width() -> int:

@@ -1,8 +1,6 @@
-"""A record and a comparison as text for people: prefixed units, intervals, cautions with advice."""
+"""A record as text for people: prefixed units, intervals, cautions with advice."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import click
 
@@ -30,11 +28,7 @@ from edgecap.report.limits import growth, operators, rooflines
 from edgecap.report.loads import throughputs
 from edgecap.units import count, si, significant, size
 
-if TYPE_CHECKING:
-    from edgecap.compare import Comparison, Difference
-
 OVERHEAD = 0.05  # of a decoded token, from where it is told
-_VERDICT_COLOURS = {"better": "green", "worse": "red", "unknown": "yellow"}
 
 
 def show(record: Profile, width: int = 100) -> str:
@@ -232,41 +226,3 @@ def _cautions(record: Profile) -> list[str]:
 def _where(message: str, names: list[str], measured: int) -> str:
     """The message, with the cells' names unless it concerns all of several."""
     return message if len(names) == measured > 1 else f"{', '.join(names)}: {message}"
-
-
-# --- compare ----------------------------------------------------------------------------------
-
-
-_DRIFT = (
-    "caution: the two were timed one after another, so that drift of the machine is in the ratios of seconds; "
-    "repeat the run before acting on one"
-)
-
-
-def comparison(found: Comparison, width: int = 100) -> str:
-    """Two cells, each metric's ratio and verdict, and what differs between the runs."""
-    title = click.style(f"{found.candidate} against {found.baseline}", bold=True)
-    header = ["", "baseline", "candidate", "ratio", "95 % interval", "verdict"]
-    notes = [wrapped(f"caution: the {m}", width, "yellow") for m in found.mismatches]
-    if found.one_after_another and any(d.unit == "s" for d in found.differences):
-        notes.append(wrapped(_DRIFT, width, "yellow"))
-    return "\n".join([title, table(header, [_difference(d) for d in found.differences], width), *notes])
-
-
-def _difference(d: Difference) -> list[str]:
-    verdict = click.style(d.verdict, fg=_VERDICT_COLOURS.get(d.verdict))
-    ratio, interval = "-", "-"
-    if isinstance(d.ratio, Estimate):
-        ratio = f"{d.ratio.value:.3f}"
-        interval = (
-            f"{d.ratio.low:.3f}..{d.ratio.high:.3f}" if d.ratio.low is not None and d.ratio.high is not None else "-"
-        )
-    return [d.metric, _value(d.baseline, d.unit), _value(d.candidate, d.unit), ratio, interval, verdict]
-
-
-def _value(value: float | None, unit: str) -> str:
-    if value is None:
-        return "-"
-    if unit in ("s", "J", "B"):
-        return si(value, unit)
-    return f"{value:.4f}"

@@ -1,0 +1,75 @@
+"""`edgecap compare`: cells of one record, or of several, with verdicts and a gate for CI."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from edgecap.cli.words import as_json as json_of
+from edgecap.cli.words import put, width
+
+FORMATS = ("text", "md", "junit", "json")
+
+
+@click.command()
+@click.argument("records", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--baseline", metavar="precision=NAME[,provider=NAME]", help="The cell that others are held against.")
+@click.option(
+    "--fail-on",
+    "rules",
+    multiple=True,
+    metavar="worse[:METRIC[:PERCENT]]",
+    help="Exit with 1 where a metric is worse, by more than so many percent; may be repeated. Also unknown[:METRIC].",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    default="text",
+    show_default=True,
+    help="Tables, Markdown for a pull request, JUnit XML for a CI system, or JSON.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write it to a file.")
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+def compare(
+    records: tuple[Path, ...],
+    baseline: str | None,
+    rules: tuple[str, ...],
+    form: str,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Compare cells of one record, or the like cells of several: ratios, intervals, verdicts.
+
+    A verdict is better, same, worse or unknown. Without --baseline, the fp32 cell of a single record is held
+    against its others, and each cell of the first of several records against its like in the rest.
+
+    Example: edgecap compare profiles/RECORD.json --baseline precision=fp16
+
+    Example: edgecap compare OLD.json NEW.json --fail-on worse:decode_s:10 --format junit -o compare.xml
+    """
+    from edgecap.compare import compare as compare_records
+    from edgecap.errors import UsageError
+    from edgecap.gates import parse_rule, violations
+    from edgecap.report import comparing
+    from edgecap.report.data import comparison_values
+    from edgecap.store import load
+
+    asked = [parse_rule(rule) for rule in rules]
+    if output is not None and output.resolve() in [path.resolve() for path in records]:
+        raise UsageError(f"-o {output} is one of the records; give another file")
+    found = compare_records([load(path) for path in records], baseline)
+    broken = violations(found, asked)
+    text = {
+        "text": lambda: comparing.comparisons(found, width()),
+        "md": lambda: comparing.markdown(found, broken),
+        "junit": lambda: comparing.junit(found, broken),
+        "json": lambda: json_of(comparison_values(found)),
+    }["json" if as_json else form]()
+    put(text, output)
+    for one in broken:
+        click.echo(f"not accepted: {one.candidate} against {one.baseline}: {one.message}", err=True)
+    if broken:
+        sys.exit(1)
