@@ -69,7 +69,7 @@ def compare(records: Sequence[Profile], baseline: str | None = None) -> list[Com
     pairs = _pairs(records, everything, baseline)
     if not pairs:
         raise UsageError("nothing to compare: the records hold no two cells that were measured")
-    below = {id(a): _Side(a, 101) for a, _ in pairs}
+    below = {id(a): _Side(a, 101) for a in {id(a): a for a, _ in pairs}.values()}  # each once, however many pairs
     return [_compare(below[id(a)], b) for a, b in pairs]
 
 

@@ -70,7 +70,8 @@ def quantities(record: Profile, cell: Cell, seed: int | None = None) -> dict[str
     if isinstance(outcome, Failure):
         reason = Absent(reason=f"{outcome.stage}: {outcome.error}: {outcome.message}")
         return {metric.name: reason for metric in METRICS}
-    found = _measured(outcome, seed) | _joined(record, cell, outcome, seed)
+    found = _measured(outcome, seed)
+    found |= _joined(record, cell.score, outcome, found, seed)
     found["divergence_bits"] = _divergence(cell.graph)
     return {metric.name: found[metric.name] for metric in METRICS}
 
@@ -83,9 +84,10 @@ def estimates(record: Profile, cell: Cell, seed: int | None = stats.SEED) -> dic
 
 
 def _measured(m: Measurement, seed: int | None) -> dict[str, Quantity | Absent]:
+    bits, gain = _text(m.compression, seed)
     return {
-        "bits_per_byte": _of(m.compression, lambda c: _drawn(c.bits_per_byte, score.bits_per_byte_draws, c, seed)),
-        "gain_bits_per_token": _of(m.compression, lambda c: _drawn(c.gain_bits_per_token, score.gain_draws, c, seed)),
+        "bits_per_byte": bits,
+        "gain_bits_per_token": gain,
         "prefill_s": _of(m.latency, lambda x: score.prefill_seconds(x, seed)),
         "decode_s": _of(m.latency, lambda x: score.decode_seconds(x, seed)),
         "load_s": _of(m.latency, lambda x: (x.load_s, None)),
@@ -97,12 +99,18 @@ def _measured(m: Measurement, seed: int | None) -> dict[str, Quantity | Absent]:
     }
 
 
+def _text(found: Compression | Absent, seed: int | None) -> tuple[Quantity | Absent, Quantity | Absent]:
+    if isinstance(found, Absent):
+        return found, found
+    return (
+        score.text_draws(found)
+        if seed is not None
+        else ((found.bits_per_byte, None), (found.gain_bits_per_token, None))
+    )
+
+
 def _of(part: Any, read: Callable[[Any], Quantity | Absent]) -> Quantity | Absent:
     return part if isinstance(part, Absent) else read(part)
-
-
-def _drawn(value: float, draws: Callable[[Compression], Quantity], c: Compression, seed: int | None) -> Quantity:
-    return (value, None) if seed is None else draws(c)
 
 
 def _device_peak(memory: Memory) -> Quantity | Absent:
@@ -115,16 +123,20 @@ def _divergence(graph: Graph | Absent) -> Quantity | Absent:
     return found if isinstance(found, Absent) else (found, None)
 
 
-def _joined(record: Profile, cell: Cell, m: Measurement, seed: int | None) -> dict[str, Quantity | Absent]:
-    """The scores: drawn anew where a seed is given, else as they are stored."""
+def _joined(
+    record: Profile, stored: Score | Absent, m: Measurement, found: dict[str, Quantity | Absent], seed: int | None
+) -> dict[str, Quantity | Absent]:
+    """The scores: joined anew where there are draws, else as they are stored."""
     names = [*SCORES, "gain_bits_per_s", "gain_bits_per_j", "roofline_ratio"]
-    stored = cell.score
     if isinstance(stored, Absent):
         return dict.fromkeys(names, stored)
-    ratio = _stored(stored, "roofline_ratio")
+    kept = {name: _stored(stored, name) for name in names}
     if seed is None:
-        return {name: _stored(stored, name) for name in names}
-    return {**score.quantities(m, record.flops, stored.bias_bits, seed), "roofline_ratio": ratio}
+        return kept
+    energy = score.scored_energy(m.energy)
+    joules = energy if isinstance(energy, Absent) else found["decode_j"]
+    drawn = score.joined(found["gain_bits_per_token"], found["decode_s"], joules, record.flops, stored.bias_bits)
+    return kept | drawn
 
 
 def _stored(found: Score, name: str) -> Quantity | Absent:

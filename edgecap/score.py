@@ -52,11 +52,22 @@ def quantities(
     measured: Measurement, flops: Flops | Absent, bias_bits: float, seed: int = stats.SEED
 ) -> dict[str, Quantity | Absent]:
     """Each score by name with its draws; `seed` moves the draws of rounds and windows, not of documents."""
-    import numpy as np
-
     gain = _quantity(measured.compression, gain_draws)
     seconds = _quantity(measured.latency, lambda m: decode_seconds(m, seed + 1))
     joules = _quantity(scored_energy(measured.energy), lambda m: decode_joules(m, seed + 3))
+    return joined(gain, seconds, joules, flops, bias_bits)
+
+
+def joined(
+    gain: Quantity | Absent,
+    seconds: Quantity | Absent,
+    joules: Quantity | Absent,
+    flops: Flops | Absent,
+    bias_bits: float,
+) -> dict[str, Quantity | Absent]:
+    """Each score by name, from bits gained, seconds and joules a decoded token with their draws."""
+    import numpy as np
+
     work = (flops.per_token, None) if isinstance(flops, Flops) else flops
     return {
         "information_capacity": _join(lambda g, n: (g + bias_bits) / np.log2(n), gain, work),
@@ -113,17 +124,26 @@ def document_columns(c: Compression) -> Floats:
     """Bits of text, bits under the model and tokens of each document, shape (documents, 3)."""
     import numpy as np
 
-    return np.array([(8 * d.bytes, d.nll_bits, d.tokens) for d in c.per_document], np.float64)
+    found = np.array([(d.bytes, d.nll_bits, d.tokens) for d in c.per_document], np.float64)
+    found[:, 0] *= 8
+    return found
+
+
+def text_draws(c: Compression) -> tuple[Quantity, Quantity]:
+    """Bits per byte and bits gained per token, documents resampled, the same ones in both."""
+    if len(c.per_document) < 2:
+        return (c.bits_per_byte, None), (c.gain_bits_per_token, None)
+    sums = stats.draws_of_sums(document_columns(c))
+    if c.protocol == "paper":
+        gain = _published_gain(c)
+    else:
+        gain = (sums[:, 0] - sums[:, 1]) / sums[:, 2].clip(1)
+    return (c.bits_per_byte, 8 * sums[:, 1] / sums[:, 0].clip(1)), (c.gain_bits_per_token, gain)
 
 
 def gain_draws(c: Compression) -> Quantity:
     """Bits gained per token, documents resampled."""
-    if len(c.per_document) < 2:
-        return c.gain_bits_per_token, None
-    if c.protocol == "paper":
-        return c.gain_bits_per_token, _published_gain(c)
-    sums = stats.draws_of_sums(document_columns(c))
-    return c.gain_bits_per_token, (sums[:, 0] - sums[:, 1]) / sums[:, 2].clip(1)
+    return text_draws(c)[1]
 
 
 def _published_gain(c: Compression) -> Floats:
@@ -136,14 +156,6 @@ def _published_gain(c: Compression) -> Floats:
     sums = stats.draws_of_sums(np.column_stack([columns[:, 1:], own, tokens > 0]))
     drawn: Floats = sums[:, 2] / sums[:, 3].clip(1) - sums[:, 0] / sums[:, 1].clip(1)
     return drawn
-
-
-def bits_per_byte_draws(c: Compression) -> Quantity:
-    """Bits per byte, documents resampled."""
-    if len(c.per_document) < 2:
-        return c.bits_per_byte, None
-    sums = stats.draws_of_sums(document_columns(c))
-    return c.bits_per_byte, 8 * sums[:, 1] / sums[:, 0].clip(1)
 
 
 def _medians(samples: tuple[float, ...], rounds: tuple[int, ...], seed: int | None) -> Quantity:

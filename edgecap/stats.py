@@ -36,15 +36,23 @@ def by_round(samples: Sequence[float], rounds: Sequence[int]) -> list[float]:
 
     `samples` and `rounds` have one entry a sample; returns one value a distinct round.
     """
+    return list(_by_round(tuple(samples), tuple(rounds)))
+
+
+@lru_cache(maxsize=64)
+def _by_round(samples: tuple[float, ...], rounds: tuple[int, ...]) -> tuple[float, ...]:
+    """Kept for a while, since several figures are made of one measurement's rounds."""
     grouped: dict[int, list[float]] = {}
     for sample, number in zip(samples, rounds, strict=True):
         grouped.setdefault(number, []).append(sample)
-    return [median(group) for group in grouped.values()]
+    return tuple(median(group) for group in grouped.values())
 
 
 def median(values: Sequence[float]) -> float:
     """The middle value, or the mean of the two middle ones."""
-    return quantile(values, 0.5)
+    ordered = sorted(values)
+    n = len(ordered)
+    return float(ordered[n // 2] if n % 2 else (ordered[n // 2 - 1] + ordered[n // 2]) / 2)
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -160,7 +168,7 @@ def interval(value: float, draws: Sequence[float] | Floats | None) -> Interval:
     import numpy as np
 
     ordered = np.sort(np.asarray(draws, np.float64))
-    if not np.isfinite(ordered[[0, -1]]).all():  # numbers that are none are sorted behind all others
+    if not (math.isfinite(ordered[0]) and math.isfinite(ordered[-1])):  # what is no number is sorted to the end
         return Interval(float(value), None, None)
     low, high = (_between(ordered, share) for share in (0.025, 0.975))
     return Interval(float(value), min(low, value), max(high, value))
