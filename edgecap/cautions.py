@@ -26,11 +26,13 @@ from edgecap.record import (
     Prefill,
     Roofline,
     Source,
+    Throughput,
 )
 
 FEW_DOCUMENTS, NOISY, DIVERGENT, ABOVE_PEAK = 30, 0.10, 0.1, 1.03
 STOLEN, OTHERS = 0.02, 0.10
 KV_APART = 0.01
+BOUND = 0.25  # of a step, from where the interpreter that streams share is told
 SLEPT_S, CLOCK_STEP_S, FREQUENCY = 0.1, 0.5, 0.05
 STOPPED_S, STOPPED_TIMES, SLOW_FIRST = 1.0, 20.0, 1.25
 COARSE, BUSY_SAMPLER = 0.02, 0.02
@@ -171,11 +173,28 @@ def _of_latency(found: Latency, cells_in_run: int) -> Iterator[Caution]:
             advice="raise --limit, or accept a wider --precision-target",
         )
     yield from _of_conditions(found.conditions)
+    yield from _of_streams(found)
     if cells_in_run > 1 and not found.in_turns:
         yield Caution(
             code="one-after-another",
             message="the cells were timed one after another: drift of the machine adds to their differences",
             advice="repeat the run before trusting differences below 5 %",
+        )
+
+
+def _of_streams(found: Latency) -> Iterator[Caution]:
+    """One interpreter serves all streams: what a step costs without a model is paid one stream after another."""
+    shares = {
+        point.streams: point.streams * point.steps * (found.overhead_s or 0.0) / stats.median(point.decode_s)
+        for point in found.throughput
+        if isinstance(point, Throughput) and point.streams > 1 and point.decode_s
+    }
+    bound = [f"{streams} streams {min(share, 1):.0%}" for streams, share in shares.items() if share > BOUND]
+    if bound:
+        yield Caution(
+            code="streams-bound",
+            message=f"of the time of a step, binding and Python take {', '.join(bound)}, one stream after another",
+            advice="read the throughput of streams of so small a model as a lower bound; batches do not pay this",
         )
 
 

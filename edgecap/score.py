@@ -134,10 +134,7 @@ def text_draws(c: Compression) -> tuple[Quantity, Quantity]:
     if len(c.per_document) < 2:
         return (c.bits_per_byte, None), (c.gain_bits_per_token, None)
     sums = stats.draws_of_sums(document_columns(c))
-    if c.protocol == "paper":
-        gain = _published_gain(c)
-    else:
-        gain = (sums[:, 0] - sums[:, 1]) / sums[:, 2].clip(1)
+    gain = _published_gain(c) if c.protocol == "paper" else (sums[:, 0] - sums[:, 1]) / sums[:, 2].clip(1)
     return (c.bits_per_byte, 8 * sums[:, 1] / sums[:, 0].clip(1)), (c.gain_bits_per_token, gain)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import warnings
@@ -9,6 +10,11 @@ from pathlib import Path
 
 import pytest
 
+with contextlib.suppress(ImportError):  # OpenVINO's environment has none
+    from hypothesis import settings
+
+    settings.register_profile("edgecap", deadline=None)  # a busy machine is no failure
+    settings.load_profile("edgecap")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

@@ -76,7 +76,7 @@ def restore(packed, tokenizer=None, model=None):
         return out.getvalue()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.one_of(st.binary(max_size=400), st.text(max_size=300).map(lambda t: t.encode("utf-8", "surrogatepass"))))
 @example(b"")
 @example(b"\x00")
@@ -86,7 +86,7 @@ def test_any_bytes_come_back(data):
         assert restore(press(data, tokenizer)[0], tokenizer) == data
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.text(min_size=1, max_size=3000))
 def test_the_size_is_the_summed_nll(text):
     data = text.encode()

@@ -364,6 +364,21 @@ def test_layers_that_stayed_plain_are_a_caution():
     assert "not-fused" in codes(cell=msgspec.structs.replace(RECORD.cells[0], graph=graph))
 
 
+@pytest.mark.parametrize(("streams", "overhead_s", "told"), [(4, 1e-3, True), (4, 1e-5, False), (1, 1e-3, False)])
+def test_streams_that_wait_for_one_interpreter(streams, overhead_s, told):
+    point = Throughput(
+        batch=1,
+        streams=streams,
+        prefill_tokens=100,
+        context=50.0,
+        steps=100,
+        prefill_s=(1.0,),
+        decode_s=(0.5,),
+        step_s=(0.005,),
+    )
+    assert ("streams-bound" in codes(cell=latency_with(throughput=(point,), overhead_s=overhead_s))) == told
+
+
 def test_throughput_and_overhead_are_shown():
     point = Throughput(
         batch=4,

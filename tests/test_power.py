@@ -323,7 +323,7 @@ def test_any_sequence_gives_the_right_sum_or_a_note(events, start):
         assert total == pytest.approx(truth, abs=1e-3)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["freeze", "pause", "jitter", "reset", "die"]), st.floats(0.01, 25), st.floats(0, 4)),

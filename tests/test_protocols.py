@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from conftest import REFERENCE
 from fakes import ByteTokenizer, FakeClock, FakeEngine
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_cli import edgecap
 
@@ -160,7 +160,6 @@ def without_time(found):
     return msgspec.structs.replace(found, wall_s=0.0)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 7), st.binary(max_size=9))
 def test_a_killed_run_goes_on_with_the_same_sums(tmp_path_factory, finished, torn):
     path = tmp_path_factory.mktemp("journal") / "j"
