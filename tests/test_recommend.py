@@ -99,11 +99,12 @@ def test_what_is_suggested_to_type_is_just_enough(option, value):
 def test_the_best_the_runner_up_and_what_a_limit_costs():
     found = recommend([THREE], limits(bits_per_byte=2.2, file=9000), "speed")
     assert (found.best.name, found.runner_up.name) == ("int8", "fp32")
-    quality, size = found.costs
+    quality, size, everything = found.costs
     assert quality.winner == "int4"
     changes = {c.metric: (c.kept, c.freed) for c in quality.changes}
     assert changes == {"decode_s": (0.002, 0.001), "bits_per_byte": (pytest.approx(2.1), pytest.approx(2.4))}
     assert (size.winner, size.changes) == ("int8", ())
+    assert (everything.limit, everything.winner) == (None, "int4")
     assert [c.name for c in found.candidates] == ["int8", "fp32", "int4"]
     assert [c.state for c in found.candidates] == ["fits", "fits", "misses"]
 
@@ -170,6 +171,12 @@ def test_an_encoder_is_chosen_by_its_prefill():
     source = msgspec.structs.replace(RECORD.source, task="encoder")
     nothing = recommend([record(encoder(), source=source)], limits(latency_ms=5))
     assert nothing.best is None and any("--max-ttft-ms" in s for s in nothing.steps)
+
+
+def test_bits_that_agree_in_four_places_leave_it_to_speed():
+    found = recommend([record(cell("fp16", decode=0.005, bits=2.000001), cell("fp32", bits=2.000004))], (), "quality")
+    assert (found.best.name, found.runner_up.name) == ("fp32", "fp16")
+    assert "level with it" in text_of(found)
 
 
 def test_a_single_cell_has_no_runner_up():
@@ -358,10 +365,10 @@ def test_the_winner_is_within_all_limits_and_fewer_limits_are_never_worse(figure
     if found.best is None:
         assert found.nearest is not None and found.relaxations
         return
-    assert found.best.figures[metric] == min(c.figures[metric] for c in fits)
-    for n, cost in enumerate(found.costs):
+    assert found.best.figures[metric] == pytest.approx(min(c.figures[metric] for c in fits), abs=1e-4)
+    for n, cost in enumerate(found.costs[: len(wanted)]):
         freed = recommend([made(figures)], wanted[:n] + wanted[n + 1 :], prefer).best
-        assert freed.figures[metric] <= found.best.figures[metric]
+        assert freed.figures[metric] <= found.best.figures[metric] + (1e-4 if prefer == "quality" else 0)
         assert cost.winner == freed.name
 
 
@@ -370,7 +377,9 @@ def test_the_winner_is_within_all_limits_and_fewer_limits_are_never_worse(figure
 
 def golden():
     """What tests/data/recommend-1.txt and recommend-2.txt hold: an answer, and none."""
-    some = recommend([record(*THREE.cells, failed("fp16"))], limits(latency_ms=5, bits_per_byte=2.2, file="3kB"))
+    some = recommend(
+        [record(*THREE.cells, failed("fp16"))], limits(latency_ms=5, memory="8.5kB", file="3kB"), "quality"
+    )
     none = recommend([RECORD], limits(latency_ms=1.5, bits_per_byte=2.05))
     return {"recommend-1.txt": text_of(some), "recommend-2.txt": text_of(none)}
 

@@ -22,9 +22,12 @@ class Change(msgspec.Struct, frozen=True):
 
 
 class Cost(msgspec.Struct, frozen=True):
-    """A limit, the cell that would win without it (the others kept), and what that changes; nothing where none would."""
+    """A limit, the cell that would win without it (the others kept), and what that changes; nothing where none would.
 
-    limit: Limit
+    The last of several is of all limits together: its `limit` is None.
+    """
+
+    limit: Limit | None
     winner: str
     changes: tuple[Change, ...] = ()
 
@@ -49,15 +52,18 @@ class Relaxation(msgspec.Struct, frozen=True):
 
 
 def costs(everything: Sequence[Considered], limits: Sequence[Limit], key: Key, told: Sequence[str]) -> tuple[Cost, ...]:
-    """For every limit, the winner without it; `told` are the figures that are compared."""
+    """For every limit, and for all of several, the winner without; `told` are the figures that are compared."""
     best = min((c for c in everything if c.fits()), key=key)
-    return tuple(
+    found = [
         _cost(limit, best, min((c for c in everything if c.fits(but=n)), key=key), told)
         for n, limit in enumerate(limits)
-    )
+    ]
+    if len(limits) > 1:
+        found.append(_cost(None, best, min((c for c in everything if c.measured), key=key), told))
+    return tuple(found)
 
 
-def _cost(limit: Limit, best: Considered, freed: Considered, told: Sequence[str]) -> Cost:
+def _cost(limit: Limit | None, best: Considered, freed: Considered, told: Sequence[str]) -> Cost:
     if freed is best:
         return Cost(limit, best.candidate.name)
     changes = (Change(name, best.figure(name), freed.figure(name)) for name in told)

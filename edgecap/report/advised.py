@@ -155,14 +155,16 @@ def _costs(found: Recommendation, width: int) -> str:
     if not found.costs:
         return ""
     if all(not c.changes for c in found.costs):
-        return wrapped(f"Nothing: {short(found.costs[0].winner)} would win without any one of them, too.", width, None)
+        them = "it" if len(found.costs) == 1 else "all of them"
+        return wrapped(f"Nothing: {short(found.costs[0].winner)} would win without {them}, too.", width, None)
     told = list(dict.fromkeys(c.metric for cost in found.costs for c in cost.changes))
     rows = [[*_without(cost), *_changes(cost, told)] for cost in found.costs]
     return table(["without", "would win", *[SHORT[name] for name in told]], rows, width)
 
 
 def _without(cost: Cost) -> list[str]:
-    return [f"{cost.limit.option}\n{amount(cost.limit)}", in_lines(cost.winner) if cost.changes else "the same"]
+    limit = f"{cost.limit.option}\n{amount(cost.limit)}" if cost.limit else "all of them"
+    return [limit, in_lines(cost.winner) if cost.changes else "the same"]
 
 
 def _changes(cost: Cost, told: Sequence[str]) -> list[str]:
