@@ -16,7 +16,7 @@ from edgecap import metrics
 from edgecap.errors import UsageError
 from edgecap.recommend import OPTIONS, SHOWN, parse_limit, recommend
 from edgecap.recommend.limits import typed
-from edgecap.record import Absent, Machine
+from edgecap.record import Absent, SweepPoint
 from edgecap.report.advised import advised
 
 DATA = ROOT / "tests" / "data"
@@ -250,6 +250,18 @@ def test_next_steps_are_those_that_apply():
     assert any(s.endswith("--provider openvino") for s in elsewhere.steps)  # no board was seen
 
 
+def test_a_shorter_prompt_is_told_where_it_was_read_in_time():
+    made = cell("fp32", ttft=0.25)
+    points = tuple(SweepPoint(context=n, prefill_s=(n / 300,) * 3, decode_s=()) for n in (8, 16, 32, 64))
+    latency = msgspec.structs.replace(made.outcome.latency, sweep=points)
+    found = recommend([record(with_outcome(made, latency=latency))], limits(ttft_ms=60))
+    assert any("fp32 reads 16 tokens in 53.3 ms" in s for s in found.steps)
+    assert not any(
+        "reads 64" in s for s in recommend([record(with_outcome(made, latency=latency))], limits(ttft_ms=240)).steps
+    )
+    assert any("--context-sweep" in s for s in recommend([record(made)], limits(ttft_ms=60)).steps)
+
+
 # --- several records --------------------------------------------------------------------------
 
 
@@ -443,4 +455,3 @@ def test_what_is_asked_wrongly_is_said_in_a_line(words, said):
 def test_reasons_are_kept():
     found = recommend([THREE], limits(energy_j=1))
     assert isinstance(found.candidates[0].figures["decode_j"], Absent)
-    assert isinstance(THREE.machine, Machine)

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 Examples:
-  edgecap recommend RECORD.json                                      the best by capacity
+  edgecap recommend RECORD.json                     the best by capacity
   edgecap recommend RECORD.json --max-latency-ms 0.4 --max-file 2MB
-  edgecap recommend *.json --max-memory 512MiB --prefer quality      several models
-  edgecap recommend SMALL.json LARGE.json --route                    hard documents to the large one
+  edgecap recommend *.json --max-memory 512MiB      of several models
+  edgecap recommend *.json --prefer quality --max-energy-j 20mJ
+  edgecap recommend SMALL.json LARGE.json --route   who takes which text
 """
 
 
@@ -61,7 +62,7 @@ def recommend(
 
     Exit status 1 where nothing fits: then the nearest, how far off it is, and what to try.
 
-    Example: edgecap recommend profiles/RECORD.json --max-latency-ms 0.4 --max-file 2MB
+    Example: edgecap recommend profiles/RECORD.json --max-latency-ms 0.4
     """
     from edgecap.store import load
 

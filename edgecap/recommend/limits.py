@@ -81,11 +81,11 @@ def _unit(option: Option, typed: str, text: str) -> float:
 
 
 def typed(limit: Limit, value: float) -> str:
-    """What to type so that `value` is just within: three digits, rounded up."""
+    """What to type so that `value` is just within: three digits rounded up, five of bits."""
     option = BY_OPTION[limit.option]
     unit = _handy(option.units, value)
     scale = option.units[unit]
-    places = 2 - math.floor(math.log10(value / scale))
+    places = (4 if option.units is _BITS else 2) - math.floor(math.log10(value / scale))
     steps = math.ceil(round(value / scale * 10**places, 6))
     while _written(steps, places, unit, option) < value:
         steps += 1

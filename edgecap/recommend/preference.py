@@ -43,9 +43,14 @@ def differences(measured: Sequence[Considered]) -> Different:
     found: dict[str, dict[object, None]] = {}
     for one in measured:
         for what, value in circumstances(one.choice).items():
-            if value is not None:
+            if value is not None and not _assumed(what, one):
                 found.setdefault(what, {})[_key(value)] = None
     return {what: tuple(values) for what, values in found.items() if len(values) > 1}
+
+
+def _assumed(what: str, found: Considered) -> bool:
+    """Joules that were assumed take no part, so that it does not matter how."""
+    return what == "way of counting joules" and found.figure("decode_j") is None and found.figure("prefill_j") is None
 
 
 def _key(value: object) -> object:

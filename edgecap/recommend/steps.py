@@ -72,8 +72,9 @@ def _shorter_prompt(everything: Sequence[Considered], limits: Sequence[Limit]) -
 
 
 def _sweep(found: Considered) -> tuple[SweepPoint, ...]:
+    """What was read of shorter prompts."""
     latency = latency_of(found.choice.cell)
-    return tuple(p for p in latency.sweep if p.prefill_s) if latency else ()
+    return tuple(p for p in latency.sweep if p.prefill_s and p.context < latency.prefill.tokens) if latency else ()
 
 
 def _shorter_context(near: Considered) -> Iterator[str]:

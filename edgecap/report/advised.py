@@ -155,7 +155,7 @@ def _costs(found: Recommendation, width: int) -> str:
     if not found.costs:
         return ""
     if all(not c.changes for c in found.costs):
-        them = "it" if len(found.costs) == 1 else "all of them"
+        them = "it" if len(found.costs) == 1 else "any of them"
         return wrapped(f"Nothing: {short(found.costs[0].winner)} would win without {them}, too.", width, None)
     told = list(dict.fromkeys(c.metric for cost in found.costs for c in cost.changes))
     rows = [[*_without(cost), *_changes(cost, told)] for cost in found.costs]
@@ -219,6 +219,7 @@ def _failures(found: Recommendation) -> list[str]:
 
 
 def _cautions(found: Recommendation) -> list[str]:
-    turns = found.beside is not None and found.beside.one_after_another
+    said = any("one after another" in caution for caution in found.cautions)
+    turns = found.beside is not None and found.beside.one_after_another and not said
     drift = "best and runner-up were timed one after another: repeat the run before trusting a difference below 5 %"
     return [*found.cautions, *([drift] if turns else [])]

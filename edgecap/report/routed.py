@@ -139,8 +139,13 @@ def _domains(found: Route, width: int) -> list[str]:
 def _explained(found: Route) -> list[str]:
     if not found.splits:
         return [_PRICED[found.by]]
-    return [
+    twice = (
         f"{_PRICED[found.by]} What is sent on is paid twice, since the small model judges it first; what is drawn at "
-        "random is judged by nobody.",
+        "random is judged by nobody."
+    )
+    if found.best is None:
+        return [twice]
+    return [
+        twice,
         "The threshold was found on these documents: try it on others before relying on it.",
     ]
