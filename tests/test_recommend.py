@@ -10,7 +10,7 @@ from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_cli import edgecap
-from test_judging import RECORD
+from test_judging import RECORD, drifting
 
 from edgecap import metrics
 from edgecap.errors import UsageError
@@ -185,6 +185,14 @@ def test_a_single_cell_has_no_runner_up():
     assert "Ship fp32: the only one of 1 measured (time capacity" in text_of(found)
 
 
+def test_cells_that_took_turns_are_compared_in_pairs():
+    apart = recommend([drifting(0.9, False)], (), "speed")
+    turns = recommend([drifting(0.9, True)], (), "speed")
+    assert (apart.beside.one_after_another, turns.beside.one_after_another) == (True, False)
+    assert "clearly behind" in text_of(turns) and "clearly behind" not in text_of(apart)
+    assert "one after another" in text_of(apart)
+
+
 def test_differences_within_the_noise_are_told():
     wide = tuple(0.004 * (1 + 0.2 * (n % 5)) for n in range(20))
     close = record(cell("fp32", decode=wide), cell("int8", decode=tuple(reversed([0.99 * s for s in wide]))))
@@ -304,6 +312,13 @@ def test_two_records_are_compared_with_the_right_cells():
     decode = next(d for d in found.beside.differences if d.metric == "decode_s")
     assert (decode.baseline, decode.candidate) == (0.001, 0.0005)
     assert decode.verdict == "better"
+
+
+def test_memory_of_a_board_is_told_beside_the_hosts():
+    made = cell("fp16")
+    board = with_outcome(made, memory=msgspec.structs.replace(made.outcome.memory, device_peak_bytes=2_000_000_000))
+    assert any("takes 2 GB on the device" in c for c in recommend([record(board)]).cautions)
+    assert not recommend([record(made)]).cautions
 
 
 # --- failures and numbers ---------------------------------------------------------------------

@@ -86,6 +86,13 @@ def test_one_that_is_cheaper_and_better_leaves_nothing_to_route():
     assert route(pair(0.5), at_most=1.0).verdict == "out of reach"
 
 
+def test_a_hair_fewer_bits_are_no_reason_to_pay():
+    low, high = pair()
+    hair = documents(cell("fp16", decode=0.017), *[(*row[:3], row[3] * (1 - 1e-6)) for row in LARGE])
+    found = route([low, renamed(record(*high.cells, hair), model="large")])
+    assert found.large.name == "fp32 (large)"
+
+
 def test_equally_hard_documents_stay_together():
     same = [("a", 100, 50, 300.0)] * 4
     found = route(pair(small=same))
