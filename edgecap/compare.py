@@ -80,7 +80,7 @@ class _Side:
         self.choice = choice
         self.name = choice.label
         self.figures = metrics.quantities(choice.record, choice.cell, seed)
-        self.circumstances = _circumstances(choice)
+        self.circumstances = circumstances(choice)
         self.latency = latency_of(choice.cell)
         self.drift = {name: _drift(self.latency, name) for name in _SECONDS}
 
@@ -175,7 +175,7 @@ _RELATIVE = {"divergence_bits", "roofline_ratio"}
 
 # What makes a metric or score incomparable when it differs between two runs.
 _TEXT = {"corpus", "protocol", "window of the text", "stride of the windows"}
-_NEEDS = {
+NEEDS = {
     "bits_per_byte": _TEXT,
     "gain_bits_per_token": {*_TEXT, "tokenizer"},
     "prefill_s": {"prompt length"},
@@ -192,11 +192,11 @@ _NEEDS = {
 
 
 def _why_not(name: str, mismatches: list[str]) -> str | None:
-    found = [what for what in mismatches if what in _NEEDS.get(name, set())]
+    found = [what for what in mismatches if what in NEEDS.get(name, set())]
     return f"the {found[0]} differs" if found else None
 
 
-def _circumstances(choice: Choice) -> dict[str, object]:
+def circumstances(choice: Choice) -> dict[str, object]:
     """What a fair comparison holds equal, in words, beside the variant."""
     record = choice.record
     text, latency, joules = compression_of(choice.cell), latency_of(choice.cell), energy_of(choice.cell)

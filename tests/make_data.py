@@ -60,10 +60,14 @@ def main():
     path = DATA / f"record-{SCHEMA}.json"
     if not path.exists() or "--record" in sys.argv:
         store.save(frozen_record(), path)
+    import test_recommend
+    import test_routing
     from test_judging import RECORD, compare, comparison, show, text_of
 
     (DATA / "show-1.txt").write_text(text_of(show(RECORD)))
     (DATA / "compare-1.txt").write_text("\n".join(text_of(comparison(c)) for c in compare([RECORD])))
+    for name, text in (test_recommend.golden() | test_routing.golden()).items():
+        (DATA / name).write_text(text)
 
     from test_compare import produced
 

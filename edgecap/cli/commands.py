@@ -15,6 +15,7 @@ from edgecap.cli.compare import compare
 from edgecap.cli.completion import completion
 from edgecap.cli.doctor import doctor
 from edgecap.cli.flops import flops
+from edgecap.cli.recommend import recommend
 from edgecap.cli.words import print_json, print_text, width
 from edgecap.provider_options import PROVIDERS, parse_providers
 from edgecap.spec import DEFAULT_CORPUS, DEFAULT_MODEL, LEVELS, PRECISIONS, split_names, split_numbers, split_steps
@@ -115,6 +116,7 @@ cli.add_command(compare)
 cli.add_command(completion)
 cli.add_command(flops)
 cli.add_command(doctor)
+cli.add_command(recommend)
 
 
 @cli.command()
