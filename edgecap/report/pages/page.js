@@ -2,9 +2,10 @@
 // theme is set before anything is painted; the rest waits for the document.
 //
 //   <table data-sortable>        each <th> of its <thead> gets a button; a <td data-value="1.5"> is a number, data-value=""
-//                                one that is absent and stays below, no data-value a text; <th data-unsorted> has no button
-//   <div data-figure="ID">       drawn from <script type="application/json" id="ID">{"data": [...], "layout": {...}}</script>;
-//                                where a key holds "color", a value "--name" is the colour of that CSS variable
+//                                one that is absent and stays below; without it the text counts, as a number where it is
+//                                one; a <th data-unsorted> has no button
+//   <div data-figure="ID">       drawn from the element with that id, a script of type application/json that holds
+//                                {"data": [...], "layout": {...}}; where a key holds "color", "--name" is that CSS variable
 //   window.edgecap               draw(div), drawAll(), sortable(table) for pages that change what they show
 "use strict";
 (() => {
@@ -47,12 +48,17 @@
 
   // --- tables ---------------------------------------------------------------------------------
 
+  const NUMBER = /^-?\d+(\.\d+)?(e[-+]?\d+)?$/;
   const words = new Intl.Collator("en", { numeric: true });
+
+  function read(text) {
+    return text === "" || text === "-" ? null : NUMBER.test(text) ? Number(text) : text;
+  }
 
   function valueOf(row, column) {
     const cell = row.cells[column];
     const given = cell.dataset.value;
-    if (given === undefined) return cell.textContent.trim() || null;
+    if (given === undefined) return read(cell.textContent.trim());
     return given === "" ? null : Number(given);
   }
 
