@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from edgecap import __version__
+from edgecap.cli.board import board
 from edgecap.cli.doctor import doctor
 from edgecap.cli.flops import flops
 from edgecap.cli.words import print_json, print_text, width
@@ -111,6 +112,7 @@ def _codec_options(command: Any) -> Any:
 
 cli.add_command(flops)
 cli.add_command(doctor)
+cli.add_command(board)
 
 
 @cli.command()
