@@ -69,7 +69,8 @@ class Shelf(Generic[T]):
     def _files(self) -> Iterator[tuple[Path, Stamp]]:
         """Each file once: those named, and `*.json` directly in the folders."""
         files = (path for place in self._places for path in (_records_in(place) if place.is_dir() else [place]))
-        return ((path, _stamp(path)) for path in dict.fromkeys(files))
+        once = {os.path.abspath(path): path for path in files}
+        return ((path, _stamp(path)) for path in once.values())
 
 
 def _records_in(folder: Path) -> list[Path]:

@@ -6,12 +6,16 @@ import json
 import math
 import os
 import re
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 from boards import BASE, BIDI, HOSTILE, as_published, many, named, replace, saved, with_joules
 from click.testing import CliRunner
+from conftest import ROOT
 
 from edgecap import published, store
 from edgecap.cli.board import board as command
@@ -47,7 +51,7 @@ def test_the_shelf_reads_records_directly_in_a_folder(tmp_path):
     (tmp_path / ".hidden.json").write_text("{}")
     (tmp_path / "notes.txt").write_text("no record")
     (tmp_path / "folder.json").mkdir()
-    found = Shelf([tmp_path, tmp_path / "record-0.json"], entries).read()
+    found = Shelf([tmp_path, tmp_path / "record-0.json", Path()], entries).read()  # the tests' folder is here
     assert [one.path.name for one in found] == ["record-0.json", "record-1.json"]
     assert all(isinstance(one, Kept) and len(one.value) == len(BASE.cells) for one in found)
 
@@ -434,3 +438,26 @@ def test_a_port_that_is_taken_is_said(served):
     port = served[2].server_address[1]
     with pytest.raises(UsageError, match=f"cannot serve on 127.0.0.1:{port}"):
         open_server(Desk(Shelf([served[0]], entries)), port)
+
+
+def test_ctrl_c_ends_it_quietly(tmp_path):
+    words = [
+        sys.executable,
+        "-m",
+        "edgecap",
+        "board",
+        str(saved(tmp_path / "profiles", BASE)),
+        "--serve",
+        "--port",
+        "0",
+    ]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as run:
+        said = run.stderr.readline()
+        port = int(re.search(r"http://127\.0\.0\.1:(\d+)/", said)[1])
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request("GET", "/version")
+        assert connection.getresponse().status == 200
+        connection.close()
+        run.send_signal(signal.SIGINT)
+        out, err = run.communicate(timeout=60)
+    assert (run.returncode, out, err) == (0, "", "")

@@ -113,11 +113,19 @@ const board = {};
 
   /* --- numbers as people read them ------------------------------------------------------------ */
 
+  /* Formats are made once: making one takes longer than a hundred numbers. */
+  const formats = new Map(), whole = new Intl.NumberFormat("en");
+  const digitsOf = (digits) => {
+    if (!formats.has(digits)) formats.set(digits, new Intl.NumberFormat("en", { maximumSignificantDigits: digits }));
+    return formats.get(digits);
+  };
+
+  board.many = (n) => whole.format(n);
   board.number = (value, digits = 4) => {
     if (value === 0) return "0";
     const size = Math.abs(value);
     if (size >= 1e7 || size < 1e-4) return value.toExponential(digits - 1);
-    return value.toLocaleString("en", { maximumSignificantDigits: Math.max(digits, Math.ceil(Math.log10(size + 1))) });
+    return digitsOf(Math.max(digits, Math.ceil(Math.log10(size + 1)))).format(value);
   };
 
   /* A figure of a row in the unit that people read: its number, its interval, or why there is none. */

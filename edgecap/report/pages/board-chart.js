@@ -112,7 +112,7 @@
     ];
   };
 
-  const written = (v) => v.toLocaleString("en", { maximumSignificantDigits: 6 });
+  const written = (v) => board.number(v, 6);
 
   /* How evenly spaced numbers are written: all with as many decimals as one of them needs. */
   const alike = (values) => {
@@ -130,7 +130,7 @@
   /* --- what is said about it ------------------------------------------------------------------ */
 
   const note = (rows, drawable) => {
-    const { data, state, points, front } = now, many = (n) => n.toLocaleString("en"), words = [];
+    const { data, state, points, front } = now, { many } = board, words = [];
     words.push(`${many(drawable.length)} of ${many(rows.length)} shown cells have both numbers.`);
     if (points.length < drawable.length)
       words.push(`Of these the front and an even sample are drawn, ${many(points.length)} points; the table holds all.`);

@@ -102,7 +102,7 @@
   /* --- pages ---------------------------------------------------------------------------------- */
 
   const pages = (state, all) => {
-    const last = Math.max(0, Math.ceil(all / ROWS) - 1), first = state.page * ROWS, many = (x) => x.toLocaleString("en");
+    const last = Math.max(0, Math.ceil(all / ROWS) - 1), first = state.page * ROWS, { many } = board;
     const go = (words, page, off) => {
       const button = element("button", words, { type: "button", "data-page": page });
       button.disabled = off;

@@ -121,7 +121,7 @@
     for (const mark of document.querySelectorAll("[data-count]")) {
       const [facet, n] = mark.dataset.count.split(" ");
       if (!(facet in counts)) continue;
-      const words = counts[facet][n].toLocaleString("en");
+      const words = board.many(counts[facet][n]);
       if (mark.textContent !== words) mark.textContent = words;
     }
   };
@@ -153,7 +153,7 @@
   const best = () => board.best(data, filtered.rows, rankedBy());
 
   const tell = () => {
-    const many = (n) => n.toLocaleString("en"), { rows, counts } = filtered, words = [`${many(rows.length)} of ${many(data.size)} cells.`];
+    const { many } = board, { rows, counts } = filtered, words = [`${many(rows.length)} of ${many(data.size)} cells.`];
     const chosen = data.names.text.indexOf([...state.facets.text][0]);
     const elsewhere = chosen < 0 ? 0 : counts.text.reduce((sum, n, text) => sum + (text === chosen ? 0 : n), 0);
     if (elsewhere) words.push(`${many(elsewhere)} more on other texts, which do not compare with these.`);
@@ -166,7 +166,7 @@
   };
 
   const introduce = () => {
-    const { names, records, size } = data, many = (n, what) => `${n.toLocaleString("en")} ${what}${n === 1 ? "" : "s"}`;
+    const { names, records, size } = data, many = (n, what) => `${board.many(n)} ${what}${n === 1 ? "" : "s"}`;
     const newest = records.length ? ` Newest record: ${records[0].created.slice(0, 16).replace("T", " ")} UTC.` : "";
     $("summary").textContent = `${many(size, "cell")} of ${many(records.length, "record")}: ${many(names.model.length, "model")} on ${many(names.device.length, "device")}.${newest}`;
     $("unread").hidden = data.unread.length === 0;
