@@ -353,7 +353,7 @@ BRUTE = """([across, up]) => {
 def test_no_cell_beats_one_on_the_front(open_page, tmp_path, up):
     page = open_page(written(tmp_path, many(400, tmp_path)))
     front = page.evaluate(BRUTE, ["decode_s", up])
-    assert len(front["found"]) > 5
+    assert len(front["found"]) > 1
     assert front["found"] == front["expected"]
 
 

@@ -70,7 +70,7 @@
       outline(now.published.map(([px, py]) => board.mark(PUBLISHED, px, py)), "open quiet"),
       ...now.groups.flatMap((group) => groupMarks(group, at, bars, ys)),
       ...now.fronts.map((rows) => part("path", { class: "front", d: board.stairs(rows.map((i) => at.get(i))) })),
-      outline([...now.front].map((i) => board.circle(at.get(i)[0], at.get(i)[1], 8)), "ring"),
+      outline([...now.front].map((i) => board.circle(at.get(i)[0], at.get(i)[1], now.front.size < 30 ? 8 : 6)), "ring"),
     );
     figure.replaceChildren(svg);
     tooltip.hidden = true;
