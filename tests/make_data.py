@@ -61,7 +61,10 @@ def main():
     if not path.exists() or "--record" in sys.argv:
         store.save(frozen_record(), path)
     from test_judging import RECORD, compare, comparison, show, text_of
+    from test_report import goldens
 
+    for name, text in goldens().items():
+        (DATA / name).write_text(text, "utf-8")
     (DATA / "show-1.txt").write_text(text_of(show(RECORD)))
     (DATA / "compare-1.txt").write_text("\n".join(text_of(comparison(c)) for c in compare([RECORD])))
 

@@ -14,6 +14,7 @@ from edgecap import __version__
 from edgecap.cli.board import board
 from edgecap.cli.doctor import doctor
 from edgecap.cli.flops import flops
+from edgecap.cli.report import report
 from edgecap.cli.words import print_json, print_text, width
 from edgecap.provider_options import PROVIDERS, parse_providers
 from edgecap.spec import DEFAULT_CORPUS, DEFAULT_MODEL, LEVELS, PRECISIONS, split_names, split_numbers, split_steps
@@ -113,6 +114,7 @@ def _codec_options(command: Any) -> Any:
 cli.add_command(flops)
 cli.add_command(doctor)
 cli.add_command(board)
+cli.add_command(report)
 
 
 @cli.command()

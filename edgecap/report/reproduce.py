@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from edgecap.record import Profile
+from edgecap.report.rows import name_of_record
 from edgecap.spec import Spec
+
+_FILES = 8  # records that are named; of more, the folder is
 
 # Options whose names are not those of the fields; the others are the field with dashes.
 _OPTIONS = {
@@ -47,3 +52,11 @@ def _text(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(map(str, value)) or "none"
     return str(value)
+
+
+def commands(records: Sequence[Profile]) -> list[str]:
+    """What measures the records again, each once, and what makes the page of them."""
+    runs = list(dict.fromkeys(command(record.spec) for record in records))
+    files = [f"profiles/{name_of_record(record)}.json" for record in records]
+    named = shlex.join(files) if len(files) <= _FILES else "profiles/*.json"
+    return [*runs, f"edgecap report {named}"]

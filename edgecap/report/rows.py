@@ -108,5 +108,6 @@ def as_csv(found: Sequence[Row]) -> str:
 
 def _written(value: Value) -> str:
     if isinstance(value, str):
-        return f"'{value}" if value.startswith(_COMMANDS) else value.replace("\0", "")
+        line = " ".join(value.replace("\0", "").split("\n")).replace("\r", " ")
+        return f"'{line}" if line.startswith(_COMMANDS) else line
     return "" if value is None else repr(value)

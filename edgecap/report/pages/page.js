@@ -14,6 +14,7 @@
   const THEMES = ["system", "light", "dark"];
   const SERIES = [1, 2, 3, 4, 5, 6, 7, 8].map((n) => `--s${n}`);
   const CONFIG = { responsive: true, displaylogo: false, displayModeBar: false };
+  const ONE_ROW = 26; // of a legend, which a figure's own height has room for
   const PAGE_WIDTH = 690; // CSS pixels that fit an A4 or letter page
 
   // --- theme ----------------------------------------------------------------------------------
@@ -120,7 +121,7 @@
         dragmode: matchMedia("(pointer: fine)").matches ? "zoom" : false, // a finger that passes scrolls the page
         font: { color: "--ink", family: getComputedStyle(document.body).fontFamily, size: 13 },
         hoverlabel: { bgcolor: "--raised", bordercolor: "--quiet", font: { color: "--ink" }, align: "left" },
-        legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom", bgcolor: "rgba(0,0,0,0)" },
+        legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom", bgcolor: "rgba(0,0,0,0)", traceorder: "normal" },
         margin: { l: 10, r: 16, t: 10, b: 10 },
         paper_bgcolor: "rgba(0,0,0,0)",
         plot_bgcolor: "rgba(0,0,0,0)",
@@ -133,7 +134,19 @@
   function draw(div) {
     const figure = coloured(JSON.parse(document.getElementById(div.dataset.figure).textContent));
     const width = root.dataset.printing === undefined ? {} : { width: PAGE_WIDTH };
-    return Plotly.react(div, figure.data, { ...figure.layout, ...width, template: template() }, CONFIG);
+    const layout = { ...figure.layout, ...width, template: template() };
+    const drawn = (height) => {
+      div.style.height = `${height}px`;
+      return Plotly.react(div, figure.data, { ...layout, height }, CONFIG);
+    };
+    // A legend that wraps on a phone must not eat the plot: it is drawn with room to spare, measured, and given its room.
+    const named = figure.data.filter((trace) => trace.showlegend !== false && trace.name).length;
+    const height = figure.layout.height;
+    if (!height) return Plotly.react(div, figure.data, layout, CONFIG);
+    if (named < 2 || layout.showlegend === false) return drawn(height);
+    drawn(height + 60 * named);
+    const legend = div.querySelector(".legend .bg")?.getBoundingClientRect().height || 0;
+    return drawn(Math.round(height + Math.max(0, legend - ONE_ROW)));
   }
 
   function drawAll() {
@@ -176,6 +189,8 @@
     document.querySelectorAll("[data-figure]").forEach(addSaving);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
     matchMedia("print").addEventListener("change", (event) => printing(event.matches));
+    let settled; // a turned phone wraps legends anew
+    addEventListener("resize", () => { clearTimeout(settled); settled = setTimeout(drawAll, 250); });
     addEventListener("beforeprint", () => printing(true));
     addEventListener("afterprint", () => printing(false));
   });
