@@ -11,11 +11,13 @@ from typing import Any
 import click
 
 from edgecap import __version__
+from edgecap.cli.board import board
 from edgecap.cli.compare import compare
 from edgecap.cli.completion import completion
 from edgecap.cli.doctor import doctor
 from edgecap.cli.flops import flops
 from edgecap.cli.recommend import recommend
+from edgecap.cli.report import report
 from edgecap.cli.words import print_json, print_text, width
 from edgecap.provider_options import PROVIDERS, parse_providers
 from edgecap.spec import DEFAULT_CORPUS, DEFAULT_MODEL, LEVELS, PRECISIONS, split_names, split_numbers, split_steps
@@ -112,11 +114,8 @@ def _codec_options(command: Any) -> Any:
     return output(provider(command))
 
 
-cli.add_command(compare)
-cli.add_command(completion)
-cli.add_command(flops)
-cli.add_command(doctor)
-cli.add_command(recommend)
+for command in (board, compare, completion, doctor, flops, recommend, report):
+    cli.add_command(command)
 
 
 @cli.command()

@@ -1,1 +1,197 @@
+// What every page needs: a theme, tables that sort, figures in the page's own colours. It stands in the head, so that the
+// theme is set before anything is painted; the rest waits for the document.
+//
+//   <table data-sortable>        each <th> of its <thead> gets a button; a <td data-value="1.5"> is a number, data-value=""
+//                                one that is absent and stays below; without it the text counts, as a number where it is
+//                                one; a <th data-unsorted> has no button
+//   <div data-figure="ID">       drawn from the element with that id, a script of type application/json that holds
+//                                {"data": [...], "layout": {...}}; where a key holds "color", "--name" is that CSS variable
+//   window.edgecap               draw(div), drawAll(), sortable(table) for pages that change what they show
 "use strict";
+(() => {
+  const root = document.documentElement;
+  const KEY = "edgecap-theme";
+  const THEMES = ["system", "light", "dark"];
+  const SERIES = [1, 2, 3, 4, 5, 6, 7, 8].map((n) => `--s${n}`);
+  const CONFIG = { responsive: true, displaylogo: false, displayModeBar: false };
+  const ONE_ROW = 26; // of a legend, which a figure's own height has room for
+  const PAGE_WIDTH = 690; // CSS pixels that fit an A4 or letter page
+
+  // --- theme ----------------------------------------------------------------------------------
+
+  function remembered() {
+    try { return THEMES.includes(localStorage.getItem(KEY)) ? localStorage.getItem(KEY) : "system"; } catch { return "system"; }
+  }
+
+  function setTheme(theme) {
+    if (theme === "system") delete root.dataset.theme;
+    else root.dataset.theme = theme;
+    try { localStorage.setItem(KEY, theme); } catch { /* a browser that keeps nothing still shows the theme */ }
+  }
+
+  function addThemeButton() {
+    const button = document.createElement("button");
+    let theme = remembered();
+    const name = () => { button.textContent = `Theme: ${theme}`; };
+    button.type = "button";
+    button.id = "theme";
+    button.addEventListener("click", () => {
+      theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
+      setTheme(theme);
+      name();
+      drawAll();
+    });
+    name();
+    const header = document.querySelector("body > header");
+    if (header) header.append(button);
+    else document.getElementById("main").before(button);
+  }
+
+  // --- tables ---------------------------------------------------------------------------------
+
+  const NUMBER = /^-?\d+(\.\d+)?(e[-+]?\d+)?$/;
+  const words = new Intl.Collator("en", { numeric: true });
+
+  function read(text) {
+    return text === "" || text === "-" ? null : NUMBER.test(text) ? Number(text) : text;
+  }
+
+  function valueOf(row, column) {
+    const cell = row.cells[column];
+    const given = cell.dataset.value;
+    if (given === undefined) return read(cell.textContent.trim());
+    return given === "" ? null : Number(given);
+  }
+
+  function order(a, b) {
+    return typeof a === "number" && typeof b === "number" ? a - b : words.compare(String(a), String(b));
+  }
+
+  function sort(table, column, sign) {
+    const body = table.tBodies[0];
+    const rows = [...body.rows].map((row) => [valueOf(row, column), row]);
+    const absent = rows.filter(([value]) => value === null);
+    const had = rows.filter(([value]) => value !== null).sort(([a], [b]) => sign * order(a, b));
+    body.append(...[...had, ...absent].map(([, row]) => row));
+  }
+
+  function sortable(table) {
+    const heads = [...table.tHead.rows[table.tHead.rows.length - 1].cells];
+    heads.forEach((head, column) => {
+      if (head.dataset.unsorted !== undefined || head.querySelector("button")) return;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.append(...head.childNodes);
+      button.addEventListener("click", () => {
+        const rising = head.getAttribute("aria-sort") !== "ascending";
+        heads.forEach((other) => other.removeAttribute("aria-sort"));
+        head.setAttribute("aria-sort", rising ? "ascending" : "descending");
+        sort(table, column, rising ? 1 : -1);
+      });
+      head.append(button);
+    });
+  }
+
+  // --- figures --------------------------------------------------------------------------------
+
+  const probe = document.createElement("span"); // a variable may hold light-dark(), which only an element resolves
+
+  function colour(name) {
+    probe.style.color = `var(${name})`;
+    return getComputedStyle(probe).color;
+  }
+
+  function coloured(value, key = "") {
+    if (Array.isArray(value)) return value.map((one) => coloured(one, key));
+    if (value && typeof value === "object") {
+      return Object.fromEntries(Object.entries(value).map(([name, one]) => [name, coloured(one, name)]));
+    }
+    return typeof value === "string" && value.startsWith("--") && key.includes("color") ? colour(value) : value;
+  }
+
+  function template() {
+    const axis = {
+      automargin: true, gridcolor: "--line", linecolor: "--line", zerolinecolor: "--line", tickcolor: "--line",
+      title: { standoff: 10 },
+    };
+    return coloured({
+      layout: {
+        autosize: true,
+        colorway: SERIES,
+        dragmode: matchMedia("(pointer: fine)").matches ? "zoom" : false, // a finger that passes scrolls the page
+        font: { color: "--ink", family: getComputedStyle(document.body).fontFamily, size: 13 },
+        hoverlabel: { bgcolor: "--raised", bordercolor: "--quiet", font: { color: "--ink" }, align: "left" },
+        legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom", bgcolor: "rgba(0,0,0,0)", traceorder: "normal" },
+        margin: { l: 10, r: 16, t: 10, b: 10 },
+        paper_bgcolor: "rgba(0,0,0,0)",
+        plot_bgcolor: "rgba(0,0,0,0)",
+        xaxis: axis,
+        yaxis: axis,
+      },
+    });
+  }
+
+  function draw(div) {
+    const figure = coloured(JSON.parse(document.getElementById(div.dataset.figure).textContent));
+    const width = root.dataset.printing === undefined ? {} : { width: PAGE_WIDTH };
+    const layout = { ...figure.layout, ...width, template: template() };
+    const drawn = (height) => {
+      div.style.height = `${height}px`;
+      return Plotly.react(div, figure.data, { ...layout, height }, CONFIG);
+    };
+    // A legend that wraps on a phone must not eat the plot: it is drawn with room to spare, measured, and given its room.
+    const named = figure.data.filter((trace) => trace.showlegend !== false && trace.name).length;
+    const height = figure.layout.height;
+    if (!height) return Plotly.react(div, figure.data, layout, CONFIG);
+    if (named < 2 || layout.showlegend === false) return drawn(height);
+    drawn(height + 60 * named);
+    const legend = div.querySelector(".legend .bg")?.getBoundingClientRect().height || 0;
+    return drawn(Math.round(height + Math.max(0, legend - ONE_ROW)));
+  }
+
+  function drawAll() {
+    if (typeof Plotly === "undefined") return;
+    document.querySelectorAll("[data-figure]").forEach(draw);
+  }
+
+  function addSaving(div) {
+    const figure = div.closest("figure");
+    if (!figure) return;
+    const title = figure.querySelector("h2, h3, h4")?.textContent.trim() || div.dataset.figure;
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "save";
+    button.textContent = "Save as SVG";
+    button.setAttribute("aria-label", `Save as SVG: ${title}`);
+    button.addEventListener("click", () => {
+      Plotly.downloadImage(div, { format: "svg", filename: div.dataset.figure, width: div.clientWidth, height: div.clientHeight });
+    });
+    figure.append(button);
+  }
+
+  // --- print: black on white and as wide as a page, whatever the screen shows -------------------
+
+  function printing(on) {
+    if (on === (root.dataset.printing !== undefined)) return;
+    if (on) root.dataset.printing = "";
+    else delete root.dataset.printing;
+    drawAll();
+  }
+
+  setTheme(remembered());
+  window.edgecap = { draw, drawAll, sortable };
+  document.addEventListener("DOMContentLoaded", () => {
+    probe.hidden = true;
+    document.body.append(probe);
+    addThemeButton();
+    document.querySelectorAll("table[data-sortable]").forEach(sortable);
+    drawAll();
+    document.querySelectorAll("[data-figure]").forEach(addSaving);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+    matchMedia("print").addEventListener("change", (event) => printing(event.matches));
+    let settled; // a turned phone wraps legends anew
+    addEventListener("resize", () => { clearTimeout(settled); settled = setTimeout(drawAll, 250); });
+    addEventListener("beforeprint", () => printing(true));
+    addEventListener("afterprint", () => printing(false));
+  });
+})();

@@ -1,0 +1,99 @@
+"""`edgecap board`: a leaderboard over many records, as a page or served on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgecap.cli.words import print_json
+
+if TYPE_CHECKING:
+    from edgecap.report.entries import Entry
+    from edgecap.shelf import Shelf, Unread
+
+    Cells = Shelf[tuple[Entry, ...]]
+
+DEFAULT_PLACE, DEFAULT_PAGE = Path("profiles"), Path("board.html")
+TOLD = 5  # unread files that are named on the terminal; the page names all
+
+
+@click.command()
+@click.argument("places", nargs=-1, type=click.Path(path_type=Path), metavar="[FOLDER|RECORD]...")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Default: board.html.")
+@click.option("--serve", is_flag=True, help="Serve it on 127.0.0.1, with new records as they come, until Ctrl-C.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port of --serve; 0 takes a free one. Default: 8765.")
+@click.option("--json", "as_json", is_flag=True, help="Print a row a cell as JSON; a page only where -o says so.")
+def board(places: tuple[Path, ...], output: Path | None, serve: bool, port: int | None, as_json: bool) -> None:
+    """Show the cells of many records in one page: filter, sort, capacity against cost.
+
+    Takes records and folders with records (default: profiles). The page is one file that opens offline and links to
+    the records. Files that are no records are listed in it with the reason.
+
+    Example: edgecap board profiles/ -o board.html
+    """
+    if serve and (output or as_json):
+        raise click.UsageError("--serve writes nothing: leave out -o and --json")
+    if port is not None and not serve:
+        raise click.UsageError("--port belongs to --serve")
+    shelf = _shelf(places)
+    if serve:
+        _serve(shelf, port)
+    else:
+        _write(shelf, output, as_json)
+
+
+def _shelf(places: tuple[Path, ...]) -> Cells:
+    from edgecap.errors import UsageError
+    from edgecap.report.entries import entries
+    from edgecap.shelf import Shelf
+
+    if not places and not DEFAULT_PLACE.is_dir():
+        raise UsageError("nothing to show: there is no folder profiles here; name folders with records, or records")
+    return Shelf(places or (DEFAULT_PLACE,), entries)
+
+
+def _write(shelf: Cells, output: Path | None, as_json: bool) -> None:
+    from edgecap.errors import UsageError
+    from edgecap.report.board import board_page, board_values, relative_link, rows_of, unread
+    from edgecap.shelf import Kept
+    from edgecap.store import write_atomically
+
+    found = shelf.read(_watch)
+    if not any(isinstance(one, Kept) and one.value for one in found):
+        why = next((f" ({one.reason})" for one in unread(found)), "")
+        raise UsageError(f"nothing to show: no record with a cell in what was given{why}")
+    if as_json:
+        print_json(rows_of(found))
+    if output or not as_json:
+        page = output or DEFAULT_PAGE
+        values = board_values(found, lambda path: relative_link(path, page.parent))
+        write_atomically(page, board_page(values).encode())
+        click.echo(f"board: {page}, {len(values['cells']['latest'])} cells", err=True)
+    _tell(unread(found))
+
+
+def _tell(files: list[Unread]) -> None:
+    for one in files[:TOLD]:
+        click.echo(f"not shown: {one.reason}", err=True)
+    if len(files) > TOLD:
+        click.echo(f"not shown: {len(files) - TOLD} more files; the page names them", err=True)
+
+
+def _serve(shelf: Cells, port: int | None) -> None:
+    from edgecap.serving import ADDRESS, Desk, open_server
+
+    shelf.read(_watch)
+    with open_server(Desk(shelf), port) as server:
+        click.echo(f"board: http://{ADDRESS}:{server.server_address[1]}/ (Ctrl-C ends it)", err=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever(poll_interval=0.2)
+
+
+def _watch(done: int, total: int) -> None:
+    """One line that counts, where someone looks and waits."""
+    if total > 100 and sys.stderr.isatty():
+        click.echo(f"\rreading records: {done} of {total}", err=True, nl=done == total)

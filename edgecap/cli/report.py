@@ -1,0 +1,120 @@
+"""`edgecap report`: records as a page for a browser, Markdown, CSV or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import click
+
+from edgecap.cli.words import print_json
+from edgecap.record import Profile
+
+PAGE = Path("report.html")
+ENDINGS = {".html": "html", ".htm": "html", ".md": "md", ".csv": "csv", ".json": "json"}
+
+
+@click.command()
+@click.argument("records", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help=f"A new file, or a former report. Default: {PAGE} for a page, else standard output.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["html", "md", "csv", "json"]),
+    help="Default: by the ending of FILE, else html. csv has a row a cell and a column a number, in SI units.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json: the records with their medians.")
+def report(records: tuple[Path, ...], output: Path | None, form: str | None, as_json: bool) -> None:
+    """Write what records tell: verdict, figures with intervals, cautions, raw numbers.
+
+    The page is one file that opens offline and asks no host for anything.
+
+    Example: edgecap report profiles/RECORD.json -o report.html
+    """
+    from edgecap.store import load
+
+    if as_json and form not in (None, "json"):
+        raise click.UsageError(f"--json is --format json, not {form}")
+    form = "json" if as_json else form or _form(output)
+    found = [load(path) for path in records]
+    if form == "json" and output is None:
+        print_json(_values(found))
+        return
+    output = output or (PAGE if form == "html" else None)
+    if output is None:
+        click.echo(_FORMS[form](found), nl=False)
+        return
+    _check_free(output, form)
+    _write(output, _FORMS[form](found))
+    click.echo(f"report: {output}", err=True)
+
+
+def _form(output: Path | None) -> str:
+    return "html" if output is None else ENDINGS.get(output.suffix.lower(), "html")
+
+
+def _html(records: Sequence[Profile]) -> str:
+    from edgecap.report.html import html
+
+    return html(records)
+
+
+def _markdown(records: Sequence[Profile]) -> str:
+    from edgecap.report.markdown import markdown
+
+    return markdown(records)
+
+
+def _csv(records: Sequence[Profile]) -> str:
+    from edgecap.report.rows import as_csv, rows
+
+    return as_csv(rows(records))
+
+
+def _values(records: Sequence[Profile]) -> list[object]:
+    from edgecap.report.data import record_values
+
+    return [record_values(record) for record in records]
+
+
+def _json(records: Sequence[Profile]) -> str:
+    return json.dumps(_values(records), indent=1, ensure_ascii=False) + "\n"
+
+
+_FORMS: dict[str, Callable[[Sequence[Profile]], str]] = {"html": _html, "md": _markdown, "csv": _csv, "json": _json}
+
+# What a former report of each form has within its first characters.
+_MARKS = {
+    "html": '<meta name="generator" content="edgecap">',
+    "md": "<!-- edgecap report -->",
+    "csv": "record,created_utc,edgecap,",
+    "json": '[\n {\n  "schema": ',
+}
+
+
+def _check_free(output: Path, form: str) -> None:
+    """Raises UsageError where a file is there that is no former report of this form."""
+    from edgecap.errors import UsageError
+
+    try:
+        with output.open("rb") as file:
+            beginning = file.read(1000).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UsageError(f"cannot write {output}: {error.strerror}") from error
+    if beginning and _MARKS[form] not in beginning:
+        raise UsageError(f"{output} is there, and no former {form} report: move it away, or give another -o")
+
+
+def _write(output: Path, text: str) -> None:
+    from edgecap.store import write_atomically
+
+    write_atomically(output, text.encode())

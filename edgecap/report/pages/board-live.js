@@ -1,0 +1,32 @@
+"use strict";
+/* Asks the server that gave the page what is new in its folder, and keeps what was asked of the board. */
+(() => {
+  const EVERY_MS = 2000;
+  const words = document.getElementById("live");
+  let version = JSON.parse(document.getElementById("board-data").textContent).version;
+
+  const look = async () => {
+    try {
+      const now = await answer("version");
+      if (now.version !== version) {
+        const sent = await answer("data.json");
+        board.take(sent);
+        version = sent.version;
+      }
+      tell("Live: new records appear by themselves.");
+    } catch {
+      tell("Not live: edgecap board --serve does not answer. What is shown was true when it last did.");
+    }
+    setTimeout(look, EVERY_MS);
+  };
+
+  const answer = async (name) => {
+    const found = await fetch(name, { cache: "no-store" });
+    if (!found.ok) throw new Error(String(found.status));
+    return found.json();
+  };
+
+  const tell = (sentence) => { if (words.textContent !== sentence) words.textContent = sentence; };
+
+  setTimeout(look, EVERY_MS);
+})();

@@ -1,0 +1,272 @@
+"""The report in a real browser: what strangers see first, by mouse, by keyboard, on a phone, on paper."""
+
+import os
+import re
+import shutil
+
+import pytest
+from pages import MEASURED, RECORD, failed, hostile, many, replace, two_machines, with_energy, with_operators
+
+from edgecap.report.html import html
+
+BROWSER = os.environ.get("EDGECAP_CHROMIUM") or shutil.which("chromium")
+try:
+    from axe_playwright_python.sync_playwright import Axe
+    from playwright.sync_api import sync_playwright
+except ImportError:
+    BROWSER = None
+
+pytestmark = pytest.mark.skipif(
+    BROWSER is None, reason="needs chromium (or EDGECAP_CHROMIUM), playwright and axe-playwright-python"
+)
+
+CASES = {
+    "whole": lambda: [with_operators(with_energy())],
+    "failures": lambda: [RECORD],
+    "one cell": lambda: [replace(MEASURED, cells=MEASURED.cells[:1])],
+    "nothing": lambda: [failed()],
+    "two machines": two_machines,
+    "hostile": lambda: [hostile()],
+    "300 cells": lambda: [many()],
+}
+WORST = ("serious", "critical")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Pages by case, each made once."""
+    made = {}
+
+    def file(case):
+        if case not in made:
+            path = tmp_path_factory.mktemp("pages") / "report.html"
+            path.write_text(html(CASES[case]()), "utf-8")
+            made[case] = path.as_uri()
+        return made[case]
+
+    return file
+
+
+@pytest.fixture
+def opened(browser, files):
+    """Opens a case; at the end, nothing was asked of any host and nothing went wrong in the page."""
+    pages = []
+
+    def open_page(case, width=1200, height=900, scheme="light", **options):
+        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, **options)
+        page = context.new_page()
+        page.asked, page.wrong = [], []
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.on(
+            "console", lambda message: page.wrong.append(message.text) if message.type in ("error", "warning") else None
+        )
+        page.on("pageerror", lambda error: page.wrong.append(str(error)))
+        page.on("dialog", lambda dialog: (page.wrong.append(dialog.message), dialog.dismiss()))
+        page.goto(files(case))
+        page.wait_for_function("document.querySelectorAll('[data-figure]:not(.js-plotly-plot)').length === 0")
+        pages.append((page, files(case)))
+        return page
+
+    yield open_page
+    for page, url in pages:
+        assert [u for u in page.asked if not u.startswith(("data:", "blob:"))] == [url]
+        assert page.wrong == []
+        assert page.evaluate("window.evil") is None
+        page.context.close()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_opens_and_every_figure_is_what_plotly_takes(opened, case):
+    page = opened(case)
+    wrong = page.evaluate(
+        """() => [...document.querySelectorAll("[data-figure]")].flatMap((div) => {
+            const {template, ...layout} = div.layout;
+            return (Plotly.validate(div.data, layout) || []).map((one) => div.dataset.figure + ": " + one.msg);
+        })"""
+    )
+    assert wrong == []
+    if case == "whole":
+        figures = page.evaluate("[...document.querySelectorAll('[data-figure]')].map((div) => div.dataset.figure)")
+        for name in (
+            "capacity",
+            "time",
+            "memory",
+            "roofline",
+            "energy",
+            "split",
+            "front-decode_s",
+            "distribution",
+            "domains",
+        ):
+            assert f"figure-{name}" in figures
+        marks = page.evaluate(
+            "document.querySelectorAll('[data-figure] .points path, [data-figure] .bars path').length"
+        )
+        assert marks > 30
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("width", [360, 1200])
+def test_nothing_is_wider_than_the_screen(opened, case, width):
+    page = opened(case, width=width, height=740)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    wide = page.evaluate(
+        """(width) => [...document.querySelectorAll("main *")].filter((e) => !e.closest(".scroll, svg, [data-figure]")
+            && e.getBoundingClientRect().right > width + 1).map((e) => e.outerHTML.slice(0, 80))""",
+        width,
+    )
+    assert wide == []
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(opened, case, scheme):
+    page = opened(case, scheme=scheme)
+    page.evaluate("document.querySelectorAll('details').forEach((d, n) => { d.open = n < 3; })")
+    found = Axe().run(page).response["violations"]
+    serious = [
+        f"{v['id']}: {v['help']}: {[n['html'][:120] for n in v['nodes'][:3]]}" for v in found if v["impact"] in WORST
+    ]
+    assert serious == []
+
+
+def column(page, place):
+    return page.locator(f"table[data-sortable] >> nth=0 >> tbody tr > :nth-child({place})").all_inner_texts()
+
+
+def values(page, place):
+    cells = page.locator(f"table[data-sortable] >> nth=0 >> tbody tr > :nth-child({place})")
+    return [cell.get_attribute("data-value") for cell in cells.all()]
+
+
+def test_a_table_sorts_by_mouse_and_by_keyboard(opened):
+    page = opened("failures")
+    head = page.locator("table[data-sortable] >> nth=0 >> thead th").nth(4)
+    assert "decode" in head.inner_text()
+    head.locator("button").click()
+    assert head.get_attribute("aria-sort") == "ascending"
+    rising = values(page, 5)
+    assert rising[-1] == ""  # the failed cell has none, and stays below
+    assert [float(v) for v in rising[:-1]] == sorted(float(v) for v in rising[:-1])
+    head.locator("button").focus()
+    page.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") == "descending"
+    falling = values(page, 5)
+    assert falling[-1] == "" and falling[:-1] == rising[:-1][::-1]
+    page.locator("table[data-sortable] >> nth=0 >> thead th button").nth(0).click()
+    assert head.get_attribute("aria-sort") is None
+    texts = column(page, 1)
+    assert texts == sorted(texts)
+
+
+def test_raw_numbers_sort_as_numbers(opened):
+    page = opened("whole")
+    page.locator("summary", has_text="Rounds").click()
+    table = page.locator("details[open] table")
+    table.locator("thead button", has_text="median_s").click()
+    found = [float(text) for text in table.locator("tbody tr > :nth-child(4)").all_inner_texts()]
+    assert found == sorted(found) and len(set(found)) > 3
+
+
+GROUND = "getComputedStyle(document.body).backgroundColor"
+INK = "document.querySelector('[data-figure] .xtick text').style.fill"
+
+
+def test_the_theme_is_kept_and_figures_follow(opened):
+    page = opened("whole")
+    button = page.locator("#theme")
+    light, ink = page.evaluate(GROUND), page.evaluate(INK)
+    assert button.inner_text() == "Theme: system"
+    button.click()
+    assert (button.inner_text(), page.evaluate(GROUND)) == ("Theme: light", light)
+    button.press("Enter")
+    assert button.inner_text() == "Theme: dark"
+    assert page.evaluate(GROUND) != light and page.evaluate(INK) != ink
+    page.reload()
+    page.asked.pop()
+    assert button.inner_text() == "Theme: dark" and page.evaluate(GROUND) != light
+    button.click()
+    assert (button.inner_text(), page.evaluate(GROUND)) == ("Theme: system", light)
+
+
+def test_the_system_theme_is_followed(opened):
+    page = opened("whole")
+    light, ink = page.evaluate(GROUND), page.evaluate(INK)
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function(f"{INK} !== {ink!r}")
+    assert page.evaluate(GROUND) != light
+
+
+def test_a_point_tells_its_numbers(opened):
+    page = opened("whole")
+    mark = page.locator("#capacity + .figures [data-figure] .points path").first
+    mark.scroll_into_view_if_needed()
+    mark.hover(force=True)
+    page.wait_for_selector("#capacity + .figures .hoverlayer .hovertext")
+    told = page.locator("#capacity + .figures .hoverlayer .hovertext").first.text_content()
+    assert re.search(r"fp32: \w+ capacity \d\.\d{3} \(\d\.\d{3} to \d\.\d{3}\)", told)
+
+
+def test_hostile_names_are_shown_as_they_are(opened):
+    page = opened("hostile")
+    assert "</script><script>window.evil=1" in page.locator("main").inner_text()
+    assert page.locator("main img, main script, main a[href^='http']").count() == 0
+    drawn = " ".join(page.locator("[data-figure] .ytick text").all_text_contents())
+    assert "</script><script>" in drawn
+    assert page.locator("[data-figure] svg a").count() == 0
+
+
+def test_each_figure_has_a_name_and_a_text(opened):
+    page = opened("whole")
+    for figure in page.locator("[data-figure]").all():
+        for part in ("aria-labelledby", "aria-describedby"):
+            assert page.locator(f"#{figure.get_attribute(part)}").inner_text().strip()
+
+
+def test_a_figure_is_saved_as_svg(opened):
+    page = opened("whole")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as SVG: Roofline").click()
+    assert download.value.suggested_filename == "figure-roofline.svg"
+
+
+def test_paper_is_white_and_holds_the_figures(opened):
+    page = opened("whole", scheme="dark")
+    page.emulate_media(media="print", color_scheme="dark")
+    page.wait_for_function("document.documentElement.dataset.printing !== undefined")
+    assert page.evaluate(GROUND) == "rgb(255, 255, 255)"
+    widths = page.evaluate("[...document.querySelectorAll('[data-figure] svg.main-svg')].map((s) => s.clientWidth)")
+    assert max(widths) <= 700
+    assert not page.locator("#theme").is_visible()
+    page.emulate_media(media="screen", color_scheme="dark")
+    page.wait_for_function("document.documentElement.dataset.printing === undefined")
+    assert page.evaluate(GROUND) != "rgb(255, 255, 255)"
+    assert page.pdf(format="A4").startswith(b"%PDF")
+
+
+def test_a_browser_that_keeps_nothing_still_shows_the_page(browser, files):
+    page = browser.new_context(viewport={"width": 800, "height": 600}).new_page()
+    wrong = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.add_init_script("Object.defineProperty(window, 'localStorage', {get() { throw new Error('denied'); }})")
+    page.goto(files("failures"))
+    page.locator("#theme").click()
+    assert page.locator("#theme").inner_text() == "Theme: light"
+    assert wrong == []
+    page.context.close()
+
+
+def test_without_javascript_the_numbers_are_there(browser, files):
+    page = browser.new_context(java_script_enabled=False).new_page()
+    page.goto(files("failures"))
+    assert "Figures, sorting and themes need JavaScript" in page.locator("noscript").inner_text()
+    assert page.locator("figcaption").first.is_visible()
+    page.context.close()
