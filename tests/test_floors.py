@@ -52,8 +52,8 @@ FLOORS = {
     ),
     **dict.fromkeys(["compare", "worker", "model", "routing"], 7),
     **dict.fromkeys(["gates", "recommend", "job"], 8),
-    **dict.fromkeys(["report", "making", "calibration", "serving"], 9),
-    **dict.fromkeys(["pipeline", "portable", "packing", "doctor"], 10),
+    **dict.fromkeys(["report", "making", "calibration"], 9),
+    **dict.fromkeys(["pipeline", "portable", "packing", "doctor", "serving"], 10),
     **dict.fromkeys(["cli", "__init__"], 11),
     "__main__": 12,
 }
