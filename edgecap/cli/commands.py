@@ -27,6 +27,9 @@ Examples:
   edgecap profile                                    the shipped model on this processor
   edgecap profile --model ./my-model --precision fp32,int8
   edgecap compare profiles/RECORD.json --baseline precision=fp16
+  edgecap report profiles/RECORD.json -o report.html
+  edgecap recommend profiles/RECORD.json --max-latency-ms 20 --max-memory 2GB
+  edgecap board profiles/ -o board.html              many records in one page
   edgecap export --model ./my-model --precision fp16,int8 -o my-model-onnx
   edgecap flops --config config.json                 counts of a published config, without a model
   edgecap compress book.txt -o book.ecap && edgecap decompress book.ecap -o again.txt
