@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from edgecap import stats
 from edgecap.advice import advise
+from edgecap.provider_options import base
 from edgecap.record import (
     Absent,
     Architecture,
@@ -23,6 +24,7 @@ from edgecap.record import (
     Machine,
     Measurement,
     Memory,
+    Placement,
     Prefill,
     Roofline,
     Source,
@@ -32,9 +34,10 @@ from edgecap.record import (
 FEW_DOCUMENTS, NOISY, DIVERGENT, ABOVE_PEAK = 30, 0.10, 0.1, 1.03
 STOLEN, OTHERS = 0.02, 0.10
 KV_APART = 0.01
+FALLBACK = 0.01  # of the operators' time, from where it is told
 BOUND = 0.25  # of a step, from where the interpreter that streams share is told
 SLEPT_S, CLOCK_STEP_S, FREQUENCY = 0.1, 0.5, 0.05
-STOPPED_S, STOPPED_TIMES, SLOW_FIRST = 1.0, 20.0, 1.25
+STOPPED_S, STOPPED_TIMES, SLOW_FIRST = 1.0, 3.0, 1.25
 COARSE, BUSY_SAMPLER = 0.02, 0.02
 BYTES_OF_A_NUMBER = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "int8": 1.0, "int4": 0.5}  # by family, scales apart
 
@@ -43,7 +46,9 @@ def cautions(
     machine: Machine, source: Source, graph: Graph, provider: str, measured: Measurement, cells_in_run: int
 ) -> tuple[Caution, ...]:
     """All cautions of one measured cell."""
-    found = [*_of_machine(machine), *_of_graph(machine, source, graph, provider)]
+    found = [*_of_machine(machine), *_of_graph(machine, source, graph, provider), *_of_failed(measured)]
+    if isinstance(measured.placement, Placement):
+        found += _of_placement(measured.placement, provider)
     if isinstance(measured.compression, Compression):
         found += _of_compression(measured.compression)
     if isinstance(measured.latency, Latency):
@@ -173,12 +178,54 @@ def _of_latency(found: Latency, cells_in_run: int) -> Iterator[Caution]:
             advice="raise --limit, or accept a wider --precision-target",
         )
     yield from _of_conditions(found.conditions)
+    yield from _of_contexts(found)
     yield from _of_streams(found)
     if cells_in_run > 1 and not found.in_turns:
         yield Caution(
             code="one-after-another",
             message="the cells were timed one after another: drift of the machine adds to their differences",
             advice="repeat the run before trusting differences below 5 %",
+        )
+
+
+def _of_failed(found: Measurement) -> Iterator[Caution]:
+    """Parts of a cell whose measuring went wrong, while the others went on."""
+    parts = {"latency": found.latency, "memory": found.memory}
+    for name, part in parts.items():
+        if isinstance(part, Absent) and part.failed:
+            yield Caution(
+                code=f"{name}-failed",
+                message=f"{name} could not be measured: {part.reason}",
+                advice="run again; with --debug edgecap also shows what the process printed",
+            )
+
+
+def _of_contexts(found: Latency) -> Iterator[Caution]:
+    lost = [f"{p.context} ({p.failed})" for p in found.sweep if p.failed]
+    if lost:
+        yield Caution(
+            code="context-failed",
+            message=f"contexts could not be timed: {', '.join(lost)}",
+            advice="ask for shorter ones with --context-sweep, or free memory",
+        )
+    cold = [f"{p.context}" for p in found.sweep if p.cold]
+    if cold:
+        yield Caution(
+            code="cold-contexts",
+            message=f"contexts were timed once, without a warm-up: {', '.join(cold)}",
+            advice="raise --limit, or ask for fewer contexts",
+        )
+
+
+def _of_placement(found: Placement, provider: str) -> Iterator[Caution]:
+    """What ran elsewhere than asked: below the share that ends a cell, or allowed by --allow-fallback."""
+    elsewhere = {p: s for p, s in found.by_provider.items() if p != base(provider)}
+    if sum(s.time_share for s in elsewhere.values()) > FALLBACK:
+        told = ", ".join(f"{s.time_share:.1%} of the time on {p} ({s.nodes} nodes)" for p, s in elsewhere.items())
+        yield Caution(
+            code="fallback",
+            message=f"not all of it ran on {provider}: {told}",
+            advice="do not read these numbers as the provider's alone",
         )
 
 
@@ -247,8 +294,8 @@ def _of_conditions(found: Conditions) -> Iterator[Caution]:
 def _of_odd_rounds(found: Latency) -> Iterator[Caution]:
     """Samples that something else made: a process that was stopped, a first round that still warmed up."""
     for name, part in _timed(found):
-        usual, longest = stats.median(part.samples_s), max(part.samples_s)
-        if longest > max(STOPPED_S, STOPPED_TIMES * usual):
+        usual, longest = _usual(part.samples_s), max(part.samples_s)
+        if longest > max(usual + STOPPED_S, STOPPED_TIMES * usual):
             yield Caution(
                 code="interrupted",
                 message=f"one {name} took {longest:.1f} s where {usual:.2g} s is usual: the process was stopped, or the machine slept",
@@ -268,6 +315,11 @@ def _of_odd_rounds(found: Latency) -> Iterator[Caution]:
                 message=f"the first round of {name} took {first / stats.median(others):.2f} times as long as the others",
                 advice="the machine was not warm or not quiet yet; run again, or raise --limit",
             )
+
+
+def _usual(samples: tuple[float, ...]) -> float:
+    """What a sample takes where nothing comes between: of few samples the quickest, since half of them may be odd."""
+    return min(samples) if len(samples) < 5 else stats.quantile(samples, 0.25)
 
 
 def _of_energy(found: Energy) -> Iterator[Caution]:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import msgspec
-import numpy as np
 
 from edgecap import metrics, score, stats
 from edgecap.choices import Choice, choices
@@ -24,7 +23,7 @@ from edgecap.provider_options import base
 from edgecap.record import LEFT_OUT, Absent, Decode, Estimate, Failure, Latency, Measurement, Prefill, Profile
 from edgecap.score import Quantity
 
-Pair = tuple[Choice, Choice]  # baseline, candidate
+Pair = tuple[Choice, Choice | str]  # baseline, and candidate or the name of one that is not there
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -62,8 +61,8 @@ def compare(records: Sequence[Profile], baseline: str | None = None) -> list[Com
 
     One record: the baseline (default fp32, else the first cell) against each other cell. Several records:
     like with like, or the baseline of the first against all cells. `baseline` reads
-    `precision=fp16` or `precision=fp16,provider=cpu`. A candidate that failed is a
-    comparison without differences. Raises UsageError where nothing matches.
+    `precision=fp16` or `precision=fp16,provider=cpu`. A candidate that failed, or that
+    a record does not hold, is a comparison without differences. Raises UsageError where nothing matches.
     """
     everything = choices(records)
     pairs = _pairs(records, everything, baseline)
@@ -84,6 +83,10 @@ class _Side:
         self.latency = latency_of(choice.cell)
         self.drift = {name: _drift(self.latency, name) for name in _SECONDS}
 
+    def rounds_of(self, name: str) -> int:
+        """How many rounds a metric of seconds was taken in."""
+        return len(self.rounds[name])
+
     @cached_property
     def rounds(self) -> dict[str, dict[int, float]]:
         """Medians of each round, by metric."""
@@ -92,23 +95,28 @@ class _Side:
 
 def _pairs(records: Sequence[Profile], everything: list[Choice], baseline: str | None) -> list[Pair]:
     if len(records) > 1 and baseline is None:
-        return _likes(everything, len(records))
+        return _likes(everything, records)
     base = _pick([c for c in everything if c.place == 0], baseline)
     return [(base, c) for c in everything if c is not base and not _left_out(c)]
 
 
-def _likes(everything: list[Choice], records: int) -> list[Pair]:
-    """Each measured cell of the first record with those of the others that have its precision and provider."""
+def _likes(everything: list[Choice], records: Sequence[Profile]) -> list[Pair]:
+    """Each measured cell of the first record with those of the others that have its precision and provider.
+
+    Where another record has none, its place is taken by a name: a loss is told, not dropped.
+    """
     rest: dict[tuple[str, str, int], list[Choice]] = {}
     for choice in everything:
         rest.setdefault((choice.cell.precision, choice.cell.provider, choice.place), []).append(choice)
     first = [c for c in everything if c.place == 0 and _measured(c)]
     found: list[Pair] = []
     for a in first:
-        for place in range(1, records):
+        for place, record in list(enumerate(records))[1:]:
             others = rest.get((a.cell.precision, a.cell.provider, place), [])
             found += [(a, b) for b in others if not _left_out(b)]
-    if not found and first:
+            if not others:
+                found.append((a, f"{a.cell.precision} ({record.source.name}, {record.created_utc})"))
+    if first and all(isinstance(b, str) for _, b in found):
         raise UsageError(f"nothing to compare: no other record holds {_names(first)}; --baseline compares unlike cells")
     return found
 
@@ -152,7 +160,9 @@ def _parse(baseline: str) -> dict[str, str]:
     return wanted
 
 
-def _compare(a: _Side, against: Choice) -> Comparison:
+def _compare(a: _Side, against: Choice | str) -> Comparison:
+    if isinstance(against, str):
+        return Comparison(a.name, against, True, (), (), failed="the record does not hold it")
     outcome = against.cell.outcome
     if isinstance(outcome, Failure):
         why = f"{outcome.stage}: {outcome.error}: {outcome.message}"
@@ -191,6 +201,18 @@ NEEDS = {
 }
 
 
+FEW_ROUNDS = 5  # with fewer, the interval of a median is the span of what was seen
+_OF_SECONDS = {"prefill_s", "decode_s", "time_capacity", "hardware_capacity", "gain_bits_per_s"}
+
+
+def _too_few(name: str, a: _Side, b: _Side) -> str | None:
+    """Why seconds, and what is made of them, get no verdict: too few rounds before the time limit."""
+    if name not in _OF_SECONDS:
+        return None
+    rounds = min(side.rounds_of("prefill_s" if name == "prefill_s" else "decode_s") for side in (a, b))
+    return f"{rounds} rounds are too few for a verdict; raise --limit" if rounds < FEW_ROUNDS else None
+
+
 def _why_not(name: str, mismatches: list[str]) -> str | None:
     found = [what for what in mismatches if what in NEEDS.get(name, set())]
     return f"the {found[0]} differs" if found else None
@@ -213,7 +235,10 @@ def circumstances(choice: Choice) -> dict[str, object]:
         "provider": choice.cell.provider,
         "machine": record.machine.name,
         "processor": record.machine.cpu,
-        "threads": latency and latency.threads,
+        "number of threads": latency and latency.threads,
+        "affinity": record.spec.affinity or "none",
+        "graph optimisation level": record.spec.graph_level,
+        "use of the memory arena": record.spec.arena,
         "way of counting joules": joules and (joules.provenance, joules.domains),
         "power source": record.machine.power_source,
         "set of library versions": record.machine.versions,
@@ -279,7 +304,7 @@ def _differ(metric: Metric, a: _Side, b: _Side, mismatches: list[str], in_turns:
         return None
     if isinstance(x, Absent) or isinstance(y, Absent):
         return _unknown(metric, x, y, "measured on one side only")
-    reason = _why_not(metric.name, mismatches)
+    reason = _why_not(metric.name, mismatches) or _too_few(metric.name, a, b)
     if reason or min(x[0], y[0]) <= 0:
         return _unknown(metric, x, y, reason or "no ratio of numbers that are not positive")
     paired = _round_ratios(metric.name, a, b) if in_turns and metric.name in _SECONDS else None
@@ -296,11 +321,9 @@ def _unknown(metric: Metric, x: Quantity | Absent, y: Quantity | Absent, reason:
 
 
 def _ratio(x: Quantity, y: Quantity) -> Estimate:
-    if x[1] is None and y[1] is None:
-        return Estimate(value=y[0] / x[0], low=None, high=None)
-    above = y[0] if y[1] is None else y[1]
-    below = x[0] if x[1] is None else x[1]
-    return score.estimate(y[0] / x[0], np.asarray(above) / np.asarray(below))
+    """With an interval where both sides have one: what was measured once is not exact."""
+    drawn = None if x[1] is None or y[1] is None else y[1] / x[1]
+    return score.estimate(y[0] / x[0], drawn)
 
 
 def verdict(ratio: Estimate, less_is_better: bool, margin: float) -> str:

@@ -1,6 +1,6 @@
 """What makes a comparison fail: rules as `worse:decode_s:10`, and the differences that break them.
 
-worse                 any metric that is worse, and any cell that failed
+worse                 any metric that is worse or no longer measured, and any cell that failed or is missing
 worse:decode_s        this metric only
 worse:decode_s:10     worse, and by more than 10 %
 unknown               any verdict that could not be had, where both sides were measured
@@ -77,7 +77,11 @@ def _unseen(one: Comparison, rules: Sequence[Rule]) -> dict[str, str]:
     """Metrics that a rule names and that the candidate, or neither, has: a gate that saw nothing is not open."""
     had = {d.metric for d in one.differences if d.candidate is not None}
     asked = dict.fromkeys(rule.metric for rule in rules if rule.metric is not None)
-    return {name: f"{name} was not measured, so that the rule cannot be checked" for name in asked if name not in had}
+    lost = [d.metric for d in one.differences if d.candidate is None] if Rule("worse") in rules else []
+    return {
+        **{name: f"{name} was not measured, so that the rule cannot be checked" for name in asked if name not in had},
+        **{name: f"{name} was measured in the baseline, and is no more" for name in lost},
+    }
 
 
 def _breaks(found: Difference, rule: Rule) -> bool:

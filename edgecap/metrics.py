@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from edgecap import score, stats
 from edgecap.record import (
+    LEFT_OUT,
     Absent,
     Cell,
     Compression,
@@ -142,6 +143,21 @@ def _joined(
 def _stored(found: Score, name: str) -> Quantity | Absent:
     estimate: Estimate | Absent = getattr(found, name)
     return estimate if isinstance(estimate, Absent) else (estimate.value, None)
+
+
+def went_wrong(cell: Cell) -> bool:
+    """Whether the cell or a part of it failed; one that --skip-unfit left out did not."""
+    outcome = cell.outcome
+    if isinstance(outcome, Failure):
+        return outcome.stage != LEFT_OUT
+    parts = (outcome.latency, outcome.memory)
+    points = outcome.latency.throughput if isinstance(outcome.latency, Latency) else ()
+    sweep = outcome.latency.sweep if isinstance(outcome.latency, Latency) else ()
+    return (
+        any(isinstance(part, Absent) and part.failed for part in parts)
+        or any(isinstance(point, Failure) for point in points)
+        or any(point.failed for point in sweep)
+    )
 
 
 def latency_of(cell: Cell) -> Latency | None:

@@ -192,7 +192,7 @@ def _cell(job: Job, record: Profile, cell: CellSpec, cells_in_run: int) -> Cell:
         compression=answer.compression,
         latency=Absent(reason="the run ended before the latency was measured"),
         energy=answer.energy,
-        memory=Absent(reason=memory.message) if isinstance(memory, Failure) else memory,
+        memory=_gone(memory) if isinstance(memory, Failure) else memory,
         placement=answer.placement,
         work=answer.work,
     )
@@ -334,6 +334,10 @@ def _timed(job: Job, record: Profile, group: dict[CellSpec, Ready], cells_in_run
     )
 
 
+def _gone(found: Failure) -> Absent:
+    return Absent(reason=f"{found.error}: {found.message}", failed=True)
+
+
 def _race(job: Job, group: dict[CellSpec, Ready]) -> Race:
     model = job.model
     return Race(
@@ -365,6 +369,6 @@ def _sweep(spec: Spec, model: Model) -> tuple[int, ...]:
 def _with_latency(record: Profile, cell: CellSpec, found: Latency | Failure, cells_in_run: int) -> Cell:
     had = next(c for c in record.cells if CellSpec(c.precision, c.provider) == cell)
     assert isinstance(had.outcome, Measurement) and isinstance(had.graph, Graph)
-    latency = Absent(reason=found.message) if isinstance(found, Failure) else found
+    latency = _gone(found) if isinstance(found, Failure) else found
     measured = msgspec.structs.replace(had.outcome, latency=latency)
     return _judged(record, cell, had.graph, measured, cells_in_run)

@@ -30,9 +30,10 @@ class _Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Absent(_Value, frozen=True, tag_field="kind", tag="absent"):
-    """A quantity that was not had, and why."""
+    """A quantity that was not had, and why; `failed` where its measuring went wrong."""
 
     reason: str
+    failed: bool = False
 
 
 LEFT_OUT = "advice"  # the stage of a Failure that nothing went wrong in: --skip-unfit left the cell out
@@ -382,12 +383,14 @@ class Decode(_Value, frozen=True, tag_field="kind", tag="decode"):
 class SweepPoint(_Value, frozen=True):
     """Seconds to read a prompt of `context` tokens, and of one token decoded behind it; one sample a round.
 
-    An encoder decodes none.
+    An encoder decodes none. `cold`: there was time for one sample only, the first. `failed` says why there is none.
     """
 
     context: int
     prefill_s: tuple[float, ...]
     decode_s: tuple[float, ...]
+    cold: bool = False
+    failed: str | None = None
 
 
 class Throughput(_Value, frozen=True, tag_field="kind", tag="throughput"):

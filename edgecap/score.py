@@ -68,9 +68,9 @@ def joined(
     """Each score by name, from bits gained, seconds and joules a decoded token with their draws."""
     import numpy as np
 
-    work = (flops.per_token, None) if isinstance(flops, Flops) else flops
+    work = flops if isinstance(flops, Absent) else np.log2(flops.per_token)  # counted, so that it has no draws
     return {
-        "information_capacity": _join(lambda g, n: (g + bias_bits) / np.log2(n), gain, work),
+        "information_capacity": work if isinstance(work, Absent) else _join(lambda g: (g + bias_bits) / work, gain),
         "time_capacity": _join(lambda g, t: (g + bias_bits) / _log_cost(t), gain, seconds),
         "energy_capacity": _join(lambda g, e: (g + bias_bits) / _log_cost(e), gain, joules),
         "hardware_capacity": _join(
@@ -96,7 +96,7 @@ def _quantity(found: Any, read: Callable[[Any], Quantity | Absent]) -> Quantity 
 
 
 def _join(formula: Callable[..., Any], *parts: Quantity | Absent) -> Quantity | Absent:
-    """The formula on the values, and on the draws of those parts that have any."""
+    """The formula on the values, and on their draws where all have some: what was measured once is not exact."""
     import numpy as np
 
     missing = [p for p in parts if isinstance(p, Absent)]
@@ -109,9 +109,8 @@ def _join(formula: Callable[..., Any], *parts: Quantity | Absent) -> Quantity | 
         return Absent(reason="division by zero")
     if not math.isfinite(value):
         return Absent(reason="not a finite number")
-    drawn = any(d is not None for _, d in had)
-    draws = formula(*(v if d is None else np.asarray(d) for v, d in had)) if drawn else None
-    return value, draws
+    draws = [np.asarray(d) for _, d in had if d is not None]
+    return value, formula(*draws) if len(draws) == len(had) else None
 
 
 def estimate(value: float, draws: Sequence[float] | Floats | None) -> Estimate:

@@ -9,12 +9,12 @@ import pytest
 from click.testing import CliRunner
 from conftest import ROOT
 
-from edgecap import store
+from edgecap import metrics, store
 from edgecap.cli.commands import cli
 from edgecap.compare import compare
 from edgecap.errors import UsageError
 from edgecap.gates import Rule, parse_rule, violations
-from edgecap.record import LEFT_OUT, Failure
+from edgecap.record import LEFT_OUT, Absent, Failure
 from edgecap.report.comparing import comparisons, junit, markdown
 
 FILE = ROOT / "tests" / "data" / "record-1.json"
@@ -145,6 +145,56 @@ def test_a_variant_that_was_left_out_did_not_fail():
 def test_records_without_a_like_cell():
     with pytest.raises(UsageError, match="--baseline compares unlike cells"):
         compare([with_cells(RECORD.cells[0]), with_cells(RECORD.cells[2])])
+
+
+def test_a_cell_that_the_other_record_lacks_is_told_and_is_worse():
+    found = compare([RECORD, with_cells(RECORD.cells[0])])
+    lost = [c for c in found if c.failed]
+    assert [c.candidate.split()[0] for c in lost] == ["fp16", "int8"]
+    assert {v.message for v in violations(found, [Rule("worse")])} == {"failed: the record does not hold it"}
+
+
+def test_a_metric_that_is_no_longer_measured_is_worse():
+    cell = RECORD.cells[0]
+    blind = msgspec.structs.replace(cell, outcome=msgspec.structs.replace(cell.outcome, memory=Absent(reason="none")))
+    found = compare([with_cells(cell), with_cells(blind)])
+    assert {v.metric for v in violations(found, [Rule("worse")])} == {"peak_bytes", "file_bytes"}
+
+
+# --- too little to say anything ---------------------------------------------------------------
+
+
+def with_rounds(cell, rounds):
+    """The cell with the first rounds of its seconds only."""
+    latency = cell.outcome.latency
+
+    def cut(part):
+        kept = [i for i, number in enumerate(part.rounds) if number < rounds]
+        return msgspec.structs.replace(
+            part, samples_s=tuple(part.samples_s[i] for i in kept), rounds=tuple(part.rounds[i] for i in kept)
+        )
+
+    fewer = msgspec.structs.replace(latency, prefill=cut(latency.prefill), decode=cut(latency.decode))
+    return msgspec.structs.replace(cell, outcome=msgspec.structs.replace(cell.outcome, latency=fewer))
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_few_rounds_give_no_verdict_on_seconds(rounds):
+    few = with_cells(with_rounds(slower(RECORD.cells[0], 2), rounds))
+    found = {d.metric: d for d in compare([with_cells(RECORD.cells[0]), few])[0].differences}
+    for name in ("prefill_s", "decode_s", "time_capacity", "gain_bits_per_s"):
+        assert found[name].verdict == "unknown"
+        assert found[name].ratio.reason == f"{rounds} rounds are too few for a verdict; raise --limit"
+    assert found["bits_per_byte"].verdict == "same"
+
+
+def test_what_was_timed_once_has_no_interval_in_any_score():
+    cell = with_rounds(RECORD.cells[0], 1)
+    found = metrics.estimates(RECORD, cell)
+    assert found["bits_per_byte"].low is not None
+    for name in ("decode_s", "time_capacity", "gain_bits_per_s"):
+        assert found[name].low is None
+    assert found["information_capacity"].low is not None
 
 
 # --- formats ----------------------------------------------------------------------------------

@@ -14,7 +14,19 @@ from edgecap import stats, store
 from edgecap.cautions import cache_bytes_per_token, cautions
 from edgecap.compare import compare, verdict
 from edgecap.errors import UsageError
-from edgecap.record import Absent, Conditions, Energy, Estimate, Failure, Throughput, Window
+from edgecap.metrics import went_wrong
+from edgecap.record import (
+    Absent,
+    Conditions,
+    Energy,
+    Estimate,
+    Failure,
+    Placement,
+    ProviderShare,
+    SweepPoint,
+    Throughput,
+    Window,
+)
 from edgecap.report.comparing import comparison
 from edgecap.report.data import comparison_values, medians, record_values
 from edgecap.report.tables import show
@@ -377,6 +389,48 @@ def test_streams_that_wait_for_one_interpreter(streams, overhead_s, told):
         step_s=(0.005,),
     )
     assert ("streams-bound" in codes(cell=latency_with(throughput=(point,), overhead_s=overhead_s))) == told
+
+
+@pytest.mark.parametrize(
+    ("usual", "longest", "told"),
+    [(0.7, 4.7, True), (0.7, 1.2, False), (0.006, 3.0, True), (2.0, 4.5, False)],
+)
+def test_a_stop_is_seen_in_slow_steps_too(usual, longest, told):
+    prefill = RECORD.cells[0].outcome.latency.prefill
+    for samples in ((usual, longest), (*[usual] * 20, longest)):
+        odd = msgspec.structs.replace(prefill, samples_s=samples, rounds=tuple(range(len(samples))))
+        assert ("interrupted" in codes(cell=latency_with(prefill=odd))) == told
+
+
+def test_contexts_that_failed_or_were_timed_cold_are_told():
+    points = (
+        SweepPoint(context=128, prefill_s=(1.0,), decode_s=(0.1,), cold=True),
+        SweepPoint(context=4096, prefill_s=(), decode_s=(), failed="MemoryError: no room"),
+    )
+    cell = latency_with(sweep=points)
+    assert {"context-failed", "cold-contexts"} <= codes(cell=cell)
+    assert went_wrong(cell)
+    assert not went_wrong(RECORD.cells[0])
+    assert "4096" in text_of(show(msgspec.structs.replace(RECORD, cells=(cell,))))
+
+
+@pytest.mark.parametrize(("share", "told"), [(0.003, False), (0.023, True)])
+def test_what_ran_elsewhere_is_told(share, told):
+    placed = Placement(
+        by_provider={
+            "cuda": ProviderShare(nodes=90, time_share=1 - share),
+            "cpu": ProviderShare(nodes=7, time_share=share),
+        }
+    )
+    found = cautions(
+        RECORD.machine,
+        RECORD.source,
+        RECORD.cells[0].graph,
+        "cuda:device_id=1",
+        msgspec.structs.replace(RECORD.cells[0].outcome, placement=placed),
+        1,
+    )
+    assert ("fallback" in {c.code for c in found}) == told
 
 
 def test_throughput_and_overhead_are_shown():

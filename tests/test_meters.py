@@ -318,6 +318,23 @@ def test_growth_takes_turns_and_keeps_the_cache():
     assert len(short[0].prefill_s) == len(short[1].prefill_s) == 1
 
 
+def test_a_context_that_does_not_fit_is_not_the_end_of_the_others():
+    clock = FakeClock()
+
+    class Small(FakeEngine):
+        def prefill(self, inputs):
+            if inputs.size > 100:
+                raise MemoryError("no room for 128 positions")
+            return super().prefill(inputs)
+
+    found = growth.measure_growth(Small(clock), clock, (4, 128), 16, 60.0)
+    assert (len(found[0].prefill_s), found[0].failed) == (growth.ROUNDS, None)
+    assert (found[1].prefill_s, found[1].failed) == ((), "MemoryError: no room for 128 positions")
+    (once,) = growth.measure_growth(FakeEngine(clock), clock, (4,), 16, -1.0)
+    assert once.cold
+    assert not found[0].cold
+
+
 def test_engines_take_turns_and_the_order_turns_round():
     clock, order = FakeClock(), []
 

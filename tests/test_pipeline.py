@@ -11,11 +11,13 @@ from fakes import scripted
 from edgecap import store
 from edgecap.corpus import read_corpus
 from edgecap.errors import Interrupted, UsageError
+from edgecap.metrics import went_wrong
 from edgecap.pipeline import profile
 from edgecap.portable import export_folder
-from edgecap.record import LEFT_OUT, SCHEMA, Absent, Failure, Flops, Measurement
+from edgecap.record import LEFT_OUT, SCHEMA, Absent, Compression, Failure, Flops, Measurement
+from edgecap.report.tables import show
 from edgecap.spec import Spec
-from edgecap.worker import Export, Looked, Measure, Race, Vary
+from edgecap.worker import Export, Looked, Measure, Race, Vary, Weigh
 
 
 @pytest.fixture
@@ -241,6 +243,25 @@ def test_static_int8_is_made_on_the_text_and_again_on_another(spec, corpus, plac
     made = [s for s in run.asked if isinstance(s, Vary)]
     assert [s.corpus.count for s in made] == [6, 3]
     assert all(s.tokenizer for s in made)
+
+
+@pytest.mark.parametrize("broken", [Race, Weigh])
+def test_a_part_that_died_is_told_and_the_rest_is_kept(spec, corpus, place, broken):
+    """The child that times, or weighs, is killed: a caution, no number, and the run has not gone well."""
+    run = scripted(corpus)
+
+    def dies(step, watch, timeout_s):
+        killed = Failure(stage="latency", error="Killed", message="the process was ended by SIGKILL (9)")
+        return killed if isinstance(step, broken) else run(step, watch, timeout_s)
+
+    record = profile(msgspec.structs.replace(spec, precisions=("fp32",)), place, run=dies)
+    (cell,) = record.cells
+    assert isinstance(cell.outcome.compression, Compression)
+    part = "latency" if broken is Race else "memory"
+    assert getattr(cell.outcome, part).failed
+    assert f"{part}-failed" in {c.code for c in cell.cautions}
+    assert went_wrong(cell)
+    assert "SIGKILL" in show(record)
 
 
 def test_the_usual_contexts_are_timed_beside(spec, corpus, place):

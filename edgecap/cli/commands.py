@@ -255,8 +255,8 @@ def profile(
     Example: edgecap profile --model ./my-model --precision fp32,int8 --corpus my.jsonl
     """
     from edgecap.cli.live import Live
+    from edgecap.metrics import went_wrong
     from edgecap.pipeline import profile as measure
-    from edgecap.record import LEFT_OUT, Failure
     from edgecap.spec import Spec
     from edgecap.store import home, record_path
 
@@ -274,7 +274,7 @@ def profile(
         record = measure(asked, where, live)
     _show(record, as_json)
     click.echo(f"record: {record_path(where.profiles, record)}", err=True)
-    if any(isinstance(c.outcome, Failure) and c.outcome.stage != LEFT_OUT for c in record.cells):
+    if any(map(went_wrong, record.cells)):
         sys.exit(1)
 
 

@@ -32,21 +32,27 @@ def measure_growth(
     """
     rng = np.random.default_rng(2)
     found: dict[int, list[tuple[float, float | None]]] = {c: [] for c in contexts}
+    failed: dict[int, str] = {}
     started = clock.now()
     for number in range(-1, ROUNDS):
         if number >= 0 and clock.now() - started > limit_s:
             break
-        for context in contexts:
+        for context in [c for c in contexts if c not in failed]:
             progress(max(number, 0), ROUNDS)
-            found[context].append(
-                _sample(engine, clock, rng.integers(0, vocabulary, context + steps, dtype=np.int64), context)
-            )
-    return tuple(_point(c, samples[1:] or samples) for c, samples in found.items())
+            ids = rng.integers(0, vocabulary, context + steps, dtype=np.int64)
+            try:
+                found[context].append(_sample(engine, clock, ids, context))
+            except Exception as error:  # a context that does not fit is not the end of the shorter ones
+                failed[context] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return tuple(_point(c, samples, failed.get(c)) for c, samples in found.items())
 
 
-def _point(context: int, samples: Sequence[tuple[float, float | None]]) -> SweepPoint:
-    decoded = tuple(d for _, d in samples if d is not None)
-    return SweepPoint(context=context, prefill_s=tuple(p for p, _ in samples), decode_s=decoded)
+def _point(context: int, samples: Sequence[tuple[float, float | None]], failed: str | None) -> SweepPoint:
+    if failed is not None:
+        return SweepPoint(context=context, prefill_s=(), decode_s=(), failed=failed)
+    kept = samples[1:] or samples
+    decoded = tuple(d for _, d in kept if d is not None)
+    return SweepPoint(context=context, prefill_s=tuple(p for p, _ in kept), decode_s=decoded, cold=len(samples) == 1)
 
 
 def _sample(engine: Engine, clock: Clock, ids: np.ndarray, context: int) -> tuple[float, float | None]:

@@ -114,7 +114,7 @@ def _growth(line: Line) -> Iterator[Facts]:
         medians = {
             f"{n}_s": stats.median(s) for n, s in (("prefill", point.prefill_s), ("decode", point.decode_s)) if s
         }
-        yield {"context": point.context, "samples": len(point.prefill_s), **medians}
+        yield {"context": point.context, "samples": len(point.prefill_s), **medians, "failed": point.failed or ""}
 
 
 def _throughput(line: Line) -> Iterator[Facts]:

@@ -308,9 +308,12 @@ def _check_placement(step: Measure, found: Placement | Absent) -> None:
     from edgecap.engine import EngineError
     from edgecap.provider_options import base
 
-    if step.allow_fallback or isinstance(found, Absent):
-        return
     asked = base(step.session.provider)
+    if step.allow_fallback or asked == "cpu":
+        return
+    if isinstance(found, Absent) or not found.by_provider:
+        why = found.reason if isinstance(found, Absent) else "the runtime's profile holds no operator"
+        raise EngineError(f"nothing proves that it ran on '{asked}': {why}; --allow-fallback measures it as it is")
     elsewhere = {p: s.time_share for p, s in found.by_provider.items() if p != asked}
     if sum(elsewhere.values()) > MOST_ELSEWHERE:
         told = ", ".join(f"{share:.0%} on {p}" for p, share in elsewhere.items())
