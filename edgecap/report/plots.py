@@ -54,7 +54,7 @@ def layout(rows: int, x: Plot, y: Plot, per_row: int = 30, **more: Any) -> Plot:
 def axis(title: str, unit: str = "", **more: Any) -> Plot:
     """An axis of numbers, with SI prefixes where they have a unit."""
     prefixed = {"tickformat": "~s", "ticksuffix": unit} if unit else {}
-    return {"title": {"text": title}, "nticks": 5, "tickangle": 0, **prefixed, **more}
+    return {"title": {"text": title}, "nticks": 7, **prefixed, **more}
 
 
 def log_axis(title: str, unit: str, data: Sequence[Plot], along: str = "x", room: float = 0.06) -> Plot:

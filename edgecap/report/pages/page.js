@@ -6,7 +6,7 @@
 //                                one; a <th data-unsorted> has no button
 //   <div data-figure="ID">       drawn from the element with that id, a script of type application/json that holds
 //                                {"data": [...], "layout": {...}}; where a key holds "color", "--name" is that CSS variable;
-//                                drawn when it comes near the screen, all before printing
+//                                drawn when it comes near the screen or nothing else is to do
 //   window.edgecap               draw(div), drawAll(), sortable(table) for pages that change what they show
 "use strict";
 (() => {
@@ -161,6 +161,10 @@
     seen.forEach((div) => { if (div.isConnected) draw(div); else seen.delete(div); });
   }
 
+  function forgetSizes() { // a legend that needs fewer rows would keep the room of the old ones
+    seen.forEach((div) => Plotly.purge(div));
+  }
+
   function drawWhenNear() {
     const near = new IntersectionObserver((entries) => {
       entries.filter((entry) => entry.isIntersecting).forEach(({ target }) => {
@@ -168,7 +172,16 @@
         if (!seen.has(target)) draw(target);
       });
     }, { rootMargin: "800px 0px" });
-    if (typeof Plotly !== "undefined") document.querySelectorAll("[data-figure]").forEach((div) => near.observe(div));
+    if (typeof Plotly === "undefined") return;
+    const figures = [...document.querySelectorAll("[data-figure]")];
+    figures.forEach((div) => near.observe(div));
+    drawIdly(figures.filter((div) => div.clientHeight <= TALL));
+  }
+
+  function drawIdly(waiting) {
+    const idle = window.requestIdleCallback || ((then) => setTimeout(then, 100));
+    const next = waiting.find((div) => !seen.has(div));
+    if (next) idle(() => { if (!seen.has(next)) draw(next); drawIdly(waiting); });
   }
 
   function addSaving(div) {
@@ -193,6 +206,7 @@
     if (on === (root.dataset.printing !== undefined)) return;
     if (on) root.dataset.printing = "";
     else delete root.dataset.printing;
+    forgetSizes();
     if (on) drawAll();
     else drawSeen();
   }
@@ -209,7 +223,7 @@
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawSeen);
     matchMedia("print").addEventListener("change", (event) => printing(event.matches));
     let settled; // a turned phone wraps legends anew
-    addEventListener("resize", () => { clearTimeout(settled); settled = setTimeout(drawSeen, 250); });
+    addEventListener("resize", () => { clearTimeout(settled); settled = setTimeout(() => { forgetSizes(); drawSeen(); }, 250); });
     addEventListener("beforeprint", () => printing(true));
     addEventListener("afterprint", () => printing(false));
   });
