@@ -79,7 +79,7 @@ _CARDS = (
     ("bits_per_byte", "bits per byte"),
     ("decode_s", "a decoded token"),
     ("prefill_s", "prompt"),
-    ("decode_j", "energy a decoded token"),
+    ("decode_j", "energy a token"),
     ("peak_bytes", "peak RAM"),
     ("file_bytes", "file"),
 )
@@ -118,13 +118,15 @@ _GLANCE = (
     *("file_bytes", "time_capacity", "hardware_capacity", "roofline_ratio"),
 )
 
+_HEADINGS = {"divergence_bits": "KL bits"}
+
 
 def _glance(lines: Sequence[Line]) -> tuple[list[str], list[list[Entry]]]:
     """Column names, and a row a cell, of the figures that any cell has."""
     shown = [m for m in _GLANCE if any(line.value(m) is not None for line in lines)]
     best = {m: _best(lines, m) for m in shown}
     rows = [[Entry(line.label, "text", _outcome(line)), *[_entry(line, m, best[m]) for m in shown]] for line in lines]
-    return ["cell", *[BY_NAME[m].words for m in shown]], rows
+    return ["cell", *[_HEADINGS.get(m, BY_NAME[m].words) for m in shown]], rows
 
 
 def _outcome(line: Line) -> str:

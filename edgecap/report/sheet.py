@@ -15,7 +15,7 @@ from edgecap.report.columns import printable
 from edgecap.units import si, significant
 
 Found = Estimate | Absent
-SHORT, LONG = 22, 90  # characters of a name beside a bar, and in a sentence or table
+SHORT, LONG = 18, 90  # characters of a name beside a bar, and in a sentence or table
 
 
 class Line(NamedTuple):
@@ -67,7 +67,7 @@ def _tags(records: Sequence[Profile]) -> list[str]:
         return [""] * len(records)
     numbers = [f"#{place + 1}" for place in range(len(records))]
     for names in ([r.source.name for r in records], [r.machine.name for r in records]):
-        if len(set(names)) == len(names) and max(map(len, names)) <= SHORT - 7:
+        if len(set(names)) == len(names) and max(map(len, names)) <= SHORT - 6:
             return names
     return numbers
 

@@ -5,7 +5,8 @@
 //                                one that is absent and stays below; without it the text counts, as a number where it is
 //                                one; a <th data-unsorted> has no button
 //   <div data-figure="ID">       drawn from the element with that id, a script of type application/json that holds
-//                                {"data": [...], "layout": {...}}; where a key holds "color", "--name" is that CSS variable
+//                                {"data": [...], "layout": {...}}; where a key holds "color", "--name" is that CSS variable;
+//                                drawn when it comes near the screen or nothing else is to do
 //   window.edgecap               draw(div), drawAll(), sortable(table) for pages that change what they show
 "use strict";
 (() => {
@@ -14,7 +15,8 @@
   const THEMES = ["system", "light", "dark"];
   const SERIES = [1, 2, 3, 4, 5, 6, 7, 8].map((n) => `--s${n}`);
   const CONFIG = { responsive: true, displaylogo: false, displayModeBar: false };
-  const ONE_ROW = 26; // of a legend, which a figure's own height has room for
+  const TALL = 900; // CSS pixels of a figure in which a legend takes little
+  const ONE_ROW = 30; // of a legend, which a figure's own height has room for
   const PAGE_WIDTH = 690; // CSS pixels that fit an A4 or letter page
 
   // --- theme ----------------------------------------------------------------------------------
@@ -39,7 +41,7 @@
       theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
       setTheme(theme);
       name();
-      drawAll();
+      drawSeen();
     });
     name();
     const header = document.querySelector("body > header");
@@ -119,7 +121,7 @@
         autosize: true,
         colorway: SERIES,
         dragmode: matchMedia("(pointer: fine)").matches ? "zoom" : false, // a finger that passes scrolls the page
-        font: { color: "--ink", family: getComputedStyle(document.body).fontFamily, size: 13 },
+        font: { color: "--ink", family: getComputedStyle(document.body).fontFamily, size: innerWidth < 480 ? 11 : 13 },
         hoverlabel: { bgcolor: "--raised", bordercolor: "--quiet", font: { color: "--ink" }, align: "left" },
         legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom", bgcolor: "rgba(0,0,0,0)", traceorder: "normal" },
         margin: { l: 10, r: 16, t: 10, b: 10 },
@@ -131,27 +133,55 @@
     });
   }
 
+  const seen = new Set(); // figures that were drawn, and must follow the theme
+
   function draw(div) {
     const figure = coloured(JSON.parse(document.getElementById(div.dataset.figure).textContent));
     const width = root.dataset.printing === undefined ? {} : { width: PAGE_WIDTH };
     const layout = { ...figure.layout, ...width, template: template() };
     const drawn = (height) => {
-      div.style.height = `${height}px`;
-      return Plotly.react(div, figure.data, { ...layout, height }, CONFIG);
+      if (height) div.style.height = `${height}px`;
+      return Plotly.react(div, figure.data, height ? { ...layout, height } : layout, CONFIG);
     };
-    // A legend that wraps on a phone must not eat the plot: it is drawn with room to spare, measured, and given its room.
-    const named = figure.data.filter((trace) => trace.showlegend !== false && trace.name).length;
+    const legend = () => div.querySelector(".legend .bg")?.getBoundingClientRect().height || 0;
     const height = figure.layout.height;
-    if (!height) return Plotly.react(div, figure.data, layout, CONFIG);
-    if (named < 2 || layout.showlegend === false) return drawn(height);
-    drawn(height + 60 * named);
-    const legend = div.querySelector(".legend .bg")?.getBoundingClientRect().height || 0;
-    return drawn(Math.round(height + Math.max(0, legend - ONE_ROW)));
+    const done = drawn(height);
+    seen.add(div);
+    if (!height || height > TALL || legend() <= ONE_ROW) return done;
+    // A legend that wraps on a phone must not eat the plot: it is drawn with room to spare, measured, and given its room.
+    drawn(height + ONE_ROW * figure.data.length + height);
+    return drawn(Math.round(height + legend() - ONE_ROW));
   }
 
   function drawAll() {
+    if (typeof Plotly !== "undefined") document.querySelectorAll("[data-figure]").forEach(draw);
+  }
+
+  function drawSeen() {
+    seen.forEach((div) => { if (div.isConnected) draw(div); else seen.delete(div); });
+  }
+
+  function forgetSizes() { // a legend that needs fewer rows would keep the room of the old ones
+    seen.forEach((div) => Plotly.purge(div));
+  }
+
+  function drawWhenNear() {
+    const near = new IntersectionObserver((entries) => {
+      entries.filter((entry) => entry.isIntersecting).forEach(({ target }) => {
+        near.unobserve(target);
+        if (!seen.has(target)) draw(target);
+      });
+    }, { rootMargin: "800px 0px" });
     if (typeof Plotly === "undefined") return;
-    document.querySelectorAll("[data-figure]").forEach(draw);
+    const figures = [...document.querySelectorAll("[data-figure]")];
+    figures.forEach((div) => near.observe(div));
+    drawIdly(figures.filter((div) => div.clientHeight <= TALL));
+  }
+
+  function drawIdly(waiting) {
+    const idle = window.requestIdleCallback || ((then) => setTimeout(then, 100));
+    const next = waiting.find((div) => !seen.has(div));
+    if (next) idle(() => { if (!seen.has(next)) draw(next); drawIdly(waiting); });
   }
 
   function addSaving(div) {
@@ -164,6 +194,7 @@
     button.textContent = "Save as SVG";
     button.setAttribute("aria-label", `Save as SVG: ${title}`);
     button.addEventListener("click", () => {
+      if (!seen.has(div)) draw(div);
       Plotly.downloadImage(div, { format: "svg", filename: div.dataset.figure, width: div.clientWidth, height: div.clientHeight });
     });
     figure.append(button);
@@ -175,7 +206,9 @@
     if (on === (root.dataset.printing !== undefined)) return;
     if (on) root.dataset.printing = "";
     else delete root.dataset.printing;
-    drawAll();
+    forgetSizes();
+    if (on) drawAll();
+    else drawSeen();
   }
 
   setTheme(remembered());
@@ -185,12 +218,12 @@
     document.body.append(probe);
     addThemeButton();
     document.querySelectorAll("table[data-sortable]").forEach(sortable);
-    drawAll();
     document.querySelectorAll("[data-figure]").forEach(addSaving);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+    drawWhenNear();
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawSeen);
     matchMedia("print").addEventListener("change", (event) => printing(event.matches));
     let settled; // a turned phone wraps legends anew
-    addEventListener("resize", () => { clearTimeout(settled); settled = setTimeout(drawAll, 250); });
+    addEventListener("resize", () => { clearTimeout(settled); settled = setTimeout(() => { forgetSizes(); drawSeen(); }, 250); });
     addEventListener("beforeprint", () => printing(true));
     addEventListener("afterprint", () => printing(false));
   });
