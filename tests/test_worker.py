@@ -43,6 +43,10 @@ def test_a_refusal_becomes_an_error(tmp_path):
     [
         ("os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL", "out of memory"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV", "ended by SIGSEGV"),
+        pytest.param(
+            *("os.kill(os.getpid(), 35)", "signal 35", "ended by signal 35"),
+            marks=pytest.mark.skipif(not hasattr(signal, "SIGRTMIN"), reason="no signals for real time here"),
+        ),
         ("print('oops', file=sys.stderr); sys.exit(3)", "Exit", "status 3: oops"),
         ('print(\'{"kind": "banana"}\')', "BadAnswer", "nonsense"),
         ("print('hello')", "BadAnswer", "nonsense"),
