@@ -12,6 +12,7 @@ import psutil
 import pytest
 from conftest import ROOT
 
+from edgecap import providers
 from edgecap.errors import DiskFull, UsageError
 from edgecap.record import Failure
 from edgecap.worker import Look, Looked, Made, Vary, in_child, parent
@@ -58,6 +59,16 @@ def test_every_end_becomes_a_value(monkeypatch, code, error, words):
     assert isinstance(found, Failure)
     assert (found.stage, found.error) == ("worker" if error == "BadAnswer" else "look", error)
     assert words in found.message
+
+
+def test_only_providers_that_are_asked_for_are_tried(monkeypatch):
+    tried = []
+    monkeypatch.setattr(providers, "built_providers", lambda: ("cpu", "cuda", "tensorrt", "openvino"))
+    monkeypatch.setattr(providers, "why_not", lambda asked: tried.append(asked) or "it has no device")
+    found = answer(Look(providers=("cpu", "cuda:device_id=1")), lambda stage, done, total: None)
+    assert tried == ["cuda"]
+    assert found.providers == ("cpu", "tensorrt", "openvino")
+    assert found.refused == {"cuda": "it has no device"}
 
 
 def test_a_child_that_hangs_is_ended(monkeypatch):

@@ -138,8 +138,8 @@ def _look(step: Look, report: Report) -> Looked:
     from edgecap.provider_options import base
     from edgecap.providers import built_providers, why_not
 
-    tried = any(p != "cpu" for p in step.providers)
-    reasons = {p: why_not(p) if tried and p != "cpu" else None for p in built_providers()}
+    asked = {base(p) for p in step.providers} - {"cpu"}
+    reasons = {p: why_not(p) if p in asked else None for p in built_providers()}
     with_options = [p for p in step.providers if ":" in p and not reasons.get(base(p), "not built in")]
     reasons |= {p: why_not(p) for p in with_options}
     return Looked(
