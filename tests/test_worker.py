@@ -88,10 +88,29 @@ def test_a_child_that_speaks_is_not_ended(monkeypatch):
 
 
 def test_errors_become_values_in_the_child(tmp_path):
-    missing = Vary(graph=str(tmp_path / "no.onnx"), precision="fp16", out=str(tmp_path))
-    found = answer(missing, lambda stage, done, total: None)
+    found = answer(Look(graphs=(str(tmp_path / "no.onnx"),)), lambda stage, done, total: None)
     assert isinstance(found, Refusal)
     assert "cannot read" in found.message
+
+
+def test_a_graph_that_was_read_before_fails_one_cell(tmp_path):
+    """protobuf tells the end of memory as damage; what was found and described is not the user's mistake."""
+    (tmp_path / "bad.onnx").write_bytes(b"not onnx at all")
+    found = answer(Vary(graph=str(tmp_path / "bad.onnx"), precision="fp16", out=str(tmp_path)), lambda *progress: None)
+    assert isinstance(found, Failure)
+    assert (found.stage, found.error) == ("vary", "Unreadable")
+    assert "often memory ran out" in found.message
+
+
+def test_the_end_of_memory_is_no_damage(tmp_path, monkeypatch):
+    import onnx
+
+    def full(*args, **options):
+        raise MemoryError
+
+    monkeypatch.setattr(onnx, "load", full)
+    found = answer(Vary(graph=str(tmp_path / "m.onnx"), precision="fp16", out=str(tmp_path)), lambda *progress: None)
+    assert found == Failure(stage="vary", error="MemoryError", message="out of memory")
 
 
 def test_a_full_disk_in_the_child_is_told(tmp_path, monkeypatch):
