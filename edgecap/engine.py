@@ -24,6 +24,7 @@ from edgecap.graph.scoring import NLL, TARGETS
 from edgecap.kvcache import HEADROOM, KvCache, Room
 from edgecap.machine import int8_may_saturate
 from edgecap.provider_options import PROVIDERS, parse_provider
+from edgecap.providers import load_libraries
 from edgecap.record import ProviderShare
 from edgecap.seams import Floats, Ids
 
@@ -84,6 +85,7 @@ class OrtEngine:
             options.enable_mem_pattern = False  # one block for each length of run would be kept
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
         self._provider = parse_provider(provider).limited(threads)
+        load_libraries(self._provider)
         started = time.perf_counter()
         self._session = onnxruntime.InferenceSession(
             scoring if scoring is not None else str(path), options, **self._provider.arguments

@@ -2,7 +2,8 @@
 
     EdgecapError            1   something could not be done
     ├── UsageError          2   asked wrongly: says what, where and what to try
-    │   └── DiskFull        2   no room left for what was asked
+    │   ├── DiskFull        2   no room left for what was asked
+    │   └── Unreadable      2   a graph is missing, damaged or no graph
     ├── RecordError         3   a record cannot be read
     └── Interrupted       130   the user pressed Ctrl-C; what was finished is kept
 
@@ -29,6 +30,10 @@ class UsageError(EdgecapError):
 
 class DiskFull(UsageError):
     """There is no room left on the disk."""
+
+
+class Unreadable(UsageError):
+    """A graph cannot be read: a mistake where a user names it, a failure where it was read before."""
 
 
 class RecordError(EdgecapError):

@@ -177,7 +177,7 @@ def _look(located: source.Located, run: Run, spec: Spec) -> tuple[Looked, tuple[
     looked = run(asked, _unwatched, spec.timeout_s)
     if not isinstance(looked, Looked):
         reason = f": {looked.message}" if isinstance(looked, Failure) else ""
-        raise UsageError(f"ONNX Runtime cannot be used here{reason}")
+        raise UsageError(f"ONNX Runtime cannot be used here with {', '.join(spec.providers)}{reason}")
     ready = []
     for file, facts in zip(files, looked.graphs, strict=True):
         listed = file.files or store.list_files(file.path.parent, list(facts.files))
@@ -215,7 +215,7 @@ def _wanted(spec: Spec, located: source.Located, looked: Looked, found: tuple[Re
             )
             raise UsageError(
                 f"provider '{provider}' is not available in the installed ONNX Runtime{f' ({why})' if why else ''}; "
-                f"available: {', '.join(looked.providers)}"
+                f"others in it: {', '.join(looked.providers)}"
             )
         if provider in looked.no_energy:
             raise UsageError(f"--energy require: {looked.no_energy[provider]}")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgecap.provider_options import parse_provider
+from edgecap.providers import load_libraries
 from edgecap.seams import Probe
 
 _SMALL = 1 << 25  # bytes
@@ -25,6 +26,7 @@ class OrtProbes:
 
     def __init__(self, provider: str, threads: int) -> None:
         self._provider, self._threads = parse_provider(provider).limited(threads), threads
+        load_libraries(self._provider)
 
     def gemm(self, precision: str, m: int, k: int, n: int) -> Probe:
         """(m, k) times a stored (k, n), as the layers of a model are."""

@@ -1,4 +1,6 @@
-"""Which execution providers really work here, and what is missing to the others. Owns onnxruntime beside `engine`.
+"""Which execution providers really work here, what is missing to the others, and the libraries of CUDA's.
+
+Owns onnxruntime beside `engine` and `probes`.
 
 A runtime that was built with a provider falls back in silence where its libraries or its device are
 missing, so each is tried on a graph of one node; what the runtime says meanwhile is kept.
@@ -7,6 +9,8 @@ missing, so each is tried on a graph of one node; what the runtime says meanwhil
 from __future__ import annotations
 
 import contextlib
+import functools
+import io
 import os
 import re
 import tempfile
@@ -15,7 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from edgecap.provider_options import PROVIDERS, parse_provider
+from edgecap.provider_options import PROVIDERS, Requested, parse_provider
 
 _MISSING = re.compile(r"([\w.+-]+\.(?:so|dll|dylib)[\w.]*): cannot open shared object file|depends on ([\w.+-]+\.dll)")
 _NEEDS = re.compile(r"Require (.+?)\. Please")
@@ -38,6 +42,7 @@ def why_not(asked: str) -> str | None:
     import onnxruntime
 
     provider = parse_provider(asked)
+    load_libraries(provider)
     with _said() as said:
         try:
             session = onnxruntime.InferenceSession(_one_node(), _alone(asked), **provider.arguments, enable_fallback=0)
@@ -46,6 +51,28 @@ def why_not(asked: str) -> str | None:
             return None if took else _reason(said(), "the runtime put the node elsewhere")
         except Exception as error:  # missing libraries and devices raise many kinds; each of them means no
             return _reason(said(), _ELSEWHERE if "default CPU EP" in str(error) else str(error))
+
+
+def load_libraries(provider: Requested) -> None:
+    """Loads the libraries of pip's NVIDIA packages, for a provider on CUDA: no loader looks where they lie."""
+    if provider.place[0] == "cuda":
+        _preload()
+
+
+@functools.cache
+def _preload() -> None:
+    import onnxruntime
+
+    preload = getattr(onnxruntime, "preload_dlls", None)
+    if preload is None:  # a runtime before 1.21
+        return
+    # what is missing is told by the session that needs it, and is no error where it lies elsewhere
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+        contextlib.suppress(Exception),
+    ):
+        preload()
 
 
 def _alone(asked: str) -> Any:

@@ -117,7 +117,8 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             _at_least("--affinity", processor, 0)
         _at_least("--threads", self.threads, 1)
         _at_least("--limit", self.limit_s, 0.1)
-        _at_least("--precision-target", self.precision_target, 0, most=1)
+        if not 0 < self.precision_target < 1:
+            raise UsageError(f"--precision-target {self.precision_target} must be a share above 0 and below 1, as 0.03")
         _at_least("--timeout", self.timeout_s, 1, most=1e6)
         if not self.providers:
             raise UsageError(f"no provider given; known: {', '.join(PROVIDERS)}")

@@ -170,6 +170,15 @@ def test_refused_before_anything_is_written(spec, corpus, place, fields, words):
     assert not place.profiles.exists()
 
 
+def test_a_look_that_dies_names_what_was_tried(spec, place):
+    def run(step, watch, timeout_s):
+        return Failure(stage="look", error="SIGSEGV", message="the process was ended by SIGSEGV (11)")
+
+    asked = msgspec.structs.replace(spec, providers=("cpu", "cuda"))
+    with pytest.raises(UsageError, match=r"cannot be used here with cpu, cuda: the process was ended by SIGSEGV"):
+        profile(asked, place, run=run)
+
+
 def test_an_unwritable_output_is_refused_first(spec, corpus, place, tmp_path):
     (tmp_path / "profiles").write_text("in the way")
     run = scripted(corpus)

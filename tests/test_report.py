@@ -308,7 +308,7 @@ SPECS = [
     Spec(providers=("cpu", "cuda:device_id=1,cudnn_conv_algo_search=HEURISTIC", "openvino:device_type=GPU")),
     Spec(optimize=False, arena=False, skip_unfit=True, allow_fallback=True, operators=True, calibrate=True),
     Spec(bias_bits=-24.0, protocol="paper", documents=200, threads=3, affinity=(0, 2, 3), graph_level="basic"),
-    Spec(limit_s=5.5, precision_target=0.0, timeout_s=60.0, trust_remote_code=True, revision="abc", exporter="genai"),
+    Spec(limit_s=5.5, precision_target=0.01, timeout_s=60.0, trust_remote_code=True, revision="abc", exporter="genai"),
     Spec(context_sweep=(), batches=(1, 4, 16), streams=(1, 2)),
     Spec(context_sweep=(128, 512), energy="require", meter="/tmp/w.csv", meter_offset_s=-0.25),
     Spec(model="--odd", assume_watts=7.5),

@@ -90,6 +90,8 @@ def test_sums_of_many_documents_are_drawn_in_blocks(monkeypatch):
         ({"assume_watts": 5.0, "energy": "require"}, "--assume-watts is for machines without"),
         ({"meter_offset_s": 3.0}, "--meter-offset is the seconds"),
         ({"precision_target": 2.0}, "--precision-target"),
+        ({"precision_target": 0.0}, "--precision-target 0.0 must be a share above 0 and below 1"),
+        ({"precision_target": float("nan")}, "--precision-target nan"),
         ({"context_sweep": (0,)}, "--context-sweep"),
     ],
 )

@@ -12,6 +12,7 @@ import psutil
 import pytest
 from conftest import ROOT
 
+from edgecap import providers
 from edgecap.errors import DiskFull, UsageError
 from edgecap.record import Failure
 from edgecap.worker import Look, Looked, Made, Vary, in_child, parent
@@ -43,6 +44,10 @@ def test_a_refusal_becomes_an_error(tmp_path):
     [
         ("os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL", "out of memory"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV", "ended by SIGSEGV"),
+        pytest.param(
+            *("os.kill(os.getpid(), 35)", "signal 35", "ended by signal 35"),
+            marks=pytest.mark.skipif(not hasattr(signal, "SIGRTMIN"), reason="no signals for real time here"),
+        ),
         ("print('oops', file=sys.stderr); sys.exit(3)", "Exit", "status 3: oops"),
         ('print(\'{"kind": "banana"}\')', "BadAnswer", "nonsense"),
         ("print('hello')", "BadAnswer", "nonsense"),
@@ -54,6 +59,16 @@ def test_every_end_becomes_a_value(monkeypatch, code, error, words):
     assert isinstance(found, Failure)
     assert (found.stage, found.error) == ("worker" if error == "BadAnswer" else "look", error)
     assert words in found.message
+
+
+def test_only_providers_that_are_asked_for_are_tried(monkeypatch):
+    tried = []
+    monkeypatch.setattr(providers, "built_providers", lambda: ("cpu", "cuda", "tensorrt", "openvino"))
+    monkeypatch.setattr(providers, "why_not", lambda asked: tried.append(asked) or "it has no device")
+    found = answer(Look(providers=("cpu", "cuda:device_id=1")), lambda stage, done, total: None)
+    assert tried == ["cuda"]
+    assert found.providers == ("cpu", "tensorrt", "openvino")
+    assert found.refused == {"cuda": "it has no device"}
 
 
 def test_a_child_that_hangs_is_ended(monkeypatch):
@@ -73,10 +88,29 @@ def test_a_child_that_speaks_is_not_ended(monkeypatch):
 
 
 def test_errors_become_values_in_the_child(tmp_path):
-    missing = Vary(graph=str(tmp_path / "no.onnx"), precision="fp16", out=str(tmp_path))
-    found = answer(missing, lambda stage, done, total: None)
+    found = answer(Look(graphs=(str(tmp_path / "no.onnx"),)), lambda stage, done, total: None)
     assert isinstance(found, Refusal)
     assert "cannot read" in found.message
+
+
+def test_a_graph_that_was_read_before_fails_one_cell(tmp_path):
+    """protobuf tells the end of memory as damage; what was found and described is not the user's mistake."""
+    (tmp_path / "bad.onnx").write_bytes(b"not onnx at all")
+    found = answer(Vary(graph=str(tmp_path / "bad.onnx"), precision="fp16", out=str(tmp_path)), lambda *progress: None)
+    assert isinstance(found, Failure)
+    assert (found.stage, found.error) == ("vary", "Unreadable")
+    assert "often memory ran out" in found.message
+
+
+def test_the_end_of_memory_is_no_damage(tmp_path, monkeypatch):
+    import onnx
+
+    def full(*args, **options):
+        raise MemoryError
+
+    monkeypatch.setattr(onnx, "load", full)
+    found = answer(Vary(graph=str(tmp_path / "m.onnx"), precision="fp16", out=str(tmp_path)), lambda *progress: None)
+    assert found == Failure(stage="vary", error="MemoryError", message="out of memory")
 
 
 def test_a_full_disk_in_the_child_is_told(tmp_path, monkeypatch):

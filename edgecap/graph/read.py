@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from edgecap.errors import UsageError
+from edgecap.errors import Unreadable, UsageError
 from edgecap.graph.stored import parse_without_weights
 
 if TYPE_CHECKING:
@@ -39,18 +39,20 @@ class Facts(msgspec.Struct, frozen=True):
 def open_graph(path: Path, weights: bool = True) -> onnx.ModelProto:
     """Parses an ONNX file with its weights, or with a note of where they lie.
 
-    Raises UsageError where it is no ONNX file, or weights are missing or cut short.
+    Raises Unreadable where it is no ONNX file, or weights are missing or cut short, and MemoryError.
     """
     import onnx
 
     try:
         model = onnx.load(str(path), load_external_data=False) if weights else parse_without_weights(path)
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+        raise Unreadable(f"cannot read {path}: {error.strerror}") from error
+    except MemoryError:
+        raise  # says nothing about the file
     except Exception as error:  # protobuf's DecodeError is not exported in a stable place
-        raise UsageError(f"{path} is not an ONNX file, or it is damaged ({type(error).__name__})") from error
+        raise Unreadable(f"{path} is not an ONNX file, or it is damaged ({type(error).__name__})") from error
     if not model.graph.node or not model.graph.output:
-        raise UsageError(f"{path} is not an ONNX file, or it is damaged (no nodes or no outputs)")
+        raise Unreadable(f"{path} is not an ONNX file, or it is damaged (no nodes or no outputs)")
     for name, end in _external(model).items():
         _check_external(path, name, end)
     if weights:
@@ -124,11 +126,11 @@ def _external(model: onnx.ModelProto) -> dict[str, int]:
 def _check_external(path: Path, name: str, end: int) -> None:
     file = path.parent / name  # may be a link, as in the Hub's cache; what counts is what the graph says
     if not Path(os.path.normpath(file.absolute())).is_relative_to(os.path.normpath(path.parent.absolute())):
-        raise UsageError(f"{path} points to weights outside its folder: {name}")
+        raise Unreadable(f"{path} points to weights outside its folder: {name}")
     if not file.is_file():
-        raise UsageError(f"{path} needs its weights in {name}, which is missing")
+        raise Unreadable(f"{path} needs its weights in {name}, which is missing")
     if file.stat().st_size < end:
-        raise UsageError(f"{file} is cut short: {file.stat().st_size} bytes of {end}")
+        raise Unreadable(f"{file} is cut short: {file.stat().st_size} bytes of {end}")
 
 
 def _precision(model: onnx.ModelProto) -> str:

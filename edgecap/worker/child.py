@@ -16,7 +16,7 @@ import msgspec
 
 from edgecap.architecture import ENCODER
 from edgecap.corpus import Corpus
-from edgecap.errors import DiskFull, UsageError
+from edgecap.errors import DiskFull, Unreadable, UsageError
 from edgecap.findings import CounterSeen, Total
 from edgecap.record import Absent, Failure, GraphWork, Latency, LeftOut, Memory, Placement, StepWork
 from edgecap.spec import SWEEP_STEPS
@@ -109,6 +109,8 @@ def answer(step: Step, report: Report) -> Answer | Refusal:
     """Does a step; what goes wrong becomes a value."""
     try:
         return _DO[type(step)](step, report)
+    except Unreadable as error:
+        return Refusal(message=str(error), disk_full=False) if isinstance(step, Look) else _unread(step, error)
     except UsageError as error:
         return Refusal(message=str(error), disk_full=isinstance(error, DiskFull))
     except OSError as error:
@@ -126,8 +128,14 @@ def _failure(step: Step, error: Exception) -> Failure:
 
         traceback.print_exc()
     stage = getattr(error, "stage", None) or type(step).__name__.lower()
-    text = " ".join(str(error).split()) or "no message"
+    text = " ".join(str(error).split()) or ("out of memory" if isinstance(error, MemoryError) else "no message")
     return Failure(stage=stage, error=type(error).__name__, message=text[:500])
+
+
+def _unread(step: Step, error: Unreadable) -> Failure:
+    """A graph that was looked at before cannot be read now: one cell fails, nobody asked wrongly."""
+    found = _failure(step, error)
+    return msgspec.structs.replace(found, message=f"{found.message}; it was read before: often memory ran out")
 
 
 # --- the steps --------------------------------------------------------------------------------
@@ -138,8 +146,8 @@ def _look(step: Look, report: Report) -> Looked:
     from edgecap.provider_options import base
     from edgecap.providers import built_providers, why_not
 
-    tried = any(p != "cpu" for p in step.providers)
-    reasons = {p: why_not(p) if tried and p != "cpu" else None for p in built_providers()}
+    asked = {base(p) for p in step.providers} - {"cpu"}
+    reasons = {p: why_not(p) if p in asked else None for p in built_providers()}
     with_options = [p for p in step.providers if ":" in p and not reasons.get(base(p), "not built in")]
     reasons |= {p: why_not(p) for p in with_options}
     return Looked(

@@ -104,14 +104,19 @@ def _how_it_ended(process: subprocess.Popen[bytes], step: Step, timeout_s: float
     except subprocess.TimeoutExpired:
         return Failure(stage=stage, error="Timeout", message=f"no sign of life for {timeout_s:g} s (--timeout)")
     if code < 0:
-        name = signal.Signals(-code).name
-        hint = "; often the system was out of memory" if name == "SIGKILL" else ""
-        return Failure(stage=stage, error=name, message=f"the process was ended by {name} ({-code}){hint}")
+        return Failure(stage=stage, error=_named(-code)[0], message=f"the process was ended by {_named(-code)[1]}")
     errors.seek(0)
     said = [line for line in errors.read().decode("utf-8", "replace").splitlines() if line.strip()]
     return Failure(
         stage=stage, error="Exit", message=f"the process left with status {code}: {said[-1] if said else 'silent'}"
     )
+
+
+def _named(number: int) -> tuple[str, str]:
+    """A signal's name, and how a sentence tells it; those for real time have a number only."""
+    name = next((s.name for s in signal.Signals if s == number), f"signal {number}")
+    hint = "; often the system was out of memory" if name == "SIGKILL" else ""
+    return name, f"{name} ({number}){hint}" if name.startswith("SIG") else name
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

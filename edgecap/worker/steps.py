@@ -55,7 +55,7 @@ class Session(_Message, frozen=True, tag="session"):
 class Look(_Message, frozen=True, tag="look"):
     """Which providers does the installed runtime offer, and what are these graphs?
 
-    Providers are tried by running a node where others than the processor are asked for; with `energy`,
+    Providers that are asked for are tried by running a node, the processor excepted; with `energy`,
     counters are looked for too.
     """
 
@@ -185,8 +185,8 @@ Step = Look | Export | Optimize | Vary | Squeeze | Calibrate | Examine | Measure
 
 
 class Looked(_Message, frozen=True, kw_only=True, tag="looked"):
-    """Providers by the names that people type, why others that it was built with do not work, why
-    there is no energy of a provider, and the graphs as asked.
+    """Providers that it was built with by the names that people type, without those that were asked for and do not
+    work, why those do not, why there is no energy of a provider, and the graphs as asked.
     """
 
     providers: tuple[str, ...]
