@@ -17,6 +17,7 @@ from edgecap.report.sheet import Line, span, written
 from edgecap.units import si
 
 Plot = dict[str, Any]
+TALL = 900  # CSS pixels from where a figure scrolls in its frame
 FEW = 8  # cells that can have a colour each
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "x", "triangle-down")
 
@@ -33,7 +34,7 @@ class Figure(NamedTuple):
     @property
     def tall(self) -> bool:
         """Whether it scrolls in its frame, rather than making the page endless."""
-        return self.plot is not None and self.plot["layout"]["height"] > 1000
+        return self.plot is not None and self.plot["layout"]["height"] > TALL
 
 
 def colour(place: int) -> str:
@@ -48,7 +49,10 @@ def plain(text: str) -> str:
 
 def layout(rows: int, x: Plot, y: Plot, per_row: int = 30, **more: Any) -> Plot:
     """A layout as high as its rows need."""
-    return {"height": 110 + per_row * rows, "xaxis": x, "yaxis": y, "hovermode": "closest", **more}
+    height = 110 + per_row * rows
+    if height > TALL:  # the numbers stand above, since whoever scrolls through it does not see its end
+        x, more = {**x, "side": "top"}, {"legend": {"y": 1 + 60 / height}, **more}
+    return {"height": height, "xaxis": x, "yaxis": y, "hovermode": "closest", **more}
 
 
 def axis(title: str, unit: str = "", **more: Any) -> Plot:
