@@ -225,9 +225,11 @@ def _squeeze(step: Squeeze, report: Report) -> Squeezed:
 
 
 def _calibrate(step: Calibrate, report: Report) -> Calibrated:
+    from edgecap.machine import stay_on
     from edgecap.meters.peaks import measure_peaks
     from edgecap.probes import OrtProbes
 
+    stay_on(step.affinity)
     probes = OrtProbes(step.provider, step.threads)
     found = measure_peaks(probes, SystemClock(), step.memory_bytes, _progress(report, "peaks"))
     return Calibrated(**found._asdict())
