@@ -135,7 +135,7 @@ def _failure(step: Step, error: Exception) -> Failure:
 def _unread(step: Step, error: Unreadable) -> Failure:
     """A graph that was looked at before cannot be read now: one cell fails, nobody asked wrongly."""
     found = _failure(step, error)
-    return msgspec.structs.replace(found, message=f"{found.message}; it was read before: often memory ran out")
+    return msgspec.structs.replace(found, message=f"read before, not now, as where memory runs out: {found.message}")
 
 
 # --- the steps --------------------------------------------------------------------------------
