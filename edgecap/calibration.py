@@ -18,15 +18,23 @@ from edgecap.worker import Calibrate, Calibrated, expected
 _PATIENCE_S = 600.0
 
 
-def peaks_of(home: Home, provider: str, threads: int, notice: Notice, run: Run, again: bool = False) -> Peaks | Absent:
-    """What an earlier run kept for this machine, provider and number of threads, or else a new measurement."""
+def peaks_of(
+    home: Home,
+    provider: str,
+    threads: int,
+    notice: Notice,
+    run: Run,
+    again: bool = False,
+    affinity: tuple[int, ...] = (),
+) -> Peaks | Absent:
+    """What an earlier run kept for this machine, provider, threads and processors, or else a new measurement."""
     here = look_around((provider,))
-    path = _kept_at(home, here, provider, threads)
+    path = _kept_at(home, here, provider, threads, affinity)
     kept = kept_peaks(path)
     if kept and not again:
         return kept
     notice(Event(None, "measuring the machine's peaks"))
-    step = Calibrate(provider=provider, threads=threads, memory_bytes=here.memory_bytes)
+    step = Calibrate(provider=provider, threads=threads, memory_bytes=here.memory_bytes, affinity=affinity)
     answer = expected(run(step, lambda p: None, _PATIENCE_S), Calibrated)
     if isinstance(answer, Failure):
         return Absent(reason=f"the peaks could not be measured: {answer.message}")
@@ -66,9 +74,10 @@ def kept_peaks(path: Path) -> Peaks | None:
     return None
 
 
-def _kept_at(home: Home, here: Machine, provider: str, threads: int) -> Path:
+def _kept_at(home: Home, here: Machine, provider: str, threads: int, affinity: tuple[int, ...]) -> Path:
     """A file named by all that the peaks depend on."""
     runtime = [f"{k} {v}" for k, v in here.versions.items() if k.startswith("onnxruntime")]
     told = [here.name, here.cpu, *here.flags, str(here.memory_bytes), str(here.logical_cores), *runtime]
-    key = store.sha256_of("\n".join([*told, provider, str(threads)]).encode())[:16]
+    kept_to = [f"on {','.join(map(str, sorted(affinity)))}"] if affinity else []
+    key = store.sha256_of("\n".join([*told, provider, str(threads), *kept_to]).encode())[:16]
     return home.cache / "peaks" / f"{provider}-{threads}-{key}.json"

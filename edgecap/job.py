@@ -13,7 +13,7 @@ from typing import NamedTuple
 from edgecap import export, optimize, source, store
 from edgecap.corpus import Corpus
 from edgecap.errors import UsageError
-from edgecap.machine import check_processors, default_threads
+from edgecap.machine import check_processors, check_threads, default_threads
 from edgecap.model import Model, check_request, read_model
 from edgecap.power import meter
 from edgecap.provider_options import FUSED, base, remedy
@@ -99,6 +99,7 @@ def prepare(spec: Spec, home: Home, notice: Notice, run: Run, corpus: Corpus = N
     if spec.meter:
         _check_meter(Path(spec.meter), spec.meter_offset_s)
     check_processors(spec.affinity)
+    check_threads(spec.threads, spec.affinity)
     located = source.locate(spec.model, spec.revision)
     check_request(spec, read_model(located))
     looked, found = _look(located, run, spec)

@@ -44,7 +44,7 @@ def look_around(providers: tuple[str, ...]) -> Machine:
         architecture=platform.machine(),
         flags=_flags(info),
         physical_cores=psutil.cpu_count(logical=False),
-        logical_cores=len(psutil.Process().cpu_affinity()) if sys.platform == "linux" else psutil.cpu_count() or 1,
+        logical_cores=usable_processors(),
         memory_bytes=psutil.virtual_memory().total,
         governor=_read(sysfs() / "devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         turbo=_turbo(),
@@ -97,6 +97,21 @@ def check_processors(processors: tuple[int, ...]) -> None:
         raise UsageError(f"--affinity: processor {missing[0]} is not there; this process may use {had}")
 
 
+def check_threads(threads: int | None, processors: tuple[int, ...] = ()) -> None:
+    """Raises UsageError where there are more threads than processors to run them: they wait for each other for minutes."""
+    usable = len(processors) or usable_processors()
+    if threads and threads > usable:
+        where = "--affinity keeps it to" if processors else "this process may use"
+        raise UsageError(f"--threads {threads} is more than the {usable} processor{'s' * (usable > 1)} that {where}")
+
+
+def usable_processors() -> int:
+    """Logical processors that this process may use."""
+    import psutil
+
+    return len(psutil.Process().cpu_affinity()) if sys.platform == "linux" else psutil.cpu_count() or 1
+
+
 def stay_on(processors: tuple[int, ...]) -> None:
     """Keeps this process, with the threads that it will start, on some processors; on all where none are named.
 
@@ -125,7 +140,7 @@ def default_threads() -> int:
     """One thread a physical core that this process may use."""
     import psutil
 
-    allowed = len(psutil.Process().cpu_affinity()) if sys.platform == "linux" else psutil.cpu_count() or 1
+    allowed = usable_processors()
     return max(1, min(psutil.cpu_count(logical=False) or allowed, allowed))
 
 

@@ -14,10 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from edgecap.errors import UsageError
 from edgecap.graph.fuse import RECIPE, fuse
 from edgecap.graph.joins import join_products
 from edgecap.graph.read import open_graph, write_graph
 from edgecap.graph.scoring import drop_guards
+from edgecap.graph.sizes import is_cache
 from edgecap.graph.ties import tie
 
 MOST_BITS = 1e-5  # of divergence a token between the plain graph and the fused one, both in fp32
@@ -57,8 +59,13 @@ def write_tied(source: Path, out: Path, bare: bool = False) -> Written:
 
 
 def write_fused(source: Path, out: Path, apart: Apart) -> Written:
-    """Writes the fused graph where it is within `MOST_BITS` of the plain one in `source`, which is written otherwise."""
+    """Writes the fused graph where it is within `MOST_BITS` of the plain one in `source`, which is written otherwise.
+
+    Raises UsageError where the graph keeps no cache: its attention has nothing that the fused operator appends to.
+    """
     model = open_graph(source)
+    if not any(is_cache(i.name) for i in model.graph.input):
+        raise UsageError(f"{source} cannot be fused: it has no KV cache")
     tie(model)
     found = fuse(model)
     join_products(model)

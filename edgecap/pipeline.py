@@ -154,8 +154,8 @@ def _new_record(ready: Prepared) -> Profile:
 def _peaks(job: Job) -> dict[str, Peaks | Absent]:
     """What the machine reaches through each provider, from an earlier run unless --calibrate asks again."""
     spec = job.spec
-    threads = threads_of(spec)
-    return {p: peaks_of(job.home, p, threads, job.notice, job.run, spec.calibrate) for p in spec.providers}
+    told = threads_of(spec), job.notice, job.run, spec.calibrate, spec.affinity
+    return {p: peaks_of(job.home, p, *told) for p in spec.providers}
 
 
 def _flops(model: Model, spec: Spec) -> Flops | Absent:

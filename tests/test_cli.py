@@ -79,6 +79,8 @@ def test_no_colour_and_no_width_when_piped():
         (("show", "nothing.json"), 3, "cannot read nothing.json"),
         (("show", ROOT / "pyproject.toml"), 3, "is not a whole JSON file"),
         (("export", "--model", "./nothing", "-o", "out"), 2, "no model './nothing'"),
+        (("optimize", "--plain", "-o", "out"), 2, "No such option"),
+        (("optimize", "--exporter", "genai", "-o", "out"), 2, "No such option"),
     ],
 )
 def test_mistakes_are_one_line(words, code, message, tmp_path):

@@ -346,6 +346,18 @@ def test_the_machine_is_looked_at(monkeypatch, tmp_path):
     assert 1 <= machine.default_threads() <= found.logical_cores
 
 
+def test_more_threads_than_processors_are_refused(monkeypatch):
+    monkeypatch.setattr(machine, "usable_processors", lambda: 4)
+    for threads, kept_to in ((None, ()), (None, (0,)), (4, ()), (2, (0, 3))):
+        machine.check_threads(threads, kept_to)
+    with pytest.raises(UsageError, match="--threads 1000 is more than the 4 processors that this process may use"):
+        machine.check_threads(1000)
+    with pytest.raises(UsageError, match="--threads 3 is more than the 2 processors that --affinity keeps it to"):
+        machine.check_threads(3, (0, 3))
+    with pytest.raises(UsageError, match="more than the 1 processor that"):
+        machine.check_threads(4, (0,))
+
+
 def test_lists_of_numbers_are_one_line(tmp_path):
     """A record holds ten thousands of samples, and people look at it."""
     record = store.load(OLD / "record-1.json")

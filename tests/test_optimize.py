@@ -10,7 +10,7 @@ import pytest
 from conftest import REFERENCE, build_model
 from onnx import helper, numpy_helper
 
-from edgecap import optimize
+from edgecap import optimize, store
 from edgecap.conditions import Watch
 from edgecap.engine import OrtEngine
 from edgecap.errors import UsageError
@@ -20,6 +20,8 @@ from edgecap.graph.joins import join_products
 from edgecap.graph.read import open_graph, weight_bytes
 from edgecap.machine import device_memory, stay_on
 from edgecap.meters.divergence import answers_of, between
+from edgecap.portable import optimize_folder
+from edgecap.spec import Spec
 from edgecap.worker import Export, Made, Optimize, in_child, silent
 
 
@@ -97,6 +99,15 @@ def test_what_cannot_be_fused_stays_plain_and_says_so(folder):
     assert isinstance(found, Made)
     assert found.unfused and "layer 0" in found.unfused[0]
     assert "GroupQueryAttention" not in operators(folder / "bloom-onnx" / "model.onnx")
+
+
+def test_a_graph_without_cache_cannot_be_fused(tmp_path):
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx/model.onnx").write_bytes(empty_decoder(0))
+    (tmp_path / "onnx/tokenizer.json").write_bytes((REFERENCE / "tokenizer.json").read_bytes())
+    with pytest.raises(UsageError, match=r"model\.onnx cannot be fused: it has no KV cache$"):
+        optimize_folder(Spec(model=str(tmp_path / "onnx")), tmp_path / "fused", store.home(tmp_path / "cache"))
+    assert not (tmp_path / "fused").exists()
 
 
 @pytest.mark.parametrize("bits", [2e-5, float("nan")])

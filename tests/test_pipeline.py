@@ -158,6 +158,7 @@ def test_ctrl_c_before_anything_was_finished(spec, corpus, place):
     [
         ({"context": 5000}, "longer than the model's 1024 positions"),
         ({"providers": ("cuda",)}, "'cuda' is not available in the installed ONNX Runtime"),
+        ({"threads": 5000}, "--threads 5000 is more than the "),
         ({"model": "no-such-model"}, "no model 'no-such-model'"),
         ({"corpus": "no-such-corpus"}, "cannot read corpus"),
     ],

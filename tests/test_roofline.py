@@ -6,12 +6,13 @@ import msgspec
 import pytest
 from conftest import ROOT
 
-from edgecap import calibration, engine, store
+from edgecap import calibration, engine, machine, store
 from edgecap.cautions import above_peak
+from edgecap.meters import peaks
 from edgecap.record import Absent, Bandwidth, Failure, GraphWork, Peaks, Roofline, StepWork
 from edgecap.report.tables import show
 from edgecap.roofline import bandwidth_of, roofline
-from edgecap.worker import Calibrated
+from edgecap.worker import Calibrated, child
 
 RECORD = store.load(ROOT / "tests" / "data" / "record-3.json")
 LEVELS = (
@@ -132,6 +133,24 @@ def test_peaks_are_measured_once_and_again_when_asked(tmp_path):
         file.write_bytes(b"{")
     assert calibration.peaks_of(home, "cpu", 2, quiet, run).gemm_flops_per_s == {"fp32": 4e12}
     assert len(asked) == 4
+
+
+def test_peaks_are_those_of_the_processors_that_it_is_kept_to(tmp_path, monkeypatch):
+    home, asked = store.home(tmp_path / "cache", tmp_path), []
+
+    def run(step, watch, timeout_s):
+        asked.append(step)
+        return Calibrated(gemm_flops_per_s={"fp32": 1e12}, bandwidth=LEVELS)
+
+    for affinity in ((), (0,), (0, 1), (0,)):
+        calibration.peaks_of(home, "cpu", 1, lambda event: None, run, affinity=affinity)
+    assert [step.affinity for step in asked] == [(), (0,), (0, 1)]
+
+    kept_to = []
+    monkeypatch.setattr(machine, "stay_on", kept_to.append)
+    monkeypatch.setattr(peaks, "measure_peaks", lambda *told: kept_to.append("measured") or peaks.Found({}, LEVELS))
+    child.answer(asked[1], lambda *progress: None)
+    assert kept_to == [(0,), "measured"]
 
 
 def test_peaks_that_cannot_be_measured_are_absent(tmp_path):

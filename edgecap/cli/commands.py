@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,55 +50,64 @@ def cli(debug: bool) -> None:
         os.environ["EDGECAP_DEBUG"] = "1"
 
 
-def _model_options(command: Any) -> Any:
-    for option in reversed(
-        [
-            click.option(
-                "--model",
-                default=DEFAULT_MODEL,
-                show_default=True,
-                metavar="NAME|FOLDER|ORG/NAME[@REVISION]",
-                help="A shipped reference model, a Hugging Face or ONNX folder, or a Hub id.",
-            ),
-            click.option("--revision", metavar="REVISION", help="Revision of a model on the Hub."),
-            click.option(
-                "--trust-remote-code", is_flag=True, help="Let the exporter run code from the model's folder."
-            ),
-            click.option(
-                "--exporter",
-                default="optimum",
-                show_default=True,
-                metavar="NAME",
-                help="Who makes the fp32 graph: optimum, or genai (the model builder of onnxruntime-genai).",
-            ),
-            click.option(
-                "--plain",
-                "optimize",
-                is_flag=True,
-                default=True,
-                flag_value=False,
-                help="Keep the exported graph unfused.",
-            ),
-            click.option(
-                "--cache",
-                type=click.Path(path_type=Path, file_okay=False),
-                metavar="FOLDER",
-                help="Where exports and variants are kept. Default: EDGECAP_CACHE or the user's cache.",
-            ),
-            click.option(
-                "--timeout",
-                "timeout_s",
-                type=float,
-                default=3600.0,
-                show_default=True,
-                metavar="SECONDS",
-                help="End a child process that says nothing for so long.",
-            ),
-            click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."),
-        ]
-    ):
-        command = option(command)
-    return command
+def _options(*options: Any) -> Callable[[Any], Any]:
+    """Several options as one decorator, in the order of the help."""
+
+    def added(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return added
+
+
+_which_model = _options(
+    click.option(
+        "--model",
+        default=DEFAULT_MODEL,
+        show_default=True,
+        metavar="NAME|FOLDER|ORG/NAME[@REVISION]",
+        help="A shipped reference model, a Hugging Face or ONNX folder, or a Hub id.",
+    ),
+    click.option("--revision", metavar="REVISION", help="Revision of a model on the Hub."),
+)
+_how_exported = _options(
+    click.option("--trust-remote-code", is_flag=True, help="Let the exporter run code from the model's folder."),
+    click.option(
+        "--exporter",
+        default="optimum",
+        show_default=True,
+        metavar="NAME",
+        help="Who makes the fp32 graph: optimum, or genai (the model builder of onnxruntime-genai).",
+    ),
+    click.option(
+        "--plain",
+        "optimize",
+        is_flag=True,
+        default=True,
+        flag_value=False,
+        help="Keep the exported graph unfused.",
+    ),
+)
+_how_run = _options(
+    click.option(
+        "--cache",
+        type=click.Path(path_type=Path, file_okay=False),
+        metavar="FOLDER",
+        help="Where exports and variants are kept. Default: EDGECAP_CACHE or the user's cache.",
+    ),
+    click.option(
+        "--timeout",
+        "timeout_s",
+        type=float,
+        default=3600.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="End a child process that says nothing for so long.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."),
+)
+_model_options = _options(_which_model, _how_exported, _how_run)
 
 
 _precision_option = click.option(
@@ -303,7 +313,8 @@ def export(precisions: str, cache: Path | None, output: Path, as_json: bool, pro
 
 
 @cli.command()
-@_model_options
+@_which_model
+@_how_run
 @_precision_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FOLDER", help="A new folder.")
 def optimize(precisions: str, cache: Path | None, output: Path, as_json: bool, **fields: Any) -> None:

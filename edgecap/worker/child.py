@@ -135,7 +135,7 @@ def _failure(step: Step, error: Exception) -> Failure:
 def _unread(step: Step, error: Unreadable) -> Failure:
     """A graph that was looked at before cannot be read now: one cell fails, nobody asked wrongly."""
     found = _failure(step, error)
-    return msgspec.structs.replace(found, message=f"{found.message}; it was read before: often memory ran out")
+    return msgspec.structs.replace(found, message=f"read before, not now, as where memory runs out: {found.message}")
 
 
 # --- the steps --------------------------------------------------------------------------------
@@ -225,9 +225,11 @@ def _squeeze(step: Squeeze, report: Report) -> Squeezed:
 
 
 def _calibrate(step: Calibrate, report: Report) -> Calibrated:
+    from edgecap.machine import stay_on
     from edgecap.meters.peaks import measure_peaks
     from edgecap.probes import OrtProbes
 
+    stay_on(step.affinity)
     probes = OrtProbes(step.provider, step.threads)
     found = measure_peaks(probes, SystemClock(), step.memory_bytes, _progress(report, "peaks"))
     return Calibrated(**found._asdict())

@@ -152,11 +152,12 @@ class Weigh(_Message, frozen=True, tag="weigh"):
 
 
 class Calibrate(_Message, frozen=True, tag="calibrate"):
-    """What does a provider reach with so many threads?"""
+    """What does a provider reach with so many threads, on the processors of `affinity` (all where empty)?"""
 
     provider: str
     threads: int
     memory_bytes: int
+    affinity: tuple[int, ...] = ()
 
 
 class Examine(_Message, frozen=True, tag="examine"):
