@@ -27,7 +27,7 @@ CASES = {
     "nothing": lambda: [failed()],
     "two machines": two_machines,
     "hostile": lambda: [hostile()],
-    "60 cells": lambda: [many(60)],  # past which only the numbers grow
+    "20 cells": lambda: [many(20)],  # where figures scroll: past that only the numbers grow
     "300 cells": lambda: [many()],
 }
 WORST = ("serious", "critical")
@@ -72,6 +72,7 @@ def opened(browser, files):
 
     def open_page(case, drawn=True, width=1200, height=900, scheme="light", **options):
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, **options)
+        context.set_default_timeout(120_000)  # a busy machine parses 8 MB slowly
         page = context.new_page()
         page.asked, page.wrong = [], []
         page.on("request", lambda request: page.asked.append(request.url))
@@ -127,7 +128,7 @@ def test_opens_and_every_figure_is_what_plotly_takes(opened, case):
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("width", [360, 800])
 def test_nothing_is_wider_than_the_screen(opened, case, width):
-    page = opened(case, width=width, height=740)
+    page = opened(case, drawn=case != "300 cells", width=width, height=740)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     wide = page.evaluate(
         """(width) => [...document.querySelectorAll("main *")].filter((e) => !e.closest(".scroll, svg, [data-figure]")

@@ -52,7 +52,7 @@ def time(lines: Sequence[Line]) -> Figure:
         reason = next((x.cell.roofline.reason for x in lines if isinstance(x.cell.roofline, Absent)), "")
         told += f"There is no roofline: {shortened(reason, 300)}."
     y = names(lines)
-    plot = {"data": data, "layout": layout(len(lines), log_axis("seconds a token", "s", data), y, 40)}
+    plot = {"data": data, "layout": layout(len(lines), log_axis("seconds a token", "s", data), y, 40, len(data))}
     return Figure("time", title, told, plot)
 
 
@@ -116,7 +116,7 @@ def memory(lines: Sequence[Line]) -> Figure:
         if not moved
         else f". A decoded token moves {si(min(moved)[0], 'B')} to {si(max(moved)[0], 'B')} of weights and cache"
     )
-    plot = {"data": data, "layout": layout(len(lines), log_axis("bytes", "B", data), names(lines), 40)}
+    plot = {"data": data, "layout": layout(len(lines), log_axis("bytes", "B", data), names(lines), 40, len(data))}
     return Figure("memory", title, f"{told}{rate}.", plot)
 
 

@@ -26,7 +26,10 @@ def distribution(lines: Sequence[Line]) -> Figure:
     more = f"; {len(had) - FEW} more in the table of latencies" if len(had) > FEW else ""
     kind = "Each curve tells which share of the samples took at most so long" if len(had) <= FEW else _BOXES
     shown = [{"x": [q for _, p in had for q in (min(p.samples_s), stats.quantile(p.samples_s, 0.99))]}]
-    plot = {"data": data, "layout": layout(len(had), log_axis(f"seconds of {words}", "s", shown), y) | height}
+    plot = {
+        "data": data,
+        "layout": layout(len(had), log_axis(f"seconds of {words}", "s", shown), y, series=len(data)) | height,
+    }
     title = f"Latency of {words}: distribution"
     return Figure(
         "distribution",

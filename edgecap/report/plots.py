@@ -47,11 +47,12 @@ def plain(text: str) -> str:
     return html.escape(text, quote=False)
 
 
-def layout(rows: int, x: Plot, y: Plot, per_row: int = 30, **more: Any) -> Plot:
-    """A layout as high as its rows need."""
+def layout(rows: int, x: Plot, y: Plot, per_row: int = 30, series: int = 2, **more: Any) -> Plot:
+    """A layout as high as its rows need; of less than two series there is no legend."""
     height = 110 + per_row * rows
     if height > TALL:  # the numbers stand above, since whoever scrolls through it does not see its end
-        x, more = {**x, "side": "top"}, {"legend": {"y": 1 + 60 / height}, **more}
+        x = {**x, "side": "top"}
+        more |= {"legend": {"y": 1 + 60 / height}} if series > 1 else {}
     return {"height": height, "xaxis": x, "yaxis": y, "hovermode": "closest", **more}
 
 

@@ -26,7 +26,9 @@ def energy(lines: Sequence[Line]) -> Figure:
     text = f"Gross joules a token: {told}. Joules from {', '.join(shortened(s, 60) for s in sources)}.{_without(lines)}"
     plot = {
         "data": data,
-        "layout": layout(len(lines), axis("joules a token, gross", "J", rangemode="tozero"), names(lines), 40),
+        "layout": layout(
+            len(lines), axis("joules a token, gross", "J", rangemode="tozero"), names(lines), 40, len(data)
+        ),
     }
     return Figure("energy", title, text, plot)
 
@@ -62,7 +64,7 @@ def split(lines: Sequence[Line]) -> Figure | None:
     total = sum(whole.values()) or 1.0
     told = ", ".join(f"{shortened(d, 30)} {significant(100 * joules / total, 2)} %" for d, joules in whole.items())
     x = axis("joules a token, gross", "J", rangemode="tozero")
-    plot = {"data": data, "layout": layout(len(lines), x, names(lines), barmode="stack")}
+    plot = {"data": data, "layout": layout(len(lines), x, names(lines), series=len(data), barmode="stack")}
     return Figure("split", "Energy by domain of the counter", f"Over all cells: {told}.", plot)
 
 
@@ -116,7 +118,10 @@ def _operators(had: Sequence[tuple[Line, dict[str, float]]], step: str) -> Figur
     data = [_operator(had, label, members, n) for n, (label, members) in enumerate(groups.items())]
     told = ", ".join(f"{shortened(name, 40)} {100 * weights[name]:.1f} %" for name in shown[:4])
     x: dict[str, Any] = {"title": {"text": "share of operator time"}, "tickformat": ".0%", "range": [0, 1.001]}
-    plot = {"data": data, "layout": layout(len(had), x, names([line for line, _ in had]), barmode="stack")}
+    plot = {
+        "data": data,
+        "layout": layout(len(had), x, names([line for line, _ in had]), series=len(data), barmode="stack"),
+    }
     title = f"Where the time of {'decoding' if step == 'decode' else 'prefill'} goes, by operator"
     return Figure(f"operators-{step}", title, f"Most goes to {told}, in the mean of the cells.", plot)
 

@@ -38,7 +38,7 @@ def capacity(lines: Sequence[Line]) -> Figure:
         )
     data = [series(lines, m, n, offset) for n, (m, offset) in enumerate(zip(shown, offsets(len(shown)), strict=True))]
     text = "; ".join(f"{BY_NAME[m].words} {ranging(m, lines)}" for m in shown)
-    plot = {"data": data, "layout": layout(len(lines), axis("capacity"), names(lines), 22 + 12 * len(shown))}
+    plot = {"data": data, "layout": layout(len(lines), axis("capacity"), names(lines), 22 + 12 * len(shown), len(data))}
     told = f"More is better. {text[0].upper()}{text[1:]}. The bars are 95 % intervals over documents and rounds."
     return Figure("capacity", "Capacity, with 95 % intervals", told, plot, wide=True)
 
@@ -148,7 +148,7 @@ def domains(lines: Sequence[Line]) -> Figure:
     easy, hard = (f"{shortened(d, 40)} ({means[d]:.3f})" for d in (ordered[0], ordered[-1]))
     middle = "" if len(had) == 1 else ", in the median of the cells"
     told = f"Less is better. Easiest is {easy}, hardest {hard}{middle}.{_compressors(had[0][0].record)}"
-    plot = {"data": data, "layout": layout(rows, x, y, 30 if len(had) > FEW else 22 + 10 * len(had))}
+    plot = {"data": data, "layout": layout(rows, x, y, 30 if len(had) > FEW else 22 + 10 * len(had), len(data))}
     return Figure("domains", title, told, plot, wide=True)
 
 
