@@ -168,9 +168,10 @@ def _compare(a: _Side, against: Choice | str) -> Comparison:
         why = f"{outcome.stage}: {outcome.error}: {outcome.message}"
         return Comparison(a.name, against.label, True, (), (), failed=why)
     b = _Side(against, 202)
-    mismatches = [what for what, value in a.circumstances.items() if value != b.circumstances[what]]
+    pairs = {what: (value, b.circumstances[what]) for what, value in a.circumstances.items()}
+    mismatches = [what for what, (x, y) in pairs.items() if x != y and x is not None and y is not None]
     in_turns = _in_turns(a, b)
-    found = (_differ(metric, a, b, mismatches, in_turns) for metric in METRICS if metric.name not in _RELATIVE)
+    found = (_differ(metric, a, b, mismatches, in_turns) for metric in COMPARED)
     return Comparison(
         baseline=a.name,
         candidate=b.name,
@@ -181,7 +182,7 @@ def _compare(a: _Side, against: Choice | str) -> Comparison:
 
 
 # Figures that are themselves beside something: fp32, or the roofline of the variant.
-_RELATIVE = {"divergence_bits", "roofline_ratio"}
+COMPARED = tuple(metric for metric in METRICS if metric.name not in ("divergence_bits", "roofline_ratio"))
 
 # What makes a metric or score incomparable when it differs between two runs.
 _TEXT = {"corpus", "protocol", "window of the text", "stride of the windows"}
@@ -213,6 +214,16 @@ def _too_few(name: str, a: _Side, b: _Side) -> str | None:
     return f"{rounds} rounds are too few for a verdict; raise --limit" if rounds < FEW_ROUNDS else None
 
 
+def _assumed(unit: str, a: _Side, b: _Side) -> str | None:
+    """Why joules get no verdict: somebody gave the watts, nothing was measured."""
+    energies = [energy_of(side.choice.cell) for side in (a, b)] if unit == "J" else []
+    return (
+        "the joules are assumed (--assume-watts), not measured"
+        if any(e is not None and e.provenance == "assumed" for e in energies)
+        else None
+    )
+
+
 def _why_not(name: str, mismatches: list[str]) -> str | None:
     found = [what for what in mismatches if what in NEEDS.get(name, set())]
     return f"the {found[0]} differs" if found else None
@@ -229,7 +240,7 @@ def circumstances(choice: Choice) -> dict[str, object]:
         "bias": record.corpus.bias_bits,
         "protocol": text and text.protocol,
         "window of the text": text and text.context,
-        "stride of the windows": text and text.stride,
+        "stride of the windows": text and (text.stride or "none"),
         "prompt length": latency and latency.prefill.tokens,
         "decode context": round(latency.decode.context) if latency and isinstance(latency.decode, Decode) else None,
         "provider": choice.cell.provider,
@@ -304,7 +315,7 @@ def _differ(metric: Metric, a: _Side, b: _Side, mismatches: list[str], in_turns:
         return None
     if isinstance(x, Absent) or isinstance(y, Absent):
         return _unknown(metric, x, y, "measured on one side only")
-    reason = _why_not(metric.name, mismatches) or _too_few(metric.name, a, b)
+    reason = _why_not(metric.name, mismatches) or _too_few(metric.name, a, b) or _assumed(metric.unit, a, b)
     if reason or min(x[0], y[0]) <= 0:
         return _unknown(metric, x, y, reason or "no ratio of numbers that are not positive")
     paired = _round_ratios(metric.name, a, b) if in_turns and metric.name in _SECONDS else None

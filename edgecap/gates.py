@@ -12,10 +12,10 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from edgecap.compare import Comparison, Difference
+from edgecap.compare import COMPARED, Comparison, Difference
 from edgecap.errors import UsageError, did_you_mean
 from edgecap.metrics import BY_NAME
-from edgecap.record import Estimate
+from edgecap.record import Absent, Estimate
 
 VERDICTS = ("worse", "unknown")
 
@@ -44,8 +44,9 @@ def parse_rule(text: str) -> Rule:
         hint = did_you_mean(verdict, VERDICTS)
         raise UsageError(f"--fail-on takes worse[:METRIC[:PERCENT]] or unknown[:METRIC], not '{text}'{hint}")
     metric = rest[0] if rest else None
-    if metric is not None and metric not in BY_NAME:
-        hint = did_you_mean(metric, tuple(BY_NAME)) or f" (known: {', '.join(BY_NAME)})"
+    known = tuple(m.name for m in COMPARED)
+    if metric is not None and metric not in known:
+        hint = did_you_mean(metric, known) or f" (known: {', '.join(known)})"
         raise UsageError(f"--fail-on {text}: no metric '{metric}'{hint}")
     return Rule(verdict, metric, _percent(text, rest[1]) if len(rest) == 2 else 0.0)
 
@@ -75,11 +76,16 @@ def _of(one: Comparison, rules: Sequence[Rule]) -> list[Violation]:
 
 def _unseen(one: Comparison, rules: Sequence[Rule]) -> dict[str, str]:
     """Metrics that a rule names and that the candidate, or neither, has: a gate that saw nothing is not open."""
-    had = {d.metric for d in one.differences if d.candidate is not None}
+    had = {d.metric: d.ratio for d in one.differences if d.candidate is not None}
     asked = dict.fromkeys(rule.metric for rule in rules if rule.metric is not None)
     lost = [d.metric for d in one.differences if d.candidate is None] if Rule("worse") in rules else []
     return {
         **{name: f"{name} was not measured, so that the rule cannot be checked" for name in asked if name not in had},
+        **{
+            name: f"{name}: the rule cannot be checked: {ratio.reason}"
+            for name, ratio in had.items()
+            if name in asked and isinstance(ratio, Absent)
+        },
         **{name: f"{name} was measured in the baseline, and is no more" for name in lost},
     }
 

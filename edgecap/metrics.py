@@ -64,6 +64,8 @@ METRICS = (
 BY_NAME = {metric.name: metric for metric in METRICS}
 SCORES = ("information_capacity", "time_capacity", "energy_capacity", "hardware_capacity")
 
+JOINED = (*SCORES, "gain_bits_per_s", "gain_bits_per_j", "roofline_ratio")  # what Score holds
+
 
 def quantities(record: Profile, cell: Cell, seed: int | None = None) -> dict[str, Quantity | Absent]:
     """Each metric by name, with draws where `seed` is given; Absent with its reason where there is no number."""
@@ -79,9 +81,12 @@ def quantities(record: Profile, cell: Cell, seed: int | None = None) -> dict[str
 
 def estimates(record: Profile, cell: Cell, seed: int | None = stats.SEED) -> dict[str, Estimate | Absent]:
     """Each metric by name with its 95 % interval; without intervals where there is no seed."""
-    return {
+    found = {
         name: q if isinstance(q, Absent) else score.estimate(*q) for name, q in quantities(record, cell, seed).items()
     }
+    if seed is None or isinstance(cell.score, Absent):
+        return found
+    return found | {name: getattr(cell.score, name) for name in JOINED}  # the record's own intervals
 
 
 def _measured(m: Measurement, seed: int | None) -> dict[str, Quantity | Absent]:
@@ -128,10 +133,9 @@ def _joined(
     record: Profile, stored: Score | Absent, m: Measurement, found: dict[str, Quantity | Absent], seed: int | None
 ) -> dict[str, Quantity | Absent]:
     """The scores: joined anew where there are draws, else as they are stored."""
-    names = [*SCORES, "gain_bits_per_s", "gain_bits_per_j", "roofline_ratio"]
     if isinstance(stored, Absent):
-        return dict.fromkeys(names, stored)
-    kept = {name: _stored(stored, name) for name in names}
+        return dict.fromkeys(JOINED, stored)
+    kept = {name: _stored(stored, name) for name in JOINED}
     if seed is None:
         return kept
     energy = score.scored_energy(m.energy)

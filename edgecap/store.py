@@ -17,8 +17,9 @@ from typing import Any
 import msgspec
 
 from edgecap.errors import DiskFull, EdgecapError, RecordError, UsageError
-from edgecap.record import SCHEMA, File, Profile
+from edgecap.record import SCHEMA, Absent, Energy, File, Latency, Measurement, Profile
 
+LONGEST_S = 1e7  # of a sample: four months
 RECORD_ROOM = 2_000_000  # bytes that the record of a usual run stays below
 _NUMBERS = re.compile(rb"\[\n\s*([-+.\deE]+(?:,\n\s*[-+.\deE]+)*)\n\s*\]")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
@@ -238,9 +239,40 @@ def read_record(raw: Any, where: str) -> Profile:
     try:
         for step in range(number, SCHEMA):
             raw = UPGRADES[step](raw)
-        return msgspec.convert(raw, Profile)
+        record = msgspec.convert(raw, Profile)
     except (msgspec.ValidationError, EdgecapError, AttributeError, KeyError, TypeError) as error:
         raise RecordError(f"{where} is not a valid record: {error}") from error
+    return _checked(record, where)
+
+
+def _checked(record: Profile, where: str) -> Profile:
+    """The record, if its samples can be reckoned with. Raises RecordError."""
+    for cell in record.cells:
+        problem = _problem(cell.outcome) if isinstance(cell.outcome, Measurement) else None
+        if problem:
+            raise RecordError(f"{where} is damaged: {cell.precision} on {cell.provider}: {problem}")
+    return record
+
+
+def _problem(found: Measurement) -> str | None:
+    """What is wrong with samples or windows, in words."""
+    latency, energy = found.latency, found.energy
+    timed = {"prefill": latency.prefill, "decode": latency.decode} if isinstance(latency, Latency) else {}
+    for name, part in timed.items():
+        if isinstance(part, Absent):
+            continue
+        if not part.samples_s or len(part.samples_s) != len(part.rounds):
+            return f"{name} has {len(part.samples_s)} samples of {len(part.rounds)} rounds"
+        if not (min(part.samples_s) > 0 and max(part.samples_s) < LONGEST_S):
+            return f"{name} has seconds that no clock can have measured"
+    windows = (*energy.prefill, *energy.decode, *energy.nll) if isinstance(energy, Energy) else ()
+    if isinstance(energy, Energy) and not energy.prefill:
+        return "energy has no window of prefill"
+    return (
+        "energy has a window without seconds or tokens"
+        if any(w.seconds <= 0 or w.tokens <= 0 for w in windows)
+        else None
+    )
 
 
 def schema() -> dict[str, Any]:

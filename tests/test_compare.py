@@ -2,6 +2,7 @@
 
 import json
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import click
 import msgspec
@@ -14,7 +15,7 @@ from edgecap.cli.commands import cli
 from edgecap.compare import compare
 from edgecap.errors import UsageError
 from edgecap.gates import Rule, parse_rule, violations
-from edgecap.record import LEFT_OUT, Absent, Failure
+from edgecap.record import LEFT_OUT, Absent, Energy, Failure, Window
 from edgecap.report.comparing import comparisons, junit, markdown
 
 FILE = ROOT / "tests" / "data" / "record-1.json"
@@ -84,6 +85,7 @@ def test_rules(text, rule):
         ("wrose", "did you mean 'worse'"),
         ("", "--fail-on takes worse"),
         ("worse:decode", "no metric 'decode'"),
+        ("worse:divergence_bits", "no metric 'divergence_bits'"),
         ("worse:decode_s:x", "no percentage"),
         ("worse:decode_s:-1", "no percentage"),
         ("worse:decode_s:nan", "no percentage"),
@@ -108,6 +110,12 @@ def test_rules_that_are_none(text, words):
 def test_what_rules_do_not_accept(rules, metrics):
     found = violations(compare([RECORD, SLOWER]), [parse_rule(r) for r in rules])
     assert {v.metric for v in found} == metrics
+
+
+def test_a_rule_on_what_cannot_be_compared_is_broken():
+    other = msgspec.structs.replace(RECORD, corpus=msgspec.structs.replace(RECORD.corpus, sha256="other"))
+    found = violations(compare([RECORD, other]), [parse_rule("worse:bits_per_byte")])
+    assert {v.message for v in found} == {"bits_per_byte: the rule cannot be checked: the corpus differs"}
 
 
 def test_worse_alone_takes_every_metric():
@@ -178,6 +186,24 @@ def with_rounds(cell, rounds):
     return msgspec.structs.replace(cell, outcome=msgspec.structs.replace(cell.outcome, latency=fewer))
 
 
+def test_assumed_joules_get_no_verdict():
+    cell = RECORD.cells[0]
+    window = Window(joules=20.0, seconds=2.0, tokens=500)
+    energy = Energy(
+        counter="assumed", domains=("all",), provenance="assumed", tick_s=0.1, resolution_j=0.1, idle_w=(5.0, 5.0),
+        prefill=(window,) * 3, decode=(window,) * 3,
+    )  # fmt: skip
+    dearer = msgspec.structs.replace(energy, decode=(msgspec.structs.replace(window, joules=40.0),) * 3)
+    a, b = (
+        with_cells(msgspec.structs.replace(cell, outcome=msgspec.structs.replace(cell.outcome, energy=e)))
+        for e in (energy, dearer)
+    )
+    (found,) = [d for d in compare([a, b])[0].differences if d.metric == "decode_j"]
+    assert found.verdict == "unknown"
+    assert "assumed" in found.ratio.reason
+    assert "assumed" in click.unstyle(comparisons(compare([a, b])))
+
+
 @pytest.mark.parametrize("rounds", [1, 3])
 def test_few_rounds_give_no_verdict_on_seconds(rounds):
     few = with_cells(with_rounds(slower(RECORD.cells[0], 2), rounds))
@@ -190,11 +216,10 @@ def test_few_rounds_give_no_verdict_on_seconds(rounds):
 
 def test_what_was_timed_once_has_no_interval_in_any_score():
     cell = with_rounds(RECORD.cells[0], 1)
-    found = metrics.estimates(RECORD, cell)
-    assert found["bits_per_byte"].low is not None
-    for name in ("decode_s", "time_capacity", "gain_bits_per_s"):
-        assert found[name].low is None
-    assert found["information_capacity"].low is not None
+    found = metrics.quantities(RECORD, cell, seed=1)
+    drawn = {name for name, q in found.items() if not isinstance(q, Absent) and q[1] is not None}
+    assert {"bits_per_byte", "gain_bits_per_token", "information_capacity"} <= drawn
+    assert not drawn & {"prefill_s", "decode_s", "time_capacity", "gain_bits_per_s"}
 
 
 # --- formats ----------------------------------------------------------------------------------
@@ -251,6 +276,26 @@ def test_the_gate_sets_the_exit_status(pair, tmp_path):
     assert found.stdout == ""
     assert ET.parse(tmp_path / "out.xml").getroot().tag == "testsuites"
     assert len(json.loads(run(old, new, "--json", "--fail-on", "worse").stdout)) == 3  # the fourth failed in both
+
+
+@pytest.mark.parametrize("command", [("compare",), ("board",), ("report",)])
+def test_nothing_is_written_over_that_is_not_a_result(pair, tmp_path, command):
+    old, new = pair
+    before = new.read_bytes()
+    mine, pipe, link = tmp_path / "mine.html", tmp_path / "device", tmp_path / "link.html"
+    mine.write_text("precious")
+    for place in (new, tmp_path, *([] if command == ("compare",) else [mine])):
+        found = CliRunner().invoke(cli, [*command, str(old), str(new), "-o", str(place)])
+        assert isinstance(found.exception, UsageError), place
+    assert new.read_bytes() == before
+    assert mine.read_text() == "precious"
+    pipe.symlink_to("/dev/null")
+    link.symlink_to(tmp_path / "target.html")
+    for place in (pipe, link):
+        assert CliRunner().invoke(cli, [*command, str(old), str(new), "-o", str(place)]).exit_code == 0
+    assert Path("/dev/null").is_char_device()
+    assert link.is_symlink()
+    assert (tmp_path / "target.html").stat().st_size > 0
 
 
 def test_a_record_is_not_written_over(pair):

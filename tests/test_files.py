@@ -367,3 +367,22 @@ def test_lists_of_numbers_are_one_line(tmp_path):
     samples = record.cells[0].outcome.latency.decode.samples_s
     line = next(x for x in text.splitlines() if len(x.split(", ")) == len(samples))
     assert json.loads(line[line.index("[") : line.rindex("]") + 1]) == list(samples)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"rounds": []}, "samples of 0 rounds"),
+        ({"samples_s": [], "rounds": []}, "0 samples of 0 rounds"),
+        ({"samples_s": [0.0], "rounds": [0]}, "no clock can have measured"),
+        ({"samples_s": [1e308], "rounds": [0]}, "no clock can have measured"),
+        ({"samples_s": [-1.0], "rounds": [0]}, "no clock can have measured"),
+    ],
+)
+def test_samples_that_cannot_be_reckoned_with_are_damage(tmp_path, change, words):
+    raw = json.loads((ROOT / "tests" / "data" / f"record-{SCHEMA}.json").read_text())
+    raw["cells"][0]["outcome"]["latency"]["prefill"].update(change)
+    path = tmp_path / "odd.json"
+    path.write_text(json.dumps(raw))
+    with pytest.raises(RecordError, match=words):
+        store.load(path)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgecap.cli.words import print_json
+from edgecap.cli.words import GENERATED, print_json, write
 
 if TYPE_CHECKING:
     from edgecap.report.entries import Entry
@@ -60,7 +60,6 @@ def _write(shelf: Cells, output: Path | None, as_json: bool) -> None:
     from edgecap.errors import UsageError
     from edgecap.report.board import board_page, board_values, relative_link, rows_of, unread
     from edgecap.shelf import Kept
-    from edgecap.store import write_atomically
 
     found = shelf.read(_watch)
     if not any(isinstance(one, Kept) and one.value for one in found):
@@ -71,14 +70,16 @@ def _write(shelf: Cells, output: Path | None, as_json: bool) -> None:
     if output or not as_json:
         page = output or DEFAULT_PAGE
         values = board_values(found, lambda path: relative_link(path, page.parent))
-        write_atomically(page, board_page(values).encode())
+        write(page, board_page(values), [one.path for one in found], GENERATED)
         click.echo(f"board: {page}, {len(values['cells']['latest'])} cells", err=True)
     _tell(unread(found))
 
 
 def _tell(files: list[Unread]) -> None:
+    from edgecap.report.columns import printable
+
     for one in files[:TOLD]:
-        click.echo(f"not shown: {one.reason}", err=True)
+        click.echo(f"not shown: {printable(one.reason)}", err=True)
     if len(files) > TOLD:
         click.echo(f"not shown: {len(files) - TOLD} more files; the page names them", err=True)
 

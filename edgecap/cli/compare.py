@@ -51,15 +51,15 @@ def compare(
     Example: edgecap compare OLD.json NEW.json --fail-on worse:decode_s:10 --format junit -o compare.xml
     """
     from edgecap.compare import compare as compare_records
-    from edgecap.errors import UsageError
     from edgecap.gates import parse_rule, violations
     from edgecap.report import comparing
+    from edgecap.report.columns import printable
     from edgecap.report.data import comparison_values
     from edgecap.store import load
 
+    if as_json and form not in ("text", "json"):
+        raise click.UsageError(f"--json is --format json, not {form}")
     asked = [parse_rule(rule) for rule in rules]
-    if output is not None and output.resolve() in [path.resolve() for path in records]:
-        raise UsageError(f"-o {output} is one of the records; give another file")
     found = compare_records([load(path) for path in records], baseline)
     broken = violations(found, asked)
     text = {
@@ -68,8 +68,9 @@ def compare(
         "junit": lambda: comparing.junit(found, broken),
         "json": lambda: json_of(comparison_values(found)),
     }["json" if as_json else form]()
-    put(text, output)
+    put(text, output, records)
     for one in broken:
-        click.echo(f"not accepted: {one.candidate} against {one.baseline}: {one.message}", err=True)
+        words = printable(f"{one.candidate} against {one.baseline}: {one.message}")
+        click.echo(f"not accepted: {words}", err=True)
     if broken:
         sys.exit(1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from edgecap.cli.words import print_json
+from edgecap.cli.words import GENERATED, print_json, write
 from edgecap.record import Profile
 
 PAGE = Path("report.html")
@@ -51,8 +51,7 @@ def report(records: tuple[Path, ...], output: Path | None, form: str | None, as_
     if output is None:
         click.echo(_FORMS[form](found), nl=False)
         return
-    _check_free(output, form)
-    _write(output, _FORMS[form](found))
+    write(output, _FORMS[form](found), records, _MARKS[form])
     click.echo(f"report: {output}", err=True)
 
 
@@ -92,29 +91,8 @@ _FORMS: dict[str, Callable[[Sequence[Profile]], str]] = {"html": _html, "md": _m
 
 # What a former report of each form has within its first characters.
 _MARKS = {
-    "html": '<meta name="generator" content="edgecap">',
+    "html": GENERATED,
     "md": "<!-- edgecap report -->",
     "csv": "record,created_utc,edgecap,",
     "json": '[\n {\n  "schema": ',
 }
-
-
-def _check_free(output: Path, form: str) -> None:
-    """Raises UsageError where a file is there that is no former report of this form."""
-    from edgecap.errors import UsageError
-
-    try:
-        with output.open("rb") as file:
-            beginning = file.read(1000).decode("utf-8", "replace")
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise UsageError(f"cannot write {output}: {error.strerror}") from error
-    if beginning and _MARKS[form] not in beginning:
-        raise UsageError(f"{output} is there, and no former {form} report: move it away, or give another -o")
-
-
-def _write(output: Path, text: str) -> None:
-    from edgecap.store import write_atomically
-
-    write_atomically(output, text.encode())

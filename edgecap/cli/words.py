@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
+
+GENERATED = '<meta name="generator" content="edgecap">'  # what a page of edgecap's begins with
 
 
 def print_json(value: Any) -> None:
@@ -23,12 +26,47 @@ def as_json(value: Any) -> str:
     return msgspec.json.format(msgspec.json.encode(value), indent=1).decode()
 
 
-def put(text: str, output: Path | None) -> None:
+def put(text: str, output: Path | None, inputs: Iterable[Path] = ()) -> None:
     """Prints a result, or writes it to a file, without colours and with a line end."""
     if output is None:
         print_text(text)
     else:
-        output.write_text(f"{click.unstyle(text)}\n", "utf-8")
+        write(output, f"{click.unstyle(text)}\n", inputs)
+
+
+def write(output: Path, text: str, inputs: Iterable[Path] = (), mark: str | None = None) -> None:
+    """Writes a result at once or not at all; through a link, and into what is no file (a pipe, a device).
+
+    Raises UsageError where `output` is a folder, one of the inputs, or, where a `mark` is given, a file that does
+    not begin with it, so that nothing but a former result is written over.
+    """
+    from edgecap.errors import UsageError
+    from edgecap.store import write_atomically
+
+    place = output.resolve()
+    if place in {path.resolve() for path in inputs}:
+        raise UsageError(f"-o {output} is one of the records; give another file")
+    if place.is_dir():
+        raise UsageError(f"cannot write {output}: it is a folder")
+    try:
+        if place.exists() and not place.is_file():
+            with place.open("wb") as stream:
+                stream.write(text.encode())
+            return
+        if mark is not None and place.exists() and not _begins(place, mark):
+            raise UsageError(
+                f"{output} is there, and no former result of this command: move it away, or give another -o"
+            )
+    except OSError as error:
+        raise UsageError(f"cannot write {output}: {error.strerror}") from error
+    write_atomically(place, text.encode())
+
+
+def _begins(path: Path, mark: str) -> bool:
+    """Whether a file has the mark within its first characters; an empty one is free."""
+    with path.open("rb") as file:
+        beginning = file.read(1000).decode("utf-8", "replace")
+    return not beginning or mark in beginning
 
 
 def width() -> int:

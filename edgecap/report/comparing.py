@@ -48,7 +48,16 @@ def _title(found: Comparison) -> str:
 def _notes(found: Comparison) -> list[str]:
     """What a reader should know before acting on the ratios."""
     seconds = any(d.unit == "s" and isinstance(d.ratio, Estimate) for d in found.differences)
-    return [*(f"the {m}" for m in found.mismatches), *([_DRIFT] if found.one_after_another and seconds else [])]
+    reasons: dict[str, list[str]] = {}
+    for d in found.differences:
+        if isinstance(d.ratio, Absent):
+            reasons.setdefault(d.ratio.reason, []).append(d.metric)
+    doubts = [f"no verdict on {', '.join(names)}: {reason}" for reason, names in reasons.items()]
+    return [
+        *(f"the {m}" for m in found.mismatches),
+        *doubts,
+        *([_DRIFT] if found.one_after_another and seconds else []),
+    ]
 
 
 def _cells(d: Difference) -> list[str]:

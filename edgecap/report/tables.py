@@ -33,7 +33,7 @@ OVERHEAD = 0.05  # of a decoded token, from where it is told
 
 def show(record: Profile, width: int = 100) -> str:
     """The whole record: what was measured where, the tables, what to know about them."""
-    parts = [_heading(record), "", click.style("Measured", bold=True), _measured(record, width)]
+    parts = [_heading(record, width), "", click.style("Measured", bold=True), _measured(record, width)]
     for title, text in (
         ("Scores, with 95 % intervals", _scores(record, width)),
         ("Energy", energies(record, width)),
@@ -53,7 +53,7 @@ def show(record: Profile, width: int = 100) -> str:
     return "\n".join(parts)
 
 
-def _heading(record: Profile) -> str:
+def _heading(record: Profile, width: int) -> str:
     source, machine = record.source, record.machine
     numbers = f"{count(source.parameters)} parameters" if isinstance(source.parameters, int) else "parameters unknown"
     cores = machine.physical_cores or machine.logical_cores
@@ -62,7 +62,7 @@ def _heading(record: Profile) -> str:
     return (
         f"{click.style(printable(source.name), bold=True)}  {numbers}, {_work(record)}{state}\n"
         f"on {machine.cpu}, {cores} cores, {size(machine.memory_bytes)}, ONNX Runtime {runtime}\n"
-        f"{_text(record)}"
+        f"{_text(record, width)}"
     )
 
 
@@ -77,13 +77,13 @@ def _work(record: Profile) -> str:
     return f"{si(found.work.prefill.matrix_flops, 'FLOP')} a prompt{tokens}"
 
 
-def _text(record: Profile) -> str:
+def _text(record: Profile, width: int) -> str:
     corpus = record.corpus
     if record.source.task == "encoder":
         return "an encoder: nothing is scored or decoded; cosine compares its outputs with those of fp32"
     return (
         f"text {printable(corpus.name)}: {corpus.documents} documents, {size(corpus.bytes)}, "
-        f"bias {corpus.bias_bits:g} bit/token{_protocol(record)}{_baselines(corpus)}"
+        f"bias {corpus.bias_bits:g} bit/token{_protocol(record)}{_baselines(corpus, width)}"
     )
 
 
@@ -93,10 +93,10 @@ def _protocol(record: Profile) -> str:
     return f", {spec.protocol} protocol" if spec.protocol != "exact" else stride
 
 
-def _baselines(corpus: CorpusInfo) -> str:
+def _baselines(corpus: CorpusInfo, width: int) -> str:
     """What general compressors make of the same bytes."""
     found = ", ".join(f"{name} {b.bits_per_byte:.3f}" for name, b in corpus.baselines.items())
-    return f"\nthe same text in one piece: {found} bits/byte" if found else ""
+    return "\n" + wrapped(f"the same text in one piece: {found} bits/byte", width, None) if found else ""
 
 
 _COLUMNS = {

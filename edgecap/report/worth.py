@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgecap import stats
-from edgecap.metrics import BY_NAME, SCORES, compression_of
+from edgecap.metrics import BY_NAME, SCORES, compression_of, energy_of
 from edgecap.record import Estimate, Profile
 from edgecap.report.plots import (
     FEW,
@@ -63,6 +63,9 @@ def fronts(lines: Sequence[Line]) -> list[Figure]:
 
 
 def _both(line: Line, worth: str, cost: str) -> tuple[float, float] | None:
+    energy = energy_of(line.cell)
+    if cost == "decode_j" and energy is not None and energy.provenance == "assumed":
+        return None  # nothing was measured
     x, y = line.value(cost), line.value(worth)
     return None if x is None or y is None or x <= 0 else (x, y)
 

@@ -100,7 +100,10 @@ def _cheapest(splits: Sequence[Split], pair: Pair, at_most: float) -> Verdict:
     if best is None:
         fewest = min(s.bits_per_byte for s in splits)
         return Verdict("out of reach", f"the best split needs {fewest:.4f} bits per byte")
-    return Verdict("split", f"the cheapest split within {at_most:g} bits per byte", best)
+    words = f"the cheapest split within {at_most:g} bits per byte"
+    if _gain(best, pair) <= _NOTHING:
+        words += "; documents drawn at random are within it for less, since nobody judges them"
+    return Verdict("split", words, best)
 
 
 def _knee(splits: Sequence[Split], pair: Pair) -> Verdict:
