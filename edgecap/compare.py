@@ -18,9 +18,9 @@ import msgspec
 from edgecap import metrics, score, stats
 from edgecap.choices import Choice, choices
 from edgecap.errors import UsageError, did_you_mean
-from edgecap.metrics import METRICS, Metric, compression_of, energy_of, latency_of
+from edgecap.metrics import METRICS, Metric, compression_of, energy_of, latency_of, status, told
 from edgecap.provider_options import base
-from edgecap.record import LEFT_OUT, Absent, Decode, Estimate, Failure, Latency, Measurement, Prefill, Profile
+from edgecap.record import Absent, Decode, Estimate, Failure, Latency, Measurement, Prefill, Profile
 from edgecap.score import Quantity
 
 Pair = tuple[Choice, Choice | str]  # baseline, and candidate or the name of one that is not there
@@ -83,10 +83,6 @@ class _Side:
         self.latency = latency_of(choice.cell)
         self.drift = {name: _drift(self.latency, name) for name in _SECONDS}
 
-    def rounds_of(self, name: str) -> int:
-        """How many rounds a metric of seconds was taken in."""
-        return len(self.rounds[name])
-
     @cached_property
     def rounds(self) -> dict[str, dict[int, float]]:
         """Medians of each round, by metric."""
@@ -97,7 +93,7 @@ def _pairs(records: Sequence[Profile], everything: list[Choice], baseline: str |
     if len(records) > 1 and baseline is None:
         return _likes(everything, records)
     base = _pick([c for c in everything if c.place == 0], baseline)
-    return [(base, c) for c in everything if c is not base and not _left_out(c)]
+    return [(base, c) for c in everything if c is not base and status(c.cell) != "left out"]
 
 
 def _likes(everything: list[Choice], records: Sequence[Profile]) -> list[Pair]:
@@ -113,7 +109,7 @@ def _likes(everything: list[Choice], records: Sequence[Profile]) -> list[Pair]:
     for a in first:
         for place, record in list(enumerate(records))[1:]:
             others = rest.get((a.cell.precision, a.cell.provider, place), [])
-            found += [(a, b) for b in others if not _left_out(b)]
+            found += [(a, b) for b in others if status(b.cell) != "left out"]
             if not others:
                 found.append((a, f"{a.cell.precision} ({record.source.name}, {record.created_utc})"))
     if first and all(isinstance(b, str) for _, b in found):
@@ -123,11 +119,6 @@ def _likes(everything: list[Choice], records: Sequence[Profile]) -> list[Pair]:
 
 def _names(found: list[Choice]) -> str:
     return ", ".join(dict.fromkeys(f"{c.cell.precision} on {c.cell.provider}" for c in found))
-
-
-def _left_out(choice: Choice) -> bool:
-    """Whether --skip-unfit left the cell out, so that nothing went wrong in it."""
-    return isinstance(choice.cell.outcome, Failure) and choice.cell.outcome.stage == LEFT_OUT
 
 
 def _measured(choice: Choice) -> bool:
@@ -165,8 +156,7 @@ def _compare(a: _Side, against: Choice | str) -> Comparison:
         return Comparison(a.name, against, True, (), (), failed="the record does not hold it")
     outcome = against.cell.outcome
     if isinstance(outcome, Failure):
-        why = f"{outcome.stage}: {outcome.error}: {outcome.message}"
-        return Comparison(a.name, against.label, True, (), (), failed=why)
+        return Comparison(a.name, against.label, True, (), (), failed=told(outcome))
     b = _Side(against, 202)
     pairs = {what: (value, b.circumstances[what]) for what, value in a.circumstances.items()}
     mismatches = [what for what, (x, y) in pairs.items() if x != y and x is not None and y is not None]
@@ -210,18 +200,15 @@ def _too_few(name: str, a: _Side, b: _Side) -> str | None:
     """Why seconds, and what is made of them, get no verdict: too few rounds before the time limit."""
     if name not in _OF_SECONDS:
         return None
-    rounds = min(side.rounds_of("prefill_s" if name == "prefill_s" else "decode_s") for side in (a, b))
+    rounds = min(len(side.rounds["prefill_s" if name == "prefill_s" else "decode_s"]) for side in (a, b))
     return f"{rounds} rounds are too few for a verdict; raise --limit" if rounds < FEW_ROUNDS else None
 
 
 def _assumed(unit: str, a: _Side, b: _Side) -> str | None:
     """Why joules get no verdict: somebody gave the watts, nothing was measured."""
     energies = [energy_of(side.choice.cell) for side in (a, b)] if unit == "J" else []
-    return (
-        "the joules are assumed (--assume-watts), not measured"
-        if any(e is not None and e.provenance == "assumed" for e in energies)
-        else None
-    )
+    unscored = (score.scored_energy(energy) for energy in energies if energy)
+    return next((why.reason for why in unscored if isinstance(why, Absent)), None)
 
 
 def _why_not(name: str, mismatches: list[str]) -> str | None:

@@ -6,8 +6,7 @@ Draws of the bootstrap are made only where a seed is given.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from edgecap import score, stats
 from edgecap.record import (
@@ -25,7 +24,7 @@ from edgecap.record import (
     Profile,
     Score,
 )
-from edgecap.score import Quantity
+from edgecap.score import Quantity, quantity_of
 
 
 class Metric(NamedTuple):
@@ -71,7 +70,7 @@ def quantities(record: Profile, cell: Cell, seed: int | None = None) -> dict[str
     """Each metric by name, with draws where `seed` is given; Absent with its reason where there is no number."""
     outcome = cell.outcome
     if isinstance(outcome, Failure):
-        reason = Absent(reason=f"{outcome.stage}: {outcome.error}: {outcome.message}")
+        reason = Absent(reason=told(outcome))
         return {metric.name: reason for metric in METRICS}
     found = _measured(outcome, seed)
     found |= _joined(record, cell.score, outcome, found, seed)
@@ -80,11 +79,11 @@ def quantities(record: Profile, cell: Cell, seed: int | None = None) -> dict[str
 
 
 def estimates(record: Profile, cell: Cell, seed: int | None = stats.SEED) -> dict[str, Estimate | Absent]:
-    """Each metric by name with its 95 % interval; without intervals where there is no seed."""
+    """Each metric by name with its 95 % interval; where there is no seed, only what the record stores has one."""
     found = {
         name: q if isinstance(q, Absent) else score.estimate(*q) for name, q in quantities(record, cell, seed).items()
     }
-    if seed is None or isinstance(cell.score, Absent):
+    if isinstance(cell.score, Absent):
         return found
     return found | {name: getattr(cell.score, name) for name in JOINED}  # the record's own intervals
 
@@ -94,14 +93,14 @@ def _measured(m: Measurement, seed: int | None) -> dict[str, Quantity | Absent]:
     return {
         "bits_per_byte": bits,
         "gain_bits_per_token": gain,
-        "prefill_s": _of(m.latency, lambda x: score.prefill_seconds(x, seed)),
-        "decode_s": _of(m.latency, lambda x: score.decode_seconds(x, seed)),
-        "load_s": _of(m.latency, lambda x: (x.load_s, None)),
-        "prefill_j": _of(m.energy, lambda e: score.prefill_joules(e, seed)),
-        "decode_j": _of(m.energy, lambda e: score.decode_joules(e, seed)),
-        "peak_bytes": _of(m.memory, lambda x: (float(x.peak_bytes), None)),
-        "device_peak_bytes": _of(m.memory, _device_peak),
-        "file_bytes": _of(m.memory, lambda x: (float(x.file_bytes), None)),
+        "prefill_s": quantity_of(m.latency, lambda x: score.prefill_seconds(x, seed)),
+        "decode_s": quantity_of(m.latency, lambda x: score.decode_seconds(x, seed)),
+        "load_s": quantity_of(m.latency, lambda x: (x.load_s, None)),
+        "prefill_j": quantity_of(m.energy, lambda e: score.prefill_joules(e, seed)),
+        "decode_j": quantity_of(m.energy, lambda e: score.decode_joules(e, seed)),
+        "peak_bytes": quantity_of(m.memory, lambda x: (float(x.peak_bytes), None)),
+        "device_peak_bytes": quantity_of(m.memory, _device_peak),
+        "file_bytes": quantity_of(m.memory, lambda x: (float(x.file_bytes), None)),
     }
 
 
@@ -113,10 +112,6 @@ def _text(found: Compression | Absent, seed: int | None) -> tuple[Quantity | Abs
         if seed is not None
         else ((found.bits_per_byte, None), (found.gain_bits_per_token, None))
     )
-
-
-def _of(part: Any, read: Callable[[Any], Quantity | Absent]) -> Quantity | Absent:
-    return part if isinstance(part, Absent) else read(part)
 
 
 def _device_peak(memory: Memory) -> Quantity | Absent:
@@ -149,11 +144,28 @@ def _stored(found: Score, name: str) -> Quantity | Absent:
     return estimate if isinstance(estimate, Absent) else (estimate.value, None)
 
 
+def told(found: Failure) -> str:
+    """What went wrong, in a line."""
+    return f"{found.stage}: {found.error}: {found.message}"
+
+
+def why(cell: Cell) -> str:
+    """What went wrong, in a line; nothing of a cell that was measured."""
+    return told(cell.outcome) if isinstance(cell.outcome, Failure) else ""
+
+
+def status(cell: Cell) -> str:
+    """`measured`, `failed`, or `left out` (--skip-unfit)."""
+    if not isinstance(cell.outcome, Failure):
+        return "measured"
+    return "left out" if cell.outcome.stage == LEFT_OUT else "failed"
+
+
 def went_wrong(cell: Cell) -> bool:
     """Whether the cell or a part of it failed; one that --skip-unfit left out did not."""
     outcome = cell.outcome
     if isinstance(outcome, Failure):
-        return outcome.stage != LEFT_OUT
+        return status(cell) == "failed"
     parts = (outcome.latency, outcome.memory)
     points = outcome.latency.throughput if isinstance(outcome.latency, Latency) else ()
     sweep = outcome.latency.sweep if isinstance(outcome.latency, Latency) else ()

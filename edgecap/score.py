@@ -52,9 +52,9 @@ def quantities(
     measured: Measurement, flops: Flops | Absent, bias_bits: float, seed: int = stats.SEED
 ) -> dict[str, Quantity | Absent]:
     """Each score by name with its draws; `seed` moves the draws of rounds and windows, not of documents."""
-    gain = _quantity(measured.compression, gain_draws)
-    seconds = _quantity(measured.latency, lambda m: decode_seconds(m, seed + 1))
-    joules = _quantity(scored_energy(measured.energy), lambda m: decode_joules(m, seed + 3))
+    gain = quantity_of(measured.compression, gain_draws)
+    seconds = quantity_of(measured.latency, lambda m: decode_seconds(m, seed + 1))
+    joules = quantity_of(scored_energy(measured.energy), lambda m: decode_joules(m, seed + 3))
     return joined(gain, seconds, joules, flops, bias_bits)
 
 
@@ -91,7 +91,8 @@ def _log_cost(cost: Any) -> Any:
     return np.log2(cost * REFERENCE)
 
 
-def _quantity(found: Any, read: Callable[[Any], Quantity | Absent]) -> Quantity | Absent:
+def quantity_of(found: Any, read: Callable[[Any], Quantity | Absent]) -> Quantity | Absent:
+    """What is read from a part of a measurement, or why that part is absent."""
     return found if isinstance(found, Absent) else read(found)
 
 

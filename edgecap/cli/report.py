@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
 
 from edgecap.cli.words import GENERATED, print_json, write
+from edgecap.cli.words import as_json as json_of
 from edgecap.record import Profile
 
 PAGE = Path("report.html")
@@ -84,7 +84,7 @@ def _values(records: Sequence[Profile]) -> list[object]:
 
 
 def _json(records: Sequence[Profile]) -> str:
-    return json.dumps(_values(records), indent=1, ensure_ascii=False) + "\n"
+    return f"{json_of(_values(records))}\n"
 
 
 _FORMS: dict[str, Callable[[Sequence[Profile]], str]] = {"html": _html, "md": _markdown, "csv": _csv, "json": _json}

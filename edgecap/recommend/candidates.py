@@ -9,7 +9,7 @@ import msgspec
 
 from edgecap import metrics, score, stats
 from edgecap.choices import Choice
-from edgecap.metrics import energy_of, latency_of
+from edgecap.metrics import energy_of, latency_of, told
 from edgecap.recommend.limits import Limit
 from edgecap.record import Absent, Estimate, Failure
 
@@ -93,7 +93,7 @@ def consider(choice: Choice, limits: Sequence[Limit]) -> Considered:
         figures=figures,
         held=held,
         prompt=latency.prefill.tokens if latency else None,
-        failure=f"{failure.stage}: {failure.error}: {failure.message}" if failure else None,
+        failure=told(failure) if failure else None,
     )
     return Considered(candidate, choice)
 

@@ -11,16 +11,14 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from edgecap import metrics
-from edgecap.metrics import METRICS, SCORES, Metric
+from edgecap.metrics import METRICS, Metric, status, why
 from edgecap.published import comparable
-from edgecap.record import Absent, Cell, Estimate, Flops, Profile, Score
+from edgecap.record import Absent, Cell, Estimate, Flops, Profile
 from edgecap.report.columns import printable
-from edgecap.report.rows import status, why
 
 LONGEST = 160  # characters of a name that are shown
 COST = Metric("flops_per_token", "FLOP", "FLOPs, a token", True, 0.0)
 FIGURES = (*METRICS, COST)  # of an entry, in this order
-_INTERVALS = (*SCORES, "gain_bits_per_s", "gain_bits_per_j", "roofline_ratio")
 
 
 class Text(NamedTuple):
@@ -108,8 +106,6 @@ def _text(record: Profile, cell: Cell, window: int | None) -> Text:
 
 def _figures(record: Profile, cell: Cell) -> tuple[Estimate | Absent, ...]:
     found = metrics.estimates(record, cell, None)
-    if isinstance(cell.score, Score):
-        found |= {name: getattr(cell.score, name) for name in _INTERVALS}
     found[COST.name] = (
         Estimate(value=record.flops.per_token, low=None, high=None) if isinstance(record.flops, Flops) else record.flops
     )

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from edgecap.metrics import BY_NAME
+from edgecap.metrics import BY_NAME, status
 from edgecap.record import Absent, Estimate, Flops, Latency, Profile
 from edgecap.report import notes, raw, reproduce
 from edgecap.report.columns import printable
 from edgecap.report.figures import sections
 from edgecap.report.page import page
-from edgecap.report.rows import status
 from edgecap.report.sheet import Line, sheet, shortened, span, written
 from edgecap.report.verdict import Verdict, verdicts
 from edgecap.units import count, si, significant, size

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from edgecap.metrics import energy_of
+from edgecap.metrics import energy_of, status, why
 from edgecap.record import Absent, Energy, Profile
-from edgecap.report.rows import status, why
 from edgecap.report.sheet import Line, shortened
 from edgecap.units import si
 

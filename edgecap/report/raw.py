@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from edgecap import stats
-from edgecap.metrics import METRICS, compression_of, energy_of, latency_of
+from edgecap.metrics import METRICS, compression_of, energy_of, latency_of, told
 from edgecap.record import Absent, Decode, Estimate, Graph, Memory, Placement, Prefill, Profile, Roofline, Throughput
 from edgecap.report.sheet import Line, shortened
 
@@ -123,7 +123,7 @@ def _throughput(line: Line) -> Iterator[Facts]:
         if isinstance(at, Throughput):
             yield _of_throughput(at)
         else:
-            yield {"failure": f"{at.stage}: {at.error}: {at.message}"}
+            yield {"failure": told(at)}
 
 
 def _of_throughput(at: Throughput) -> Facts:

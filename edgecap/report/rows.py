@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgecap.choices import Choice, choices
-from edgecap.metrics import METRICS, compression_of, energy_of, estimates, latency_of
-from edgecap.record import LEFT_OUT, Absent, Cell, Estimate, Failure, Profile
+from edgecap.metrics import METRICS, compression_of, energy_of, estimates, latency_of, status, why
+from edgecap.record import Absent, Cell, Estimate, Profile
 from edgecap.store import record_path
 
 Value = str | int | float | None
@@ -82,19 +82,6 @@ def _of_cell(cell: Cell) -> Row:
         "energy_provenance": joules.provenance if joules else None,
         "energy_counter": joules.counter if joules else None,
     }
-
-
-def status(cell: Cell) -> str:
-    """`measured`, `failed`, or `left out` (--skip-unfit)."""
-    if not isinstance(cell.outcome, Failure):
-        return "measured"
-    return "left out" if cell.outcome.stage == LEFT_OUT else "failed"
-
-
-def why(cell: Cell) -> str:
-    """What went wrong, in a line; nothing of a cell that was measured."""
-    found = cell.outcome
-    return f"{found.stage}: {found.error}: {found.message}" if isinstance(found, Failure) else ""
 
 
 def as_csv(found: Sequence[Row]) -> str:

@@ -12,9 +12,8 @@ from typing import NamedTuple
 import msgspec
 
 from edgecap.compare import Difference, compare
-from edgecap.metrics import BY_NAME
+from edgecap.metrics import BY_NAME, why
 from edgecap.record import Estimate, Profile
-from edgecap.report.rows import why
 from edgecap.report.sheet import Line, shortened, span, written
 
 _DECIDING = ("hardware_capacity", "time_capacity", "prefill_s")

@@ -7,7 +7,7 @@ from typing import Any
 
 from edgecap import stats
 from edgecap.metrics import BY_NAME, SCORES, compression_of, energy_of
-from edgecap.record import Estimate, Profile
+from edgecap.record import Absent, Estimate, Profile
 from edgecap.report.plots import (
     FEW,
     Figure,
@@ -24,6 +24,7 @@ from edgecap.report.plots import (
     series,
 )
 from edgecap.report.sheet import Line, ranging, shortened, written
+from edgecap.score import scored_energy
 
 
 def capacity(lines: Sequence[Line]) -> Figure:
@@ -64,8 +65,8 @@ def fronts(lines: Sequence[Line]) -> list[Figure]:
 
 def _both(line: Line, worth: str, cost: str) -> tuple[float, float] | None:
     energy = energy_of(line.cell)
-    if cost == "decode_j" and energy is not None and energy.provenance == "assumed":
-        return None  # nothing was measured
+    if cost == "decode_j" and energy is not None and isinstance(scored_energy(energy), Absent):
+        return None
     x, y = line.value(cost), line.value(worth)
     return None if x is None or y is None or x <= 0 else (x, y)
 
