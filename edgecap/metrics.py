@@ -80,9 +80,7 @@ def quantities(record: Profile, cell: Cell, seed: int | None = None) -> dict[str
 
 def estimates(record: Profile, cell: Cell, seed: int | None = stats.SEED) -> dict[str, Estimate | Absent]:
     """Each metric by name with its 95 % interval; where there is no seed, only what the record stores has one."""
-    found = {
-        name: q if isinstance(q, Absent) else score.estimate(*q) for name, q in quantities(record, cell, seed).items()
-    }
+    found = {name: score.estimated(q) for name, q in quantities(record, cell, seed).items()}
     if isinstance(cell.score, Absent):
         return found
     return found | {name: getattr(cell.score, name) for name in JOINED}  # the record's own intervals

@@ -39,7 +39,7 @@ def score(
 
     `roofline_ratio` is that of a decoded token.
     """
-    found = {name: _estimated(q) for name, q in quantities(measured, flops, bias_bits).items()}
+    found = {name: estimated(q) for name, q in quantities(measured, flops, bias_bits).items()}
     return Score(
         formula=FORMULA,
         bias_bits=bias_bits,
@@ -81,7 +81,8 @@ def joined(
     }
 
 
-def _estimated(found: Quantity | Absent) -> Estimate | Absent:
+def estimated(found: Quantity | Absent) -> Estimate | Absent:
+    """A quantity with its interval, or why it is absent."""
     return found if isinstance(found, Absent) else estimate(*found)
 
 

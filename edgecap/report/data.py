@@ -44,25 +44,21 @@ def medians(cell: Cell, intervals: bool = True) -> dict[str, Estimate | Absent]:
     if isinstance(outcome.energy, Energy):
         energy = outcome.energy
         found["prefill_j"] = score.estimate(*score.prefill_joules(energy, seed))
-        found["decode_j"] = _estimated(score.decode_joules(energy, seed))
+        found["decode_j"] = score.estimated(score.decode_joules(energy, seed))
         found["prefill_net_j"] = score.estimate(*score.prefill_joules(energy, seed, net=True))
-        found["decode_net_j"] = _estimated(score.decode_joules(energy, seed, net=True))
-        found["nll_j"] = _estimated(score.nll_joules(energy, seed))
+        found["decode_net_j"] = score.estimated(score.decode_joules(energy, seed, net=True))
+        found["nll_j"] = score.estimated(score.nll_joules(energy, seed))
     else:
         found["decode_j"] = outcome.energy
     return found
 
 
 def _of_decoding(latency: Latency, seed: int | None) -> dict[str, Estimate | Absent]:
-    decode = _estimated(score.decode_seconds(latency, seed))
+    decode = score.estimated(score.decode_seconds(latency, seed))
     if isinstance(decode, Absent) or isinstance(latency.decode, Absent):
         return {"decode_s": decode}
     quantiles = {f"decode_p{p}_s": _quantile(latency.decode.samples_s, p) for p in (50, 90, 99)}
     return {"decode_s": decode, **quantiles, "decode_tokens_per_s": _inverse(decode)}
-
-
-def _estimated(found: score.Quantity | Absent) -> Estimate | Absent:
-    return found if isinstance(found, Absent) else score.estimate(*found)
 
 
 def _quantile(samples: tuple[float, ...], percent: int) -> Estimate:
