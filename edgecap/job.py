@@ -14,6 +14,7 @@ from edgecap import export, optimize, source, store
 from edgecap.corpus import Corpus
 from edgecap.errors import UsageError
 from edgecap.machine import check_processors, check_threads, default_threads
+from edgecap.meters.compression import Scored
 from edgecap.model import Model, check_request, read_model
 from edgecap.power import meter
 from edgecap.provider_options import FUSED, base, remedy
@@ -49,6 +50,16 @@ class Ready(NamedTuple):
         return self.folder / self.graph.files[0].path
 
 
+class Scores(NamedTuple):
+    """Bits of documents from elsewhere: a `folder` of journals that outlives the run, and `documents` from the first on."""
+
+    folder: Path | None = None
+    documents: tuple[Scored, ...] = ()
+
+
+NO_SCORES = Scores()
+
+
 class Job(NamedTuple):
     """All that is known before the first measurement."""
 
@@ -62,6 +73,7 @@ class Job(NamedTuple):
     notice: Notice
     run: Run
     made: dict[Path, Ready | Failure]  # checked or tried once a run, not again for the next cell
+    scores: Scores = NO_SCORES
 
 
 def export_recipe(spec: Spec, model: Model, provider: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 from pathlib import Path
 from typing import Generic, TypeVar, cast
 
@@ -17,11 +18,11 @@ Piece = TypeVar("Piece")
 class Journal(Generic[Piece]):
     """Pieces in their order, in a file that only grows; a line that was torn by a crash is done again.
 
-    Raises DiskFull or UsageError where the file cannot be written.
+    A `durable` one outlives a loss of power, at the cost of waiting for the disk. Raises DiskFull or UsageError where the file cannot be written.
     """
 
-    def __init__(self, path: Path, kind: type[Piece]) -> None:
-        self._path = path
+    def __init__(self, path: Path, kind: type[Piece], durable: bool = False) -> None:
+        self._path, self._durable = path, durable
         self._line: type = tuple[int, kind]  # type: ignore[valid-type]
         self._added = False
         self.finished: list[Piece] = self._read()
@@ -46,6 +47,11 @@ class Journal(Generic[Piece]):
         with disk_errors(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("ab") as file:
-                file.write(line if self._added else b"\n" + line)  # what was torn ends before the first
+                beginning, self._added = b"" if self._added else b"\n", False  # what was torn ends before the next
+                file.write(beginning + line)
+                file.flush()
+                if self._durable:
+                    os.fsync(file.fileno())
         self._added = True
         self._count += 1
+        self.finished.append(piece)

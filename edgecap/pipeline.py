@@ -19,19 +19,23 @@ from edgecap.corpus import describe, read_corpus
 from edgecap.errors import EdgecapError, Interrupted
 from edgecap.flops import count_flops
 from edgecap.job import (
+    NO_SCORES,
     Event,
     Job,
     Notice,
     Prepared,
     Ready,
     Run,
+    Scores,
     prepare,
     session_of,
     threads_of,
     unheard,
 )
+from edgecap.journal import Journal
 from edgecap.machine import available_memory, look_around
 from edgecap.making import ask, can_be_fp32, graph_of, tokenizer_folder
+from edgecap.meters.compression import Scored
 from edgecap.model import Model
 from edgecap.provider_options import parse_provider
 from edgecap.record import (
@@ -67,17 +71,22 @@ MEMORY_OF_GRAPH, MEMORY_OF_SESSION, FREE_SHARE = 1.5, 150_000_000, 0.6  # what s
 
 
 def profile(
-    spec: Spec | None = None, home: Home | None = None, notice: Notice = unheard, run: Run = in_child
+    spec: Spec | None = None,
+    home: Home | None = None,
+    notice: Notice = unheard,
+    run: Run = in_child,
+    scores: Scores = NO_SCORES,
 ) -> Profile:
     """Measures a model as `spec` asks and returns the record, which is also written under `home.profiles`.
 
-    Raises UsageError before anything is measured where the request cannot be met, and Interrupted,
+    Documents that `scores` holds are not scored again. Raises UsageError before anything is measured where the request cannot be met, and Interrupted,
     after the finished cells were written, on Ctrl-C.
     """
     spec, home = spec or Spec(), home or store.home()
     corpus = read_corpus(spec.corpus, spec.documents, home.cache)
     notice(Event(None, "looking at the model and the runtime"))
     ready = prepare(spec, home, notice, run, corpus)
+    ready = ready._replace(job=ready.job._replace(scores=scores))
     job, wanted = ready.job, ready.wanted
     store.check_writable(home.profiles)
     record = _new_record(ready)
@@ -263,10 +272,19 @@ def _measure(job: Job, record: Profile, cell: CellSpec, ready: Ready) -> Measure
         meter_offset_s=job.spec.meter_offset_s,
     )
     journal = _journal(job, record, step, ready)
+    _sow(journal, job.scores.documents)
     answer = ask(job, cell, msgspec.structs.replace(step, journal=str(journal)), Measured)
-    if isinstance(answer, Measured):
+    if isinstance(answer, Measured) and job.scores.folder is None:
         journal.unlink(missing_ok=True)
     return answer
+
+
+def _sow(path: Path, documents: tuple[Scored, ...]) -> None:
+    """Puts documents that were scored elsewhere into a journal, behind those that it holds."""
+    if documents:
+        journal = Journal(path, Scored)
+        for document in documents[len(journal.finished) :]:
+            journal.add(document)
 
 
 def _journal(job: Job, record: Profile, step: Measure, ready: Ready) -> Path:
@@ -289,7 +307,8 @@ def _journal(job: Job, record: Profile, step: Measure, ready: Ready) -> Path:
         (job.corpus.sha256, job.hashes.tokenizer, job.located.config),
         (record.machine.cpu, sorted(record.machine.versions.items()), __version__),
     )
-    return job.home.cache / "journals" / f"{store.sha256_of(msgspec.json.encode(told, order='sorted'))[:32]}.jsonl"
+    folder = job.scores.folder or job.home.cache / "journals"
+    return folder / f"{store.sha256_of(msgspec.json.encode(told, order='sorted'))[:32]}.jsonl"
 
 
 def _weigh(job: Job, cell: CellSpec, ready: Ready) -> Memory | Failure:

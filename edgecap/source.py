@@ -7,6 +7,7 @@ Making graphs is left to `export`, reading the architecture to `architecture`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -97,6 +98,14 @@ def locate(model: str, revision: str | None = None, shipped: Path | None = None)
     if model in names:
         return _folder(model, names[model], None, kind="reference")
     return _from_hub(model, revision, list(names))
+
+
+def on_the_hub(model: str) -> bool:
+    """Whether a name is a Hub id: neither a folder or file here nor a reference model. Fetches nothing."""
+    with contextlib.suppress(OSError, ValueError):
+        if Path(model).expanduser().exists():
+            return False
+    return model not in {path.name for path in reference_models()} and _is_hub_id(model.partition("@")[0])
 
 
 def reference_models(shipped: Path | None = None) -> list[Path]:
@@ -327,11 +336,14 @@ def _from_hub(model: str, revision: str | None, reference_names: list[str]) -> L
 def _hub_id(model: str, revision: str | None, reference_names: list[str]) -> tuple[str, str | None]:
     """`org/name` and the revision wanted. Raises UsageError where the name is none."""
     name, _, pinned = model.partition("@")
-    looks_like_path = model.startswith((".", "/", "~")) or not _HUB_ID.match(name) or name.count("/") != 1
-    if looks_like_path:
+    if not _is_hub_id(name):
         hint = did_you_mean(model, reference_names)
         raise UsageError(
             f"no model '{model}': no such folder, and not a reference model ({', '.join(reference_names) or 'none shipped'})"
             f"{hint} or a Hub id (org/name)"
         )
     return name, revision or pinned or None
+
+
+def _is_hub_id(name: str) -> bool:
+    return not name.startswith((".", "/", "~")) and bool(_HUB_ID.match(name)) and name.count("/") == 1

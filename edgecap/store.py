@@ -114,7 +114,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path)
+        _clear(path)
         scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         yield scratch
@@ -126,7 +126,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _sweep(path: Path) -> None:
+def _clear(path: Path) -> None:
     """Removes what runs that were killed a day ago or earlier left half made."""
     import shutil
     import time
@@ -148,6 +148,14 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def free_bytes(where: Path) -> int:
+    """Room on the disk of a place that may not be there yet."""
+    import shutil
+
+    nearest = next(p for p in (where, *where.absolute().parents) if p.exists())
+    return shutil.disk_usage(nearest).free
 
 
 def check_writable(folder: Path) -> None:
@@ -198,10 +206,11 @@ def list_files(folder: Path, names: list[str]) -> tuple[File, ...]:
 def record_path(profiles: Path, record: Profile) -> Path:
     """`<model>--<machine>--<utc>.json`, names reduced to what every file system takes."""
     stamp = re.sub(r"[^0-9.TZ]", "", record.created_utc)
-    return profiles / f"{_slug(record.source.name)}--{_slug(record.machine.name)}--{stamp}.json"
+    return profiles / f"{slug(record.source.name)}--{slug(record.machine.name)}--{stamp}.json"
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
+    """A name reduced to what every file system takes."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:80] or "unnamed"
 
 

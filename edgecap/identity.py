@@ -1,0 +1,91 @@
+"""What a model or a text is, whatever it is called: hashes of its files, reckoned once and remembered by size and time.
+
+A model on the Hub is what its name and revision say: nothing is fetched to make a list.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+import msgspec
+
+from edgecap import source, store
+from edgecap.errors import UsageError
+from edgecap.spec import DEFAULT_CORPUS, PRECISIONS
+
+_NOT_THE_MODEL = {".md", ".png", ".jpg", ".lock"}  # beside it, for people
+
+
+def model_identity(model: str, cache: Path) -> str:
+    """One word for all files of a model's folder, or the name and revision of one on the Hub.
+
+    Raises UsageError where there is none, or the folder holds no model.
+    """
+    if source.on_the_hub(model):
+        return f"hub {model}"
+    located = source.locate(model)
+    files = sorted(p for p in (*located.path.glob("*"), *located.path.glob("*/*")) if _is_part(p, located.path))
+    return _together([(str(p.relative_to(located.path)), p) for p in files], cache)
+
+
+def corpus_identity(corpus: str, cache: Path) -> str:
+    """One word for the text of a corpus; what lies on the Hub is what its name says."""
+    if corpus == DEFAULT_CORPUS or corpus.startswith("hf:"):
+        return corpus
+    if not Path(corpus).is_file():
+        raise UsageError(f"there is no corpus '{corpus}'; give a .jsonl or text file, or {DEFAULT_CORPUS}")
+    return _together([(Path(corpus).suffix, Path(corpus))], cache)
+
+
+def precisions_of(model: str) -> tuple[str, ...]:
+    """The precisions that a folder of graphs holds; none where the model is no such folder.
+
+    Raises UsageError where only reading the graphs would tell.
+    """
+    if source.on_the_hub(model) or (located := source.locate(model)).kind != "onnx":
+        return ()
+    told = [graph.get("precision") for graph in source.read_manifest(located.path).get("graphs", ())]
+    found = tuple(str(name) for name in told if name in PRECISIONS)
+    if not found:
+        raise UsageError(f"{model} holds graphs without a manifest of edgecap export: name their precisions")
+    return found
+
+
+def _is_part(path: Path, root: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+    return not hidden and path.is_file() and path.suffix not in _NOT_THE_MODEL
+
+
+# --- hashes that are remembered ---------------------------------------------------------------
+
+
+def _together(files: list[tuple[str, Path]], cache: Path) -> str:
+    """One hash over names and contents."""
+    memory = cache / "hashes.json"
+    known = _remembered(memory)
+    had = len(known)
+    hashes = [f"{name} {_hash_of(path, known)}" for name, path in files]
+    if len(known) != had:
+        with contextlib.suppress(UsageError):  # a disk that takes no more costs time, not the sweep
+            store.write_atomically(memory, msgspec.json.encode(known))
+    return store.sha256_of(*(line.encode("utf-8", "surrogateescape") for line in hashes))
+
+
+def _hash_of(path: Path, known: dict[str, str]) -> str:
+    """The SHA-256 of a file, read only where its size or time is new."""
+    try:
+        found = path.stat()
+        stamp = f"{found.st_size} {found.st_mtime_ns} {os.path.abspath(path)}"
+        if stamp not in known:
+            known[stamp] = store.sha256_of_file(path)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    return known[stamp]
+
+
+def _remembered(memory: Path) -> dict[str, str]:
+    with contextlib.suppress(OSError, msgspec.DecodeError):
+        return msgspec.json.decode(memory.read_bytes(), type=dict[str, str])
+    return {}

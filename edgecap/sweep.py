@@ -1,0 +1,183 @@
+"""Measures the cells of a plan, one record each, and loses none: what is finished is kept, what failed is a row.
+
+`sweep` is the table of contents. Who measures is a crew: this machine (`Locally`), or the devices of a
+fleet (`fleet.dispatch`). A crew yields what it finished; while the disk takes no record it is not asked for more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from edgecap import store
+from edgecap.errors import DiskFull, EdgecapError, Interrupted, UsageError
+from edgecap.job import Notice, Run, Scores
+from edgecap.ledger import Finished, Ledger, Row, open_ledger
+from edgecap.pipeline import profile
+from edgecap.plan import EVERY, Planned
+from edgecap.record import Failure, Profile
+from edgecap.spec import Spec
+from edgecap.store import Home
+from edgecap.worker import in_child
+
+DISK_PATIENCE_S, DISK_PAUSE_S = 600.0, 5.0
+ROOM = 100_000_000  # bytes; a disk with more than that free was too small for one cell, not full
+
+
+class News(NamedTuple):
+    """What happened: `begun`, `stage`, `finished`, `again` (it is tried once more), or `waits`; `words` are for people."""
+
+    kind: str
+    cell: Planned | None
+    words: str = ""
+    device: str = ""
+    row: Row | None = None
+
+
+Watch = Callable[[News], None]
+
+
+class Crew(Protocol):
+    """Who measures."""
+
+    def devices(self, cells: Sequence[Planned]) -> Sequence[Planned]:
+        """The cells with "every" device unfolded, as the crew stands now."""
+
+    def work(self, cells: Sequence[Planned], ledger: Ledger, watch: Watch) -> Iterator[Finished]:
+        """Each cell, as it is finished, in any order."""
+
+
+class Asked(NamedTuple):
+    """What of the plan is to be done: `resume` goes on in a folder that holds a part, `retry` does failed cells again."""
+
+    resume: bool = False
+    retry: bool = False
+    disk_patience_s: float = DISK_PATIENCE_S
+
+
+AS_USUAL = Asked()
+
+
+def sweep(
+    cells: Sequence[Planned], folder: Path, crew: Crew, asked: Asked = AS_USUAL, watch: Watch = lambda news: None
+) -> list[Row]:
+    """Does what is missing and returns the rows of the plan's cells, in its order.
+
+    Raises UsageError where the folder holds a part of the plan and `resume` was not asked for, or is in use;
+    DiskFull where it takes no record for `disk_patience_s`; Interrupted on Ctrl-C. Each leaves what is finished.
+    """
+    with open_ledger(folder) as ledger:
+        wanted = crew.devices(cells)
+        ledger.adopt(wanted)
+        left = missing(wanted, ledger.rows, asked.retry)
+        _check_part(wanted, left, asked, folder)
+        try:
+            for finished in crew.work(left, ledger, watch) if left else ():
+                row = _kept(ledger, finished, asked.disk_patience_s, watch)
+                watch(News("finished", finished.cell, device=finished.device, row=row))
+        except (KeyboardInterrupt, Interrupted):
+            done = sum(cell.key in ledger.rows for cell in wanted)
+            raise Interrupted(f"interrupted: {done} of {len(wanted)} cells are in {folder}; --resume goes on") from None
+        ledger.close(done=all(cell.key in ledger.rows for cell in wanted))
+        return [ledger.rows[cell.key] for cell in wanted if cell.key in ledger.rows]
+
+
+def missing(cells: Sequence[Planned], rows: dict[str, Row], retry: bool = False) -> list[Planned]:
+    """The cells without a row; with `retry`, those that went wrong too."""
+    return [c for c in cells if c.key not in rows or (retry and rows[c.key].wrong)]
+
+
+def _check_part(wanted: Sequence[Planned], left: list[Planned], asked: Asked, folder: Path) -> None:
+    if left and len(left) < len(wanted) and not (asked.resume or asked.retry):
+        raise UsageError(
+            f"{folder} holds {len(wanted) - len(left)} of the {len(wanted)} cells; "
+            "--resume does the others, another -o FOLDER begins anew"
+        )
+
+
+def _kept(ledger: Ledger, finished: Finished, patience_s: float, watch: Watch) -> Row:
+    """Writes it; where there is no room, waits for some, since what was measured is worth more than time."""
+    began = time.monotonic()
+    while True:
+        try:
+            return ledger.keep(finished)
+        except DiskFull as error:
+            if time.monotonic() - began > patience_s:
+                raise
+            watch(News("waits", finished.cell, f"{error}: waiting for room; nothing is lost"))
+            time.sleep(min(DISK_PAUSE_S, patience_s / 4))
+
+
+# --- on this machine --------------------------------------------------------------------------
+
+
+class Locally:
+    """The machine that it runs on, one cell after another."""
+
+    def __init__(
+        self,
+        home: Home,
+        run: Run = in_child,
+        clear: Callable[[Planned], None] = lambda cell: None,
+        disk_patience_s: float = DISK_PATIENCE_S,
+    ) -> None:
+        """`clear` is called with the last cell of each model, when it is finished."""
+        self._home, self._run, self._clear, self._disk_patience_s = home, run, clear, disk_patience_s
+
+    def devices(self, cells: Sequence[Planned]) -> Sequence[Planned]:
+        """Raises UsageError where a cell belongs to a device of a fleet."""
+        pinned = next((cell.device for cell in cells if cell.device not in ("", EVERY)), None)
+        if pinned is not None:
+            raise UsageError(f"the plan names the device '{pinned}': give the fleet's --scheduler")
+        return cells
+
+    def work(self, cells: Sequence[Planned], ledger: Ledger, watch: Watch) -> Iterator[Finished]:
+        """Each cell in turn. Raises DiskFull where the cache's disk is full."""
+        last = {cell.spec.model: cell for cell in cells}
+        for cell in cells:
+            watch(News("begun", cell))
+            began = time.monotonic()
+            outcome = self._outcome(cell, ledger, watch)
+            yield Finished(cell=cell, outcome=outcome, seconds=time.monotonic() - began)
+            if last[cell.spec.model] is cell:
+                self._clear(cell)
+
+    def _outcome(self, cell: Planned, ledger: Ledger, watch: Watch) -> Profile | Failure:
+        """What came of a cell; a full disk is waited for, one that is too small for this cell is its failure."""
+        home = Home(cache=self._home.cache, profiles=ledger.scratch)
+        began = time.monotonic()
+        while True:
+            try:
+                return outcome_of(
+                    cell.spec,
+                    home,
+                    lambda event: watch(News("stage", cell, event.stage)),
+                    self._run,
+                    Scores(folder=ledger.scores),
+                )
+            except DiskFull as error:
+                if min(store.free_bytes(home.cache), store.free_bytes(ledger.folder)) > ROOM:
+                    return failed("disk", error)
+                if time.monotonic() - began > self._disk_patience_s:
+                    raise
+                watch(News("waits", cell, f"{error}: waiting for room; nothing is lost"))
+                time.sleep(min(DISK_PAUSE_S, self._disk_patience_s / 4))
+
+
+def outcome_of(spec: Spec, home: Home, notice: Notice, run: Run, scores: Scores) -> Profile | Failure:
+    """The record of a run, or why there is none. Raises DiskFull, and Interrupted on Ctrl-C."""
+    try:
+        return profile(spec, home, notice, run, scores)
+    except (DiskFull, Interrupted):
+        raise
+    except EdgecapError as error:
+        return failed("refused", error)
+    except Exception as error:  # a mistake of ours, or of a library, costs a cell, not the night
+        return failed("edgecap", error)
+
+
+def failed(stage: str, error: Exception) -> Failure:
+    """A failure in the words of an error."""
+    return Failure(stage=stage, error=type(error).__name__, message=" ".join(str(error).split())[:500] or "no message")
