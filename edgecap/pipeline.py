@@ -36,6 +36,7 @@ from edgecap.journal import Journal
 from edgecap.machine import available_memory, look_around
 from edgecap.making import ask, can_be_fp32, graph_of, tokenizer_folder
 from edgecap.meters.compression import Scored
+from edgecap.meters.sharing import Share
 from edgecap.model import Model
 from edgecap.provider_options import parse_provider
 from edgecap.record import (
@@ -61,7 +62,19 @@ from edgecap.roofline import roofline
 from edgecap.score import NOT_DECODED, score
 from edgecap.spec import SWEEP_STEPS, CellSpec, Spec
 from edgecap.store import Home
-from edgecap.worker import Measure, Measured, Race, Raced, Squeeze, Squeezed, Weigh, expected, in_child
+from edgecap.worker import (
+    Measure,
+    Measured,
+    Race,
+    Raced,
+    Score,
+    ScoredPart,
+    Squeeze,
+    Squeezed,
+    Weigh,
+    expected,
+    in_child,
+)
 
 PREFILL_TOKENS = 512
 LAYERS = 24  # of the empty graph, where the model's are not known
@@ -277,6 +290,32 @@ def _measure(job: Job, record: Profile, cell: CellSpec, ready: Ready) -> Measure
     if isinstance(answer, Measured) and job.scores.folder is None:
         journal.unlink(missing_ok=True)
     return answer
+
+
+def score_part(
+    spec: Spec, home: Home, part: int, parts: int, notice: Notice = unheard, run: Run = in_child
+) -> tuple[Share, ...] | Failure:
+    """Bits of a part of the corpus under the one graph that `spec` asks for; what `profile` scores, in pieces.
+
+    Raises UsageError where the request cannot be met.
+    """
+    ready = prepare(spec, home, notice, run, read_corpus(spec.corpus, spec.documents, home.cache))
+    job, (cell,) = ready.job, ready.wanted
+    graph = graph_of(job, cell)
+    if isinstance(graph, Failure):
+        return graph
+    step = Score(
+        session=session_of(job, cell.provider, graph),
+        tokenizer=str(tokenizer_folder(job, cell.provider)),
+        corpus=job.corpus,
+        protocol=spec.protocol,
+        context=spec.context or job.model.horizon,
+        stride=spec.stride,
+        part=part,
+        parts=parts,
+    )
+    found = ask(job, cell, step, ScoredPart)
+    return found if isinstance(found, Failure) else found.shares
 
 
 def _sow(path: Path, documents: tuple[Scored, ...]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -73,24 +74,21 @@ def _written(job: Job, out: Path, provider: str = "cpu") -> dict[str, Graph]:
             raise UsageError(f"cannot make {precision}: {ready.message}")
         graphs[precision] = ready
     with store.new_folder(out) as scratch:
-        _write_portable(job, graphs, scratch, provider)
+        _write_portable(contents(job, graphs, provider), scratch)
     return {precision: ready.graph for precision, ready in graphs.items()}
 
 
-def _write_portable(job: Job, graphs: dict[str, Ready], out: Path, provider: str) -> None:
-    folders = [job.located.path, *(r.folder for r in graphs.values())]
-    if job.located.kind != "onnx":
-        folders.append(cache_of_export(job, provider))
-    beside: list[str] = []
-    for name in export.BESIDE:
-        found = next((f / name for f in folders if (f / name).is_file()), None)
-        if found:
-            shutil.copyfile(found, out / name)
-            beside.append(name)
-    for precision, ready in graphs.items():
-        (out / precision).mkdir()
-        for file in ready.graph.files:
-            shutil.copyfile(ready.folder / file.path, out / precision / file.path)
+class Contents(NamedTuple):
+    """What a portable folder holds: where each file lies now, by its path in the folder, and the manifest's JSON."""
+
+    files: dict[str, Path]
+    manifest: bytes
+
+
+def contents(job: Job, graphs: dict[str, Ready], provider: str) -> Contents:
+    """The portable folder of some graphs, before anything is copied."""
+    beside = _beside(job, graphs, provider)
+    files = beside | {f"{p}/{f.path}": ready.folder / f.path for p, ready in graphs.items() for f in ready.graph.files}
     manifest = {
         "edgecap": __version__,
         "source": {
@@ -100,7 +98,10 @@ def _write_portable(job: Job, graphs: dict[str, Ready], out: Path, provider: str
             "tokenizer_sha256": job.hashes.tokenizer,
             "parameters": source.count_parameters(job.located.path),
         },
-        "files": msgspec.to_builtins(store.list_files(out, beside)),
+        "files": [
+            {"path": name, "bytes": path.stat().st_size, "sha256": store.sha256_of_file(path)}
+            for name, path in beside.items()
+        ],
         "graphs": [
             {
                 "precision": precision,
@@ -112,4 +113,20 @@ def _write_portable(job: Job, graphs: dict[str, Ready], out: Path, provider: str
             for precision, ready in graphs.items()
         ],
     }
-    store.write_atomically(out / source.MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+    return Contents(files, msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+
+
+def _beside(job: Job, graphs: dict[str, Ready], provider: str) -> dict[str, Path]:
+    """Tokenizer, config and the like, from wherever they are."""
+    folders = [job.located.path, *(r.folder for r in graphs.values())]
+    if job.located.kind != "onnx":
+        folders.append(cache_of_export(job, provider))
+    places = {name: next((f / name for f in folders if (f / name).is_file()), None) for name in export.BESIDE}
+    return {name: path for name, path in places.items() if path is not None}
+
+
+def _write_portable(found: Contents, out: Path) -> None:
+    for name, path in found.files.items():
+        (out / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, out / name)
+    store.write_atomically(out / source.MANIFEST, found.manifest)

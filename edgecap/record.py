@@ -19,7 +19,8 @@ from edgecap.spec import Spec
 # 4  2026-11  latency.conditions (steal_share and other_load were beside it), .throughput, .overhead_s; graph.unfused and
 #             .cosine; source.task; decoding may be absent;
 #             spec: exporter, optimize, affinity, graph_level, arena, batches, streams and others
-SCHEMA = 4
+# 5  2026-11  compression.scored_on
+SCHEMA = 5
 
 
 class _Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -343,7 +344,8 @@ class Compression(_Value, frozen=True, tag_field="kind", tag="compression"):
     """How many bits the text costs under the model; sums pooled over the corpus in float64.
 
     Under protocol paper, text bits are the mean of the documents' own quotients, as published.
-    `stride` positions lie between the beginnings of overlapping windows.
+    `stride` positions lie between the beginnings of overlapping windows. `scored_on` are the devices of a fleet that
+    each scored a part of the text, where not the machine of the record scored all of it.
     """
 
     protocol: str
@@ -360,6 +362,7 @@ class Compression(_Value, frozen=True, tag_field="kind", tag="compression"):
     per_document: tuple[DocumentBits, ...]
     by_domain: dict[str, DomainBits]
     stride: int | None = None
+    scored_on: tuple[str, ...] = ()
 
 
 class Prefill(_Value, frozen=True):

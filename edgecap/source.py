@@ -39,6 +39,8 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?\Z")
 _BUFFERS = re.compile(
     r"(^|\.)(attn|attention|self_attn)\.(masked_)?bias\Z|rotary_emb\.inv_freq\Z|embeddings\.position_ids\Z"
 )
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9_][\w.-]{0,99}(/[A-Za-z0-9_][\w.-]{0,99})?", re.ASCII)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _GRAPHS = ("*.onnx", "onnx/*.onnx")
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -224,6 +226,26 @@ def _listed(folder: Path, manifest: Path) -> list[OnnxFile]:
         return [_listed_graph(folder, graph) for graph in told["graphs"]]
     except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
         raise UsageError(f"{manifest} is not a manifest of edgecap export: {type(error).__name__} {error}") from error
+
+
+def manifest_files(told: dict[str, Any]) -> tuple[File, ...]:
+    """Every file that a manifest lists, by its path in the folder.
+
+    Raises UsageError where one is not a plain path below the folder: what a manifest says is not trusted.
+    """
+    try:
+        beside = msgspec.convert(told.get("files", ()), tuple[File, ...])
+        graphs = [
+            msgspec.structs.replace(file, path=f"{graph['folder']}/{file.path}")
+            for graph in told["graphs"]
+            for file in msgspec.convert(graph["files"], tuple[File, ...])
+        ]
+    except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
+        raise UsageError(f"that is not a manifest of edgecap export: {type(error).__name__} {error}") from error
+    for file in (*beside, *graphs):
+        if not _PLAIN_PATH.fullmatch(file.path) or file.bytes < 0 or not _SHA256.fullmatch(file.sha256):
+            raise UsageError(f"a manifest lists {file.path[:100]!r}, which is no plain file below its folder")
+    return (*beside, *graphs)
 
 
 def _listed_graph(folder: Path, graph: dict[str, Any]) -> OnnxFile:

@@ -49,11 +49,17 @@ def _upgrade_to_4(raw: dict[str, Any]) -> dict[str, Any]:
     return {**raw, "schema": 4}
 
 
+def _upgrade_to_5(raw: dict[str, Any]) -> dict[str, Any]:
+    """Every text was scored on the machine of its record."""
+    return {**raw, "schema": 5}
+
+
 # schema number -> the step that turns a raw record of that number into the next one
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: _upgrade_to_2,
     2: _upgrade_to_3,
     3: _upgrade_to_4,
+    4: _upgrade_to_5,
 }
 
 

@@ -11,7 +11,7 @@ from edgecap.report.entries import FIGURES, entries
 from edgecap.score import score
 from edgecap.shelf import Kept
 
-BASE = store.load(ROOT / "tests" / "data" / "record-4.json")
+BASE = store.load(ROOT / "tests" / "data" / "record-5.json")
 HOSTILE = '</script><script>window.hacked=1</script><img src=x onerror="window.hacked=1">'
 BIDI = "safe\u202egnp.exe\u2066"
 replace = msgspec.structs.replace

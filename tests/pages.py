@@ -11,7 +11,7 @@ from edgecap.record import Absent, Caution, Failure, LeftOut, Measurement, Place
 from edgecap.score import score
 
 replace = msgspec.structs.replace
-RECORD = store.load(ROOT / "tests" / "data" / "record-4.json")
+RECORD = store.load(ROOT / "tests" / "data" / "record-5.json")
 MEASURED = replace(RECORD, cells=tuple(c for c in RECORD.cells if isinstance(c.outcome, Measurement)))
 EVIL = '</script><script>window.evil=1</script><img src=https://evil.example/x onerror="window.evil=1">'
 BIDI = "\u202egnihton\u202c \u2066\u2028"

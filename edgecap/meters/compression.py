@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from edgecap.errors import EdgecapError
-from edgecap.meters.windows import Cut, Cutter
+from edgecap.meters.windows import Cut, Cutter, ScoredWindow
 from edgecap.record import Compression, DocumentBits, DomainBits
 from edgecap.seams import Clock, Engine
 
@@ -82,13 +82,18 @@ def document_bits(engine: Engine, cut: Cut, progress: Callable[[float], None] = 
     """Bits of one document; `progress` hears the share that is done. Raises NotFinite on NaN or infinity."""
     sums, done = [], 0
     for window in cut.windows:
-        bits = engine.nll(window.inputs, window.targets)[window.skip :] if len(window.targets) else np.zeros(0)
-        if not np.all(np.isfinite(bits)):
-            raise NotFinite("the model gives NaN or infinity for a token's probability")
-        sums.append(math.fsum([*bits, window.charged_bits]))
+        sums.append(window_bits(engine, window))
         done += window.tokens
         progress(done / max(cut.tokens, 1))
     return math.fsum(sums)
+
+
+def window_bits(engine: Engine, window: ScoredWindow) -> float:
+    """Bits of the tokens of one window. Raises NotFinite on NaN or infinity."""
+    bits = engine.nll(window.inputs, window.targets)[window.skip :] if len(window.targets) else np.zeros(0)
+    if not np.all(np.isfinite(bits)):
+        raise NotFinite("the model gives NaN or infinity for a token's probability")
+    return math.fsum([*bits, window.charged_bits])
 
 
 def measure_compression(

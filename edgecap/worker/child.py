@@ -40,6 +40,8 @@ from edgecap.worker.steps import (
     Race,
     Raced,
     Refusal,
+    Score,
+    ScoredPart,
     Session,
     Squeeze,
     Squeezed,
@@ -462,7 +464,20 @@ def _compression(step: Measure, report: Report) -> Any:
     return found
 
 
-def _cutter(step: Measure) -> tuple[Any, int | None]:
+def _score(step: Score, report: Report) -> ScoredPart:
+    from edgecap.corpus import check_unchanged
+    from edgecap.meters.sharing import score_part
+
+    cutter, vocabulary = _cutter(step)
+    engine = _open(step.session, scoring=_scoring_graph(step.session, vocabulary))
+    corpus, progress = step.corpus, _progress(report, "compression")
+    clock = SystemClock()
+    found = score_part(engine, cutter, corpus.documents, step.part, step.parts, clock, corpus.bytes, progress)
+    check_unchanged(corpus)
+    return ScoredPart(shares=tuple(found))
+
+
+def _cutter(step: Measure | Score) -> tuple[Any, int | None]:
     """How the protocol cuts a document, and the ids that its softmax runs over where not all."""
     from edgecap.meters import windows
     from edgecap.tokens import read_paper_tokenizer, read_tokenizer
@@ -657,6 +672,7 @@ _DO: dict[type, Callable[[Any, Report], Answer]] = {
     Calibrate: _calibrate,
     Examine: _examine,
     Measure: _measure,
+    Score: _score,
     Race: _race,
     Weigh: _weigh,
     Pack: _pack,

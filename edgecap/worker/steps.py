@@ -10,6 +10,7 @@ import msgspec
 from edgecap.corpus import Corpus
 from edgecap.findings import CounterSeen, Total
 from edgecap.graph.read import Facts
+from edgecap.meters.sharing import Share
 from edgecap.record import (
     Absent,
     Bandwidth,
@@ -124,6 +125,19 @@ class Measure(_Message, frozen=True, tag="measure"):
     meter_offset_s: float | None
 
 
+class Score(_Message, frozen=True, tag="score"):
+    """Bits of the windows of a corpus that fall to `part` of `parts`; see `meters.sharing`."""
+
+    session: Session
+    tokenizer: str
+    corpus: Corpus
+    protocol: str
+    context: int
+    stride: int | None
+    part: int
+    parts: int
+
+
 class Race(_Message, frozen=True, tag="race"):
     """Latency of several graphs, in turns round by round; `target` is half the interval of a median, as its share.
 
@@ -179,7 +193,7 @@ class Pack(_Message, frozen=True, tag="pack"):
     hashes: tuple[bytes, bytes, bytes]
 
 
-Step = Look | Export | Optimize | Vary | Squeeze | Calibrate | Examine | Measure | Race | Weigh | Pack
+Step = Look | Export | Optimize | Vary | Squeeze | Calibrate | Examine | Measure | Score | Race | Weigh | Pack
 
 
 # --- answered ---------------------------------------------------------------------------------
@@ -236,6 +250,12 @@ class Measured(_Message, frozen=True, tag="measured"):
     cosine: float | None = None
 
 
+class ScoredPart(_Message, frozen=True, tag="scored"):
+    """A share of each document of the corpus."""
+
+    shares: tuple[Share, ...]
+
+
 class Raced(_Message, frozen=True, tag="raced"):
     """The latency of each entrant, or why it could not be timed."""
 
@@ -268,7 +288,7 @@ class Refusal(_Message, frozen=True, tag="refusal"):
     disk_full: bool
 
 
-Answer = Looked | Made | Squeezed | Calibrated | Examined | Packed | Measured | Raced | Memory | Failure
+Answer = Looked | Made | Squeezed | Calibrated | Examined | Packed | Measured | ScoredPart | Raced | Memory | Failure
 Line = Progress | Refusal | Answer
 Kind = TypeVar("Kind")
 
