@@ -54,8 +54,9 @@ FLOORS = {
     **dict.fromkeys(["gates", "recommend", "job"], 8),
     **dict.fromkeys(["report", "making", "calibration"], 9),
     **dict.fromkeys(["pipeline", "portable", "packing", "doctor", "serving"], 10),
-    **dict.fromkeys(["cli", "__init__"], 11),
-    "__main__": 12,
+    "fleet": 11,
+    **dict.fromkeys(["cli", "__init__"], 12),
+    "__main__": 13,
 }
 FORBIDDEN = {"util", "utils", "helpers", "common", "manager"}
 

@@ -16,6 +16,7 @@ from edgecap.cli.board import board
 from edgecap.cli.compare import compare
 from edgecap.cli.completion import completion
 from edgecap.cli.doctor import doctor
+from edgecap.cli.fleet import fleet
 from edgecap.cli.flops import flops
 from edgecap.cli.recommend import recommend
 from edgecap.cli.report import report
@@ -127,7 +128,7 @@ def _codec_options(command: Any) -> Any:
     return output(provider(command))
 
 
-for command in (board, compare, completion, doctor, flops, recommend, report):
+for command in (board, compare, completion, doctor, fleet, flops, recommend, report):
     cli.add_command(command)
 
 
