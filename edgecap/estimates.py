@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,15 +44,15 @@ class Need(NamedTuple):
 # --- what was measured before -----------------------------------------------------------------
 
 
-def history(cache: Path) -> list[Row]:
+def history(kept_in: Path) -> list[Row]:
     """Rows of earlier sweeps on this machine."""
-    return list(Journal(cache / HISTORY, Row).finished)
+    return list(Journal(kept_in / HISTORY, Row).finished)
 
 
-def remember(rows: Sequence[Row], cache: Path) -> None:
+def remember(rows: Sequence[Row], kept_in: Path) -> None:
     """Keeps rows for the next estimate; where that cannot be done, the next one knows less."""
     with contextlib.suppress(EdgecapError):
-        kept = Journal(cache / HISTORY, Row)
+        kept = Journal(kept_in / HISTORY, Row)
         for row in rows:
             kept.add(msgspec.structs.replace(row, failure=None))
 
@@ -90,7 +91,7 @@ def need_of(cells: Sequence[Planned], rows: Sequence[Row]) -> Need:
     graphs = {(row.model, row.precision): row.graph_bytes for row in rows if row.graph_bytes}
     records = [row.bytes for row in rows if row.bytes]
     wanted = {(c.spec.model, p) for c in cells for p in ("fp32", c.spec.precisions[0])}
-    found = {(model, p): graphs.get((Path(model).name, p)) or _counted(model, p) for model, p in wanted}
+    found = {(model, p): graphs.get((Path(model).name, p)) or graph_bytes(model, p) for model, p in wanted}
     return Need(
         graphs=sum(size or 0 for size in found.values()),
         records=len(cells) * int(stats.median(records)) if records else 0,
@@ -98,7 +99,8 @@ def need_of(cells: Sequence[Planned], rows: Sequence[Row]) -> Need:
     )
 
 
-def _counted(model: str, precision: str) -> int | None:
+@cache
+def graph_bytes(model: str, precision: str) -> int | None:
     """Bytes of the weights in a precision, from the model's config; nothing is fetched."""
     stored = "int4" if precision.startswith("int4") else _STORED_AS.get(precision, precision)
     with contextlib.suppress(EdgecapError):

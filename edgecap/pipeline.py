@@ -16,7 +16,7 @@ from edgecap.advice import advise
 from edgecap.calibration import peaks_of
 from edgecap.cautions import above_peak, cautions
 from edgecap.corpus import describe, read_corpus
-from edgecap.errors import EdgecapError, Interrupted
+from edgecap.errors import EdgecapError, Interrupted, UsageError
 from edgecap.flops import count_flops
 from edgecap.job import (
     NO_SCORES,
@@ -301,6 +301,8 @@ def score_part(
     """
     ready = prepare(spec, home, notice, run, read_corpus(spec.corpus, spec.documents, home.cache))
     job, (cell,) = ready.job, ready.wanted
+    if job.model.encodes:
+        raise UsageError(f"{spec.model} is an encoder, which predicts no next token: there are no bits to score")
     graph = graph_of(job, cell)
     if isinstance(graph, Failure):
         return graph

@@ -90,8 +90,11 @@ def disk_errors(where: Path) -> Iterator[None]:
         raise UsageError(f"cannot write {where}: {error.strerror or error}") from error
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """The file holds all of `data` or what it held before. Raises DiskFull or UsageError."""
+def write_atomically(path: Path, data: bytes, private: bool = False) -> None:
+    """The file holds all of `data` or what it held before; a private one is nobody else's to read, at no moment.
+
+    Raises DiskFull or UsageError.
+    """
     import tempfile
 
     with disk_errors(path):
@@ -102,7 +105,8 @@ def write_atomically(path: Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(name, 0o666 & ~_umask())
+            if not private:  # mkstemp has made it 0600
+                os.chmod(name, 0o666 & ~_umask())
             os.replace(name, path)
         except BaseException:
             Path(name).unlink(missing_ok=True)

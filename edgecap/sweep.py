@@ -6,8 +6,9 @@ fleet (`fleet.dispatch`). A crew yields what it finished; while the disk takes n
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -45,7 +46,7 @@ class Crew(Protocol):
     def devices(self, cells: Sequence[Planned]) -> Sequence[Planned]:
         """The cells with "every" device unfolded, as the crew stands now."""
 
-    def work(self, cells: Sequence[Planned], ledger: Ledger, watch: Watch) -> Iterator[Finished]:
+    def work(self, cells: Sequence[Planned], ledger: Ledger, watch: Watch) -> Generator[Finished, None, None]:
         """Each cell, as it is finished, in any order."""
 
 
@@ -74,9 +75,10 @@ def sweep(
         left = missing(wanted, ledger.rows, asked.retry)
         _check_part(wanted, left, asked, folder)
         try:
-            for finished in crew.work(left, ledger, watch) if left else ():
-                row = _kept(ledger, finished, asked.disk_patience_s, watch)
-                watch(News("finished", finished.cell, device=finished.device, row=row))
+            with contextlib.closing(crew.work(left, ledger, watch)) as work:
+                for finished in work:
+                    row = _kept(ledger, finished, asked.disk_patience_s, watch)
+                    watch(News("finished", finished.cell, device=finished.device, row=row))
         except (KeyboardInterrupt, Interrupted):
             done = sum(cell.key in ledger.rows for cell in wanted)
             raise Interrupted(f"interrupted: {done} of {len(wanted)} cells are in {folder}; --resume goes on") from None
@@ -133,7 +135,7 @@ class Locally:
             raise UsageError(f"the plan names the device '{pinned}': give the fleet's --scheduler")
         return cells
 
-    def work(self, cells: Sequence[Planned], ledger: Ledger, watch: Watch) -> Iterator[Finished]:
+    def work(self, cells: Sequence[Planned], ledger: Ledger, watch: Watch) -> Generator[Finished, None, None]:
         """Each cell in turn. Raises DiskFull where the cache's disk is full."""
         last = {cell.spec.model: cell for cell in cells}
         for cell in cells:

@@ -57,6 +57,7 @@ FLOORS = {
     "report": 10,
     **dict.fromkeys(["pipeline", "portable", "packing", "doctor", "serving"], 11),
     "sweep": 12,
+    "fleet": 13,
     **dict.fromkeys(["cli", "__init__"], 14),
     "__main__": 15,
 }

@@ -16,11 +16,13 @@ from edgecap.cli.board import board
 from edgecap.cli.compare import compare
 from edgecap.cli.completion import completion
 from edgecap.cli.doctor import doctor
+from edgecap.cli.fleet import fleet
 from edgecap.cli.flops import flops
 from edgecap.cli.recommend import recommend
 from edgecap.cli.report import report
 from edgecap.cli.sweep import sweep
 from edgecap.cli.words import print_json, print_text, width
+from edgecap.cli.worker import worker
 from edgecap.provider_options import PROVIDERS, parse_providers
 from edgecap.spec import DEFAULT_CORPUS, DEFAULT_MODEL, LEVELS, PRECISIONS, split_names, split_numbers, split_steps
 
@@ -128,7 +130,7 @@ def _codec_options(command: Any) -> Any:
     return output(provider(command))
 
 
-for command in (board, compare, completion, doctor, flops, recommend, report, sweep):
+for command in (board, compare, completion, doctor, fleet, flops, recommend, report, sweep, worker):
     cli.add_command(command)
 
 

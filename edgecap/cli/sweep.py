@@ -212,7 +212,19 @@ def _crew(where: Home, given: dict[str, Any], disk_patience_s: float) -> Crew:
         if stray:
             raise UsageError(f"--{stray} belongs to a fleet: give its --scheduler")
         return Locally(where, disk_patience_s=disk_patience_s)
-    raise NotImplementedError
+    return _fleet(where, given)
+
+
+def _fleet(where: Home, given: dict[str, Any]) -> Crew:
+    from edgecap.fleet import network
+    from edgecap.fleet.bundles import Bundles
+    from edgecap.fleet.dispatch import OnFleet, Rules
+    from edgecap.fleet.line import first_call
+
+    address = network.check_address(given["scheduler"], given["tls"], given["insecure"])
+    network.configure()
+    line = first_call(address, network.security(given["tls"]))
+    return OnFleet(line, Bundles(where, given["shared"]), Rules(given["attempts"], given["wait_s"]))
 
 
 def _tell(rows: list[Row], total: int, folder: Path, as_json: bool) -> None:

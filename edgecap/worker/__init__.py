@@ -10,7 +10,7 @@ child    does a step
 parent   starts a child, waits, and turns its end into a value
 """
 
-from edgecap.worker.parent import in_child
+from edgecap.worker.parent import end_children, in_child
 from edgecap.worker.steps import (
     Answer,
     Calibrate,
@@ -69,6 +69,7 @@ __all__ = [
     "Vary",
     "Watch",
     "Weigh",
+    "end_children",
     "expected",
     "in_child",
     "silent",

@@ -25,6 +25,7 @@ from edgecap.worker.steps import Answer, Line, Progress, Refusal, Step, Watch, s
 
 _DECODER: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
 _GRACE_S = 2.0
+_LIVE: set[subprocess.Popen[bytes]] = set()
 
 
 def in_child(step: Step, watch: Watch = silent, timeout_s: float = 3600.0) -> Answer:
@@ -56,10 +57,19 @@ def _child(errors: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
         start_new_session=True,
         env={**os.environ, "PYTHONPATH": _import_path()},
     )
+    _LIVE.add(process)
     try:
         yield process
     finally:
+        _LIVE.discard(process)
         _end(process)
+
+
+def end_children() -> None:
+    """Kills what this process has children do now, from any thread; their steps end as failures."""
+    for process in tuple(_LIVE):
+        if process.poll() is None:
+            _signal(process, getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
 def _import_path() -> str:

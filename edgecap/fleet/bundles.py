@@ -1,0 +1,134 @@
+"""What devices are sent: a model as a portable folder of one variant and its fp32 graph, a text, all by their hashes.
+
+Made once for each variant, by this machine, so that devices need neither PyTorch nor transformers.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from edgecap import __version__, source, store
+from edgecap.blobs import Blobs
+from edgecap.corpus import Corpus, read_corpus
+from edgecap.errors import EdgecapError
+from edgecap.fleet.messages import Order, Part
+from edgecap.job import Run, prepare, unheard
+from edgecap.making import can_be_fp32, graph_of
+from edgecap.meters.compression import Scored
+from edgecap.plan import Planned
+from edgecap.portable import contents
+from edgecap.record import Failure, File
+from edgecap.spec import DEFAULT_CORPUS, CellSpec, Spec
+from edgecap.store import Home
+from edgecap.worker import in_child
+
+
+class NotMade(EdgecapError):
+    """A variant that could not be made here; `failure` says why."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class Bundle(NamedTuple):
+    """A model as it travels: the manifest, where its files lie here by hash, and what a record of it must say."""
+
+    manifest: str
+    places: dict[str, Path]
+    name: str
+    revision: str | None
+    hashes: source.Hashes
+
+
+class Bundles:
+    """The bundles of a sweep, each made when it is first needed; safe to ask from several threads."""
+
+    def __init__(self, home: Home, shared: Path | None = None, run: Run = in_child) -> None:
+        self._home, self._run = home, run
+        self._shared = Blobs(shared) if shared else None
+        self._made: dict[tuple[str, ...], Bundle | EdgecapError] = {}
+        self._texts: dict[tuple[str, int | None], Corpus] = {}
+        self._files: dict[Path, File] = {}
+        self._lock = threading.Lock()
+
+    def bundle(self, cell: Planned) -> Bundle:
+        """The model of a cell. Raises UsageError or NotMade, each time anew where it did once."""
+        spec = cell.spec
+        key = (spec.model, spec.precisions[0], spec.providers[0], spec.exporter, str(spec.optimize))
+        with self._lock:
+            if key not in self._made:
+                try:
+                    self._made[key] = self._make(spec)
+                except EdgecapError as error:
+                    self._made[key] = error
+        found = self._made[key]
+        if isinstance(found, EdgecapError):
+            raise found
+        return found
+
+    def corpus(self, cell: Planned) -> Corpus:
+        """The text of a cell. Raises UsageError."""
+        key = (cell.spec.corpus, cell.spec.documents)
+        with self._lock:
+            if key not in self._texts:
+                self._texts[key] = read_corpus(*key, self._home.cache)
+        return self._texts[key]
+
+    def order(self, cell: Planned, part: int | None, documents: tuple[Scored, ...]) -> tuple[Order, dict[str, Path]]:
+        """What a device is told, and where the files that it may ask for lie. Raises UsageError or NotMade."""
+        bundle, corpus, name = self.bundle(cell), self.corpus(cell), Path(cell.spec.model).name
+        spec = msgspec.structs.replace(cell.spec, model=name)
+        places, text = dict(bundle.places), None
+        if spec.corpus != DEFAULT_CORPUS:
+            text = self._file(Path(corpus.path))
+            places[text.sha256] = Path(corpus.path)
+            bias = corpus.bias_bits if spec.bias_bits is None else spec.bias_bits
+            spec = msgspec.structs.replace(spec, corpus="", bias_bits=bias)
+        order = Order(
+            edgecap=__version__,
+            spec=spec,
+            model_name=name,
+            manifest=bundle.manifest,
+            text=text,
+            text_name=text.path if text else "",
+            part=None if part is None else Part(part, cell.shards),
+            documents=documents,
+        )
+        return order, places
+
+    def hand_over(self, places: dict[str, Path]) -> None:
+        """Puts files into the shared folder, where there is one."""
+        if self._shared:
+            for sha256, path in places.items():
+                self._shared.put(path, File(path=path.name, bytes=path.stat().st_size, sha256=sha256))
+
+    def _file(self, path: Path) -> File:
+        """A text as it travels, hashed once."""
+        with self._lock:
+            if path not in self._files:
+                size, sha256 = path.stat().st_size, store.sha256_of_file(path)
+                self._files[path] = File(path=path.name, bytes=size, sha256=sha256)
+        return self._files[path]
+
+    def _make(self, spec: Spec) -> Bundle:
+        precision, provider = spec.precisions[0], spec.providers[0]
+        asked = msgspec.structs.replace(
+            spec, providers=("cpu",), energy="auto", threads=None, affinity=(), assume_watts=None
+        )
+        job = prepare(asked, self._home, unheard, self._run).job
+        graphs = {}
+        for wanted in dict.fromkeys(("fp32", precision) if can_be_fp32(job) else (precision,)):
+            ready = graph_of(job, CellSpec(wanted, provider))
+            if isinstance(ready, Failure):
+                raise NotMade(ready)
+            graphs[wanted] = ready
+        found = contents(job, graphs, provider)
+        files = source.manifest_files(msgspec.json.decode(found.manifest))
+        places = {file.sha256: found.files[file.path] for file in files}
+        located = job.located
+        return Bundle(found.manifest.decode(), places, located.name, located.revision, job.hashes)

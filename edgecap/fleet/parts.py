@@ -1,0 +1,53 @@
+"""Parts of texts that were scored, kept on the disk, so that a run that is cut off scores none twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from edgecap import store
+from edgecap.meters.compression import Scored
+from edgecap.meters.sharing import Share, join
+from edgecap.plan import Planned
+
+
+class Whole(msgspec.Struct, frozen=True):
+    """A text that is scored: its documents, and the devices that did it."""
+
+    documents: tuple[Scored, ...] = ()
+    devices: tuple[str, ...] = ()
+
+
+class Parts:
+    """The parts in a folder, a file each."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._whole: dict[str, Whole] = {}
+
+    def missing(self, cell: Planned) -> list[int]:
+        """Numbers of the parts that nobody scored yet; none of a cell that is not scored in parts."""
+        return [part for part in range(cell.shards) if cell.shards > 1 and not self._path(cell, part).is_file()]
+
+    def keep(self, cell: Planned, part: int, device: str, shares: tuple[Share, ...]) -> None:
+        """Keeps one more. Raises DiskFull or UsageError."""
+        store.write_atomically(self._path(cell, part), msgspec.json.encode((device, shares)))
+
+    def whole(self, cell: Planned) -> Whole:
+        """All parts of a cell together, which are there; nothing where it is not scored in parts."""
+        if cell.shards > 1 and cell.key not in self._whole:
+            read = [self._read(cell, part) for part in range(cell.shards)]
+            devices = tuple(sorted({device for device, _ in read}))
+            self._whole[cell.key] = Whole(join([shares for _, shares in read]), devices)
+        return self._whole.get(cell.key, Whole())
+
+    def forget(self, cell: Planned) -> None:
+        """Gives the memory back, once the cell is finished."""
+        self._whole.pop(cell.key, None)
+
+    def _read(self, cell: Planned, part: int) -> tuple[str, tuple[Share, ...]]:
+        return msgspec.json.decode(self._path(cell, part).read_bytes(), type=tuple[str, tuple[Share, ...]])
+
+    def _path(self, cell: Planned, part: int) -> Path:
+        return self._folder / f"{cell.key}-{part}-of-{cell.shards}.json"
