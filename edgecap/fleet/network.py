@@ -40,10 +40,10 @@ def check_address(address: str, tls: Path | None, insecure: bool = False) -> str
         raise UsageError(f"{address!r} is no address of a scheduler: {WRITE}")
     if (scheme or "").lower() == "tls" and tls is None:
         raise UsageError(f"{address!r} asks for TLS: give this machine's bundle with --tls FOLDER")
-    port = _port(found["port"], address)
     _check_host(host, f"{address!r} is no address of a scheduler: {WRITE}")
+    port = _port(found["port"], address)
     _check_safe(host, tls, insecure)
-    return f"{'tls' if tls else 'tcp'}://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"{'tls' if tls else 'tcp'}://{_bracketed(host)}:{port}"
 
 
 def check_host(host: str, tls: Path | None, insecure: bool = False) -> str:
@@ -55,7 +55,12 @@ def check_host(host: str, tls: Path | None, insecure: bool = False) -> str:
     if bare:
         _check_host(bare, f"{host!r} is no host to listen on: write a name or number alone, such as 0.0.0.0")
     _check_safe(bare, tls, insecure)
-    return bare
+    return _bracketed(bare)
+
+
+def _bracketed(host: str) -> str:
+    """A host as dask reads it: a number of version 6 in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 def _port(text: str | None, address: str) -> int:
@@ -208,14 +213,15 @@ def open_worker(address: str, security: Any | None, **more: Any) -> Any:
     `address` comes from `check_address`, and `configure` was called. Further arguments go to the Worker.
     """
     from distributed import Worker
-    from distributed.comm import get_address_host, get_local_address_for
+    from distributed.comm import get_local_address_for
 
+    here = get_local_address_for(address).partition("://")[2].strip("[]")
     worker = Worker(
         address,
         nthreads=1,
         memory_limit=0,  # the weight is in the child; a limit would be looked at ten times a second
         security=security,
-        host=get_address_host(get_local_address_for(address)),
+        host=_bracketed(here),
         dashboard=False,
         dashboard_address=HTTP,
         **more,
