@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from edgecap.graph.read import Facts
+from edgecap.journal import Journal
 from edgecap.meters import compression, windows
-from edgecap.meters.compression import measure_compression
+from edgecap.meters.compression import Scored, measure_compression
 from edgecap.meters.latency import Bench, Plan, take_turns
+from edgecap.meters.sharing import score_part
 from edgecap.record import (
     Absent,
     Bandwidth,
@@ -35,6 +37,8 @@ from edgecap.worker import (
     Progress,
     Race,
     Raced,
+    Score,
+    ScoredPart,
     Squeeze,
     Squeezed,
     Vary,
@@ -159,6 +163,8 @@ def scripted(corpus, broken=(), interrupt_at=None):
                 kv_bytes_per_token=128,
                 device_peak_bytes=Absent(reason="the model ran on the processor"),
             )
+        if isinstance(step, Score):
+            return ScoredPart(shares=tuple(shared(step)))
         if isinstance(step, Race):
             return Raced(found=tuple(raced(step)))
         precision = Path(step.session.graph).read_bytes()[:4].decode()
@@ -170,6 +176,15 @@ def scripted(corpus, broken=(), interrupt_at=None):
 
     run.asked = asked
     return run
+
+
+def shared(step: Score):
+    """A part of a text as the fake engine of its precision scores it."""
+    clock = FakeClock()
+    precision = Path(step.session.graph).read_bytes()[:4].decode()
+    engine = FakeEngine(clock, vocabulary=256, skill=64 if precision == "fp32" else 60, speed_s=SPEEDS[precision])
+    cutter = windows.exact(ByteTokenizer(), step.context, 256, step.stride)
+    return score_part(engine, cutter, step.corpus.documents, step.part, step.parts, clock)
 
 
 def step_work(tokens):
@@ -223,6 +238,7 @@ def measured(step: Measure, corpus, precision):
             corpus.documents,
             compression.Plan(step.protocol, step.context, step.stride),
             clock,
+            journal=Journal(Path(step.journal), Scored),
         ),
         placement=Placement(by_provider={"cpu": ProviderShare(nodes=10, time_share=1.0)}),
         work=GraphWork(prefill=step_work(512), decode=step_work(1), unknown={}),

@@ -1,0 +1,83 @@
+"""A device for tests, as a process: dask, messages, files and records are real; only the child that measures is not.
+
+    python fleet_worker.py ADDRESS NAME CACHE [SECONDS [TRICK]]
+
+Each measurement takes SECONDS. TRICK is what a bad device sends instead of its record.
+"""
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+from fakes import scripted
+
+from edgecap import __version__
+from edgecap.fleet import network
+from edgecap.fleet.device import Device, join
+from edgecap.fleet.messages import About, Done, Order, packed, unpacked
+from edgecap.worker import Measure, Score
+
+
+def slow(seconds):
+    """A stand-in for `in_child` that takes its time, and can be ended meanwhile as a child can."""
+
+    def run(step, watch, timeout_s):
+        if isinstance(step, Measure | Score):
+            time.sleep(seconds)
+        return scripted(getattr(step, "corpus", None))(step, watch, timeout_s)
+
+    return run
+
+
+def spoiled(trick, order, reply):
+    """What a bad device makes of a good reply."""
+    if trick == "garbage":
+        return b"\x80\x04\x95cos\nsystem\n"
+    if trick == "object":
+        return Path("/etc/passwd")  # a pickle of something: dask would carry it
+    if trick == "huge":
+        return b" " * 300_000_000
+    record = msgspec.json.decode(reply)["record"]
+    if trick == "other":
+        record["source"]["weights_sha256"] = "0" * 64
+    if trick == "cut":
+        return reply[: len(reply) // 2]
+    if trick == "cells":
+        record["cells"] *= 2
+    if trick == "samples":
+        record["cells"][0]["outcome"]["latency"]["decode"]["samples_s"] = [-1.0]
+    return packed(Done(record=msgspec.Raw(msgspec.json.encode(record))))
+
+
+class BadDevice(Device):
+    def __init__(self, *given, trick):
+        super().__init__(*given)
+        self._trick = trick
+
+    def answer(self, data):
+        reply = super().answer(data)
+        return spoiled(self._trick, unpacked(data, Order), reply) if b'"kind":"done"' in reply[:40] else reply
+
+
+def main():
+    address, name, cache = sys.argv[1:4]
+    seconds = float(sys.argv[4]) if sys.argv[4:] else 0.0
+    network.configure()
+    given = (Path(cache), None, slow(seconds))
+    device = BadDevice(*given, trick=sys.argv[5]) if sys.argv[5:] else Device(*given)
+    about = About(
+        edgecap=__version__,
+        name=name,
+        host="elsewhere",
+        cpu="fake",
+        memory_bytes=8_000_000_000,
+        providers=("cpu",),
+        counters=(),
+    )
+    asyncio.run(join(address, None, device, about, lambda words: print(words, flush=True)))
+
+
+if __name__ == "__main__":
+    main()
