@@ -31,7 +31,7 @@ from edgecap.job import (
     unheard,
 )
 from edgecap.machine import available_memory, look_around
-from edgecap.making import ask, can_be_fp32, graph_of, tokenizer_folder
+from edgecap.making import ask, can_be_fp32, graph_of, hold, tokenizer_folder
 from edgecap.model import Model
 from edgecap.provider_options import parse_provider
 from edgecap.record import (
@@ -79,6 +79,7 @@ def profile(
     notice(Event(None, "looking at the model and the runtime"))
     ready = prepare(spec, home, notice, run, corpus)
     job, wanted = ready.job, ready.wanted
+    hold(job, None, Path(corpus.path))
     store.check_writable(home.profiles)
     record = _new_record(ready)
     path = store.record_path(job.home.profiles, record)
@@ -102,6 +103,8 @@ def profile(
         if not record.cells:
             raise
         raise type(error)(f"{error}; {_what_is_kept(record, wanted, path)}") from error
+    finally:
+        job.in_use.close()
     record = msgspec.structs.replace(record, complete=True)
     store.save(record, path)
     return record
@@ -263,6 +266,7 @@ def _measure(job: Job, record: Profile, cell: CellSpec, ready: Ready) -> Measure
         meter_offset_s=job.spec.meter_offset_s,
     )
     journal = _journal(job, record, step, ready)
+    hold(job, cell, journal)
     answer = ask(job, cell, msgspec.structs.replace(step, journal=str(journal)), Measured)
     if isinstance(answer, Measured):
         journal.unlink(missing_ok=True)

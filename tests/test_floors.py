@@ -14,6 +14,8 @@ FLOORS = {
     "record": 3,
     **dict.fromkeys(["seams", "hub", "store", "findings", "advice"], 4),
     "journal": 5,
+    "locks": 5,
+    "caching": 6,
     "kvcache": 5,
     **dict.fromkeys(
         [
