@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgecap import __version__, source, store
+from edgecap import __version__, baselines, source, store
 from edgecap.advice import advise
 from edgecap.calibration import peaks_of
 from edgecap.cautions import above_peak, cautions
@@ -31,7 +31,7 @@ from edgecap.job import (
     unheard,
 )
 from edgecap.machine import available_memory, look_around
-from edgecap.making import ask, can_be_fp32, graph_of, hold, tokenizer_folder
+from edgecap.making import alone, ask, can_be_fp32, graph_of, hold, tokenizer_folder
 from edgecap.model import Model
 from edgecap.provider_options import parse_provider
 from edgecap.record import (
@@ -118,10 +118,17 @@ def _what_is_kept(record: Profile, wanted: list[CellSpec], path: Path) -> str:
 
 
 def _baselines(job: Job) -> dict[str, Baseline]:
-    """What general compressors make of the corpus, so that a reader sees what the model buys."""
+    """What general compressors make of the corpus, so that a reader sees what the model buys: found out once."""
+    path = baselines.kept_at(job.home.cache, job.corpus.sha256, job.corpus.bytes)
+    with alone(job, None, path, "compresses the corpus"):
+        return baselines.kept(path) or _squeezed(job, path)
+
+
+def _squeezed(job: Job, path: Path) -> dict[str, Baseline]:
     stage = Squeeze(corpus=job.corpus)
     answer = expected(job.run(stage, lambda p: job.notice(Event(None, p.stage)), job.spec.timeout_s), Squeezed)
     if isinstance(answer, Squeezed):
+        baselines.keep(path, answer.baselines)
         return answer.baselines
     job.notice(Event(None, f"without gzip, xz and zstd: {answer.message}"))
     return {}
