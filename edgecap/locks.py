@@ -1,7 +1,8 @@
 """Locks between processes on what the cache keeps: one makes a thing, many use it, nobody removes it meanwhile.
 
     locks/<kind>-<name>.lock          held while a thing is looked for, made or removed
-    locks/<kind>-<name>.<hex>.used    one for each use, held as long as that lasts, begun under the lock above
+    locks/<kind>-<name>.<hex>.used    one for each use, held as long as that lasts; begun, and looked at by others,
+                                      under the lock above
 
 The operating system ends a lock with the process that holds it, however that ends; its file is empty, says nothing,
 and may stay. It is removed only by who holds it. A thing is `cache/<kind>/<name>`. Where there are no locks (a disk that is read-only or knows none), work goes
@@ -55,6 +56,7 @@ def alone(thing: Path, waiting: Callable[[], None], unlocked: Callable[[str], No
 def used(thing: Path) -> Iterator[None]:
     """Marks a thing as in use; to be entered while its lock is held, so that who removes things sees it."""
     mark = _lock_of(thing).with_suffix(f".{secrets.token_hex(8)}.used")
+    _has_users(_lock_of(thing))  # so that marks of killed processes do not gather
     try:
         lock = _take(mark)
     except OSError:
@@ -65,8 +67,8 @@ def used(thing: Path) -> Iterator[None]:
         if lock:
             lock.release()
             _unlink(mark)
-        if not thing.exists():  # a journal that is done with, a graph that could not be made
-            _cleared(_lock_of(thing))
+        if not thing.exists() and mark.parent.exists():  # a journal that is done with, a graph that could not be made
+            _clear(_lock_of(thing))
 
 
 @contextlib.contextmanager
@@ -80,15 +82,17 @@ def unused(thing: Path) -> Iterator[str]:
         yield "another process makes it"
         return
     try:
-        yield "another process uses it" if _has_users(thing) else ""
+        yield "another process uses it" if _has_users(_lock_of(thing)) else ""
     finally:
         lock.release()
 
 
 def clear(cache: Path) -> None:
     """Removes the files of locks that nobody holds."""
-    for path in (*cache.glob(f"{FOLDER}/*.lock"), *cache.glob(f"{FOLDER}/*.used")):
-        _cleared(path)
+    folder = cache / FOLDER
+    marked = {path.with_suffix("").with_suffix(".lock") for path in folder.glob("*.used")}
+    for path in {*folder.glob("*.lock"), *marked}:
+        _clear(path)
 
 
 # --- files of locks ---------------------------------------------------------------------------
@@ -98,26 +102,33 @@ def _lock_of(thing: Path) -> Path:
     return thing.parent.parent / FOLDER / f"{thing.parent.name}-{thing.name}.lock"
 
 
-def _has_users(thing: Path) -> bool:
-    """Whether one of the marks is held; those of processes that were killed are cleared away."""
-    lock = _lock_of(thing)
-    marks = lock.parent.glob(f"{glob.escape(lock.stem)}.*.used")
-    return not all([_cleared(mark) for mark in marks])
+def _has_users(path: Path) -> bool:
+    """Whether a mark beside a lock, which the caller holds, is held; those of killed processes are cleared away."""
+    found = [_is_held(mark) for mark in path.parent.glob(f"{glob.escape(path.stem)}.*.used")]
+    return any(found)
 
 
-def _cleared(path: Path) -> bool:
-    """Removes the file of a lock that nobody holds; filelock sees it where it opened the file before, and opens anew."""
-    if not path.exists():
+def _is_held(mark: Path) -> bool:
+    try:
+        lock = _take(mark)
+    except OSError:
         return True
+    if lock:
+        _unlink(mark)
+        lock.release()
+    return lock is None
+
+
+def _clear(path: Path) -> None:
+    """Removes a lock's file, if nobody holds it; filelock sees it where it had opened the file before, and opens anew."""
     try:
         lock = _take(path)
     except OSError:
-        return False
-    if lock is None:
-        return False
-    _unlink(path)
-    lock.release()
-    return True
+        return
+    if lock:
+        if not _has_users(path):
+            _unlink(path)
+        lock.release()
 
 
 def _take(path: Path, wait: bool = False) -> BaseFileLock | None:
