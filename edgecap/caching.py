@@ -1,11 +1,11 @@
-"""What the cache keeps, how large and how old it is, and how what nobody uses is removed.
+"""What the cache keeps, how large it is, and when it was last used. Removing is left to `pruning`.
 
     CACHE/exports, variants, fused    a folder for each graph, with `graph.json` and `made.json`
     CACHE/peaks, journals, baselines  a file each
     CACHE/corpora, fleet              a folder or a file each
     CACHE/locks                       see `locks`
 
-Only what has such a place and a name as edgecap gives it is ever removed; links are not followed.
+Only what has such a place and a name as edgecap gives it is edgecap's; links are not followed.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 import shutil
 import stat
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -29,9 +27,7 @@ from edgecap.record import Baseline, Graph, Peaks
 
 ORIGIN = "made.json"
 LEFT_OVER, OTHER = "left over", "other"
-KEPT_UNASKED = "peaks"  # measurements, which no variant can be made from again
-_YOUNG_S = 60.0  # a file that is written beside its place may still get there
-_SCRATCH = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}")
+SCRATCH = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}")
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -69,37 +65,6 @@ class Survey(msgspec.Struct, frozen=True):
     def bytes(self) -> int:
         """Of all things."""
         return sum(thing.bytes for thing in self.things)
-
-
-class Wanted(msgspec.Struct, frozen=True):
-    """What to remove: all that fits every choice; with `to_bytes` only until the cache is as small as that."""
-
-    older_than_s: float | None = None
-    to_bytes: float | None = None
-    model: str | None = None
-    kind: str | None = None
-    everything: bool = False
-
-
-class Stayed(msgspec.Struct, frozen=True):
-    """A thing that was chosen and is still there, and why: in use, or the disk refused."""
-
-    thing: Thing
-    reason: str
-    refused: bool = False
-
-
-class Pruned(msgspec.Struct, frozen=True):
-    """What was removed, or would be, what stayed though it was chosen, and the bytes that the cache holds now."""
-
-    removed: tuple[Thing, ...]
-    stayed: tuple[Stayed, ...]
-    left_bytes: int
-
-    @property
-    def freed_bytes(self) -> int:
-        """Of what was removed."""
-        return sum(thing.bytes for thing in self.removed)
 
 
 # --- what there is ----------------------------------------------------------------------------
@@ -178,7 +143,7 @@ def survey(cache: Path) -> Survey:
 
     Raises UsageError where the folder is the root of a disk or a home, or cannot be read.
     """
-    with _reading(cache):
+    with reading(cache):
         place = _place(cache)
         things = tuple(_things(place)) if is_cache(place) else ()
         there = next(p for p in (place, *place.parents) if p.exists())
@@ -187,7 +152,8 @@ def survey(cache: Path) -> Survey:
 
 
 @contextlib.contextmanager
-def _reading(cache: Path) -> Iterator[None]:
+def reading(cache: Path) -> Iterator[None]:
+    """Translates what a disk refuses to show. Raises UsageError."""
     try:
         yield
     except OSError as error:
@@ -222,7 +188,7 @@ def _things(cache: Path) -> Iterator[Thing]:
 def _kept(cache: Path, path: Path, kind: _Kind) -> Thing:
     if path.is_symlink():
         return _thing(cache, path, kind.name, _Told("a link"))
-    if _SCRATCH.fullmatch(path.name):
+    if SCRATCH.fullmatch(path.name):
         return _thing(cache, path, LEFT_OVER, _Told("half made by a run that was ended"), ours=True)
     if re.fullmatch(kind.named, path.name):
         return _thing(cache, path, kind.name, kind.tells(path), ours=True)
@@ -231,7 +197,7 @@ def _kept(cache: Path, path: Path, kind: _Kind) -> Thing:
 
 def _thing(cache: Path, path: Path, kind: str, told: _Told, ours: bool = False) -> Thing:
     where = path.relative_to(cache).as_posix()
-    return Thing(kind, where, *told, bytes=_bytes(path), last_used_s=_last_used(path), ours=ours)
+    return Thing(kind, where, *told, bytes=_bytes(path), last_used_s=last_used(path), ours=ours)
 
 
 def _bytes(path: Path) -> int:
@@ -243,7 +209,7 @@ def _bytes(path: Path) -> int:
     return sum(s.st_size for s in found if s and not stat.S_ISDIR(s.st_mode))
 
 
-def _last_used(path: Path) -> float:
+def last_used(path: Path) -> float:
     """Seconds since the epoch: a graph's is refreshed each time it is taken, see `making`."""
     found = _status(path / "graph.json") or _status(path)
     return found.st_mtime if found else 0.0
@@ -253,87 +219,3 @@ def _status(path: Path) -> os.stat_result | None:
     with contextlib.suppress(OSError):
         return path.lstat()
     return None
-
-
-# --- removing ---------------------------------------------------------------------------------
-
-
-def prune(cache: Path, wanted: Wanted, dry_run: bool = False, now_s: float | None = None) -> Pruned:
-    """Removes what is wanted, the least recently used first; what another process makes or uses stays.
-
-    Raises UsageError where the folder is there and is no cache.
-    """
-    found = survey(cache)
-    place = Path(found.cache)
-    with _reading(cache):
-        if place.exists() and not is_cache(place) and any(place.iterdir()):
-            raise UsageError(f"{cache} holds nothing that edgecap keeps; nothing is removed there")
-    left, removed, stayed = found.bytes, list[Thing](), list[Stayed]()
-    for thing in _chosen(found.things, wanted, time.time() if now_s is None else now_s):
-        if wanted.to_bytes is not None and left <= wanted.to_bytes:
-            break
-        kept = _removed(place, thing, dry_run)
-        if kept:
-            stayed.append(kept)
-        else:
-            removed.append(thing)
-            left -= thing.bytes
-    locks.clear(place)
-    return Pruned(tuple(removed), tuple(stayed), left)
-
-
-def _chosen(things: tuple[Thing, ...], wanted: Wanted, now_s: float) -> list[Thing]:
-    """What may go, the least recently used first."""
-    found = [thing for thing in things if thing.ours and _fits(thing, wanted, now_s)]
-    return sorted(found, key=lambda thing: thing.last_used_s)
-
-
-def _fits(thing: Thing, wanted: Wanted, now_s: float) -> bool:
-    if wanted.everything:
-        return True
-    if wanted.kind is None and thing.kind == KEPT_UNASKED:
-        return False
-    return (
-        (wanted.kind is None or thing.kind == wanted.kind)
-        and (wanted.model is None or _is_of(thing, wanted.model))
-        and (wanted.older_than_s is None or now_s - thing.last_used_s > wanted.older_than_s)
-    )
-
-
-def _is_of(thing: Thing, model: str) -> bool:
-    """Whether a thing is of a model: its whole name, or what stands behind the organisation's."""
-    names = (thing.model or "").lower()
-    return bool(names) and model.lower() in (names, names.rpartition("/")[2])
-
-
-def _removed(cache: Path, thing: Thing, dry_run: bool) -> Stayed | None:
-    """Removes a thing, or tells why it stays."""
-    path = cache / thing.path
-    scratch = _SCRATCH.fullmatch(path.name)
-    try:
-        with locks.unused(path.with_name(scratch["name"]) if scratch else path) as reason:
-            stays = reason or _late(path, thing)
-            if not stays and not dry_run:
-                _remove(path)
-    except OSError as error:
-        return Stayed(thing, f"it cannot be removed: {error.strerror or error}", refused=True)
-    return Stayed(thing, stays) if stays else None
-
-
-def _late(path: Path, thing: Thing) -> str:
-    """What happened to a thing since it was looked at, or is happening without a lock; nothing if it may go."""
-    if _last_used(path) > thing.last_used_s:
-        return "another process used it meanwhile"
-    if thing.kind == LEFT_OVER and path.is_file() and time.time() - thing.last_used_s < _YOUNG_S:
-        return "another process writes it"
-    return ""
-
-
-def _remove(path: Path) -> None:
-    """A folder loses its name first, so that nobody finds a half of it. Raises OSError."""
-    if not path.is_dir() or path.is_symlink():
-        path.unlink()
-    elif path.name.startswith("."):
-        shutil.rmtree(path)
-    else:
-        shutil.rmtree(path.rename(path.with_name(f".{path.name}.{secrets.token_hex(4)}")))

@@ -14,12 +14,13 @@ from conftest import ROOT
 from fakes import scripted
 
 from edgecap import baselines, caching, locks, store
-from edgecap.caching import Wanted, prune, survey
+from edgecap.caching import survey
 from edgecap.cli.commands import cli
 from edgecap.corpus import read_corpus
 from edgecap.errors import UsageError
 from edgecap.pipeline import profile
 from edgecap.portable import export_folder
+from edgecap.pruning import Wanted, prune
 from edgecap.spec import Spec
 from edgecap.worker import Measure, Race, Squeeze, Vary
 

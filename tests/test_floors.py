@@ -16,6 +16,7 @@ FLOORS = {
     "journal": 5,
     "locks": 5,
     "caching": 6,
+    "pruning": 7,
     "kvcache": 5,
     **dict.fromkeys(
         [

@@ -12,7 +12,8 @@ from edgecap.cli.words import print_json, print_text, width
 from edgecap.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from edgecap.caching import Pruned, Survey, Wanted
+    from edgecap.caching import Survey
+    from edgecap.pruning import Pruned, Wanted
 
 EXAMPLES = """\b
 Examples:
@@ -91,7 +92,7 @@ def prune(
 
     Example: edgecap cache prune --older-than 30d --dry-run
     """
-    from edgecap.caching import prune as remove
+    from edgecap.pruning import prune as remove
 
     above, json_above = context.obj
     wanted = _wanted(everything, **chosen)
@@ -104,7 +105,7 @@ def prune(
 
 def _wanted(everything: bool, older_than: str | None, to: str | None, model: str | None, kind: str | None) -> Wanted:
     """What was asked for. Raises UsageError."""
-    from edgecap.caching import Wanted
+    from edgecap.pruning import Wanted
     from edgecap.recommend.limits import BYTES, Option, parse_amount
 
     if everything and any(text is not None for text in (older_than, to, model, kind)):

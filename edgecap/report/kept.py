@@ -9,7 +9,8 @@ from typing import Any
 import click
 import msgspec
 
-from edgecap.caching import Pruned, Survey, Thing
+from edgecap.caching import Survey, Thing
+from edgecap.pruning import Pruned
 from edgecap.report.columns import printable, table
 from edgecap.units import size
 
