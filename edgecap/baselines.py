@@ -1,17 +1,24 @@
 """What general compressors make of the corpus: the numbers that a model's bits per byte stand beside.
 
 All texts go through each compressor in one stream, which favours it: a model reads each document
-alone. Owns gzip (zlib), lzma and zstandard.
+alone. What was found out is kept, since hundreds of runs may share a corpus. Owns gzip (zlib), lzma and zstandard.
 """
 
 from __future__ import annotations
 
+import contextlib
 import lzma
+import platform
 import zlib
 from collections.abc import Callable, Iterable
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from edgecap import store
+from edgecap.errors import UsageError
 from edgecap.record import Baseline
 
 
@@ -53,3 +60,28 @@ def _zstd(total_bytes: int) -> Any:
     import zstandard
 
     return zstandard.ZstdCompressor(level=19).compressobj(size=total_bytes)
+
+
+# --- kept -------------------------------------------------------------------------------------
+
+
+def kept_at(cache: Path, corpus_sha256: str, corpus_bytes: int) -> Path:
+    """A file named by the corpus and by all that its baselines depend on; Python comes with its own liblzma."""
+    versions = (zlib.ZLIB_RUNTIME_VERSION, platform.python_version(), metadata.version("zstandard"))
+    key = store.sha256_of(*(v.encode() for v in versions), str(corpus_bytes).encode())[:16]
+    return cache / "baselines" / f"{corpus_sha256}-{key}.json"
+
+
+def kept(path: Path) -> dict[str, Baseline]:
+    """What an earlier run found out, if it is there and whole, else nothing."""
+    with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+        found = msgspec.json.decode(path.read_bytes(), type=dict[str, Baseline])
+        store.touch(path)
+        return found
+    return {}
+
+
+def keep(path: Path, found: dict[str, Baseline]) -> None:
+    """Keeps it; where that cannot be, the next run finds it out again."""
+    with contextlib.suppress(UsageError):
+        store.write_atomically(path, msgspec.json.encode(found))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,6 +74,7 @@ class Job(NamedTuple):
     notice: Notice
     run: Run
     made: dict[Path, Ready | Failure]  # checked or tried once a run, not again for the next cell
+    in_use: ExitStack  # what the cache keeps and this run uses is marked until it is closed
     scores: Scores = NO_SCORES
 
 
@@ -121,7 +123,7 @@ def prepare(spec: Spec, home: Home, notice: Notice, run: Run, corpus: Corpus = N
     if located.kind != "onnx":
         export.recipe(spec.exporter, model.exported_as)
     hashes = source.hashes(located, [f for ready in found for f in ready.graph.files])
-    job = Job(spec, home, located, model, hashes, corpus, found, notice, run, {})
+    job = Job(spec, home, located, model, hashes, corpus, found, notice, run, {}, ExitStack())
     return Prepared(job, looked.providers, wanted)
 
 

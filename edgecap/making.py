@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from edgecap import optimize, store
+from edgecap import locks, optimize, store
+from edgecap.caching import ORIGIN, Origin
 from edgecap.corpus import Corpus, read_corpus
 from edgecap.graph.variants import RECIPES, SAMPLED
 from edgecap.job import Event, Job, Ready, describe_graph, export_recipe, finish_of
@@ -147,8 +150,30 @@ class _Plan(NamedTuple):
 
 def _cached(job: Job, cell: CellSpec, plan: _Plan) -> Ready | Failure:
     if plan.target not in job.made:
-        job.made[plan.target] = _kept(plan.target) or _make(job, cell, plan)
+        with alone(job, cell, plan.target, f"makes {cell.precision}"):
+            job.in_use.enter_context(locks.used(plan.target))
+            job.made[plan.target] = _kept(plan.target) or _make(job, cell, plan)
     return job.made[plan.target]
+
+
+@contextlib.contextmanager
+def alone(job: Job, cell: CellSpec | None, thing: Path, work: str) -> Iterator[None]:
+    """Lets one process at a time look for a thing in the cache and make it; `work` says what the other one does."""
+    with locks.alone(
+        thing,
+        lambda: job.notice(Event(cell, f"waiting for another process that {work}")),
+        lambda reason: job.notice(Event(cell, f"going on without a lock in {job.home.cache}: {reason}")),
+    ):
+        yield
+
+
+def hold(job: Job, cell: CellSpec | None, path: Path) -> None:
+    """Marks what the cache keeps at a path as in use until the run ends; a path elsewhere needs no mark."""
+    thing = locks.thing_of(job.home.cache, path)
+    if thing:
+        with alone(job, cell, thing, f"looks at {path.name}"):
+            job.in_use.enter_context(locks.used(thing))
+            store.touch(thing)
 
 
 def _kept(target: Path) -> Ready | None:
@@ -156,6 +181,7 @@ def _kept(target: Path) -> Ready | None:
     try:
         graph = msgspec.json.decode((target / "graph.json").read_bytes(), type=Graph)
         if store.list_files(target, [f.path for f in graph.files]) == graph.files:
+            store.touch(target / "graph.json")
             return Ready(target, graph)
     except (OSError, msgspec.DecodeError):
         pass
@@ -173,9 +199,15 @@ def _make(job: Job, cell: CellSpec, plan: _Plan) -> Ready | Failure:
             unfused = answer.unfused or plan.unfused
             graph = describe_graph(cell.precision, plan.exporter, plan.recipe, files, unfused)
             store.write_atomically(scratch / "graph.json", msgspec.json.encode(graph))
+            store.write_atomically(scratch / ORIGIN, msgspec.json.encode(_origin(job)))
     except _Abandoned as abandoned:
         return abandoned.failure
     return Ready(plan.target, graph)
+
+
+def _origin(job: Job) -> Origin:
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return Origin(model=job.located.name, made_utc=now)
 
 
 class _Abandoned(Exception):

@@ -174,7 +174,8 @@ def _run(both: _Both, source: Path, target: Path, direction: str, notice: Notice
         context=header.context,
         hashes=(header.model, header.tokenizer, header.runtime),
     )
-    answer = run(step, lambda p: notice(Event(None, p.stage, p.done, p.total)), job.spec.timeout_s)
+    with job.in_use:
+        answer = run(step, lambda p: notice(Event(None, p.stage, p.done, p.total)), job.spec.timeout_s)
     if isinstance(answer, Packed):
         return answer
     message = answer.message if isinstance(answer, Failure) else msgspec.json.encode(answer).decode()

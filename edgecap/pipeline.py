@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgecap import __version__, source, store
+from edgecap import __version__, baselines, source, store
 from edgecap.advice import advise
 from edgecap.calibration import peaks_of
 from edgecap.cautions import above_peak, cautions
@@ -34,7 +34,7 @@ from edgecap.job import (
 )
 from edgecap.journal import Journal
 from edgecap.machine import available_memory, look_around
-from edgecap.making import ask, can_be_fp32, graph_of, tokenizer_folder
+from edgecap.making import alone, ask, can_be_fp32, graph_of, hold, tokenizer_folder
 from edgecap.meters.compression import Scored
 from edgecap.meters.sharing import Share
 from edgecap.model import Model
@@ -101,6 +101,7 @@ def profile(
     ready = prepare(spec, home, notice, run, corpus)
     ready = ready._replace(job=ready.job._replace(scores=scores))
     job, wanted = ready.job, ready.wanted
+    hold(job, None, Path(corpus.path))
     store.check_writable(home.profiles)
     record = _new_record(ready)
     path = store.record_path(job.home.profiles, record)
@@ -124,6 +125,8 @@ def profile(
         if not record.cells:
             raise
         raise type(error)(f"{error}; {_what_is_kept(record, wanted, path)}") from error
+    finally:
+        job.in_use.close()
     record = msgspec.structs.replace(record, complete=True)
     store.save(record, path)
     return record
@@ -137,10 +140,17 @@ def _what_is_kept(record: Profile, wanted: list[CellSpec], path: Path) -> str:
 
 
 def _baselines(job: Job) -> dict[str, Baseline]:
-    """What general compressors make of the corpus, so that a reader sees what the model buys."""
+    """What general compressors make of the corpus, so that a reader sees what the model buys: found out once."""
+    path = baselines.kept_at(job.home.cache, job.corpus.sha256, job.corpus.bytes)
+    with alone(job, None, path, "compresses the corpus"):
+        return baselines.kept(path) or _squeezed(job, path)
+
+
+def _squeezed(job: Job, path: Path) -> dict[str, Baseline]:
     stage = Squeeze(corpus=job.corpus)
     answer = expected(job.run(stage, lambda p: job.notice(Event(None, p.stage)), job.spec.timeout_s), Squeezed)
     if isinstance(answer, Squeezed):
+        baselines.keep(path, answer.baselines)
         return answer.baselines
     job.notice(Event(None, f"without gzip, xz and zstd: {answer.message}"))
     return {}
@@ -285,6 +295,7 @@ def _measure(job: Job, record: Profile, cell: CellSpec, ready: Ready) -> Measure
         meter_offset_s=job.spec.meter_offset_s,
     )
     journal = _journal(job, record, step, ready)
+    hold(job, cell, journal)
     _sow(journal, job.scores.documents)
     answer = ask(job, cell, msgspec.structs.replace(step, journal=str(journal)), Measured)
     if isinstance(answer, Measured) and job.scores.folder is None:
@@ -303,9 +314,13 @@ def score_part(
     job, (cell,) = ready.job, ready.wanted
     if job.model.encodes:
         raise UsageError(f"{spec.model} is an encoder, which predicts no next token: there are no bits to score")
-    graph = graph_of(job, cell)
-    if isinstance(graph, Failure):
-        return graph
+    with job.in_use:
+        graph = graph_of(job, cell)
+        return graph if isinstance(graph, Failure) else _scored(job, cell, graph, part, parts)
+
+
+def _scored(job: Job, cell: CellSpec, graph: Ready, part: int, parts: int) -> tuple[Share, ...] | Failure:
+    spec = job.spec
     step = Score(
         session=session_of(job, cell.provider, graph),
         tokenizer=str(tokenizer_folder(job, cell.provider)),

@@ -73,7 +73,7 @@ def _written(job: Job, out: Path, provider: str = "cpu") -> dict[str, Graph]:
         if isinstance(ready, Failure):
             raise UsageError(f"cannot make {precision}: {ready.message}")
         graphs[precision] = ready
-    with store.new_folder(out) as scratch:
+    with job.in_use, store.new_folder(out) as scratch:
         _write_portable(contents(job, graphs, provider), scratch)
     return {precision: ready.graph for precision, ready in graphs.items()}
 

@@ -113,6 +113,12 @@ def write_atomically(path: Path, data: bytes, private: bool = False) -> None:
             raise
 
 
+def touch(path: Path) -> None:
+    """Notes that what is kept was used now; a disk that cannot be written keeps the older note."""
+    with contextlib.suppress(OSError):
+        os.utime(path)
+
+
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """A scratch folder that becomes `path` when the block ends well, and vanishes when it does not.

@@ -15,10 +15,12 @@ from typing import NamedTuple, Protocol
 from edgecap import store
 from edgecap.errors import DiskFull, EdgecapError, Interrupted, UsageError
 from edgecap.job import Notice, Run, Scores
+from edgecap.leavings import Leavings
 from edgecap.ledger import Finished, Ledger, Row, open_ledger
 from edgecap.pipeline import profile
 from edgecap.plan import EVERY, Planned
 from edgecap.record import Failure, Profile
+from edgecap.source import on_the_hub
 from edgecap.spec import Spec
 from edgecap.store import Home
 from edgecap.worker import in_child
@@ -119,14 +121,10 @@ class Locally:
     """The machine that it runs on, one cell after another."""
 
     def __init__(
-        self,
-        home: Home,
-        run: Run = in_child,
-        clear: Callable[[Planned], None] = lambda cell: None,
-        disk_patience_s: float = DISK_PATIENCE_S,
+        self, home: Home, run: Run = in_child, keep_exports: bool = True, disk_patience_s: float = DISK_PATIENCE_S
     ) -> None:
-        """`clear` is called with the last cell of each model, when it is finished."""
-        self._home, self._run, self._clear, self._disk_patience_s = home, run, clear, disk_patience_s
+        self._home, self._run = home, run
+        self._keep_exports, self._disk_patience_s = keep_exports, disk_patience_s
 
     def devices(self, cells: Sequence[Planned]) -> Sequence[Planned]:
         """Raises UsageError where a cell belongs to a device of a fleet."""
@@ -138,13 +136,16 @@ class Locally:
     def work(self, cells: Sequence[Planned], ledger: Ledger, watch: Watch) -> Generator[Finished, None, None]:
         """Each cell in turn. Raises DiskFull where the cache's disk is full."""
         last = {cell.spec.model: cell for cell in cells}
+        leavings = Leavings(self._home.cache, ledger.folder)
+        leavings.begin()
         for cell in cells:
             watch(News("begun", cell))
             began = time.monotonic()
             outcome = self._outcome(cell, ledger, watch)
             yield Finished(cell=cell, outcome=outcome, seconds=time.monotonic() - began)
-            if last[cell.spec.model] is cell:
-                self._clear(cell)
+            if last[cell.spec.model] is cell and not self._keep_exports:
+                leavings.remove(cell.spec.model if on_the_hub(cell.spec.model) else Path(cell.spec.model).name)
+        leavings.end()
 
     def _outcome(self, cell: Planned, ledger: Ledger, watch: Watch) -> Profile | Failure:
         """What came of a cell; a full disk is waited for, one that is too small for this cell is its failure."""

@@ -13,6 +13,7 @@ import click
 
 from edgecap import __version__
 from edgecap.cli.board import board
+from edgecap.cli.cache import cache
 from edgecap.cli.compare import compare
 from edgecap.cli.completion import completion
 from edgecap.cli.doctor import doctor
@@ -36,6 +37,7 @@ Examples:
   edgecap board profiles/ -o board.html              many records in one page
   edgecap export --model ./my-model --precision fp16,int8 -o my-model-onnx
   edgecap flops --config config.json                 counts of a published config, without a model
+  edgecap cache prune --older-than 30d --dry-run     room that old graphs take
   edgecap compress book.txt -o book.ecap && edgecap decompress book.ecap -o again.txt
 """
 
@@ -130,7 +132,7 @@ def _codec_options(command: Any) -> Any:
     return output(provider(command))
 
 
-for command in (board, compare, completion, doctor, fleet, flops, recommend, report, sweep, worker):
+for command in (board, cache, compare, completion, doctor, fleet, flops, recommend, report, sweep, worker):
     cli.add_command(command)
 
 

@@ -211,7 +211,7 @@ def _crew(where: Home, given: dict[str, Any], disk_patience_s: float) -> Crew:
         stray = next((name for name in ("tls", "shared", "insecure") if given[name]), None)
         if stray:
             raise UsageError(f"--{stray} belongs to a fleet: give its --scheduler")
-        return Locally(where, disk_patience_s=disk_patience_s)
+        return Locally(where, keep_exports=given["keep_exports"], disk_patience_s=disk_patience_s)
     return _fleet(where, given)
 
 

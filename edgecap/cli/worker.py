@@ -26,8 +26,15 @@ import click
 @click.option(
     "--cache", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER", help="Where models are kept."
 )
+@click.option("--cache-limit", metavar="SIZE", help="Remove what was not used for longest beyond so much: 20GB.")
 def worker(
-    address: str, name: str | None, tls: Path | None, insecure: bool, shared: Path | None, cache: Path | None
+    address: str,
+    name: str | None,
+    tls: Path | None,
+    insecure: bool,
+    shared: Path | None,
+    cache: Path | None,
+    cache_limit: str | None,
 ) -> None:
     """Measure for a fleet, one cell at a time, until Ctrl-C.
 
@@ -38,8 +45,10 @@ def worker(
     """
     from edgecap.fleet import network
     from edgecap.fleet.device import Device, alone, join, look
+    from edgecap.recommend.limits import BYTES, Option, parse_amount
     from edgecap.store import home
 
+    most = None if cache_limit is None else parse_amount(Option("--cache-limit", "size", BYTES, "20GB"), cache_limit)
     where = network.check_address(address, tls, insecure)
     network.configure()
     secured = network.security(tls)
@@ -49,9 +58,6 @@ def worker(
         about = look(name or platform.node())
         counters = ", ".join(about.counters) or "none"
         click.echo(f"edgecap: providers {', '.join(about.providers)}; energy counters {counters}", err=True)
+        device = Device(kept, shared, most_bytes=most)
         with contextlib.suppress(asyncio.CancelledError):
-            asyncio.run(
-                join(
-                    where, secured, Device(kept, shared), about, lambda words: click.echo(f"edgecap: {words}", err=True)
-                )
-            )
+            asyncio.run(join(where, secured, device, about, lambda words: click.echo(f"edgecap: {words}", err=True)))

@@ -6,6 +6,7 @@ Made once for each variant, by this machine, so that devices need neither PyTorc
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,6 +56,11 @@ class Bundles:
         self._texts: dict[tuple[str, int | None], Corpus] = {}
         self._files: dict[Path, File] = {}
         self._lock = threading.Lock()
+        self._in_use = ExitStack()
+
+    def close(self) -> None:
+        """Graphs of the cache may go again."""
+        self._in_use.close()
 
     def bundle(self, cell: Planned) -> Bundle:
         """The model of a cell. Raises UsageError or NotMade, each time anew where it did once."""
@@ -121,6 +127,7 @@ class Bundles:
             spec, providers=("cpu",), energy="auto", threads=None, affinity=(), assume_watts=None
         )
         job = prepare(asked, self._home, unheard, self._run).job
+        self._in_use.enter_context(job.in_use)
         graphs = {}
         for wanted in dict.fromkeys(("fp32", precision) if can_be_fp32(job) else (precision,)):
             ready = graph_of(job, CellSpec(wanted, provider))

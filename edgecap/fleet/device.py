@@ -12,12 +12,13 @@ import platform
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from edgecap import __version__, source, store
+from edgecap import __version__, locks, source, store
 from edgecap.blobs import Blobs
 from edgecap.errors import DiskFull, EdgecapError, Interrupted, UsageError
 from edgecap.fleet.messages import (
@@ -36,6 +37,7 @@ from edgecap.fleet.network import open_worker
 from edgecap.job import Run, Scores, unheard
 from edgecap.machine import default_threads
 from edgecap.pipeline import profile, score_part
+from edgecap.pruning import Wanted, prune
 from edgecap.record import Failure, File
 from edgecap.spec import DEFAULT_CORPUS, Spec
 from edgecap.store import Home
@@ -52,8 +54,11 @@ class GivenUp(EdgecapError):
 class Device:
     """What a fleet sees of the machine: its cache, and a slot that one measurement at a time may have."""
 
-    def __init__(self, cache: Path, shared: Path | None = None, run: Run = in_child) -> None:
-        self._cache, self._blobs, self._run = cache, Blobs(cache / "fleet", shared), run
+    def __init__(
+        self, cache: Path, shared: Path | None = None, run: Run = in_child, most_bytes: float | None = None
+    ) -> None:
+        """Of `cache`, what was not used for longest goes when it is larger than `most_bytes`."""
+        self._cache, self._blobs, self._run, self._most_bytes = cache, Blobs(cache, shared), run, most_bytes
         self._slot, self._unwanted = threading.Lock(), threading.Event()
 
     # --- what it is told ----------------------------------------------------------------------
@@ -62,14 +67,25 @@ class Device:
         """The reply to an order; whatever goes wrong is one too."""
         with self._slot:
             self._unwanted.clear()
-            try:
-                return packed(self._obey(unpacked(data, Order)))
-            except (DiskFull, GivenUp, Interrupted) as error:
-                return packed(Failed(failure=failed("device", error), elsewhere=True))
-            except EdgecapError as error:
-                return packed(Failed(failure=failed("refused", error)))
-            except Exception as error:  # a mistake of ours costs a cell, not the device
-                return packed(Failed(failure=failed("edgecap", error), elsewhere=True))
+            reply = packed(self._reply(data))
+            self._tidy()
+            return reply
+
+    def _reply(self, data: bytes) -> Reply:
+        try:
+            return self._obey(unpacked(data, Order))
+        except (DiskFull, GivenUp, Interrupted) as error:
+            return Failed(failure=failed("device", error), elsewhere=True)
+        except EdgecapError as error:
+            return Failed(failure=failed("refused", error))
+        except Exception as error:  # a mistake of ours costs a cell, not the device
+            return Failed(failure=failed("edgecap", error), elsewhere=True)
+
+    def _tidy(self) -> None:
+        """Makes room for the next model."""
+        if self._most_bytes is not None:
+            with contextlib.suppress(EdgecapError):
+                prune(self._cache, Wanted(to_bytes=self._most_bytes))
 
     def take(self, about: bytes, offset: int, data: bytes) -> bytes:
         """Takes a piece of a file; replies with what is still needed of it."""
@@ -95,8 +111,8 @@ class Device:
         lacking = self._blobs.missing((*files, *((order.text,) if order.text else ())))
         if lacking:
             return Needs(files=lacking, had=tuple(self._blobs.had(file.sha256) for file in lacking))
-        spec = self._here(order, files)
-        with tempfile.TemporaryDirectory(dir=_made(self._cache / "fleet"), prefix=".run-") as scratch:
+        with ExitStack() as in_use, tempfile.TemporaryDirectory(prefix="edgecap-run-") as scratch:
+            spec = self._here(order, files, in_use)
             home = Home(cache=self._cache, profiles=Path(scratch))
             if order.part:
                 found = score_part(spec, home, order.part.number, order.part.of, run=self._watched)
@@ -115,14 +131,17 @@ class Device:
         if self._unwanted.is_set():
             raise GivenUp("the client or the scheduler went away")
 
-    def _here(self, order: Order, files: tuple[File, ...]) -> Spec:
+    def _here(self, order: Order, files: tuple[File, ...], in_use: ExitStack) -> Spec:
         """What is asked, of files that lie here. Nothing that the order says reaches a path unchecked."""
-        named = store.sha256_of(order.manifest.encode())[:32]
-        folder = self._cache / "fleet" / "models" / named / store.slug(order.model_name)
-        if not (folder / source.MANIFEST).is_file():
-            with store.new_folder(folder) as scratch:
-                self._blobs.lay_out(files, scratch)
-                store.write_atomically(scratch / source.MANIFEST, order.manifest.encode())
+        bundle = self._cache / "bundles" / store.sha256_of(order.manifest.encode())[:32]
+        folder = bundle / store.slug(order.model_name)
+        with locks.alone(bundle, lambda: None, lambda reason: None):
+            in_use.enter_context(locks.used(bundle))
+            if not (folder / source.MANIFEST).is_file():
+                with store.new_folder(folder) as scratch:
+                    self._blobs.lay_out(files, scratch)
+                    store.write_atomically(scratch / source.MANIFEST, order.manifest.encode())
+            store.touch(bundle)
         return msgspec.structs.replace(
             order.spec,
             model=str(folder),
@@ -138,7 +157,7 @@ class Device:
             if order.spec.corpus != DEFAULT_CORPUS:
                 raise UsageError("an order without a text is one for the bundled corpus")
             return DEFAULT_CORPUS
-        folder = self._cache / "fleet" / "texts" / order.text.sha256
+        folder = self._cache / "texts" / order.text.sha256
         name = store.slug(order.text_name)
         if not (folder / name).is_file():
             self._blobs.lay_out((msgspec.structs.replace(order.text, path=name),), folder)

@@ -20,7 +20,7 @@ class Limit(msgspec.Struct, frozen=True):
 
 
 class Option(NamedTuple):
-    """An option of a limit: its metric, the SI value of each unit that may be typed, and what to try."""
+    """An option with an amount: its metric, the SI value of each unit that may be typed, and what to try."""
 
     name: str
     metric: str
@@ -30,7 +30,7 @@ class Option(NamedTuple):
 
 _MILLISECONDS = {"": 1e-3, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "s": 1.0}
 _JOULES = {"": 1.0, "J": 1.0, "mJ": 1e-3, "uJ": 1e-6, "µJ": 1e-6, "kJ": 1e3}
-_BYTES = {
+BYTES = {
     "": 1.0,
     "B": 1.0,
     **{f"{prefix}B": 1000.0**n for n, prefix in enumerate(("k", "M", "G", "T"), 1)},
@@ -41,8 +41,8 @@ _BITS = {"": 1.0}
 OPTIONS = (
     Option("--max-latency-ms", "decode_s", _MILLISECONDS, "0.5"),
     Option("--max-ttft-ms", "prefill_s", _MILLISECONDS, "200"),
-    Option("--max-memory", "peak_bytes", _BYTES, "200MB, 1.5GB or 512MiB"),
-    Option("--max-file", "file_bytes", _BYTES, "200MB, 1.5GB or 512MiB"),
+    Option("--max-memory", "peak_bytes", BYTES, "200MB, 1.5GB or 512MiB"),
+    Option("--max-file", "file_bytes", BYTES, "200MB, 1.5GB or 512MiB"),
     Option("--max-energy-j", "decode_j", _JOULES, "0.02 or 20mJ"),
     Option("--max-bits-per-byte", "bits_per_byte", _BITS, "2.45"),
     Option("--max-kl", "divergence_bits", _BITS, "0.01"),
@@ -54,13 +54,18 @@ _AMOUNT = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(\D*?)\s
 def parse_limit(name: str, text: str) -> Limit:
     """The limit that an option and its text ask for. Raises UsageError in one line."""
     option = BY_OPTION[name]
+    return Limit(name, option.metric, parse_amount(option, text))
+
+
+def parse_amount(option: Option, text: str) -> float:
+    """The amount, above 0, in SI units, that was typed for an option. Raises UsageError in one line."""
     amount = _AMOUNT.fullmatch(text)
     if amount is None:
-        raise UsageError(f"{name} {_quoted(text)} is not a number; write {option.example}")
-    most = float(amount[1]) * _unit(option, amount[2], text)
-    if not (0 < most < math.inf):
-        raise UsageError(f"{name} {_quoted(text)} must be above 0 and finite; write {option.example}")
-    return Limit(name, option.metric, most)
+        raise UsageError(f"{option.name} {_quoted(text)} is not a number; write {option.example}")
+    value = float(amount[1]) * _unit(option, amount[2], text)
+    if not (0 < value < math.inf):
+        raise UsageError(f"{option.name} {_quoted(text)} must be above 0 and finite; write {option.example}")
+    return value
 
 
 def _quoted(text: str) -> str:
@@ -71,7 +76,7 @@ def _unit(option: Option, typed: str, text: str) -> float:
     """The SI value of a unit; of bytes in either case, since nobody has half a byte."""
     typed = typed.replace("\u03bc", "\u00b5")  # Greek mu, for the micro sign
     known = option.units
-    if option.units is _BYTES:
+    if option.units is BYTES:
         known, typed = {unit.lower(): value for unit, value in known.items()}, typed.lower()
     if typed not in known:
         units = ", ".join(unit for unit in option.units if unit)
@@ -106,6 +111,6 @@ def _handy(units: dict[str, float], value: float) -> str:
     """No unit, except for bytes: there, and in joules below a thousandth, the largest that leaves a number above 1."""
     if units is _JOULES:
         return next((u for u in ("", "mJ", "uJ") if value >= 0.001 * units[u] or u == "uJ"), "")
-    if units is not _BYTES:
+    if units is not BYTES:
         return ""
     return next((u for u in ("TB", "GB", "MB", "kB") if value >= units[u]), "B")
