@@ -106,6 +106,7 @@ def start(host: str, port: int, tls: Path | None, insecure: bool, ttl_s: int) ->
 
     with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
         asyncio.run(_until_stopped(serve(host, port, tls, insecure, ttl_s, started)))
+        click.echo("fleet: a member of the fleet ended it", err=True)
 
 
 async def _until_stopped(work: Awaitable[None]) -> None:

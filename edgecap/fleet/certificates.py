@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes as Key
 
+    Extension = tuple[x509.ExtensionType, bool]
+
 CA, CA_KEY, CERT, KEY = "ca.pem", "ca-key.pem", "cert.pem", "key.pem"
 CA_DAYS, DEVICE_DAYS = 3652, 730
 _BACKDATED = timedelta(days=1)  # a board's clock may be behind, or in another time zone
@@ -104,13 +106,13 @@ def _authority(folder: Path, now: datetime) -> _Authority:
 
 
 def _make_authority(folder: Path, now: datetime) -> None:
-    from cryptography.hazmat.primitives.asymmetric import ec
+    """An authority for devices only: none below it (RFC 5280, 4.2.1.9)."""
+    from cryptography import x509
 
-    key = ec.generate_private_key(ec.SECP256R1())
     # a name of its own, so that a bundle of another fleet is told apart by name and not by signature only
-    name = _common_name(f"edgecap fleet {secrets.token_hex(4)}")
-    builder = _builder(name, key, now, now + timedelta(days=CA_DAYS)).issuer_name(name)
-    cert = _signed(_as_authority(builder, key), key)
+    key, name = _new_key(), _common_name(f"edgecap fleet {secrets.token_hex(4)}")
+    mine = [(x509.BasicConstraints(ca=True, path_length=0), True), (_usage(key_cert_sign=True, crl_sign=True), True)]
+    cert = _signed(_builder(name, key, now + timedelta(days=CA_DAYS), now, mine), name, key)
     with disk_errors(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_atomically(folder / CA_KEY, _key_pem(key), private=True)
@@ -118,18 +120,30 @@ def _make_authority(folder: Path, now: datetime) -> None:
 
 
 def _make_bundle(folder: Path, authority: _Authority, now: datetime) -> Path:
-    """A device's bundle, all of it or nothing."""
-    from cryptography.hazmat.primitives.asymmetric import ec
+    """A device's bundle, all of it or nothing; it is server and client at once, as a Dask worker is both."""
+    from cryptography import x509
+    from cryptography.x509.oid import ExtendedKeyUsageOID
 
-    key = ec.generate_private_key(ec.SECP256R1())
-    until = min(now + timedelta(days=DEVICE_DAYS), authority.cert.not_valid_after_utc)
-    builder = _builder(_common_name(folder.name), key, now, until).issuer_name(authority.cert.subject)
-    cert = _signed(_as_device(builder, folder.name, authority), authority.key)
+    key, until = _new_key(), min(now + timedelta(days=DEVICE_DAYS), authority.cert.not_valid_after_utc)
+    mine = [
+        (x509.BasicConstraints(ca=False, path_length=None), True),
+        (_usage(digital_signature=True), True),
+        (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), False),
+        (x509.SubjectAlternativeName([x509.DNSName(folder.name)]), False),
+    ]
+    builder = _builder(_common_name(folder.name), key, until, now, mine)
+    cert = _signed(builder, authority.cert.subject, authority.key)
     with new_folder(folder) as scratch:
         write_atomically(scratch / KEY, _key_pem(key), private=True)
         write_atomically(scratch / CERT, _cert_pem(cert))
         write_atomically(scratch / CA, _cert_pem(authority.cert))
     return folder
+
+
+def _new_key() -> Key:
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    return ec.generate_private_key(ec.SECP256R1())
 
 
 def _common_name(name: str) -> x509.Name:
@@ -139,11 +153,21 @@ def _common_name(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
-def _builder(subject: x509.Name, key: Key, now: datetime, until: datetime) -> x509.CertificateBuilder:
-    """What an authority and a device have in common."""
+def _usage(**allowed: bool) -> x509.KeyUsage:
     from cryptography import x509
 
-    return (
+    signing = ["digital_signature", "content_commitment", "key_cert_sign", "crl_sign"]
+    others = ["key_encipherment", "data_encipherment", "key_agreement", "encipher_only", "decipher_only"]
+    return x509.KeyUsage(**dict.fromkeys(signing + others, False) | allowed)
+
+
+def _builder(
+    subject: x509.Name, key: Key, until: datetime, now: datetime, mine: Sequence[Extension]
+) -> x509.CertificateBuilder:
+    """A certificate to be signed, with extensions of its own, each critical or not."""
+    from cryptography import x509
+
+    builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .public_key(key.public_key())
@@ -152,50 +176,17 @@ def _builder(subject: x509.Name, key: Key, now: datetime, until: datetime) -> x5
         .not_valid_after(until)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
+    for extension, critical in mine:
+        builder = builder.add_extension(extension, critical=critical)
+    return builder
 
 
-def _as_authority(builder: x509.CertificateBuilder, key: Key) -> x509.CertificateBuilder:
-    """An authority for devices only: none below it (RFC 5280, 4.2.1.9)."""
+def _signed(builder: x509.CertificateBuilder, issuer: x509.Name, key: Key) -> x509.Certificate:
     from cryptography import x509
-
-    return (
-        builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(key_cert_sign=True, crl_sign=True), critical=True)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
-    )
-
-
-def _as_device(builder: x509.CertificateBuilder, name: str, authority: _Authority) -> x509.CertificateBuilder:
-    """Server and client at once: a Dask worker is both."""
-    from cryptography import x509
-    from cryptography.x509.oid import ExtendedKeyUsageOID
-
-    both = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-    issuer = authority.key.public_key()
-    return (
-        builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(digital_signature=True), critical=True)
-        .add_extension(x509.ExtendedKeyUsage(both), critical=False)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer), critical=False)
-    )
-
-
-def _usage(**allowed: bool) -> x509.KeyUsage:
-    from cryptography import x509
-
-    unused = dict.fromkeys(
-        ["digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"]
-        + ["key_cert_sign", "crl_sign", "encipher_only", "decipher_only"],
-        False,
-    )
-    return x509.KeyUsage(**unused | allowed)
-
-
-def _signed(builder: x509.CertificateBuilder, key: Key) -> x509.Certificate:
     from cryptography.hazmat.primitives import hashes
 
-    return builder.sign(key, hashes.SHA256())
+    by = x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
+    return builder.issuer_name(issuer).add_extension(by, critical=False).sign(key, hashes.SHA256())
 
 
 def _cert_pem(cert: x509.Certificate) -> bytes:
