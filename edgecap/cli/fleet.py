@@ -18,16 +18,18 @@ if TYPE_CHECKING:
     from edgecap.fleet.certificates import Bundle
 
 
-@click.group()
-def fleet() -> None:
-    r"""Measure on a fleet of devices: make certificates, start the scheduler.
+EXAMPLES = """\b
+Once, then for each evening of measuring:
+  edgecap fleet init home-fleet home board nano      a folder for each machine
+  edgecap fleet start --host 0.0.0.0 --tls home-fleet/home
+  edgecap worker ADDRESS --tls board                 on each device
+  edgecap sweep plan.toml --scheduler ADDRESS --tls home-fleet/home
+"""
 
-    \b
-    edgecap fleet init home-fleet home board nano      once: a folder for each machine
-    edgecap fleet start --host 0.0.0.0 --tls home-fleet/home
-    edgecap worker ADDRESS --tls board                 on each device
-    edgecap sweep plan.toml --scheduler ADDRESS --tls home-fleet/home
-    """
+
+@click.group(epilog=EXAMPLES)
+def fleet() -> None:
+    """Measure on a fleet of devices: make certificates, start the scheduler."""
 
 
 @fleet.command()
@@ -79,7 +81,7 @@ def _as_line(bundle: Bundle, made: list[Path]) -> str:
 @click.option(
     "--ttl",
     "ttl_s",
-    type=click.IntRange(10, 86_400),
+    type=click.IntRange(20, 86_400),
     default=60,
     show_default=True,
     metavar="SECONDS",
@@ -106,6 +108,7 @@ def start(host: str, port: int, tls: Path | None, insecure: bool, ttl_s: int) ->
 
     with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
         asyncio.run(_until_stopped(serve(host, port, tls, insecure, ttl_s, started)))
+        click.echo("fleet: a member of the fleet ended it", err=True)
 
 
 async def _until_stopped(work: Awaitable[None]) -> None:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import os
 import re
 import socket
 import ssl
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +146,7 @@ def security(tls: Path | None) -> Any | None:
 # --- what dask may do in our processes --------------------------------------------------------
 
 RARELY = "1h"
-BEAT_S = 5  # a heartbeat through TLS is a millisecond of processor or more, and 0.5 s is what dask would have
+BEAT_S = 5  # a heartbeat through TLS takes 1.5 ms of a processor, and dask would have two a second
 SLOWED_S = {
     "find-missing": 60,  # a worker looks for the results of others, which no measurement needs
     "shift_counters": 60,
@@ -183,8 +185,35 @@ def configure(ttl_s: float = 60.0, quiet: bool = True) -> None:
         raise UsageError(MISSING) from error
     dask.config.set({**CONFIG, "distributed.scheduler.worker-ttl": f"{ttl_s}s"})
     need_distributed()
-    if quiet:
+    if quiet and not os.environ.get("EDGECAP_DEBUG"):
         _quiet()
+
+
+def need_distributed() -> None:
+    """Says how to install distributed where it is missing."""
+    try:
+        import distributed  # noqa: F401
+    except ImportError as error:
+        raise UsageError(MISSING) from error
+
+
+def _quiet() -> None:
+    """Leaves errors, a line each: distributed's own handlers write them to standard error."""
+    known = [name for name in logging.root.manager.loggerDict if name.startswith(("distributed.", "tornado."))]
+    for logger in map(logging.getLogger, ("distributed", *known)):
+        logger.setLevel(max(logger.level, logging.ERROR))
+        for handler in logger.handlers:
+            handler.setFormatter(_OneLine())
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"distributed\.")  # its own calls of its own past
+
+
+class _OneLine(logging.Formatter):
+    """A message with the error it is about, without its traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        error = record.exc_info[1] if record.exc_info else None
+        why = f" ({type(error).__name__}: {error})" if error else ""
+        return " ".join(f"{record.name}: {record.getMessage()}{why}".split())
 
 
 def calm(server: Any) -> None:
@@ -228,17 +257,3 @@ def open_worker(address: str, security: Any | None, **more: Any) -> Any:
     )
     calm(worker)
     return worker
-
-
-def need_distributed() -> None:
-    """Says how to install distributed where it is missing."""
-    try:
-        import distributed  # noqa: F401
-    except ImportError as error:
-        raise UsageError(MISSING) from error
-
-
-def _quiet() -> None:
-    """Leaves errors: distributed's own handlers write them to standard error."""
-    for name in ("distributed", *(name for name in logging.root.manager.loggerDict if name.startswith("distributed."))):
-        logging.getLogger(name).setLevel(logging.ERROR)
