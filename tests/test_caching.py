@@ -226,7 +226,7 @@ def test_links_are_not_followed(full, tmp_path):
     (outside / "precious").write_bytes(b"1" * 1_000_000)
     (full / "exports" / ("a" * 24)).symlink_to(outside)
     (full / "fused").symlink_to(outside)
-    (full / "journals").mkdir()
+    (full / "journals").mkdir(exist_ok=True)
     (full / "journals" / f"{'b' * 32}.jsonl").symlink_to(outside / "precious")
     (next(full.glob("variants/*")) / "weights").symlink_to(outside)
     assert survey(full).bytes < 100_000
