@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgecap.cli.options import model_options, precision_option, providers_of
 from edgecap.cli.show import show_record
+from edgecap.cli.words import print_json, write
 from edgecap.provider_options import PROVIDERS
 from edgecap.spec import DEFAULT_CORPUS, LEVELS, split_names, split_numbers, split_steps
+
+if TYPE_CHECKING:
+    from edgecap.record import Profile
+    from edgecap.spec import Spec
+    from edgecap.store import Home
 
 
 @click.command()
@@ -120,6 +126,12 @@ from edgecap.spec import DEFAULT_CORPUS, LEVELS, split_names, split_numbers, spl
     show_default=True,
     help="Concurrent streams of one session, whose weights they share; with every batch size.",
 )
+@click.option(
+    "--rank-documents",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write bits per byte of each document, the hardest first; with several models what size takes off.",
+)
 @click.option("--operators", is_flag=True, help="Also show the share of time of each operator.")
 @click.option("--calibrate", is_flag=True, help="Measure the machine's peaks again, not only the first time.")
 @click.option(
@@ -141,17 +153,23 @@ def profile(
     cache: Path | None,
     output: Path,
     as_json: bool,
+    rank_documents: Path | None,
+    model: str,
     **fields: Any,
 ) -> None:
     """Measure a model: text compression, latency, energy, memory, scores.
 
+    Several models, with commas, or edgecap-ref for all reference models, are measured one after another.
+
     Example: edgecap profile --model ./my-model --precision fp32,int8 --corpus my.jsonl
     """
-    from edgecap.cli.live import Live
+    from msgspec.structs import replace
+
+    from edgecap.errors import UsageError
     from edgecap.metrics import went_wrong
-    from edgecap.pipeline import profile as measure
+    from edgecap.source import models_named
     from edgecap.spec import Spec
-    from edgecap.store import home, record_path
+    from edgecap.store import home
 
     asked = Spec(
         precisions=split_names(precisions),
@@ -162,13 +180,60 @@ def profile(
         affinity=split_numbers(affinity, "--affinity"),
         **fields,
     )
-    where = home(cache, output)
+    models = models_named(model)
+    if not models:
+        raise UsageError("--model names no model")
+    if rank_documents:
+        _check_output(rank_documents, Path(asked.corpus))
+    records = [_measured(replace(asked, model=name), home(cache, output), as_json) for name in models]
+    if as_json:
+        _print_values(records)
+    if rank_documents:
+        _rank(records, rank_documents)
+    if any(went_wrong(cell) for record in records for cell in record.cells):
+        sys.exit(1)
+
+
+def _measured(asked: Spec, where: Home, as_json: bool) -> Profile:
+    from edgecap.cli.live import Live
+    from edgecap.pipeline import profile as measure
+    from edgecap.store import record_path
+
     with Live() as live:
         record = measure(asked, where, live)
-    show_record(record, as_json)
+    if not as_json:
+        show_record(record, False)
     click.echo(f"record: {record_path(where.profiles, record)}", err=True)
-    if any(map(went_wrong, record.cells)):
-        sys.exit(1)
+    return record
+
+
+def _print_values(records: list[Profile]) -> None:
+    """One record as itself, several as a list."""
+    from edgecap.report.data import record_values
+
+    values = [record_values(record) for record in records]
+    print_json(values[0] if len(values) == 1 else values)
+
+
+def _check_output(output: Path, corpus: Path) -> None:
+    """Now, rather than after hours. Raises UsageError or DiskFull."""
+    from edgecap.errors import UsageError
+    from edgecap.store import check_writable
+
+    if output.is_dir() or output.resolve() == corpus.resolve():
+        what = "a folder" if output.is_dir() else "the corpus"
+        raise UsageError(f"--rank-documents {output} is {what}; give another file")
+    check_writable(output.parent)
+
+
+def _rank(records: list[Profile], output: Path) -> None:
+    import msgspec
+
+    from edgecap.ranking import rank_documents
+
+    rows = rank_documents(records)
+    write(output, "".join(msgspec.json.encode(row).decode() + "\n" for row in rows))
+    click.echo(f"documents, the hardest first: {output}", err=True)
 
 
 def _sweep(text: str) -> tuple[int, ...] | None:
