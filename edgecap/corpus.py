@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from edgecap import hub, store
+from edgecap.card import read_card
 from edgecap.errors import UsageError
 from edgecap.record import Baseline, CorpusInfo, Domain
 from edgecap.spec import DEFAULT_CORPUS
@@ -68,11 +69,15 @@ class Corpus(msgspec.Struct, frozen=True):
         return _documents(Path(self.path), self.name, self.limit, hashlib.sha256())
 
 
-def read_corpus(name: str, limit: int | None = None, cache: Path | None = None) -> Corpus:
+def read_corpus(
+    name: str, limit: int | None = None, cache: Path | None = None, bias_bits: float | None = None
+) -> Corpus:
     """The bundled corpus by name, a `.jsonl` or text file by path, or one on the Hub; at most `limit` documents.
 
+    Its bias is that of the card beside the file, if it is for all of the text that is read; where `bias_bits` are
+    given, no card is read.
     Files of the Hub are kept in `cache` where only a part of them is asked for. Raises UsageError
-    where there is no such file, or it is empty, broken or not UTF-8.
+    where there is no such file, or it is empty, broken or not UTF-8, or its card is for another text.
     """
     path, bias = _find(name, limit, cache or store.home().cache)
     digest, sizes = hashlib.sha256(), dict[str, list[int]]()
@@ -81,7 +86,9 @@ def read_corpus(name: str, limit: int | None = None, cache: Path | None = None) 
     if not any(any(s) for s in sizes.values()):
         raise UsageError(f"corpus {path} holds no text")
     domains = {name: Domain(documents=len(s), bytes=sum(s)) for name, s in sizes.items()}
-    return Corpus(path.stem, str(path), digest.hexdigest(), domains, limit, bias)
+    sha256, looked_for = digest.hexdigest(), bias_bits is None and not name.startswith("hf:")
+    card = read_card(path, sha256, part=limit is not None) if looked_for else None
+    return Corpus(path.stem, str(path), sha256, domains, limit, card.bias_bits if card else bias)
 
 
 def check_unchanged(corpus: Corpus) -> None:

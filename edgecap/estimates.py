@@ -15,7 +15,7 @@ import msgspec
 
 from edgecap import source, stats
 from edgecap.errors import EdgecapError
-from edgecap.flops import weight_bytes
+from edgecap.flops import stored_as, weight_bytes
 from edgecap.journal import Journal
 from edgecap.ledger import Row
 from edgecap.model import read_model
@@ -23,7 +23,6 @@ from edgecap.plan import Planned
 from edgecap.record import Absent
 
 HISTORY = "sweeps.jsonl"
-_STORED_AS = {"bf16": "fp16", "int8w": "int8", "int8s": "int8", "int8wb128": "int8"}
 
 
 class Estimated(NamedTuple):
@@ -102,9 +101,8 @@ def need_of(cells: Sequence[Planned], rows: Sequence[Row]) -> Need:
 @cache
 def graph_bytes(model: str, precision: str) -> int | None:
     """Bytes of the weights in a precision, from the model's config; nothing is fetched."""
-    stored = "int4" if precision.startswith("int4") else _STORED_AS.get(precision, precision)
     with contextlib.suppress(EdgecapError):
         if not source.on_the_hub(model):
             architecture = read_model(source.locate(model)).architecture
-            return None if isinstance(architecture, Absent) else weight_bytes(architecture, stored)
+            return None if isinstance(architecture, Absent) else weight_bytes(architecture, stored_as(precision))
     return None

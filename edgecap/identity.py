@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from edgecap import source, store
+from edgecap.card import ENDING, beside
 from edgecap.errors import UsageError
 from edgecap.spec import DEFAULT_CORPUS, PRECISIONS
 
@@ -31,12 +32,15 @@ def model_identity(model: str, cache: Path) -> str:
 
 
 def corpus_identity(corpus: str, cache: Path) -> str:
-    """One word for the text of a corpus; what lies on the Hub is what its name says."""
+    """One word for the text of a corpus and its card; what lies on the Hub is what its name says."""
     if corpus == DEFAULT_CORPUS or corpus.startswith("hf:"):
         return corpus
     if not Path(corpus).is_file():
         raise UsageError(f"there is no corpus '{corpus}'; give a .jsonl or text file, or {DEFAULT_CORPUS}")
-    return _together([(Path(corpus).suffix, Path(corpus))], cache)
+    files, card = [(Path(corpus).suffix, Path(corpus))], beside(Path(corpus))
+    if card.is_file():  # which changes the bias
+        files.append((ENDING, card))
+    return _together(files, cache)
 
 
 def precisions_of(model: str) -> tuple[str, ...]:

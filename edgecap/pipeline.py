@@ -97,7 +97,7 @@ def profile(
     after the finished cells were written, on Ctrl-C.
     """
     spec, home = spec or Spec(), home or store.home()
-    corpus = read_corpus(spec.corpus, spec.documents, home.cache)
+    corpus = read_corpus(spec.corpus, spec.documents, home.cache, spec.bias_bits)
     notice(Event(None, "looking at the model and the runtime"))
     ready = prepare(spec, home, notice, run, corpus)
     ready = ready._replace(job=ready.job._replace(scores=scores))
@@ -318,7 +318,7 @@ def score_part(
 
     Raises UsageError where the request cannot be met.
     """
-    ready = prepare(spec, home, notice, run, read_corpus(spec.corpus, spec.documents, home.cache))
+    ready = prepare(spec, home, notice, run, read_corpus(spec.corpus, spec.documents, home.cache, spec.bias_bits))
     job, (cell,) = ready.job, ready.wanted
     if job.model.encodes:
         raise UsageError(f"{spec.model} is an encoder, which predicts no next token: there are no bits to score")

@@ -32,6 +32,20 @@ class Point(NamedTuple):
         return self.information_capacity * math.log2(self.flops_per_token) - BIAS
 
 
+# Dense models of one series, by the beginning of their names; mixtures of experts were counted as dense.
+SERIES = ("Qwen3", "Qwen1.5", "Llama-3", "InternLM2.5", "GLM-4-", "Gemma-3", "Hunyuan", "Ministral-3")
+_EXPERTS = "MoE"
+
+
+def series() -> dict[str, list[Point]]:
+    """The published models of each series, by rising FLOPs."""
+    points = [p for p in published() if _EXPERTS not in p.model]
+    return {
+        name.rstrip("-"): sorted((p for p in points if p.model.startswith(name)), key=lambda p: p.flops_per_token)
+        for name in SERIES
+    }
+
+
 def published() -> list[Point]:
     """The 39 points in the order of the figure's legend."""
     text = resources.files("edgecap").joinpath("data", "published.csv").read_text("utf-8")

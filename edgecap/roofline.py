@@ -47,15 +47,22 @@ def roofline(
         return Absent(reason="the peaks of this machine were not measured")
     counted = (flops.prefill, flops.per_token) if isinstance(flops, Flops) else (None, None)
     decoded = score.decode_seconds(latency, stats.SEED + 1)
-    rate = max((peaks.gemm_flops_per_s.get(p, 0.0) for p in _kernels(precision)), default=0.0)
-    if not rate or not peaks.bandwidth:
-        return Absent(reason=f"no peak was measured for {precision} on {peaks.provider}")
+    rate = peak_rate(peaks, precision)
+    if isinstance(rate, Absent):
+        return rate
     return Roofline(
         prefill=_bound(work.prefill, counted[0], rate, peaks, score.prefill_seconds(latency, stats.SEED + 1)),
         decode=None
         if work.decode is None or isinstance(decoded, Absent)
         else _bound(work.decode, counted[1], rate, peaks, decoded),
     )
+
+
+def peak_rate(peaks: Peaks, precision: str) -> float | Absent:
+    """FLOP/s of the fastest kernel that a variant may run in; Absent where none was measured."""
+    rate = max((peaks.gemm_flops_per_s.get(p, 0.0) for p in _kernels(precision)), default=0.0)
+    known = bool(rate and peaks.bandwidth)
+    return rate if known else Absent(reason=f"no peak was measured for {precision} on {peaks.provider}")
 
 
 def _kernels(precision: str) -> tuple[str, ...]:

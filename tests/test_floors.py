@@ -12,7 +12,7 @@ FLOORS = {
     "provider_options": 1,
     "spec": 2,
     "record": 3,
-    **dict.fromkeys(["seams", "hub", "store", "findings", "advice"], 4),
+    **dict.fromkeys(["card", "seams", "hub", "store", "findings", "advice"], 4),
     **dict.fromkeys(
         [
             "architecture",
@@ -55,8 +55,8 @@ FLOORS = {
         ],
         6,
     ),
-    **dict.fromkeys(["compare", "model", "plan", "pruning", "routing", "worker"], 7),
-    **dict.fromkeys(["gates", "job", "leavings", "ledger", "recommend"], 8),
+    **dict.fromkeys(["compare", "fitting", "model", "plan", "pruning", "routing", "worker"], 7),
+    **dict.fromkeys(["gates", "job", "leavings", "ledger", "predicting", "recommend"], 8),
     **dict.fromkeys(["calibration", "estimates", "making"], 9),
     "report": 10,
     **dict.fromkeys(["doctor", "packing", "pipeline", "portable", "serving"], 11),

@@ -14,8 +14,10 @@ from edgecap.cli.compare import compare
 from edgecap.cli.completion import completion
 from edgecap.cli.doctor import doctor
 from edgecap.cli.export import export, optimize
+from edgecap.cli.fit import fit
 from edgecap.cli.fleet import fleet
 from edgecap.cli.flops import flops
+from edgecap.cli.predict import predict
 from edgecap.cli.profile import profile
 from edgecap.cli.recommend import recommend
 from edgecap.cli.report import report
@@ -34,6 +36,8 @@ Examples:
   edgecap export --model ./my-model --precision fp16,int8 -o my-model-onnx
   edgecap flops --config config.json                 counts of a published config, without a model
   edgecap cache prune --older-than 30d --dry-run     room that old graphs take
+  edgecap fit profiles/*.json                        the bias of a corpus, from a series of models
+  edgecap predict profiles/*.json --config bigger    a size that was not run
   edgecap sweep night.toml                           many cells overnight, none lost
   edgecap compress book.txt -o book.ecap && edgecap decompress book.ecap -o again.txt
 """
@@ -61,9 +65,11 @@ COMMANDS = (
     decompress,
     doctor,
     export,
+    fit,
     fleet,
     flops,
     optimize,
+    predict,
     profile,
     recommend,
     report,

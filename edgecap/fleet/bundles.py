@@ -53,7 +53,7 @@ class Bundles:
         self._home, self._run = home, run
         self._shared = Blobs(shared) if shared else None
         self._made: dict[tuple[str, ...], Bundle | EdgecapError] = {}
-        self._texts: dict[tuple[str, int | None], Corpus] = {}
+        self._texts: dict[tuple[str, int | None, float | None], Corpus] = {}
         self._files: dict[Path, File] = {}
         self._lock = threading.Lock()
         self._in_use = ExitStack()
@@ -79,10 +79,10 @@ class Bundles:
 
     def corpus(self, cell: Planned) -> Corpus:
         """The text of a cell. Raises UsageError."""
-        key = (cell.spec.corpus, cell.spec.documents)
+        key = (cell.spec.corpus, cell.spec.documents, cell.spec.bias_bits)
         with self._lock:
             if key not in self._texts:
-                self._texts[key] = read_corpus(*key, self._home.cache)
+                self._texts[key] = read_corpus(key[0], key[1], self._home.cache, key[2])
         return self._texts[key]
 
     def order(self, cell: Planned, part: int | None, documents: tuple[Scored, ...]) -> tuple[Order, dict[str, Path]]:

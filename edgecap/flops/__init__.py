@@ -4,7 +4,16 @@ A layer is a list of `matrices`; `work` sums what a token costs, `weights` how m
 there are. Definitions: docs/method.md, section FLOPs.
 """
 
-from edgecap.flops.weights import Parameters, kv_bytes, kv_bytes_per_token, parameters, state_bytes, weight_bytes
+from edgecap.flops.weights import (
+    Parameters,
+    kv_bytes,
+    kv_bytes_per_token,
+    parameters,
+    read_bytes,
+    state_bytes,
+    stored_as,
+    weight_bytes,
+)
 from edgecap.flops.work import (
     attention_core,
     count_flops,
@@ -32,8 +41,10 @@ __all__ = [
     "parameters",
     "parts_at",
     "published_flops",
+    "read_bytes",
     "seen_at",
     "state_bytes",
+    "stored_as",
     "token_parts",
     "total",
     "weight_bytes",

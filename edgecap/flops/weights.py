@@ -49,6 +49,26 @@ def weight_bytes(model: Architecture, precision: str) -> int:
     return stored + _matrix_bytes(precision, model.hidden, rows) + 4 * (rest + _vectors(model))
 
 
+def read_bytes(model: Architecture, precision: str, tokens: int = 1) -> int:
+    """Bytes of the weights that a step of `tokens` reads, each once: active experts, and of tables only the LM head.
+
+    `precision` is one of `weight_bytes`. Many tokens may reach as many times the experts of one, at most all.
+    """
+    stored = sum(
+        times * min(max(m.copies, 1), m.runs * tokens) * _matrix_bytes(precision, m.inputs, m.outputs)
+        for times, m in all_matrices(model)
+    )
+    return stored + _matrix_bytes(precision, model.hidden, _other_weights(model) // model.hidden) + 4 * _vectors(model)
+
+
+def stored_as(precision: str) -> str:
+    """Which of the precisions of `weight_bytes` a variant's weights are stored in."""
+    return "int4" if precision.startswith("int4") else _STORED_AS.get(precision, precision)
+
+
+_STORED_AS = {"bf16": "fp16", "int8w": "int8", "int8s": "int8", "int8wb128": "int8"}
+
+
 def _matrix_bytes(precision: str, inputs: int, outputs: int) -> int:
     column = {
         "fp32": 4 * inputs,

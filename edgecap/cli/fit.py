@@ -1,0 +1,65 @@
+"""`edgecap fit`: the bias of a corpus that makes a series of models equal in capacity."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgecap.cli.words import print_json, print_text, width, write
+
+if TYPE_CHECKING:
+    from edgecap.fitting import Fit
+
+EXAMPLES = """\b
+Examples:
+  edgecap fit profiles/small.json profiles/medium.json profiles/large.json
+  edgecap fit profiles/*.json --write-corpus my.jsonl.card.json
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("records", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RECORD...")
+@click.option("--precision", default="fp32", show_default=True, metavar="NAME", help="Whose cells are taken.")
+@click.option(
+    "--write-corpus",
+    "card",
+    type=click.Path(path_type=Path),
+    metavar="CARD",
+    help="Store the bias; profile takes it from CORPUS.card.json beside the corpus.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a fit a corpus as JSON.")
+def fit(records: tuple[Path, ...], precision: str, card: Path | None, as_json: bool) -> None:
+    """Fit the bias of a corpus on a series of models: the one that makes information capacity most constant.
+
+    Takes a record of each model, all scored alike; of several corpora each gets its bias. Two models have one exact
+    solution, three and more also show what remains.
+    """
+    import msgspec
+
+    from edgecap.fitting import fit as fitted_on
+    from edgecap.report.fitted import fitted
+    from edgecap.store import load
+
+    found = fitted_on([load(path) for path in records], precision)
+    if card is not None:
+        _keep(found, card, records)
+    if as_json:
+        print_json(msgspec.to_builtins(found))
+    else:
+        print_text(fitted(found, width()))
+
+
+def _keep(found: list[Fit], output: Path, records: tuple[Path, ...]) -> None:
+    from edgecap.card import ENDING, MARK, encode
+    from edgecap.errors import UsageError
+    from edgecap.fitting import card_of
+
+    if len(found) > 1:
+        corpora = ", ".join(one.corpus for one in found)
+        raise UsageError(f"--write-corpus holds the bias of one corpus, these records are of {corpora}")
+    write(output, encode(card_of(found[0])), records, MARK)
+    click.echo(f"card: {output}", err=True)
+    if not output.name.endswith(ENDING):
+        click.echo(f"profile looks for CORPUS{ENDING} beside the corpus: name it so", err=True)

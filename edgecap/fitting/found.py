@@ -1,0 +1,80 @@
+"""What a fit says: the bias with its interval, spreads and ranks, and the card that carries it to a corpus."""
+
+from __future__ import annotations
+
+import msgspec
+
+from edgecap import __version__
+from edgecap.card import Card, CardModel
+from edgecap.record import Estimate
+
+
+class Fitted(msgspec.Struct, frozen=True):
+    """A model of the series: places by capacity with the old bias, none where the records had several, and the new.
+
+    `bias_without` is the bias fitted without this model, None where two or fewer would be left.
+    """
+
+    name: str
+    weights_sha256: str
+    tokenizer_sha256: str
+    created_utc: str
+    tokens: int
+    flops_per_token: float
+    gain_bits_per_token: float
+    information_capacity: float
+    rank_with_zero: int
+    rank_recorded: int | None
+    rank_fitted: int
+    bias_without: float | None
+
+
+class Fit(msgspec.Struct, frozen=True, kw_only=True):
+    """The bias of one corpus, bits a token, with the 95 % interval over documents; open where nothing bounds it.
+
+    Spreads are coefficients of variation, as shares: without bias, with the one of the records, with the fitted one,
+    and with an endless one. `exact`: two models, whose capacities one bias makes equal. `agreement` is Kendall's tau
+    of the ranks with the old and the new bias, None of two.
+    """
+
+    corpus: str
+    sha256: str
+    protocol: str
+    context: int
+    stride: int | None
+    documents: int
+    precision: str
+    criterion: str
+    bias_bits: Estimate
+    information_capacity: Estimate
+    exact: bool
+    recorded_bias_bits: float | None
+    spread_with_zero: float
+    spread_recorded: float | None
+    spread_fitted: float
+    spread_endless: float
+    agreement: float | None
+    models: tuple[Fitted, ...]
+    cautions: tuple[str, ...]
+
+
+def card_of(found: Fit) -> Card:
+    """The card of a corpus that carries a fitted bias."""
+    return Card(
+        corpus=found.corpus,
+        sha256=found.sha256,
+        bias_bits=found.bias_bits.value,
+        low=found.bias_bits.low,
+        high=found.bias_bits.high,
+        criterion=found.criterion,
+        spread_with_zero=found.spread_with_zero,
+        spread_fitted=found.spread_fitted,
+        protocol=found.protocol,
+        context=found.context,
+        stride=found.stride,
+        precision=found.precision,
+        edgecap=__version__,
+        models=tuple(
+            CardModel(**{name: getattr(m, name) for name in CardModel.__struct_fields__}) for m in found.models
+        ),
+    )
