@@ -53,7 +53,13 @@ if TYPE_CHECKING:
     metavar="POSITIONS",
     help="Let windows overlap: one begins every N positions, and only its new tokens are scored.",
 )
-@click.option("--bias", "bias_bits", type=float, metavar="BITS", help="Bias of the corpus, bits per token.")
+@click.option(
+    "--bias",
+    "bias_bits",
+    type=float,
+    metavar="BITS",
+    help="Bias of the corpus, bits per token. Default: that of its card, else 0.",
+)
 @click.option("--threads", type=int, metavar="N", help="Intra-op threads. Default: the physical cores.")
 @click.option("--affinity", metavar="LIST", default="", help="Processors to run on, as 0,2 or 0-3. Default: all.")
 @click.option(

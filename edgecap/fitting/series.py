@@ -119,9 +119,9 @@ def _on(provider: str | None) -> str:
 
 
 def _why_not(record: Profile) -> str:
-    scored = list(dict.fromkeys(c.precision for c in record.cells if compression_of(c)))
+    scored = [f"{c.precision} on {c.provider}" for c in record.cells if compression_of(c)]
     if scored:
-        return f"; --precision takes {', '.join(scored)}"
+        return f"; it has {', '.join(scored)}"
     reasons = [_reason(cell) for cell in record.cells]
     return f": {reasons[0]}" if reasons else ""
 
@@ -155,7 +155,7 @@ def _once(group: Sequence[Point]) -> tuple[list[Point], list[str]]:
         for key, p in latest.items()
         if given[key] > 1
     ]
-    return [p for p in group if p in latest.values()], notes
+    return [latest[key] for key in given], notes
 
 
 def _named(points: Sequence[Point]) -> list[Point]:

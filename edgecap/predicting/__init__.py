@@ -209,7 +209,9 @@ def _cautions(found: Prediction, series: Series, model: Architecture) -> list[st
             "the interval holds the choice of documents alone, not the error of the law"
         )
     elif k < FEW:
-        said.append(f"{k} records are few: the interval rests on {found.degrees} degrees of freedom")
+        said.append(
+            f"{k} records are few: they leave {found.degrees} degree{'s' * (found.degrees > 1)} of freedom, hence a wide interval"
+        )
     least, most = series.points[0].flops.per_token, series.points[-1].flops.per_token
     if found.flops_per_token > FAR * most or found.flops_per_token < least / FAR:
         edge, word = (most, "largest") if found.flops_per_token > most else (least, "smallest")
