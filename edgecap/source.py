@@ -107,8 +107,9 @@ SERIES = "edgecap-ref"
 
 def models_named(text: str) -> tuple[str, ...]:
     """The models of a list with commas; `edgecap-ref` is every reference model, smallest first. A folder is one model."""
-    if Path(text).is_dir():
-        return (text,)
+    with contextlib.suppress(OSError, ValueError):
+        if Path(text).is_dir():
+            return (text,)
     names = [part.strip() for part in text.split(",") if part.strip()]
     every = tuple(path.name for path in reference_models())
     return tuple(dict.fromkeys(name for part in names for name in (every if part == SERIES else (part,))))
