@@ -2,43 +2,17 @@
 
 from __future__ import annotations
 
-import msgspec
-
-from edgecap import stats
 from edgecap.corpus import read_corpus
-from edgecap.covers import TextBits
 from edgecap.errors import EdgecapError, UsageError
+from edgecap.exact.texts import ExactBytes, summed
 from edgecap.job import Event, Notice, Run, prepare, session_of, unheard
 from edgecap.making import graph_of, tokenizer_folder
-from edgecap.record import Estimate, Failure
+from edgecap.record import Failure
 from edgecap.spec import CellSpec, Spec
 from edgecap.store import Home
 from edgecap.worker import Marginalise, Marginalised, in_child
 
 MOST_BYTES = 64
-
-
-class ExactBytes(msgspec.Struct, frozen=True, kw_only=True):
-    """Bits per byte of the beginnings of documents, by the three code lengths of `covers.TextBits`.
-
-    `saved_by_tokenizations` and `saved_by_covers` are the bits per byte by which those are less than that of the
-    encoder's tokens, with 95 % intervals over documents; `undecided` is what the search left open of the latter.
-    """
-
-    model: str
-    precision: str
-    provider: str
-    corpus: str
-    most_bytes: int
-    documents: int
-    bytes: int
-    single: float
-    tokenizations: float
-    covers: float
-    saved_by_tokenizations: Estimate
-    saved_by_covers: Estimate
-    undecided: float
-    texts: tuple[TextBits, ...]
 
 
 def parse_bytes(text: str) -> int:
@@ -57,7 +31,9 @@ def exact_bytes(spec: Spec, most_bytes: int, home: Home, notice: Notice = unhear
     corpus = read_corpus(spec.corpus, spec.documents, home.cache)
     job = prepare(spec, home, notice, run, corpus).job
     if job.model.encodes:
-        raise UsageError(f"{spec.model} is an encoder: it does not predict the next token, so that text has no probability")
+        raise UsageError(
+            f"{spec.model} is an encoder: it does not predict the next token, so that text has no probability"
+        )
     if job.model.sizes.positions and job.model.sizes.positions <= most_bytes:
         raise UsageError(f"--bytes exact-{most_bytes} is longer than the model's {job.model.sizes.positions} positions")
     provider, precision = spec.providers[0], _precision(spec, [r.graph.precision for r in job.found])
@@ -76,33 +52,3 @@ def exact_bytes(spec: Spec, most_bytes: int, home: Home, notice: Notice = unhear
 
 def _precision(spec: Spec, had: list[str]) -> str:
     return spec.precisions[0] if spec.precisions else "fp32" if "fp32" in had or not had else had[0]
-
-
-def summed(texts: tuple[TextBits, ...], model: str, precision: str, provider: str, corpus: str, most: int) -> ExactBytes:
-    """Sums over texts, and what they say of the encoder's tokens."""
-    import numpy as np
-
-    columns = np.array([(t.bytes, t.single_bits, t.tokenizations_bits, t.covers_bits) for t in texts], np.float64)
-    draws = stats.draws_of_sums(columns) if len(columns) > 1 else None
-    size, single, tokenizations, covers = columns.sum(axis=0).tolist()
-    return ExactBytes(
-        model=model,
-        precision=precision,
-        provider=provider,
-        corpus=corpus,
-        most_bytes=most,
-        documents=len(texts),
-        bytes=int(size),
-        single=single / size,
-        tokenizations=tokenizations / size,
-        covers=covers / size,
-        saved_by_tokenizations=_saved((single - tokenizations) / size, draws, 2),
-        saved_by_covers=_saved((single - covers) / size, draws, 3),
-        undecided=sum(t.covers_bits - t.least_bits for t in texts) / size,
-        texts=texts,
-    )
-
-
-def _saved(value: float, draws: stats.Floats | None, column: int) -> Estimate:
-    found = stats.interval(value, None if draws is None else (draws[:, 1] - draws[:, column]) / draws[:, 0])
-    return Estimate(value=found.value, low=found.low, high=found.high)

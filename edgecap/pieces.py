@@ -72,7 +72,9 @@ def require_spelling(pieces: Pieces, ids: Sequence[int], text: str, name: str) -
     """
     found, own = pieces.spell(ids), text.encode()
     if not pieces.reversible or found not in (own, b" " + own):
-        raise UsageError(f"the tokens of document '{name}' do not spell its text: this tokenizer ({pieces.kind}) alters it")
+        raise UsageError(
+            f"the tokens of document '{name}' do not spell its text: this tokenizer ({pieces.kind}) alters it"
+        )
     return found
 
 

@@ -21,6 +21,7 @@ from edgecap.cli.recommend import recommend
 from edgecap.cli.report import report
 from edgecap.cli.show import schema, show
 from edgecap.cli.sweep import sweep
+from edgecap.cli.tokenizer import tokenizer
 from edgecap.cli.worker import worker
 
 EXAMPLES = """\b
@@ -34,6 +35,7 @@ Examples:
   edgecap export --model ./my-model --precision fp16,int8 -o my-model-onnx
   edgecap flops --config config.json                 counts of a published config, without a model
   edgecap cache prune --older-than 30d --dry-run     room that old graphs take
+  edgecap tokenizer edgecap-ref-xs ./my-model        what each makes of the same text
   edgecap sweep night.toml                           many cells overnight, none lost
   edgecap compress book.txt -o book.ecap && edgecap decompress book.ecap -o again.txt
 """
@@ -70,6 +72,7 @@ COMMANDS = (
     schema,
     show,
     sweep,
+    tokenizer,
     worker,
 )
 for command in COMMANDS:

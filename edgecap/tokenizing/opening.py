@@ -31,7 +31,9 @@ def open_tokenizers(models: Sequence[str]) -> list[Opened]:
     twice = next((m for n, m in enumerate(models) if folders[n] in folders[:n]), None)
     if twice:
         raise UsageError(f"{twice} is given twice; give different models")
-    names = [folder.resolve().name if Path(model).exists() else model for model, folder in zip(models, folders, strict=True)]
+    names = [
+        folder.resolve().name if Path(model).exists() else model for model, folder in zip(models, folders, strict=True)
+    ]
     if len(set(names)) < len(names):
         names = list(models)
     return [

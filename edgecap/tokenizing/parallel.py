@@ -49,7 +49,9 @@ def read_parallel(path: Path, only: Sequence[str] = ()) -> Parallel:
         found[version.language] = had._replace(pieces=had.pieces + version.pieces) if had else version
     english = next((v for code, v in found.items() if _ENGLISH.fullmatch(code)), None)
     if english is None:
-        raise UsageError(f"--languages {path} has no English row (language 'eng' or 'en'), which others are compared with")
+        raise UsageError(
+            f"--languages {path} has no English row (language 'eng' or 'en'), which others are compared with"
+        )
     for version in found.values():
         if not any(piece.strip() for piece in version.pieces):
             raise UsageError(f"--languages {path}: language '{version.language}' has no text")
@@ -64,8 +66,8 @@ def _rows(path: Path) -> list[tuple[int, Any]]:
         raw = path.read_bytes()
         lines = raw.decode("utf-8").removeprefix("\ufeff").split("\n")
     except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise UsageError(f"--languages {path} is not UTF-8: byte {error.start}, line {line}") from None
+        at = raw[: error.start].count(b"\n") + 1
+        raise UsageError(f"--languages {path} is not UTF-8: byte {error.start}, line {at}") from None
     except OSError as error:
         raise UsageError(f"cannot read --languages {path}: {error.strerror}") from None
     found = []
@@ -85,7 +87,7 @@ def _version(row: Any, number: int, path: Path) -> Version:
     if not isinstance(row, dict) or not isinstance(row.get("language"), str) or not row["language"]:
         raise UsageError(f"{where}: no 'language' field with a code")
     articles = row.get("articles")
-    pieces = articles if isinstance(articles, list) and articles else [row.get("text")]
+    pieces: list[Any] = articles if isinstance(articles, list) and articles else [row.get("text")]
     if not all(isinstance(piece, str) for piece in pieces):
         raise UsageError(f"{where}: no 'text' field with a string, and no 'articles' with a list of strings")
     if any("\ud800" <= c <= "\udfff" for piece in pieces for c in piece):

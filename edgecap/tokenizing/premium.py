@@ -170,7 +170,9 @@ def bill(record: Profile, tokenizers: Sequence[Opened]) -> Bill:
         if isinstance(cell.outcome, Measurement):
             found = metrics.estimates(record, cell)
             name = f"{cell.precision} {cell.provider}" if several else cell.precision
-            prices.append(Price(name, found["decode_s"], found["decode_j"], _of_a_prompt(cell.outcome, found["prefill_s"])))
+            prices.append(
+                Price(name, found["decode_s"], found["decode_j"], _of_a_prompt(cell.outcome, found["prefill_s"]))
+            )
     if not prices:
         raise UsageError(f"the record of {record.source.name} has no cell that was measured")
     flops = record.flops.per_token if isinstance(record.flops, Flops) else record.flops

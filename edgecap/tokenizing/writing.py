@@ -15,7 +15,9 @@ from collections import Counter
 from functools import lru_cache
 from typing import NamedTuple
 
-UNSPACED = frozenset({"Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar", "Tibetan", "Javanese", "Balinese"})
+UNSPACED = frozenset(
+    {"Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar", "Tibetan", "Javanese", "Balinese"}
+)
 MOST_UNSPACED = 0.05  # share of letters in such scripts up to which a text has words
 _NAMED = {"Cjk": "Han", "Kangxi": "Han", "Canadian": "Canadian Aboriginal", "Ol": "Ol Chiki"}
 _WIDTHS = {"Fullwidth", "Halfwidth"}

@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -354,7 +355,8 @@ def _pack(step: Pack, report: Report) -> Packed:
 
 
 def _marginalise(step: Marginalise, report: Report) -> Marginalised:
-    from edgecap.covers import Vocabulary, beginning, text_bits
+    from edgecap.exact.search import Vocabulary
+    from edgecap.exact.texts import beginning, text_bits
     from edgecap.tokens import read_pieces, read_tokenizer
 
     report("load", 0, 1)
@@ -362,9 +364,10 @@ def _marginalise(step: Marginalise, report: Report) -> Marginalised:
     tokenizer, pieces, engine = read_tokenizer(folder), read_pieces(folder), _open(step.session)
     vocabulary, found = Vocabulary(pieces.spelled, engine.vocabulary), []
     documents = [d for d in step.corpus.documents if beginning(d.text, step.most_bytes)]
-    for done, document in enumerate(documents):
-        report("exact bytes", done, len(documents))
-        found.append(text_bits(document, step.most_bytes, tokenizer, pieces, vocabulary, engine))
+    for document in documents:
+        alive = partial(report, "exact bytes", len(found), len(documents))
+        alive()
+        found.append(text_bits(document, step.most_bytes, tokenizer, pieces, vocabulary, engine, alive))
     return Marginalised(texts=tuple(found))
 
 

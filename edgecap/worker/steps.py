@@ -8,7 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from edgecap.corpus import Corpus
-from edgecap.covers import TextBits
+from edgecap.exact.texts import TextBits
 from edgecap.findings import CounterSeen, Total
 from edgecap.graph.read import Facts
 from edgecap.meters.sharing import Share
@@ -203,7 +203,21 @@ class Marginalise(_Message, frozen=True, tag="marginalise"):
     most_bytes: int
 
 
-Step = Look | Export | Optimize | Vary | Squeeze | Calibrate | Examine | Measure | Score | Race | Weigh | Pack | Marginalise
+Step = (
+    Look
+    | Export
+    | Optimize
+    | Vary
+    | Squeeze
+    | Calibrate
+    | Examine
+    | Measure
+    | Score
+    | Race
+    | Weigh
+    | Pack
+    | Marginalise
+)
 
 
 # --- answered ---------------------------------------------------------------------------------

@@ -18,14 +18,11 @@ import bisect
 import heapq
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
-import msgspec
 import numpy as np
 
-from edgecap.corpus import Document
-from edgecap.pieces import Pieces, require_spelling
 from edgecap.seams import Floats, Ids
 
 ROWS = 32  # beginnings of one length that the model reads together
@@ -40,35 +37,6 @@ class Reader(Protocol):
 
     def next_log_probabilities(self, rows: Ids) -> Floats:
         """log2 p of the token behind each row of ids, shape (rows, vocabulary), from (rows, n)."""
-
-
-class Encoder(Protocol):
-    """A tokenizer as the search needs it."""
-
-    start: int | None
-
-    def encode(self, text: str) -> list[int]:
-        """Ids of a text, without special tokens."""
-
-
-class TextBits(msgspec.Struct, frozen=True, kw_only=True):
-    """The code length of one text in bits, three times; `tokens` are the encoder's.
-
-    `single_bits` is that of the encoder's own tokens, what a profile counts; `tokenizations_bits` sums over all
-    tokenizations of exactly the text; `covers_bits` over all covers, `least_bits` is the least that it can be where
-    the search left some out, else the same. `covers` were found, `read` beginnings were read.
-    """
-
-    id: str
-    domain: str
-    bytes: int
-    tokens: int
-    single_bits: float
-    tokenizations_bits: float
-    covers_bits: float
-    least_bits: float
-    covers: int
-    read: int
 
 
 class Vocabulary:
@@ -103,13 +71,15 @@ class Vocabulary:
 
 
 class Found(NamedTuple):
-    """What a search found: log2 p of the encoder's tokens, of all tokenizations, of all covers, and of what is left."""
+    """What a search found: log2 p of the encoder's tokens, of all tokenizations, of all covers, and of what is
+    left; the `number` of covers, and of beginnings that were read.
+    """
 
     single: float
     tokenizations: float
     covers: float
     left: float
-    count: int
+    number: int
     read: int
 
 
@@ -122,17 +92,25 @@ class _Beginning(NamedTuple):
 
 
 def search(
-    text: bytes, own: Sequence[int], vocabulary: Vocabulary, engine: Reader, start: int | None, most_read: int = MOST_READ
+    text: bytes,
+    own: Sequence[int],
+    vocabulary: Vocabulary,
+    engine: Reader,
+    start: int | None,
+    most_read: int = MOST_READ,
+    alive: Callable[[], None] = lambda: None,
 ) -> Found:
     """Sums the covers of a text whose encoding is `own`, until nothing or next to nothing is left.
 
-    Without a `start` token the first token is expected to be anything, as the exact protocol has it.
+    Without a `start` token the first token is expected to be anything, as the exact protocol has it. `alive` is called
+    now and then.
     """
     tree = _Tree(text, vocabulary, engine, start)
     single = tree.walk(own)
     while tree.read < most_read and not tree.is_done():
         tree.grow(most_read - tree.read)
-    return Found(single, tree.tokenizations, tree.covers, tree.left(), tree.count, tree.read)
+        alive()
+    return Found(single, tree.tokenizations, tree.covers, tree.left(), tree.number, tree.read)
 
 
 class _Tree:
@@ -144,7 +122,7 @@ class _Tree:
         self._engine, self._start = engine, start
         self._waiting: dict[int, list[_Beginning]] = defaultdict(list)
         self.tokenizations = self.covers = -math.inf
-        self.count = self.read = 0
+        self.number = self.read = 0
 
     def walk(self, own: Sequence[int]) -> float:
         """Reads the beginnings of the encoder's own tokens, and gives log2 p of them all."""
@@ -192,7 +170,7 @@ class _Tree:
         inside, exact, over = self._from[beginning.at]
         self.tokenizations = float(np.logaddexp2(self.tokenizations, _log2_sum(after[exact]) - beginning.less))
         self.covers = float(np.logaddexp2(self.covers, _log2_sum(after[over]) - beginning.less))
-        self.count += len(over)
+        self.number += len(over)
         return [
             _Beginning(beginning.less - float(after[i]), (*beginning.ids, i), beginning.at + length)
             for i, length in inside
@@ -201,38 +179,3 @@ class _Tree:
 
 def _log2_sum(found: Floats) -> float:
     return float(np.logaddexp2.reduce(found)) if len(found) else -math.inf
-
-
-# --- texts ------------------------------------------------------------------------------------
-
-
-def beginning(text: str, most: int) -> str:
-    """A text's first `most` bytes of UTF-8 or fewer: cut in front of its last space there, else behind a character."""
-    raw = text.encode()
-    if len(raw) <= most:
-        return text
-    cut = raw[:most].decode("utf-8", "ignore")
-    whole = cut if text[len(cut)].isspace() else cut[: max((n for n, c in enumerate(cut) if c.isspace()), default=0)]
-    return whole.rstrip() or cut
-
-
-def text_bits(
-    document: Document, most_bytes: int, tokenizer: Encoder, pieces: Pieces, vocabulary: Vocabulary, engine: Reader
-) -> TextBits:
-    """The code lengths of a document's beginning. Raises UsageError where its tokens do not spell it."""
-    text = beginning(document.text, most_bytes)
-    ids = tokenizer.encode(text)
-    spelled = require_spelling(pieces, ids, text, document.id)
-    found = search(spelled, ids, vocabulary, engine, tokenizer.start)
-    return TextBits(
-        id=document.id,
-        domain=document.domain,
-        bytes=len(text.encode()),
-        tokens=len(ids),
-        single_bits=-found.single,
-        tokenizations_bits=-found.tokenizations,
-        covers_bits=-found.covers,
-        least_bits=-float(np.logaddexp2(found.covers, found.left)),
-        covers=found.count,
-        read=found.read,
-    )
