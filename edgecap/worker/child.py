@@ -356,13 +356,13 @@ def _pack(step: Pack, report: Report) -> Packed:
 
 def _marginalise(step: Marginalise, report: Report) -> Marginalised:
     from edgecap.exact.search import Vocabulary
-    from edgecap.exact.texts import beginning, text_bits
+    from edgecap.exact.texts import TextBits, beginning, text_bits
     from edgecap.tokens import read_pieces, read_tokenizer
 
     report("load", 0, 1)
     folder = Path(step.tokenizer)
     tokenizer, pieces, engine = read_tokenizer(folder), read_pieces(folder), _open(step.session)
-    vocabulary, found = Vocabulary(pieces.spelled, engine.vocabulary), []
+    vocabulary, found = Vocabulary(pieces.spelled, engine.vocabulary), list[TextBits]()
     documents = [d for d in step.corpus.documents if beginning(d.text, step.most_bytes)]
     for document in documents:
         alive = partial(report, "exact bytes", len(found), len(documents))
