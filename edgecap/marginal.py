@@ -47,6 +47,8 @@ def exact_bytes(spec: Spec, most_bytes: int, home: Home, notice: Notice = unhear
     if not isinstance(answer, Marginalised):
         reason = answer.message if isinstance(answer, Failure) else f"the child answered with {type(answer).__name__}"
         raise EdgecapError(f"the texts could not be scored: {reason}")
+    if not answer.texts:
+        raise UsageError(f"--bytes exact-{most_bytes}: no document begins with a whole character of so few bytes")
     return summed(answer.texts, job.located.name, precision, provider, corpus.name, most_bytes)
 
 

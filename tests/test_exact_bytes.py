@@ -7,18 +7,23 @@ import math
 import numpy as np
 import pytest
 from conftest import REFERENCE
+from fakes import scripted
 from hypothesis import given
 from hypothesis import strategies as st
 from test_cli import edgecap
 from test_tokenizing import BYTE_LEVEL, WORDPIECE, refused, saved
 
-from edgecap.corpus import Document
-from edgecap.errors import UsageError
+from edgecap.corpus import Document, read_corpus
+from edgecap.errors import EdgecapError, UsageError
 from edgecap.exact.search import ROWS, Vocabulary, search
 from edgecap.exact.texts import TextBits, beginning, summed, text_bits
-from edgecap.marginal import parse_bytes
+from edgecap.marginal import exact_bytes, parse_bytes
 from edgecap.pieces import pieces_of
+from edgecap.record import Failure
+from edgecap.spec import Spec
+from edgecap.store import Home
 from edgecap.tokens import read_pieces, read_tokenizer
+from edgecap.worker import Marginalise, Marginalised
 
 AB = (None, b"a", b"b", b"ab", b"ba", b"abb")  # token 0 ends a text
 SAME = (b"a", b"b", b"a", b"ab")  # two tokens of the same bytes, and none that ends a text
@@ -222,6 +227,29 @@ def test_the_reference_model_from_the_command_line(tmp_path):
 )  # fmt: skip
 def test_wrong_requests_are_told_in_a_line(words, message):
     assert message in refused("tokenizer", *words)
+
+
+def test_a_model_that_gives_nothing_is_told(tmp_path):
+    """A child that scores no text, or dies: the command ends in a line."""
+    home, spec = Home(tmp_path / "cache", tmp_path), Spec(corpus=str(corpus_of_one(tmp_path)))
+    for answer, error, message in (
+        (Marginalised(texts=()), UsageError, "no document begins with a whole character"),
+        (Failure(stage="marginalise", error="Exit", message="gone"), EdgecapError, "could not be scored: gone"),
+    ):
+        made = scripted(read_corpus(spec.corpus))
+        with pytest.raises(error, match=message):
+            exact_bytes(
+                spec,
+                1,
+                home,
+                run=lambda step, *rest, a=answer, m=made: a if isinstance(step, Marginalise) else m(step, *rest),
+            )
+
+
+def corpus_of_one(folder):
+    path = folder / "one.jsonl"
+    path.write_text(json.dumps({"text": "ä"}) + "\n")
+    return path
 
 
 def test_byte_level_tokens_spell_their_text(tmp_path):
