@@ -138,6 +138,13 @@ class OrtEngine:
         found, _ = self._run(inputs, self._empty(), ["logits"])
         return _log2_softmax(found["logits"].numpy()[0].astype(np.float64))
 
+    def next_log_probabilities(self, rows: Ids) -> Floats:
+        """log2 p of the token behind each row of ids, shape (rows, vocabulary), from (rows, n); for short rows only."""
+        step = max(1, LOGITS_BUDGET // (4 * max(self.vocabulary, 1) * rows.shape[1]))
+        parts = [rows[begin : begin + step] for begin in range(0, len(rows), step)]
+        found = [self._run(part, self._empty(len(part)), ["logits"])[0]["logits"].numpy()[:, -1] for part in parts]
+        return _log2_softmax(np.concatenate(found).astype(np.float64))
+
     def answers(self, inputs: Ids) -> list[Floats]:
         """All outputs of numbers for one text, shape (n,), each flattened to (rows, width of its last axis)."""
         found, _ = self._run(inputs, self._empty(), self._outputs)

@@ -42,7 +42,7 @@ _BUFFERS = re.compile(
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9_][\w.-]{0,99}(/[A-Za-z0-9_][\w.-]{0,99})?", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _GRAPHS = ("*.onnx", "onnx/*.onnx")
-_TOKENIZER_FILES = (
+TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -182,6 +182,23 @@ def read_config(name: str, revision: str | None = None) -> tuple[str, dict[str, 
     return hub_id, _json_object(file), str(file)
 
 
+def find_tokenizer(name: str) -> Path:
+    """The folder with a model's tokenizer, by folder, reference name or Hub id; no weights are needed or fetched.
+
+    Raises UsageError where there is none.
+    """
+    folder, named = Path(name).expanduser(), {p.name: p for p in reference_models()}
+    if not folder.is_dir() and name not in named:
+        if folder.is_file():
+            raise UsageError(f"{name} is a file; give the folder that holds tokenizer.json")
+        hub_id, revision = _hub_id(name, None, list(named))
+        return hub.fetch_model(hub_id, revision, [*TOKENIZER_FILES, "config.json", "generation_config.json"])
+    found = folder if folder.is_dir() else named[name]
+    if not (found / "tokenizer.json").is_file():
+        raise UsageError(f"{found} has no tokenizer.json, the file of a fast tokenizer; give a folder that has one")
+    return found
+
+
 # --- folders with ONNX graphs -----------------------------------------------------------------
 
 
@@ -291,7 +308,7 @@ class Hashes(msgspec.Struct, frozen=True):
 
 def hashes(located: Located, graphs: Sequence[File] = ()) -> Hashes:
     """Reads every byte of the weights, but for those of `graphs`, whose files are hashed already: call it once."""
-    return Hashes(weights=_weights_sha256(located, graphs), tokenizer=_tokenizer_sha256(located))
+    return Hashes(weights=_weights_sha256(located, graphs), tokenizer=tokenizer_sha256(located.path))
 
 
 def _weights_sha256(located: Located, graphs: Sequence[File]) -> str:
@@ -303,12 +320,12 @@ def _weights_sha256(located: Located, graphs: Sequence[File]) -> str:
     return sha256_of(*(h.encode() for h in found))
 
 
-def _tokenizer_sha256(located: Located) -> str:
+def tokenizer_sha256(folder: Path) -> str:
     """One hash over the files that define the tokenizer, or what the manifest says of the original's."""
-    claimed = read_manifest(located.path).get("source", {}).get("tokenizer_sha256")
+    claimed = read_manifest(folder).get("source", {}).get("tokenizer_sha256")
     if claimed:
         return str(claimed)
-    files = [located.path / name for name in _TOKENIZER_FILES]
+    files = [folder / name for name in TOKENIZER_FILES]
     return sha256_of(*(p.name.encode() + p.read_bytes() for p in files if p.is_file()))
 
 

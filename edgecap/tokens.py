@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgecap.errors import UsageError
+from edgecap.pieces import Pieces, pieces_of, special_tokens
 
 T = TypeVar("T")
 _UNREACHABLE = "\ufdd0"  # a noncharacter: never in text that is interchanged
@@ -87,6 +88,11 @@ def read_paper_tokenizer(folder: Path) -> PaperTokenizer:
     return _read(folder, lambda definition: PaperTokenizer(definition, clean_up))
 
 
+def read_pieces(folder: Path) -> Pieces:
+    """What bytes each token stands for; raises as `read_tokenizer` does."""
+    return _read(folder, pieces_of)
+
+
 def _read(folder: Path, make: Callable[[dict[str, Any]], T]) -> T:
     path = folder / "tokenizer.json"
     try:
@@ -102,8 +108,7 @@ def without_specials(definition: dict[str, Any]) -> dict[str, Any]:
 
     A special token of one character is that character too: it stays, as an ordinary token.
     """
-    added = definition.get("added_tokens") or []
-    special = {t["content"] for t in added if t.get("special") and len(t["content"]) > 1}
+    added, special = definition.get("added_tokens") or [], special_tokens(definition)
     tokens = [{**t, "content": _hide(t["content"], special), "special": t["content"] in special} for t in added]
     return {
         **definition,

@@ -23,6 +23,7 @@ from edgecap.cli.recommend import recommend
 from edgecap.cli.report import report
 from edgecap.cli.show import schema, show
 from edgecap.cli.sweep import sweep
+from edgecap.cli.tokenizer import tokenizer
 from edgecap.cli.worker import worker
 
 EXAMPLES = """\b
@@ -38,6 +39,7 @@ Examples:
   edgecap cache prune --older-than 30d --dry-run     room that old graphs take
   edgecap fit profiles/*.json                        the bias of a corpus, from a series of models
   edgecap predict profiles/*.json --config bigger    a size that was not run
+  edgecap tokenizer edgecap-ref-xs ./my-model        what each makes of the same text
   edgecap sweep night.toml                           many cells overnight, none lost
   edgecap compress book.txt -o book.ecap && edgecap decompress book.ecap -o again.txt
 """
@@ -76,6 +78,7 @@ COMMANDS = (
     schema,
     show,
     sweep,
+    tokenizer,
     worker,
 )
 for command in COMMANDS:

@@ -31,7 +31,7 @@ STAGES = {
 TIMED = {"warm-up": (0.0, 0.05), "latency": (0.05, 0.75), "contexts": (0.80, 0.10), "throughput": (0.90, 0.10)}
 TIMING = 0.4
 # ... and of work that is one stage.
-WHOLE = {"compress", "decompress"}
+WHOLE = {"compress", "decompress", "exact bytes"}
 
 
 class Live:

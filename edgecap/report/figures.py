@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from edgecap.report import costs, pace, shares, worth
+from edgecap.report import costs, pace, shares, tokens, worth
 from edgecap.report.plots import Figure
 from edgecap.report.sheet import Line
 
@@ -28,7 +28,7 @@ def sections(lines: Sequence[Line]) -> list[Section]:
         Section("energy", "Energy", [f for f in energy if f]),
         Section("trade", "Capacity against cost", worth.fronts(lines)),
         Section("latency", "Latency", [pace.distribution(lines), *pace.growth(lines)]),
-        Section("text", "Text", [worth.domains(lines)]),
+        Section("text", "Text", [f for f in (worth.domains(lines), tokens.of_records(lines)) if f]),
         Section("operators", "Operators", shares.operators(lines)),
     ]
     return [section for section in found if section.figures]

@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,6 +32,8 @@ from edgecap.worker.steps import (
     Look,
     Looked,
     Made,
+    Marginalise,
+    Marginalised,
     Measure,
     Measured,
     Optimize,
@@ -349,6 +352,23 @@ def _pack(step: Pack, report: Report) -> Packed:
             codec.read_header(source)
             found = codec.decompress(source, target, header, engine, tokenizer, progress)
     return Packed(**found._asdict(), seconds=time.perf_counter() - started)
+
+
+def _marginalise(step: Marginalise, report: Report) -> Marginalised:
+    from edgecap.exact.search import Vocabulary
+    from edgecap.exact.texts import TextBits, beginning, text_bits
+    from edgecap.tokens import read_pieces, read_tokenizer
+
+    report("load", 0, 1)
+    folder = Path(step.tokenizer)
+    tokenizer, pieces, engine = read_tokenizer(folder), read_pieces(folder), _open(step.session)
+    vocabulary, found = Vocabulary(pieces.spelled, engine.vocabulary), list[TextBits]()
+    documents = [d for d in step.corpus.documents if beginning(d.text, step.most_bytes)]
+    for document in documents:
+        alive = partial(report, "exact bytes", len(found), len(documents))
+        alive()
+        found.append(text_bits(document, step.most_bytes, tokenizer, pieces, vocabulary, engine, alive))
+    return Marginalised(texts=tuple(found))
 
 
 def _staged(stage: str, work: Callable[[], Any]) -> Any:
@@ -676,4 +696,5 @@ _DO: dict[type, Callable[[Any, Report], Answer]] = {
     Race: _race,
     Weigh: _weigh,
     Pack: _pack,
+    Marginalise: _marginalise,
 }

@@ -8,6 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from edgecap.corpus import Corpus
+from edgecap.exact.texts import TextBits
 from edgecap.findings import CounterSeen, Total
 from edgecap.graph.read import Facts
 from edgecap.meters.sharing import Share
@@ -193,7 +194,30 @@ class Pack(_Message, frozen=True, tag="pack"):
     hashes: tuple[bytes, bytes, bytes]
 
 
-Step = Look | Export | Optimize | Vary | Squeeze | Calibrate | Examine | Measure | Score | Race | Weigh | Pack
+class Marginalise(_Message, frozen=True, tag="marginalise"):
+    """What do the first bytes of each document, at most `most_bytes`, cost over all their tokenizations?"""
+
+    session: Session
+    tokenizer: str
+    corpus: Corpus
+    most_bytes: int
+
+
+Step = (
+    Look
+    | Export
+    | Optimize
+    | Vary
+    | Squeeze
+    | Calibrate
+    | Examine
+    | Measure
+    | Score
+    | Race
+    | Weigh
+    | Pack
+    | Marginalise
+)
 
 
 # --- answered ---------------------------------------------------------------------------------
@@ -273,6 +297,12 @@ class Packed(_Message, frozen=True, tag="packed"):
     seconds: float
 
 
+class Marginalised(_Message, frozen=True, tag="marginalised"):
+    """The code lengths of the beginnings of all documents that have text."""
+
+    texts: tuple[TextBits, ...]
+
+
 class Progress(_Message, frozen=True, tag="progress"):
     """How far a step is: `done` of `total` in a stage."""
 
@@ -288,7 +318,20 @@ class Refusal(_Message, frozen=True, tag="refusal"):
     disk_full: bool
 
 
-Answer = Looked | Made | Squeezed | Calibrated | Examined | Packed | Measured | ScoredPart | Raced | Memory | Failure
+Answer = (
+    Looked
+    | Made
+    | Squeezed
+    | Calibrated
+    | Examined
+    | Packed
+    | Measured
+    | ScoredPart
+    | Raced
+    | Marginalised
+    | Memory
+    | Failure
+)
 Line = Progress | Refusal | Answer
 Kind = TypeVar("Kind")
 

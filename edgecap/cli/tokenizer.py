@@ -1,0 +1,182 @@
+"""`edgecap tokenizer`: what tokenizers make of text, of languages, and what their choice of tokens costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgecap.cli.options import providers_of
+from edgecap.cli.words import GENERATED, as_json, print_json, print_text, width, write
+from edgecap.spec import DEFAULT_CORPUS, PRECISIONS, split_names
+
+EXAMPLES = """\b
+Examples:
+  edgecap tokenizer edgecap-ref-xs
+  edgecap tokenizer ./my-model ./other --languages declaration.jsonl --record profiles/RECORD.json
+  edgecap tokenizer edgecap-ref-xs --bytes exact-24
+
+Example: edgecap tokenizer edgecap-ref-xs ./my-model
+"""
+_RUN_ONLY = ("precision", "provider", "threads", "cache", "timeout_s")  # options of --bytes
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.option(
+    "--corpus",
+    metavar="NAME|FILE|hf:ORG/NAME:FILE",
+    help=f"Text to count by domain, as of profile. Default: {DEFAULT_CORPUS}.",
+)
+@click.option("--documents", type=click.IntRange(1), metavar="N", help="Only the first N documents of the corpus.")
+@click.option(
+    "--languages",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="One text in many languages instead: JSON Lines with 'language' and 'text', or 'articles', a list of pieces that "
+    "stand beside each other in all languages; 'name' where there is one. One row must be English.",
+)
+@click.option("--only", metavar="LIST", default="", help="Of --languages, these beside English: deu,cmn-Hans.")
+@click.option(
+    "--record",
+    "records",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="RECORD",
+    help="Of --languages, what they cost there in FLOPs, seconds and joules. The model must have this tokenizer.",
+)
+@click.option(
+    "--bytes",
+    "exact",
+    metavar="exact-N",
+    help="Run the model on the first N bytes of each document, and sum their probability over all tokenizations.",
+)
+@click.option("--precision", metavar="NAME", help=f"Of --bytes: one of {', '.join(PRECISIONS)}. Default: fp32.")
+@click.option("--provider", metavar="NAME", help="Of --bytes: one execution provider. Default: cpu.")
+@click.option("--threads", type=int, metavar="N", help="Of --bytes: intra-op threads. Default: the physical cores.")
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Of --bytes: where exports are kept.",
+)
+@click.option("--timeout", "timeout_s", type=float, metavar="SECONDS", help="Of --bytes: as of profile. Default: 3600.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A page with figures (.html), or JSON (.json).",
+)
+@click.option("--json", "json_form", is_flag=True, help="Print the result as JSON.")
+def tokenizer(
+    models: tuple[str, ...],
+    corpus: str | None,
+    documents: int | None,
+    languages: Path | None,
+    only: str,
+    records: tuple[Path, ...],
+    exact: str | None,
+    output: Path | None,
+    json_form: bool,
+    **run: Any,
+) -> None:
+    """Show what tokenizers make of text: one, or several side by side.
+
+    Bytes a token, tokens a word and a character, vocabulary used, byte fallback and speed, by domain of a corpus; or,
+    of one text in many languages, the tokens of each over those of English. MODEL is a reference model, a folder with
+    tokenizer.json, or a Hub id; no weights are needed or fetched, but for --bytes.
+    """
+    _check(corpus or documents, languages, only or records, exact, output, run)
+    if exact is not None:
+        found = _exact(models, corpus, documents, exact, run)
+    elif languages is not None:
+        found = _languages(models, languages, only, records)
+    else:
+        found = _corpus(models, corpus, documents)
+    if json_form:
+        print_json(found)
+    if output is not None:
+        inputs = [*records, *([languages] if languages else []), *([Path(corpus)] if corpus else [])]
+        html = output.suffix.lower() != ".json"
+        write(output, _page(found) if html else f"{as_json(found)}\n", inputs, GENERATED if html else None)
+        click.echo(f"tokenizer: {output}", err=True)
+    elif not json_form:
+        print_text(_text(found))
+
+
+def _check(corpus: Any, languages: Any, of_languages: Any, exact: str | None, output: Path | None, run: Any) -> None:
+    """Raises click.UsageError where options do not belong together."""
+    if languages and (corpus or exact):
+        raise click.UsageError("--languages takes the place of --corpus, --documents and --bytes: give one")
+    if of_languages and not languages:
+        raise click.UsageError("--only and --record belong to --languages")
+    strange = next((name for name in _RUN_ONLY if run[name] is not None), None)
+    if strange and not exact:
+        raise click.UsageError(f"--{strange.removesuffix('_s')} belongs to --bytes: nothing else runs a model")
+    if output is not None and output.suffix.lower() not in (".html", ".htm", ".json"):
+        raise click.UsageError(f"-o {output}: end it with .html for a page, or .json")
+    if output is not None and output.suffix.lower() != ".json" and exact:
+        raise click.UsageError("--bytes has no page: end -o with .json")
+
+
+def _corpus(models: tuple[str, ...], corpus: str | None, documents: int | None) -> Any:
+    from edgecap.corpus import read_corpus
+    from edgecap.tokenizing.opening import open_tokenizers
+    from edgecap.tokenizing.study import on_corpus
+
+    return on_corpus(open_tokenizers(models), read_corpus(corpus or DEFAULT_CORPUS, documents))
+
+
+def _languages(models: tuple[str, ...], languages: Path, only: str, records: tuple[Path, ...]) -> Any:
+    from edgecap.store import load
+    from edgecap.tokenizing.opening import open_tokenizers
+    from edgecap.tokenizing.parallel import read_parallel
+    from edgecap.tokenizing.study import on_languages
+
+    wanted = [part.strip() for part in only.split(",") if part.strip()]
+    return on_languages(open_tokenizers(models), read_parallel(languages, wanted), [load(path) for path in records])
+
+
+def _exact(models: tuple[str, ...], corpus: str | None, documents: int | None, exact: str, run: Any) -> Any:
+    from edgecap.cli.live import Live
+    from edgecap.marginal import exact_bytes, parse_bytes
+    from edgecap.spec import Spec
+    from edgecap.store import home
+
+    if len(models) > 1:
+        raise click.UsageError(f"--bytes runs one model, not {len(models)}")
+    most = parse_bytes(exact)
+    names, providers = split_names(run["precision"] or ""), providers_of(run["provider"] or "cpu")
+    if len(names) > 1 or len(providers) > 1:
+        raise click.UsageError("--bytes takes one precision and one provider")
+    spec = Spec(
+        model=models[0],
+        corpus=corpus or DEFAULT_CORPUS,
+        documents=documents,
+        precisions=names,
+        providers=providers,
+        threads=run["threads"],
+        timeout_s=run["timeout_s"] or 3600.0,
+    )
+    with Live() as live:
+        return exact_bytes(spec, most, home(run["cache"]), live)
+
+
+def _text(found: Any) -> str:
+    from edgecap.report.exact import exact_text
+    from edgecap.report.premiums import languages_text
+    from edgecap.report.tokenizers import corpus_text
+    from edgecap.tokenizing.study import CorpusStudy, LanguageStudy
+
+    if isinstance(found, CorpusStudy):
+        return corpus_text(found, width())
+    return languages_text(found, width()) if isinstance(found, LanguageStudy) else exact_text(found, width())
+
+
+def _page(found: Any) -> str:
+    from edgecap.report.tokenizer_page import corpus_page, languages_page
+    from edgecap.tokenizing.study import CorpusStudy
+
+    return corpus_page(found) if isinstance(found, CorpusStudy) else languages_page(found)
