@@ -83,10 +83,11 @@ def locate(model: str, revision: str | None = None, shipped: Path | None = None)
 
     Raises UsageError where there is none, it is not a model, or it cannot be fetched.
     """
-    folder = Path(model).expanduser()
     try:
+        model.encode()
+        folder = Path(model).expanduser()
         is_folder, is_file = folder.is_dir(), folder.is_file()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(
             f"--model is no usable name: {error.__class__.__name__}; give a name, a folder or a Hub id"
         ) from error
@@ -104,7 +105,7 @@ def locate(model: str, revision: str | None = None, shipped: Path | None = None)
 
 def on_the_hub(model: str) -> bool:
     """Whether a name is a Hub id: neither a folder or file here nor a reference model. Fetches nothing."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, RuntimeError):
         if Path(model).expanduser().exists():
             return False
     return model not in {path.name for path in reference_models()} and _is_hub_id(model.partition("@")[0])
