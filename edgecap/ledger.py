@@ -41,8 +41,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """A finished cell, as the journal keeps it.
 
     `record` names the file of its record, of `bytes` with a hash; where there is none, or the cell in it failed,
-    `failure` says why; `wrong` says that it or a part of it went wrong. `seconds` is what it took on `device` ("" on this machine),
-    `graph_bytes` what its graph takes.
+    `failure` says why; `wrong` says that it or a part of it went wrong. `seconds` is what it took on `device`
+    ("" on this machine), `graph_bytes` what its graph takes.
     """
 
     key: str
@@ -94,8 +94,8 @@ class Ledger:
 
     def adopt(self, cells: Iterable[Planned]) -> None:
         """Takes in records of these cells that lie here without a line."""
-        told = {row.key for row in self._journal.whole}
-        lost = {cell.file_name: cell for cell in cells if cell.key not in told}
+        lined = {row.key for row in self._journal.whole}
+        lost = {cell.file_name: cell for cell in cells if cell.key not in lined}
         found = (_adopted(lost[name], self.folder / name) for name in sorted(_names(self.folder) & lost.keys()))
         self._add(*filter(None, found))
 

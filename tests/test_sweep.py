@@ -24,6 +24,7 @@ from sweep_process import BROKEN
 from edgecap import store
 from edgecap import sweep as sweeping
 from edgecap.caching import survey
+from edgecap.cli import sweep_live
 from edgecap.errors import DiskFull, Interrupted, UsageError
 from edgecap.estimates import Estimated, History, Left, need_of, seconds_of
 from edgecap.journal import Journal
@@ -32,7 +33,7 @@ from edgecap.meters.compression import Scored
 from edgecap.plan import read_plan, unfold
 from edgecap.record import Failure
 from edgecap.store import Home, load
-from edgecap.sweep import Asked, Locally
+from edgecap.sweep import Asked, Locally, News
 from edgecap.worker import Export, Measure, Vary, in_child, parent
 
 HERE = Path(__file__).parent
@@ -821,8 +822,9 @@ def test_nothing_of_a_name_commands_the_terminal(tmp_path):
     for more in (["--dry-run"], [], ["--dry-run"]):
         _, out, err = Process(tmp_path, 0, *more, plan=plan).told()
         assert "\x1b" not in out + err and "a?[2J" in out + err
-    _, _, err = Process(tmp_path, 0, plan="models = './\\u001B[2J'").told()
-    assert "\x1b" not in err and err.count("\n") == 1
+    for plan in ("models = './\\u001B[2J'", f"device = '\\u001B[2J'\n{PLAN}"):
+        status, _, err = Process(tmp_path, 0, plan=plan).told()
+        assert status == 2 and "\x1b" not in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -867,6 +869,61 @@ def test_a_terminal_shows_how_far_it_is(tmp_path, columns):
     assert "0 of 6 finished" in text and "2 failed" in text and (columns < 80 or "left, until" in text)
     assert "[2/6] failed: edgecap-ref-xs" in text and "\x1b[31mtoken" not in text
     process.stdout.close()
+
+
+class Screen:
+    """What `rich` is told to draw, and the lines that stay."""
+
+    def __init__(self):
+        self.console, self.drawn, self.kept = self, [], []
+
+    def update(self, picture, refresh):
+        self.drawn.append(str(picture).split("\n"))
+
+    def print(self, line, **how):
+        self.kept.append(line)
+
+
+@pytest.fixture
+def live(monkeypatch):
+    """A live view whose first ten seconds a cell were expected, and its screen."""
+    screen = Screen()
+    monkeypatch.setattr(sweep_live, "_live", lambda: screen)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr(sweep_live, "_clock", lambda seconds: f"+{seconds:.0f}")
+    return sweep_live.SweepLive(lambda left: [Estimated(10.0, "")] * len(left)), screen
+
+
+def test_what_is_new_is_drawn_at_once_and_each_line_says_what_it_is(tmp_path, live):
+    (view, screen), cells = live, planned(tmp_path)
+    view(News("planned", None, cells=cells, left=cells[1:]))
+    view(News("begun", cells[1]))
+    for stage in ("export", "export", "compression"):
+        view(News("stage", cells[1], stage))
+    assert len(screen.drawn) == 4  # a stage that goes on waits for its half second
+    head, line = screen.drawn[-1]
+    assert head == "━━────────── 1 of 6 finished, about 50 s left, until +50"
+    assert line == "  since +0  compression  edgecap-ref-xs, fp32 on cpu, text, context 17"
+    why = Failure(stage="export", error="E", message="no\nsuch\x1b[2J thing")
+    view(News("finished", cells[1], row=row_of(cells[1], 1.0, failure=why, wrong=True)))
+    assert screen.drawn[-1] == ["━━━━──────── 2 of 6 finished, 1 failed, about 40 s left, until +40"]
+    assert screen.kept == [
+        "1 of 6 cells are finished already",
+        "[2/6] failed: edgecap-ref-xs, fp32 on cpu, text, context 17: export: E: no such?[2J thing",
+    ]
+
+
+def test_a_fleet_shows_devices_and_a_full_disk_is_told_once(tmp_path, live):
+    (view, screen), cells = live, planned(tmp_path, 40)
+    view(News("planned", None, cells=cells, left=cells))
+    for number, cell in enumerate(cells[:14]):
+        view(News("begun", cell, "", f"device-{number}"))
+    lines = screen.drawn[-1]
+    assert "14 running" in lines[0] and lines[-1] == "  and 2 more" and len(lines) == 14
+    assert "device-3: edgecap-ref-xs" in lines[4]
+    for _ in range(3):
+        view(News("waits", cells[0], "no room; waiting"))
+    assert screen.kept == [f"{cells[0]}: no room; waiting"] and "waits for room on the disk" in screen.drawn[-1][1]
 
 
 # --- the board --------------------------------------------------------------------------------
