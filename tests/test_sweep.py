@@ -816,6 +816,11 @@ def test_a_dry_run_lists_cells_time_and_disk_and_does_nothing(tmp_path):
     assert out.count("failed: edgecap-ref-xs, ") == 2 and "NaN for a ?[31mtoken's probability" in out
 
 
+def test_cells_that_differ_in_their_options_are_told_apart(tmp_path):
+    out = Process(tmp_path, 0, "--dry-run", plan=f"{PLAN}[[also]]\noptions.documents = 2\n").told()[1]
+    assert out.count("documents None") == out.count("documents 2") == 6
+
+
 def test_nothing_of_a_name_commands_the_terminal(tmp_path):
     shutil.copytree(REFERENCE, tmp_path / "a\x1b[2J\nb")
     plan = FAILING.replace(repr(str(REFERENCE)), '"./a\\u001B[2J\\nb"')

@@ -111,7 +111,7 @@ def sweep(
     """Measure models x precisions x providers x corpora x contexts x batches, and lose nothing.
 
     Each cell gets a record of its own, written when it is done. A cell that fails is a row with its reason, and the
-    sweep goes on. The same plan again does nothing that is done.
+    sweep goes on. The same plan again measures nothing twice.
     """
     from edgecap.store import home
 

@@ -11,14 +11,14 @@ import msgspec
 from edgecap.estimates import Estimated, Need
 from edgecap.ledger import Row
 from edgecap.metrics import told
-from edgecap.plan import EVERY, Planned
+from edgecap.plan import EVERY, OPTIONS, Planned
 from edgecap.report.columns import printable, table
 from edgecap.report.entries import shown
 from edgecap.units import size
 
 WHAT_FAILED = 10  # failed cells that are told one by one behind a sweep
 LONGEST = 32  # characters of a name in a column
-_COLUMNS = ("model", "precision", "provider", "corpus", "context", "batch", "device", "time", "")
+_COLUMNS = ("model", "precision", "provider", "corpus", "context", "batch", "device", "options", "time", "")
 _ALWAYS = {"model", "precision", "time", ""}
 
 
@@ -48,9 +48,10 @@ class Outlook(NamedTuple):
 
 def plan_text(outlook: Outlook, width: int) -> str:
     """A line a cell, why cells failed, then time and disk."""
+    options = _options(outlook.cells)
     lines = [
-        _planned(cell, outlook.rows.get(cell.key), time)
-        for cell, time in zip(outlook.cells, outlook.times, strict=True)
+        _planned(cell, told, outlook.rows.get(cell.key), time)
+        for cell, told, time in zip(outlook.cells, options, outlook.times, strict=True)
     ]
     failures = [f"failed: {failure_line(row)}" for row in outlook.done if row.failure and row.wrong]
     parts = [_cells_table(lines, width), "\n".join(failures), "\n".join(_summary(outlook))]
@@ -66,7 +67,13 @@ def _cells_table(lines: list[list[str]], width: int) -> str:
     return above + table([_COLUMNS[i] for i in varied], [[line[i] for i in varied] for line in lines], width)
 
 
-def _planned(cell: Planned, row: Row | None, time: Estimated) -> list[str]:
+def _options(cells: Sequence[Planned]) -> list[str]:
+    """Of each cell, those options that not all cells share."""
+    names = [name for name in OPTIONS if len({str(getattr(cell.spec, name)) for cell in cells}) > 1]
+    return [", ".join(f"{name} {getattr(cell.spec, name)}" for name in names) for cell in cells]
+
+
+def _planned(cell: Planned, options: str, row: Row | None, time: Estimated) -> list[str]:
     spec = cell.spec
     return [
         shown(Path(spec.model).name, LONGEST),
@@ -76,6 +83,7 @@ def _planned(cell: Planned, row: Row | None, time: Estimated) -> list[str]:
         str(spec.context or "usual"),
         str(spec.batches[0]),
         "each" if cell.device == EVERY else shown(cell.device, LONGEST),
+        options,
         duration(row.seconds) if row else f"~{duration(time.seconds)}" if time.seconds is not None else "",
         _state(row),
     ]
