@@ -159,6 +159,12 @@ def _of_compression(found: Compression) -> Iterator[Caution]:
             message="the tokenizer changes some texts: its ids do not decode to the same bytes",
             advice="bits per byte still counts the original's bytes; it is not a lossless code for these texts",
         )
+    if found.scored_on:
+        yield Caution(
+            code="scored-elsewhere",
+            message=f"the text was scored in parts on {', '.join(found.scored_on)}",
+            advice="its bits are those of the graph; where processors differ, their last digits may too",
+        )
 
 
 def _of_latency(found: Latency, cells_in_run: int) -> Iterator[Caution]:

@@ -52,10 +52,14 @@ class Ready(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Bits of documents from elsewhere: a `folder` of journals that outlives the run, and `documents` from the first on."""
+    """Bits of documents from elsewhere: a `folder` of journals that outlives the run, and `documents` from the first on.
+
+    `devices` are those that scored these documents.
+    """
 
     folder: Path | None = None
     documents: tuple[Scored, ...] = ()
+    devices: tuple[str, ...] = ()
 
 
 NO_SCORES = Scores()

@@ -47,6 +47,7 @@ from edgecap.record import (
     Baseline,
     Bound,
     Cell,
+    Compression,
     Failure,
     Flops,
     Graph,
@@ -301,7 +302,14 @@ def _measure(job: Job, record: Profile, cell: CellSpec, ready: Ready) -> Measure
     answer = ask(job, cell, msgspec.structs.replace(step, journal=str(journal)), Measured)
     if isinstance(answer, Measured) and job.scores.folder is None:
         journal.unlink(missing_ok=True)
-    return answer
+    return _told_where(answer, job.scores.devices) if isinstance(answer, Measured) else answer
+
+
+def _told_where(found: Measured, devices: tuple[str, ...]) -> Measured:
+    """With the devices that scored parts of the text, if any did."""
+    if not devices or not isinstance(found.compression, Compression):
+        return found
+    return msgspec.structs.replace(found, compression=msgspec.structs.replace(found.compression, scored_on=devices))
 
 
 def score_part(

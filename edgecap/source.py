@@ -103,6 +103,18 @@ def locate(model: str, revision: str | None = None, shipped: Path | None = None)
     return _from_hub(model, revision, list(names))
 
 
+SERIES = "edgecap-ref"
+
+
+def models_named(text: str) -> tuple[str, ...]:
+    """The models of a list with commas; `edgecap-ref` is every reference model, smallest first. A folder is one model."""
+    if Path(text).is_dir():
+        return (text,)
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    every = tuple(path.name for path in reference_models())
+    return tuple(dict.fromkeys(name for part in names for name in (every if part == SERIES else (part,))))
+
+
 def on_the_hub(model: str) -> bool:
     """Whether a name is a Hub id: neither a folder or file here nor a reference model. Fetches nothing."""
     with contextlib.suppress(OSError, ValueError, RuntimeError):

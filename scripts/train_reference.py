@@ -7,7 +7,8 @@ LLaMA-architecture model with tied embeddings, then fp16 safetensors, a card and
 
     python scripts/train_reference.py --size xs --train ../shared/data/train --eval ../shared/data/eval
 
-`--corpus FILE_OR_FOLDER` takes any other UTF-8 text (documents separated by four newlines).
+`--corpus FILE_OR_FOLDER` takes any other UTF-8 text (documents separated by four newlines). A run that is cut
+off goes on from its last checkpoint when the same command is given again, with the same tokens in the same order.
 The recipe: Muon for the matrices of the blocks, AdamW for
 embeddings and norms, linear warm-up, cosine to a tenth, documents packed after one BOS each.
 """
@@ -49,8 +50,11 @@ def options() -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=4e-3, help="peak of AdamW's learning rate")
     parser.add_argument("--muon-lr", type=float, default=2e-2, help="peak of Muon's learning rate")
     parser.add_argument("--seed", type=int, default=20261123)
+    parser.add_argument("--checkpoint", type=int, default=50, help="steps between checkpoints")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.out = args.out or Path("models") / f"edgecap-ref-{args.size}"
+    return args
 
 
 def read_domains(corpus: Path) -> dict[str, list[str]]:
@@ -230,9 +234,12 @@ def train(
     per_step = args.batch * args.window
     steps = args.tokens // per_step
     order = np.random.default_rng(args.seed).permutation((len(stream) - 1) // per_step)
-    curve: list[dict[str, float]] = []
-    started, recent = time.monotonic(), []
-    for step in range(steps):
+    kept = Checkpoint(args)
+    begin_at, curve, recent, before_s = kept.restore(model, optimizers)
+    started = time.monotonic() - before_s
+    for step in range(begin_at, steps):
+        if step and step % args.checkpoint == 0:
+            kept.save(model, optimizers, step, curve, recent, time.monotonic() - started)
         chunk = int(order[step % len(order)])
         rows, columns = window_at(step, steps, args)
         begin = chunk * per_step
@@ -260,7 +267,40 @@ def train(
             curve.append(row)
             recent = []
             print(json.dumps({**row, "seconds": round(time.monotonic() - started, 1)}), flush=True)
+    kept.remove()
     return curve, time.monotonic() - started
+
+
+class Checkpoint:
+    """The state of a run beside its result: weights, optimisers, curve; of another recipe it is not taken."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.path = args.out / "checkpoint.pt"
+        told = {k: str(v) for k, v in vars(args).items() if k not in ("out", "checkpoint", "device")}
+        self.recipe = json.dumps(told, sort_keys=True)
+
+    def save(self, model, optimizers, step, curve, recent, seconds) -> None:  # type: ignore[no-untyped-def]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        beside = self.path.with_suffix(".new")
+        states = [o.state_dict() for o in optimizers]
+        found = {"model": model.state_dict(), "optimizers": states, "step": step, "seconds": seconds}
+        torch.save({**found, "curve": curve, "recent": recent, "recipe": self.recipe}, beside)
+        beside.replace(self.path)
+
+    def restore(self, model, optimizers) -> tuple[int, list[dict[str, float]], list[float], float]:  # type: ignore[no-untyped-def]
+        if not self.path.is_file():
+            return 0, [], [], 0.0
+        found = torch.load(self.path, weights_only=True)
+        if found["recipe"] != self.recipe:
+            raise SystemExit(f"{self.path} is of another recipe; move it away")
+        model.load_state_dict(found["model"])
+        for optimizer, state in zip(optimizers, found["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        print(f"goes on at step {found['step']}", flush=True)
+        return found["step"], found["curve"], found["recent"], found["seconds"]
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
 
 
 def read_eval(folder: Path) -> dict[str, list[str]]:
@@ -327,7 +367,7 @@ def main() -> None:
     args = options()
     random.seed(args.seed)
     torch.manual_seed(args.seed)
-    out = args.out or Path("models") / f"edgecap-ref-{args.size}"
+    out = args.out
     kept, held = hold_out(read_domains(args.corpus))
     started = time.monotonic()
     tokenizer = train_tokenizer(kept, args.seed)

@@ -50,6 +50,7 @@ FLOORS = {
             "optimize",
             "probes",
             "published",
+            "ranking",
             "roofline",
         ],
         6,

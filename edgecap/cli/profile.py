@@ -1,0 +1,243 @@
+"""`edgecap profile`: measures a model."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgecap.cli.options import model_options, precision_option, providers_of
+from edgecap.cli.show import show_record
+from edgecap.cli.words import print_json, write
+from edgecap.provider_options import PROVIDERS
+from edgecap.spec import DEFAULT_CORPUS, LEVELS, split_names, split_numbers, split_steps
+
+if TYPE_CHECKING:
+    from edgecap.record import Profile
+    from edgecap.spec import Spec
+    from edgecap.store import Home
+
+
+@click.command()
+@model_options
+@precision_option
+@click.option(
+    "--corpus",
+    default=DEFAULT_CORPUS,
+    show_default=True,
+    metavar="NAME|FILE|hf:ORG/NAME:FILE",
+    help="The bundled corpus, a .jsonl file with a 'text' field, a text file, or a file of a dataset on the Hub.",
+)
+@click.option("--documents", type=int, metavar="N", help="Only the first N documents of the corpus.")
+@click.option(
+    "--provider",
+    "providers",
+    default="cpu",
+    show_default=True,
+    metavar="LIST",
+    help=f"Execution providers, of {', '.join(PROVIDERS)}.",
+)
+@click.option(
+    "--protocol",
+    default="exact",
+    show_default=True,
+    metavar="NAME",
+    help="How text is scored: exact, or paper (the published scripts of arXiv 2511.08066).",
+)
+@click.option("--context", type=int, metavar="POSITIONS", help="Positions of a window. Default: 1024 or the model's.")
+@click.option(
+    "--stride",
+    type=int,
+    metavar="POSITIONS",
+    help="Let windows overlap: one begins every N positions, and only its new tokens are scored.",
+)
+@click.option("--bias", "bias_bits", type=float, metavar="BITS", help="Bias of the corpus, bits per token.")
+@click.option("--threads", type=int, metavar="N", help="Intra-op threads. Default: the physical cores.")
+@click.option("--affinity", metavar="LIST", default="", help="Processors to run on, as 0,2 or 0-3. Default: all.")
+@click.option(
+    "--graph-level",
+    metavar="LEVEL",
+    default="all",
+    show_default=True,
+    help=f"Graph optimisation of the runtime: {', '.join(LEVELS)}.",
+)
+@click.option(
+    "--no-arena", "arena", is_flag=True, default=True, flag_value=False, help="Without the runtime's memory arena."
+)
+@click.option(
+    "--skip-unfit", is_flag=True, help="Leave out variants that will not pay on this machine, with the reason."
+)
+@click.option(
+    "--allow-fallback", is_flag=True, help="Go on where over 5 % of the time is spent on another provider than asked."
+)
+@click.option(
+    "--limit",
+    "limit_s",
+    type=float,
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="For the latency rounds of one cell.",
+)
+@click.option(
+    "--precision-target",
+    type=float,
+    default=0.03,
+    show_default=True,
+    metavar="SHARE",
+    help="Take rounds until half the 95 % interval of a median is this share of it, or the limit is reached.",
+)
+@click.option(
+    "--energy",
+    metavar="MODE",
+    default="auto",
+    show_default=True,
+    help="auto, off, or require: refuse to run without a counter.",
+)
+@click.option("--assume-watts", type=float, metavar="W", help="Stand in for a counter: marked as assumed, in no score.")
+@click.option("--meter", metavar="FILE", help="A wall meter's timestamped CSV, written while this runs.")
+@click.option(
+    "--meter-offset",
+    "meter_offset_s",
+    type=float,
+    metavar="SECONDS",
+    help="How far the meter's clock is ahead. Default: found from steps of load.",
+)
+@click.option(
+    "--context-sweep",
+    metavar="LIST",
+    default="",
+    help="Also time prefill and decoding at these contexts: 128,512 or FIRST:LAST:x2, or none. Default: 128,512,1024.",
+)
+@click.option(
+    "--batch",
+    "batches",
+    metavar="LIST",
+    default="1",
+    show_default=True,
+    help="Rows read and decoded at once: throughput of each size beside its latency.",
+)
+@click.option(
+    "--streams",
+    metavar="LIST",
+    default="1",
+    show_default=True,
+    help="Concurrent streams of one session, whose weights they share; with every batch size.",
+)
+@click.option(
+    "--rank-documents",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write bits per byte of each document, the hardest first; with several models what size takes off.",
+)
+@click.option("--operators", is_flag=True, help="Also show the share of time of each operator.")
+@click.option("--calibrate", is_flag=True, help="Measure the machine's peaks again, not only the first time.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("profiles"),
+    show_default=True,
+    metavar="FOLDER",
+    help="Where the record is written.",
+)
+def profile(
+    precisions: str,
+    providers: str,
+    context_sweep: str,
+    batches: str,
+    streams: str,
+    affinity: str,
+    cache: Path | None,
+    output: Path,
+    as_json: bool,
+    rank_documents: Path | None,
+    model: str,
+    **fields: Any,
+) -> None:
+    """Measure a model: text compression, latency, energy, memory, scores.
+
+    Several models, with commas, or edgecap-ref for all reference models, are measured one after another.
+
+    Example: edgecap profile --model ./my-model --precision fp32,int8 --corpus my.jsonl
+    """
+    from msgspec.structs import replace
+
+    from edgecap.errors import UsageError
+    from edgecap.metrics import went_wrong
+    from edgecap.source import models_named
+    from edgecap.spec import Spec
+    from edgecap.store import home
+
+    asked = Spec(
+        precisions=split_names(precisions),
+        providers=providers_of(providers),
+        context_sweep=_sweep(context_sweep),
+        batches=split_steps(batches, "--batch"),
+        streams=split_steps(streams, "--streams"),
+        affinity=split_numbers(affinity, "--affinity"),
+        **fields,
+    )
+    models = models_named(model)
+    if not models:
+        raise UsageError("--model names no model")
+    if rank_documents:
+        _check_output(rank_documents, Path(asked.corpus))
+    records = [_measured(replace(asked, model=name), home(cache, output), as_json) for name in models]
+    if as_json:
+        _print_values(records)
+    if rank_documents:
+        _rank(records, rank_documents)
+    if any(went_wrong(cell) for record in records for cell in record.cells):
+        sys.exit(1)
+
+
+def _measured(asked: Spec, where: Home, as_json: bool) -> Profile:
+    from edgecap.cli.live import Live
+    from edgecap.pipeline import profile as measure
+    from edgecap.store import record_path
+
+    with Live() as live:
+        record = measure(asked, where, live)
+    if not as_json:
+        show_record(record, False)
+    click.echo(f"record: {record_path(where.profiles, record)}", err=True)
+    return record
+
+
+def _print_values(records: list[Profile]) -> None:
+    """One record as itself, several as a list."""
+    from edgecap.report.data import record_values
+
+    values = [record_values(record) for record in records]
+    print_json(values[0] if len(values) == 1 else values)
+
+
+def _check_output(output: Path, corpus: Path) -> None:
+    """Now, rather than after hours. Raises UsageError or DiskFull."""
+    from edgecap.errors import UsageError
+    from edgecap.store import check_writable
+
+    if output.is_dir() or output.resolve() == corpus.resolve():
+        what = "a folder" if output.is_dir() else "the corpus"
+        raise UsageError(f"--rank-documents {output} is {what}; give another file")
+    check_writable(output.parent)
+
+
+def _rank(records: list[Profile], output: Path) -> None:
+    import msgspec
+
+    from edgecap.ranking import rank_documents
+
+    rows = rank_documents(records)
+    write(output, "".join(msgspec.json.encode(row).decode() + "\n" for row in rows))
+    click.echo(f"documents, the hardest first: {output}", err=True)
+
+
+def _sweep(text: str) -> tuple[int, ...] | None:
+    """None where nothing was said, nothing where that was asked for."""
+    if text.strip().lower() == "none":
+        return ()
+    return split_steps(text, "--context-sweep") if text else None
