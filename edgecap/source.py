@@ -108,7 +108,7 @@ SERIES = "edgecap-ref"
 
 def models_named(text: str) -> tuple[str, ...]:
     """The models of a list with commas; `edgecap-ref` is every reference model, smallest first. A folder is one model."""
-    if Path(text).is_dir():
+    if os.path.isdir(text):  # which takes any length
         return (text,)
     names = [part.strip() for part in text.split(",") if part.strip()]
     every = tuple(path.name for path in reference_models())
