@@ -6,12 +6,10 @@ What is like nothing that was measured has no estimate; nothing here enters a re
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
-
-import msgspec
 
 from edgecap import source, stats
 from edgecap.errors import EdgecapError
@@ -33,9 +31,13 @@ class Estimated(NamedTuple):
 
 
 class Need(NamedTuple):
-    """Bytes that graphs and records of a sweep will take at most; models of unknown size are named."""
+    """Bytes that a sweep will take at most: its graphs, those of the largest model alone, its records.
+
+    Models of unknown size are named.
+    """
 
     graphs: int
+    largest: int
     records: int
     unknown: tuple[str, ...]
 
@@ -43,17 +45,26 @@ class Need(NamedTuple):
 # --- what was measured before -----------------------------------------------------------------
 
 
-def history(kept_in: Path) -> list[Row]:
-    """Rows of earlier sweeps on this machine."""
-    return list(Journal(kept_in / HISTORY, Row).finished)
+class History:
+    """Cells that were measured by sweeps on this machine, kept in a cache."""
 
+    def __init__(self, kept_in: Path) -> None:
+        self._path = kept_in / HISTORY
+        self._journal: Journal[Row] | None = None
 
-def remember(rows: Sequence[Row], kept_in: Path) -> None:
-    """Keeps rows for the next estimate; where that cannot be done, the next one knows less."""
-    with contextlib.suppress(EdgecapError):
-        kept = Journal(kept_in / HISTORY, Row)
-        for row in rows:
-            kept.add(msgspec.structs.replace(row, failure=None))
+    @property
+    def rows(self) -> list[Row]:
+        """What was measured; nothing where that cannot be read."""
+        with contextlib.suppress(EdgecapError):
+            return Journal(self._path, Row).whole
+        return []
+
+    def remember(self, row: Row) -> None:
+        """Keeps a row for the next estimate; where that cannot be done, the next one knows less."""
+        if row.failure is None:
+            with contextlib.suppress(EdgecapError):
+                self._journal = self._journal or Journal(self._path, Row)
+                self._journal.add(row)
 
 
 # --- time -------------------------------------------------------------------------------------
@@ -82,19 +93,59 @@ def _seconds_of(cell: Planned, medians: dict[tuple[str, ...], float]) -> Estimat
     return Estimated(None, "never measured")
 
 
+class Left:
+    """The seconds that the cells of a sweep still take, as it goes: corrected by those that it has finished."""
+
+    def __init__(self, cells: Sequence[Planned], times: Sequence[Estimated]) -> None:
+        self._expected = {cell.key: time.seconds for cell, time in zip(cells, times, strict=True)}
+        self._took: list[tuple[float, float | None]] = []  # seconds, and what was expected
+
+    def finished(self, row: Row) -> None:
+        """A cell is done with; one that failed tells nothing about the time of others."""
+        expected = self._expected.pop(row.key, None)
+        if row.failure is None:
+            self._took.append((row.seconds, expected))
+
+    def seconds(self, running: Mapping[str, float]) -> float | None:
+        """Of all that is left, `running` (seconds by key) at once; None where nothing is known."""
+        usual, pace = self._usual(), self._pace()
+        if usual is None or not self._expected:
+            return None
+        whole = {key: usual if expected is None else expected * pace for key, expected in self._expected.items()}
+        rest = sum(max(0.0, seconds - running.get(key, 0.0)) for key, seconds in whole.items())
+        return rest / max(1, len(running))
+
+    def _usual(self) -> float | None:
+        """Of a cell that is like nothing that was measured: the mean of this sweep's, else of what is expected."""
+        known = [took for took, _ in self._took] or [e for e in self._expected.values() if e is not None]
+        return sum(known) / len(known) if known else None
+
+    def _pace(self) -> float:
+        """How much longer cells take than they were expected to."""
+        known = [(took, expected) for took, expected in self._took if expected]
+        return sum(took for took, _ in known) / sum(expected for _, expected in known) if known else 1.0
+
+
 # --- disk -------------------------------------------------------------------------------------
 
 
 def need_of(cells: Sequence[Planned], rows: Sequence[Row]) -> Need:
     """The variants that the cells need, with the fp32 graphs they are made from, whether they are kept already or not."""
-    graphs = {(row.model, row.precision): row.graph_bytes for row in rows if row.graph_bytes}
+    known = {(row.model, row.precision): row.graph_bytes for row in rows if row.graph_bytes}
     records = [row.bytes for row in rows if row.bytes]
-    wanted = {(c.spec.model, p) for c in cells for p in ("fp32", c.spec.precisions[0])}
-    found = {(model, p): graphs.get((Path(model).name, p)) or graph_bytes(model, p) for model, p in wanted}
+    wanted: dict[str, set[str]] = {}
+    for cell in cells:
+        wanted.setdefault(cell.spec.model, {"fp32"}).add(cell.spec.precisions[0])
+    sizes = {
+        model: [known.get((Path(model).name, p)) or graph_bytes(model, p) for p in precisions]
+        for model, precisions in wanted.items()
+    }
+    sums = [sum(size or 0 for size in found) for found in sizes.values()]
     return Need(
-        graphs=sum(size or 0 for size in found.values()),
+        graphs=sum(sums),
+        largest=max(sums, default=0),
         records=len(cells) * int(stats.median(records)) if records else 0,
-        unknown=tuple(sorted({Path(model).name for (model, _), size in found.items() if size is None})),
+        unknown=tuple(sorted({Path(model).name for model, found in sizes.items() if None in found})),
     )
 
 

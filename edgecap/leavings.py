@@ -1,7 +1,7 @@
-"""What a sweep leaves in the cache: graphs that it made go when no cell needs them, those that were there stay.
+"""What a sweep leaves in the cache: graphs that it made go when none of its cells needs them, others stay.
 
-What was there is written down in the sweep's folder when it first begins, so that one that is cut off and
-goes on still knows it.
+Each is written down in the sweep's folder before it is made, so that a sweep that is cut off and goes on still
+knows which are its own.
 """
 
 from __future__ import annotations
@@ -11,41 +11,52 @@ from pathlib import Path
 
 import msgspec
 
-from edgecap import pruning, store
-from edgecap.caching import Thing, survey
+from edgecap import pruning
+from edgecap.caching import SCRATCH, survey
 from edgecap.errors import EdgecapError
+from edgecap.job import Run
+from edgecap.journal import Journal
+from edgecap.worker import Answer, Export, Optimize, Step, Vary, Watch
 
-NOTE = ".before"
-GRAPHS = {"export", "variant", "fused"}
+
+class Made(msgspec.Struct, frozen=True):
+    """A graph: the model that it was made for, and its place in the cache."""
+
+    model: str
+    path: str
 
 
 class Leavings:
-    """The graphs of one sweep in one cache."""
+    """The graphs of one sweep in one cache, written down in the file `note`."""
 
-    def __init__(self, cache: Path, folder: Path) -> None:
-        self._cache, self._note = cache, folder / NOTE
-        self._before = self._read() or {thing.path for thing in _graphs(cache)}
+    def __init__(self, cache: Path, note: Path) -> None:
+        self._cache, self._note = cache, note
+        self._made = Journal(note, Made)
 
-    def begin(self) -> None:
-        """Writes down what was there. Raises DiskFull or UsageError."""
-        if not self._note.exists():
-            store.write_atomically(self._note, msgspec.json.encode(sorted(self._before)))
+    def noting(self, run: Run, model: str) -> Run:
+        """Does steps as `run` does, and takes note of the graphs that they make."""
+
+        def noted(step: Step, watch: Watch, timeout_s: float) -> Answer:
+            if isinstance(step, Export | Vary | Optimize):
+                self._made.add(Made(model, _place(Path(step.out))))
+            return run(step, watch, timeout_s)
+
+        return noted
 
     def remove(self, model: str | None = None) -> None:
-        """Removes the graphs that were made since, of one model or of all; what others use stays."""
-        with contextlib.suppress(EdgecapError):
-            made = [thing for thing in _graphs(self._cache) if thing.path not in self._before]
-            pruning.remove(self._cache, [thing for thing in made if model is None or thing.model == model])
+        """Removes the graphs of one model, or of all; what others use meanwhile stays."""
+        places = {made.path for made in self._made.whole if model in (None, made.model)}
+        if places:
+            with contextlib.suppress(EdgecapError):
+                pruning.remove(self._cache, [thing for thing in survey(self._cache).things if thing.path in places])
 
     def end(self) -> None:
         """The sweep is done."""
-        self._note.unlink(missing_ok=True)
-
-    def _read(self) -> set[str] | None:
-        with contextlib.suppress(OSError, msgspec.DecodeError):
-            return msgspec.json.decode(self._note.read_bytes(), type=set[str])
-        return None
+        with contextlib.suppress(OSError):
+            self._note.unlink(missing_ok=True)
 
 
-def _graphs(cache: Path) -> list[Thing]:
-    return [thing for thing in survey(cache).things if thing.kind in GRAPHS and thing.ours]
+def _place(scratch: Path) -> str:
+    """Where in the cache a graph will lie that is made in a scratch folder beside its place."""
+    found = SCRATCH.fullmatch(scratch.name)
+    return f"{scratch.parent.name}/{found['name'] if found else scratch.name}"

@@ -1,20 +1,23 @@
 """The folder of a sweep: a record for each measured cell, a line for each finished one, and who works on it.
 
-    journal.jsonl    a line for each finished cell: its record, or the reason why there is none
-    *.json           the records, each written at once, before its line
-    .lock            held while a sweep writes here; free as soon as its process ends, however it ends
-    .scores/         bits of documents, shared by cells that differ in the batch only, or by parts of one text
-    .scratch/        of the run that is going on
+    journal.jsonl       a line for each finished cell: its record, or the reason why there is none
+    *.json              the records, each written at once, before its line
+    .edgecap/lock       held while a sweep writes here; free as soon as its process ends, however it ends
+    .edgecap/scores/    bits of documents, shared by cells that differ in the batch only, or by parts of one text
+    .edgecap/scratch/   of the run that is going on
 
-A record without its line (the process died between the two) is taken in when the folder is opened.
+A record without its line (the process died between the two) is taken in when the folder is opened; one that is
+no longer as it was written counts as not measured.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -24,19 +27,22 @@ import msgspec
 from edgecap import store
 from edgecap.errors import RecordError, UsageError
 from edgecap.journal import Journal
-from edgecap.metrics import went_wrong
+from edgecap.metrics import told, went_wrong
 from edgecap.plan import Planned
 from edgecap.record import Failure, Graph, Profile
+from edgecap.shelf import JOURNAL, Unread
+from edgecap.spec import Spec
 
-JOURNAL = "journal.jsonl"
+PRIVATE = ".edgecap"
+_HALF_WRITTEN = re.compile(r"\.[\w.-]+--[0-9a-f]{16}\.json\.\w{8}|\.edgecap-\w{8}", re.ASCII)
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """A finished cell, as the journal keeps it.
 
-    `record` names the file of its record, of `bytes`; where there is none, or the cell in it failed, `failure` says
-    why; `wrong` says that it or a part of it went wrong. `seconds` is what it took on `device` ("" on this machine),
-    `graph_bytes` what its graph takes.
+    `record` names the file of its record, of `bytes` with a hash; where there is none, or the cell in it failed,
+    `failure` says why; `wrong` says that it or a part of it went wrong. `seconds` is what it took on `device`
+    ("" on this machine), `graph_bytes` what its graph takes.
     """
 
     key: str
@@ -47,6 +53,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     label: str
     record: str = ""
     bytes: int = 0
+    sha256: str = ""
     failure: Failure | None = None
     wrong: bool = False
     device: str = ""
@@ -70,29 +77,27 @@ class Ledger:
     """The folder, opened by one sweep at a time. Use it as `with open_ledger(...) as ledger`."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        self.folder, self.private = folder, folder / PRIVATE
+        _clear_away(folder)
         self._journal = Journal(folder / JOURNAL, Row, durable=True)
-        self.rows = _whole(self._journal.finished, folder)
+        self.rows = _sound(self._journal.whole, folder)
 
     @property
     def scores(self) -> Path:
         """Where bits of documents are kept until the sweep is done."""
-        return self.folder / ".scores"
+        return self.private / "scores"
 
     @property
     def scratch(self) -> Path:
         """Where a run may write meanwhile."""
-        return self.folder / ".scratch"
+        return self.private / "scratch"
 
     def adopt(self, cells: Iterable[Planned]) -> None:
         """Takes in records of these cells that lie here without a line."""
-        lost = {cell.file_name: cell for cell in cells if cell.key not in self.rows}
-        for name in sorted(_names(self.folder) & lost.keys()):
-            with contextlib.suppress(RecordError):  # what cannot be read is measured again
-                record = store.load(self.folder / name)
-                if record.complete and len(record.cells) == 1:
-                    self._add(_row(Finished(cell=lost[name], outcome=record), self.folder / name))
+        lined = {row.key for row in self._journal.whole}
+        lost = {cell.file_name: cell for cell in cells if cell.key not in lined}
+        found = (_adopted(lost[name], self.folder / name) for name in sorted(_names(self.folder) & lost.keys()))
+        self._add(*filter(None, found))
 
     def keep(self, finished: Finished) -> Row:
         """Writes the record, then its line. Raises DiskFull or UsageError; then nothing of it counts as done."""
@@ -100,19 +105,20 @@ class Ledger:
         if isinstance(finished.outcome, Profile):
             store.save(finished.outcome, path)
         else:
-            path.unlink(missing_ok=True)  # of an earlier attempt
-        return self._add(_row(finished, path))
-
-    def _add(self, row: Row) -> Row:
-        self._journal.add(row)
-        self.rows[row.key] = row
+            with store.disk_errors(path):
+                path.unlink(missing_ok=True)  # of an earlier attempt
+        row = _row(finished, path)
+        self._add(row)
         return row
 
-    def close(self, done: bool) -> None:
+    def _add(self, *rows: Row) -> None:
+        if rows:
+            self._journal.add(*rows)
+            self.rows.update({row.key: row for row in rows})
+
+    def done(self) -> None:
         """Clears away what only an unfinished sweep needs."""
-        shutil.rmtree(self.scratch, ignore_errors=True)
-        if done:
-            shutil.rmtree(self.scores, ignore_errors=True)
+        shutil.rmtree(self.scores, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -121,53 +127,88 @@ def open_ledger(folder: Path) -> Iterator[Ledger]:
 
     Raises UsageError where another sweep works on it, or it cannot be written.
     """
-    from filelock import FileLock, Timeout
-
-    with store.disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     store.check_writable(folder)
-    lock = FileLock(folder / ".lock", blocking=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise UsageError(f"{folder} is in use by {_holder(folder)}; wait for it, or give another -o FOLDER") from None
-    except (OSError, NotImplementedError) as error:
-        raise UsageError(f"cannot lock {folder}: {error}; give a folder on a local disk") from error
-    try:
-        _say_who(folder)
-        yield Ledger(folder)
-    finally:
-        with contextlib.suppress(OSError):
-            (folder / ".holder").unlink()
-        lock.release()
+    with store.disk_errors(folder):
+        (folder / PRIVATE).mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        ledger = Ledger(folder)
+        try:
+            yield ledger
+        finally:
+            shutil.rmtree(ledger.scratch, ignore_errors=True)
 
 
 def look_into(folder: Path) -> dict[str, Row]:
-    """The finished cells of a folder by key, without waiting for who works on it; none where there is no folder."""
-    return _whole(Journal(folder / JOURNAL, Row).finished, folder)
+    """The finished cells of a folder by key, without waiting for who works on it; none where there is no folder.
+
+    Raises UsageError where it cannot be read.
+    """
+    return _sound(Journal(folder / JOURNAL, Row).whole, folder)
+
+
+def unrecorded(journal: Path) -> list[Unread]:
+    """The cells of a journal that have no record, and why. Nothing of a journal that cannot be read."""
+    with contextlib.suppress(UsageError):
+        last = {row.key: row for row in Journal(journal, Row).whole}
+        return [
+            Unread(journal, f"{row.label}: {told(row.failure)}")
+            for row in last.values()
+            if not row.record and row.failure
+        ]
+    return []
 
 
 # --- what is there ----------------------------------------------------------------------------
 
 
-def _whole(rows: Sequence[Row], folder: Path) -> dict[str, Row]:
+def _sound(rows: Sequence[Row], folder: Path) -> dict[str, Row]:
     """The last line of each cell, if its record still lies there as it was written."""
-    sizes = _sizes(folder)
+    names = _names(folder)
     last = {row.key: row for row in rows}
-    return {key: row for key, row in last.items() if not row.record or sizes.get(row.record) == row.bytes}
+    return {
+        key: row
+        for key, row in last.items()
+        if not row.record or (row.record in names and _hash_of(folder / row.record) == row.sha256)
+    }
+
+
+def _hash_of(path: Path) -> str:
+    """The hash of a record's file, or nothing where it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def _names(folder: Path) -> set[str]:
-    return set(_sizes(folder))
-
-
-def _sizes(folder: Path) -> dict[str, int]:
-    """The sizes of the files that may be records."""
+    """The files that may be records."""
     try:
         with os.scandir(folder) as entries:
-            return {e.name: e.stat().st_size for e in entries if e.name.endswith(".json") and e.is_file()}
+            return {e.name for e in entries if e.name.endswith(".json") and e.is_file()}
     except OSError:
-        return {}
+        return set()
+
+
+def _adopted(cell: Planned, path: Path) -> Row | None:
+    """The line of a record that lies here without one, if it answers what the cell asks; else it is measured again."""
+    with contextlib.suppress(RecordError):
+        record = store.load(path)
+        if record.complete and len(record.cells) == 1 and _question(record.spec) == _question(cell.spec):
+            return _row(Finished(cell=cell, outcome=record), path)
+    return None
+
+
+def _question(spec: Spec) -> Spec:
+    """What was asked, wherever model and text lay; the key in the file's name says what they were."""
+    return msgspec.structs.replace(spec, model="", corpus="", timeout_s=1.0)
+
+
+def _clear_away(folder: Path) -> None:
+    """Removes what a process left half written that was killed."""
+    shutil.rmtree(folder / PRIVATE / "scratch", ignore_errors=True)
+    with contextlib.suppress(OSError):
+        for path in [path for path in folder.iterdir() if _HALF_WRITTEN.fullmatch(path.name)]:
+            path.unlink()
 
 
 def _row(finished: Finished, path: Path) -> Row:
@@ -192,6 +233,7 @@ def _row(finished: Finished, path: Path) -> Row:
         row,
         record=path.name,
         bytes=path.stat().st_size,
+        sha256=_hash_of(path),
         failure=measured.outcome if isinstance(measured.outcome, Failure) else None,
         wrong=went_wrong(measured),
         graph_bytes=measured.graph.bytes if isinstance(measured.graph, Graph) else 0,
@@ -201,16 +243,32 @@ def _row(finished: Finished, path: Path) -> Row:
 # --- who works on it --------------------------------------------------------------------------
 
 
-def _say_who(folder: Path) -> None:
-    with contextlib.suppress(UsageError):
-        words = f"process {os.getpid()} on {platform.node()} since {_now()}"
-        store.write_atomically(folder / ".holder", words.encode())
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds the folder's lock. Raises UsageError where another process has it, or there can be none."""
+    from filelock import FileLock, Timeout
+
+    lock, holder = FileLock(folder / PRIVATE / "lock", blocking=False), folder / PRIVATE / "holder"
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UsageError(f"{folder} is in use by {_who(holder)}; wait for it, or give another -o FOLDER") from None
+    except (OSError, NotImplementedError) as error:
+        raise UsageError(f"cannot lock {folder}: {error}; give a folder on a local disk") from error
+    try:
+        with contextlib.suppress(UsageError):
+            store.write_atomically(holder, f"process {os.getpid()} on {platform.node()} since {_now()}".encode())
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            holder.unlink()
+        lock.release()
 
 
-def _holder(folder: Path) -> str:
+def _who(holder: Path) -> str:
     """Who said that it works here, for people: the lock itself is what counts."""
     try:
-        return f"another sweep ({(folder / '.holder').read_text('utf-8', 'replace')[:200]})"
+        return f"another sweep ({holder.read_text('utf-8', 'replace')[:200]})"
     except OSError:
         return "another sweep"
 

@@ -106,7 +106,8 @@ def profile(
     store.check_writable(home.profiles)
     record = _new_record(ready)
     path = store.record_path(job.home.profiles, record)
-    notice(Event(None, f"{len(wanted)} cells to measure", total=len(wanted)))
+    words = f"{len(wanted)} cells to measure" if len(wanted) > 1 else "measuring"
+    notice(Event(None, words, total=len(wanted)))
     together = len(wanted) > 1 and all(parse_provider(c.provider).place == ("cpu", 0) for c in wanted)
     graphs: dict[CellSpec, Ready] = {}
     try:

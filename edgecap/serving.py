@@ -91,11 +91,11 @@ class Desk:
 def _by_name(found: Found) -> dict[str, Path]:
     """Records by the name of their file, numbered where two folders hold the same."""
     files: dict[str, Path] = {}
-    for one in found:
-        name, number = one.path.name, 2
+    for path in dict.fromkeys(one.path for one in found):
+        name, number = path.name, 2
         while name in files:
-            name, number = f"{number}-{one.path.name}", number + 1
-        files[name] = one.path
+            name, number = f"{number}-{path.name}", number + 1
+        files[name] = path
     return files
 
 

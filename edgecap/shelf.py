@@ -15,11 +15,12 @@ from edgecap.errors import RecordError, UsageError
 from edgecap.record import Profile
 
 T = TypeVar("T")
+JOURNAL = "journal.jsonl"  # of a sweep
 Stamp = tuple[int, int]  # of a file: nanoseconds of its last change, bytes
 
 
 class Unread(NamedTuple):
-    """A file that gives nothing to show, and why in one line."""
+    """A file that gives nothing to show, or tells of a cell without a record, and why in one line."""
 
     path: Path
     reason: str
@@ -33,15 +34,23 @@ class Kept(NamedTuple, Generic[T]):
 
 
 class Shelf(Generic[T]):
-    """The records in folders and files; of each record only what `keep` makes of it stays in memory."""
+    """The records in folders and files; of each record only what `keep` makes of it stays in memory.
 
-    def __init__(self, places: Sequence[Path], keep: Callable[[Profile], T]) -> None:
+    A folder may hold a journal too, which `tells` what has no record.
+    """
+
+    def __init__(
+        self,
+        places: Sequence[Path],
+        keep: Callable[[Profile], T],
+        tells: Callable[[Path], Sequence[Unread]] = lambda journal: (),
+    ) -> None:
         """Raises UsageError where a place is not there."""
         missing = [place for place in places if not place.exists()]
         if missing:
             raise UsageError(f"there is no {missing[0]}: give folders with records, or records")
-        self._places, self._keep = tuple(places), keep
-        self._known: dict[Path, tuple[Stamp, Kept[T] | Unread]] = {}
+        self._places, self._keep, self._tells = tuple(places), keep, tells
+        self._known: dict[Path, tuple[Stamp, Sequence[Kept[T] | Unread]]] = {}
 
     def version(self) -> str:
         """A word that changes when a file comes, goes or changes."""
@@ -52,10 +61,13 @@ class Shelf(Generic[T]):
         files, known = list(self._files()), {}
         for done, (path, stamp) in enumerate(files, 1):
             had = self._known.get(path)
-            known[path] = had if had and had[0] == stamp else (stamp, self._open(path))
+            known[path] = had if had and had[0] == stamp else (stamp, self._opened(path))
             watch(done, len(files))
         self._known = known
-        return [found for _, found in known.values()]
+        return [one for _, found in known.values() for one in found]
+
+    def _opened(self, path: Path) -> Sequence[Kept[T] | Unread]:
+        return self._tells(path) if path.name == JOURNAL else [self._open(path)]
 
     def _open(self, path: Path) -> Kept[T] | Unread:
         try:
@@ -67,7 +79,7 @@ class Shelf(Generic[T]):
         return Unread(path, " ".join(reason.split()))
 
     def _files(self) -> Iterator[tuple[Path, Stamp]]:
-        """Each file once: those named, and `*.json` directly in the folders."""
+        """Each file once: those named, `*.json` directly in the folders, and their journals."""
         files = (path for place in self._places for path in (_records_in(place) if place.is_dir() else [place]))
         once = {os.path.abspath(path): path for path in files}
         return ((path, _stamp(path)) for path in once.values())
@@ -76,10 +88,14 @@ class Shelf(Generic[T]):
 def _records_in(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
-            names = [e.name for e in entries if e.name.endswith(".json") and e.name[0] != "." and e.is_file()]
+            names = [e.name for e in entries if _may_tell(e.name) and e.is_file()]
     except OSError as error:
         raise UsageError(f"cannot read the folder {folder}: {error.strerror}") from error
     return [folder / name for name in sorted(names)]
+
+
+def _may_tell(name: str) -> bool:
+    return name == JOURNAL or (name.endswith(".json") and name[0] != ".")
 
 
 def _stamp(path: Path) -> Stamp:

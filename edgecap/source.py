@@ -83,10 +83,11 @@ def locate(model: str, revision: str | None = None, shipped: Path | None = None)
 
     Raises UsageError where there is none, it is not a model, or it cannot be fetched.
     """
-    folder = Path(model).expanduser()
     try:
+        model.encode()
+        folder = Path(model).expanduser()
         is_folder, is_file = folder.is_dir(), folder.is_file()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(
             f"--model is no usable name: {error.__class__.__name__}; give a name, a folder or a Hub id"
         ) from error
@@ -107,9 +108,8 @@ SERIES = "edgecap-ref"
 
 def models_named(text: str) -> tuple[str, ...]:
     """The models of a list with commas; `edgecap-ref` is every reference model, smallest first. A folder is one model."""
-    with contextlib.suppress(OSError, ValueError):
-        if Path(text).is_dir():
-            return (text,)
+    if os.path.isdir(text):  # which takes any length
+        return (text,)
     names = [part.strip() for part in text.split(",") if part.strip()]
     every = tuple(path.name for path in reference_models())
     return tuple(dict.fromkeys(name for part in names for name in (every if part == SERIES else (part,))))
@@ -117,7 +117,7 @@ def models_named(text: str) -> tuple[str, ...]:
 
 def on_the_hub(model: str) -> bool:
     """Whether a name is a Hub id: neither a folder or file here nor a reference model. Fetches nothing."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, RuntimeError):
         if Path(model).expanduser().exists():
             return False
     return model not in {path.name for path in reference_models()} and _is_hub_id(model.partition("@")[0])

@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from edgecap import store
 from edgecap.errors import DiskFull, EdgecapError, Interrupted, UsageError
@@ -20,7 +20,6 @@ from edgecap.ledger import Finished, Ledger, Row, open_ledger
 from edgecap.pipeline import profile
 from edgecap.plan import EVERY, Planned
 from edgecap.record import Failure, Profile
-from edgecap.source import on_the_hub
 from edgecap.spec import Spec
 from edgecap.store import Home
 from edgecap.worker import in_child
@@ -30,13 +29,19 @@ ROOM = 100_000_000  # bytes; a disk with more than that free was too small for o
 
 
 class News(NamedTuple):
-    """What happened: `begun`, `stage`, `finished`, `again` (it is tried once more), or `waits`; `words` are for people."""
+    """What happened; `words` are for people.
+
+    `planned` (of the `cells`, those that are `left`), and then of a cell: `begun`, `stage`, `again` (it is tried once
+    more), `waits`, `finished` with its `row`.
+    """
 
     kind: str
     cell: Planned | None
     words: str = ""
     device: str = ""
     row: Row | None = None
+    cells: Sequence[Planned] = ()
+    left: Sequence[Planned] = ()
 
 
 Watch = Callable[[News], None]
@@ -71,21 +76,25 @@ def sweep(
     Raises UsageError where the folder holds a part of the plan and `resume` was not asked for, or is in use;
     DiskFull where it takes no record for `disk_patience_s`; Interrupted on Ctrl-C. Each leaves what is finished.
     """
+    wanted = list({cell.key: cell for cell in crew.devices(cells)}.values())
     with open_ledger(folder) as ledger:
-        wanted = crew.devices(cells)
         ledger.adopt(wanted)
         left = missing(wanted, ledger.rows, asked.retry)
         _check_part(wanted, left, asked, folder)
+        watch(News("planned", None, cells=wanted, left=left))
         try:
             with contextlib.closing(crew.work(left, ledger, watch)) as work:
                 for finished in work:
                     row = _kept(ledger, finished, asked.disk_patience_s, watch)
                     watch(News("finished", finished.cell, device=finished.device, row=row))
         except (KeyboardInterrupt, Interrupted):
-            done = sum(cell.key in ledger.rows for cell in wanted)
-            raise Interrupted(f"interrupted: {done} of {len(wanted)} cells are in {folder}; --resume goes on") from None
-        ledger.close(done=all(cell.key in ledger.rows for cell in wanted))
-        return [ledger.rows[cell.key] for cell in wanted if cell.key in ledger.rows]
+            raise Interrupted(f"interrupted: {_what_is_kept(wanted, ledger)}; --resume goes on") from None
+        except DiskFull as error:
+            raise DiskFull(f"{error}: {_what_is_kept(wanted, ledger)}; make room, and --resume goes on") from error
+        rows = [ledger.rows[cell.key] for cell in wanted if cell.key in ledger.rows]
+        if len(rows) == len(wanted):
+            ledger.done()
+        return rows
 
 
 def missing(cells: Sequence[Planned], rows: dict[str, Row], retry: bool = False) -> list[Planned]:
@@ -101,16 +110,29 @@ def _check_part(wanted: Sequence[Planned], left: list[Planned], asked: Asked, fo
         )
 
 
+def _what_is_kept(wanted: Sequence[Planned], ledger: Ledger) -> str:
+    return f"{sum(cell.key in ledger.rows for cell in wanted)} of {len(wanted)} cells are in {ledger.folder}"
+
+
 def _kept(ledger: Ledger, finished: Finished, patience_s: float, watch: Watch) -> Row:
-    """Writes it; where there is no room, waits for some, since what was measured is worth more than time."""
-    began = time.monotonic()
+    """Writes it, once there is room: what was measured is worth more than time."""
+    return _patiently(lambda: ledger.keep(finished), finished.cell, patience_s, watch)
+
+
+Done = TypeVar("Done")
+
+
+def _patiently(do: Callable[[], Done], cell: Planned, patience_s: float, watch: Watch) -> Done:
+    """Does it, again and again while the disk is full. Raises DiskFull where that lasts for longer than `patience_s`."""
+    full_since: float | None = None
     while True:
         try:
-            return ledger.keep(finished)
+            return do()
         except DiskFull as error:
-            if time.monotonic() - began > patience_s:
+            full_since = time.monotonic() if full_since is None else full_since
+            if time.monotonic() - full_since >= patience_s:
                 raise
-            watch(News("waits", finished.cell, f"{error}: waiting for room; nothing is lost"))
+            watch(News("waits", cell, f"{error}; waiting for room, nothing is lost"))
             time.sleep(min(DISK_PAUSE_S, patience_s / 4))
 
 
@@ -134,39 +156,40 @@ class Locally:
         return cells
 
     def work(self, cells: Sequence[Planned], ledger: Ledger, watch: Watch) -> Generator[Finished, None, None]:
-        """Each cell in turn. Raises DiskFull where the cache's disk is full."""
+        """Each cell in turn. Raises DiskFull where the cache's disk stays full."""
+        leavings = Leavings(self._home.cache, ledger.private / "made.jsonl")
         last = {cell.spec.model: cell for cell in cells}
-        leavings = Leavings(self._home.cache, ledger.folder)
-        leavings.begin()
         for cell in cells:
             watch(News("begun", cell))
             began = time.monotonic()
-            outcome = self._outcome(cell, ledger, watch)
+            outcome = self._outcome(cell, ledger, leavings, watch)
             yield Finished(cell=cell, outcome=outcome, seconds=time.monotonic() - began)
             if last[cell.spec.model] is cell and not self._keep_exports:
-                leavings.remove(cell.spec.model if on_the_hub(cell.spec.model) else Path(cell.spec.model).name)
+                leavings.remove(cell.spec.model)
+        if not self._keep_exports:
+            leavings.remove()  # of models that were done with when an earlier process was ended
         leavings.end()
 
-    def _outcome(self, cell: Planned, ledger: Ledger, watch: Watch) -> Profile | Failure:
+    def _outcome(self, cell: Planned, ledger: Ledger, leavings: Leavings, watch: Watch) -> Profile | Failure:
         """What came of a cell; a full disk is waited for, one that is too small for this cell is its failure."""
         home = Home(cache=self._home.cache, profiles=ledger.scratch)
-        began = time.monotonic()
-        while True:
+        run = leavings.noting(self._run, cell.spec.model)
+
+        def tried() -> Profile | Failure:
             try:
                 return outcome_of(
                     cell.spec,
                     home,
                     lambda event: watch(News("stage", cell, event.stage)),
-                    self._run,
+                    run,
                     Scores(folder=ledger.scores),
                 )
             except DiskFull as error:
                 if min(store.free_bytes(home.cache), store.free_bytes(ledger.folder)) > ROOM:
                     return failed("disk", error)
-                if time.monotonic() - began > self._disk_patience_s:
-                    raise
-                watch(News("waits", cell, f"{error}: waiting for room; nothing is lost"))
-                time.sleep(min(DISK_PAUSE_S, self._disk_patience_s / 4))
+                raise
+
+        return _patiently(tried, cell, self._disk_patience_s, watch)
 
 
 def outcome_of(spec: Spec, home: Home, notice: Notice, run: Run, scores: Scores) -> Profile | Failure:

@@ -47,5 +47,7 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    click.echo(f"edgecap: {' '.join(message.split())}", err=True)
+    from edgecap.report.columns import printable
+
+    click.echo(f"edgecap: {printable(' '.join(message.split()))}", err=True)
     sys.exit(code)

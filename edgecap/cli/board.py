@@ -31,7 +31,7 @@ def board(places: tuple[Path, ...], output: Path | None, serve: bool, port: int 
     """Show the cells of many records in one page: filter, sort, capacity against cost.
 
     Takes records and folders with records (default: profiles). The page is one file that opens offline and links to
-    the records. Files that are no records are listed in it with the reason.
+    the records. Files that are no records, and cells of a sweep that have none, are listed in it with the reason.
 
     Example: edgecap board profiles/ -o board.html
     """
@@ -48,12 +48,13 @@ def board(places: tuple[Path, ...], output: Path | None, serve: bool, port: int 
 
 def _shelf(places: tuple[Path, ...]) -> Cells:
     from edgecap.errors import UsageError
+    from edgecap.ledger import unrecorded
     from edgecap.report.entries import entries
     from edgecap.shelf import Shelf
 
     if not places and not DEFAULT_PLACE.is_dir():
         raise UsageError("nothing to show: there is no folder profiles here; name folders with records, or records")
-    return Shelf(places or (DEFAULT_PLACE,), entries)
+    return Shelf(places or (DEFAULT_PLACE,), entries, unrecorded)
 
 
 def _write(shelf: Cells, output: Path | None, as_json: bool) -> None:
@@ -70,7 +71,7 @@ def _write(shelf: Cells, output: Path | None, as_json: bool) -> None:
     if output or not as_json:
         page = output or DEFAULT_PAGE
         values = board_values(found, lambda path: relative_link(path, page.parent))
-        write(page, board_page(values), [one.path for one in found], GENERATED)
+        write(page, board_page(values), {one.path for one in found}, GENERATED)
         click.echo(f"board: {page}, {len(values['cells']['latest'])} cells", err=True)
     _tell(unread(found))
 
@@ -81,7 +82,7 @@ def _tell(files: list[Unread]) -> None:
     for one in files[:TOLD]:
         click.echo(f"not shown: {printable(one.reason)}", err=True)
     if len(files) > TOLD:
-        click.echo(f"not shown: {len(files) - TOLD} more files; the page names them", err=True)
+        click.echo(f"not shown: {len(files) - TOLD} more; the page names them", err=True)
 
 
 def _serve(shelf: Cells, port: int | None) -> None:

@@ -12,11 +12,10 @@ from edgecap.cli.words import print_json, print_text, width
 from edgecap.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgecap.estimates import Estimated, Need
     from edgecap.ledger import Row
     from edgecap.plan import Planned
     from edgecap.store import Home
-    from edgecap.sweep import Crew
+    from edgecap.sweep import Asked, Crew, News
 
 EXAMPLES = """\b
 Examples:
@@ -111,8 +110,8 @@ def sweep(
 ) -> None:
     """Measure models x precisions x providers x corpora x contexts x batches, and lose nothing.
 
-    Each cell gets a record of its own, written when it is done. A cell that fails is a row with its reason. The same
-    plan again does only what is missing.
+    Each cell gets a record of its own, written when it is done. A cell that fails is a row with its reason, and the
+    sweep goes on. The same plan again measures nothing twice.
     """
     from edgecap.store import home
 
@@ -121,13 +120,12 @@ def sweep(
     cells = _cells(plan, axes, where.cache)
     folder = output or Path("sweeps") / _named(plan, cells)
     if dry_run:
-        _show(cells, folder, where, as_json)
+        _show(cells, folder, where, given["keep_exports"], as_json)
         return
     from edgecap.sweep import Asked
 
-    asked = Asked(resume, retry_failed, disk_patience_s)
-    rows, total = _run(cells, folder, where, asked, given)
-    _tell(rows, total, folder, as_json)
+    rows = _run(cells, folder, where, Asked(resume, retry_failed, disk_patience_s), given)
+    _tell(rows, folder, as_json)
     if any(row.wrong for row in rows):
         sys.exit(1)
 
@@ -147,12 +145,16 @@ def _cells(plan: Path | None, axes: dict[str, str | None], cache: Path) -> tuple
 
 
 def _parts(name: str, text: str) -> list[Any]:
+    """The values of an axis as a plan has them."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
+    if name == "providers":  # whose options have commas of their own
+        return [text]
     if name not in ("contexts", "batches"):
-        return [text] if name == "providers" else parts
-    if not all(part.isdigit() for part in parts):
-        raise UsageError(f"--{AXES[name][0]} {text}: write whole numbers, as 128,512")
-    return [int(part) for part in parts]
+        return parts
+    try:
+        return [int(part) for part in parts]
+    except ValueError:
+        raise UsageError(f"--{AXES[name][0]} {text[:80]}: write whole numbers, as 128,512") from None
 
 
 def _named(plan: Path | None, cells: tuple[Planned, ...]) -> str:
@@ -162,46 +164,39 @@ def _named(plan: Path | None, cells: tuple[Planned, ...]) -> str:
     return slug(plan.stem if plan else "-".join(dict.fromkeys(Path(cell.spec.model).name for cell in cells)))
 
 
-def _foreseen(cells: tuple[Planned, ...], rows: dict[str, Row], where: Home) -> tuple[list[Estimated], Need]:
-    from edgecap import estimates
-
-    before = [*estimates.history(where.cache), *rows.values()]
-    return estimates.seconds_of(cells, before), estimates.need_of(cells, before)
-
-
-def _show(cells: tuple[Planned, ...], folder: Path, where: Home, as_json: bool) -> None:
+def _show(cells: tuple[Planned, ...], folder: Path, where: Home, keeps: bool, as_json: bool) -> None:
+    from edgecap.estimates import History, need_of, seconds_of
     from edgecap.ledger import look_into
-    from edgecap.report.planned import plan_text, plan_values
+    from edgecap.report.columns import printable
+    from edgecap.report.planned import Outlook, plan_text, plan_values
     from edgecap.store import free_bytes
 
     rows = look_into(folder)
-    times, need = _foreseen(cells, rows, where)
-    free = free_bytes(where.cache)
+    before = [*History(where.cache).rows, *rows.values()]
+    left = [cell for cell in cells if cell.key not in rows]
+    need, free = need_of(left, before), free_bytes(where.cache)
+    outlook = Outlook(cells, rows, seconds_of(cells, before), need, free, keeps)
     if as_json:
-        print_json({"folder": str(folder), **plan_values(cells, rows, times, need, free)})
+        print_json({"folder": str(folder), **plan_values(outlook)})
     else:
-        print_text(plan_text(cells, rows, times, need, free, width()))
-        print_text(f"records: {folder}")
+        print_text(f"{plan_text(outlook, width())}\nrecords: {printable(str(folder))}")
 
 
-def _run(
-    cells: tuple[Planned, ...], folder: Path, where: Home, asked: Any, given: dict[str, Any]
-) -> tuple[list[Row], int]:
+def _run(cells: tuple[Planned, ...], folder: Path, where: Home, asked: Asked, given: dict[str, Any]) -> list[Row]:
+    """Measures, tells how it goes, and remembers for the next estimate how long it took."""
     from edgecap.cli.sweep_live import SweepLive
-    from edgecap.estimates import remember
-    from edgecap.ledger import look_into
-    from edgecap.sweep import missing
+    from edgecap.estimates import History, seconds_of
     from edgecap.sweep import sweep as measure
 
-    crew = _crew(where, given, asked.disk_patience_s)
-    wanted = tuple(crew.devices(cells))
-    had = look_into(folder)
-    left = missing(wanted, had, asked.retry)
-    times, _ = _foreseen(tuple(left), had, where)
-    with SweepLive(left, times, len(wanted)) as live:
-        rows = measure(wanted, folder, crew, asked, live)
-    remember([row for row in rows if row.key not in had], where.cache)
-    return rows, len(wanted)
+    crew, history = _crew(where, given, asked.disk_patience_s), History(where.cache)
+    with SweepLive(lambda left: seconds_of(left, history.rows)) as live:
+
+        def heard(news: News) -> None:
+            live(news)
+            if news.row:
+                history.remember(news.row)
+
+        return measure(cells, folder, crew, asked, heard)
 
 
 def _crew(where: Home, given: dict[str, Any], disk_patience_s: float) -> Crew:
@@ -227,11 +222,15 @@ def _fleet(where: Home, given: dict[str, Any]) -> Crew:
     return OnFleet(line, Bundles(where, given["shared"]), Rules(given["attempts"], given["wait_s"]))
 
 
-def _tell(rows: list[Row], total: int, folder: Path, as_json: bool) -> None:
+def _tell(rows: list[Row], folder: Path, as_json: bool) -> None:
+    from edgecap.report.columns import printable
     from edgecap.report.planned import outcome_text, outcome_values
 
     if as_json:
-        print_json(outcome_values(rows, total, folder))
+        print_json(outcome_values(rows, folder))
         return
-    print_text(outcome_text(rows, total))
-    print_text(f"records: {folder}    all in one page: edgecap board {folder}")
+    print_text(outcome_text(rows))
+    if any(row.wrong for row in rows):
+        print_text("--retry-failed does those again")
+    place = printable(str(folder))
+    print_text(f"records: {place}    all in one page: edgecap board {place}")

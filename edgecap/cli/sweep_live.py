@@ -1,12 +1,15 @@
-"""How far a sweep is: what runs where, what failed, the time left on a terminal; a line a cell elsewhere."""
+"""How far a sweep is: what runs where, what failed, the time left on a terminal; a line for each cell elsewhere.
+
+Drawn only when something is heard, so that this process sleeps while its children are measured.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from edgecap.estimates import Estimated
@@ -15,19 +18,29 @@ if TYPE_CHECKING:
 
 _EVERY_S = 0.5
 _MOST_LINES = 12  # of running cells
+_BAR = 12  # characters
+
+
+class _Running(NamedTuple):
+    """A cell that is measured: where and what, its stage, and since when, by two clocks."""
+
+    name: str
+    stage: str
+    since: float
+    clock: str
 
 
 class SweepLive:
     """Shows the news of a sweep; a context manager, to be called with each piece of news."""
 
-    def __init__(self, left: Sequence[Planned], times: Sequence[Estimated], total: int) -> None:
-        known = [t.seconds for t in times if t.seconds is not None]
-        usual = sum(known) / len(known) if known else None
-        self._left = {cell.key: time.seconds or usual for cell, time in zip(left, times, strict=True)}
-        self._left_at_first = len(left)
-        self._total, self._done, self._wrong = total, total - len(left), 0
-        self._running: dict[str, tuple[str, str, float]] = {}  # key -> where and what, stage, since
-        self._began, self._drawn = time.monotonic(), 0.0
+    def __init__(self, expect: Callable[[Sequence[Planned]], Sequence[Estimated]]) -> None:
+        """`expect` gives the times of the cells that are left, once they are known."""
+        from edgecap.estimates import Left
+
+        self._expect, self._left = expect, Left((), ())
+        self._total = self._done = self._wrong = 0
+        self._running: dict[str, _Running] = {}
+        self._drawn = 0.0
         self._live = _live() if sys.stderr.isatty() else None
         self._said = ""
 
@@ -45,53 +58,73 @@ class SweepLive:
 
     def __call__(self, news: News) -> None:
         """Takes note, and draws or prints if it is time."""
-        if news.cell is not None and news.kind in ("begun", "stage", "waits"):
-            where = f"{news.device}: {news.cell}" if news.device else str(news.cell)
-            had = self._running.get(news.cell.key)
-            self._running[news.cell.key] = (
-                where,
-                news.words,
-                had[2] if had and news.kind != "begun" else time.monotonic(),
-            )
-        elif news.cell is not None:
-            self._running.pop(news.cell.key, None)
-        if news.row is not None:
+        if news.kind == "planned":
+            self._begin(news)
+        elif news.row is not None:
             self._finished(news)
-        elif news.kind in ("waits", "again") or (news.kind == "begun" and not self._live):
-            self._say(_words(news))
-        self._draw()
+        elif news.kind in ("waits", "again"):
+            self._say(f"{news.cell}{_on(news.device)}: {news.words}" if news.cell else news.words)
+        elif news.kind == "begun" and not self._live:
+            self._say(f"begins: {news.cell}{_on(news.device)}")
+        if self._live:
+            self._draw(at_once=self._note(news))
+
+    def _begin(self, news: News) -> None:
+        from edgecap.estimates import Left
+
+        self._total, self._done = len(news.cells), len(news.cells) - len(news.left)
+        self._left = Left(news.left, self._expect(news.left))
+        if self._done and news.left:
+            self._say(f"{self._done} of {self._total} cells are finished already")
+        elif self._done:
+            self._say("all cells are finished already")
 
     def _finished(self, news: News) -> None:
+        from edgecap.report.planned import duration, failure_line
+
         row = news.row
         assert row is not None
         self._done += 1
         self._wrong += row.wrong
-        self._left.pop(row.key, None)
-        from edgecap.report.planned import duration, failure_line
-
+        self._left.finished(row)
         place = f"[{self._done}/{self._total}]"
         if row.failure:
             self._say(f"{place} {'failed' if row.wrong else 'left out'}: {failure_line(row)}")
         elif not self._live:
-            where = f" on {row.device}" if row.device else ""
-            self._say(f"{place} {row.label}{where}, {duration(row.seconds)}")
+            self._say(f"{place} {row.label}{_on(row.device)}, {duration(row.seconds)}")
 
     def _say(self, words: str) -> None:
+        """A line that stays; not twice the same."""
         from edgecap.report.columns import printable
 
-        if words == self._said:
+        line = printable(words)
+        if line == self._said:
             return
-        self._said = words
+        self._said = line
         if self._live:
-            self._live.console.print(printable(words), markup=False, highlight=False)
+            self._live.console.print(line, markup=False, highlight=False)
         else:
-            print(f"edgecap: {printable(words)}", file=sys.stderr, flush=True)  # noqa: T201
+            print(f"edgecap: {line}", file=sys.stderr, flush=True)  # noqa: T201
 
     # --- on a terminal ------------------------------------------------------------------------
 
-    def _draw(self) -> None:
+    def _note(self, news: News) -> bool:
+        """Keeps what runs; whether that is something else than before."""
+        if news.cell is None:
+            return True
+        had = self._running.get(news.cell.key)
+        if news.kind in ("finished", "again"):
+            self._running.pop(news.cell.key, None)
+            return True
+        since, clock = (had.since, had.clock) if had and news.kind != "begun" else (time.monotonic(), _clock(0))
+        name = f"{news.device}: {news.cell}" if news.device else str(news.cell)
+        stage = "waits for room on the disk" if news.kind == "waits" else news.words
+        self._running[news.cell.key] = _Running(name, stage, since, clock)
+        return had is None or had.stage != stage
+
+    def _draw(self, at_once: bool) -> None:
         now = time.monotonic()
-        if self._live and now - self._drawn > _EVERY_S:
+        if self._live and (at_once or now - self._drawn > _EVERY_S):
             self._drawn = now
             self._live.update(self._picture(now), refresh=True)
 
@@ -99,44 +132,38 @@ class SweepLive:
         from rich.text import Text
 
         from edgecap.report.columns import printable
-        from edgecap.report.planned import duration
 
-        lines = [self._head(now)]
-        for where, stage, since in list(self._running.values())[:_MOST_LINES]:
-            lines.append(
-                f"  {where}: {stage}  {duration(now - since)}" if stage else f"  {where}  {duration(now - since)}"
-            )
-        if len(self._running) > _MOST_LINES:
-            lines.append(f"  and {len(self._running) - _MOST_LINES} more")
-        return Text("\n".join(map(printable, lines)))
+        running = list(self._running.values())
+        shown = running[:_MOST_LINES]
+        stages = max([len(one.stage) for one in shown], default=0)
+        lines = [self._head(now), *(f"  since {one.clock}  {one.stage:<{stages}}  {one.name}" for one in shown)]
+        if len(running) > _MOST_LINES:
+            lines.append(f"  and {len(running) - _MOST_LINES} more")
+        return Text("\n".join(map(printable, lines)), no_wrap=True, overflow="ellipsis")
 
     def _head(self, now: float) -> str:
         from edgecap.report.planned import duration
 
-        filled = round(24 * self._done / max(self._total, 1))
-        words = [f"{self._done} of {self._total} finished", f"{len(self._running)} running"]
+        filled = round(_BAR * self._done / max(self._total, 1))
+        left = self._left.seconds({key: now - one.since for key, one in self._running.items()})
+        words = [f"{self._done} of {self._total} finished"]
         words += [f"{self._wrong} failed"] if self._wrong else []
-        words.append(duration(now - self._began))
-        left = self._seconds_left()
-        return (
-            f"{'━' * filled}{'─' * (24 - filled)} {', '.join(words)}{f', about {duration(left)} left' if left else ''}"
-        )
-
-    def _seconds_left(self) -> float | None:
-        """As long as cells take that were measured before or in this run, shared by those that run now."""
-        told = [s for s in self._left.values() if s is not None]
-        if told:
-            return sum(told) * len(self._left) / len(told) / max(1, len(self._running))
-        done_now = self._left_at_first - len(self._left)
-        elapsed = time.monotonic() - self._began
-        return elapsed / done_now * len(self._left) if done_now else None
+        words += [f"{len(self._running)} running"] if len(self._running) > 1 else []
+        if left:
+            words.append(f"about {duration(left)} left, until {_clock(left)}")
+        elif self._done < self._total:
+            words.append("time left not known yet" if left is None else "nearly done")
+        return f"{'━' * filled}{'─' * (_BAR - filled)} {', '.join(words)}"
 
 
-def _words(news: News) -> str:
-    where = f" on {news.device}" if news.device else ""
-    if news.kind == "begun":
-        return f"begins: {news.cell}{where}"
-    return f"{news.cell}{where}: {news.words}" if news.cell is not None else news.words
+def _clock(seconds: float) -> str:
+    """The time of day so far from now: unlike what went by, it stays right where nothing is drawn for long."""
+    then = time.time() + seconds
+    return time.strftime("%H:%M" if seconds < 43_200 else "%a %H:%M", time.localtime(then))
+
+
+def _on(device: str) -> str:
+    return f" on {device}" if device else ""
 
 
 def _live() -> Any:

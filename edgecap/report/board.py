@@ -103,7 +103,7 @@ def relative_link(to: Path, page_folder: Path) -> str:
 
 
 def unread(found: Found) -> list[Unread]:
-    """Files that gave nothing: damaged ones, and records without a cell."""
+    """What is not shown: damaged files, records without a cell, cells without a record."""
     empty = "holds no cell: the run was cut off before the first, or is going on"
     return [
         one if isinstance(one, Unread) else Unread(one.path, f"{one.path.name} {empty}")
