@@ -15,7 +15,8 @@ from fakes import scripted
 
 from edgecap import __version__
 from edgecap.fleet import network
-from edgecap.fleet.device import Device, join
+from edgecap.fleet.device import Device
+from edgecap.fleet.joining import join
 from edgecap.fleet.messages import About, Done, Order, packed, unpacked
 from edgecap.worker import Measure, Score
 
@@ -56,8 +57,8 @@ class BadDevice(Device):
         super().__init__(*given)
         self._trick = trick
 
-    def answer(self, data):
-        reply = super().answer(data)
+    def answer(self, data, *wanted):
+        reply = super().answer(data, *wanted)
         return spoiled(self._trick, unpacked(data, Order), reply) if b'"kind":"done"' in reply[:40] else reply
 
 

@@ -43,7 +43,7 @@ class Fleet:
 
     def start_scheduler(self):
         self.scheduler = self._start(
-            "scheduler", "-m", "edgecap", "fleet", "start", "--port", str(self.port), "--ttl", "10"
+            "scheduler", "-m", "edgecap", "fleet", "start", "--port", str(self.port), "--ttl", "20"
         )
         while not self.port:
             told = (self.folder / "scheduler.log").read_text()
