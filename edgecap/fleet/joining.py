@@ -158,11 +158,21 @@ def alone(cache: Path) -> Iterator[None]:
 
 
 async def join(address: str, security: Any | None, device: Device, about: About, say: Callable[[str], None]) -> None:
-    """Serves a scheduler until cancelled, or until joining again would be in vain: then raises UsageError."""
-    pause = AGAIN_S
+    """Serves a scheduler until cancelled.
+
+    Raises UsageError where the first try meets what will not change by itself; once it had joined, it goes on.
+    """
+    pause, before = AGAIN_S, False
     with tempfile.TemporaryDirectory(prefix="edgecap-worker-") as scratch:
         while True:
-            joined = await _serve_once(address, security, device, about, scratch, say)
+            try:
+                joined = await _serve_once(address, security, device, about, scratch, say)
+            except Unreachable as error:
+                if error.lasting and not before:
+                    raise UsageError(str(error)) from error
+                say(f"{error}; trying again")
+                joined = False
+            before |= joined
             pause = AGAIN_S if joined else min(2 * pause, SELDOM_S)
             await asyncio.sleep(pause)
 
@@ -170,14 +180,8 @@ async def join(address: str, security: Any | None, device: Device, about: About,
 async def _serve_once(
     address: str, security: Any | None, device: Device, about: About, scratch: str, say: Callable[[str], None]
 ) -> bool:
-    """Whether it had joined, until it was lost."""
-    try:
-        await asyncio.to_thread(check_reachable, address, security)
-    except Unreachable as error:
-        if error.lasting:
-            raise UsageError(str(error)) from error
-        say(f"{error}; trying again")
-        return False
+    """Whether it had joined, until it was lost. Raises Unreachable."""
+    await asyncio.to_thread(check_reachable, address, security)
     slot = slot_of(device)
     worker = open_worker(
         address,
