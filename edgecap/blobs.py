@@ -3,8 +3,8 @@
     <root>/blobs/<sha256>         a whole file, checked
     <root>/blobs/<sha256>.part    what has come of one so far; the next piece goes on behind it
 
-A name is 64 hexadecimal digits or nothing at all, so that none can lead elsewhere. What does not have its
-hash is thrown away.
+A name is 64 hexadecimal digits or nothing at all, so that none can lead elsewhere. What does not have its hash is
+thrown away, and links that lie there are not followed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 import shutil
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from edgecap.errors import UsageError
 from edgecap.record import File
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
 class Blobs:
@@ -40,20 +43,22 @@ class Blobs:
         wanted = {file.sha256: file for file in files}
         return tuple(file for file in wanted.values() if not self._is_here(file) and not self._fetched(file))
 
-    def had(self, sha256: str) -> int:
-        """Bytes that are here of a file that is on its way."""
-        part = self._part(sha256)
-        return part.stat().st_size if part.exists() else 0
+    def had(self, file: File) -> int:
+        """Bytes that are here of a file that is on its way; more than it has are none of it."""
+        part = self._part(file.sha256)
+        size = _size(part)
+        if size > file.bytes:
+            part.unlink()
+        return size if 0 <= size <= file.bytes else 0
 
     def take(self, file: File, offset: int, data: bytes) -> bool:
         """Takes the next piece; true when the file is whole. Raises UsageError where it is not what it was called."""
-        part = self._part(file.sha256)
-        if offset != self.had(file.sha256) or offset + len(data) > file.bytes:
-            part.unlink(missing_ok=True)
-            raise UsageError(f"a piece of {file.sha256[:12]} came out of order")
+        part, had = self._part(file.sha256), self.had(file)
+        if offset != had or offset + len(data) > file.bytes:
+            raise UsageError(f"a piece of {file.sha256[:12]} does not fit: it begins at {offset}, {had} bytes are here")
         with store.disk_errors(part):
             part.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("ab") as stream:
+            with os.fdopen(os.open(part, _FLAGS, 0o644), "wb") as stream:
                 stream.write(data)
         if offset + len(data) < file.bytes:
             return False
@@ -61,47 +66,64 @@ class Blobs:
         return True
 
     def put(self, source: Path, file: File) -> None:
-        """Copies a file in, where it is not there yet; for a shared folder."""
+        """Copies a file in, where it is not there yet; for a shared folder, which others write too."""
         target = self.path(file.sha256)
         if self._is_here(file):
             return
-        part = target.with_name(f"{file.sha256}.{os.getpid()}.part")
-        with store.disk_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, part)
-        self._accept(part, file)
+        part = target.with_name(f"{file.sha256}.{secrets.token_hex(8)}.part")
+        try:
+            with store.disk_errors(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, part)
+            self._accept(part, file)
+        finally:
+            part.unlink(missing_ok=True)
 
     def lay_out(self, files: Iterable[File], folder: Path) -> None:
-        """Makes a folder of files, by links where the disk has them; paths are the caller's to check."""
+        """Makes a folder of files, by links where the disk has them; paths are the caller's to check.
+
+        Raises UsageError where what is kept is damaged; it is thrown away then, so that it is asked for anew.
+        """
         for file in files:
-            target = folder / file.path
+            kept, target = self.path(file.sha256), folder / file.path
+            if not self._is_here(file) or store.sha256_of_file(kept) != file.sha256:
+                kept.unlink(missing_ok=True)
+                raise UsageError(f"what was kept as {file.sha256[:12]} is damaged")
             with store.disk_errors(target):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 try:
-                    os.link(self.path(file.sha256), target)
+                    os.link(kept, target)
                 except OSError:
-                    shutil.copyfile(self.path(file.sha256), target)
+                    shutil.copyfile(kept, target)
 
     def _part(self, sha256: str) -> Path:
         return self.path(sha256).with_suffix(".part")
 
     def _is_here(self, file: File) -> bool:
-        path = self.path(file.sha256)
-        return path.is_file() and path.stat().st_size == file.bytes
+        return _size(self.path(file.sha256)) == file.bytes
 
     def _fetched(self, file: File) -> bool:
         if self._shared is None:
             return False
         with contextlib.suppress(OSError, UsageError):
             there = Blobs(self._shared).path(file.sha256)
-            if there.is_file() and there.stat().st_size == file.bytes:
+            if _size(there) == file.bytes:
                 self.put(there, file)
                 return True
         return False
 
     def _accept(self, part: Path, file: File) -> None:
-        if part.stat().st_size != file.bytes or store.sha256_of_file(part) != file.sha256:
+        if _size(part) != file.bytes or store.sha256_of_file(part) != file.sha256:
             part.unlink()
             raise UsageError(f"what came for {file.sha256[:12]} has another hash")
         with store.disk_errors(part):
             os.replace(part, self.path(file.sha256))
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; -1 where there is none, or a link or a folder instead."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return -1
+    return found.st_size if stat.S_ISREG(found.st_mode) else -1

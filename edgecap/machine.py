@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -234,10 +235,15 @@ def versions() -> dict[str, str]:
 
 def versions_of(packages: tuple[str, ...]) -> dict[str, str]:
     """The versions of those packages that are installed."""
-    found = {}
-    for name in packages:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {name: _version(name) for name in packages}
+    return {name: version for name, version in found.items() if version}
+
+
+def _version(package: str) -> str:
+    """A package's version, or nothing; importlib.metadata would parse all of its long description for it."""
+    try:
+        told = importlib.metadata.distribution(package).read_text("METADATA") or ""
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+    named = re.search(r"^Version: *(\S+)", told, re.MULTILINE)
+    return named[1] if named else importlib.metadata.version(package)

@@ -2,10 +2,12 @@
 
     python fleet_worker.py ADDRESS NAME CACHE [SECONDS [TRICK]]
 
-Each measurement takes SECONDS. TRICK is what a bad device sends instead of its record.
+Each measurement takes SECONDS. TRICK is what a bad device sends instead of its record; with "replay", a device answers
+what any of them answered before, so that only the fleet's own work is seen.
 """
 
 import asyncio
+import hashlib
 import sys
 import time
 from pathlib import Path
@@ -15,17 +17,22 @@ from fakes import scripted
 
 from edgecap import __version__
 from edgecap.fleet import network
-from edgecap.fleet.device import Device, join
+from edgecap.fleet.device import Device
+from edgecap.fleet.joining import join
 from edgecap.fleet.messages import About, Done, Order, packed, unpacked
-from edgecap.worker import Measure, Score
+from edgecap.worker import Measure, Progress, Score
 
 
-def slow(seconds):
-    """A stand-in for `in_child` that takes its time, and can be ended meanwhile as a child can."""
+def slow(seconds, fast=None):
+    """A stand-in for `in_child` that takes its time and tells so; it takes none once the file `fast` is there."""
 
     def run(step, watch, timeout_s):
-        if isinstance(step, Measure | Score):
-            time.sleep(seconds)
+        until = time.monotonic() + seconds
+        while isinstance(step, Measure | Score) and (left := until - time.monotonic()) > 0:
+            if fast and fast.exists():
+                break
+            watch(Progress(stage="sleeps", done=0, total=1))
+            time.sleep(min(left, 0.5))
         return scripted(getattr(step, "corpus", None))(step, watch, timeout_s)
 
     return run
@@ -56,17 +63,39 @@ class BadDevice(Device):
         super().__init__(*given)
         self._trick = trick
 
-    def answer(self, data):
-        reply = super().answer(data)
+    def answer(self, data, *wanted):
+        reply = super().answer(data, *wanted)
         return spoiled(self._trick, unpacked(data, Order), reply) if b'"kind":"done"' in reply[:40] else reply
+
+
+class Replay(Device):
+    """Answers an order as it was answered before, after the seconds that a child would take."""
+
+    def __init__(self, cache, seconds):
+        super().__init__(cache, None, slow(0))
+        self._answers, self._seconds = cache.parent / "answers", seconds
+        self._answers.mkdir(exist_ok=True)
+
+    def answer(self, data, *wanted):
+        kept = self._answers / hashlib.sha256(data).hexdigest()
+        if kept.exists():
+            time.sleep(self._seconds)
+            return kept.read_bytes()
+        reply = super().answer(data, *wanted)
+        if b'"kind":"done"' in reply[:40]:
+            kept.write_bytes(reply)
+        return reply
 
 
 def main():
     address, name, cache = sys.argv[1:4]
     seconds = float(sys.argv[4]) if sys.argv[4:] else 0.0
     network.configure()
-    given = (Path(cache), None, slow(seconds))
-    device = BadDevice(*given, trick=sys.argv[5]) if sys.argv[5:] else Device(*given)
+    given = (Path(cache), None, slow(seconds, Path(cache) / "fast"))
+    trick = sys.argv[5] if sys.argv[5:] else ""
+    device = BadDevice(*given, trick=trick) if trick else Device(*given)
+    if trick == "replay":
+        device = Replay(Path(cache), seconds)
     about = About(
         edgecap=__version__,
         name=name,

@@ -107,11 +107,11 @@ def start(host: str, port: int, tls: Path | None, insecure: bool, ttl_s: int) ->
     from edgecap.fleet.scheduler import serve
 
     with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
-        asyncio.run(_until_stopped(serve(host, port, tls, insecure, ttl_s, started)))
+        asyncio.run(until_stopped(serve(host, port, tls, insecure, ttl_s, started)))
         click.echo("fleet: a member of the fleet ended it", err=True)
 
 
-async def _until_stopped(work: Awaitable[None]) -> None:
+async def until_stopped(work: Awaitable[None]) -> None:
     """Cancels the work on SIGTERM, as asyncio does on Ctrl-C, so that it ends where it waits and not anywhere."""
     task = asyncio.current_task()
     with contextlib.suppress(NotImplementedError):  # Windows, which has no SIGTERM to speak of

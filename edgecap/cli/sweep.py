@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -188,8 +189,10 @@ def _run(cells: tuple[Planned, ...], folder: Path, where: Home, asked: Asked, gi
     from edgecap.estimates import History, seconds_of
     from edgecap.sweep import sweep as measure
 
-    crew, history = _crew(where, given, asked.disk_patience_s), History(where.cache)
-    with SweepLive(lambda left: seconds_of(left, history.rows)) as live:
+    history = History(where.cache)
+    with contextlib.ExitStack() as opened:
+        crew = _crew(where, given, asked.disk_patience_s, opened)
+        live = opened.enter_context(SweepLive(lambda left: seconds_of(left, history.rows)))
 
         def heard(news: News) -> None:
             live(news)
@@ -199,7 +202,8 @@ def _run(cells: tuple[Planned, ...], folder: Path, where: Home, asked: Asked, gi
         return measure(cells, folder, crew, asked, heard)
 
 
-def _crew(where: Home, given: dict[str, Any], disk_patience_s: float) -> Crew:
+def _crew(where: Home, given: dict[str, Any], disk_patience_s: float, opened: contextlib.ExitStack) -> Crew:
+    """Who measures; what must be closed again goes into `opened`."""
     from edgecap.sweep import Locally
 
     if given["scheduler"] is None:
@@ -207,19 +211,23 @@ def _crew(where: Home, given: dict[str, Any], disk_patience_s: float) -> Crew:
         if stray:
             raise UsageError(f"--{stray} belongs to a fleet: give its --scheduler")
         return Locally(where, keep_exports=given["keep_exports"], disk_patience_s=disk_patience_s)
-    return _fleet(where, given)
+    return _fleet(where, given, disk_patience_s, opened)
 
 
-def _fleet(where: Home, given: dict[str, Any]) -> Crew:
+def _fleet(where: Home, given: dict[str, Any], disk_patience_s: float, opened: contextlib.ExitStack) -> Crew:
     from edgecap.fleet import network
+
+    address = network.check_address(given["scheduler"], given["tls"], given["insecure"])
+    network.configure()
+
     from edgecap.fleet.bundles import Bundles
     from edgecap.fleet.dispatch import OnFleet, Rules
     from edgecap.fleet.line import first_call
 
-    address = network.check_address(given["scheduler"], given["tls"], given["insecure"])
-    network.configure()
     line = first_call(address, network.security(given["tls"]))
-    return OnFleet(line, Bundles(where, given["shared"]), Rules(given["attempts"], given["wait_s"]))
+    opened.push(line)
+    bundles = opened.enter_context(contextlib.closing(Bundles(where, given["shared"])))
+    return OnFleet(line, bundles, Rules(given["attempts"], given["wait_s"], disk_patience_s))
 
 
 def _tell(rows: list[Row], folder: Path, as_json: bool) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import click
 
+from edgecap.cli.fleet import until_stopped
+
 
 @click.command()
 @click.argument("address")
@@ -44,20 +46,26 @@ def worker(
     Example: edgecap worker tls://10.0.0.2:8786 --tls laptop-7
     """
     from edgecap.fleet import network
-    from edgecap.fleet.device import Device, alone, join, look
-    from edgecap.recommend.limits import BYTES, Option, parse_amount
-    from edgecap.store import home
 
-    most = None if cache_limit is None else parse_amount(Option("--cache-limit", "size", BYTES, "20GB"), cache_limit)
     where = network.check_address(address, tls, insecure)
     network.configure()
     secured = network.security(tls)
-    kept = home(cache).cache
-    with alone(kept):
-        click.echo("edgecap: looking at this machine", err=True)
-        about = look(name or platform.node())
-        counters = ", ".join(about.counters) or "none"
-        click.echo(f"edgecap: providers {', '.join(about.providers)}; energy counters {counters}", err=True)
+
+    from edgecap.fleet.device import Device
+    from edgecap.fleet.joining import alone, join, look
+    from edgecap.fleet.messages import check_name
+    from edgecap.recommend.limits import BYTES, Option, parse_amount
+    from edgecap.store import home, slug
+
+    most = None if cache_limit is None else parse_amount(Option("--cache-limit", "size", BYTES, "20GB"), cache_limit)
+    called, kept = check_name(name or slug(platform.node())[:63]), home(cache).cache
+
+    def say(words: str) -> None:
+        click.echo(f"edgecap: {words}", err=True)
+
+    with alone(kept), contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
+        say("looking at this machine")
+        about = look(called)
+        say(f"providers {', '.join(about.providers)}; energy counters {', '.join(about.counters) or 'none'}")
         device = Device(kept, shared, most_bytes=most)
-        with contextlib.suppress(asyncio.CancelledError):
-            asyncio.run(join(where, secured, device, about, lambda words: click.echo(f"edgecap: {words}", err=True)))
+        asyncio.run(until_stopped(join(where, secured, device, about, say)))

@@ -15,7 +15,8 @@ import msgspec
 from edgecap import __version__, source, store
 from edgecap.blobs import Blobs
 from edgecap.corpus import Corpus, read_corpus
-from edgecap.errors import EdgecapError
+from edgecap.errors import DiskFull, EdgecapError
+from edgecap.fleet.freight import files_of
 from edgecap.fleet.messages import Order, Part
 from edgecap.job import Run, prepare, unheard
 from edgecap.making import can_be_fp32, graph_of
@@ -25,6 +26,7 @@ from edgecap.portable import contents
 from edgecap.record import Failure, File
 from edgecap.spec import DEFAULT_CORPUS, CellSpec, Spec
 from edgecap.store import Home
+from edgecap.sweep import ROOM, failed
 from edgecap.worker import in_child
 
 
@@ -37,13 +39,17 @@ class NotMade(EdgecapError):
 
 
 class Bundle(NamedTuple):
-    """A model as it travels: the manifest, where its files lie here by hash, and what a record of it must say."""
+    """A model as it travels: the manifest, where its files lie here by hash, and what a record of it must say.
+
+    `graph` are the files of the variant that is measured.
+    """
 
     manifest: str
     places: dict[str, Path]
     name: str
     revision: str | None
     hashes: source.Hashes
+    graph: tuple[File, ...]
 
 
 class Bundles:
@@ -55,7 +61,7 @@ class Bundles:
         self._made: dict[tuple[str, ...], Bundle | EdgecapError] = {}
         self._texts: dict[tuple[str, int | None, float | None], Corpus] = {}
         self._files: dict[Path, File] = {}
-        self._lock = threading.Lock()
+        self._lock, self._making = threading.Lock(), threading.Lock()  # a text is had while a graph is made
         self._in_use = ExitStack()
 
     def close(self) -> None:
@@ -63,19 +69,28 @@ class Bundles:
         self._in_use.close()
 
     def bundle(self, cell: Planned) -> Bundle:
-        """The model of a cell. Raises UsageError or NotMade, each time anew where it did once."""
+        """The model of a cell. Raises UsageError or NotMade, each time anew where it did once, and DiskFull."""
         spec = cell.spec
         key = (spec.model, spec.precisions[0], spec.providers[0], spec.exporter, str(spec.optimize))
-        with self._lock:
-            if key not in self._made:
-                try:
-                    self._made[key] = self._make(spec)
-                except EdgecapError as error:
-                    self._made[key] = error
+        if key not in self._made:
+            with self._making:
+                if key not in self._made:
+                    self._made[key] = self._tried(spec)
         found = self._made[key]
         if isinstance(found, EdgecapError):
             raise found
         return found
+
+    def _tried(self, spec: Spec) -> Bundle | EdgecapError:
+        """A bundle, or why there is none. Raises DiskFull where there may be room another time."""
+        try:
+            return self._make(spec)
+        except DiskFull as error:
+            if store.free_bytes(self._home.cache) > ROOM:
+                return NotMade(failed("disk", error))
+            raise
+        except EdgecapError as error:
+            return error
 
     def corpus(self, cell: Planned) -> Corpus:
         """The text of a cell. Raises UsageError."""
@@ -118,7 +133,8 @@ class Bundles:
         with self._lock:
             if path not in self._files:
                 size, sha256 = path.stat().st_size, store.sha256_of_file(path)
-                self._files[path] = File(path=path.name, bytes=size, sha256=sha256)
+                name = store.slug(path.stem)[:40] + path.suffix  # how a text is read hangs on the suffix
+                self._files[path] = File(path=name, bytes=size, sha256=sha256)
         return self._files[path]
 
     def _make(self, spec: Spec) -> Bundle:
@@ -135,7 +151,8 @@ class Bundles:
                 raise NotMade(ready)
             graphs[wanted] = ready
         found = contents(job, graphs, provider)
-        files = source.manifest_files(msgspec.json.decode(found.manifest))
+        files = files_of(found.manifest.decode())
         places = {file.sha256: found.files[file.path] for file in files}
         located = job.located
-        return Bundle(found.manifest.decode(), places, located.name, located.revision, job.hashes)
+        graph = graphs[precision].graph.files
+        return Bundle(found.manifest.decode(), places, located.name, located.revision, job.hashes, graph)

@@ -13,60 +13,37 @@ from __future__ import annotations
 import contextlib
 import platform
 import queue
+import threading
 import time
-from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from edgecap.errors import EdgecapError, RecordError, UsageError
-from edgecap.fleet import device as far
+from edgecap.errors import DiskFull, EdgecapError, UsageError
 from edgecap.fleet.bundles import Bundles, NotMade
-from edgecap.fleet.checking import NotAsked, record_of, shares_of
-from edgecap.fleet.line import Cut, Line, Lost, Seen
-from edgecap.fleet.messages import (
-    PIECE_BYTES,
-    Done,
-    Failed,
-    Garbled,
-    Needs,
-    Order,
-    PartDone,
-    Reply,
-    packed,
-    unpacked,
-)
-from edgecap.fleet.needs import Need, Task, can, lack_of, need_of
+from edgecap.fleet.line import SILENT_S, Cut, Line, Lost, Seen
+from edgecap.fleet.needs import Need, Task, can, lack_of
 from edgecap.fleet.parts import Parts, Whole
+from edgecap.fleet.talks import Talk, talk
+from edgecap.fleet.todo import Todo
 from edgecap.ledger import Finished, Ledger
 from edgecap.meters.sharing import Share
 from edgecap.plan import EVERY, Planned
-from edgecap.record import Failure, File, Profile
-from edgecap.sweep import News, Watch, failed
+from edgecap.record import Failure
+from edgecap.sweep import DISK_PATIENCE_S, DISK_PAUSE_S, News, Watch, failed
+from edgecap.worker import end_children
 
-MOST_DEVICES = 256
-ROUNDS = 3  # that a device may ask for files, before it is taken for confused
-PAUSE_S = 0.5
+PAUSE_S = 0.5  # until devices are looked at again, where nothing is heard
 FLEET = "fleet"  # the stage of a failure that is the fleet's: nothing was found out about the cell
 
 
 class Rules(NamedTuple):
-    """How much a fleet may fail: devices that a cell may be tried on, seconds without a device or a scheduler."""
+    """How much a fleet may fail: devices that a cell may be tried on, seconds without a device, a scheduler, or room."""
 
     attempts: int = 3
     wait_s: float = 300.0
-
-
-class Talk(NamedTuple):
-    """What came of a task on a device: a record, shares, a failure, or an error that says that it may go elsewhere."""
-
-    task: Task
-    seen: Seen
-    seconds: float
-    found: Profile | tuple[Share, ...] | Failure | EdgecapError
+    disk_patience_s: float = DISK_PATIENCE_S
 
 
 class OnFleet:
@@ -90,15 +67,23 @@ class OnFleet:
         began = time.monotonic()
         while True:
             with contextlib.suppress(Lost):
-                if names := sorted({seen.about.name for seen in self._line.devices()}):
+                if names := sorted({seen.about.name for seen in self._line.devices() if seen.heard}):
                     return names
             if time.monotonic() - began > self._rules.wait_s:
                 raise UsageError("no device has joined the fleet: start edgecap worker on one")
             time.sleep(PAUSE_S)
 
     def work(self, cells: Sequence[Planned], ledger: Ledger, watch: Watch) -> Generator[Finished, None, None]:
-        """Each cell, as it is finished. Raises UsageError where the scheduler stays away."""
+        """Each cell, as it is finished. Raises UsageError where the scheduler stays away, DiskFull where the disk does."""
         return _Shift(self._line, self._bundles, self._rules, ledger, watch).run(cells)
+
+
+class _Busy(NamedTuple):
+    """A device that does a task, and since when it gave no sign of going on."""
+
+    task: Task
+    seen: Seen
+    since: float
 
 
 class _Shift:
@@ -107,30 +92,31 @@ class _Shift:
     def __init__(self, line: Line, bundles: Bundles, rules: Rules, ledger: Ledger, watch: Watch) -> None:
         self._line, self._bundles, self._rules, self._watch = line, bundles, rules, watch
         self._parts = Parts(ledger.scores)
-        self._todo: deque[Task] = deque()
-        self._busy: dict[str, tuple[Task, Seen]] = {}  # by the device's address
-        self._troubles: dict[Task, list[tuple[str, str]]] = {}  # (device, what it was) of each try
+        self._todo = Todo()
+        self._busy: dict[str, _Busy] = {}  # by the device's address
         self._talks: queue.SimpleQueue[Talk] = queue.SimpleQueue()
         self._able: dict[Need, float] = {}  # what is needed -> when a device that has it was there last
+        self._looked: Sequence[Seen] = ()
+        self._full_since: float | None = None
 
     def run(self, cells: Sequence[Planned]) -> Generator[Finished, None, None]:
-        self._todo.extend(task for cell in cells for task in self._tasks(cell))
-        speakers = ThreadPoolExecutor(MOST_DEVICES, "edgecap-fleet")
+        self._todo = Todo(task for cell in cells for task in self._tasks(cell))
         try:
             if any(seen.about.host == platform.node() for seen in self._reached()):
                 yield from self._made_first()
             while self._todo or self._busy:
                 devices = self._reached()
-                self._drop_gone(devices)
-                for task, seen in self._matched(devices):
-                    self._begin(speakers, task, seen)
-                yield from self._stranded(devices)
+                if devices is not self._looked:
+                    self._looked = devices
+                    self._follow(devices)
+                    yield from self._stranded(devices)
+                self._hand_out(devices)
                 yield from self._heard()
         finally:
-            self._line.excuse(list(self._busy))
             for address in list(self._busy):
                 self._line.drop(address)
-            speakers.shutdown(wait=False, cancel_futures=True)
+            if self._busy:
+                end_children()  # a graph that is made for one of these
 
     def _tasks(self, cell: Planned) -> list[Task]:
         """The cell, or those parts of its text that are not scored yet; it follows them."""
@@ -138,18 +124,20 @@ class _Shift:
 
     def _made_first(self) -> Iterator[Finished]:
         """All graphs at once, where a device is this machine: making them would disturb what it measures."""
-        for task in list(self._todo):
+        for cell in {id(task.cell): task.cell for task in self._todo}.values():
             try:
-                self._bundles.bundle(task.cell)
+                self._bundles.bundle(cell)
+            except DiskFull:
+                continue  # it may have room when its turn comes
             except EdgecapError as error:
-                self._todo.remove(task)
+                self._todo.remove(cell)
                 yield Finished(
-                    cell=task.cell, outcome=error.failure if isinstance(error, NotMade) else failed("refused", error)
+                    cell=cell, outcome=error.failure if isinstance(error, NotMade) else failed("refused", error)
                 )
 
     # --- who is there -------------------------------------------------------------------------
 
-    def _reached(self) -> list[Seen]:
+    def _reached(self) -> Sequence[Seen]:
         """The devices; where the scheduler is gone, it is called again until it answers."""
         began = time.monotonic()
         while True:
@@ -164,113 +152,50 @@ class _Shift:
                 self._line.again()
                 self._able.clear()
 
-    def _drop_gone(self, devices: Sequence[Seen]) -> None:
-        """Waits no longer for devices that left or are silent; their talks end as lost."""
-        heard = {seen.address for seen in devices if seen.heard}
-        for address in self._busy:
-            if address not in heard:
+    def _follow(self, devices: Sequence[Seen]) -> None:
+        """Waits no longer for devices that left, are silent or hang; tells how far the others are."""
+        there, now = {seen.address: seen for seen in devices if seen.heard}, time.monotonic()
+        for address, busy in list(self._busy.items()):
+            seen = there.get(address)
+            if seen is None or now - busy.since > busy.task.cell.spec.timeout_s + SILENT_S:
                 self._line.drop(address)
+            elif seen.pulse != busy.seen.pulse:
+                self._busy[address] = _Busy(busy.task, seen, now)
+                if seen.pulse.stage:
+                    self._watch(News("stage", busy.task.cell, str(seen.pulse), seen.about.name))
 
-    def _matched(self, devices: Sequence[Seen]) -> list[tuple[Task, Seen]]:
-        """Free devices with the first task that each can run, those that it failed on last."""
-        busy = {seen.about.name for _, seen in self._busy.values()}
-        free = [
-            seen for seen in devices if seen.heard and seen.about.name not in busy and seen.address not in self._busy
-        ]
-        found = []
-        for seen in free:
-            able = (task for task in self._todo if can(seen, need_of(task)))
-            task = next((task for task in able if not self._better_elsewhere(task, seen, devices)), None)
-            if task is not None:
-                self._todo.remove(task)
-                found.append((task, seen))
-        return found
-
-    def _better_elsewhere(self, task: Task, seen: Seen, devices: Sequence[Seen]) -> bool:
-        """Whether the task had trouble here, and there is a device where it had none."""
-        tried = {name for name, _ in self._troubles.get(task, ())}
-        if seen.about.name not in tried:
-            return False
-        return any(other.heard and other.about.name not in tried and can(other, need_of(task)) for other in devices)
+    def _hand_out(self, devices: Sequence[Seen]) -> None:
+        """A task for each free device that can do one."""
+        for seen in devices:
+            if seen.heard and not seen.busy and seen.address not in self._busy:
+                task = self._todo.taken(seen, devices)
+                if task is not None:
+                    self._begin(task, seen)
 
     def _stranded(self, devices: Sequence[Seen]) -> Iterator[Finished]:
         """Cells that no device could run for too long, each with who is there instead."""
         now = time.monotonic()
-        needs = {need_of(task): task for task in self._todo}
-        for need, task in needs.items():
-            if need not in self._able or any(seen.heard and can(seen, need_of(task)) for seen in devices):
+        for need in self._todo.needs:
+            if need not in self._able or any(seen.heard and can(seen, need) for seen in devices):
                 self._able[need] = now
-        late = {need for need in needs if now - self._able[need] > self._rules.wait_s}
-        for task in [task for task in self._todo if late and need_of(task) in late]:
-            if task in self._todo:  # not given up with another part of its text
-                yield self._given_up(task, f"no device of the fleet can run it: {lack_of(need_of(task), devices)}")
+            elif now - self._able[need] > self._rules.wait_s:
+                why = f"no device of the fleet can run it: {lack_of(need, devices)}"
+                for cell in {id(task.cell): task.cell for task in self._todo.of(need)}.values():
+                    self._todo.remove(cell)
+                    yield self._given_up(Task(cell), why)
 
     # --- talks --------------------------------------------------------------------------------
 
-    def _begin(self, speakers: ThreadPoolExecutor, task: Task, seen: Seen) -> None:
-        self._busy[seen.address] = (task, seen)
+    def _begin(self, task: Task, seen: Seen) -> None:
+        self._busy[seen.address] = _Busy(task, seen, time.monotonic())
         words = "" if task.part is None else f"part {task.part + 1} of {task.cell.shards}"
         self._watch(News("begun", task.cell, words, seen.about.name))
-        speakers.submit(self._talk, task, seen, self._parts.whole(task.cell) if task.part is None else Whole())
+        text = self._parts.whole(task.cell) if task.part is None else Whole()
 
-    def _talk(self, task: Task, seen: Seen, text: Whole) -> None:
-        """All that is said to one device about one task; runs in a thread of its own."""
-        began = time.monotonic()
-        found: Profile | tuple[Share, ...] | Failure | EdgecapError
-        try:
-            found = self._answered(task, seen, text)
-        except NotMade as error:
-            found = error.failure
-        except (Lost, Garbled, NotAsked, RecordError) as error:
-            found = error
-        except EdgecapError as error:
-            found = failed("refused", error)
-        except Exception as error:
-            found = Garbled(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
-        self._talks.put(Talk(task, seen, time.monotonic() - began, found))
+        def speak() -> None:
+            self._talks.put(talk(self._line, self._bundles, task, seen, text))
 
-    def _answered(self, task: Task, seen: Seen, text: Whole) -> Profile | tuple[Share, ...] | Failure:
-        order, places = self._bundles.order(task.cell, task.part, text.documents)
-        self._bundles.hand_over(places)
-        reply = self._measured(order, places, seen)
-        corpus = self._bundles.corpus(task.cell)
-        if isinstance(reply, Done) and task.part is None:
-            return record_of(reply.record, task.cell, self._bundles.bundle(task.cell), corpus, text.devices)
-        if isinstance(reply, PartDone) and task.part is not None:
-            return shares_of(reply, corpus)
-        if isinstance(reply, Failed):
-            if reply.elsewhere:
-                raise Lost(f"{reply.failure.error}: {reply.failure.message}")
-            return reply.failure
-        raise Garbled("an answer to another question came")
-
-    def _measured(self, order: Order, places: dict[str, Path], seen: Seen) -> Reply:
-        """The reply to an order, once the device has what it needs for it."""
-        for _ in range(ROUNDS):
-            reply: Reply = unpacked(self._line.ask(seen.address, far.serve, packed(order)), Reply)  # type: ignore[arg-type]
-            if not isinstance(reply, Needs):
-                return reply
-            for file, had in zip(reply.files, reply.had, strict=False):
-                self._send(file, had, places, seen)
-        raise Garbled("the device asks for the same files again and again")
-
-    def _send(self, file: File, had: int, places: dict[str, Path], seen: Seen) -> None:
-        path = places.get(file.sha256)
-        if path is None or not 0 <= had <= file.bytes:
-            raise Garbled("the device asks for a file that is none of this model")
-        with path.open("rb") as stream:
-            stream.seek(had)
-            at = had
-            while at < file.bytes or file.bytes == 0:
-                data = stream.read(PIECE_BYTES)
-                reply: Reply = unpacked(self._line.ask(seen.address, far.take, packed(file), at, data), Reply)  # type: ignore[arg-type]
-                if isinstance(reply, Failed):
-                    raise Lost(f"{reply.failure.error}: {reply.failure.message}")
-                at += len(data)
-                if not data:
-                    return
-
-    # --- what came of them --------------------------------------------------------------------
+        threading.Thread(target=speak, name=f"edgecap-{seen.about.name}", daemon=True).start()
 
     def _heard(self) -> Iterator[Finished]:
         """What devices answered since; waits a moment for the first."""
@@ -279,40 +204,67 @@ class _Shift:
             while True:
                 yield from self._judged(self._talks.get_nowait())
 
-    def _judged(self, talk: Talk) -> Iterator[Finished]:
-        self._busy.pop(talk.seen.address, None)
-        task, name, found = talk.task, talk.seen.about.name, talk.found
-        if isinstance(found, EdgecapError):
+    def _judged(self, told: Talk) -> Iterator[Finished]:
+        task, name, found = told.task, told.seen.about.name, told.found
+        busy = self._busy.get(told.seen.address)
+        if busy is not None and busy.task is task:
+            del self._busy[told.seen.address]
+        if isinstance(found, DiskFull):
+            self._wait_for_room(task, found)
+            self._todo.first(task)
+        elif isinstance(found, EdgecapError):
             yield from self._troubled(task, name, found)
         elif isinstance(found, tuple):
-            self._parts.keep(task.cell, task.part or 0, name, found)
-            self._watch(News("stage", task.cell, f"part {(task.part or 0) + 1} scored", name))
-            if not self._parts.missing(task.cell):
-                self._todo.appendleft(Task(task.cell))
+            self._keep(told, found)
         else:
             self._forget(task.cell)
-            attempts = 1 + len(self._troubles.get(task, ()))
-            yield Finished(cell=task.cell, outcome=found, device=name, seconds=talk.seconds, attempts=attempts)
+            attempts = 1 + len(self._todo.tries(task))
+            yield Finished(cell=task.cell, outcome=found, device=name, seconds=told.seconds, attempts=attempts)
+
+    def _keep(self, told: Talk, shares: tuple[Share, ...]) -> None:
+        """Keeps a part of a text; the cell follows the last one."""
+        (cell, part), name = told.task, told.seen.about.name
+        try:
+            self._parts.keep(cell, part or 0, name, shares)
+        except DiskFull as error:
+            self._wait_for_room(told.task, error)
+            self._talks.put(told)
+            return
+        self._full_since = None
+        self._watch(News("stage", cell, f"part {(part or 0) + 1} scored", name))
+        if not self._parts.missing(cell):
+            self._todo.first(Task(cell))
+
+    def _wait_for_room(self, task: Task, error: DiskFull) -> None:
+        """A pause; raises the error where the disk was full for too long."""
+        now = time.monotonic()
+        self._full_since = now if self._full_since is None else self._full_since
+        if now - self._full_since > self._rules.disk_patience_s:
+            raise error
+        self._watch(News("waits", task.cell, f"{error}: waiting for room; nothing is lost"))
+        time.sleep(min(DISK_PAUSE_S, self._rules.disk_patience_s / 4))
 
     def _troubled(self, task: Task, name: str, error: EdgecapError) -> Iterator[Finished]:
         """Once more, unless that was often enough; the scheduler's own end does not count."""
-        told = self._troubles.setdefault(task, [])
         if not isinstance(error, Cut):
-            told.append((name, str(error)))
-        if len(told) >= self._rules.attempts:
-            words = "; ".join(f"{device}: {what}" for device, what in told)
-            yield self._given_up(task, f"tried {len(told)} times ({words})", name)
+            self._todo.note(task, name, str(error))
+        tries = self._todo.tries(task)
+        if len(tries) >= self._rules.attempts:
+            words = "; ".join(f"{device}: {what}" for device, what in tries)
+            self._forget(task.cell)
+            yield self._given_up(task, f"tried {len(tries)} times ({words})", name)
         else:
-            self._todo.appendleft(task)
+            self._todo.first(task)
             self._watch(News("again", task.cell, f"{error}: it is tried again", name))
 
     def _forget(self, cell: Planned) -> None:
         """Nothing more is done about a cell that is finished."""
-        self._todo = deque(task for task in self._todo if task.cell is not cell)
+        self._full_since = None
+        if cell.shards > 1:
+            self._todo.remove(cell)
         self._parts.forget(cell)
 
     def _given_up(self, task: Task, why: str, device: str = "") -> Finished:
-        self._forget(task.cell)
-        attempts = max(1, len(self._troubles.get(task, ())))
+        attempts = max(1, len(self._todo.tries(task)))
         failure = Failure(stage=FLEET, error="NotRun", message=why[:1000])
         return Finished(cell=task.cell, outcome=failure, device=device, attempts=attempts)

@@ -5,6 +5,7 @@ A scheduler that went away is called again; questions that were open then are lo
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 import time
@@ -16,11 +17,12 @@ from uuid import uuid4
 import msgspec
 
 from edgecap.errors import EdgecapError, UsageError
-from edgecap.fleet import device as far
-from edgecap.fleet.messages import SLOT, About
+from edgecap.fleet.messages import SLOT, About, Pulse
+from edgecap.fleet.reaching import Unreachable, check_reachable
 
 LOOK_S = 1.0  # between looks at who is there
 CALL_S = 5.0  # that a call to the scheduler may take
+PING_S = 3.0  # that a device may take to say that it is awake
 SILENT_S = 30.0  # without a heartbeat, of which there is one in five seconds
 
 
@@ -33,11 +35,20 @@ class Cut(Lost):
 
 
 class Seen(NamedTuple):
-    """A device that is there: where, what it says of itself, and whether it is heard."""
+    """A device that is there: where, what it says of itself, whether it is heard, does something for others, how far."""
 
     address: str
     about: About
     heard: bool
+    busy: bool = False
+    pulse: Pulse = Pulse()
+
+
+class _Heard(NamedTuple):
+    """The scheduler's time of a device's last heartbeat, and ours when that changed: their clocks may be hours apart."""
+
+    last: float
+    since: float
 
 
 class Line:
@@ -47,6 +58,7 @@ class Line:
         self._address, self._security, self._silent_s = address, security, silent_s
         self._client: Any = None
         self._open: dict[str, Any] = {}  # address of a device -> the question that it has
+        self._heard: dict[str, _Heard] = {}
         self._seen: list[Seen] = []
         self._looked = -LOOK_S
         self._lock = threading.Lock()
@@ -64,7 +76,7 @@ class Line:
         """The devices, looked up once a second at most. Raises Lost where the scheduler cannot be reached."""
         now = time.monotonic()
         if now - self._looked >= LOOK_S:
-            self._seen = [seen for seen in map(self._as_seen, self._workers()) if seen]
+            self._seen = self._look()
             self._looked = time.monotonic()
         return self._seen
 
@@ -77,6 +89,7 @@ class Line:
         from distributed import Client
 
         try:
+            check_reachable(self._address, self._security, CALL_S)
             self._client = Client(
                 self._address,
                 security=self._security,
@@ -85,6 +98,8 @@ class Line:
                 name="edgecap",
                 heartbeat_interval="5s",
             )
+        except Unreachable as error:
+            raise Lost(str(error)) from error
         except (OSError, RuntimeError, ValueError, EOFError) as error:
             raise Lost(f"no scheduler answers at {self._address} ({' '.join(str(error).split())[:200]})") from error
 
@@ -96,40 +111,56 @@ class Line:
             with contextlib.suppress(Exception):
                 client.close(timeout=2)
 
-    def _workers(self) -> list[tuple[str, dict[str, Any]]]:
+    def _look(self) -> list[Seen]:
         try:
             if self._client is None or self._client.status != "running":
                 raise OSError("the line is down")
-            told = self._client.sync(self._client.scheduler.identity, n_workers=-1, callback_timeout=CALL_S)
+            return list(self._client.sync(self._told, self._client.scheduler, callback_timeout=CALL_S + PING_S))
         except Exception as error:  # a closed line has many names
             raise Lost(f"the scheduler at {self._address} is gone") from error
-        return list(told["workers"].items())
 
-    def _as_seen(self, worker: tuple[str, dict[str, Any]]) -> Seen | None:
-        """A worker as a device; None where edgecap did not start it, or what it says of itself makes no sense."""
-        address, told = worker
-        try:
-            about = msgspec.convert(told.get(SLOT), About)
-        except msgspec.ValidationError:
-            return None
-        return Seen(address, about, time.time() - float(told.get("last_seen", 0.0)) < self._silent_s)
+    async def _told(self, scheduler: Any) -> list[Seen]:
+        told, working = await asyncio.wait_for(asyncio.gather(scheduler.identity(), scheduler.processing()), CALL_S)
+        found = {address: about for address, more in told["workers"].items() if (about := _about(more))}
+        heard = await asyncio.gather(
+            *(self._is_heard(scheduler, address, told["workers"][address]) for address in found)
+        )
+        mine = {question.key for question in tuple(self._open.values())}
+        return [
+            Seen(
+                address=address,
+                about=about,
+                heard=awake,
+                busy=not mine.issuperset(working.get(address, ())),
+                pulse=_pulse(told["workers"][address]),
+            )
+            for (address, about), awake in zip(found.items(), heard, strict=True)
+        ]
+
+    async def _is_heard(self, scheduler: Any, address: str, told: dict[str, Any]) -> bool:
+        """Whether heartbeats come; one that was silent, or was not known, must answer before it is trusted."""
+        now, last = time.monotonic(), float(told.get("last_seen", 0.0))
+        had = self._heard.get(address)
+        if had is not None and now - had.since < self._silent_s:
+            self._heard[address] = had if last == had.last else _Heard(last, now)
+            return True
+        if had is not None and last == had.last:
+            return False
+        awake = await _answers(scheduler, address)
+        self._heard[address] = _Heard(last, time.monotonic() if awake else -self._silent_s)
+        return awake
 
     # --- questions ----------------------------------------------------------------------------
 
     def ask(self, address: str, verb: Callable[..., bytes], *said: object) -> object:
-        """What a device answers. Raises Lost where it will not, and what dask raises where the far side failed."""
+        """What a device answers. Raises Lost where it will not, or where the far side failed."""
         client = self._client
         if client is None:
             raise Cut("the line is down")
+        key = f"edgecap-{uuid4().hex}"
         try:
             question = client.submit(
-                verb,
-                *said,
-                key=f"edgecap-{uuid4().hex}",
-                workers=[address],
-                allow_other_workers=False,
-                resources={SLOT: 1},
-                pure=False,
+                verb, *said, key=key, workers=[address], allow_other_workers=False, resources={SLOT: 1}, pure=False
             )
         except Exception as error:
             raise Cut("the line is down") from error
@@ -145,21 +176,44 @@ class Line:
             raise Lost(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
         finally:
             with self._lock:
-                self._open.pop(address, None)
+                if self._open.get(address) is question:
+                    del self._open[address]
             _cancelled(question)
 
     def drop(self, address: str) -> None:
-        """Waits no longer for what a device was asked."""
+        """Takes back what a device was asked; it ends its measurement when it hears that."""
         with self._lock:
             question = self._open.get(address)
         if question is not None:
             _cancelled(question)
 
-    def excuse(self, addresses: list[str]) -> None:
-        """Tells devices that nobody waits for their answers any more, if they can be told at once."""
-        with contextlib.suppress(Exception):
-            if addresses and self._client is not None:
-                self._client.sync(self._client._run, far.give_up, workers=addresses, wait=True, callback_timeout=2)
+
+def _about(told: dict[str, Any]) -> About | None:
+    """What a worker says of itself; None where edgecap did not start it, it makes no sense, or it borrows a name.
+
+    The scheduler has each name once; a worker whose own words give it another is not who it says.
+    """
+    try:
+        about = msgspec.convert(told.get(SLOT), About)
+    except msgspec.ValidationError:
+        return None
+    return about if about.name == told.get("name") else None
+
+
+def _pulse(told: dict[str, Any]) -> Pulse:
+    try:
+        return msgspec.convert(told.get("metrics", {}).get(SLOT), Pulse)
+    except (msgspec.ValidationError, AttributeError):
+        return Pulse()
+
+
+async def _answers(scheduler: Any, address: str) -> bool:
+    """Whether the scheduler reaches a device, and it is awake."""
+    try:
+        asked = scheduler.broadcast(msg={"op": "ping"}, workers=[address])
+        return address in await asyncio.wait_for(asked, PING_S)
+    except Exception:  # it left meanwhile, or is behind a firewall; dask has many words for it
+        return False
 
 
 def _cancelled(question: Any) -> None:
@@ -173,5 +227,9 @@ def first_call(address: str, security: Any | None) -> Line:
     try:
         line.__enter__()
     except Lost as error:
-        raise UsageError(f"{error}; start one with edgecap fleet start") from error
+        raise UsageError(f"{error}; edgecap fleet start begins one" if _nobody(error) else str(error)) from error
     return line
+
+
+def _nobody(error: Lost) -> bool:
+    return not (isinstance(error.__cause__, Unreachable) and error.__cause__.lasting)

@@ -13,13 +13,15 @@ client, that a record is one, and the one that it asked for.
 
 from __future__ import annotations
 
-from typing import TypeVar
+import re
+from typing import Annotated, TypeVar
 
 import msgspec
 
-from edgecap.errors import EdgecapError
+from edgecap.errors import EdgecapError, UsageError
 from edgecap.meters.compression import Scored
 from edgecap.meters.sharing import Share
+from edgecap.plan import EVERY
 from edgecap.record import Failure, File
 from edgecap.spec import Spec
 
@@ -57,10 +59,9 @@ class Order(_Message, frozen=True, tag="order"):
 
 
 class Needs(_Message, frozen=True, tag="needs"):
-    """Files that the device lacks, and how many bytes of each have come already."""
+    """Files that the device lacks, by their hash, and how many bytes of each have come already."""
 
-    files: tuple[File, ...]
-    had: tuple[int, ...]
+    had: dict[str, int]
 
 
 class Done(_Message, frozen=True, tag="done"):
@@ -85,17 +86,50 @@ class Failed(_Message, frozen=True, tag="failed"):
 Reply = Needs | Done | PartDone | Failed
 Kind = TypeVar("Kind")
 
+# --- what a device says of itself -------------------------------------------------------------
+
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
+_WORDS = r"[^\x00-\x1f\x7f-\x9f]{0,200}"
+Word = Annotated[str, msgspec.Meta(pattern=rf"\A{_WORDS}\Z")]
+Few = Annotated[tuple[Word, ...], msgspec.Meta(max_length=32)]
+
 
 class About(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a device says of itself when it joins."""
 
-    edgecap: str
-    name: str
-    host: str
-    cpu: str
-    memory_bytes: int
-    providers: tuple[str, ...]
-    counters: tuple[str, ...]
+    edgecap: Word
+    name: Annotated[str, msgspec.Meta(pattern=rf"\A{_NAME}\Z")]
+    host: Word
+    cpu: Word
+    memory_bytes: Annotated[int, msgspec.Meta(ge=0)]
+    providers: Few
+    counters: Few
+
+
+class Pulse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How far a measurement is; `beats` counts its signs of life."""
+
+    beats: Annotated[int, msgspec.Meta(ge=0)] = 0
+    stage: Word = ""
+    done: Annotated[float, msgspec.Meta(ge=0)] = 0
+    total: Annotated[float, msgspec.Meta(ge=0)] = 0
+
+    def __str__(self) -> str:
+        share = f" {100 * min(self.done / self.total, 1):.0f} %" if self.total > 1 else ""
+        return f"{self.stage}{share}"
+
+
+def check_name(name: str) -> str:
+    """A name for a device, as plans write it. Raises UsageError."""
+    if not re.fullmatch(_NAME, name, re.ASCII) or name == EVERY:
+        raise UsageError(
+            f"{name!r} cannot name a device: give --name with up to 63 letters, digits, '.', '_' and '-', a letter or"
+            f" digit first, and not '{EVERY}'"
+        )
+    return name
+
+
+# --- as they travel ---------------------------------------------------------------------------
 
 
 class Garbled(EdgecapError):

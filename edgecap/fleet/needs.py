@@ -11,6 +11,9 @@ from edgecap.fleet.line import Seen
 from edgecap.plan import Planned
 from edgecap.provider_options import base
 
+OTHER = "is another device"
+MOST_TOLD = 20  # devices
+
 
 class Task(NamedTuple):
     """A cell, or a part of its text."""
@@ -50,7 +53,7 @@ def why_not(seen: Seen, need: Need) -> str:
     """What a device lacks; nothing where it can."""
     about = seen.about
     if need.device and about.name != need.device:
-        return f"is not {need.device}"
+        return OTHER
     if about.edgecap != __version__:
         return f"runs edgecap {about.edgecap}"
     if need.provider not in about.providers:
@@ -63,6 +66,6 @@ def why_not(seen: Seen, need: Need) -> str:
 
 
 def lack_of(need: Need, devices: Sequence[Seen]) -> str:
-    """Who is there, and what each lacks."""
-    told = [f"{seen.about.name} {why_not(seen, need) or 'is silent'}" for seen in devices]
-    return ", ".join(told) or "none is there"
+    """Who is there, and what each lacks; of others than the one that is asked for, nothing."""
+    told = [f"{seen.about.name} {why}" for seen in devices if (why := why_not(seen, need) or "is silent") != OTHER]
+    return ", ".join(told[:MOST_TOLD]) or (f"{need.device} is not there" if need.device else "none is there")

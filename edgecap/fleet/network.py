@@ -204,6 +204,7 @@ def _quiet() -> None:
         logger.setLevel(max(logger.level, logging.ERROR))
         for handler in logger.handlers:
             handler.setFormatter(_OneLine())
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # `line` says what it learns, in our words
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"distributed\.")  # its own calls of its own past
 
 

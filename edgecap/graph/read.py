@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,13 +115,25 @@ def _matrix_weights(model: onnx.ModelProto) -> int:
 def _external(model: onnx.ModelProto) -> dict[str, int]:
     """Files beside the graph that hold weights -> the byte up to which they are needed."""
     ends: dict[str, int] = {}
-    for tensor in model.graph.initializer:
+    for tensor in _stored(model.graph):
         if tensor.data_location == 1:
             entry = {e.key: e.value for e in tensor.external_data}
             end = int(entry.get("offset") or 0) + int(entry.get("length") or 0)
             name = entry.get("location", "")
             ends[name] = max(end, ends.get(name, 0))
     return ends
+
+
+def _stored(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor of a graph: its weights, its constants, and those of branches and loops."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _stored(inner)
 
 
 def _check_external(path: Path, name: str, end: int) -> None:

@@ -1,0 +1,215 @@
+"""A device joins a scheduler as a dask worker with one slot, and joins again whenever it was lost.
+
+Dask calls `serve` and `take` by their names; whose they are is known to the `Slot` of the worker that runs them.
+Dask cannot end what runs; the slot sees that a question was taken back, or that the scheduler is gone, and the device
+then ends its child, since nobody waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import platform
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgecap import __version__, store
+from edgecap.errors import UsageError
+from edgecap.fleet.device import Device
+from edgecap.fleet.messages import SLOT, About, Failed, check_name, packed
+from edgecap.fleet.network import open_worker
+from edgecap.fleet.reaching import Unreachable, check_reachable
+from edgecap.job import Run
+from edgecap.machine import default_threads
+from edgecap.record import Failure
+from edgecap.worker import Examine, Examined, end_children, expected, in_child
+
+AGAIN_S, SELDOM_S = 2.0, 30.0  # between tries to join: at first, and when it has been in vain for long
+
+Verb = Callable[..., bytes]  # of these that dask calls
+
+# --- what dask calls --------------------------------------------------------------------------
+
+
+class Slot:
+    """What a dask worker knows of the device that it is; `slot_of` makes one that dask takes as a plugin."""
+
+    name = SLOT
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self._taken_back: set[str] = set()
+        self._gone = False
+
+    def setup(self, worker: Any) -> None:
+        """Nothing is needed of the worker."""
+
+    def teardown(self, worker: Any) -> None:
+        """The scheduler is gone, and with it whoever asked."""
+        self._gone = True
+        end_children()
+
+    def transition(self, key: str, start: str, finish: str, **more: Any) -> None:
+        """A question that runs is released: its client took it back, or left."""
+        if start == "executing" and finish in ("released", "cancelled", "forgotten"):
+            self._taken_back.add(key)
+            end_children()
+        elif finish in ("memory", "error"):
+            self._taken_back.discard(key)
+
+    def wanted(self, key: str) -> bool:
+        """Whether somebody waits for the answer."""
+        return not self._gone and key not in self._taken_back
+
+
+def slot_of(device: Device) -> Slot:
+    """The slot of a device."""
+    from distributed import WorkerPlugin
+
+    class Plugged(Slot, WorkerPlugin):  # type: ignore[misc]  # dask wants its own class, which is heavy to load
+        pass
+
+    return Plugged(device)
+
+
+def serve(order: bytes) -> bytes:
+    """The reply to an order; a process that is no device of edgecap says so."""
+    slot, key = _slot_and_key()
+    return slot.device.answer(order, lambda: slot.wanted(key)) if slot else packed(_STRANGER)
+
+
+def take(about: bytes, offset: int, data: bytes) -> bytes:
+    """The reply to a piece of a file."""
+    slot, _ = _slot_and_key()
+    return slot.device.take(about, offset, data) if slot else packed(_STRANGER)
+
+
+def _slot_and_key() -> tuple[Slot | None, str]:
+    from distributed import get_worker
+
+    worker = get_worker()
+    return worker.plugins.get(SLOT), str(worker.get_current_task())
+
+
+_STRANGER = Failed(
+    failure=Failure(stage="device", error="NoDevice", message="a dask worker that `edgecap worker` did not start"),
+    elsewhere=True,
+)
+
+# --- what the machine is ----------------------------------------------------------------------
+
+
+def look(name: str, run: Run = in_child) -> About:
+    """What this machine can measure. Raises UsageError where ONNX Runtime cannot be used, or the name is none."""
+    import psutil
+
+    from edgecap.machine import look_around
+
+    check_name(name)
+    found = expected(run(Examine(threads=default_threads()), lambda progress: None, 600.0), Examined)
+    if isinstance(found, Failure):
+        raise UsageError(f"this machine cannot measure: {found.message}")
+    providers = tuple(name for name, reason in found.providers.items() if not reason)
+    return About(
+        edgecap=__version__,
+        name=name,
+        host=platform.node()[:200],
+        cpu=look_around(providers).cpu[:200],
+        memory_bytes=psutil.virtual_memory().total,
+        providers=providers,
+        counters=tuple(counter.name for counter in found.counters),
+    )
+
+
+def resources(about: About) -> dict[str, float]:
+    """The same as dask counts it: one slot, and what a cell may ask for."""
+    found = {SLOT: 1.0, f"device:{about.name}": 1.0, "memory": float(about.memory_bytes)}
+    found |= {f"provider:{name}": 1.0 for name in about.providers}
+    return found | ({"energy": 1.0} if about.counters else {})
+
+
+@contextlib.contextmanager
+def alone(cache: Path) -> Iterator[None]:
+    """Holds a cache for this process as a device. Raises UsageError where another worker has it."""
+    from filelock import FileLock, Timeout
+
+    with store.disk_errors(cache):
+        cache.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(cache / "worker.lock", blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UsageError(
+            f"another worker measures on this machine with {cache}; for a second one that may disturb it, give --cache"
+        ) from None
+    except (OSError, NotImplementedError) as error:
+        raise UsageError(f"cannot lock {cache}: {error}; give a --cache on a local disk") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+# --- joining ----------------------------------------------------------------------------------
+
+
+async def join(address: str, security: Any | None, device: Device, about: About, say: Callable[[str], None]) -> None:
+    """Serves a scheduler until cancelled.
+
+    Raises UsageError where the first try meets what will not change by itself; once it had joined, it goes on.
+    """
+    pause, before = AGAIN_S, False
+    with tempfile.TemporaryDirectory(prefix="edgecap-worker-") as scratch:
+        while True:
+            try:
+                joined = await _serve_once(address, security, device, about, scratch, say)
+            except Unreachable as error:
+                if error.lasting and not before:
+                    raise UsageError(str(error)) from error
+                say(f"{error}; trying again")
+                joined = False
+            before |= joined
+            pause = AGAIN_S if joined else min(2 * pause, SELDOM_S)
+            await asyncio.sleep(pause)
+
+
+async def _serve_once(
+    address: str, security: Any | None, device: Device, about: About, scratch: str, say: Callable[[str], None]
+) -> bool:
+    """Whether it had joined, until it was lost. Raises Unreachable."""
+    await asyncio.to_thread(check_reachable, address, security)
+    slot = slot_of(device)
+    worker = open_worker(
+        address,
+        security,
+        name=about.name,
+        resources=resources(about),
+        local_directory=scratch,
+        startup_information={SLOT: lambda worker: msgspec.to_builtins(about)},
+        metrics={SLOT: lambda worker: msgspec.to_builtins(device.pulse)},
+        plugins=[slot],
+    )
+    try:
+        await worker
+        say(f"joined {address} as {about.name}")
+        await worker.finished()
+        say("the scheduler is gone; trying to join again")
+        return True
+    except (TimeoutError, OSError, ValueError, RuntimeError) as error:
+        say(f"cannot join {address}: {_why(error, about.name)}; trying again")
+        return False
+    finally:
+        slot.teardown(worker)
+        with contextlib.suppress(Exception):
+            await worker.close(timeout=2, executor_wait=False)
+
+
+def _why(error: Exception, name: str) -> str:
+    words = " ".join(f"{error} {error.__cause__ or ''}".split())
+    if "name taken" in words:
+        return f"a device named {name} is there already, or was a moment ago; another --name tells them apart"
+    return words[:300]

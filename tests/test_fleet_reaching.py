@@ -1,0 +1,172 @@
+"""Who comes to a scheduler with the wrong certificate, or none, is told why within seconds; a worker that waits ends at once."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+
+import psutil
+import pytest
+from fleets import TOOLS, Fleet, plan
+
+from edgecap.fleet import certificates, network, reaching
+from edgecap.fleet.reaching import Unreachable, check_reachable
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundles")
+    certificates.init(folder / "ours", ["home", "board"])
+    certificates.init(folder / "theirs", ["home"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tls(bundles, tmp_path_factory):
+    """A scheduler with TLS."""
+    network.configure()
+    found = Fleet(tmp_path_factory.mktemp("tls") / "devices", "--tls", str(bundles / "ours" / "home"))
+    yield found
+    found.end()
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A scheduler without."""
+    found = Fleet(tmp_path_factory.mktemp("plain") / "devices")
+    yield found
+    found.end()
+
+
+def secured(fleet, bundle):
+    return f"tls://127.0.0.1:{fleet.port}", network.security(bundle)
+
+
+def test_members_are_let_in(tls, plain, bundles):
+    check_reachable(*secured(tls, bundles / "ours" / "board"))
+    check_reachable(plain.address, None)
+
+
+def refused(address, security):
+    with pytest.raises(Unreachable) as error:
+        check_reachable(address, security, 1.0)
+    assert "\n" not in str(error.value)
+    return str(error.value), error.value.lasting
+
+
+def test_others_are_told_why(tls, plain, bundles):
+    words, lasting = refused(*secured(tls, bundles / "theirs" / "home"))
+    assert lasting and "certificate that this bundle's fleet did not give" in words
+    words, lasting = refused(tls.address, None)
+    assert lasting and "give this machine's bundle with --tls" in words
+    words, lasting = refused(*secured(plain, bundles / "ours" / "board"))
+    assert lasting and "does not speak TLS" in words
+
+
+def test_a_certificate_that_the_scheduler_does_not_take_is_told(tls, bundles):
+    security = network.security(bundles / "theirs" / "home")
+    context = security.get_connection_args("client")["ssl_context"]
+    context.load_verify_locations(bundles / "ours" / "ca.pem")
+    security.get_connection_args = lambda role: {"ssl_context": context}
+    words, lasting = refused(f"tls://127.0.0.1:{tls.port}", security)
+    assert lasting and "does not take this bundle's certificate (unknown ca)" in words
+
+
+@contextmanager
+def listening(say):
+    """A server that says something to each caller, or nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            while True:
+                try:
+                    caller, _ = server.accept()
+                except OSError:
+                    return
+                with caller:
+                    say(caller)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_what_is_no_scheduler_is_told(bundles):
+    security = network.security(bundles / "ours" / "board")
+    with listening(lambda caller: caller.sendall(b"SSH-2.0-Open")) as address:
+        assert "no scheduler of dask" in refused(address, None)[0]
+        assert "does not speak TLS" in refused(address.replace("tcp", "tls"), security)[0]
+    with listening(lambda caller: None) as address:
+        assert refused(address, None) == (f"{address} hung up at once", False)
+        words, lasting = refused(address.replace("tcp", "tls"), security)
+        assert "hung up" in words or "cannot reach" in words
+        assert not lasting
+    assert refused(address, None) == (f"no scheduler listens at {address}", False)
+    with listening(lambda caller: time.sleep(2)) as address:
+        assert "does not answer" in refused(address.replace("tcp", "tls"), security)[0]
+
+
+def test_a_name_that_is_not_known_is_told():
+    words, lasting = refused("tcp://nobody.invalid:8786", None)
+    assert "nobody.invalid" in words and not lasting
+    assert reaching._parted("tls://[fd00::20]:8786") == ("fd00::20", 8786)
+
+
+# --- commands ---------------------------------------------------------------------------------
+
+
+def run(*words):
+    found = subprocess.run(
+        [sys.executable, "-m", "edgecap", *map(str, words)], env=TOOLS, capture_output=True, text=True, timeout=60
+    )
+    assert "Traceback" not in found.stderr
+    return found
+
+
+def test_commands_with_another_fleets_bundle_end_with_a_line(tls, bundles, tmp_path):
+    theirs = bundles / "theirs" / "home"
+    found = run("worker", f"127.0.0.1:{tls.port}", "--tls", theirs, "--cache", tmp_path / "cache")
+    assert found.returncode == 2 and "this bundle's fleet did not give" in found.stderr.splitlines()[-1]
+    sweep = ("sweep", "--model", "edgecap-ref-xs", "-o", tmp_path / "out", "--scheduler", f"127.0.0.1:{tls.port}")
+    found = run(*sweep, "--tls", theirs)
+    assert found.returncode == 2 and "this bundle's fleet did not give" in found.stderr
+    found = run(*sweep)
+    assert found.returncode == 2 and "--tls FOLDER" in found.stderr
+    for words in (
+        ("worker", "192.0.2.1:8786"),
+        ("sweep", "--model", "edgecap-ref-xs", "--scheduler", "192.0.2.1:8786"),
+    ):
+        found = run(*words)
+        assert found.returncode == 2 and "or --insecure" in found.stderr
+    found = run("worker", "127.0.0.1:1", "--name", "../x")
+    assert found.returncode == 2 and "cannot name a device" in found.stderr
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_worker_ends_at_once_and_its_child_with_it(tls, bundles, tmp_path, sent):
+    name = f"board-{int(sent)}"
+    tls.worker(name, "--tls", str(bundles / "ours" / "board"))
+    tls.wait_for(name, "joined tls://")
+    second = run("worker", tls.address, "--tls", bundles / "ours" / "board", "--cache", tls.folder / name)
+    assert second.returncode == 2 and "another worker measures on this machine" in second.stderr
+    text = json.dumps(str(tmp_path / "text.jsonl"))
+    plan(tmp_path, 2)
+    (tmp_path / "plan.toml").write_text(f'precisions = "fp32"\ndevice = "{name}"\ncorpora = {text}\ncontexts = 64\n')
+    words = ["edgecap", "sweep", str(tmp_path / "plan.toml"), "-o", str(tmp_path / "out"), "--attempts", "1"]
+    words += ["--scheduler", f"127.0.0.1:{tls.port}", "--tls", str(bundles / "ours" / "home"), "--cache", str(tmp_path)]
+    client = tls.begin(f"client-{name}", "-m", *words)
+    worker = psutil.Process(tls.devices[name].pid)
+    began = time.monotonic()
+    while not (children := worker.children()):
+        assert time.monotonic() - began < 90 and client.poll() is None, tls.said(f"client-{name}")
+        time.sleep(0.1)
+    tls.kill(name, sent)
+    assert tls.devices[name].wait(20) == 0
+    assert client.wait(60) == 1
+    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+    assert re.search(r"1 cells?: 0 measured, 1 failed", tls.said(f"client-{name}"))
+    assert "Traceback" not in tls.said(name)
