@@ -29,6 +29,7 @@ from edgecap import store
 from edgecap.errors import UsageError, did_you_mean
 from edgecap.identity import corpus_identity, model_identity, precisions_of
 from edgecap.provider_options import parse_providers
+from edgecap.source import SERIES, members
 from edgecap.spec import DEFAULT_CORPUS, DEFAULT_MODEL, DEFAULT_PRECISIONS, Spec
 
 AXES = {  # as it is written, and what it may be written as too
@@ -174,7 +175,8 @@ def _cells(block: dict[str, Any], contents: _Contents) -> Iterator[Planned]:
     batches = [_whole("batches", x) for x in _list(block, "batches", 1)]
     providers = [str(p) for text in _texts(block, "providers", "cpu") for p in parse_providers(text)]
     devices = _texts(block, "device", "")
-    for model in map(contents.place, _texts(block, "models", DEFAULT_MODEL)):
+    models = [m for text in _texts(block, "models", DEFAULT_MODEL) for m in (members() if text == SERIES else (text,))]
+    for model in map(contents.place, dict.fromkeys(models)):
         precisions = _texts(block, "precisions", ()) or contents.precisions(model) or DEFAULT_PRECISIONS
         for precision, provider, corpus, context, batch in itertools.product(
             precisions, providers, corpora, contexts or [None], batches

@@ -111,8 +111,12 @@ def models_named(text: str) -> tuple[str, ...]:
     if os.path.isdir(text):  # which takes any length
         return (text,)
     names = [part.strip() for part in text.split(",") if part.strip()]
-    every = tuple(path.name for path in reference_models())
-    return tuple(dict.fromkeys(name for part in names for name in (every if part == SERIES else (part,))))
+    return tuple(dict.fromkeys(name for part in names for name in (members() if part == SERIES else (part,))))
+
+
+def members() -> tuple[str, ...]:
+    """The names of the reference series, smallest first."""
+    return tuple(path.name for path in reference_models())
 
 
 def on_the_hub(model: str) -> bool:

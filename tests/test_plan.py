@@ -3,12 +3,14 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import msgspec
 import pytest
 from conftest import REFERENCE
 
 from edgecap import plan as planning
+from edgecap import source
 from edgecap.errors import UsageError
 from edgecap.identity import corpus_identity, model_identity
 from edgecap.plan import read_plan, unfold
@@ -327,3 +329,8 @@ def test_a_folder_of_graphs_tells_its_precisions(tmp_path):
     (folder / "model.onnx").write_bytes(b"")
     with pytest.raises(UsageError, match="name their precisions"):
         unfold({"models": "./graphs"}, tmp_path, tmp_path / "kept")
+
+
+def test_the_reference_series_is_each_of_its_models(tmp_path):
+    cells = unfold({"models": ["edgecap-ref", "edgecap-ref-xs"], "precisions": "fp32"}, tmp_path, tmp_path / "cache")
+    assert [Path(cell.spec.model).name for cell in cells] == list(source.members())
