@@ -26,7 +26,7 @@ import numpy as np
 from edgecap.seams import Floats, Ids
 
 ROWS = 32  # beginnings of one length that the model reads together
-TOLERANCE = 2.0**-12  # of what was found, that may be left: 0.00035 bits of a whole text
+TOLERANCE = 2.0**-10  # of what was found, that may be left: 0.0014 bits of a whole text
 MOST_READ = 20_000  # beginnings a text
 
 
