@@ -46,7 +46,7 @@ from edgecap.report.worth import pareto
 from edgecap.spec import Spec
 
 DATA = ROOT / "tests" / "data"
-FILE = DATA / "record-4.json"
+FILE = DATA / "record-5.json"
 ALL = {
     "failures": [RECORD],
     "energy": [with_operators(with_energy())],
