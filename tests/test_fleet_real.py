@@ -49,7 +49,12 @@ def wanted(folder):
         "contexts": 64,
         "shards": 3,
     }
-    other = {"models": str(SHARED / "models" / "stories260K"), "precisions": ["int8"], "corpora": str(short), "shards": 1}
+    other = {
+        "models": str(SHARED / "models" / "stories260K"),
+        "precisions": ["int8"],
+        "corpora": str(short),
+        "shards": 1,
+    }
     also = [other] if SHARED.is_dir() else []
     return unfold({**asked, "options": options, "also": also}, folder, folder / "cache")
 
