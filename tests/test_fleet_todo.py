@@ -63,7 +63,7 @@ def test_what_a_device_lacks_is_told():
         return lack_of(need_of(Task(asked)), devices)
 
     assert lacks(cell("a", "away"), ONE, TWO) == "away is not there"
-    assert lacks(cell("a"), seen("one", heard=False)) == "one is silent"
+    assert lacks(cell("a"), seen("one", heard=False)) == "one does not answer"
     assert lacks(cell("a", provider="cuda"), ONE, TWO) == "one has no cuda, two has no cuda"
     assert lacks(cell("a", energy="require"), ONE) == "one has no energy counter"
     assert lacks(cell("a"), seen("one", edgecap="0")) == "one runs edgecap 0"
