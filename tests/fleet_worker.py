@@ -68,6 +68,8 @@ class BadDevice(Device):
         self._trick = trick
 
     def answer(self, data, *wanted):
+        if self._trick == "hang":
+            time.sleep(600)
         reply = super().answer(data, *wanted)
         spoils = b'"kind":"part"' if self._trick == "tokens" else b'"kind":"done"'
         return spoiled(self._trick, unpacked(data, Order), reply) if spoils in reply[:40] else reply

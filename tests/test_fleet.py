@@ -248,6 +248,18 @@ def test_a_cell_that_a_bad_device_spoils_is_measured_by_a_good_one(fleet, tmp_pa
     assert {row.device for row in rows.values()} == {"good"} and not any(row.wrong for row in rows.values())
 
 
+def test_a_device_that_hangs_loses_its_cell(fleet, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["edgecap.fleet.dispatch"], "SILENT_S", 6.0)  # a beat comes in 5 s
+    fleet.add("stuck", 0.0, "hang")
+    fleet.add("good")
+    for name in ("stuck", "good"):
+        fleet.wait_for(name, "joined")
+    cells = plan(tmp_path, cells=2, options={"timeout_s": 1})
+    rows = measured(fleet, cells, tmp_path / "out", RULES._replace(attempts=4))
+    assert {row.device for row in rows.values()} == {"good"} and not any(row.wrong for row in rows.values())
+    assert max(row.attempts for row in rows.values()) > 1
+
+
 def test_parts_that_do_not_agree_are_reported_and_scored_anew(fleet, tmp_path):
     fleet.add("good")
     fleet.wait_for("good", "joined")
