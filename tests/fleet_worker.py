@@ -46,7 +46,11 @@ def spoiled(trick, order, reply):
         return Path("/etc/passwd")  # a pickle of something: dask would carry it
     if trick == "huge":
         return b" " * 300_000_000
-    record = msgspec.json.decode(reply)["record"]
+    told = msgspec.json.decode(reply)
+    if trick == "tokens":
+        told["shares"][0]["tokens"] += 1
+        return msgspec.json.encode(told)
+    record = told["record"]
     if trick == "other":
         record["source"]["weights_sha256"] = "0" * 64
     if trick == "cut":
@@ -64,8 +68,11 @@ class BadDevice(Device):
         self._trick = trick
 
     def answer(self, data, *wanted):
+        if self._trick == "hang":
+            time.sleep(600)
         reply = super().answer(data, *wanted)
-        return spoiled(self._trick, unpacked(data, Order), reply) if b'"kind":"done"' in reply[:40] else reply
+        spoils = b'"kind":"part"' if self._trick == "tokens" else b'"kind":"done"'
+        return spoiled(self._trick, unpacked(data, Order), reply) if spoils in reply[:40] else reply
 
 
 class Replay(Device):

@@ -18,7 +18,7 @@ from edgecap.fleet.bundles import Bundles
 from edgecap.fleet.dispatch import Rules
 from edgecap.fleet.line import Line
 from edgecap.store import Home, load
-from edgecap.sweep import Locally
+from edgecap.sweep import Asked, Locally
 
 
 @pytest.fixture
@@ -175,7 +175,7 @@ def test_nothing_is_lost_while_devices_die_and_stall_and_the_scheduler_restarts(
 
     def trouble():
         for turn in range(1000):
-            if stop.wait(1.5):
+            if stop.wait(1.2):
                 return
             name = chance.choice(names[1:])
             if turn == 2:
@@ -246,6 +246,32 @@ def test_a_cell_that_a_bad_device_spoils_is_measured_by_a_good_one(fleet, tmp_pa
     fleet.add("good", 0.2)
     rows = measured(fleet, plan(tmp_path), tmp_path / "out")
     assert {row.device for row in rows.values()} == {"good"} and not any(row.wrong for row in rows.values())
+
+
+def test_a_device_that_hangs_loses_its_cell(fleet, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["edgecap.fleet.dispatch"], "SILENT_S", 6.0)  # a beat comes in 5 s
+    fleet.add("stuck", 0.0, "hang")
+    fleet.add("good")
+    for name in ("stuck", "good"):
+        fleet.wait_for(name, "joined")
+    cells = plan(tmp_path, cells=2, options={"timeout_s": 1})
+    rows = measured(fleet, cells, tmp_path / "out", RULES._replace(attempts=4))
+    assert {row.device for row in rows.values()} == {"good"} and not any(row.wrong for row in rows.values())
+    assert max(row.attempts for row in rows.values()) > 1
+
+
+def test_parts_that_do_not_agree_are_reported_and_scored_anew(fleet, tmp_path):
+    fleet.add("good")
+    fleet.wait_for("good", "joined")
+    fleet.add("bad", 0.0, "tokens")
+    fleet.wait_for("bad", "joined")
+    cells = plan(tmp_path, cells=2, shards=4)[:1]
+    rows = measured(fleet, cells, tmp_path / "out")
+    row = rows[cells[0].key]
+    assert "do not agree" in row.failure.message and "bad, good" in row.failure.message
+    fleet.kill("bad")
+    again = measured(fleet, cells, tmp_path / "out", asked=Asked(retry=True))
+    assert not any(row.wrong for row in again.values())
 
 
 CLIENT = """

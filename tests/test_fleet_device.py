@@ -19,7 +19,7 @@ from edgecap.fleet.bundles import Bundles
 from edgecap.fleet.checking import NotAsked, record_of, shares_of
 from edgecap.fleet.device import Device
 from edgecap.fleet.freight import MOST_FILES, files_of
-from edgecap.fleet.line import Seen, _about, _pulse
+from edgecap.fleet.line import Lost, Seen, _about, _pulse
 from edgecap.fleet.messages import (
     About,
     Done,
@@ -102,6 +102,24 @@ def test_an_honest_pair_has_a_record_and_sends_a_model_once(client, device):
     assert wire.asked == 1
     parts = [said(client, device, part) for part in (0, 1)]
     assert all(len(shares) == 4 for shares in parts)
+
+
+def test_a_transfer_that_is_cut_off_goes_on_at_its_offset(client, device, monkeypatch):
+    monkeypatch.setattr(talks, "PIECE_BYTES", 500)
+    offsets = []
+
+    class Cable(Wire):
+        def ask(self, address, verb, *words):
+            if verb is talks.far.take:
+                offsets.append(words[1])
+                if len(offsets) == 4:
+                    raise Lost("it was pulled")
+            return super().ask(address, verb, *words)
+
+    assert str(talks.talk(Cable(device), client[1], Task(client[0]), SEEN, NOTHING).found) == "it was pulled"
+    assert offsets == [0, 500, 1000, 1500]
+    assert talks.talk(Cable(device), client[1], Task(client[0]), SEEN, NOTHING).found.complete
+    assert offsets[4] == 1500 and offsets.count(500) < offsets.count(0)
 
 
 # --- hostile orders ---------------------------------------------------------------------------

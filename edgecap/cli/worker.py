@@ -52,7 +52,7 @@ def worker(
     secured = network.security(tls)
 
     from edgecap.fleet.device import Device
-    from edgecap.fleet.joining import alone, join, look
+    from edgecap.fleet.joining import alone, check_welcome, join, look
     from edgecap.fleet.messages import check_name
     from edgecap.recommend.limits import BYTES, Option, parse_amount
     from edgecap.store import home, slug
@@ -64,6 +64,7 @@ def worker(
         click.echo(f"edgecap: {words}", err=True)
 
     with alone(kept), contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
+        check_welcome(where, secured)
         say("looking at this machine")
         about = look(called)
         say(f"providers {', '.join(about.providers)}; energy counters {', '.join(about.counters) or 'none'}")

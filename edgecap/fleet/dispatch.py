@@ -28,7 +28,7 @@ from edgecap.fleet.parts import Parts, Whole
 from edgecap.fleet.talks import Talk, talk
 from edgecap.fleet.todo import Todo
 from edgecap.ledger import Finished, Ledger
-from edgecap.meters.sharing import Share
+from edgecap.meters.sharing import Share, Unequal
 from edgecap.plan import EVERY, Planned
 from edgecap.record import Failure
 from edgecap.sweep import DISK_PATIENCE_S, DISK_PAUSE_S, News, Watch, failed
@@ -190,7 +190,11 @@ class _Shift:
         self._busy[seen.address] = _Busy(task, seen, time.monotonic())
         words = "" if task.part is None else f"part {task.part + 1} of {task.cell.shards}"
         self._watch(News("begun", task.cell, words, seen.about.name))
-        text = self._parts.whole(task.cell) if task.part is None else Whole()
+        try:
+            text = self._parts.whole(task.cell) if task.part is None else Whole()
+        except Unequal as error:
+            self._talks.put(Talk(task, seen, 0.0, failed(FLEET, error)))
+            return
 
         def speak() -> None:
             self._talks.put(talk(self._line, self._bundles, task, seen, text))

@@ -1,9 +1,4 @@
-"""A device joins a scheduler as a dask worker with one slot, and joins again whenever it was lost.
-
-Dask calls `serve` and `take` by their names; whose they are is known to the `Slot` of the worker that runs them.
-Dask cannot end what runs; the slot sees that a question was taken back, or that the scheduler is gone, and the device
-then ends its child, since nobody waits for it.
-"""
+"""A device joins a scheduler as a dask worker with one slot, and joins again whenever it was lost."""
 
 from __future__ import annotations
 
@@ -20,85 +15,16 @@ import msgspec
 from edgecap import __version__, store
 from edgecap.errors import UsageError
 from edgecap.fleet.device import Device
-from edgecap.fleet.messages import SLOT, About, Failed, check_name, packed
+from edgecap.fleet.messages import SLOT, About, check_name
 from edgecap.fleet.network import open_worker
 from edgecap.fleet.reaching import Unreachable, check_reachable
+from edgecap.fleet.slot import slot_of
 from edgecap.job import Run
 from edgecap.machine import default_threads
 from edgecap.record import Failure
-from edgecap.worker import Examine, Examined, end_children, expected, in_child
+from edgecap.worker import Examine, Examined, expected, in_child
 
 AGAIN_S, SELDOM_S = 2.0, 30.0  # between tries to join: at first, and when it has been in vain for long
-
-Verb = Callable[..., bytes]  # of these that dask calls
-
-# --- what dask calls --------------------------------------------------------------------------
-
-
-class Slot:
-    """What a dask worker knows of the device that it is; `slot_of` makes one that dask takes as a plugin."""
-
-    name = SLOT
-
-    def __init__(self, device: Device) -> None:
-        self.device = device
-        self._taken_back: set[str] = set()
-        self._gone = False
-
-    def setup(self, worker: Any) -> None:
-        """Nothing is needed of the worker."""
-
-    def teardown(self, worker: Any) -> None:
-        """The scheduler is gone, and with it whoever asked."""
-        self._gone = True
-        end_children()
-
-    def transition(self, key: str, start: str, finish: str, **more: Any) -> None:
-        """A question that runs is released: its client took it back, or left."""
-        if start == "executing" and finish in ("released", "cancelled", "forgotten"):
-            self._taken_back.add(key)
-            end_children()
-        elif finish in ("memory", "error"):
-            self._taken_back.discard(key)
-
-    def wanted(self, key: str) -> bool:
-        """Whether somebody waits for the answer."""
-        return not self._gone and key not in self._taken_back
-
-
-def slot_of(device: Device) -> Slot:
-    """The slot of a device."""
-    from distributed import WorkerPlugin
-
-    class Plugged(Slot, WorkerPlugin):  # type: ignore[misc]  # dask wants its own class, which is heavy to load
-        pass
-
-    return Plugged(device)
-
-
-def serve(order: bytes) -> bytes:
-    """The reply to an order; a process that is no device of edgecap says so."""
-    slot, key = _slot_and_key()
-    return slot.device.answer(order, lambda: slot.wanted(key)) if slot else packed(_STRANGER)
-
-
-def take(about: bytes, offset: int, data: bytes) -> bytes:
-    """The reply to a piece of a file."""
-    slot, _ = _slot_and_key()
-    return slot.device.take(about, offset, data) if slot else packed(_STRANGER)
-
-
-def _slot_and_key() -> tuple[Slot | None, str]:
-    from distributed import get_worker
-
-    worker = get_worker()
-    return worker.plugins.get(SLOT), str(worker.get_current_task())
-
-
-_STRANGER = Failed(
-    failure=Failure(stage="device", error="NoDevice", message="a dask worker that `edgecap worker` did not start"),
-    elsewhere=True,
-)
 
 # --- what the machine is ----------------------------------------------------------------------
 
@@ -157,22 +83,25 @@ def alone(cache: Path) -> Iterator[None]:
 # --- joining ----------------------------------------------------------------------------------
 
 
-async def join(address: str, security: Any | None, device: Device, about: About, say: Callable[[str], None]) -> None:
-    """Serves a scheduler until cancelled.
+def check_welcome(address: str, security: Any | None) -> None:
+    """Raises UsageError where a scheduler is there that will never let us in; one that is not there may come."""
+    try:
+        check_reachable(address, security)
+    except Unreachable as error:
+        if error.lasting:
+            raise UsageError(str(error)) from error
 
-    Raises UsageError where the first try meets what will not change by itself; once it had joined, it goes on.
-    """
-    pause, before = AGAIN_S, False
+
+async def join(address: str, security: Any | None, device: Device, about: About, say: Callable[[str], None]) -> None:
+    """Serves a scheduler until cancelled, joining again whenever it was lost or is not there yet."""
+    pause = AGAIN_S
     with tempfile.TemporaryDirectory(prefix="edgecap-worker-") as scratch:
         while True:
             try:
                 joined = await _serve_once(address, security, device, about, scratch, say)
             except Unreachable as error:
-                if error.lasting and not before:
-                    raise UsageError(str(error)) from error
                 say(f"{error}; trying again")
                 joined = False
-            before |= joined
             pause = AGAIN_S if joined else min(2 * pause, SELDOM_S)
             await asyncio.sleep(pause)
 

@@ -67,5 +67,7 @@ def why_not(seen: Seen, need: Need) -> str:
 
 def lack_of(need: Need, devices: Sequence[Seen]) -> str:
     """Who is there, and what each lacks; of others than the one that is asked for, nothing."""
-    told = [f"{seen.about.name} {why}" for seen in devices if (why := why_not(seen, need) or "is silent") != OTHER]
+    told = [
+        f"{seen.about.name} {why}" for seen in devices if (why := why_not(seen, need) or "does not answer") != OTHER
+    ]
     return ", ".join(told[:MOST_TOLD]) or (f"{need.device} is not there" if need.device else "none is there")

@@ -8,7 +8,7 @@ import msgspec
 
 from edgecap import store
 from edgecap.meters.compression import Scored
-from edgecap.meters.sharing import Share, join
+from edgecap.meters.sharing import Share, Unequal, join
 from edgecap.plan import Planned
 
 
@@ -35,19 +35,36 @@ class Parts:
         store.write_atomically(self._path(cell, part), msgspec.json.encode((device, shares)))
 
     def whole(self, cell: Planned) -> Whole:
-        """All parts of a cell together, which are there; nothing where it is not scored in parts."""
+        """All parts of a cell together, which are there; nothing where it is not scored in parts.
+
+        Raises Unequal where they do not belong together; none is kept then.
+        """
         if cell.shards > 1 and cell.key not in self._whole:
-            read = [self._read(cell, part) for part in range(cell.shards)]
-            devices = tuple(sorted({device for device, _ in read}))
-            self._whole[cell.key] = Whole(join([shares for _, shares in read]), devices)
+            try:
+                self._whole[cell.key] = self._joined(cell)
+            except Unequal:
+                for part in range(cell.shards):
+                    self._path(cell, part).unlink(missing_ok=True)
+                raise
         return self._whole.get(cell.key, Whole())
 
     def forget(self, cell: Planned) -> None:
         """Gives the memory back, once the cell is finished."""
         self._whole.pop(cell.key, None)
 
+    def _joined(self, cell: Planned) -> Whole:
+        read = [self._read(cell, part) for part in range(cell.shards)]
+        devices = tuple(sorted({device for device, _ in read}))
+        try:
+            return Whole(join([shares for _, shares in read]), devices)
+        except Unequal as error:
+            raise Unequal(f"{error}; it was scored by {', '.join(devices)}") from error
+
     def _read(self, cell: Planned, part: int) -> tuple[str, tuple[Share, ...]]:
-        return msgspec.json.decode(self._path(cell, part).read_bytes(), type=tuple[str, tuple[Share, ...]])
+        try:
+            return msgspec.json.decode(self._path(cell, part).read_bytes(), type=tuple[str, tuple[Share, ...]])
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Unequal(f"part {part + 1} of the text is damaged on this disk") from error
 
     def _path(self, cell: Planned, part: int) -> Path:
         return self._folder / f"{cell.key}-{part}-of-{cell.shards}.json"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgecap.errors import DiskFull, EdgecapError, RecordError
-from edgecap.fleet import joining as far
+from edgecap.fleet import slot as far
 from edgecap.fleet.bundles import Bundles, NotMade
 from edgecap.fleet.checking import NotAsked, record_of, shares_of, told_by
 from edgecap.fleet.line import Line, Lost, Seen

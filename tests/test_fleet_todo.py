@@ -1,0 +1,73 @@
+"""Which task a device gets next."""
+
+import msgspec
+from test_fleet_device import ABOUT
+
+from edgecap.fleet.line import Seen
+from edgecap.fleet.needs import Task, lack_of, need_of
+from edgecap.fleet.todo import Todo
+from edgecap.plan import Planned
+from edgecap.spec import Spec
+
+
+def cell(name, device="", provider="cpu", **options):
+    spec = Spec(model="edgecap-ref-xs", precisions=("int8",), providers=(provider,), **options)
+    return Planned(name, spec, device)
+
+
+def seen(name, heard=True, **changes):
+    return Seen(f"tcp://{name}", msgspec.structs.replace(ABOUT, name=name, **changes), heard)
+
+
+ONE, TWO, GPU = seen("one"), seen("two"), seen("gpu", providers=("cpu", "cuda"))
+
+
+def drained(todo, device, devices=(ONE, TWO, GPU)):
+    found = []
+    while (task := todo.taken(device, devices)) is not None:
+        found.append(task.cell.measured)
+    return found
+
+
+def test_tasks_come_in_the_order_of_the_plan_whatever_they_need():
+    cells = [cell("a"), cell("b", "one"), cell("c", provider="cuda"), cell("d"), cell("e", "two"), cell("f", "one")]
+    assert drained(Todo(map(Task, cells)), ONE) == ["a", "b", "d", "f"]
+    assert drained(Todo(map(Task, cells)), GPU) == ["a", "c", "d"]
+    todo = Todo(map(Task, cells))
+    todo.first(Task(cells[5]))
+    assert drained(todo, ONE) == ["f", "a", "b", "d", "f"] and len(todo) == 2
+    assert [task.cell.measured for task in todo] == ["c", "e"] and len(todo.needs) == 2
+
+
+def test_a_task_that_went_wrong_somewhere_goes_elsewhere_while_there_is_one():
+    todo = Todo([Task(cell("a")), Task(cell("b"))])
+    todo.note(Task(cell("a")), "one", "it left")
+    assert drained(todo, ONE) == ["b"] and drained(todo, ONE, [ONE]) == ["a"]
+    todo.first(Task(cell("a")))
+    assert drained(todo, ONE, [ONE, seen("two", heard=False)]) == ["a"]
+    assert todo.tries(Task(cell("a"))) == [("one", "it left")]
+    pinned = Todo([Task(cell("p", "one"))])
+    pinned.note(Task(cell("p", "one")), "one", "it left")
+    assert drained(pinned, ONE) == ["p"]
+
+
+def test_parts_of_a_cell_go_with_it():
+    whole, other = cell("a"), cell("b")
+    todo = Todo([Task(whole, 0), Task(other), Task(whole, 1)])
+    todo.remove(whole)
+    assert drained(todo, ONE) == ["b"]
+
+
+def test_what_a_device_lacks_is_told():
+    def lacks(asked, *devices):
+        return lack_of(need_of(Task(asked)), devices)
+
+    assert lacks(cell("a", "away"), ONE, TWO) == "away is not there"
+    assert lacks(cell("a"), seen("one", heard=False)) == "one does not answer"
+    assert lacks(cell("a", provider="cuda"), ONE, TWO) == "one has no cuda, two has no cuda"
+    assert lacks(cell("a", energy="require"), ONE) == "one has no energy counter"
+    assert lacks(cell("a"), seen("one", edgecap="0")) == "one runs edgecap 0"
+    assert lacks(cell("a"), seen("one", memory_bytes=1000)) == "one has too little memory"
+    assert lacks(cell("a")) == "none is there"
+    assert lacks(cell("a", "one", provider="cuda"), ONE, TWO) == "one has no cuda"
+    assert need_of(Task(cell("a", "one"), 0)).device == ""  # a part may be scored anywhere
