@@ -229,14 +229,9 @@ def _temperature() -> float | Absent:
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python and of the libraries that decide what is measured."""
-    return {"python": platform.python_version(), **versions_of(LIBRARIES)}
-
-
-def versions_of(packages: tuple[str, ...]) -> dict[str, str]:
-    """The versions of those packages that are installed."""
-    found = {name: _version(name) for name in packages}
-    return {name: version for name, version in found.items() if version}
+    """The versions of Python and of the libraries that decide what is measured; asked several times a cell."""
+    found = {name: _version(name) for name in LIBRARIES}
+    return {"python": platform.python_version(), **{name: version for name, version in found.items() if version}}
 
 
 def _version(package: str) -> str:
@@ -247,3 +242,14 @@ def _version(package: str) -> str:
         return ""
     named = re.search(r"^Version: *(\S+)", told, re.MULTILINE)
     return named[1] if named else importlib.metadata.version(package)
+
+
+def versions_of(packages: tuple[str, ...]) -> dict[str, str]:
+    """The versions of those packages that are installed."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
