@@ -18,6 +18,8 @@ from edgecap.job import Run
 from edgecap.journal import Journal
 from edgecap.worker import Answer, Export, Optimize, Step, Vary, Watch
 
+NOTE = "made.jsonl"
+
 
 class Made(msgspec.Struct, frozen=True):
     """A graph: the model that it was made for, and its place in the cache."""
@@ -27,11 +29,11 @@ class Made(msgspec.Struct, frozen=True):
 
 
 class Leavings:
-    """The graphs of one sweep in one cache, written down in the file `note`."""
+    """The graphs of one sweep in one cache, written down in the sweep's `private` folder."""
 
-    def __init__(self, cache: Path, note: Path) -> None:
-        self._cache, self._note = cache, note
-        self._made = Journal(note, Made)
+    def __init__(self, cache: Path, private: Path) -> None:
+        self._cache, self._note = cache, private / NOTE
+        self._made = Journal(self._note, Made)
 
     def noting(self, run: Run, model: str) -> Run:
         """Does steps as `run` does, and takes note of the graphs that they make."""

@@ -157,7 +157,7 @@ class Locally:
 
     def work(self, cells: Sequence[Planned], ledger: Ledger, watch: Watch) -> Generator[Finished, None, None]:
         """Each cell in turn. Raises DiskFull where the cache's disk stays full."""
-        leavings = Leavings(self._home.cache, ledger.private / "made.jsonl")
+        leavings = Leavings(self._home.cache, ledger.private)
         last = {cell.spec.model: cell for cell in cells}
         for cell in cells:
             watch(News("begun", cell))

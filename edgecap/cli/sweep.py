@@ -227,7 +227,8 @@ def _fleet(where: Home, given: dict[str, Any], disk_patience_s: float, opened: c
     line = first_call(address, network.security(given["tls"]))
     opened.push(line)
     bundles = opened.enter_context(contextlib.closing(Bundles(where, given["shared"])))
-    return OnFleet(line, bundles, Rules(given["attempts"], given["wait_s"], disk_patience_s))
+    rules = Rules(given["attempts"], given["wait_s"], disk_patience_s)
+    return OnFleet(line, bundles, rules, given["keep_exports"])
 
 
 def _tell(rows: list[Row], folder: Path, as_json: bool) -> None:

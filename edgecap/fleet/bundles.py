@@ -19,6 +19,7 @@ from edgecap.errors import DiskFull, EdgecapError
 from edgecap.fleet.freight import files_of
 from edgecap.fleet.messages import Order, Part
 from edgecap.job import Run, prepare, unheard
+from edgecap.leavings import Leavings
 from edgecap.making import can_be_fp32, graph_of
 from edgecap.meters.compression import Scored
 from edgecap.plan import Planned
@@ -63,6 +64,19 @@ class Bundles:
         self._files: dict[Path, File] = {}
         self._lock, self._making = threading.Lock(), threading.Lock()  # a text is had while a graph is made
         self._in_use = ExitStack()
+        self._leavings: Leavings | None = None
+
+    def begin(self, private: Path) -> None:
+        """From here on the graphs that are made are written down in a sweep's private folder."""
+        self._leavings = Leavings(self._home.cache, private)
+
+    def end(self, keep: bool) -> None:
+        """The sweep is done; what was made for it goes, unless it is to be kept."""
+        self.close()
+        if self._leavings:
+            if not keep:
+                self._leavings.remove()
+            self._leavings.end()
 
     def close(self) -> None:
         """Graphs of the cache may go again."""
@@ -142,7 +156,8 @@ class Bundles:
         asked = msgspec.structs.replace(
             spec, providers=("cpu",), energy="auto", threads=None, affinity=(), assume_watts=None
         )
-        job = prepare(asked, self._home, unheard, self._run).job
+        run = self._leavings.noting(self._run, spec.model) if self._leavings else self._run
+        job = prepare(asked, self._home, unheard, run).job
         self._in_use.enter_context(job.in_use)
         graphs = {}
         for wanted in dict.fromkeys(("fp32", precision) if can_be_fp32(job) else (precision,)):

@@ -49,8 +49,8 @@ class Rules(NamedTuple):
 class OnFleet:
     """The devices behind a scheduler."""
 
-    def __init__(self, line: Line, bundles: Bundles, rules: Rules) -> None:
-        self._line, self._bundles, self._rules = line, bundles, rules
+    def __init__(self, line: Line, bundles: Bundles, rules: Rules, keep_exports: bool = True) -> None:
+        self._line, self._bundles, self._rules, self._keep_exports = line, bundles, rules, keep_exports
 
     def devices(self, cells: Sequence[Planned]) -> Sequence[Planned]:
         """Cells for every device, unfolded over those that are there. Raises UsageError where there is none."""
@@ -75,7 +75,9 @@ class OnFleet:
 
     def work(self, cells: Sequence[Planned], ledger: Ledger, watch: Watch) -> Generator[Finished, None, None]:
         """Each cell, as it is finished. Raises UsageError where the scheduler stays away, DiskFull where the disk does."""
-        return _Shift(self._line, self._bundles, self._rules, ledger, watch).run(cells)
+        self._bundles.begin(ledger.private)
+        yield from _Shift(self._line, self._bundles, self._rules, ledger, watch).run(cells)
+        self._bundles.end(self._keep_exports)
 
 
 class _Busy(NamedTuple):
