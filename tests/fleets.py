@@ -94,12 +94,14 @@ def plan(folder, cells=8, **more):
     return unfold(asked, folder, folder / "cache")
 
 
-def measured(fleet, cells, folder, rules=RULES, news=None, cache=None, silent_s=8.0, asked=Asked(resume=True)):  # noqa: B008
+def measured(
+    fleet, cells, folder, rules=RULES, news=None, cache=None, silent_s=8.0, asked=Asked(resume=True), keeps=True
+):  # noqa: B008
     """Rows by key of a sweep on the fleet."""
     home = Home(cache or folder.parent / "cache", folder)
     bundles = Bundles(home, None, lambda step, w, t: scripted(getattr(step, "corpus", None))(step, w, t))
     with Line(fleet.address, None, silent_s=silent_s) as line:
-        rows = sweeping.sweep(cells, folder, OnFleet(line, bundles, rules), asked, news or (lambda told: None))
+        rows = sweeping.sweep(cells, folder, OnFleet(line, bundles, rules, keeps), asked, news or (lambda told: None))
     return {row.key: row for row in rows}
 
 

@@ -12,6 +12,7 @@ from fleet_worker import slow
 from fleets import HERE, RULES, TOOLS, Fleet, lines, measured, plan, scores
 
 from edgecap import sweep as sweeping
+from edgecap.caching import survey
 from edgecap.errors import DiskFull, UsageError
 from edgecap.fleet import network
 from edgecap.fleet.bundles import Bundles
@@ -60,6 +61,14 @@ def test_a_sweep_on_a_fleet_finds_what_one_machine_finds(pair, tmp_path):
     assert scores(tmp_path / "fleet") == local(tmp_path, cells) != {}
     record = load(tmp_path / "fleet" / cells[0].file_name)
     assert record.source.name == "edgecap-ref-xs" and record.spec == cells[0].spec
+
+
+def test_graphs_that_were_made_for_devices_go_unless_they_are_kept(pair, tmp_path):
+    cells, cache = plan(tmp_path, cells=2), tmp_path / "graphs"
+    measured(pair, cells, tmp_path / "kept", cache=cache)
+    before = sorted(thing.path for thing in survey(cache).things if thing.kind in ("export", "variant"))
+    measured(pair, plan(tmp_path, cells=2, precisions=["fp32", "int4"]), tmp_path / "gone", cache=cache, keeps=False)
+    assert sorted(t.path for t in survey(cache).things if t.kind in ("export", "variant")) == before != []
 
 
 def test_cells_go_where_they_are_pinned_and_what_nobody_can_run_is_told(pair, tmp_path):
