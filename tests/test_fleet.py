@@ -157,7 +157,7 @@ def test_plain_dask_workers_are_never_given_a_cell(tmp_path):
     from distributed import LocalCluster
 
     network.configure()
-    with LocalCluster(2, processes=False, dashboard_address=None, protocol="tcp", host="127.0.0.1") as cluster:
+    with LocalCluster(2, processes=False, dashboard_address="127.0.0.1:0", protocol="tcp", host="127.0.0.1") as cluster:
         fleet = Fleet.__new__(Fleet)
         fleet.folder, fleet.devices = tmp_path / "devices", {}
         fleet.folder.mkdir()
@@ -253,6 +253,7 @@ def test_what_bad_devices_send_is_not_written(fleet, tmp_path):
 def test_a_cell_that_a_bad_device_spoils_is_measured_by_a_good_one(fleet, tmp_path):
     fleet.add("bad", 0.0, "garbage")
     fleet.add("good", 0.2)
+    fleet.wait_for("good", "joined")
     rows = measured(fleet, plan(tmp_path), tmp_path / "out")
     assert {row.device for row in rows.values()} == {"good"} and not any(row.wrong for row in rows.values())
 
