@@ -72,6 +72,21 @@ how_run = options(
 model_options = options(which_model, how_exported, how_run)
 
 
+how_joined = options(
+    click.option(
+        "--tls",
+        type=click.Path(path_type=Path),
+        metavar="FOLDER",
+        help="This machine's bundle, of `edgecap fleet init`.",
+    ),
+    click.option("--insecure", is_flag=True, help="Use a fleet beyond this machine without TLS."),
+    click.option(
+        "--shared",
+        type=click.Path(path_type=Path),
+        metavar="FOLDER",
+        help="Hand models over in this folder, which client and devices see.",
+    ),
+)
 precision_option = click.option(
     "--precision",
     "precisions",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgecap.cli.options import how_joined
 from edgecap.cli.words import print_json, print_text, width
 from edgecap.errors import UsageError
 
@@ -72,16 +73,7 @@ def _axes(command: Any) -> Any:
     help="Wait so long where the disk is full, before giving up.",
 )
 @click.option("--scheduler", metavar="ADDRESS", help="Measure on the fleet behind tcp://HOST:PORT.")
-@click.option(
-    "--tls", type=click.Path(path_type=Path), metavar="FOLDER", help="This machine's certificate of the fleet."
-)
-@click.option("--insecure", is_flag=True, help="Use a fleet beyond this machine without TLS.")
-@click.option(
-    "--shared",
-    type=click.Path(path_type=Path),
-    metavar="FOLDER",
-    help="Hand models over in this folder, which the devices see too.",
-)
+@how_joined
 @click.option(
     "--attempts", type=click.IntRange(1, 100), default=3, show_default=True, help="Devices that may fail a cell."
 )

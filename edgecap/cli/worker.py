@@ -10,21 +10,13 @@ from pathlib import Path
 import click
 
 from edgecap.cli.fleet import until_stopped
+from edgecap.cli.options import how_joined
 
 
 @click.command()
 @click.argument("address")
 @click.option("--name", metavar="NAME", help="What plans and records call this device. Default: the machine's name.")
-@click.option(
-    "--tls", type=click.Path(path_type=Path), metavar="FOLDER", help="This device's certificate of the fleet."
-)
-@click.option("--insecure", is_flag=True, help="Join a scheduler beyond this machine without TLS.")
-@click.option(
-    "--shared",
-    type=click.Path(path_type=Path),
-    metavar="FOLDER",
-    help="Where models are handed over, if the client writes there too.",
-)
+@how_joined
 @click.option(
     "--cache", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER", help="Where models are kept."
 )
