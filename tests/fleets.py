@@ -85,6 +85,9 @@ class Fleet:
             process.wait()
 
 
+ASKED = Asked(resume=True)
+
+
 def plan(folder, cells=8, **more):
     """A plan of so many cells over a text of four documents."""
     text = folder / "text.jsonl"
@@ -94,9 +97,7 @@ def plan(folder, cells=8, **more):
     return unfold(asked, folder, folder / "cache")
 
 
-def measured(
-    fleet, cells, folder, rules=RULES, news=None, cache=None, silent_s=8.0, asked=Asked(resume=True), keeps=True
-):  # noqa: B008
+def measured(fleet, cells, folder, rules=RULES, news=None, cache=None, silent_s=8.0, asked=ASKED, keeps=True):
     """Rows by key of a sweep on the fleet."""
     home = Home(cache or folder.parent / "cache", folder)
     bundles = Bundles(home, None, lambda step, w, t: scripted(getattr(step, "corpus", None))(step, w, t))
