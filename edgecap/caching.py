@@ -209,12 +209,12 @@ def _thing(cache: Path, path: Path, kind: str, told: _Told, ours: bool = False) 
 
 
 def _bytes(path: Path) -> int:
-    """Of a file, or of all files below a folder; a link is as large as itself."""
+    """Of a file, or of all files below a folder; what several names share is divided among them."""
     files = [path]
     for folder, _, names in os.walk(path) if not path.is_symlink() else ():
         files += [Path(folder, name) for name in names]
     found = [_status(file) for file in files]
-    return sum(s.st_size for s in found if s and not stat.S_ISDIR(s.st_mode))
+    return sum(s.st_size // max(1, s.st_nlink) for s in found if s and not stat.S_ISDIR(s.st_mode))
 
 
 def last_used(path: Path) -> float:

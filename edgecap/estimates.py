@@ -71,11 +71,15 @@ class History:
 
 
 def seconds_of(cells: Sequence[Planned], rows: Iterable[Row]) -> list[Estimated]:
-    """Of each cell: the median of the same one, else of that variant with other text or window, else of that model."""
+    """Of each cell: the median of the same one, else of that variant with another window or batch, else of that model.
+
+    Cells of other texts or options say nothing.
+    """
     known: dict[tuple[str, ...], list[float]] = {}
     for row in rows:
         if row.failure is None and row.seconds > 0:
-            for name in ((row.measured,), (row.model, row.precision, row.provider), (row.model, row.provider)):
+            like = (row.model, row.provider, row.like)
+            for name in ((row.measured,), (*like, row.precision), like):
                 known.setdefault(name, []).append(row.seconds)
     medians = {name: stats.median(seconds) for name, seconds in known.items()}
     return [_seconds_of(cell, medians) for cell in cells]
@@ -83,10 +87,11 @@ def seconds_of(cells: Sequence[Planned], rows: Iterable[Row]) -> list[Estimated]
 
 def _seconds_of(cell: Planned, medians: dict[tuple[str, ...], float]) -> Estimated:
     model, precision, provider = Path(cell.spec.model).name, cell.spec.precisions[0], cell.spec.providers[0]
+    like = (model, provider, cell.like)
     for name, basis in (
         ((cell.measured,), "measured before"),
-        ((model, precision, provider), f"from other cells of {precision}"),
-        ((model, provider), "from other variants"),
+        ((*like, precision), f"from other cells of {precision}"),
+        (like, "from other variants"),
     ):
         if name in medians:
             return Estimated(medians[name], basis)

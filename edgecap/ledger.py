@@ -42,7 +42,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     `record` names the file of its record, of `bytes` with a hash; where there is none, or the cell in it failed,
     `failure` says why; `wrong` says that it or a part of it went wrong. `seconds` is what it took on `device`
-    ("" on this machine), `graph_bytes` what its graph takes.
+    ("" on this machine), `graph_bytes` what its graph takes; `like` is one for all cells of one text and one set of options.
     """
 
     key: str
@@ -51,6 +51,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     precision: str
     provider: str
     label: str
+    like: str = ""
     record: str = ""
     bytes: int = 0
     sha256: str = ""
@@ -221,6 +222,7 @@ def _row(finished: Finished, path: Path) -> Row:
         precision=spec.precisions[0],
         provider=spec.providers[0],
         label=str(cell),
+        like=cell.like,
         device=finished.device,
         seconds=finished.seconds,
         attempts=finished.attempts,

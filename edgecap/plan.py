@@ -73,6 +73,13 @@ class Planned(msgspec.Struct, frozen=True, dict=True):
         return store.sha256_of(self.measured.encode(), self.device.encode())[:16] if self.device else self.measured
 
     @property
+    def like(self) -> str:
+        """A word for the text and the options: cells that differ in it take other times."""
+        usual = Spec()
+        told = {name: getattr(self.spec, name) for name in OPTIONS if getattr(self.spec, name) != getattr(usual, name)}
+        return store.sha256_of(msgspec.json.encode(told, order="sorted"), self.spec.corpus.encode())[:16]
+
+    @property
     def file_name(self) -> str:
         """The file of its record: readable in front, unique behind; nothing in it comes from another machine."""
         words = (Path(self.spec.model).name, self.spec.precisions[0], self.spec.providers[0])

@@ -24,6 +24,7 @@ from edgecap.spec import Spec
 from edgecap.store import Home
 from edgecap.worker import in_child
 
+FLEET = "fleet"  # the stage of a failure that is the fleet's: nothing was found out about the cell
 DISK_PATIENCE_S, DISK_PAUSE_S = 600.0, 5.0
 ROOM = 100_000_000  # bytes; a disk with more than that free was too small for one cell, not full
 
@@ -98,8 +99,13 @@ def sweep(
 
 
 def missing(cells: Sequence[Planned], rows: dict[str, Row], retry: bool = False) -> list[Planned]:
-    """The cells without a row; with `retry`, those that went wrong too."""
-    return [c for c in cells if c.key not in rows or (retry and rows[c.key].wrong)]
+    """The cells without a row, and those that no device ran; with `retry`, those that went wrong too."""
+    return [c for c in cells if c.key not in rows or not_run(rows[c.key]) or (retry and rows[c.key].wrong)]
+
+
+def not_run(row: Row) -> bool:
+    """Whether nothing was found out about a cell: the fleet failed, not the cell."""
+    return row.failure is not None and row.failure.stage == FLEET
 
 
 def _check_part(wanted: Sequence[Planned], left: list[Planned], asked: Asked, folder: Path) -> None:

@@ -468,3 +468,10 @@ def test_ctrl_c_ends_it_quietly(tmp_path):
         run.send_signal(signal.SIGINT)
         out, err = run.communicate(timeout=60)
     assert (run.returncode, out, err) == (0, "", "")
+
+
+def test_cells_that_were_run_otherwise_are_no_older_ones_of_each_other():
+    usual, batch = BASE, replace(BASE, spec=replace(BASE.spec, batches=(4,), threads=2))
+    found = [*entries(usual), *entries(batch)]
+    assert latest(found) == set(range(len(found)))
+    assert {e.provider for e in found} == {"cpu", "cpu, batch 4, threads 2"}

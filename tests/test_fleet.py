@@ -19,7 +19,7 @@ from edgecap.fleet.bundles import Bundles
 from edgecap.fleet.dispatch import Rules
 from edgecap.fleet.line import Line
 from edgecap.store import Home, load
-from edgecap.sweep import Asked, Locally
+from edgecap.sweep import Asked, Locally, missing
 
 
 @pytest.fixture
@@ -61,6 +61,7 @@ def test_a_sweep_on_a_fleet_finds_what_one_machine_finds(pair, tmp_path):
     assert scores(tmp_path / "fleet") == local(tmp_path, cells) != {}
     record = load(tmp_path / "fleet" / cells[0].file_name)
     assert record.source.name == "edgecap-ref-xs" and record.spec == cells[0].spec
+    assert record.machine.name == rows[cells[0].key].device
 
 
 def test_graphs_that_were_made_for_devices_go_unless_they_are_kept(pair, tmp_path):
@@ -79,8 +80,11 @@ def test_cells_go_where_they_are_pinned_and_what_nobody_can_run_is_told(pair, tm
     for cell in cells[4:]:
         told = rows[cell.key].failure.message
         assert "one has no cuda" in told and "two has no cuda" in told
+    assert missing(cells + away, rows) == list(cells[4:] + away)  # nothing was found out about them
     for cell in away:
-        assert rows[cell.key].failure.message == "no device of the fleet can run it: away is not there"
+        assert (
+            rows[cell.key].failure.message == "no device of the fleet can run it: away is not there; who is: one, two"
+        )
 
 
 def test_every_device_measures_what_is_meant_for_every_device(pair, tmp_path):

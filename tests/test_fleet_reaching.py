@@ -12,7 +12,9 @@ import psutil
 import pytest
 from fleets import TOOLS, Fleet, plan
 
+from edgecap.errors import UsageError
 from edgecap.fleet import certificates, network, reaching
+from edgecap.fleet.line import first_call
 from edgecap.fleet.reaching import Unreachable, check_reachable
 
 
@@ -177,3 +179,25 @@ def test_a_worker_that_measures_ends_at_once_and_its_child_with_it(tls, bundles,
     assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
     assert "0 measured, 1 failed" in tls.said("client")
     assert "Traceback" not in tls.said("board") + tls.said("client")
+
+
+def test_a_scheduler_that_cannot_load_edgecap_is_told_before_a_cell_is_tried(tmp_path):
+    (tmp_path / "edgecap.py").write_text("raise ImportError('not here')\n")  # stands before the real one
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from distributed.cli.dask_scheduler import main; main()"
+    asked = ["--host", "127.0.0.1", "--port", str(port), "--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
+    process = subprocess.Popen([sys.executable, "-c", code, *asked], stderr=subprocess.DEVNULL, cwd=tmp_path)
+    try:
+        with pytest.raises(UsageError, match="cannot load this edgecap"):
+            for _ in range(100):
+                try:
+                    first_call(f"tcp://127.0.0.1:{port}", None)
+                except UsageError as error:
+                    if "no scheduler" not in str(error):
+                        raise
+                time.sleep(0.2)
+    finally:
+        process.kill()
+        process.wait()

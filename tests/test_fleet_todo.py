@@ -62,7 +62,8 @@ def test_what_a_device_lacks_is_told():
     def lacks(asked, *devices):
         return lack_of(need_of(Task(asked)), devices)
 
-    assert lacks(cell("a", "away"), ONE, TWO) == "away is not there"
+    assert lacks(cell("a", "away"), ONE, TWO) == "away is not there; who is: one, two"
+    assert lacks(cell("a", "away")) == "away is not there; who is: nobody"
     assert lacks(cell("a"), seen("one", heard=False)) == "one does not answer"
     assert lacks(cell("a", provider="cuda"), ONE, TWO) == "one has no cuda, two has no cuda"
     assert lacks(cell("a", energy="require"), ONE) == "one has no energy counter"

@@ -724,9 +724,16 @@ def row_of(cell, seconds, **more):
         precision=spec.precisions[0],
         provider=spec.providers[0],
         label=str(cell),
+        like=cell.like,
         seconds=seconds,
         **more,
     )
+
+
+def test_cells_of_other_options_or_texts_say_nothing_of_time(tmp_path):
+    (cell, *_), (other, *_) = planned(tmp_path, 2), planned(tmp_path, 2, options={"limit_s": 99.0})
+    assert seconds_of([other], [row_of(cell, 10.0)]) == [Estimated(None, "never measured")]
+    assert cell.like != other.like
 
 
 def test_times_come_from_the_most_alike(tmp_path):

@@ -84,7 +84,7 @@ def _axes(command: Any) -> Any:
     default=300.0,
     show_default=True,
     metavar="SECONDS",
-    help="Wait so long for a device that can run a cell.",
+    help="Wait so long for a device that can run a cell, or for a scheduler that went away.",
 )
 @click.option(
     "--cache", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER", help="Where graphs are kept."
@@ -179,8 +179,11 @@ def _run(cells: tuple[Planned, ...], folder: Path, where: Home, asked: Asked, gi
     """Measures, tells how it goes, and remembers for the next estimate how long it took."""
     from edgecap.cli.sweep_live import SweepLive
     from edgecap.estimates import History, seconds_of
+    from edgecap.store import check_writable
     from edgecap.sweep import sweep as measure
 
+    for place in filter(None, (where.cache, given["shared"])):
+        check_writable(place)
     history = History(where.cache)
     with contextlib.ExitStack() as opened:
         crew = _crew(where, given, asked.disk_patience_s, opened)

@@ -65,7 +65,7 @@ class SweepLive:
         elif news.kind in ("waits", "again"):
             self._say(f"{news.cell}{_on(news.device)}: {news.words}" if news.cell else news.words)
         elif news.kind == "begun" and not self._live:
-            self._say(f"begins: {news.cell}{_on(news.device)}")
+            self._say(f"begins: {news.cell}{f', {news.words}' if news.words else ''}{_on(news.device)}")
         if self._live:
             self._draw(at_once=self._note(news))
 

@@ -15,7 +15,11 @@ from edgecap.cli.options import how_joined
 
 @click.command()
 @click.argument("address")
-@click.option("--name", metavar="NAME", help="What plans and records call this device. Default: the machine's name.")
+@click.option(
+    "--name",
+    metavar="NAME",
+    help="What plans and records call this device. Default: the bundle's name, or the machine's.",
+)
 @how_joined
 @click.option(
     "--cache", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER", help="Where models are kept."
@@ -37,7 +41,7 @@ def worker(
 
     Example: edgecap worker tls://10.0.0.2:8786 --tls laptop-7
     """
-    from edgecap.fleet import network
+    from edgecap.fleet import certificates, network
 
     where = network.check_address(address, tls, insecure)
     network.configure()
@@ -50,7 +54,8 @@ def worker(
     from edgecap.store import home, slug
 
     most = None if cache_limit is None else parse_amount(Option("--cache-limit", "size", BYTES, "20GB"), cache_limit)
-    called, kept = check_name(name or slug(platform.node())[:63]), home(cache).cache
+    own = certificates.check(tls).name if tls else slug(platform.node())[:63]
+    called, kept = check_name(name or own), home(cache).cache
 
     def say(words: str) -> None:
         click.echo(f"edgecap: {words}", err=True)

@@ -41,10 +41,12 @@ def _word(text: str, most: int = MOST_LETTERS) -> str:
     return printable(text[:most])
 
 
-def record_of(raw: msgspec.Raw, cell: Planned, bundle: Bundle, corpus: Corpus, scored: Whole) -> Profile:
+def record_of(
+    raw: msgspec.Raw, cell: Planned, bundle: Bundle, corpus: Corpus, scored: Whole, device: str = ""
+) -> Profile:
     """The record of a cell as it is kept: with the names that this side knows. Raises RecordError or NotAsked.
 
-    `scored` is what was scored before, part by part, if that was so.
+    `device` is what the fleet calls the machine, `scored` is what was scored before, part by part, if that was so.
     """
     try:
         record = read_record(_cleaned(msgspec.json.decode(raw)), "what came")
@@ -56,6 +58,7 @@ def record_of(raw: msgspec.Raw, cell: Planned, bundle: Bundle, corpus: Corpus, s
     return msgspec.structs.replace(
         record,
         spec=cell.spec,
+        machine=msgspec.structs.replace(record.machine, name=device or record.machine.name),
         source=msgspec.structs.replace(record.source, name=bundle.name, revision=bundle.revision),
         corpus=msgspec.structs.replace(
             record.corpus, name=corpus.name, documents=corpus.count, bytes=corpus.bytes, domains=corpus.domains

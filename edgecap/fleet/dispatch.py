@@ -31,11 +31,10 @@ from edgecap.ledger import Finished, Ledger
 from edgecap.meters.sharing import Share, Unequal
 from edgecap.plan import EVERY, Planned
 from edgecap.record import Failure
-from edgecap.sweep import DISK_PATIENCE_S, DISK_PAUSE_S, News, Watch, failed
+from edgecap.sweep import DISK_PATIENCE_S, DISK_PAUSE_S, FLEET, News, Watch, failed
 from edgecap.worker import end_children
 
 PAUSE_S = 0.5  # until devices are looked at again, where nothing is heard
-FLEET = "fleet"  # the stage of a failure that is the fleet's: nothing was found out about the cell
 
 
 class Rules(NamedTuple):
@@ -98,6 +97,7 @@ class _Shift:
         self._busy: dict[str, _Busy] = {}  # by the device's address
         self._talks: queue.SimpleQueue[Talk] = queue.SimpleQueue()
         self._able: dict[Need, float] = {}  # what is needed -> when a device that has it was there last
+        self._told: set[Need] = set()  # that no device there has, and it was said
         self._looked: Sequence[Seen] = ()
         self._full_since: float | None = None
 
@@ -126,6 +126,7 @@ class _Shift:
 
     def _made_first(self) -> Iterator[Finished]:
         """All graphs at once, where a device is this machine: making them would disturb what it measures."""
+        self._watch(News("waits", None, "making all graphs first: a device is this machine, and would be disturbed"))
         for cell in {id(task.cell): task.cell for task in self._todo}.values():
             try:
                 self._bundles.bundle(cell)
@@ -153,6 +154,7 @@ class _Shift:
             with contextlib.suppress(Lost):
                 self._line.again()
                 self._able.clear()
+                self._told.clear()
 
     def _follow(self, devices: Sequence[Seen]) -> None:
         """Waits no longer for devices that left, are silent or hang; tells how far the others are."""
@@ -178,8 +180,16 @@ class _Shift:
         """Cells that no device could run for too long, each with who is there instead."""
         now = time.monotonic()
         for need in self._todo.needs:
-            if need not in self._able or any(seen.heard and can(seen, need) for seen in devices):
+            if any(seen.heard and can(seen, need) for seen in devices):
                 self._able[need] = now
+                self._told.discard(need)
+            elif need not in self._told:
+                self._told.add(need)
+                self._able.setdefault(need, now)
+                cells = len({id(task.cell) for task in self._todo.of(need)})
+                many = f"{cells} cells wait" if cells > 1 else "a cell waits"
+                words = f"{lack_of(need, devices)}: {many} for a device, {self._rules.wait_s:g} s at most"
+                self._watch(News("waits", None, words))
             elif now - self._able[need] > self._rules.wait_s:
                 why = f"no device of the fleet can run it: {lack_of(need, devices)}"
                 for cell in {id(task.cell): task.cell for task in self._todo.of(need)}.values():

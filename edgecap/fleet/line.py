@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import msgspec
 
+from edgecap import __version__
 from edgecap.errors import EdgecapError, UsageError
 from edgecap.fleet.messages import SLOT, About, Pulse
 from edgecap.fleet.reaching import Unreachable, check_reachable
@@ -98,10 +99,29 @@ class Line:
                 name="edgecap",
                 heartbeat_interval="5s",
             )
+            self._check_scheduler()
         except Unreachable as error:
             raise Lost(str(error)) from error
         except (OSError, RuntimeError, ValueError, EOFError) as error:
             raise Lost(f"no scheduler answers at {self._address} ({' '.join(str(error).split())[:200]})") from error
+
+    def _check_scheduler(self) -> None:
+        """Raises Unreachable where the scheduler cannot read what is said to devices: it unpickles each question."""
+        try:
+            theirs = self._client.run_on_scheduler(_version)
+        except Exception as error:
+            self._hang_up()
+            raise Unreachable(
+                f"the scheduler at {self._address} cannot load this edgecap ({type(error).__name__}): start it with "
+                "edgecap fleet start, or dask scheduler where the same edgecap is installed",
+                lasting=True,
+            ) from error
+        if theirs != __version__:
+            self._hang_up()
+            raise Unreachable(
+                f"the scheduler at {self._address} has edgecap {theirs}, not {__version__}: install the same",
+                lasting=True,
+            )
 
     def _hang_up(self) -> None:
         client, self._client, self._looked = self._client, None, -LOOK_S
@@ -219,6 +239,11 @@ async def _answers(scheduler: Any, address: str) -> bool:
 def _cancelled(question: Any) -> None:
     with contextlib.suppress(Exception):
         question.cancel()
+
+
+def _version() -> str:
+    """What the scheduler runs to say which edgecap it has."""
+    return __version__
 
 
 def first_call(address: str, security: Any | None) -> Line:

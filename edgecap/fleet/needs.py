@@ -70,4 +70,7 @@ def lack_of(need: Need, devices: Sequence[Seen]) -> str:
     told = [
         f"{seen.about.name} {why}" for seen in devices if (why := why_not(seen, need) or "does not answer") != OTHER
     ]
-    return ", ".join(told[:MOST_TOLD]) or (f"{need.device} is not there" if need.device else "none is there")
+    there = ", ".join(seen.about.name for seen in devices[:MOST_TOLD]) or "nobody"
+    return ", ".join(told[:MOST_TOLD]) or (
+        f"{need.device} is not there; who is: {there}" if need.device else "none is there"
+    )

@@ -61,7 +61,7 @@ def _answered(
         return failure
     corpus = bundles.corpus(task.cell)
     if isinstance(reply, Done) and task.part is None:
-        return record_of(reply.record, task.cell, bundles.bundle(task.cell), corpus, text)
+        return record_of(reply.record, task.cell, bundles.bundle(task.cell), corpus, text, seen.about.name)
     if isinstance(reply, PartDone) and task.part is not None:
         return shares_of(reply, corpus)
     raise Garbled("an answer to another question came")

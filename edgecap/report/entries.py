@@ -15,6 +15,7 @@ from edgecap.metrics import METRICS, Metric, status, why
 from edgecap.published import comparable
 from edgecap.record import Absent, Cell, Estimate, Flops, Profile
 from edgecap.report.columns import printable
+from edgecap.spec import Spec
 
 LONGEST = 160  # characters of a name that are shown
 COST = Metric("flops_per_token", "FLOP", "FLOPs, a token", True, 0.0)
@@ -64,7 +65,7 @@ def _entry(record: Profile, cell: Cell, window: int | None) -> Entry:
         model=shown(record.source.name),
         device=shown(record.machine.name),
         processor=shown(" + ".join([record.machine.cpu, *(gpu.name for gpu in record.machine.gpus)])),
-        provider=shown(cell.provider),
+        provider=shown(", ".join([cell.provider, *_setup(record.spec)])),
         precision=shown(cell.precision),
         text=_text(record, cell, window),
         created_utc=shown(record.created_utc),
@@ -77,6 +78,22 @@ def _entry(record: Profile, cell: Cell, window: int | None) -> Entry:
         as_published=comparable(record, cell),
         cautions=len(cell.cautions),
     )
+
+
+_SETUP = {"batches": "batch", "streams": "streams", "threads": "threads", "affinity": "processors"}
+_USUAL = Spec()
+
+
+def _setup(spec: Spec) -> list[str]:
+    """How it was run where that was not as usual: such cells are no older ones of each other."""
+    unusual = [(name, word) for name, word in _SETUP.items() if getattr(spec, name) != getattr(_USUAL, name)]
+    numbers = {name: getattr(spec, name) for name, _ in unusual}
+    told = [
+        f"{word} {'+'.join(map(str, n if isinstance(n := numbers[name], tuple) else (n,)))}" for name, word in unusual
+    ]
+    told += [f"graph level {spec.graph_level}"] if spec.graph_level != _USUAL.graph_level else []
+    told += ["no arena"] if not spec.arena else []
+    return told + (["plain"] if not spec.optimize else [])
 
 
 def shown(text: str, longest: int = LONGEST) -> str:
