@@ -70,7 +70,7 @@ def lack_of(need: Need, devices: Sequence[Seen]) -> str:
     told = [
         f"{seen.about.name} {why}" for seen in devices if (why := why_not(seen, need) or "does not answer") != OTHER
     ]
-    there = ", ".join(seen.about.name for seen in devices[:MOST_TOLD]) or "nobody"
+    there = ", ".join(sorted(seen.about.name for seen in devices)[:MOST_TOLD]) or "nobody"
     return ", ".join(told[:MOST_TOLD]) or (
         f"{need.device} is not there; who is: {there}" if need.device else "none is there"
     )
