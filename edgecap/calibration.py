@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 from pathlib import Path
 
 import msgspec
@@ -43,7 +42,7 @@ def peaks_of(
         threads=threads,
         gemm_flops_per_s=answer.gemm_flops_per_s,
         bandwidth=answer.bandwidth,
-        measured_utc=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        measured_utc=store.utc_now(),
     )
     best = _faster(kept, found) if kept else found
     store.write_atomically(path, msgspec.json.encode(best))

@@ -13,8 +13,6 @@ no longer as it was written counts as not measured.
 from __future__ import annotations
 
 import contextlib
-import datetime
-import hashlib
 import os
 import platform
 import re
@@ -24,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgecap import store
+from edgecap import locks, store
 from edgecap.errors import RecordError, UsageError
 from edgecap.journal import Journal
 from edgecap.metrics import told, went_wrong
@@ -176,7 +174,7 @@ def _sound(rows: Sequence[Row], folder: Path) -> dict[str, Row]:
 def _hash_of(path: Path) -> str:
     """The hash of a record's file, or nothing where it cannot be read."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return store.sha256_of_file(path)
     except OSError:
         return ""
 
@@ -226,7 +224,7 @@ def _row(finished: Finished, path: Path) -> Row:
         device=finished.device,
         seconds=finished.seconds,
         attempts=finished.attempts,
-        finished_utc=_now(),
+        finished_utc=store.utc_now(),
     )
     if isinstance(outcome, Failure):
         return msgspec.structs.replace(row, failure=outcome, wrong=True)
@@ -248,18 +246,18 @@ def _row(finished: Finished, path: Path) -> Row:
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Holds the folder's lock. Raises UsageError where another process has it, or there can be none."""
-    from filelock import FileLock, Timeout
-
-    lock, holder = FileLock(folder / PRIVATE / "lock", blocking=False), folder / PRIVATE / "holder"
+    holder = folder / PRIVATE / "holder"
     try:
-        lock.acquire()
-    except Timeout:
-        raise UsageError(f"{folder} is in use by {_who(holder)}; wait for it, or give another -o FOLDER") from None
-    except (OSError, NotImplementedError) as error:
+        lock = locks.take(folder / PRIVATE / "lock")
+    except OSError as error:
         raise UsageError(f"cannot lock {folder}: {error}; give a folder on a local disk") from error
+    if lock is None:
+        raise UsageError(f"{folder} is in use by {_who(holder)}; wait for it, or give another -o FOLDER")
     try:
         with contextlib.suppress(UsageError):
-            store.write_atomically(holder, f"process {os.getpid()} on {platform.node()} since {_now()}".encode())
+            store.write_atomically(
+                holder, f"process {os.getpid()} on {platform.node()} since {store.utc_now()}".encode()
+            )
         yield
     finally:
         with contextlib.suppress(OSError):
@@ -273,7 +271,3 @@ def _who(holder: Path) -> str:
         return f"another sweep ({holder.read_text('utf-8', 'replace')[:200]})"
     except OSError:
         return "another sweep"
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

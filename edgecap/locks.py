@@ -38,10 +38,10 @@ def thing_of(cache: Path, path: Path) -> Path | None:
 def alone(thing: Path, waiting: Callable[[], None], unlocked: Callable[[str], None]) -> Iterator[None]:
     """Holds the lock of a thing. Says once that it waits, or, with a reason, that it goes on without a lock."""
     try:
-        lock = _take(_lock_of(thing))
+        lock = take(_lock_of(thing))
         if lock is None:
             waiting()
-            lock = _take(_lock_of(thing), wait=True)
+            lock = take(_lock_of(thing), wait=True)
     except OSError as error:
         unlocked(error.strerror or str(error))
         lock = None
@@ -58,7 +58,7 @@ def used(thing: Path) -> Iterator[None]:
     mark = _lock_of(thing).with_suffix(f".{secrets.token_hex(8)}.used")
     _has_users(_lock_of(thing))  # so that marks of killed processes do not gather
     try:
-        lock = _take(mark)
+        lock = take(mark)
     except OSError:
         lock = None
     try:
@@ -77,7 +77,7 @@ def unused(thing: Path) -> Iterator[str]:
 
     Raises OSError where there are no locks.
     """
-    lock = _take(_lock_of(thing))
+    lock = take(_lock_of(thing))
     if lock is None:
         yield "another process makes it"
         return
@@ -110,7 +110,7 @@ def _has_users(path: Path) -> bool:
 
 def _is_held(mark: Path) -> bool:
     try:
-        lock = _take(mark)
+        lock = take(mark)
     except OSError:
         return True
     if lock:
@@ -122,7 +122,7 @@ def _is_held(mark: Path) -> bool:
 def _clear(path: Path) -> None:
     """Removes a lock's file, if nobody holds it; filelock sees it where it had opened the file before, and opens anew."""
     try:
-        lock = _take(path)
+        lock = take(path)
     except OSError:
         return
     if lock:
@@ -131,7 +131,7 @@ def _clear(path: Path) -> None:
         lock.release()
 
 
-def _take(path: Path, wait: bool = False) -> BaseFileLock | None:
+def take(path: Path, wait: bool = False) -> BaseFileLock | None:
     """A lock that is held now, or None where another process has it. Raises OSError where there are no locks."""
     from filelock import FileLock, Timeout
 

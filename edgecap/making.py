@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -206,8 +205,7 @@ def _make(job: Job, cell: CellSpec, plan: _Plan) -> Ready | Failure:
 
 
 def _origin(job: Job) -> Origin:
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    return Origin(model=job.located.name, made_utc=now)
+    return Origin(model=job.located.name, made_utc=store.utc_now())
 
 
 class _Abandoned(Exception):

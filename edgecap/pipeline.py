@@ -6,7 +6,6 @@ sleeps meanwhile. The record is written after every cell, so that nothing finish
 
 from __future__ import annotations
 
-import datetime
 from pathlib import Path
 
 import msgspec
@@ -165,7 +164,7 @@ def _new_record(ready: Prepared) -> Profile:
     return Profile(
         schema=SCHEMA,
         edgecap=__version__,
-        created_utc=datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        created_utc=store.utc_now("microseconds"),
         complete=False,
         spec=spec,
         machine=look_around(ready.providers),

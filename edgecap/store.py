@@ -187,6 +187,13 @@ def check_writable(folder: Path) -> None:
             probe.flush()
 
 
+def utc_now(timespec: str = "seconds") -> str:
+    """The time as records tell it: ISO 8601, UTC, with a Z."""
+    import datetime
+
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
+
+
 # --- hashes -----------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from edgecap import __version__, store
+from edgecap import __version__, locks, store
 from edgecap.errors import UsageError
 from edgecap.fleet.device import Device
 from edgecap.fleet.messages import SLOT, About, check_name
@@ -61,19 +61,16 @@ def resources(about: About) -> dict[str, float]:
 @contextlib.contextmanager
 def alone(cache: Path) -> Iterator[None]:
     """Holds a cache for this process as a device. Raises UsageError where another worker has it."""
-    from filelock import FileLock, Timeout
-
     with store.disk_errors(cache):
         cache.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(cache / "worker.lock", blocking=False)
     try:
-        lock.acquire()
-    except Timeout:
+        lock = locks.take(cache / "worker.lock")
+    except OSError as error:
+        raise UsageError(f"cannot lock {cache}: {error}; give a --cache on a local disk") from error
+    if lock is None:
         raise UsageError(
             f"another worker measures on this machine with {cache}; for a second one that may disturb it, give --cache"
-        ) from None
-    except (OSError, NotImplementedError) as error:
-        raise UsageError(f"cannot lock {cache}: {error}; give a --cache on a local disk") from error
+        )
     try:
         yield
     finally:
