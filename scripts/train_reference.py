@@ -5,12 +5,13 @@ A reference model is a calibration standard: a fixed model on a fixed corpus mak
 comparable. This script makes it from plain text, seeded: a byte-level BPE of 8,192 pieces, then a
 LLaMA-architecture model with tied embeddings, then fp16 safetensors, a card and the curve.
 
-    python scripts/train_reference.py --size xs --train ../shared/data/train --eval ../shared/data/eval
+    python scripts/train_reference.py --size xs --corpus ../shared/data/train --eval ../shared/data/eval
 
-`--corpus FILE_OR_FOLDER` takes any other UTF-8 text (documents separated by four newlines). A run that is cut
+`--packed FILE` keeps the tokenizer and the stream of tokens, so that every size reads the same ones, also on a
+machine that has only this file. `--corpus FILE_OR_FOLDER` takes any other UTF-8 text (documents separated by four newlines). A run that is cut
 off goes on from its last checkpoint when the same command is given again, with the same tokens in the same order.
-The recipe: Muon for the matrices of the blocks, AdamW for
-embeddings and norms, linear warm-up, cosine to a tenth, documents packed after one BOS each.
+The recipe: Muon for the matrices of the blocks, AdamW for embeddings and norms, linear warm-up, cosine to a
+fiftieth, documents packed after one BOS each; on a GPU in bfloat16 by autocast.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import math
 import random
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +32,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 BOS = "<|endoftext|>"
 VOCABULARY = 8192
+CHECKPOINT = "checkpoint.pt"  # beside the result until it is written
 SEPARATOR = "\n\n\n\n"
 SIZES = {
     "xs": {"hidden_size": 128, "intermediate_size": 352, "layers": 4, "heads": 4, "kv_heads": 2},
@@ -41,7 +44,8 @@ SIZES = {
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="xs")
-    parser.add_argument("--corpus", "--train", dest="corpus", type=Path, default=Path("../shared/data/train"))
+    parser.add_argument("--corpus", type=Path, default=Path("../shared/data/train"), help="file or folder of .txt")
+    parser.add_argument("--packed", type=Path, help="tokenizer and tokens: read where it is there, else written")
     parser.add_argument("--eval", type=Path, default=Path("../shared/data/eval"), help="folder of JSONL, optional")
     parser.add_argument("--out", type=Path, help="default: models/edgecap-ref-SIZE")
     parser.add_argument("--tokens", type=int, default=6_000_000, help="training tokens seen")
@@ -99,6 +103,38 @@ def train_tokenizer(domains: dict[str, list[str]], seed: int) -> Tokenizer:
     return tokenizer
 
 
+class Packed(NamedTuple):
+    """What all sizes share."""
+
+    tokenizer: Tokenizer
+    stream: np.ndarray  # uint16 (tokens,)
+    held: list[str]  # texts that are never trained on
+    text: dict[str, str]  # what the stream is made of, for the card
+
+
+def prepare(args: argparse.Namespace) -> Packed:
+    """From the corpus, or from the file that an earlier run left."""
+    if args.packed and args.packed.is_file():
+        with np.load(args.packed) as found:
+            held, text = json.loads(str(found["held"])), json.loads(str(found["text"]))
+            return Packed(Tokenizer.from_str(str(found["tokenizer"])), found["stream"], held, text)
+    started = time.monotonic()
+    kept, held = hold_out(read_domains(args.corpus))
+    tokenizer = train_tokenizer(kept, args.seed)
+    text = {
+        "training_text": ", ".join(kept),
+        "training_text_sha256": hashlib.sha256("".join(d for ds in kept.values() for d in ds).encode()).hexdigest(),
+    }
+    packed = Packed(
+        tokenizer, pack(kept, tokenizer, args.seed), [d[:4000] for ds in held.values() for d in ds[:4]], text
+    )
+    print(f"tokenizer and packing: {time.monotonic() - started:.0f} s, {len(packed.stream):,} tokens", flush=True)
+    if args.packed:
+        told = {"held": json.dumps(packed.held), "text": json.dumps(text), "tokenizer": tokenizer.to_str()}
+        np.savez_compressed(args.packed, stream=packed.stream, **told)
+    return packed
+
+
 def pack(domains: dict[str, list[str]], tokenizer: Tokenizer, seed: int) -> np.ndarray:
     """One stream of ids, documents of all domains shuffled together, each after one BOS."""
     documents = [d for ds in domains.values() for d in ds]
@@ -137,28 +173,37 @@ def build(size: str) -> LlamaForCausalLM:
 
 class Muon(torch.optim.Optimizer):
     """Momentum made orthogonal by Newton-Schulz (Keller Jordan, 2024), as torch.optim.Muon but in
-    float32: the library rounds to bfloat16, which a CPU emulates (23 % of a step here)."""
+    float32 and all matrices of a shape at once: the library rounds to bfloat16, which a CPU emulates (23 % of a
+    step here), and takes them one by one, which leaves a GPU waiting."""
 
     def __init__(self, params: list[torch.Tensor], lr: float, momentum: float = 0.95) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum})
+        shapes = sorted({p.shape for p in params})
+        groups = [{"params": [p for p in params if p.shape == shape]} for shape in shapes]
+        super().__init__(groups, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
         for group in self.param_groups:
+            updates = []
             for p in group["params"]:
                 average = self.state[p].setdefault("average", torch.zeros_like(p))
                 average.lerp_(p.grad, 1 - group["momentum"])
-                update = orthogonalize(p.grad.lerp(average, group["momentum"]))
-                p.add_(update, alpha=-group["lr"] * max(1.0, p.shape[0] / p.shape[1]) ** 0.5)
+                updates.append(p.grad.lerp(average, group["momentum"]))
+            rows, columns = group["params"][0].shape
+            rate = -group["lr"] * max(1.0, rows / columns) ** 0.5
+            for p, update in zip(group["params"], orthogonalize(torch.stack(updates)), strict=True):
+                p.add_(update, alpha=rate)
 
 
 def orthogonalize(g: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    x = g / (g.norm() + 1e-7)
-    x = x.T if g.shape[0] > g.shape[1] else x
+    """Of matrices (n, rows, columns)."""
+    x = g / (g.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    tall = g.shape[1] > g.shape[2]
+    x = x.mT if tall else x
     for _ in range(steps):
-        square = x @ x.T
+        square = x @ x.mT
         x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
-    return x.T if g.shape[0] > g.shape[1] else x
+    return x.mT if tall else x
 
 
 class HeadLoss(torch.autograd.Function):
@@ -208,8 +253,19 @@ def window_at(step: int, steps: int, args: argparse.Namespace) -> tuple[int, int
 
 
 def loss_of(model: LlamaForCausalLM, ids: torch.Tensor) -> torch.Tensor:
-    hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
-    return HeadLoss.apply(hidden.flatten(0, 1), model.lm_head.weight, ids[:, 1:].flatten())
+    targets = ids[:, 1:].flatten()
+    if not ids.is_cuda:
+        hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
+        return HeadLoss.apply(hidden.flatten(0, 1), model.lm_head.weight, targets)
+    with torch.autocast("cuda", torch.bfloat16):
+        hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
+        return torch.nn.functional.cross_entropy(model.lm_head(hidden.flatten(0, 1)), targets)
+
+
+def chunk_at(step: int, chunks: int, seed: int) -> tuple[int, int]:
+    """(chunk, pass) of a step: each pass over the stream has its own order."""
+    passes, place = divmod(step, chunks)
+    return int(np.random.default_rng([seed, passes]).permutation(chunks)[place]), passes
 
 
 @torch.no_grad()
@@ -229,24 +285,23 @@ def bits_per_byte(model: LlamaForCausalLM, tokenizer: Tokenizer, texts: list[str
     return bits / math.log(2) / size
 
 
-def train(
-    model: LlamaForCausalLM, stream: np.ndarray, held: list[str], tokenizer: Tokenizer, args: argparse.Namespace
-) -> tuple[list[dict[str, float]], float]:
+def train(model: LlamaForCausalLM, packed: Packed, args: argparse.Namespace) -> tuple[list[dict[str, float]], float]:
     """The curve (step, tokens, training loss in nats, held-out bits per byte) and the seconds it took."""
+    tokenizer, stream, held = packed.tokenizer, packed.stream, packed.held
     optimizers = make_optimizers(model, args)
     peaks = [g["lr"] for o in optimizers for g in o.param_groups]
     per_step = args.batch * args.window
     steps = args.tokens // per_step
-    order = np.random.default_rng(args.seed).permutation((len(stream) - 1) // per_step)
+    chunks = len(stream) // per_step - 1
     kept = Checkpoint(args)
     begin_at, curve, recent, before_s = kept.restore(model, optimizers)
     started = time.monotonic() - before_s
     for step in range(begin_at, steps):
         if step and step % args.checkpoint == 0:
             kept.save(model, optimizers, step, curve, recent, time.monotonic() - started)
-        chunk = int(order[step % len(order)])
+        chunk, passes = chunk_at(step, chunks, args.seed)
         rows, columns = window_at(step, steps, args)
-        begin = chunk * per_step
+        begin = chunk * per_step + passes * 997 % per_step  # windows are cut elsewhere in each pass
         flat = stream[begin : begin + per_step + 1].astype(np.int64)
         ids = np.stack([flat[r * columns : r * columns + columns + 1] for r in range(rows)])
         for group, peak in zip((g for o in optimizers for g in o.param_groups), peaks, strict=True):
@@ -257,21 +312,20 @@ def train(
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        recent.append(loss.item())
-        if (step + 1) % max(1, steps // 12) == 0 or step + 1 == steps:
+        recent.append(loss.detach())
+        if (step + 1) % -(-steps // 12) == 0 or step + 1 == steps:
             model.eval()
             held_bpb = bits_per_byte(model, tokenizer, held, args.device)
             model.train()
             row = {
                 "step": step + 1,
                 "tokens": (step + 1) * per_step,
-                "train_nats": sum(recent) / len(recent),
+                "train_nats": torch.stack(recent).mean().item(),
                 "held_out_bits_per_byte": held_bpb,
             }
             curve.append(row)
-            recent = []
+            recent.clear()
             print(json.dumps({**row, "seconds": round(time.monotonic() - started, 1)}), flush=True)
-    kept.remove()
     return curve, time.monotonic() - started
 
 
@@ -279,8 +333,8 @@ class Checkpoint:
     """The state of a run beside its result: weights, optimisers, curve; of another recipe it is not taken."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.path = args.out / "checkpoint.pt"
-        told = {k: str(v) for k, v in vars(args).items() if k not in ("out", "checkpoint", "device")}
+        self.path, self.device = args.out / CHECKPOINT, args.device
+        told = {k: str(v) for k, v in vars(args).items() if k not in ("out", "packed", "eval", "checkpoint", "device")}
         self.recipe = json.dumps(told, sort_keys=True)
 
     def save(self, model, optimizers, step, curve, recent, seconds) -> None:  # type: ignore[no-untyped-def]
@@ -294,7 +348,7 @@ class Checkpoint:
     def restore(self, model, optimizers) -> tuple[int, list[dict[str, float]], list[float], float]:  # type: ignore[no-untyped-def]
         if not self.path.is_file():
             return 0, [], [], 0.0
-        found = torch.load(self.path, weights_only=True)
+        found = torch.load(self.path, map_location=self.device, weights_only=True)
         if found["recipe"] != self.recipe:
             raise SystemExit(f"{self.path} is of another recipe; move it away")
         model.load_state_dict(found["model"])
@@ -302,9 +356,6 @@ class Checkpoint:
             optimizer.load_state_dict(state)
         print(f"goes on at step {found['step']}", flush=True)
         return found["step"], found["curve"], found["recent"], found["seconds"]
-
-    def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
 
 
 def read_eval(folder: Path) -> dict[str, list[str]]:
@@ -367,38 +418,41 @@ Held-out text is the last hundredth of each training domain. Bits per byte by th
     )
 
 
+def device_name(device: str) -> str:
+    if device.startswith("cuda"):
+        return f"{torch.cuda.get_device_name(device)}, bfloat16"
+    return f"{device}, {torch.get_num_threads()} threads"
+
+
 def main() -> None:
     args = options()
     random.seed(args.seed)
     torch.manual_seed(args.seed)
     out = args.out
-    kept, held = hold_out(read_domains(args.corpus))
-    started = time.monotonic()
-    tokenizer = train_tokenizer(kept, args.seed)
-    stream = pack(kept, tokenizer, args.seed)
-    print(f"tokenizer and packing: {time.monotonic() - started:.0f} s, {len(stream):,} tokens", flush=True)
-    held_texts = [d[:4000] for ds in held.values() for d in ds[:4]]
+    packed = prepare(args)
     model = build(args.size).to(args.device)
-    curve, seconds = train(model, stream, held_texts, tokenizer, args)
-    save(model, tokenizer, out)
+    curve, seconds = train(model, packed, args)
+    save(model, packed.tokenizer, out)
     reread = LlamaForCausalLM.from_pretrained(out, dtype=torch.float32).to(args.device).eval()
     domains = {
-        name: bits_per_byte(reread, tokenizer, texts, args.device) for name, texts in read_eval(args.eval).items()
+        name: bits_per_byte(reread, packed.tokenizer, texts, args.device)
+        for name, texts in read_eval(args.eval).items()
     }
     recipe = {
         "parameters": sum(p.numel() for p in reread.parameters()),
-        "training_text": ", ".join(kept),
-        "training_text_sha256": hashlib.sha256("".join(d for ds in kept.values() for d in ds).encode()).hexdigest(),
+        **packed.text,
+        "distinct_tokens": len(packed.stream),
         "training_tokens": int(curve[-1]["tokens"]),
         "optimizer": f"Muon lr {args.muon_lr} (matrices), AdamW lr {args.lr} (rest), cosine",
         "batch_tokens": args.batch * args.window,
         "window": f"{args.window}, last tenth {args.window * 2}",
         "seed": args.seed,
-        "device": f"{args.device}, {torch.get_num_threads()} threads",
+        "device": device_name(args.device),
         "training_minutes": round(seconds / 60, 1),
         "torch": torch.__version__,
     }
     write_card(out, recipe, curve, domains)
+    (out / CHECKPOINT).unlink(missing_ok=True)
     print(json.dumps(domains), flush=True)
 
 
