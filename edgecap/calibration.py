@@ -10,6 +10,7 @@ import msgspec
 from edgecap import store
 from edgecap.job import Event, Notice, Run
 from edgecap.machine import look_around
+from edgecap.provider_options import parse_provider
 from edgecap.record import Absent, Bandwidth, Failure, Machine, Peaks
 from edgecap.store import Home
 from edgecap.worker import Calibrate, Calibrated, expected
@@ -33,7 +34,7 @@ def peaks_of(
     if kept and not again:
         return kept
     notice(Event(None, "measuring the machine's peaks"))
-    step = Calibrate(provider=provider, threads=threads, memory_bytes=here.memory_bytes, affinity=affinity)
+    step = Calibrate(provider=provider, threads=threads, memory_bytes=_memory(here, provider), affinity=affinity)
     answer = expected(run(step, lambda p: None, _PATIENCE_S), Calibrated)
     if isinstance(answer, Failure):
         return Absent(reason=f"the peaks could not be measured: {answer.message}")
@@ -47,6 +48,12 @@ def peaks_of(
     best = _faster(kept, found) if kept else found
     store.write_atomically(path, msgspec.json.encode(best))
     return best
+
+
+def _memory(here: Machine, provider: str) -> int:
+    """What both ends of a probe must fit in."""
+    on_board = parse_provider(provider).place[0] != "cpu"
+    return min([here.memory_bytes, *(g.memory_bytes for g in here.gpus if on_board)])
 
 
 def _faster(a: Peaks, b: Peaks) -> Peaks:

@@ -6,6 +6,7 @@ What cannot be read is `Absent` with the reason. The sysfs root can be moved (`E
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import re
@@ -230,8 +231,20 @@ def _temperature() -> float | Absent:
 
 def versions() -> dict[str, str]:
     """The versions of Python and of the libraries that decide what is measured; asked several times a cell."""
-    found = {name: _version(name) for name in LIBRARIES}
-    return {"python": platform.python_version(), **{name: version for name, version in found.items() if version}}
+    found = {name: version for name in LIBRARIES if (version := _version(name))}
+    for name in _hidden({name: version for name, version in found.items() if name in RUNTIMES}):
+        del found[name]
+    return {"python": platform.python_version(), **found}
+
+
+def _hidden(runtimes: dict[str, str]) -> list[str]:
+    """Of several runtimes that are installed those that `import onnxruntime` does not find, told by their version."""
+    spec = importlib.util.find_spec("onnxruntime") if len(runtimes) > 1 else None
+    if spec is None or spec.origin is None:
+        return []
+    told = re.search(r'^__version__ *= *"([^"]+)"', Path(spec.origin).read_text("utf-8", "replace"), re.MULTILINE)
+    others = [name for name, version in runtimes.items() if told and version != told[1]]
+    return others if len(others) < len(runtimes) else []
 
 
 def _version(package: str) -> str:

@@ -32,19 +32,24 @@ class OrtProbes:
         """(m, k) times a stored (k, n), as the layers of a model are."""
         from onnx import numpy_helper
 
-        left, right = _ones((m, k), precision, True), _ones((k, n), precision, False)
+        left, right = _values((m, k), precision, True), _values((k, n), precision, False)
         operator = "MatMulInteger" if precision == "int8" else "MatMul"
         return self._probe(operator, {"x": left}, [numpy_helper.from_array(right, "w")], ["x", "w"])
 
     def reads(self, size: int) -> Sequence[Probe]:
-        """Scans, and a vector times a stored matrix as decoding does, which holds the matrix five times: small ones only."""
+        """Scans, and a vector times a matrix as decoding does.
+
+        A processor repacks a stored matrix, and holds it five times meanwhile: small ones only.
+        """
         from onnx import numpy_helper
 
         matrix, axis = _square(size), numpy_helper.from_array(np.array([1], np.int64), "axis")
         found = [self._probe(operator, {"x": matrix}, [axis], ["x", "axis"]) for operator in _SCANS]
-        if size <= _SMALL:
-            vector, stored = matrix[:1], numpy_helper.from_array(matrix, "w")
-            found.append(self._probe("MatMul", {"x": vector}, [stored], ["x", "w"]))
+        if self._provider.place[0] != "cpu":
+            found.append(self._probe("MatMul", {"x": matrix[:1], "w": matrix}, [], ["x", "w"]))
+        elif size <= _SMALL:
+            stored = numpy_helper.from_array(matrix, "w")
+            found.append(self._probe("MatMul", {"x": matrix[:1]}, [stored], ["x", "w"]))
         return found
 
     def copies(self, size: int) -> Sequence[Probe]:
@@ -92,10 +97,12 @@ def _with_types(model: Any) -> Any:
     return onnx.shape_inference.infer_shapes(model)
 
 
-def _ones(shape: tuple[int, int], precision: str, activation: bool) -> np.ndarray:
-    """Speed does not care about the values. int8: activations unsigned, weights signed, as quantisation makes them."""
-    kinds = {"fp32": np.float32, "fp16": np.float16, "int8": np.uint8 if activation else np.int8}
-    return np.ones(shape, kinds[precision])
+def _values(shape: tuple[int, int], precision: str, activation: bool) -> np.ndarray:
+    """Noise: a GPU draws less, and runs faster, on equal numbers. int8: activations unsigned, weights signed."""
+    noise = np.random.default_rng(0).integers(-8, 8, 1 << 16)
+    if precision == "int8":
+        return np.resize(np.abs(noise).astype(np.uint8) if activation else noise.astype(np.int8), shape)
+    return np.resize((noise / 16).astype({"fp32": np.float32, "fp16": np.float16}[precision]), shape)
 
 
 def _square(size: int) -> np.ndarray:

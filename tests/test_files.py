@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import struct
+import sys
 import time
 
 import msgspec
@@ -386,3 +387,16 @@ def test_samples_that_cannot_be_reckoned_with_are_damage(tmp_path, change, words
     path.write_text(json.dumps(raw))
     with pytest.raises(RecordError, match=words):
         store.load(path)
+
+
+def test_of_two_runtimes_the_one_that_is_imported_is_told(monkeypatch, tmp_path):
+    package = tmp_path / "onnxruntime" / "__init__.py"
+    package.parent.mkdir()
+    package.write_text('"""A runtime."""\n__version__ = "1.31.1"\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    told = {"onnxruntime": "1.30.0", "onnxruntime-gpu": "1.31.1", "numpy": "2.0"}
+    monkeypatch.setattr(machine, "_version", lambda name: told.get(name, ""))
+    assert set(machine.versions()) == {"python", "onnxruntime-gpu", "numpy"}
+    told["onnxruntime"] = told["onnxruntime-gpu"] = "1.29.0"  # neither is what is imported: nothing is known of it
+    assert {"onnxruntime", "onnxruntime-gpu"} <= set(machine.versions())

@@ -300,6 +300,33 @@ def test_peaks_are_the_best_that_was_seen():
     assert all(b.copy_bytes_per_s == pytest.approx(1e10) for b in found.bandwidth)
 
 
+class Swift(FakeProbes):
+    """A board on which each run costs 50 us beside its work: 400 TFLOP/s, 3 TB/s, no int8."""
+
+    def gemm(self, precision, m, k, n):
+        if precision == "int8":
+            raise RuntimeError("NOT_IMPLEMENTED")
+        return self._takes(5e-5 + 2 * m * k * n / 4e14)
+
+    def reads(self, size):
+        self.sizes.append(size)
+        return [self._takes(5e-5 + size / 3e12)]
+
+    def copies(self, size):
+        return [self._takes(5e-5 + 2 * size / 3e12)]
+
+
+def test_peaks_of_a_fast_board_are_not_those_of_its_launches():
+    probes = Swift(FakeClock())
+    found = peaks.measure_peaks(probes, probes.clock, 80 << 30)
+    assert found.gemm_flops_per_s == {p: pytest.approx(4e14, rel=0.03) for p in ("fp32", "fp16")}
+    assert max(b.read_bytes_per_s for b in found.bandwidth) == pytest.approx(3e12, rel=0.08)
+    assert max(probes.sizes) <= 5 << 30
+    small = Swift(FakeClock())
+    peaks.measure_peaks(small, small.clock, 4 << 30)
+    assert max(small.sizes) <= 256 << 20
+
+
 def test_a_small_machine_is_not_filled_up():
     probes = FakeProbes(FakeClock())
     peaks.measure_peaks(probes, probes.clock, 512 << 20)

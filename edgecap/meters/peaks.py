@@ -2,7 +2,8 @@
 
 A peak is the fastest that was seen, not the typical: no shape and no operator is best everywhere, so
 several are tried and each is repeated. Memory is asked at several sizes, since a model that fits in a
-cache is not held back by the main memory.
+cache is not held back by the main memory. Where a run is so short that starting it is most of it, as on a
+GPU, larger products and working sets follow.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ SHAPES = ((256, 1024, 1024), (512, 2048, 2048), (256, 4096, 4096), (256, 576, 16
 SIZES = (1 << 22, 1 << 24, 1 << 26, 1 << 27)  # bytes read once: from a small cache to main memory
 PRECISIONS = ("fp32", "fp16", "int8")
 ROUNDS, SECONDS = 3, 0.05  # of each probe in a round: what disturbs one round is unlikely to disturb all
+FLEETING, SQUARE = 1e-3, 4096  # a run shorter than this many seconds is followed by a larger one; the first product
 QUIET = 0.05  # the threads of the session before stop spinning
 
 
@@ -35,28 +37,51 @@ def measure_peaks(
     shapes = [s for s in SHAPES if 4 * s[1] * s[2] <= memory_bytes // 64] or list(SHAPES[:1])
     sizes = [s for s in SIZES if s <= memory_bytes // 16] or [SIZES[0]]
     progress(0, 1 + len(sizes))
-    gemm = _gemm_rates(probes, clock, shapes)
+    gemm = _gemm_rates(probes, clock, shapes, memory_bytes // 64)
     bandwidth = []
     for done, size in enumerate(sizes, 1):
         progress(done, 1 + len(sizes))
-        reads, copies = probes.reads(size), probes.copies(size)
-        seconds = _seconds([*reads, *copies], clock)
-        read, copy = min(seconds[: len(reads)]), min(seconds[len(reads) :])
-        bandwidth.append(
-            Bandwidth(working_set_bytes=size, read_bytes_per_s=size / read, copy_bytes_per_s=2 * size / copy)
-        )
+        bandwidth.append(_bandwidth(probes, clock, size))
+    while _fleeting(bandwidth[-1]) and 4 * bandwidth[-1].working_set_bytes <= memory_bytes // 16:
+        bandwidth.append(_bandwidth(probes, clock, 4 * bandwidth[-1].working_set_bytes))
     return Found(gemm, tuple(bandwidth))
 
 
-def _gemm_rates(probes: Probes, clock: Clock, shapes: Sequence[tuple[int, int, int]]) -> dict[str, float]:
+def _bandwidth(probes: Probes, clock: Clock, size: int) -> Bandwidth:
+    reads, copies = probes.reads(size), probes.copies(size)
+    seconds = _seconds([*reads, *copies], clock)
+    read, copy = min(seconds[: len(reads)]), min(seconds[len(reads) :])
+    return Bandwidth(working_set_bytes=size, read_bytes_per_s=size / read, copy_bytes_per_s=2 * size / copy)
+
+
+def _fleeting(found: Bandwidth) -> bool:
+    return found.working_set_bytes / found.read_bytes_per_s < FLEETING
+
+
+def _gemm_rates(
+    probes: Probes, clock: Clock, shapes: Sequence[tuple[int, int, int]], matrix_bytes: int
+) -> dict[str, float]:
     """FLOP/s of the fastest shape of each precision."""
     asked = [(precision, shape) for precision in PRECISIONS for shape in shapes]
     opened = [(p, shape, _opened(probes, p, shape)) for p, shape in asked]
     ready = [(p, shape, probe) for p, shape, probe in opened if probe]
-    rates: dict[str, float] = {}
+    rates, longest = dict[str, float](), dict[str, float]()
     for (precision, shape, _), seconds in zip(ready, _seconds([p for *_, p in ready], clock), strict=True):
         rates[precision] = max(rates.get(precision, 0.0), 2 * math.prod(shape) / seconds)
-    return rates
+        longest[precision] = max(longest.get(precision, 0.0), seconds)
+    return {p: max(rate, _larger(probes, clock, p, longest[p], matrix_bytes)) for p, rate in rates.items()}
+
+
+def _larger(probes: Probes, clock: Clock, precision: str, seconds: float, matrix_bytes: int) -> float:
+    """FLOP/s of square products that grow while a run is over before it has well begun; 0 where none is needed."""
+    side, best = SQUARE, 0.0
+    while seconds < FLEETING and 4 * side * side <= matrix_bytes:
+        probe = _opened(probes, precision, (side, side, side))
+        if probe is None:
+            break
+        (seconds,) = _seconds([probe], clock)
+        best, side = max(best, 2 * side**3 / seconds), 2 * side
+    return best
 
 
 def _opened(probes: Probes, precision: str, shape: tuple[int, int, int]) -> Probe | None:

@@ -30,11 +30,11 @@ from edgecap.power.meter import WallMeter
 from edgecap.power.nvml import open_nvml
 from edgecap.power.rails import open_pmic, open_rails
 from edgecap.power.rapl import open_rapl
-from edgecap.power.resolver import Resolution, Source, resolve
+from edgecap.power.resolver import Resolution, Source, drawn_by, resolve
 from edgecap.record import LeftOut
 from edgecap.seams import Counter
 
-__all__ = ["Resolution", "Source", "find", "resolve"]
+__all__ = ["Resolution", "Source", "drawn_by", "find", "resolve"]
 
 
 def find(

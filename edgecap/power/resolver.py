@@ -56,6 +56,11 @@ def resolve(provider: str, found: Sequence[Source | LeftOut]) -> Resolution:
     return Resolution(_total(taken) or _nothing(provider, parts, refused), beside, left_out)
 
 
+def drawn_by(scope: str) -> tuple[str, ...]:
+    """The providers whose work a counter of this scope shows first."""
+    return tuple(p for p, options in _PARTS.items() if any(o[0] == scope for o in options))
+
+
 def _parts(provider: str, counters: Sequence[Source]) -> tuple[str, ...]:
     options = _PARTS.get(provider, ((),))
     scopes = {c.scope for c in counters}

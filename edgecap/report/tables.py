@@ -57,11 +57,11 @@ def _heading(record: Profile, width: int) -> str:
     source, machine = record.source, record.machine
     numbers = f"{count(source.parameters)} parameters" if isinstance(source.parameters, int) else "parameters unknown"
     cores = machine.physical_cores or machine.logical_cores
-    runtime = next((v for k, v in machine.versions.items() if k.startswith("onnxruntime") and "genai" not in k), "?")
+    runtimes = [v for k, v in machine.versions.items() if k.startswith("onnxruntime") and "genai" not in k]
     state = "" if record.complete else "  (incomplete: the run was cut off)"
     return (
         f"{click.style(printable(source.name), bold=True)}  {numbers}, {_work(record)}{state}\n"
-        f"on {machine.cpu}, {cores} cores, {size(machine.memory_bytes)}, ONNX Runtime {runtime}\n"
+        f"on {machine.cpu}, {cores} cores, {size(machine.memory_bytes)}, ONNX Runtime {' or '.join(dict.fromkeys(runtimes)) or '?'}\n"
         f"{_text(record, width)}"
     )
 

@@ -249,7 +249,7 @@ def _examine(step: Examine, report: Report) -> Examined:
     providers = {name: why_not(name) or "" for name in built_providers()}
     found = find(sysfs())
     totals = {name: _total(resolve(name, found)) for name, reason in providers.items() if not reason}
-    seen = [_seen(f, step.threads) for f in found if not isinstance(f, LeftOut)]
+    seen = [_seen(f, step.threads, tuple(totals)) for f in found if not isinstance(f, LeftOut)]
     return Examined(
         providers=providers,
         counters=tuple(s for s in seen if isinstance(s, CounterSeen)),
@@ -264,12 +264,15 @@ def _total(found: Any) -> Total:
     return Total(counter=found.counter.name, domains=found.counter.domains, reason="", left_out=found.left_out)
 
 
-def _seen(counter: Any, threads: int) -> Any:
-    """A counter read while idle and under load, or why it can be read no more."""
+def _seen(counter: Any, threads: int, runs: tuple[str, ...]) -> Any:
+    """A counter read while idle and under the load of a provider that draws on it, or why it can be read no more."""
     from edgecap.meters.watts import watts_of
+    from edgecap.power import drawn_by
     from edgecap.probes import OrtProbes
 
-    load = OrtProbes("cpu", threads).gemm("fp32", 256, 1024, 1024)
+    provider = next((p for p in runs if p in drawn_by(counter.scope)), "cpu")
+    shape = (256, 1024, 1024) if provider == "cpu" else (2048, 2048, 2048)
+    load = OrtProbes(provider, threads).gemm("fp32", *shape)
     try:
         idle, loaded = watts_of(counter, SystemClock()), watts_of(counter, SystemClock(), load)
     except OSError as error:
