@@ -17,13 +17,13 @@ import time
 from pathlib import Path
 
 from edgecap import store
-from edgecap.compare import verdict
 from edgecap.job import prepare, unheard
 from edgecap.making import graph_of
 from edgecap.meters.latency import Bench, Plan, take_turns
 from edgecap.score import decode_seconds, estimate
 from edgecap.spec import CellSpec, Spec
 from edgecap.stats import by_round, draws_of_median, median
+from edgecap.verdicts import verdict
 from edgecap.worker import in_child
 from edgecap.worker.child import SystemClock
 

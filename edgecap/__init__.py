@@ -14,18 +14,18 @@ __version__ = "0.1.0"
 __all__ = ["EdgecapError", "Profile", "Spec", "__version__", "compare", "load", "profile"]
 
 if TYPE_CHECKING:
-    from edgecap.compare import compare
     from edgecap.errors import EdgecapError
     from edgecap.pipeline import profile
     from edgecap.record import Profile
     from edgecap.spec import Spec
     from edgecap.store import load
+    from edgecap.verdicts import compare
 
 _ROOMS = {
     "EdgecapError": "errors",
     "Profile": "record",
     "Spec": "spec",
-    "compare": "compare",
+    "compare": "verdicts",
     "load": "store",
     "profile": "pipeline",
 }

@@ -12,10 +12,10 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from edgecap.compare import COMPARED, Comparison, Difference
 from edgecap.errors import UsageError, did_you_mean
 from edgecap.metrics import BY_NAME
 from edgecap.record import Absent, Estimate
+from edgecap.verdicts import COMPARED, Comparison, Difference
 
 VERDICTS = ("worse", "unknown")
 

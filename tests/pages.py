@@ -1,14 +1,21 @@
-"""Records to make pages of: as measured, with energy, one cell, 300 cells, hostile names, nothing measured."""
+"""Records to make pages of: as measured, with energy, one cell, 300 cells, hostile names, nothing measured; and tokenizers."""
 
 from __future__ import annotations
 
+import json
+
 import msgspec
-from conftest import ROOT
+from conftest import REFERENCE, ROOT
 from test_judging import ENERGY
 
 from edgecap import store
+from edgecap.corpus import read_corpus
 from edgecap.record import Absent, Caution, Failure, LeftOut, Measurement, Placement, ProviderShare, Window
+from edgecap.report.tokenizer_page import corpus_page, languages_page
 from edgecap.score import score
+from edgecap.tokenizing.opening import open_tokenizers
+from edgecap.tokenizing.parallel import read_parallel
+from edgecap.tokenizing.study import on_corpus, on_languages
 
 replace = msgspec.structs.replace
 RECORD = store.load(ROOT / "tests" / "data" / "record-5.json")
@@ -99,3 +106,29 @@ def two_machines():
     """The same model on two machines."""
     other = replace(MEASURED, machine=replace(MEASURED.machine, name="board", cpu="Other CPU"))
     return [MEASURED, other]
+
+
+def tokens_by_domain(folder):
+    """The page of a tokenizer on the bundled corpus."""
+    return corpus_page(on_corpus(open_tokenizers([str(REFERENCE)]), read_corpus("edgecap-mixed")))
+
+
+def tokens_by_language(folder):
+    """The page of a tokenizer on one text in many languages, with what it costs; one language has a hostile name."""
+    said = {
+        "eng": "Rain fell on the hill. ",
+        "deu": "Regen fiel auf den Hügel. ",
+        "zho": "雨落在山上。",
+        "x-evil": "Pluie. ",
+    }
+    names = {"x-evil": f"{EVIL}{BIDI}{LONG}"}
+    rows = [
+        {"language": code, "name": names.get(code, code), "articles": [text, text * 3]} for code, text in said.items()
+    ]
+    rows += [{"language": f"x-{n}", "articles": [chr(0x900 + n) * 9, "na"]} for n in range(60)]
+    file = folder / "parallel.jsonl"
+    file.write_text("\n".join(json.dumps(row) for row in rows), "utf-8")
+    tokenizers = open_tokenizers([str(REFERENCE)])
+    priced = with_energy()
+    priced = replace(priced, source=replace(priced.source, tokenizer_sha256=tokenizers[0].sha256))
+    return languages_page(on_languages(tokenizers, read_parallel(file), [priced]))

@@ -5,7 +5,19 @@ import re
 import shutil
 
 import pytest
-from pages import MEASURED, RECORD, failed, hostile, many, replace, two_machines, with_energy, with_operators
+from pages import (
+    MEASURED,
+    RECORD,
+    failed,
+    hostile,
+    many,
+    replace,
+    tokens_by_domain,
+    tokens_by_language,
+    two_machines,
+    with_energy,
+    with_operators,
+)
 
 from edgecap.report.html import html
 
@@ -30,6 +42,8 @@ CASES = {
     "20 cells": lambda: [many(20)],  # where figures scroll: past that only the numbers grow
     "300 cells": lambda: [many()],
 }
+TOKENS = {"tokens by domain": tokens_by_domain, "tokens by language": tokens_by_language}
+PAGES = (*CASES, *TOKENS)
 WORST = ("serious", "critical")
 
 
@@ -49,7 +63,7 @@ def files(tmp_path_factory):
     def file(case):
         if case not in made:
             path = tmp_path_factory.mktemp("pages") / "report.html"
-            path.write_text(html(CASES[case]()), "utf-8")
+            path.write_text(TOKENS[case](path.parent) if case in TOKENS else html(CASES[case]()), "utf-8")
             made[case] = path.as_uri()
         return made[case]
 
@@ -95,7 +109,7 @@ def opened(browser, files):
         page.context.close()
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", PAGES)
 def test_opens_and_every_figure_is_what_plotly_takes(opened, case):
     page = opened(case)
     wrong = page.evaluate(
@@ -125,7 +139,7 @@ def test_opens_and_every_figure_is_what_plotly_takes(opened, case):
         assert marks > 30
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", PAGES)
 @pytest.mark.parametrize("width", [360, 800])
 def test_nothing_is_wider_than_the_screen(opened, case, width):
     page = opened(case, drawn=case != "300 cells", width=width, height=740)
@@ -138,7 +152,7 @@ def test_nothing_is_wider_than_the_screen(opened, case, width):
     assert wide == []
 
 
-BOTH = [(case, scheme) for case in CASES for scheme in ("light", "dark") if case != "300 cells"]
+BOTH = [(case, scheme) for case in PAGES for scheme in ("light", "dark") if case != "300 cells"]
 
 
 @pytest.mark.parametrize(("case", "scheme"), BOTH)

@@ -12,11 +12,11 @@ from conftest import ROOT
 
 from edgecap import metrics, store
 from edgecap.cli.commands import cli
-from edgecap.compare import compare
 from edgecap.errors import UsageError
 from edgecap.gates import Rule, parse_rule, violations
 from edgecap.record import LEFT_OUT, Absent, Energy, Failure, Window
 from edgecap.report.comparing import comparisons, junit, markdown
+from edgecap.verdicts import compare
 
 FILE = ROOT / "tests" / "data" / "record-1.json"
 RECORD = store.load(FILE)

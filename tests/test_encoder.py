@@ -14,7 +14,6 @@ from fakes import FakeClock, FakeCounter, FakeEngine, scripted
 
 from edgecap import store
 from edgecap.architecture import encoder_sizes, encoder_task, task_of
-from edgecap.compare import compare
 from edgecap.corpus import read_corpus
 from edgecap.engine import OrtEngine
 from edgecap.errors import UsageError
@@ -33,6 +32,7 @@ from edgecap.report.data import record_values
 from edgecap.report.tables import show
 from edgecap.source import Located
 from edgecap.spec import Spec
+from edgecap.verdicts import compare
 from edgecap.worker import Squeeze
 
 POSITIONS = 64

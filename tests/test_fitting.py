@@ -141,19 +141,19 @@ def test_the_bias_turns_published_ranks_round():
 
 
 def test_the_pages_numbers_are_those_of_the_script():
-    page = (ROOT / "docs" / "method.md").read_text()
-    spec = importlib.util.spec_from_file_location("fit_series", ROOT / "scripts" / "fit_series.py")
+    spec = importlib.util.spec_from_file_location("pages", ROOT / "scripts" / "pages.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    records = script.reference_records()
-    found = script.reference_fit(records)
-    blocks = script.blocks(records, found)
-    assert "-26.9 (exact)" in blocks["published-bias"]
-    assert script.filled(page, blocks) == page, "run scripts/fit_series.py"
+    found = script.reference_fit(script.reference_records("fp32", "cpu"))
+    pages = script.pages(found)
+    assert "-26.9 (exact)" in pages["docs/method.md"]["published-bias"]
+    for page, blocks in pages.items():
+        text = (ROOT / page).read_text()
+        assert script.filled(page, text, blocks) == text, f"{page} is not what scripts/pages.py makes of the records"
     bundled = card.beside(script.CORPUS)
     assert bundled.exists() == (found is not None)
     if found is not None:
-        assert bundled.read_text() == card.encode(card_of(found)), "run scripts/fit_series.py"
+        assert bundled.read_text() == card.encode(card_of(found)), "run scripts/pages.py"
 
 
 # --- records ----------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ FLOORS = {
         ],
         6,
     ),
-    **dict.fromkeys(["compare", "fitting", "model", "plan", "pruning", "routing", "tokenizing", "worker"], 7),
+    **dict.fromkeys(["fitting", "model", "plan", "pruning", "routing", "tokenizing", "verdicts", "worker"], 7),
     **dict.fromkeys(["gates", "job", "ledger", "predicting", "recommend"], 8),
     **dict.fromkeys(["calibration", "estimates", "leavings", "making"], 9),
     **dict.fromkeys(["marginal", "report"], 10),
@@ -146,5 +146,8 @@ def test_public_names():
     import edgecap
 
     assert sorted(edgecap.__all__) == ["EdgecapError", "Profile", "Spec", "__version__", "compare", "load", "profile"]
+    rooms = {path.stem for path in PACKAGE.iterdir()}
     for name in edgecap.__all__:
         assert getattr(edgecap, name) is not None
+        assert name not in rooms, "a module takes the place of the name as soon as anything imports it"
+    assert edgecap.compare is edgecap.compare and callable(edgecap.compare)

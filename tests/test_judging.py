@@ -12,7 +12,6 @@ from conftest import ROOT
 
 from edgecap import stats, store
 from edgecap.cautions import cache_bytes_per_token, cautions
-from edgecap.compare import compare, verdict
 from edgecap.errors import UsageError
 from edgecap.metrics import went_wrong
 from edgecap.record import (
@@ -31,6 +30,7 @@ from edgecap.report.comparing import comparison
 from edgecap.report.data import comparison_values, medians, record_values
 from edgecap.report.tables import show
 from edgecap.score import score
+from edgecap.verdicts import compare, verdict
 
 RECORD = store.load(ROOT / "tests" / "data" / "record-1.json")
 ENERGY = Energy(

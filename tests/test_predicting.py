@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.optimize
 import scipy.stats
 import series
 from boards import energy
@@ -19,7 +20,9 @@ from edgecap.errors import UsageError
 from edgecap.predicting import predict
 from edgecap.predicting.bits import law_of, law_width, left_out
 from edgecap.predicting.leaving import half_width, leverage, student
-from edgecap.record import Absent, Estimate
+from edgecap.predicting.steps import left_out as left_out_step
+from edgecap.predicting.steps import relative_half_width, step_law
+from edgecap.record import Absent, Estimate, Measurement
 from edgecap.spec import PRECISIONS
 
 # Root mean square and largest of the leave-one-out errors on the published figure, bits a token.
@@ -208,11 +211,67 @@ def test_seconds_of_an_equally_efficient_series():
 def test_an_uneven_series_has_a_wide_interval():
     records = [timed(r, e) for r, e in zip(law_series(), (0.2, 0.3, 0.25, 0.22), strict=True)]
     found = predict(records, bigger(), "bigger").device
-    logs = np.log(1 / np.array([0.2, 0.3, 0.25, 0.22]))
-    half = scipy.stats.t.ppf(0.975, 3) * logs.std(ddof=1) * math.sqrt(1 + 1 / 4)
-    assert found.decode_s.value == pytest.approx(found.attainable_s * math.exp(logs.mean()))
-    assert found.decode_s.high / found.decode_s.value == pytest.approx(math.exp(half), rel=1e-3)
-    assert found.decode_s.value / found.decode_s.low == pytest.approx(math.exp(half), rel=1e-3)
+    even = predict(law_series(), bigger(), "bigger").device
+    assert found.decode_s.low < 0.7 * found.decode_s.value and found.decode_s.high > 1.4 * found.decode_s.value
+    assert found.decode_s.low < even.decode_s.value < found.decode_s.high
+
+
+def test_a_fixed_part_is_told_from_the_roofline():
+    """Seconds of launches, whatever the size, and a quarter of the peaks beyond them."""
+    records = [launched(r, 5e-3) for r in law_series(watts=10.0)]
+    found = predict(records, bigger(), "bigger").device
+    assert found.fixed_s == pytest.approx(5e-3) and found.efficiency == pytest.approx(0.25)
+    assert found.decode_s.value == pytest.approx(5e-3 + 4 * found.attainable_s)
+    assert found.decode_s.low == pytest.approx(found.decode_s.high)
+    one = predict(records[:1], bigger(), "bigger", bias_bits=-12.0).device
+    assert one.fixed_s == 0 and one.decode_s.value > 3 * found.decode_s.value and one.decode_s.low is None
+    two = predict(records[:2], bigger(), "bigger").device
+    assert two.decode_s.value == pytest.approx(found.decode_s.value) and two.decode_s.low is None
+
+
+def launched(record, seconds):
+    def later(phase):
+        return replace(phase, samples_s=tuple(s + seconds for s in phase.samples_s))
+
+    cells = []
+    for cell in (c for c in record.cells if isinstance(c.outcome, Measurement)):
+        latency = cell.outcome.latency
+        latency = replace(latency, decode=later(latency.decode), prefill=later(latency.prefill))
+        cells.append(replace(cell, outcome=replace(cell.outcome, latency=latency)))
+    return replace(record, cells=tuple(cells))
+
+
+def test_the_law_of_steps_is_regression_on_relative_errors():
+    rng = np.random.default_rng(3)
+    x = np.array([1.0, 2.0, 5.0, 9.0, 20.0])
+    t = (3 + 2 * x) * (1 + rng.normal(0, 0.05, 5))
+    rows = np.column_stack([1 / t, x / t])
+    (fixed, times), squares, *_ = np.linalg.lstsq(rows, np.ones(5), rcond=None)
+    law = step_law(x, t)
+    assert (float(law.fixed), float(law.times)) == (pytest.approx(fixed), pytest.approx(times))
+    new = np.array([1.0, 40.0]) / (fixed + 40 * times)
+    spread = math.sqrt(float(squares[0]) / 3) * math.sqrt(1 + new @ np.linalg.inv(rows.T @ rows) @ new)
+    assert relative_half_width(x, t, 40.0) == pytest.approx(scipy.stats.t.ppf(0.975, 3) * spread, rel=1e-4)
+    many = step_law(x, np.stack([t, 2 * t]))
+    assert many.fixed == pytest.approx([fixed, 2 * fixed])
+    assert relative_half_width(x[:2], t[:2], 40.0) is None
+
+
+@pytest.mark.parametrize(
+    ("measured", "fixed", "times"),
+    [([1.0, 3.0, 9.0], 0.0, None), ([9.0, 8.0, 7.0], None, 0.0)],  # steeper than the roofline; falling with size
+)
+def test_no_part_of_a_step_is_below_zero(measured, fixed, times):
+    x, t = np.array([1.0, 2.0, 4.0]), np.array(measured)
+    law, (a, r) = step_law(x, t), scipy.optimize.nnls(np.column_stack([1 / t, x / t]), np.ones(3))[0]
+    assert (float(law.fixed), float(law.times)) == (pytest.approx(a), pytest.approx(r))
+    assert law.fixed == fixed or law.times == times
+    assert left_out_step(x, t).shape == (3,)
+
+
+def test_sizes_that_take_the_same_roofline_have_no_fixed_part():
+    law = step_law(np.array([2.0, 2.0]), np.array([4.0, 4.0]))
+    assert (float(law.fixed), float(law.times)) == (0.0, 2.0)
 
 
 def test_a_real_record_predicts_itself():

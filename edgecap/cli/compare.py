@@ -50,12 +50,12 @@ def compare(
 
     Example: edgecap compare OLD.json NEW.json --fail-on worse:decode_s:10 --format junit -o compare.xml
     """
-    from edgecap.compare import compare as compare_records
     from edgecap.gates import parse_rule, violations
     from edgecap.report import comparing
     from edgecap.report.columns import printable
     from edgecap.report.data import comparison_values
     from edgecap.store import load
+    from edgecap.verdicts import compare as compare_records
 
     if as_json and form not in ("text", "json"):
         raise click.UsageError(f"--json is --format json, not {form}")

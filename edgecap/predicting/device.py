@@ -1,7 +1,7 @@
-"""Seconds and joules of a size that was not run: its roofline, and how near to theirs the others of its series come.
+"""Seconds and joules of a size that was not run: its roofline, and what the others of its series take beside theirs.
 
-What is taken to be the same within a series, on one machine, provider and precision, is measured over attainable
-seconds, and joules over attainable seconds. Both are averaged on a logarithmic scale.
+What is taken to be the same within a series, on one machine, provider and precision, is the law of `steps`: a fixed part,
+and a multiple of the attainable seconds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 from edgecap import flops, score, stats
 from edgecap.fitting.series import Point
 from edgecap.metrics import energy_of, latency_of
-from edgecap.predicting.leaving import half_width
+from edgecap.predicting.steps import StepLaw, relative_half_width, step_law
 from edgecap.record import Absent, Architecture, Bound, Estimate, Peaks, Roofline
 from edgecap.roofline import bandwidth_of, peak_rate
 from edgecap.score import Quantity
@@ -36,8 +36,9 @@ class Step(NamedTuple):
 class Device(msgspec.Struct, frozen=True):
     """Predicted for one machine, provider and precision; Absent with a reason where nothing can be.
 
-    `attainable_s` of a decoded token is what the machine's peaks allow, `efficiency` how much of it the series
-    reaches, the mean of its sizes. `models` had a roofline, `models_with_joules` energy from a counter too.
+    `attainable_s` of a decoded token is what the machine's peaks allow, `fixed_s` what it takes whatever its size, and
+    `efficiency` the share of the peaks that the series reaches beyond that, None where its sizes do not show in its
+    seconds. `models` had a roofline, `models_with_joules` energy from a counter too.
     """
 
     machine: str
@@ -47,7 +48,8 @@ class Device(msgspec.Struct, frozen=True):
     prefill_s: Estimate | Absent
     decode_j: Estimate | Absent
     attainable_s: float | Absent
-    efficiency: float | Absent
+    fixed_s: float | Absent
+    efficiency: float | Absent | None
     prefill_tokens: int | Absent
     models: int
     models_with_joules: int
@@ -67,9 +69,8 @@ def device_of(points: Sequence[Point], model: Architecture, token_flops: float) 
     decode, prefill = bounds
     joules: Estimate | Absent = missing if not timed else _why_no_joules(points)
     if counted and not isinstance(decode, Absent):
-        joules = _predicted([_measured(p, _decode_bound, _joules) for p in counted], decode)
-    first, shares = points[-1], [_decode_bound(p) for p in timed]
-    known = [b.ratio.value for b in shares if isinstance(b, Bound)]
+        joules = _predicted(_all_measured(counted, _decode_bound, _joules), decode)
+    first, law = points[-1], _law(_all_measured(timed, _decode_bound, _decoded))
     return Device(
         machine=first.record.machine.name,
         provider=first.cell.provider,
@@ -78,7 +79,8 @@ def device_of(points: Sequence[Point], model: Architecture, token_flops: float) 
         prefill_s=_seconds(timed, prefill, _prefill_bound, _read),
         decode_j=joules,
         attainable_s=decode,
-        efficiency=math.exp(sum(map(math.log, known)) / len(known)) if known else missing,
+        fixed_s=missing if law is None else float(law.fixed),
+        efficiency=missing if law is None else 1 / float(law.times) if law.times > 0 else None,
         prefill_tokens=_prompt(timed[-1]) if timed else missing,
         models=len(timed),
         models_with_joules=len(counted),
@@ -204,11 +206,12 @@ def _seed(point: Point) -> int:
     return stats.SEED + int(point.flops.per_token) % 100_003
 
 
-def _measured(
-    point: Point, bound: Callable[[Point], Bound | None], read: Callable[[Point], Quantity | Absent]
-) -> Measured | None:
-    found, limit = read(point), bound(point)
-    return None if limit is None or isinstance(found, Absent) else (limit.attainable_s, found)
+def _all_measured(
+    points: Sequence[Point], bound: Callable[[Point], Bound | None], read: Callable[[Point], Quantity | Absent]
+) -> list[Measured]:
+    """Of the points that have both."""
+    had = [(bound(p), read(p)) for p in points]
+    return [(limit.attainable_s, found) for limit, found in had if limit is not None and not isinstance(found, Absent)]
 
 
 def _seconds(
@@ -219,29 +222,37 @@ def _seconds(
 ) -> Estimate | Absent:
     if isinstance(attainable, Absent):
         return attainable
-    return _predicted([_measured(p, bound, read) for p in timed], attainable)
+    return _predicted(_all_measured(timed, bound, read), attainable)
 
 
-def _predicted(measured: Sequence[Measured | None], attainable: float) -> Estimate | Absent:
-    """Attainable seconds times the mean of measured over attainable ones, with the interval of a size that is new."""
+def _law(measured: Sequence[Measured]) -> StepLaw | None:
     import numpy as np
 
-    had = [m for m in measured if m is not None]
-    if not had:
+    if not measured:
+        return None
+    return step_law(np.array([limit for limit, _ in measured]), np.array([found[0] for _, found in measured]))
+
+
+def _predicted(measured: Sequence[Measured], attainable: float) -> Estimate | Absent:
+    """By the law of the series, with the interval of a size that is new."""
+    import numpy as np
+
+    law = _law(measured)
+    if law is None:
         return Absent(reason="no model of the series has it")
-    logs = np.array([math.log(found[0] / limit) for limit, found in had])
-    drawn = [np.log(found[1] / limit) for limit, found in had if found[1] is not None]
-    mean, k = float(logs.mean()), len(logs)
-    draws = np.mean(drawn, axis=0) if len(drawn) == k else None
-    errors = (logs - mean) * k / max(1, k - 1)  # of each from the mean of the others
-    return _estimate(mean, draws, half_width(errors, logs, 0.0, 1), attainable)
+    limits, values = (
+        np.array(column) for column in zip(*((limit, found[0]) for limit, found in measured), strict=True)
+    )
+    drawn = [found[1] for _, found in measured if found[1] is not None]
+    draws = step_law(limits, np.column_stack(drawn)).at(attainable) if len(drawn) == len(measured) else None
+    return _estimate(float(law.at(attainable)), draws, relative_half_width(limits, values, attainable))
 
 
-def _estimate(mean: float, draws: Floats | None, half: float | None, attainable: float) -> Estimate:
-    """Out of logarithms; open where nothing was resampled and none could be left out."""
-    value = attainable * math.exp(mean)
-    inner = stats.interval(mean, draws)
+def _estimate(value: float, draws: Floats | None, half: float | None) -> Estimate:
+    """With both errors on a logarithmic scale; open where no size is left to test the law."""
     if half is None:
         return Estimate(value=value, low=None, high=None)
-    low, high = (math.hypot(half, mean - bound) if bound is not None else half for bound in (inner.low, inner.high))
+    inner = stats.interval(value, draws)
+    bounds = (None if b is None else math.log(b / value) for b in (inner.low, inner.high))
+    low, high = (half if b is None else math.hypot(half, b) for b in bounds)
     return Estimate(value=value, low=value * math.exp(-low), high=value * math.exp(high))

@@ -8,7 +8,6 @@ from functools import partial
 import msgspec
 
 from edgecap.choices import Choice, choices
-from edgecap.compare import Comparison, compare
 from edgecap.errors import UsageError
 from edgecap.recommend.candidates import Candidate, Considered, consider, with_noise
 from edgecap.recommend.costs import Cost, Key, Relaxation, costs, nearest, relaxations
@@ -17,6 +16,7 @@ from edgecap.recommend.notes import notes
 from edgecap.recommend.preference import Preference, better, choose, differences, refuse_unlike
 from edgecap.recommend.steps import next_steps
 from edgecap.record import Profile
+from edgecap.verdicts import Comparison, compare
 
 __all__ = ["OPTIONS", "SHOWN", "Candidate", "Limit", "Recommendation", "parse_limit", "recommend"]
 SHOWN = 12  # rows of the table, whose intervals are looked at

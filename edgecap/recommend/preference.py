@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from edgecap.compare import NEEDS, circumstances
 from edgecap.errors import UsageError, did_you_mean
 from edgecap.metrics import BY_NAME
 from edgecap.recommend.candidates import Considered
 from edgecap.recommend.limits import Limit
 from edgecap.record import Absent
+from edgecap.verdicts import NEEDS, circumstances
 
 # What may be preferred, and the figures that tell it, the first that is had.
 METRICS = {

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import click
 
-from edgecap.compare import Comparison, Difference
 from edgecap.metrics import BY_NAME
 from edgecap.recommend import Candidate, Limit, Recommendation
 from edgecap.recommend.candidates import Held
@@ -16,6 +15,7 @@ from edgecap.record import Absent
 from edgecap.report.columns import printable, table, wrapped
 from edgecap.report.contenders import ALWAYS, SHORT, amount, contenders, figure, in_lines, legend, short
 from edgecap.units import significant
+from edgecap.verdicts import Comparison, Difference
 
 _TOLD, _LONGEST = 3, 400  # failures and reasons that are told, characters of a note
 

@@ -14,8 +14,8 @@ from edgecap.report.columns import printable, table, wrapped
 from edgecap.units import si, significant
 
 if TYPE_CHECKING:
-    from edgecap.compare import Comparison, Difference
     from edgecap.gates import Violation
+    from edgecap.verdicts import Comparison, Difference
 
 MANY = 6  # pairs, from which on they share one table
 _COLOURS = {"better": "green", "worse": "red", "unknown": "yellow"}

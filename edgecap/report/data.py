@@ -10,7 +10,7 @@ from edgecap import score, stats
 from edgecap.record import Absent, Cell, Energy, Estimate, Latency, Measurement, Profile
 
 if TYPE_CHECKING:
-    from edgecap.compare import Comparison
+    from edgecap.verdicts import Comparison
 
 
 def record_values(record: Profile) -> dict[str, Any]:

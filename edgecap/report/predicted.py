@@ -80,15 +80,21 @@ def _device(found: Prediction, width: int) -> str:
     where = f"{printable(device.machine)}, {device.provider}, {device.precision}"
     rows = [_row(words, value, shown) for words, value, shown in given if isinstance(value, Estimate)]
     lines = [table([where, "predicted", "95 % interval"], rows, width)] if rows else []
-    if isinstance(device.attainable_s, float) and isinstance(device.efficiency, float):
-        lines.append(
-            f"the peaks allow a decoded token in {si(device.attainable_s, 's')}; the series reaches "
-            f"{100 * device.efficiency:.2g} % of that"
-        )
+    if isinstance(device.attainable_s, float) and isinstance(device.fixed_s, float):
+        lines.append(wrapped(_law(device.attainable_s, device.fixed_s, device.efficiency), width, None))
     missing = [(words, value.reason) for words, value, _ in given if isinstance(value, Absent)]
     if len(missing) == len(given) and len({reason for _, reason in missing}) == 1:
         missing = [("seconds and joules", missing[0][1])]
     return "\n".join([*lines, *[wrapped(printable(f"no {words}: {why}"), width, None) for words, why in missing]])
+
+
+def _law(attainable_s: float, fixed_s: float, efficiency: float | Absent | None) -> str:
+    allowed = f"the peaks allow a decoded token in {si(attainable_s, 's')}; the series"
+    if not isinstance(efficiency, float):
+        return f"{allowed} takes {si(fixed_s, 's')} whatever its size, which does not show in its seconds"
+    if fixed_s == 0:
+        return f"{allowed} reaches {100 * efficiency:.2g} % of that"
+    return f"{allowed} takes {si(fixed_s, 's')} whatever its size, and beyond it reaches {100 * efficiency:.2g} % of the peaks"
 
 
 def _series(found: Prediction, width: int) -> str:

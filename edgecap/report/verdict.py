@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from edgecap.compare import Difference, compare
 from edgecap.metrics import BY_NAME, why
 from edgecap.record import Estimate, Profile
 from edgecap.report.sheet import Line, shortened, span, written
+from edgecap.verdicts import Difference, compare
 
 _DECIDING = ("hardware_capacity", "time_capacity", "prefill_s")
 _NAMED = 3  # cells that a sentence names
