@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import math
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -31,6 +32,7 @@ from edgecap.fitting.bias import (
 )
 from edgecap.identity import corpus_identity
 from edgecap.record import Absent, Failure, Measurement
+from edgecap.score import score
 
 # What makes the published series most constant, bits a token: the issue says -22 to -27.
 OPTIMA = {
@@ -425,6 +427,24 @@ def test_fit_writes_a_card_over_a_former_one_only(files, tmp_path):
     assert refused.exit_code != 0 and where.read_text() == "mine"
     onto = run("fit", *files, "--write-corpus", files[0])
     assert isinstance(onto.exception, UsageError) and "one of the records" in str(onto.exception)
+
+
+def test_records_are_rescored_as_if_measured_under_the_bias(files, tmp_path):
+    done = run("fit", *files, "--rescore", str(tmp_path / "new"))
+    assert done.exit_code == 0, done.output
+    found = [store.load(tmp_path / "new" / Path(f).name) for f in files]
+    bias = found[0].corpus.bias_bits
+    assert bias != 0 and {r.corpus.bias_bits for r in found} == {bias}
+    for old, new in zip(map(store.load, files), found, strict=True):
+        assert [c.outcome for c in old.cells] == [c.outcome for c in new.cells]
+        for before, after in zip(old.cells, new.cells, strict=True):
+            if isinstance(before.outcome, Measurement):
+                assert after.score == score(after.outcome, new.flops, bias, before.score.roofline_ratio)
+                assert after.score.gain_bits_per_s == before.score.gain_bits_per_s
+    again = run("fit", *files, "--rescore", str(tmp_path / "new"))
+    assert isinstance(again.exception, UsageError) and "would write over" in str(again.exception)
+    twice = run("fit", *files, files[0], "--rescore", str(tmp_path / "other"))
+    assert isinstance(twice.exception, UsageError) and not (tmp_path / "other").exists()
 
 
 def test_a_card_that_profile_would_not_find_is_told(files, tmp_path):

@@ -11,6 +11,7 @@ from edgecap.cli.words import print_json, print_text, width, write
 
 if TYPE_CHECKING:
     from edgecap.fitting import Fit
+    from edgecap.record import Profile
 
 EXAMPLES = """\b
 Examples:
@@ -29,8 +30,14 @@ Examples:
     metavar="CARD",
     help="Store the bias; profile takes it from CORPUS.card.json beside the corpus.",
 )
+@click.option(
+    "--rescore",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Write the records there with their scores under the fitted bias, all that was measured as it is.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a fit a corpus as JSON.")
-def fit(records: tuple[Path, ...], precision: str, card: Path | None, as_json: bool) -> None:
+def fit(records: tuple[Path, ...], precision: str, card: Path | None, rescore: Path | None, as_json: bool) -> None:
     """Fit the bias of a corpus on a series of models: the one that makes information capacity most constant.
 
     Takes a record of each model, all scored alike; of several corpora each gets its bias. Two models have one exact
@@ -42,9 +49,12 @@ def fit(records: tuple[Path, ...], precision: str, card: Path | None, as_json: b
     from edgecap.report.fitted import fitted
     from edgecap.store import load
 
-    found = fitted_on([load(path) for path in records], precision)
+    loaded = [load(path) for path in records]
+    found = fitted_on(loaded, precision)
     if card is not None:
         _keep(found, card, records)
+    if rescore is not None:
+        _rescore(found, loaded, records, rescore)
     if as_json:
         print_json(msgspec.to_builtins(found))
     else:
@@ -63,3 +73,19 @@ def _keep(found: list[Fit], output: Path, records: tuple[Path, ...]) -> None:
     click.echo(f"card: {output}", err=True)
     if not output.name.endswith(ENDING):
         click.echo(f"profile looks for CORPUS{ENDING} beside the corpus: name it so", err=True)
+
+
+def _rescore(found: list[Fit], records: list[Profile], paths: tuple[Path, ...], folder: Path) -> None:
+    from edgecap import store
+    from edgecap.errors import UsageError
+    from edgecap.fitting import rescored
+
+    biases = {one.sha256: one.bias_bits.value for one in found}
+    names = [folder / path.name for path in paths]
+    there = next((n for i, n in enumerate(names) if n in names[:i] or n.exists()), None)
+    if there is not None:
+        raise UsageError(f"--rescore would write over {there}: give a new folder, and records of different names")
+    folder.mkdir(parents=True, exist_ok=True)
+    for record, name in zip(records, names, strict=True):
+        store.save(rescored(record, biases[record.corpus.sha256]), name)
+        click.echo(f"record: {name}", err=True)

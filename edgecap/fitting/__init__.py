@@ -23,14 +23,25 @@ from edgecap.fitting.bias import (
     spread,
     without_each,
 )
-from edgecap.fitting.found import Fit, Fitted, card_of
+from edgecap.fitting.found import Fit, Fitted, card_of, rescored
 from edgecap.fitting.series import Point, Series, of_two_corpora, one_series, series_by_corpus
 from edgecap.record import Estimate, Profile
 
 if TYPE_CHECKING:
     from edgecap.stats import Floats
 
-__all__ = ["CRITERION", "Fit", "Fitted", "Series", "card_of", "fit", "fit_series", "one_series", "positive_fit"]
+__all__ = [
+    "CRITERION",
+    "Fit",
+    "Fitted",
+    "Series",
+    "card_of",
+    "fit",
+    "fit_series",
+    "one_series",
+    "positive_fit",
+    "rescored",
+]
 WIDE = 2.0  # times that the capacity differs between the ends of the interval: then b is badly determined
 HARDLY = 0.5  # of the spread with an endless bias: then no bias makes these capacities constant
 

@@ -1,4 +1,4 @@
-"""What a fit says: the bias with its interval, spreads and ranks, and the card that carries it to a corpus."""
+"""What a fit says: the bias with its interval, spreads and ranks, the card that carries it to a corpus, and records under it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import msgspec
 
 from edgecap import __version__
 from edgecap.card import Card, CardModel
-from edgecap.record import Estimate
+from edgecap.record import Absent, Cell, Estimate, Measurement, Profile
+from edgecap.score import score
 
 
 class Fitted(msgspec.Struct, frozen=True):
@@ -78,3 +79,22 @@ def card_of(found: Fit) -> Card:
             CardModel(**{name: getattr(m, name) for name in CardModel.__struct_fields__}) for m in found.models
         ),
     )
+
+
+def rescored(record: Profile, bias_bits: float) -> Profile:
+    """The record with the scores that its measurements have under another bias; nothing that was measured changes."""
+    replace = msgspec.structs.replace
+    spec = record.spec if record.spec.bias_bits is None else replace(record.spec, bias_bits=bias_bits)
+    return replace(
+        record,
+        spec=spec,
+        corpus=replace(record.corpus, bias_bits=bias_bits),
+        cells=tuple(_rescored(cell, record, bias_bits) for cell in record.cells),
+    )
+
+
+def _rescored(cell: Cell, record: Profile, bias_bits: float) -> Cell:
+    if not isinstance(cell.outcome, Measurement) or isinstance(cell.score, Absent):
+        return cell
+    ratio = cell.score.roofline_ratio
+    return msgspec.structs.replace(cell, score=score(cell.outcome, record.flops, bias_bits, ratio))
