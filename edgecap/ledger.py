@@ -206,7 +206,9 @@ def _clear_away(folder: Path) -> None:
     """Removes what a process left half written that was killed."""
     shutil.rmtree(folder / PRIVATE / "scratch", ignore_errors=True)
     with contextlib.suppress(OSError):
-        for path in [path for path in folder.iterdir() if _HALF_WRITTEN.fullmatch(path.name)]:
+        for path in [
+            p for place in (folder, folder / PRIVATE) for p in place.iterdir() if _HALF_WRITTEN.fullmatch(p.name)
+        ]:
             path.unlink()
 
 

@@ -440,7 +440,6 @@ def test_records_are_rescored_as_if_measured_under_the_bias(files, tmp_path):
         for before, after in zip(old.cells, new.cells, strict=True):
             if isinstance(before.outcome, Measurement):
                 assert after.score == score(after.outcome, new.flops, bias, before.score.roofline_ratio)
-                assert after.score.gain_bits_per_s == before.score.gain_bits_per_s
     again = run("fit", *files, "--rescore", str(tmp_path / "new"))
     assert isinstance(again.exception, UsageError) and "would write over" in str(again.exception)
     twice = run("fit", *files, files[0], "--rescore", str(tmp_path / "other"))

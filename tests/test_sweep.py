@@ -421,7 +421,12 @@ def test_files_of_others_stay(tmp_path):
 def test_what_a_killed_process_left_half_written_goes(tmp_path):
     cells, out = planned(tmp_path), tmp_path / "out"
     (out / ".edgecap" / "scratch").mkdir(parents=True)
-    for name in (f".{cells[0].file_name}.a1b2c3_d", ".edgecap-a1b2c3_d", ".edgecap/scratch/x.json"):
+    for name in (
+        f".{cells[0].file_name}.a1b2c3_d",
+        ".edgecap-a1b2c3_d",
+        ".edgecap/.edgecap-a1b2c3_d",
+        ".edgecap/scratch/x.json",
+    ):
         (out / name).write_bytes(b"{")
     swept(cells, tmp_path)
     check_whole(out, cells)
