@@ -16,17 +16,18 @@ import numpy as np
 
 import edgecap
 from edgecap import card, published
+from edgecap.corpus import read_corpus
 from edgecap.errors import RecordError, UsageError
 from edgecap.fitting import Fit, card_of, fit
 from edgecap.fitting.bias import agreement, best_bias, capacities, ranks, spread
 from edgecap.metrics import compression_of, energy_of, latency_of, status, why
 from edgecap.predicting import predict
 from edgecap.predicting.bits import law_of, law_width, left_out
-from edgecap.record import Absent, Architecture, Cell, Estimate, Flops, Measurement, Profile
+from edgecap.record import Absent, Architecture, Cell, Estimate, Flops, Graph, Measurement, Profile
 from edgecap.report.comparing import comparison
 from edgecap.report.tables import show
 from edgecap.score import Quantity, decode_joules, decode_seconds, prefill_seconds
-from edgecap.spec import DEFAULT_MODEL, DEFAULT_PRECISIONS
+from edgecap.spec import DEFAULT_CORPUS, DEFAULT_MODEL, DEFAULT_PRECISIONS
 from edgecap.units import si
 
 ROOT = Path(__file__).parent.parent
@@ -48,10 +49,10 @@ def published_series() -> dict[str, Series]:
 
 def reference_records(precision: str, provider: str) -> list[Profile]:
     """The latest record of each size of the reference series on the bundled corpus that was timed in such a cell."""
-    found: dict[str, Profile] = {}
+    found, whole = dict[str, Profile](), read_corpus(DEFAULT_CORPUS).sha256
     for path in sorted(PROFILES.glob(f"{SERIES}*.json")):
         record = edgecap.load(path)
-        if record.corpus.name == CORPUS.stem and timed(record, precision, provider):
+        if record.corpus.sha256 == whole and timed(record, precision, provider):
             found[record.source.name] = max(found.get(record.source.name, record), record, key=lambda r: r.created_utc)
     return by_size(found.values())
 
@@ -258,6 +259,32 @@ def series_cards() -> str:
     )
 
 
+VARIANTS = {
+    "fp32": "",
+    "fp16": "norms, softmax, angles fp32",
+    "bf16": "bf16 weights, computed in fp32",
+    "int8w": "MatMulNBits, 8 bits, block 32",
+    "int8wb128": "the same, block 128",
+    "int8": "dynamic MatMulInteger",
+    "int8s": "static QDQ, ranges from samples",
+    "int4b16": "MatMulNBits, 4 bits, block 16",
+    "int4hqq": "HQQ, block 32, zero points fp32",
+    "int4": "MatMulNBits, 4 bits, block 32",
+    "int4b64": "block 64",
+    "int4b128": "block 128",
+}
+
+
+def variants() -> str:
+    """How far each variant of the smallest reference model is from fp32, from the record that has them all."""
+    records = [edgecap.load(p) for p in sorted(PROFILES.glob("*.json"))]
+    (record,) = [r for r in records if {c.precision for c in r.cells} == VARIANTS.keys()]
+    graphs = [cell.graph for cell in record.cells if isinstance(cell.graph, Graph)]
+    known = sorted([(g.divergence_bits, g) for g in graphs if isinstance(g.divergence_bits, float)], key=lambda k: k[0])
+    rows = [[g.precision, f"{bits:.6f}", f"{g.bytes:,}", VARIANTS[g.precision]] for bits, g in known]
+    return table(["variant", "bits/token from fp32", "bytes of the files", "what it is"], rows)
+
+
 def on_cuda() -> str:
     """Every cell of the records that ran on CUDA."""
     header = [
@@ -322,7 +349,7 @@ def pages(found: Fit | None) -> dict[str, dict[str, str]]:
             "reference-bias": reference(found),
             "reference-devices": devices(),
         },
-        "docs/providers.md": {"cuda": on_cuda()},
+        "docs/providers.md": {"cuda": on_cuda(), "variants": variants()},
         "docs/results.md": {"series": series_cards()},
     }
 
