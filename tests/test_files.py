@@ -400,3 +400,22 @@ def test_of_two_runtimes_the_one_that_is_imported_is_told(monkeypatch, tmp_path)
     assert set(machine.versions()) == {"python", "onnxruntime-gpu", "numpy"}
     told["onnxruntime"] = told["onnxruntime-gpu"] = "1.29.0"  # neither is what is imported: nothing is known of it
     assert {"onnxruntime", "onnxruntime-gpu"} <= set(machine.versions())
+
+
+# --- the reference series ---------------------------------------------------------------------
+
+
+def test_the_reference_series_is_one_series():
+    folders = [ROOT / "models" / f"edgecap-ref-{size}" for size in ("xs", "s", "m")]
+    cards = [json.loads((folder / "training.json").read_text()) for folder in folders]
+    assert sum((folder / "model.safetensors").stat().st_size for folder in folders) < 26e6
+    assert len({source.tokenizer_sha256(folder) for folder in folders}) == 1
+    told = ("training_text_sha256", "distinct_tokens", "training_tokens", "optimizer", "batch_tokens", "window", "seed")
+    assert len({tuple(card["recipe"][name] for name in told) for card in cards}) == 1
+    sizes = [card["recipe"]["parameters"] for card in cards]
+    assert sizes == sorted(sizes) and all(c["curve"][-1]["tokens"] == c["recipe"]["training_tokens"] for c in cards)
+    bits = [card["eval_bits_per_byte"] for card in cards]
+    for smaller, larger in zip(bits, bits[1:], strict=False):
+        assert all(larger[domain] < smaller[domain] for domain in smaller)
+    xz = cards[0]["eval_xz_bits_per_byte"]["english-education"]
+    assert all(each["english-education"] < 0.75 * xz for each in bits)
