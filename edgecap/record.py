@@ -158,6 +158,11 @@ class Architecture(_Value, frozen=True, tag_field="kind", tag="architecture"):
     tables: int = 0
     vectors: int = 0
 
+    @property
+    def depth(self) -> int:
+        """Layers in all."""
+        return sum(layer.count for layer in self.layers)
+
 
 class Source(_Value, frozen=True):
     """The model that was asked for; `kind` is reference, hub, folder or onnx, `task` decoder or encoder.

@@ -177,7 +177,8 @@ def read_config(name: str, revision: str | None = None) -> tuple[str, dict[str, 
     path = Path(name).expanduser()
     named = {p.name: p for p in reference_models()}
     if path.is_file():
-        return path.resolve().parent.name, _json_object(path), str(path)
+        named_so = path.resolve()
+        return named_so.parent.name if named_so.name == "config.json" else named_so.stem, _json_object(path), str(path)
     if path.is_dir() or name in named:
         folder = path if path.is_dir() else named[name]
         return folder.resolve().name, _config(folder, needed=True), str(folder / "config.json")

@@ -277,7 +277,7 @@ VARIANTS = {
 
 def variants() -> str:
     """How far each variant of the smallest reference model is from fp32, from the record that has them all."""
-    records = [edgecap.load(p) for p in sorted(PROFILES.glob("*.json"))]
+    records = [edgecap.load(p) for p in sorted(PROFILES.glob("variants/*.json"))]
     (record,) = [r for r in records if {c.precision for c in r.cells} == VARIANTS.keys()]
     graphs = [cell.graph for cell in record.cells if isinstance(cell.graph, Graph)]
     known = sorted([(g.divergence_bits, g) for g in graphs if isinstance(g.divergence_bits, float)], key=lambda k: k[0])

@@ -20,9 +20,8 @@ from edgecap.errors import UsageError
 from edgecap.predicting import predict
 from edgecap.predicting.bits import law_of, law_width, left_out
 from edgecap.predicting.leaving import half_width, leverage, student
-from edgecap.predicting.steps import left_out as left_out_step
-from edgecap.predicting.steps import relative_half_width, step_law
-from edgecap.record import Absent, Estimate, Measurement
+from edgecap.predicting.steps import Place, operators_of, relative_half_width, step_law
+from edgecap.record import Absent, Caution, Estimate, Gpu, Measurement, Placement, ProviderShare
 from edgecap.spec import PRECISIONS
 
 # Root mean square and largest of the leave-one-out errors on the published figure, bits a token.
@@ -217,14 +216,14 @@ def test_an_uneven_series_has_a_wide_interval():
 
 
 def test_a_fixed_part_is_told_from_the_roofline():
-    """Seconds of launches, whatever the size, and a quarter of the peaks beyond them."""
+    """Seconds of launches, the same for one depth, and a quarter of the peaks beyond them."""
     records = [launched(r, 5e-3) for r in law_series(watts=10.0)]
     found = predict(records, bigger(), "bigger").device
-    assert found.fixed_s == pytest.approx(5e-3) and found.efficiency == pytest.approx(0.25)
+    assert found.starts_s == pytest.approx(5e-3) and found.efficiency == pytest.approx(0.25)
     assert found.decode_s.value == pytest.approx(5e-3 + 4 * found.attainable_s)
     assert found.decode_s.low == pytest.approx(found.decode_s.high)
     one = predict(records[:1], bigger(), "bigger", bias_bits=-12.0).device
-    assert one.fixed_s == 0 and one.decode_s.value > 3 * found.decode_s.value and one.decode_s.low is None
+    assert one.starts_s == 0 and one.decode_s.value > 3 * found.decode_s.value and one.decode_s.low is None
     two = predict(records[:2], bigger(), "bigger").device
     assert two.decode_s.value == pytest.approx(found.decode_s.value) and two.decode_s.low is None
 
@@ -245,33 +244,123 @@ def test_the_law_of_steps_is_regression_on_relative_errors():
     rng = np.random.default_rng(3)
     x = np.array([1.0, 2.0, 5.0, 9.0, 20.0])
     t = (3 + 2 * x) * (1 + rng.normal(0, 0.05, 5))
-    rows = np.column_stack([1 / t, x / t])
-    (fixed, times), squares, *_ = np.linalg.lstsq(rows, np.ones(5), rcond=None)
-    law = step_law(x, t)
-    assert (float(law.fixed), float(law.times)) == (pytest.approx(fixed), pytest.approx(times))
-    new = np.array([1.0, 40.0]) / (fixed + 40 * times)
+    n = np.array([4.0, 5.0, 5.0, 8.0, 9.0])
+    rows = np.column_stack([n / t, x / t])
+    (each, times), squares, *_ = np.linalg.lstsq(rows, np.ones(5), rcond=None)
+    law = step_law(Place(n, x), t)
+    assert (float(law.each), float(law.times)) == (pytest.approx(each), pytest.approx(times))
+    new = np.array([12.0, 40.0]) / (12 * each + 40 * times)
     spread = math.sqrt(float(squares[0]) / 3) * math.sqrt(1 + new @ np.linalg.inv(rows.T @ rows) @ new)
-    assert relative_half_width(x, t, 40.0) == pytest.approx(scipy.stats.t.ppf(0.975, 3) * spread, rel=1e-4)
-    many = step_law(x, np.stack([t, 2 * t]))
-    assert many.fixed == pytest.approx([fixed, 2 * fixed])
-    assert relative_half_width(x[:2], t[:2], 40.0) is None
+    at = Place(12.0, 40.0)
+    assert relative_half_width(Place(n, x), t, at) == pytest.approx(scipy.stats.t.ppf(0.975, 3) * spread, rel=1e-4)
+    many = step_law(Place(n, x), np.stack([t, 2 * t]))
+    assert many.each == pytest.approx([each, 2 * each])
+    assert relative_half_width(Place(n[:2], x[:2]), t[:2], at) is None
 
 
 @pytest.mark.parametrize(
-    ("measured", "fixed", "times"),
+    ("measured", "each", "times"),
     [([1.0, 3.0, 9.0], 0.0, None), ([9.0, 8.0, 7.0], None, 0.0)],  # steeper than the roofline; falling with size
 )
-def test_no_part_of_a_step_is_below_zero(measured, fixed, times):
+def test_no_part_of_a_step_is_below_zero(measured, each, times):
     x, t = np.array([1.0, 2.0, 4.0]), np.array(measured)
-    law, (a, r) = step_law(x, t), scipy.optimize.nnls(np.column_stack([1 / t, x / t]), np.ones(3))[0]
-    assert (float(law.fixed), float(law.times)) == (pytest.approx(a), pytest.approx(r))
-    assert law.fixed == fixed or law.times == times
-    assert left_out_step(x, t).shape == (3,)
+    law, (a, r) = step_law(Place(np.ones(3), x), t), scipy.optimize.nnls(np.column_stack([1 / t, x / t]), np.ones(3))[0]
+    assert (float(law.each), float(law.times)) == (pytest.approx(a), pytest.approx(r))
+    assert law.each == each or law.times == times
 
 
-def test_sizes_that_take_the_same_roofline_have_no_fixed_part():
-    law = step_law(np.array([2.0, 2.0]), np.array([4.0, 4.0]))
-    assert (float(law.fixed), float(law.times)) == (0.0, 2.0)
+def test_sizes_in_one_proportion_have_the_multiple_alone():
+    law = step_law(Place(np.array([1.0, 3.0]), np.array([2.0, 6.0])), np.array([4.0, 12.0]))
+    assert (float(law.each), float(law.times)) == (0.0, 2.0)
+
+
+def test_operators_grow_with_the_layers():
+    layers, operators = np.array([4, 5, 7]), np.array([88.0, 101.0, 127.0])
+    assert operators_of(layers, operators, 48) == pytest.approx(36 + 13 * 48)
+    assert operators_of(layers[:1], operators[:1], 8) == 176
+
+
+def test_a_deep_model_starts_more_operators():
+    """Launches alone: a model of the same width and eight times the layers takes nearly eight times as long."""
+    records = [deeper(launched(r, 5e-3), layers) for r, layers in zip(law_series(), (4, 5, 6, 7), strict=True)]
+    shallow, deep = (predict(records, bigger(num_hidden_layers=n), "b").device for n in (4, 32))
+    assert deep.operators == pytest.approx(36 + 13 * 32)
+    assert 5 < deep.decode_s.value / shallow.decode_s.value < 8
+
+
+def deeper(record, layers):
+    """The record as of a graph of so many layers, whose operators each take a share of the launches."""
+    shape = series.architecture(record.source.architecture.hidden, layers)
+    share = (36 + 13 * layers) / (36 + 13 * 4)
+    cells = []
+    for cell in record.cells:
+        placed = Placement(by_provider={cell.provider: ProviderShare(nodes=36 + 13 * layers, time_share=1.0)})
+        latency = cell.outcome.latency
+        decode = replace(latency.decode, samples_s=tuple(s * share for s in latency.decode.samples_s))
+        latency = replace(latency, decode=decode)
+        cells.append(replace(cell, outcome=replace(cell.outcome, placement=placed, latency=latency)))
+    return replace(record, source=replace(record.source, architecture=shape), cells=tuple(cells))
+
+
+def test_boards_of_two_kinds_predict_no_seconds():
+    board = Gpu(name="A", driver="1", memory_bytes=1 << 34, users=0)
+    records = [on_board(r, board) for r in law_series()]
+    assert isinstance(predict(records, bigger(), "b").device.decode_s, Estimate)
+    assert "A" in predict(records, bigger(), "b").device.machine
+    records[1] = on_board(records[1], replace(board, name="B"))
+    assert "machine of w96" in predict(records, bigger(), "b").device.decode_s.reason
+
+
+def on_board(record, board):
+    cells = tuple(replace(c, provider="cuda") for c in record.cells)
+    peaks = {"cuda": BASE.peaks["cpu"]}
+    return replace(record, machine=replace(record.machine, gpus=(board,)), cells=cells, peaks=peaks)
+
+
+def test_what_speaks_against_the_seconds_is_told():
+    records = law_series()
+    noisy = replace(records[2].cells[0], cautions=(Caution(code="noisy", message="m", advice="a"),))
+    records[2] = replace(records[2], cells=(noisy, *records[2].cells[1:]))
+    said = predict(records, bigger(8192, num_hidden_layers=64), "huge").cautions
+    for word in (
+        "64 layers, the series 4",
+        "8192 numbers wide",
+        "do not fit into the memory",
+        "w128 is cautioned: noisy",
+    ):
+        assert any(word in c for c in said), (word, said)
+    assert any("w64 has this architecture" in c for c in predict(records, bigger(64), "again").cautions)
+
+
+def test_an_interval_that_says_nothing_is_open_and_none_is_below_the_roofline():
+    wild = [timed(r, e) for r, e in zip(law_series(), (0.9, 0.0001, 0.5, 0.001), strict=True)]
+    assert predict(wild, bigger(), "b").device.decode_s.low is None
+    near = [timed(r, e) for r, e in zip(law_series(), (0.9, 0.5, 0.95, 0.99), strict=True)]
+    found = predict(near, bigger(), "b").device
+    assert found.attainable_s <= found.decode_s.low
+
+
+def test_an_encoder_decoder_is_refused(files, tmp_path):
+    path = tmp_path / "t5.json"
+    path.write_text(json.dumps({**series.config(BIGGER), "model_type": "t5", "is_encoder_decoder": True}))
+    assert "encoder-decoder" in refused(*files, "--config", path)
+
+
+def test_a_config_of_another_name_gives_its_own(files, config, tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(config.read_text())
+    assert run(*files, "--config", path).stdout.startswith("mine, predicted")
+
+
+def test_bits_below_none_lie_in_their_interval():
+    found = predict(law_series(capacity=1.0, bias=0.0), bigger(4096), "bigger").nll_bits_per_token
+    assert found.low <= found.value <= found.high
+
+
+def test_a_bias_that_no_token_carries_is_refused():
+    for wrong in (1e300, float("nan")):
+        with pytest.raises(UsageError, match="at most 1000"):
+            predict(law_series(), bigger(), "b", bias_bits=wrong)
 
 
 def test_a_real_record_predicts_itself():
@@ -423,4 +512,4 @@ def test_records_of_two_texts_are_refused(files, config, tmp_path):
 def test_what_no_cell_has_is_refused(files, config):
     assert "no fp8 cell" in refused(*files, "--config", config, "--precision", "fp8")
     assert "on cuda" in refused(*files, "--config", config, "--provider", "cuda")
-    assert "finite" in refused(*files, "--config", config, "--bias", "nan")
+    assert "at most 1000" in refused(*files, "--config", config, "--bias", "nan")

@@ -24,7 +24,7 @@ Examples:
     help="The size to predict: a config.json, or a model that has one.",
 )
 @click.option("--precision", default="fp32", show_default=True, metavar="NAME", help="Whose cells are taken.")
-@click.option("--provider", metavar="NAME", help="Whose cells are taken. Default: the first that scored text.")
+@click.option("--provider", metavar="NAME", help="Whose cells are taken. Default: that of the most models.")
 @click.option("--bias", "bias_bits", type=float, metavar="BITS", help="Default: fitted on the records.")
 @click.option("--json", "as_json", is_flag=True, help="Print the prediction as JSON.")
 def predict(
@@ -37,18 +37,21 @@ def predict(
 ) -> None:
     """Predict a model of a series that was not run: bits, capacity, FLOPs, seconds and joules.
 
-    Bits come from the information capacity of the records, seconds and joules from the roofline of their machine
-    and how near to it they came. Each has an interval from leaving out each record in turn.
+    Bits come from the information capacity of the records, seconds and joules from the roofline of their machine,
+    how near to it they came, and what starting an operator takes. Intervals are those of a size that is new.
     """
     import msgspec
 
     from edgecap.architecture import read_architecture
+    from edgecap.errors import UsageError
     from edgecap.predicting import predict as predicted_from
     from edgecap.report.predicted import predicted
     from edgecap.source import read_config
     from edgecap.store import load
 
     name, fields, where = read_config(config)
+    if fields.get("is_encoder_decoder"):
+        raise UsageError(f"{where} is an encoder-decoder, whose tokens cost otherwise: a series is of decoders")
     found = predicted_from(
         [load(path) for path in records], read_architecture(fields, where), name, precision, provider, bias_bits
     )

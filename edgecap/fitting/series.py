@@ -1,6 +1,7 @@
 """A series of models out of records: one cell a model, all scored on the same text in the same way.
 
-Models are told apart by the hash of their weights: a model that was profiled twice is one size, not two.
+Models are told apart by the hash of their weights: a model that was profiled twice is one size, not two. Records
+without such a cell are left out with a note.
 """
 
 from __future__ import annotations
@@ -70,13 +71,48 @@ class Series(NamedTuple):
 def series_by_corpus(records: Sequence[Profile], precision: str, provider: str | None = None) -> list[Series]:
     """The series of each corpus among the records, in the order given.
 
-    Raises UsageError, naming both records, where those of one corpus were not scored alike, or as `_point` does.
+    Without a `provider` the one that most models share is preferred. Raises UsageError where no record has such a
+    cell, and, naming both records, where those of one corpus were not scored alike.
     """
-    points = [_point(record, precision, provider) for record in records]
+    preferred = provider or _common_provider(records, precision)
+    points, left = list[Point](), list[tuple[Profile, str]]()
+    for record in records:
+        found = _point(record, precision, provider, preferred)
+        points += [found] if isinstance(found, Point) else []
+        left += [] if isinstance(found, Point) else [(record, found)]
+    if not points:
+        raise UsageError(left[0][1])
     grouped: dict[str, list[Point]] = {}
     for point in points:
         grouped.setdefault(point.record.corpus.sha256, []).append(point)
-    return [_series(group) for group in grouped.values()]
+    return _with_note([_series(group, preferred) for group in grouped.values()], left)
+
+
+def _common_provider(records: Sequence[Profile], precision: str) -> str:
+    """That on which the most models were scored; of several the first."""
+    models: dict[str, set[str]] = {}
+    for record in records:
+        for cell in record.cells:
+            if cell.precision == precision and compression_of(cell):
+                models.setdefault(cell.provider, set()).add(record.source.weights_sha256)
+    return max(models, key=lambda p: len(models[p]), default="cpu")
+
+
+def _with_note(found: list[Series], left: Sequence[tuple[Profile, str]]) -> list[Series]:
+    """The records that have no such cell, told to the first series."""
+    if not left:
+        return found
+    others = [_dated(record) for record, _ in left[1:]]
+    more = f" and {len(others) - _TOLD} more" if len(others) > _TOLD else ""
+    note = f"left out: {left[0][1]}" + (f"; likewise {', '.join(others[:_TOLD])}{more}" if others else "")
+    return [found[0]._replace(notes=(*found[0].notes, note)), *found[1:]]
+
+
+def _dated(record: Profile) -> str:
+    return f"{record.source.name} of {record.created_utc[:19]}"
+
+
+_TOLD = 3  # records that are named in a note
 
 
 def one_series(records: Sequence[Profile], precision: str, provider: str | None = None) -> Series:
@@ -89,7 +125,8 @@ def one_series(records: Sequence[Profile], precision: str, provider: str | None 
 
 def of_two_corpora(found: Sequence[Series]) -> str:
     """Why several series are not one."""
-    return told_apart(found[0].points[0], found[1].points[0], "corpus", _corpus)
+    one, other = _named([found[0].points[0], found[1].points[0]])
+    return told_apart(one, other, "corpus", _corpus)
 
 
 def told_apart(one: Point, other: Point, what: str, read: Callable[[Point], object]) -> str:
@@ -101,17 +138,18 @@ def told_apart(one: Point, other: Point, what: str, read: Callable[[Point], obje
     )
 
 
-def _point(record: Profile, precision: str, provider: str | None) -> Point:
-    """The cell of a record that is taken. Raises UsageError where none was scored, or nothing was counted."""
+def _point(record: Profile, precision: str, provider: str | None, preferred: str) -> Point | str:
+    """The cell of a record that is taken, or why there is none: nothing was scored, or counted."""
     name, cells = record.source.name, [c for c in record.cells if provider in (None, c.provider)]
     found = [(c, text) for c in cells if c.precision == precision and (text := compression_of(c)) and text.tokens]
     if not found:
-        raise UsageError(
-            f"the record of {name} has no {precision} cell{_on(provider)} that scored text{_why_not(record)}"
-        )
+        return f"the record of {name} has no {precision} cell{_on(provider)} that scored text{_why_not(record)}"
     if isinstance(record.flops, Absent):
-        raise UsageError(f"the record of {name} has no FLOPs: {record.flops.reason}")
-    return Point(name, record, found[0][0], found[0][1], record.flops)
+        return f"the record of {name} has no FLOPs: {record.flops.reason}"
+    if not 1 < record.flops.per_token < math.inf:
+        return f"the record of {name} says that a token costs {record.flops.per_token:g} FLOPs, which no model does"
+    cell, text = min(found, key=lambda each: each[0].provider != preferred)
+    return Point(name, record, cell, text, record.flops)
 
 
 def _on(provider: str | None) -> str:
@@ -134,8 +172,8 @@ def _reason(cell: Cell) -> str:
 # --- of one corpus ----------------------------------------------------------------------------
 
 
-def _series(group: Sequence[Point]) -> Series:
-    latest, notes = _once(group)
+def _series(group: Sequence[Point], preferred: str) -> Series:
+    latest, notes = _once(group, preferred)
     for what, read in _ALIKE.items():
         other = next((p for p in latest if read(p) != read(latest[0])), None)
         if other:
@@ -144,14 +182,14 @@ def _series(group: Sequence[Point]) -> Series:
     return Series(tuple(sorted(_named(latest), key=lambda p: p.work)), tuple(notes))
 
 
-def _once(group: Sequence[Point]) -> tuple[list[Point], list[str]]:
-    """Each model once, from its latest record."""
+def _once(group: Sequence[Point], preferred: str) -> tuple[list[Point], list[str]]:
+    """Each model once, from its latest record, if it can be on the preferred provider."""
     latest: dict[str, Point] = {}
-    for point in sorted(group, key=lambda p: p.record.created_utc):
+    for point in sorted(group, key=lambda p: (p.cell.provider == preferred, p.record.created_utc)):
         latest[point.record.source.weights_sha256] = point
     given = Counter(p.record.source.weights_sha256 for p in group)
     notes = [
-        f"{given[key]} records are of {p.name}, the same weights: the latest is taken"
+        f"{given[key]} records are of {p.name}, the same weights: that of {p.record.created_utc[:19]} is taken"
         for key, p in latest.items()
         if given[key] > 1
     ]

@@ -17,6 +17,7 @@ from edgecap.errors import UsageError
 from edgecap.fitting import Series, one_series, positive_fit
 from edgecap.predicting.bits import Law, law_of, law_width, left_out
 from edgecap.predicting.device import Device, device_of
+from edgecap.predicting.doubts import doubts
 from edgecap.record import Architecture, Estimate, Profile
 from edgecap.score import document_columns
 
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
     from edgecap.stats import Floats
 
 __all__ = ["Device", "LeftOut", "Prediction", "predict"]
-FAR = 4.0  # times the FLOPs of the largest, or fewer than those of the smallest: a caution
-FEW = 4  # models: fewer are a weak basis
+MOST_BIAS = 1000.0  # bits a token: no token carries so many
 
 
 class LeftOut(msgspec.Struct, frozen=True):
@@ -117,13 +117,13 @@ def predict(
         series=_series(series, predicted),
         cautions=(),
     )
-    return msgspec.structs.replace(found, cautions=(*series.notes, *_cautions(found, series, model)))
+    return msgspec.structs.replace(found, cautions=(*series.notes, *doubts(found, series, model)))
 
 
 def _check(series: Series, model: Architecture, name: str, bias_bits: float | None) -> None:
     first = series.points[0]
-    if bias_bits is not None and not math.isfinite(bias_bits):
-        raise UsageError(f"--bias {bias_bits} is not a finite number of bits per token")
+    if bias_bits is not None and not abs(bias_bits) <= MOST_BIAS:
+        raise UsageError(f"--bias {bias_bits:g}: give bits a token, at most {MOST_BIAS:g} either way")
     if bias_bits is None and len(series.points) < 2:
         again = f" ({series.notes[0]})" if series.notes else ""
         raise UsageError(
@@ -183,7 +183,9 @@ def _joined(
         bounds = (None, None) if half is None else (value - own, value + own)
     else:
         bounds = (value - math.hypot(own, value - inner.low), value + math.hypot(own, inner.high - value))
-    low, high = (b if b is None or least is None else max(least, b) for b in bounds)
+    low, high = bounds
+    if low is not None and least is not None:  # what lies below has ended the law, which a caution says
+        low = min(value, max(least, low))
     return Estimate(value=value, low=low, high=high)
 
 
@@ -195,38 +197,3 @@ def _series(series: Series, predicted: Floats | None) -> tuple[LeftOut, ...]:
         error = None if needed is None else needed - text.nll_bits_per_token
         rows.append(LeftOut(point.name, point.flops.per_token, text.nll_bits_per_token, needed, error))
     return tuple(rows)
-
-
-# --- cautions ---------------------------------------------------------------------------------
-
-
-def _cautions(found: Prediction, series: Series, model: Architecture) -> list[str]:
-    """What makes the prediction weaker than its numbers look."""
-    said, k = [], len(series.points)
-    if found.degrees == 0:
-        said.append(
-            f"{k} {'record leaves' if k == 1 else 'records leave'} nothing to test the law with: "
-            "the interval holds the choice of documents alone, not the error of the law"
-        )
-    elif k < FEW:
-        said.append(
-            f"{k} records are few: they leave {found.degrees} degree{'s' * (found.degrees > 1)} of freedom, hence a wide interval"
-        )
-    least, most = series.points[0].flops.per_token, series.points[-1].flops.per_token
-    if found.flops_per_token > FAR * most or found.flops_per_token < least / FAR:
-        edge, word = (most, "largest") if found.flops_per_token > most else (least, "smallest")
-        said.append(
-            f"far from the series: {found.flops_per_token / edge:.2g} times the FLOPs of the {word}, "
-            "beyond which nothing shows that the law holds"
-        )
-    if found.nll_bits_per_token.value <= 0:
-        said.append("the law ends before this size: it would need no bits at all")
-    shape = series.points[-1].record.source.architecture
-    if isinstance(shape, Architecture) and shape.vocabulary != model.vocabulary:
-        said.append(
-            f"the config has a vocabulary of {model.vocabulary}, the series one of {shape.vocabulary}: with another "
-            "tokenizer its tokens carry other numbers of bytes"
-        )
-    if found.assumed:
-        said.append("edgecap does not know this model type: it was read by standard field names")
-    return said

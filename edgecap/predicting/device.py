@@ -1,12 +1,11 @@
 """Seconds and joules of a size that was not run: its roofline, and what the others of its series take beside theirs.
 
-What is taken to be the same within a series, on one machine, provider and precision, is the law of `steps`: a fixed part,
-and a multiple of the attainable seconds.
+What is taken to be the same within a series, on one machine, provider and precision, is the law of `steps`: so much an
+operator of the graph, and a multiple of the attainable seconds.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,15 +14,13 @@ import msgspec
 from edgecap import flops, score, stats
 from edgecap.fitting.series import Point
 from edgecap.metrics import energy_of, latency_of
-from edgecap.predicting.steps import StepLaw, relative_half_width, step_law
-from edgecap.record import Absent, Architecture, Bound, Estimate, Peaks, Roofline
+from edgecap.predicting.steps import Measured, Place, law_of_all, operators_of, predicted
+from edgecap.record import Absent, Architecture, Bound, Estimate, Measurement, Peaks, Placement, Roofline
 from edgecap.roofline import bandwidth_of, peak_rate
 from edgecap.score import Quantity
 
 if TYPE_CHECKING:
-    from edgecap.stats import Floats
-
-Measured = tuple[float, Quantity]  # attainable seconds of a step, and what it was measured to take
+    pass
 
 
 class Step(NamedTuple):
@@ -36,7 +33,7 @@ class Step(NamedTuple):
 class Device(msgspec.Struct, frozen=True):
     """Predicted for one machine, provider and precision; Absent with a reason where nothing can be.
 
-    `attainable_s` of a decoded token is what the machine's peaks allow, `fixed_s` what it takes whatever its size, and
+    `attainable_s` of a decoded token is what the machine's peaks allow, `starts_s` what starting its `operators` takes, and
     `efficiency` the share of the peaks that the series reaches beyond that, None where its sizes do not show in its
     seconds. `models` had a roofline, `models_with_joules` energy from a counter too.
     """
@@ -48,7 +45,8 @@ class Device(msgspec.Struct, frozen=True):
     prefill_s: Estimate | Absent
     decode_j: Estimate | Absent
     attainable_s: float | Absent
-    fixed_s: float | Absent
+    operators: float | Absent
+    starts_s: float | Absent
     efficiency: float | Absent | None
     prefill_tokens: int | Absent
     models: int
@@ -66,20 +64,23 @@ def device_of(points: Sequence[Point], model: Architecture, token_flops: float) 
     missing = Absent(reason=unlike or _why_untimed(points))
     steps = (missing, missing) if not timed else _steps(timed[-1], model, token_flops)
     bounds = [step if isinstance(step, Absent) else _attainable(_latest(timed), step) for step in steps]
-    decode, prefill = bounds
+    known = all(_operators(p) for p in timed)
+    operators = _of_new(timed, model) if timed and known else 1.0
+    decode, prefill = (b if isinstance(b, Absent) else Place(operators, b) for b in bounds)
     joules: Estimate | Absent = missing if not timed else _why_no_joules(points)
     if counted and not isinstance(decode, Absent):
-        joules = _predicted(_all_measured(counted, _decode_bound, _joules), decode)
-    first, law = points[-1], _law(_all_measured(timed, _decode_bound, _decoded))
+        joules = predicted(_all_measured(counted, known, _decode_bound, _joules), decode, None)
+    first, law = points[-1], law_of_all(_all_measured(timed, known, _decode_bound, _decoded))
     return Device(
-        machine=first.record.machine.name,
+        machine=_named(first),
         provider=first.cell.provider,
         precision=first.cell.precision,
-        decode_s=_seconds(timed, decode, _decode_bound, _decoded),
-        prefill_s=_seconds(timed, prefill, _prefill_bound, _read),
+        decode_s=_seconds(_all_measured(timed, known, _decode_bound, _decoded), decode),
+        prefill_s=_seconds(_all_measured(timed, known, _prefill_bound, _read), prefill),
         decode_j=joules,
-        attainable_s=decode,
-        fixed_s=missing if law is None else float(law.fixed),
+        attainable_s=bounds[0],
+        operators=operators if timed and known else missing,
+        starts_s=missing if law is None else float(law.each) * operators,
         efficiency=missing if law is None else 1 / float(law.times) if law.times > 0 else None,
         prefill_tokens=_prompt(timed[-1]) if timed else missing,
         models=len(timed),
@@ -100,6 +101,16 @@ def _unlike(points: Sequence[Point]) -> str | None:
     return None
 
 
+def _boards(point: Point) -> tuple[str, ...]:
+    """The boards that such a cell may have run on."""
+    return () if point.cell.provider == "cpu" else tuple(g.name for g in point.record.machine.gpus)
+
+
+def _named(point: Point) -> str:
+    """The machine, with its board where that did the work."""
+    return ", ".join([point.record.machine.name, *dict.fromkeys(_boards(point))])
+
+
 def _timing(read: Callable[..., object]) -> Callable[[Point], object]:
     def found(point: Point) -> object:
         latency = latency_of(point.cell)
@@ -109,7 +120,7 @@ def _timing(read: Callable[..., object]) -> Callable[[Point], object]:
 
 
 _ALIKE: dict[str, Callable[[Point], object]] = {
-    "machine": lambda p: (p.record.machine.name, p.record.machine.cpu),
+    "machine": lambda p: (p.record.machine.name, p.record.machine.cpu, p.record.machine.logical_cores, _boards(p)),
     "provider": lambda p: p.cell.provider,
     "number of threads": _timing(lambda found: found.threads),
     "prompt": _timing(lambda found: found.prefill.tokens),
@@ -166,6 +177,24 @@ def _attainable(like: Point, step: Step) -> float | Absent:
     )
 
 
+def _operators(point: Point) -> int | None:
+    """Operators of its graph that ran, and layers of its architecture, where both are known."""
+    placed = point.cell.outcome.placement if isinstance(point.cell.outcome, Measurement) else None
+    shape = point.record.source.architecture
+    if not isinstance(placed, Placement) or not isinstance(shape, Architecture) or not shape.depth:
+        return None
+    return sum(share.nodes for share in placed.by_provider.values())
+
+
+def _of_new(points: Sequence[Point], model: Architecture) -> float:
+    """Operators of the new size, from those of the series, all of which are known."""
+    import numpy as np
+
+    shapes = [p.record.source.architecture for p in points]
+    layers = [s.depth for s in shapes if isinstance(s, Architecture)]
+    return operators_of(np.array(layers), np.array([_operators(p) for p in points], np.float64), model.depth)
+
+
 # --- what the others took ---------------------------------------------------------------------
 
 
@@ -207,52 +236,19 @@ def _seed(point: Point) -> int:
 
 
 def _all_measured(
-    points: Sequence[Point], bound: Callable[[Point], Bound | None], read: Callable[[Point], Quantity | Absent]
-) -> list[Measured]:
-    """Of the points that have both."""
-    had = [(bound(p), read(p)) for p in points]
-    return [(limit.attainable_s, found) for limit, found in had if limit is not None and not isinstance(found, Absent)]
-
-
-def _seconds(
-    timed: Sequence[Point],
-    attainable: float | Absent,
+    points: Sequence[Point],
+    known: bool,
     bound: Callable[[Point], Bound | None],
     read: Callable[[Point], Quantity | Absent],
-) -> Estimate | Absent:
-    if isinstance(attainable, Absent):
-        return attainable
-    return _predicted(_all_measured(timed, bound, read), attainable)
+) -> list[Measured]:
+    """Of the points that have both; where operators are not `known` each has one."""
+    had = [(bound(p), read(p), float((known and _operators(p)) or 1)) for p in points]
+    return [
+        Measured(Place(operators, limit.attainable_s), found)
+        for limit, found, operators in had
+        if limit is not None and not isinstance(found, Absent)
+    ]
 
 
-def _law(measured: Sequence[Measured]) -> StepLaw | None:
-    import numpy as np
-
-    if not measured:
-        return None
-    return step_law(np.array([limit for limit, _ in measured]), np.array([found[0] for _, found in measured]))
-
-
-def _predicted(measured: Sequence[Measured], attainable: float) -> Estimate | Absent:
-    """By the law of the series, with the interval of a size that is new."""
-    import numpy as np
-
-    law = _law(measured)
-    if law is None:
-        return Absent(reason="no model of the series has it")
-    limits, values = (
-        np.array(column) for column in zip(*((limit, found[0]) for limit, found in measured), strict=True)
-    )
-    drawn = [found[1] for _, found in measured if found[1] is not None]
-    draws = step_law(limits, np.column_stack(drawn)).at(attainable) if len(drawn) == len(measured) else None
-    return _estimate(float(law.at(attainable)), draws, relative_half_width(limits, values, attainable))
-
-
-def _estimate(value: float, draws: Floats | None, half: float | None) -> Estimate:
-    """With both errors on a logarithmic scale; open where no size is left to test the law."""
-    if half is None:
-        return Estimate(value=value, low=None, high=None)
-    inner = stats.interval(value, draws)
-    bounds = (None if b is None else math.log(b / value) for b in (inner.low, inner.high))
-    low, high = (half if b is None else math.hypot(half, b) for b in bounds)
-    return Estimate(value=value, low=value * math.exp(-low), high=value * math.exp(high))
+def _seconds(measured: Sequence[Measured], place: Place | Absent) -> Estimate | Absent:
+    return place if isinstance(place, Absent) else predicted(measured, place, float(place.attainable))

@@ -8,7 +8,7 @@ from functools import partial
 import click
 
 from edgecap import units
-from edgecap.predicting import LeftOut, Prediction
+from edgecap.predicting import Device, LeftOut, Prediction
 from edgecap.record import Absent, Estimate
 from edgecap.report.columns import printable, table, wrapped
 from edgecap.report.contenders import in_lines
@@ -80,21 +80,26 @@ def _device(found: Prediction, width: int) -> str:
     where = f"{printable(device.machine)}, {device.provider}, {device.precision}"
     rows = [_row(words, value, shown) for words, value, shown in given if isinstance(value, Estimate)]
     lines = [table([where, "predicted", "95 % interval"], rows, width)] if rows else []
-    if isinstance(device.attainable_s, float) and isinstance(device.fixed_s, float):
-        lines.append(wrapped(_law(device.attainable_s, device.fixed_s, device.efficiency), width, None))
+    if isinstance(device.attainable_s, float) and isinstance(device.starts_s, float):
+        lines.append(wrapped(_law(device, device.attainable_s, device.starts_s), width, None))
     missing = [(words, value.reason) for words, value, _ in given if isinstance(value, Absent)]
     if len(missing) == len(given) and len({reason for _, reason in missing}) == 1:
         missing = [("seconds and joules", missing[0][1])]
     return "\n".join([*lines, *[wrapped(printable(f"no {words}: {why}"), width, None) for words, why in missing]])
 
 
-def _law(attainable_s: float, fixed_s: float, efficiency: float | Absent | None) -> str:
-    allowed = f"the peaks allow a decoded token in {si(attainable_s, 's')}; the series"
-    if not isinstance(efficiency, float):
-        return f"{allowed} takes {si(fixed_s, 's')} whatever its size, which does not show in its seconds"
-    if fixed_s == 0:
-        return f"{allowed} reaches {100 * efficiency:.2g} % of that"
-    return f"{allowed} takes {si(fixed_s, 's')} whatever its size, and beyond it reaches {100 * efficiency:.2g} % of the peaks"
+def _law(device: Device, attainable_s: float, starts_s: float) -> str:
+    allowed = f"the peaks allow a decoded token in {si(attainable_s, 's')}"
+    counted = f"its {device.operators:.0f} operators" if isinstance(device.operators, float) else "its operators"
+    starts = f"starting {counted} takes {si(starts_s, 's')}"
+    if not isinstance(device.efficiency, float):
+        return f"{allowed}; {starts}, and the width of the models does not show in their seconds"
+    reached = f"{100 * device.efficiency:.2g} % of the peaks"
+    return (
+        f"{allowed}; the series reaches {reached}"
+        if starts_s == 0
+        else f"{allowed}; {starts}, beyond which the series reaches {reached}"
+    )
 
 
 def _series(found: Prediction, width: int) -> str:
