@@ -231,6 +231,31 @@ def test_of_one_document_there_is_no_interval():
     assert any("one document" in c for c in found.cautions)
 
 
+def test_a_record_without_the_cell_is_left_out_with_a_note():
+    lacking = model("d", 22.0, 24)
+    lacking = replace(lacking, cells=tuple(c for c in lacking.cells if c.precision != "fp32"))
+    (found,) = fit([*three(), lacking])
+    assert len(found.models) == 3 and "left out: the record of d has no fp32 cell" in found.cautions[0]
+    (found,) = fit([*three(), lacking, *[replace(lacking, created_utc=f"2027-0{n}-01T00:00:00Z") for n in range(1, 7)]])
+    assert "likewise d of 2027-01-01T00:00:00, " in found.cautions[0] and "and 3 more" in found.cautions[0]
+
+
+def test_of_two_providers_that_of_the_most_models_is_taken():
+    a, b, c = three()
+    elsewhere = replace(
+        a, created_utc="2027-01-01T00:00:00Z", cells=tuple(replace(x, provider="cuda") for x in a.cells)
+    )
+    (found,) = fit([elsewhere, a, b, c])
+    assert [m.created_utc for m in found.models] == [r.created_utc for r in (a, b, c)]
+
+
+@pytest.mark.parametrize("flops", [0.0, -5.0, 1.0, float("inf"), float("nan")])
+def test_a_token_that_costs_nothing_is_refused(flops):
+    records = [replace(r, flops=replace(r.flops, per_token=flops)) for r in three()]
+    with pytest.raises(UsageError, match="which no model does"):
+        fit(records)
+
+
 def test_every_corpus_has_its_own_bias():
     other = replace(BASE.corpus, name="other", sha256="f" * 64)
     records = [*three(), *three((18.0, 19.0, 20.2), corpus=other)]
