@@ -80,9 +80,27 @@ def test_a_folder_with_a_comma_is_one_model(tmp_path):
     assert models_named(str(tmp_path / "a,b")) == (str(tmp_path / "a,b"),)
 
 
+@pytest.fixture
+def unmeasured(monkeypatch):
+    """Nothing may be measured."""
+    monkeypatch.setattr("edgecap.cli.profile._measured", lambda *_: pytest.fail("a model was measured"))
+
+
+def refused(*words):
+    """What profile says of a request that it refuses."""
+    with pytest.raises(UsageError) as caught:
+        CliRunner().invoke(cli, ["profile", *map(str, words)], catch_exceptions=False)
+    return str(caught.value)
+
+
 @pytest.mark.parametrize("output", [".", "corpus.jsonl"])
-def test_an_output_that_would_do_harm_is_refused_before_anything_is_measured(tmp_path, output):
+def test_an_output_that_would_do_harm_is_refused_before_anything_is_measured(tmp_path, unmeasured, output):
     (tmp_path / "corpus.jsonl").write_text(json.dumps({"text": "words"}) + "\n")
-    asked = ["profile", "--corpus", str(tmp_path / "corpus.jsonl"), "--rank-documents", str(tmp_path / output)]
-    with pytest.raises(UsageError, match="give another file"):
-        CliRunner().invoke(cli, asked, catch_exceptions=False)
+    said = refused("--corpus", tmp_path / "corpus.jsonl", "--rank-documents", tmp_path / output)
+    assert "give another file" in said
+
+
+def test_a_foreign_file_is_refused_before_anything_is_measured(tmp_path, unmeasured):
+    (tmp_path / "notes.txt").write_text("notes")
+    assert "give another --rank-documents" in refused("--rank-documents", tmp_path / "notes.txt")
+    assert (tmp_path / "notes.txt").read_text() == "notes"

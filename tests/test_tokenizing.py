@@ -432,6 +432,33 @@ def test_wrong_requests_are_told_in_a_line(tmp_path):
     assert run.returncode == 2 and run.stderr.startswith("edgecap: no model") and run.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("name", ["x.json", "x.html"])
+def test_only_a_former_result_is_written_over(tmp_path, name):
+    words = ("tokenizer", "edgecap-ref-xs", "--languages", parallel(tmp_path), "-o", tmp_path / name)
+    for _ in range(2):
+        cli.main([str(word) for word in words], standalone_mode=False)
+    (tmp_path / name).write_text('{"version": "1.0"}')
+    assert "no former result" in refused(*words)
+    assert (tmp_path / name).read_text() == '{"version": "1.0"}'
+
+
+def test_the_definition_of_a_tokenizer_that_is_read_is_not_written_over(tmp_path):
+    file = saved(tmp_path / "b", BYTE_LEVEL) / "tokenizer.json"
+    before = file.read_bytes()
+    assert "no former result" in refused("tokenizer", file.parent, "-o", file)
+    assert file.read_bytes() == before
+
+
+def test_an_output_that_is_read_is_named(tmp_path):
+    text = parallel(tmp_path, name="text.json")
+    for words, what in (
+        (("--corpus", text), "is the corpus"),
+        (("--languages", text), "is the file of --languages"),
+        (("--languages", parallel(tmp_path), "--record", text), "is one of the records"),
+    ):
+        assert what in refused("tokenizer", "edgecap-ref-xs", *words, "-o", text)
+
+
 def test_the_report_shows_bytes_a_token_of_each_tokenizer():
     record = load(RECORD)
     record = replace(record, cells=record.cells[:1])

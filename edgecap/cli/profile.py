@@ -10,7 +10,7 @@ import click
 
 from edgecap.cli.options import model_options, precision_option, providers_of
 from edgecap.cli.show import show_record
-from edgecap.cli.words import print_json, write
+from edgecap.cli.words import check_output, print_json, write
 from edgecap.provider_options import PROVIDERS
 from edgecap.spec import DEFAULT_CORPUS, LEVELS, split_names, split_numbers, split_steps
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from edgecap.record import Profile
     from edgecap.spec import Spec
     from edgecap.store import Home
+
+
+_RANKED = '{"rank":1,"document":'  # what a file of ranked documents begins with
 
 
 @click.command()
@@ -223,12 +226,9 @@ def _print_values(records: list[Profile]) -> None:
 
 def _check_output(output: Path, corpus: Path) -> None:
     """Now, rather than after hours. Raises UsageError or DiskFull."""
-    from edgecap.errors import UsageError
     from edgecap.store import check_writable
 
-    if output.is_dir() or output.resolve() == corpus.resolve():
-        what = "a folder" if output.is_dir() else "the corpus"
-        raise UsageError(f"--rank-documents {output} is {what}; give another file")
+    check_output(output, {"the corpus": [corpus]}, _RANKED, "--rank-documents")
     check_writable(output.parent)
 
 
