@@ -257,7 +257,7 @@ def test_names_tell_tokenizers_apart(tmp_path):
 ROWS = [
     {"language": "xx", "name": "Doubled", "text": "", "articles": ["abab", "ab", "ababab"]},
     {"language": "eng", "text": "x", "articles": ["ab", "a", "ab"]},
-    {"language": "zz-Hant", "text": "字字"},
+    {"language": "zz-Hant", "text": "", "articles": ["字", "", "字"]},
 ]
 
 
@@ -274,11 +274,34 @@ def test_premium_is_tokens_over_those_of_english(tmp_path):
     assert (found["xx"].tokens, found["xx"].premium.value, found["xx"].name) == (6, 2.0, "Doubled")
     assert found["xx"].premium.low < 2 < found["xx"].premium.high
     han = found["zz-Hant"]
-    assert (han.premium.value, han.premium.low, han.script, han.byte_fallback_share) == (2.0, None, "Han", 1.0)
+    assert (han.premium.value, han.script, han.byte_fallback_share) == (2.0, "Han", 1.0)
     assert [(g.script, g.languages, g.median) for g in by_script(list(found.values()))] == [
         ("Latin", 2, 1.5),
         ("Han", 1, 2),
     ]
+
+
+def test_whole_texts_have_premiums_without_intervals(tmp_path):
+    rows = [{"language": "eng", "text": "ab"}, {"language": "xx", "text": "a字"}]
+    study = on_languages([opened(tmp_path / "b", BYTE_LEVEL)], read_parallel(parallel(tmp_path, rows)))
+    assert study.tokenizers[0].languages[1].premium == Estimate(value=4.0, low=None, high=None)
+    assert not study.left_out
+
+
+def test_a_language_with_other_pieces_than_english_has_no_premium(tmp_path):
+    rows = [*ROWS, {"language": "half", "text": "a"}, {"language": "more", "text": "", "articles": ["a"] * 4}]
+    one = open_tokenizers(["edgecap-ref-xs"])
+    study = on_languages(one, read_parallel(parallel(tmp_path, rows)), [load(RECORD)])
+    known = {"eng", "xx", "zz-Hant"}
+    assert {p.language for p in study.tokenizers[0].languages} == known
+    assert {c.language for c in study.costs[0].charges} == known
+    assert sum(g.languages for g in study.tokenizers[0].scripts) == 3
+    assert [msgspec.to_builtins(u) for u in study.left_out] == [
+        {"language": "half", "name": "half", "pieces": 1, "english_pieces": 3},
+        {"language": "more", "name": "more", "pieces": 4, "english_pieces": 3},
+    ]
+    said = "no premium of half (1), more (4): English has 3 pieces"
+    assert said in languages_text(study, 200) and said in languages_page(study)
 
 
 def test_rows_of_a_language_are_pieces_of_its_text(tmp_path):
@@ -293,6 +316,7 @@ def test_rows_of_a_language_are_pieces_of_its_text(tmp_path):
     [
         ('{"language": "deu", "text": "x"}', "has no English row"),
         ('{"language": "eng", "text": "x"}\n{"language": "xx", "text": " "}', "language 'xx' has no text"),
+        ('{"language": "en", "text": "x"}\n{"language": "eng", "text": "x"}', "English as 'en' and 'eng'"),
         ('{"language": "eng"}', "line 1: no 'text' field"),
         ('{"language": "eng", "text": "x", "articles": [1]}', "line 1: no 'text' field"),
         ('{"text": "x"}', "line 1: no 'language' field"),

@@ -9,7 +9,7 @@ from edgecap.report.columns import printable, table, wrapped
 from edgecap.report.sheet import shortened
 from edgecap.report.tokenizers import NAME, interval_text, percent, title_of
 from edgecap.tokenizing.premium import Charge, Premium
-from edgecap.tokenizing.study import Cost, LanguageStudy
+from edgecap.tokenizing.study import Cost, LanguageStudy, Unlike
 from edgecap.units import si
 
 EACH_END = 8  # languages shown at either end, where there are many
@@ -28,7 +28,7 @@ def languages_text(found: LanguageStudy, width: int) -> str:
                 *map(title_of, found.tokenizers),
                 "",
                 _languages(found, shown, width),
-                *[wrapped(text, width, "yellow") for text in altered(found)],
+                *[wrapped(text, width, "yellow") for text in doubts_of_languages(found)],
             ]
         ),
         f"By script\n{_scripts(found, width)}",
@@ -70,8 +70,22 @@ def _level(header: list[str], rows: list[list[str]]) -> tuple[list[str], list[li
     return [above for above, _, _ in halves], [[below for _, _, below in halves], *rows]
 
 
-def altered(found: LanguageStudy) -> list[str]:
-    """What a reader should know of tokenizers that change text."""
+def doubts_of_languages(found: LanguageStudy) -> list[str]:
+    """What a reader should know: languages that have another text than English, and tokenizers that change text."""
+    return [*_unlike(found.left_out), *_altered(found)]
+
+
+def _unlike(left_out: Sequence[Unlike]) -> list[str]:
+    if not left_out:
+        return []
+    some = ", ".join(f"{shortened(one.language, 12)} ({one.pieces})" for one in left_out[:8])
+    return [
+        f"caution: no premium of {some}{' and others' if left_out[8:] else ''}: English has "
+        f"{left_out[0].english_pieces} pieces, so that this is not the same text"
+    ]
+
+
+def _altered(found: LanguageStudy) -> list[str]:
     said = []
     for one in found.tokenizers:
         lossy = [p.language for p in one.languages if not p.lossless]

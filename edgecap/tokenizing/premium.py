@@ -2,8 +2,8 @@
 
     premium = tokens of the language / tokens of English        Petrov et al. 2023, arXiv 2305.15425
 
-The tokens are those of the pieces of the text, each encoded by itself. Where a language has as many pieces as English,
-pieces are resampled in pairs for the 95 % interval. Costs are tokens times what a token costs in a record: FLOPs as
+The tokens are those of the pieces of the text, each encoded by itself. A language with more or fewer pieces than English
+has another text, and no premium. Pieces are resampled in pairs for the 95 % interval. Costs are tokens times what a token costs in a record: FLOPs as
 counted, seconds and joules as measured there, whatever the position of the token.
 """
 
@@ -64,14 +64,14 @@ class _Read(NamedTuple):
 
 
 def premiums(opened: Opened, text: Parallel) -> list[Premium]:
-    """The premium of each language, in the order of the file; English has 1.
+    """The premium of each language with as many pieces as English, in the order of the file; English has 1.
 
     Raises UsageError where the tokenizer makes no token of the English text.
     """
     english = _read(opened, text.english)
     if not sum(english.sizes):
         raise UsageError(f"the tokenizer of {opened.name} makes no token of the English text")
-    return [_premium(opened, version, _read(opened, version), english) for version in text.versions]
+    return [_premium(opened, version, _read(opened, version), english) for version in text.alike]
 
 
 def _read(opened: Opened, version: Version) -> _Read:
@@ -106,7 +106,7 @@ def _ratio(sizes: Sequence[int], english: Sequence[int]) -> Estimate:
     import numpy as np
 
     draws = None
-    if len(sizes) == len(english) > 1:
+    if len(english) > 1:
         sums = stats.draws_of_sums(np.array([sizes, english], np.float64).T)
         draws = sums[:, 0] / sums[:, 1].clip(1)
     found = stats.interval(sum(sizes) / sum(english), draws)
