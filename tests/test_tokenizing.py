@@ -1,6 +1,7 @@
 """edgecap tokenizer: what tokens stand for, words and scripts, use by domain, premiums, and every wrong request in a line."""
 
 import json
+import re
 
 import click
 import msgspec
@@ -12,7 +13,7 @@ from edgecap.cli.commands import cli
 from edgecap.corpus import Document, read_corpus
 from edgecap.errors import UsageError
 from edgecap.pieces import pieces_of
-from edgecap.record import Absent, Energy, Estimate, Window
+from edgecap.record import Absent, Caution, Energy, Estimate, Window
 from edgecap.report.premiums import ends, languages_text
 from edgecap.report.sheet import sheet
 from edgecap.report.tokenizer_page import corpus_page, languages_page
@@ -21,7 +22,7 @@ from edgecap.report.tokens import of_records
 from edgecap.store import load
 from edgecap.tokenizing.opening import open_tokenizers
 from edgecap.tokenizing.parallel import read_parallel
-from edgecap.tokenizing.premium import bill, by_script, charges, premiums
+from edgecap.tokenizing.premium import _OF_COSTS, bill, by_script, charges, premiums
 from edgecap.tokenizing.speed import ROUNDS, measure_speed
 from edgecap.tokenizing.study import on_corpus, on_languages
 from edgecap.tokenizing.usage import usage
@@ -354,6 +355,23 @@ def test_costs_are_tokens_times_what_a_token_costs_in_the_record(tmp_path):
         assert charge.write_j == price.decode_j  # absent, with the record's reason
     shown = languages_text(on_languages([one], read_parallel(parallel(tmp_path)), [record]), 100)
     assert "no joules of fp32, fp16, int8, int4: no RAPL counter" in shown
+
+
+def test_what_the_record_warns_of_in_its_costs_is_told(tmp_path):
+    record, one = load(RECORD), open_tokenizers(["edgecap-ref-xs"])
+    codes = ("noisy", "few-documents", "energy-incomplete", "noisy", "divergent")
+    told = tuple(Caution(code=code, message="m", advice="a") for code in codes)
+    quiet = [replace(cell, cautions=told[1:2]) for cell in record.cells[1:]]
+    doubted = replace(record, cells=(replace(record.cells[0], cautions=told), *quiet))
+    study = on_languages(one, read_parallel(parallel(tmp_path)), [doubted])
+    line = "fp32 (edgecap-ref-xs): energy-incomplete, noisy"
+    assert line in click.unstyle(languages_text(study, 100)).splitlines() and f">{line}<" in languages_page(study)
+    assert [price.cautions for price in study.costs[0].bill.prices[1:]] == [()] * len(quiet)
+
+
+def test_the_cautions_of_costs_are_those_of_cautions():
+    known = set(re.findall('code="([a-z0-9-]+)"', (ROOT / "edgecap" / "cautions.py").read_text("utf-8")))
+    assert _OF_COSTS - {"latency-failed"} <= known
 
 
 def test_joules_are_charged_where_the_record_has_them(tmp_path):

@@ -125,6 +125,7 @@ def _cost(found: Cost, names: dict[str, Premium], shown: Sequence[str], width: i
         table(header, rows, width),
     ]
     lines += [wrapped(text, width, None) for text in no_joules(found)]
+    lines += [wrapped(text, width, "yellow") for text in doubts_of_costs(found)]
     return "\n".join(lines)
 
 
@@ -141,6 +142,12 @@ def _charged(one: Premium, charges: Sequence[Charge], joules: Sequence[str]) -> 
 
 def _amount(found: Estimate | Absent, unit: str) -> str:
     return "-" if isinstance(found, Absent) else si(found.value, unit)
+
+
+def doubts_of_costs(found: Cost) -> list[str]:
+    """What the record warns of in the seconds and joules of each cell, by the codes of its cautions."""
+    model = shortened(found.bill.model, 40)
+    return [f"{p.cell} ({model}): {', '.join(map(printable, p.cautions))}" for p in found.bill.prices if p.cautions]
 
 
 def no_joules(found: Cost) -> list[str]:

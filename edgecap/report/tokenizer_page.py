@@ -8,7 +8,7 @@ from edgecap import __version__
 from edgecap.record import Absent, Estimate
 from edgecap.report import tokens
 from edgecap.report.page import page
-from edgecap.report.premiums import doubts_of_languages, no_joules
+from edgecap.report.premiums import doubts_of_costs, doubts_of_languages, no_joules
 from edgecap.report.raw import Table
 from edgecap.report.sheet import shortened
 from edgecap.report.tokenizers import doubts, note
@@ -42,7 +42,7 @@ def languages_page(study: LanguageStudy) -> str:
         "tokenizer.html",
         title=_title([t.name for t in study.tokenizers]),
         subtitle=f"{shortened(study.text)}: {len(study.tokenizers[0].languages)} languages",
-        cautions=doubts_of_languages(study),
+        cautions=[*doubts_of_languages(study), *(text for cost in study.costs for text in doubts_of_costs(cost))],
         notes=[f"{shortened(cost.bill.model)}: {text}" for cost in study.costs for text in no_joules(cost)],
         figures=[tokens.of_languages(study)],
         tables=[*languages, *map(_charges, study.costs)],
