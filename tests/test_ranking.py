@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from boards import BASE
 from click.testing import CliRunner
+from conftest import REFERENCE
 
 from edgecap.cli.commands import cli
 from edgecap.errors import UsageError
@@ -98,6 +99,21 @@ def test_an_output_that_would_do_harm_is_refused_before_anything_is_measured(tmp
     (tmp_path / "corpus.jsonl").write_text(json.dumps({"text": "words"}) + "\n")
     said = refused("--corpus", tmp_path / "corpus.jsonl", "--rank-documents", tmp_path / output)
     assert "give another file" in said
+
+
+@pytest.mark.parametrize(
+    ("models", "said"),
+    [
+        ("edgecap-ref-xs,nope", "no model 'nope'"),
+        ("edgecap-ref-xs,edgecap-ref-xs", "has edgecap-ref-xs twice"),
+        ("edgecap-ref,edgecap-ref-s", "has edgecap-ref-s twice"),
+        (f"edgecap-ref-xs,{REFERENCE}", "twice"),
+        ("org/a,org/a", "has org/a twice"),
+        (" , ", "names no model"),
+    ],
+)
+def test_every_model_of_a_list_is_found_before_the_first_is_measured(unmeasured, models, said):
+    assert said in refused("--model", models)
 
 
 def test_a_foreign_file_is_refused_before_anything_is_measured(tmp_path, unmeasured):

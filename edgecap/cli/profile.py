@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -174,9 +175,7 @@ def profile(
     """
     from msgspec.structs import replace
 
-    from edgecap.errors import UsageError
     from edgecap.metrics import went_wrong
-    from edgecap.source import models_named
     from edgecap.spec import Spec
     from edgecap.store import home
 
@@ -189,9 +188,7 @@ def profile(
         affinity=split_numbers(affinity, "--affinity"),
         **fields,
     )
-    models = models_named(model)
-    if not models:
-        raise UsageError("--model names no model")
+    models = _models(model, asked.revision)
     if rank_documents:
         _check_output(rank_documents, Path(asked.corpus))
     records = [_measured(replace(asked, model=name), home(cache, output), as_json) for name in models]
@@ -201,6 +198,22 @@ def profile(
         _rank(records, rank_documents)
     if any(went_wrong(cell) for record in records for cell in record.cells):
         sys.exit(1)
+
+
+def _models(text: str, revision: str | None) -> list[str]:
+    """The models of a list, each found now rather than after hours; the Hub is not asked. Raises UsageError."""
+    from edgecap import source
+    from edgecap.errors import UsageError
+
+    parts = [text] if os.path.isdir(text) else text.split(",")
+    models = [name for part in parts for name in source.models_named(part)]
+    if not models:
+        raise UsageError("--model names no model")
+    places = [m if source.on_the_hub(m) else source.locate(m, revision).path.resolve() for m in models]
+    twice = next((m for n, m in enumerate(models) if places[n] in places[:n]), None)
+    if twice:
+        raise UsageError(f"--model has {twice} twice; give different models")
+    return models
 
 
 def _measured(asked: Spec, where: Home, as_json: bool) -> Profile:
