@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgecap.cli.options import model_options, precision_option, providers_of
+from edgecap.cli.rank import check_ranked, rank
 from edgecap.cli.show import show_record
-from edgecap.cli.words import check_output, print_json, write
+from edgecap.cli.words import print_json
 from edgecap.provider_options import PROVIDERS
 from edgecap.spec import DEFAULT_CORPUS, LEVELS, split_names, split_numbers, split_steps
 
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from edgecap.record import Profile
     from edgecap.spec import Spec
     from edgecap.store import Home
-
-
-_RANKED = '{"rank":1,"document":'  # what a file of ranked documents begins with
 
 
 @click.command()
@@ -190,12 +188,12 @@ def profile(
     )
     models = _models(model, asked.revision)
     if rank_documents:
-        _check_output(rank_documents, Path(asked.corpus))
+        check_ranked(rank_documents, Path(asked.corpus))
     records = [_measured(replace(asked, model=name), home(cache, output), as_json) for name in models]
     if as_json:
         _print_values(records)
     if rank_documents:
-        _rank(records, rank_documents)
+        rank(records, rank_documents, quiet=as_json)
     if any(went_wrong(cell) for record in records for cell in record.cells):
         sys.exit(1)
 
@@ -235,24 +233,6 @@ def _print_values(records: list[Profile]) -> None:
 
     values = [record_values(record) for record in records]
     print_json(values[0] if len(values) == 1 else values)
-
-
-def _check_output(output: Path, corpus: Path) -> None:
-    """Now, rather than after hours. Raises UsageError or DiskFull."""
-    from edgecap.store import check_writable
-
-    check_output(output, {"the corpus": [corpus]}, _RANKED, "--rank-documents")
-    check_writable(output.parent)
-
-
-def _rank(records: list[Profile], output: Path) -> None:
-    import msgspec
-
-    from edgecap.ranking import rank_documents
-
-    rows = rank_documents(records)
-    write(output, "".join(msgspec.json.encode(row).decode() + "\n" for row in rows))
-    click.echo(f"documents, the hardest first: {output}", err=True)
 
 
 def _sweep(text: str) -> tuple[int, ...] | None:

@@ -54,6 +54,11 @@ def _usage(name: str, one: Usage) -> list[str]:
     ]
 
 
+def counted(number: int, noun: str) -> str:
+    """How many of them: 1 document, 2,000 documents."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def interval_text(found: Estimate | Absent, places: int) -> str:
     """The value, below it the interval."""
     if isinstance(found, Absent):
