@@ -213,7 +213,10 @@ def test_text_that_is_lost_is_told(tmp_path):
         whole = study.tokenizers[0].all
         assert whole.altered_documents == 1 and whole.unknown_share == pytest.approx(unknown)
         shown = corpus_text(study, 100)
-        assert "1 of 1 documents do not come back" in shown and "text that is lost" in shown
+        assert (
+            "do not come back from their tokens: 1 of 1" in click.unstyle(shown).replace("\n", " ")
+            and "text that is lost" in shown
+        )
     lower = usage(opened(tmp_path / "w", WORDPIECE), texts("Hello"))[0]
     assert lower.altered_documents == 1 and lower.unknown_share == 0
 
@@ -287,6 +290,17 @@ def test_whole_texts_have_premiums_without_intervals(tmp_path):
     study = on_languages([opened(tmp_path / "b", BYTE_LEVEL)], read_parallel(parallel(tmp_path, rows)))
     assert study.tokenizers[0].languages[1].premium == Estimate(value=4.0, low=None, high=None)
     assert not study.left_out
+
+
+def test_one_of_a_kind_and_two_tokenizers_side_by_side(tmp_path):
+    rows = [{"language": "eng", "text": "ab"}]
+    pair = [opened(tmp_path / "b", BYTE_LEVEL), opened(tmp_path / "s", SENTENCEPIECE)]
+    text = read_parallel(parallel(tmp_path, rows))
+    assert "1 language," in languages_text(on_languages(pair, text), 100)
+    assert "By script, the median premium\n" in languages_text(on_languages(pair, text), 100)
+    assert ": 1 language<" in languages_page(on_languages(pair[:1], text))
+    study = on_corpus(pair[:1], corpus_of(tmp_path, "ab"))
+    assert "1 document," in corpus_text(study, 100) and ": 1 document," in corpus_page(study)
 
 
 def test_a_language_with_other_pieces_than_english_has_no_premium(tmp_path):
@@ -462,6 +476,10 @@ def test_wrong_requests_are_told_in_a_line(tmp_path):
         (("edgecap-ref-xs", "--languages", text, "--only", "zz"), "no language 'zz'"),
         (("edgecap-ref-xs", "--languages", text, "--corpus", "x"), "give one"),
         (("edgecap-ref-xs", "--only", "xx"), "belong to --languages"),
+        (("edgecap-ref-xs", "--languages", text, "--only", ""), "--only names no language"),
+        (("edgecap-ref-xs", "--languages", text, "--only", " , "), "--only names no language"),
+        (("edgecap-ref", "edgecap-ref-s"), "given twice"),
+        (("edgecap-ref", "--bytes", "exact-8"), "--bytes runs one model, not 3"),
         (
             ("edgecap-ref-xs", "--languages", text, "--record", ROOT / "tests" / "data" / "record-5.json"),
             "another tokenizer",

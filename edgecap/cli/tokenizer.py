@@ -38,7 +38,7 @@ _RUN_ONLY = ("precision", "provider", "threads", "cache", "timeout_s")  # option
     help="One text in many languages instead: JSON Lines with 'language' and 'text', or 'articles', a list of pieces that "
     "stand beside each other in all languages; 'name' where there is one. One row must be English.",
 )
-@click.option("--only", metavar="LIST", default="", help="Of --languages, these beside English: deu,cmn-Hans.")
+@click.option("--only", metavar="LIST", help="Of --languages, these beside English: deu,cmn-Hans.")
 @click.option(
     "--record",
     "records",
@@ -76,7 +76,7 @@ def tokenizer(
     corpus: str | None,
     documents: int | None,
     languages: Path | None,
-    only: str,
+    only: str | None,
     records: tuple[Path, ...],
     exact: str | None,
     output: Path | None,
@@ -87,9 +87,10 @@ def tokenizer(
 
     Bytes a token, tokens a word and a character, vocabulary used, byte fallback and speed, by domain of a corpus; or,
     of one text in many languages, the tokens of each over those of English. MODEL is a reference model, a folder with
-    tokenizer.json, or a Hub id; no weights are needed or fetched, but for --bytes.
+    tokenizer.json, a Hub id, or edgecap-ref for all reference models; no weights are needed or fetched, but for --bytes.
     """
-    _check(corpus or documents, languages, only or records, exact, output, run)
+    models = _members(models)
+    _check(corpus or documents, languages, only is not None or records, exact, output, run)
     if output is not None:
         read = {
             "the corpus": [Path(corpus)] if corpus else [],
@@ -144,6 +145,15 @@ def _values(found: Any) -> dict[str, Any]:
     return {_KEY: __version__, **msgspec.to_builtins(found)}
 
 
+def _members(models: tuple[str, ...]) -> tuple[str, ...]:
+    """The models, each of the reference series in place of its name."""
+    from edgecap.source import SERIES, members
+
+    return tuple(
+        m for model in models for m in (members() if model == SERIES and not Path(model).is_dir() else (model,))
+    )
+
+
 def _corpus(models: tuple[str, ...], corpus: str | None, documents: int | None) -> Any:
     from edgecap.corpus import read_corpus
     from edgecap.tokenizing.opening import open_tokenizers
@@ -152,13 +162,15 @@ def _corpus(models: tuple[str, ...], corpus: str | None, documents: int | None) 
     return on_corpus(open_tokenizers(models), read_corpus(corpus or DEFAULT_CORPUS, documents))
 
 
-def _languages(models: tuple[str, ...], languages: Path, only: str, records: tuple[Path, ...]) -> Any:
+def _languages(models: tuple[str, ...], languages: Path, only: str | None, records: tuple[Path, ...]) -> Any:
     from edgecap.store import load
     from edgecap.tokenizing.opening import open_tokenizers
     from edgecap.tokenizing.parallel import read_parallel
     from edgecap.tokenizing.study import on_languages
 
-    wanted = [part.strip() for part in only.split(",") if part.strip()]
+    wanted = [part.strip() for part in (only or "").split(",") if part.strip()]
+    if only is not None and not wanted:
+        raise click.UsageError("--only names no language; leave it out for all")
     return on_languages(open_tokenizers(models), read_parallel(languages, wanted), [load(path) for path in records])
 
 

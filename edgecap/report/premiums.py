@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from edgecap.record import Absent, Estimate
 from edgecap.report.columns import printable, table, wrapped
 from edgecap.report.sheet import shortened
-from edgecap.report.tokenizers import NAME, interval_text, percent, title_of
+from edgecap.report.tokenizers import NAME, counted, interval_text, percent, title_of
 from edgecap.tokenizing.premium import Charge, Premium
 from edgecap.tokenizing.study import Cost, LanguageStudy, Unlike
 from edgecap.units import si
@@ -20,7 +20,7 @@ def languages_text(found: LanguageStudy, width: int) -> str:
     first = found.tokenizers[0]
     shown, left = ends(first.languages)
     some = f"; {left} in the middle are left out (--json, -o FILE.html or --only)" if left else ""
-    head = f"text {printable(found.text)}: {len(first.languages)} languages, tokens over those of {found.english}{some}"
+    head = f"text {printable(found.text)}: {counted(len(first.languages), 'language')}, tokens over those of {found.english}{some}"
     parts = [
         wrapped(head, width, None),
         "\n".join(
@@ -31,7 +31,7 @@ def languages_text(found: LanguageStudy, width: int) -> str:
                 *[wrapped(text, width, "yellow") for text in doubts_of_languages(found)],
             ]
         ),
-        f"By script\n{_scripts(found, width)}",
+        f"By script{', the median premium' if len(found.tokenizers) > 1 else ''}\n{_scripts(found, width)}",
     ]
     parts += [
         _cost(one, {p.language: p for p in first.languages}, [p.language for p in shown], width) for one in found.costs
@@ -81,7 +81,7 @@ def _unlike(left_out: Sequence[Unlike]) -> list[str]:
     some = ", ".join(f"{shortened(one.language, 12)} ({one.pieces})" for one in left_out[:8])
     return [
         f"caution: no premium of {some}{' and others' if left_out[8:] else ''}: English has "
-        f"{left_out[0].english_pieces} pieces, so that this is not the same text"
+        f"{counted(left_out[0].english_pieces, 'piece')}, so that this is not the same text"
     ]
 
 
@@ -92,7 +92,7 @@ def _altered(found: LanguageStudy) -> list[str]:
         some = ", ".join(shortened(name, 12) for name in lossy[:8]) + (" and others" if lossy[8:] else "")
         if lossy:
             said.append(
-                f"caution: {shortened(one.name)} alters the text of {len(lossy)} languages ({some}), so that fewer tokens "
+                f"caution: {shortened(one.name)} alters the text of {counted(len(lossy), 'language')} ({some}), so that fewer tokens "
                 "may hold less"
             )
     return said
@@ -101,7 +101,7 @@ def _altered(found: LanguageStudy) -> list[str]:
 def _scripts(found: LanguageStudy, width: int) -> str:
     several = len(found.tokenizers) > 1
     header = ["script", "languages"]
-    header += [f"{shortened(o.name, NAME)}, median" if several else "median premium" for o in found.tokenizers]
+    header += [shortened(o.name, NAME) if several else "median premium" for o in found.tokenizers]
     header += [] if several else ["least", "largest"]
     others = [{g.script: g for g in one.scripts} for one in found.tokenizers]
     rows = []
