@@ -199,7 +199,10 @@ def profile(
 
 
 def _models(text: str, revision: str | None) -> list[str]:
-    """The models of a list, each found now rather than after hours; the Hub is not asked. Raises UsageError."""
+    """The models of a list, each of several found now rather than after hours; the Hub is not asked.
+
+    Raises UsageError where one is not there, or given twice.
+    """
     from edgecap import source
     from edgecap.errors import UsageError
 
@@ -207,6 +210,8 @@ def _models(text: str, revision: str | None) -> list[str]:
     models = [name for part in parts for name in source.models_named(part)]
     if not models:
         raise UsageError("--model names no model")
+    if len(models) == 1:  # whose measuring begins with finding it
+        return models
     places = [m if source.on_the_hub(m) else source.locate(m, revision).path.resolve() for m in models]
     twice = next((m for n, m in enumerate(models) if places[n] in places[:n]), None)
     if twice:
