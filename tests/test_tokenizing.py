@@ -29,7 +29,12 @@ from edgecap.tokenizing.usage import usage
 from edgecap.tokenizing.writing import look_at, script
 
 replace = msgspec.structs.replace
-RECORD = next((ROOT / "profiles").glob("edgecap-ref-xs--*.json"))
+CELLS = [(name, "cpu") for name in ("fp32", "fp16", "int8", "int4")]
+RECORD = next(
+    path
+    for path in sorted((ROOT / "profiles").glob("edgecap-ref-xs--*.json"))
+    if [(cell.precision, cell.provider) for cell in load(path).cells] == CELLS
+)
 
 
 def definition(model, **parts):
