@@ -49,7 +49,7 @@ def exact_bytes(spec: Spec, most_bytes: int, home: Home, notice: Notice = unhear
         raise EdgecapError(f"the texts could not be scored: {reason}")
     if not answer.texts:
         raise UsageError(f"--bytes exact-{most_bytes}: no document begins with a whole character of so few bytes")
-    return summed(answer.texts, job.located.name, precision, provider, corpus.name, most_bytes)
+    return summed(answer.texts, job.located.name, precision, provider, corpus.name, most_bytes, corpus.count)
 
 
 def _precision(spec: Spec, had: list[str]) -> str:

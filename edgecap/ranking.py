@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 import msgspec
 
+from edgecap import stats
 from edgecap.errors import UsageError
-from edgecap.record import Absent, Cell, Compression, DocumentBits, Measurement, Profile
+from edgecap.record import Absent, Compression, DocumentBits, Measurement, Profile
 
 
 class Ranked(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,13 +32,36 @@ class Ranked(msgspec.Struct, frozen=True, kw_only=True):
     bits_per_doubling: float | None
 
 
-def rank_documents(records: Sequence[Profile]) -> list[Ranked]:
+class Ranking(msgspec.Struct, frozen=True, kw_only=True):
+    """The documents of a corpus, the hardest first, under one precision and provider; `models` by their sizes."""
+
+    corpus: str
+    precision: str
+    provider: str
+    models: tuple[str, ...]
+    documents: tuple[Ranked, ...]
+
+    @property
+    def bits_per_doubling(self) -> float | None:
+        """The median slope of the documents; None with one size."""
+        slopes = [d.bits_per_doubling for d in self.documents if d.bits_per_doubling is not None]
+        return stats.median(slopes) if slopes else None
+
+    @property
+    def eased(self) -> list[Ranked]:
+        """The documents that a larger model makes easier, the most eased first."""
+        falling = [(d.bits_per_doubling, d.rank, d) for d in self.documents if (d.bits_per_doubling or 0.0) < 0]
+        return [document for _, _, document in sorted(falling, key=lambda item: item[:2])]
+
+
+def rank_documents(records: Sequence[Profile]) -> Ranking:
     """The documents of a corpus, the hardest first; those without text are left out.
 
-    Of each record its first cell that was scored counts. Raises UsageError where there is none, or the records are not
-    of one text under one protocol.
+    The first precision and provider that was scored in all records counts. Raises UsageError where there is none, or
+    the records are not of one text under one protocol.
     """
-    scored = sorted(((_size(r), r.source.name, _compression(r)) for r in records), key=lambda found: found[0] or 0)
+    which = _common(records)
+    scored = sorted(((_size(r), r.source.name, _scored(r)[which]) for r in records), key=lambda found: found[0] or 0)
     _check_alike(records, [compression for _, _, compression in scored])
     names = _names([name for _, name, _ in scored])
     sizes = [size for size, _, _ in scored]
@@ -47,7 +71,13 @@ def rank_documents(records: Sequence[Profile]) -> list[Ranked]:
         if document.bytes
     ]
     ordered = sorted(rows, key=lambda row: -row.bits_per_byte[names[-1]])
-    return [msgspec.structs.replace(row, rank=number) for number, row in enumerate(ordered, 1)]
+    return Ranking(
+        corpus=records[0].corpus.name,
+        precision=which[0],
+        provider=which[1],
+        models=tuple(names),
+        documents=tuple(msgspec.structs.replace(row, rank=number) for number, row in enumerate(ordered, 1)),
+    )
 
 
 def _row(place: int, names: Sequence[str], sizes: Sequence[int | None], found: Sequence[DocumentBits]) -> Ranked:
@@ -79,16 +109,25 @@ def _size(record: Profile) -> int | None:
     return None if isinstance(found, Absent) else found
 
 
-def _compression(record: Profile) -> Compression:
-    found = [c for c in map(_scored, record.cells) if c is not None]
-    if not found:
-        raise UsageError(f"no document of {record.source.name} was scored: there is nothing to rank")
-    return found[0]
+def _common(records: Sequence[Profile]) -> tuple[str, str]:
+    """The first precision and provider of which all records have bits. Raises UsageError where there is none."""
+    scored = [_scored(record) for record in records]
+    none = next((r for r, found in zip(records, scored, strict=True) if not found), None)
+    if none is not None:
+        raise UsageError(f"no document of {none.source.name} was scored: there is nothing to rank")
+    which = next((cell for cell in scored[0] if all(cell in found for found in scored)), None)
+    if which is None:
+        raise UsageError("no precision was scored with all models: their documents cannot be ranked together")
+    return which
 
 
-def _scored(cell: Cell) -> Compression | None:
-    found = cell.outcome.compression if isinstance(cell.outcome, Measurement) else None
-    return found if isinstance(found, Compression) else None
+def _scored(record: Profile) -> dict[tuple[str, str], Compression]:
+    """What was scored, by precision and provider."""
+    return {
+        (cell.precision, cell.provider): cell.outcome.compression
+        for cell in record.cells
+        if isinstance(cell.outcome, Measurement) and isinstance(cell.outcome.compression, Compression)
+    }
 
 
 def _check_alike(records: Sequence[Profile], found: Sequence[Compression]) -> None:

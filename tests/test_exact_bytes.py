@@ -20,6 +20,7 @@ from edgecap.exact.texts import TextBits, beginning, summed, text_bits
 from edgecap.marginal import exact_bytes, parse_bytes
 from edgecap.pieces import pieces_of
 from edgecap.record import Failure
+from edgecap.report.exact import exact_text
 from edgecap.spec import Spec
 from edgecap.store import Home
 from edgecap.tokens import read_pieces, read_tokenizer
@@ -181,10 +182,16 @@ def test_sums_over_texts():
                  covers_bits=18.0 + n, least_bits=17.0 + n, covers=5, read=9)
         for n in range(3)
     ]  # fmt: skip
-    found = summed(tuple(made), "m", "fp32", "cpu", "c", 10)
+    found = summed(tuple(made), "m", "fp32", "cpu", "c", 10, 5)
     assert (found.single, found.saved_by_tokenizations.value, found.saved_by_covers.value) == (2.1, 0.1, 0.2)
     assert found.undecided == 0.1 and found.saved_by_covers.low == pytest.approx(0.2)
-    assert summed(tuple(made[:1]), "m", "fp32", "cpu", "c", 10).saved_by_covers.low is None
+    assert "left out: 2 documents without text, or with a first character of more than 10 bytes" in exact_text(
+        found, 200
+    )
+    one = summed(tuple(made[:1]), "m", "fp32", "cpu", "c", 1, 1)
+    assert one.saved_by_covers.low is None
+    assert "the first 1 byte or fewer of 1 document of c, 10 bytes" in exact_text(one, 200)
+    assert "left out" not in exact_text(one, 200)
 
 
 @pytest.mark.parametrize("asked", ["exact", "exact-", "exact-0", "exact-65", "exact-x", "single-4", "", "exact-²"])
@@ -204,7 +211,7 @@ def test_the_reference_model_from_the_command_line(tmp_path):
     run = edgecap("tokenizer", "edgecap-ref-xs", "--bytes", "exact-8", "--corpus", file, "--json")
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
-    assert found["documents"] == 2 and found["bytes"] == len("The cat") + len("Ein")
+    assert found["documents"] == 2 and found["left_out"] == 1 and found["bytes"] == len("The cat") + len("Ein")
     tokenizer, pieces = read_tokenizer(REFERENCE), read_pieces(REFERENCE)
     for text, one in zip(("The cat", "Ein"), found["texts"], strict=True):
         assert one["tokens"] == len(tokenizer.encode(text)) and pieces.spell(tokenizer.encode(text)) == text.encode()

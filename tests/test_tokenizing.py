@@ -1,6 +1,7 @@
 """edgecap tokenizer: what tokens stand for, words and scripts, use by domain, premiums, and every wrong request in a line."""
 
 import json
+import re
 
 import click
 import msgspec
@@ -12,7 +13,7 @@ from edgecap.cli.commands import cli
 from edgecap.corpus import Document, read_corpus
 from edgecap.errors import UsageError
 from edgecap.pieces import pieces_of
-from edgecap.record import Absent, Energy, Estimate, Window
+from edgecap.record import Absent, Caution, Energy, Estimate, Window
 from edgecap.report.premiums import ends, languages_text
 from edgecap.report.sheet import sheet
 from edgecap.report.tokenizer_page import corpus_page, languages_page
@@ -21,14 +22,19 @@ from edgecap.report.tokens import of_records
 from edgecap.store import load
 from edgecap.tokenizing.opening import open_tokenizers
 from edgecap.tokenizing.parallel import read_parallel
-from edgecap.tokenizing.premium import bill, by_script, charges, premiums
+from edgecap.tokenizing.premium import _OF_COSTS, bill, by_script, charges, premiums
 from edgecap.tokenizing.speed import ROUNDS, measure_speed
 from edgecap.tokenizing.study import on_corpus, on_languages
 from edgecap.tokenizing.usage import usage
 from edgecap.tokenizing.writing import look_at, script
 
 replace = msgspec.structs.replace
-RECORD = next((ROOT / "profiles").glob("edgecap-ref-xs--*.json"))
+CELLS = [(name, "cpu") for name in ("fp32", "fp16", "int8", "int4")]
+RECORD = next(
+    path
+    for path in sorted((ROOT / "profiles").glob("edgecap-ref-xs--*.json"))
+    if [(cell.precision, cell.provider) for cell in load(path).cells] == CELLS
+)
 
 
 def definition(model, **parts):
@@ -212,7 +218,10 @@ def test_text_that_is_lost_is_told(tmp_path):
         whole = study.tokenizers[0].all
         assert whole.altered_documents == 1 and whole.unknown_share == pytest.approx(unknown)
         shown = corpus_text(study, 100)
-        assert "1 of 1 documents do not come back" in shown and "text that is lost" in shown
+        assert (
+            "do not come back from their tokens: 1 of 1" in click.unstyle(shown).replace("\n", " ")
+            and "text that is lost" in shown
+        )
     lower = usage(opened(tmp_path / "w", WORDPIECE), texts("Hello"))[0]
     assert lower.altered_documents == 1 and lower.unknown_share == 0
 
@@ -257,7 +266,7 @@ def test_names_tell_tokenizers_apart(tmp_path):
 ROWS = [
     {"language": "xx", "name": "Doubled", "text": "", "articles": ["abab", "ab", "ababab"]},
     {"language": "eng", "text": "x", "articles": ["ab", "a", "ab"]},
-    {"language": "zz-Hant", "text": "字字"},
+    {"language": "zz-Hant", "text": "", "articles": ["字", "", "字"]},
 ]
 
 
@@ -274,11 +283,45 @@ def test_premium_is_tokens_over_those_of_english(tmp_path):
     assert (found["xx"].tokens, found["xx"].premium.value, found["xx"].name) == (6, 2.0, "Doubled")
     assert found["xx"].premium.low < 2 < found["xx"].premium.high
     han = found["zz-Hant"]
-    assert (han.premium.value, han.premium.low, han.script, han.byte_fallback_share) == (2.0, None, "Han", 1.0)
+    assert (han.premium.value, han.script, han.byte_fallback_share) == (2.0, "Han", 1.0)
     assert [(g.script, g.languages, g.median) for g in by_script(list(found.values()))] == [
         ("Latin", 2, 1.5),
         ("Han", 1, 2),
     ]
+
+
+def test_whole_texts_have_premiums_without_intervals(tmp_path):
+    rows = [{"language": "eng", "text": "ab"}, {"language": "xx", "text": "a字"}]
+    study = on_languages([opened(tmp_path / "b", BYTE_LEVEL)], read_parallel(parallel(tmp_path, rows)))
+    assert study.tokenizers[0].languages[1].premium == Estimate(value=4.0, low=None, high=None)
+    assert not study.left_out
+
+
+def test_one_of_a_kind_and_two_tokenizers_side_by_side(tmp_path):
+    rows = [{"language": "eng", "text": "ab"}]
+    pair = [opened(tmp_path / "b", BYTE_LEVEL), opened(tmp_path / "s", SENTENCEPIECE)]
+    text = read_parallel(parallel(tmp_path, rows))
+    assert "1 language," in languages_text(on_languages(pair, text), 100)
+    assert "By script, the median premium\n" in languages_text(on_languages(pair, text), 100)
+    assert ": 1 language<" in languages_page(on_languages(pair[:1], text))
+    study = on_corpus(pair[:1], corpus_of(tmp_path, "ab"))
+    assert "1 document," in corpus_text(study, 100) and ": 1 document," in corpus_page(study)
+
+
+def test_a_language_with_other_pieces_than_english_has_no_premium(tmp_path):
+    rows = [*ROWS, {"language": "half", "text": "a"}, {"language": "more", "text": "", "articles": ["a"] * 4}]
+    one = open_tokenizers(["edgecap-ref-xs"])
+    study = on_languages(one, read_parallel(parallel(tmp_path, rows)), [load(RECORD)])
+    known = {"eng", "xx", "zz-Hant"}
+    assert {p.language for p in study.tokenizers[0].languages} == known
+    assert {c.language for c in study.costs[0].charges} == known
+    assert sum(g.languages for g in study.tokenizers[0].scripts) == 3
+    assert [msgspec.to_builtins(u) for u in study.left_out] == [
+        {"language": "half", "name": "half", "pieces": 1, "english_pieces": 3},
+        {"language": "more", "name": "more", "pieces": 4, "english_pieces": 3},
+    ]
+    said = "no premium of half (1), more (4): English has 3 pieces"
+    assert said in languages_text(study, 200) and said in languages_page(study)
 
 
 def test_rows_of_a_language_are_pieces_of_its_text(tmp_path):
@@ -293,6 +336,7 @@ def test_rows_of_a_language_are_pieces_of_its_text(tmp_path):
     [
         ('{"language": "deu", "text": "x"}', "has no English row"),
         ('{"language": "eng", "text": "x"}\n{"language": "xx", "text": " "}', "language 'xx' has no text"),
+        ('{"language": "en", "text": "x"}\n{"language": "eng", "text": "x"}', "English as 'en' and 'eng'"),
         ('{"language": "eng"}', "line 1: no 'text' field"),
         ('{"language": "eng", "text": "x", "articles": [1]}', "line 1: no 'text' field"),
         ('{"text": "x"}', "line 1: no 'language' field"),
@@ -330,6 +374,23 @@ def test_costs_are_tokens_times_what_a_token_costs_in_the_record(tmp_path):
         assert charge.write_j == price.decode_j  # absent, with the record's reason
     shown = languages_text(on_languages([one], read_parallel(parallel(tmp_path)), [record]), 100)
     assert "no joules of fp32, fp16, int8, int4: no RAPL counter" in shown
+
+
+def test_what_the_record_warns_of_in_its_costs_is_told(tmp_path):
+    record, one = load(RECORD), open_tokenizers(["edgecap-ref-xs"])
+    codes = ("noisy", "few-documents", "energy-incomplete", "noisy", "divergent")
+    told = tuple(Caution(code=code, message="m", advice="a") for code in codes)
+    quiet = [replace(cell, cautions=told[1:2]) for cell in record.cells[1:]]
+    doubted = replace(record, cells=(replace(record.cells[0], cautions=told), *quiet))
+    study = on_languages(one, read_parallel(parallel(tmp_path)), [doubted])
+    line = "fp32 (edgecap-ref-xs): energy-incomplete, noisy"
+    assert line in click.unstyle(languages_text(study, 100)).splitlines() and f">{line}<" in languages_page(study)
+    assert [price.cautions for price in study.costs[0].bill.prices[1:]] == [()] * len(quiet)
+
+
+def test_the_cautions_of_costs_are_those_of_cautions():
+    known = set(re.findall('code="([a-z0-9-]+)"', (ROOT / "edgecap" / "cautions.py").read_text("utf-8")))
+    assert _OF_COSTS - {"latency-failed"} <= known
 
 
 def test_joules_are_charged_where_the_record_has_them(tmp_path):
@@ -420,6 +481,10 @@ def test_wrong_requests_are_told_in_a_line(tmp_path):
         (("edgecap-ref-xs", "--languages", text, "--only", "zz"), "no language 'zz'"),
         (("edgecap-ref-xs", "--languages", text, "--corpus", "x"), "give one"),
         (("edgecap-ref-xs", "--only", "xx"), "belong to --languages"),
+        (("edgecap-ref-xs", "--languages", text, "--only", ""), "--only names no language"),
+        (("edgecap-ref-xs", "--languages", text, "--only", " , "), "--only names no language"),
+        (("edgecap-ref", "edgecap-ref-s"), "given twice"),
+        (("edgecap-ref", "--bytes", "exact-8"), "--bytes runs one model, not 3"),
         (
             ("edgecap-ref-xs", "--languages", text, "--record", ROOT / "tests" / "data" / "record-5.json"),
             "another tokenizer",
@@ -430,6 +495,33 @@ def test_wrong_requests_are_told_in_a_line(tmp_path):
         assert message in refused("tokenizer", *words), words
     run = edgecap("tokenizer", "./nothing")
     assert run.returncode == 2 and run.stderr.startswith("edgecap: no model") and run.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.html"])
+def test_only_a_former_result_is_written_over(tmp_path, name):
+    words = ("tokenizer", "edgecap-ref-xs", "--languages", parallel(tmp_path), "-o", tmp_path / name)
+    for _ in range(2):
+        cli.main([str(word) for word in words], standalone_mode=False)
+    (tmp_path / name).write_text('{"version": "1.0"}')
+    assert "no former result" in refused(*words)
+    assert (tmp_path / name).read_text() == '{"version": "1.0"}'
+
+
+def test_the_definition_of_a_tokenizer_that_is_read_is_not_written_over(tmp_path):
+    file = saved(tmp_path / "b", BYTE_LEVEL) / "tokenizer.json"
+    before = file.read_bytes()
+    assert "no former result" in refused("tokenizer", file.parent, "-o", file)
+    assert file.read_bytes() == before
+
+
+def test_an_output_that_is_read_is_named(tmp_path):
+    text = parallel(tmp_path, name="text.json")
+    for words, what in (
+        (("--corpus", text), "is the corpus"),
+        (("--languages", text), "is the file of --languages"),
+        (("--languages", parallel(tmp_path), "--record", text), "is one of the records"),
+    ):
+        assert what in refused("tokenizer", "edgecap-ref-xs", *words, "-o", text)
 
 
 def test_the_report_shows_bytes_a_token_of_each_tokenizer():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgecap.cli.options import model_options, precision_option, providers_of
+from edgecap.cli.rank import check_ranked, rank
 from edgecap.cli.show import show_record
-from edgecap.cli.words import print_json, write
+from edgecap.cli.words import print_json
 from edgecap.provider_options import PROVIDERS
 from edgecap.spec import DEFAULT_CORPUS, LEVELS, split_names, split_numbers, split_steps
 
@@ -171,9 +173,7 @@ def profile(
     """
     from msgspec.structs import replace
 
-    from edgecap.errors import UsageError
     from edgecap.metrics import went_wrong
-    from edgecap.source import models_named
     from edgecap.spec import Spec
     from edgecap.store import home
 
@@ -186,18 +186,37 @@ def profile(
         affinity=split_numbers(affinity, "--affinity"),
         **fields,
     )
-    models = models_named(model)
-    if not models:
-        raise UsageError("--model names no model")
+    models = _models(model, asked.revision)
     if rank_documents:
-        _check_output(rank_documents, Path(asked.corpus))
+        check_ranked(rank_documents, Path(asked.corpus))
     records = [_measured(replace(asked, model=name), home(cache, output), as_json) for name in models]
     if as_json:
         _print_values(records)
     if rank_documents:
-        _rank(records, rank_documents)
+        rank(records, rank_documents, quiet=as_json)
     if any(went_wrong(cell) for record in records for cell in record.cells):
         sys.exit(1)
+
+
+def _models(text: str, revision: str | None) -> list[str]:
+    """The models of a list, each of several found now rather than after hours; the Hub is not asked.
+
+    Raises UsageError where one is not there, or given twice.
+    """
+    from edgecap import source
+    from edgecap.errors import UsageError
+
+    parts = [text] if os.path.isdir(text) else text.split(",")
+    models = [name for part in parts for name in source.models_named(part)]
+    if not models:
+        raise UsageError("--model names no model")
+    if len(models) == 1:  # whose measuring begins with finding it
+        return models
+    places = [m if source.on_the_hub(m) else source.locate(m, revision).path.resolve() for m in models]
+    twice = next((m for n, m in enumerate(models) if places[n] in places[:n]), None)
+    if twice:
+        raise UsageError(f"--model has {twice} twice; give different models")
+    return models
 
 
 def _measured(asked: Spec, where: Home, as_json: bool) -> Profile:
@@ -219,27 +238,6 @@ def _print_values(records: list[Profile]) -> None:
 
     values = [record_values(record) for record in records]
     print_json(values[0] if len(values) == 1 else values)
-
-
-def _check_output(output: Path, corpus: Path) -> None:
-    """Now, rather than after hours. Raises UsageError or DiskFull."""
-    from edgecap.errors import UsageError
-    from edgecap.store import check_writable
-
-    if output.is_dir() or output.resolve() == corpus.resolve():
-        what = "a folder" if output.is_dir() else "the corpus"
-        raise UsageError(f"--rank-documents {output} is {what}; give another file")
-    check_writable(output.parent)
-
-
-def _rank(records: list[Profile], output: Path) -> None:
-    import msgspec
-
-    from edgecap.ranking import rank_documents
-
-    rows = rank_documents(records)
-    write(output, "".join(msgspec.json.encode(row).decode() + "\n" for row in rows))
-    click.echo(f"documents, the hardest first: {output}", err=True)
 
 
 def _sweep(text: str) -> tuple[int, ...] | None:

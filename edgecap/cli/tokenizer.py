@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from edgecap.cli.options import providers_of
-from edgecap.cli.words import GENERATED, as_json, print_json, print_text, width, write
+from edgecap.cli.words import GENERATED, as_json, check_output, print_json, print_text, width, write
 from edgecap.spec import DEFAULT_CORPUS, PRECISIONS, split_names
 
 EXAMPLES = """\b
@@ -19,6 +19,7 @@ Examples:
 
 Example: edgecap tokenizer edgecap-ref-xs ./my-model
 """
+_KEY = "edgecap_tokenizer"  # what JSON of this command begins with
 _RUN_ONLY = ("precision", "provider", "threads", "cache", "timeout_s")  # options of --bytes
 
 
@@ -37,7 +38,7 @@ _RUN_ONLY = ("precision", "provider", "threads", "cache", "timeout_s")  # option
     help="One text in many languages instead: JSON Lines with 'language' and 'text', or 'articles', a list of pieces that "
     "stand beside each other in all languages; 'name' where there is one. One row must be English.",
 )
-@click.option("--only", metavar="LIST", default="", help="Of --languages, these beside English: deu,cmn-Hans.")
+@click.option("--only", metavar="LIST", help="Of --languages, these beside English: deu,cmn-Hans.")
 @click.option(
     "--record",
     "records",
@@ -75,7 +76,7 @@ def tokenizer(
     corpus: str | None,
     documents: int | None,
     languages: Path | None,
-    only: str,
+    only: str | None,
     records: tuple[Path, ...],
     exact: str | None,
     output: Path | None,
@@ -86,9 +87,16 @@ def tokenizer(
 
     Bytes a token, tokens a word and a character, vocabulary used, byte fallback and speed, by domain of a corpus; or,
     of one text in many languages, the tokens of each over those of English. MODEL is a reference model, a folder with
-    tokenizer.json, or a Hub id; no weights are needed or fetched, but for --bytes.
+    tokenizer.json, a Hub id, or edgecap-ref for all reference models; no weights are needed or fetched, but for --bytes.
     """
-    _check(corpus or documents, languages, only or records, exact, output, run)
+    models = _members(models)
+    _check(corpus or documents, languages, only is not None or records, exact, output, run)
+    if output is not None:
+        read = {
+            "the corpus": [Path(corpus)] if corpus else [],
+            "the file of --languages": [languages] if languages else [],
+        }
+        check_output(output, {**read, "one of the records": records}, _mark(output))
     if exact is not None:
         found = _exact(models, corpus, documents, exact, run)
     elif languages is not None:
@@ -96,11 +104,9 @@ def tokenizer(
     else:
         found = _corpus(models, corpus, documents)
     if json_form:
-        print_json(found)
+        print_json(_values(found))
     if output is not None:
-        inputs = [*records, *([languages] if languages else []), *([Path(corpus)] if corpus else [])]
-        html = output.suffix.lower() != ".json"
-        write(output, _page(found) if html else f"{as_json(found)}\n", inputs, GENERATED if html else None)
+        write(output, f"{as_json(_values(found))}\n" if _is_json(output) else _page(found), (), _mark(output))
         click.echo(f"tokenizer: {output}", err=True)
     elif not json_form:
         print_text(_text(found))
@@ -117,8 +123,35 @@ def _check(corpus: Any, languages: Any, of_languages: Any, exact: str | None, ou
         raise click.UsageError(f"--{strange.removesuffix('_s')} belongs to --bytes: nothing else runs a model")
     if output is not None and output.suffix.lower() not in (".html", ".htm", ".json"):
         raise click.UsageError(f"-o {output}: end it with .html for a page, or .json")
-    if output is not None and output.suffix.lower() != ".json" and exact:
+    if output is not None and not _is_json(output) and exact:
         raise click.UsageError("--bytes has no page: end -o with .json")
+
+
+def _is_json(output: Path) -> bool:
+    return output.suffix.lower() == ".json"
+
+
+def _mark(output: Path) -> str:
+    """What a former result begins with."""
+    return f'{{\n "{_KEY}": "' if _is_json(output) else GENERATED
+
+
+def _values(found: Any) -> dict[str, Any]:
+    """The result as JSON has it, with the version that made it in front."""
+    import msgspec
+
+    from edgecap import __version__
+
+    return {_KEY: __version__, **msgspec.to_builtins(found)}
+
+
+def _members(models: tuple[str, ...]) -> tuple[str, ...]:
+    """The models, each of the reference series in place of its name."""
+    from edgecap.source import SERIES, members
+
+    return tuple(
+        m for model in models for m in (members() if model == SERIES and not Path(model).is_dir() else (model,))
+    )
 
 
 def _corpus(models: tuple[str, ...], corpus: str | None, documents: int | None) -> Any:
@@ -129,13 +162,15 @@ def _corpus(models: tuple[str, ...], corpus: str | None, documents: int | None) 
     return on_corpus(open_tokenizers(models), read_corpus(corpus or DEFAULT_CORPUS, documents))
 
 
-def _languages(models: tuple[str, ...], languages: Path, only: str, records: tuple[Path, ...]) -> Any:
+def _languages(models: tuple[str, ...], languages: Path, only: str | None, records: tuple[Path, ...]) -> Any:
     from edgecap.store import load
     from edgecap.tokenizing.opening import open_tokenizers
     from edgecap.tokenizing.parallel import read_parallel
     from edgecap.tokenizing.study import on_languages
 
-    wanted = [part.strip() for part in only.split(",") if part.strip()]
+    wanted = [part.strip() for part in (only or "").split(",") if part.strip()]
+    if only is not None and not wanted:
+        raise click.UsageError("--only names no language; leave it out for all")
     return on_languages(open_tokenizers(models), read_parallel(languages, wanted), [load(path) for path in records])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,29 +37,47 @@ def put(text: str, output: Path | None, inputs: Iterable[Path] = ()) -> None:
 def write(output: Path, text: str, inputs: Iterable[Path] = (), mark: str | None = None) -> None:
     """Writes a result at once or not at all; through a link, and into what is no file (a pipe, a device).
 
-    Raises UsageError where `output` is a folder, one of the inputs, or, where a `mark` is given, a file that does
-    not begin with it, so that nothing but a former result is written over.
+    Raises UsageError as `check_output` does.
     """
     from edgecap.errors import UsageError
     from edgecap.store import write_atomically
 
+    check_output(output, {"one of the records": inputs}, mark)
     place = output.resolve()
-    if place in {path.resolve() for path in inputs}:
-        raise UsageError(f"-o {output} is one of the records; give another file")
-    if place.is_dir():
-        raise UsageError(f"cannot write {output}: it is a folder")
     try:
         if place.exists() and not place.is_file():
             with place.open("wb") as stream:
                 stream.write(text.encode())
             return
-        if mark is not None and place.exists() and not _begins(place, mark):
-            raise UsageError(
-                f"{output} is there, and no former result of this command: move it away, or give another -o"
-            )
     except OSError as error:
         raise UsageError(f"cannot write {output}: {error.strerror}") from error
     write_atomically(place, text.encode())
+
+
+def check_output(
+    output: Path, inputs: Mapping[str, Iterable[Path]], mark: str | None = None, option: str = "-o"
+) -> None:
+    """Tells now what `write` would refuse later; `inputs` are files that are read, by what they are.
+
+    Raises UsageError where `output` is a folder, one of the inputs, or, where a `mark` is given, a file that does
+    not begin with it, so that nothing but a former result is written over.
+    """
+    from edgecap.errors import UsageError
+
+    place = output.resolve()
+    what = next((what for what, paths in inputs.items() if place in {path.resolve() for path in paths}), None)
+    if what:
+        raise UsageError(f"{option} {output} is {what}; give another file")
+    if place.is_dir():
+        raise UsageError(f"cannot write {output}: it is a folder; give another file")
+    try:
+        foreign = mark is not None and place.is_file() and not _begins(place, mark)
+    except OSError as error:
+        raise UsageError(f"cannot write {output}: {error.strerror}") from error
+    if foreign:
+        raise UsageError(
+            f"{output} is there, and no former result of this command: move it away, or give another {option}"
+        )
 
 
 def _begins(path: Path, mark: str) -> bool:

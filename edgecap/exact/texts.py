@@ -49,6 +49,7 @@ class ExactBytes(msgspec.Struct, frozen=True, kw_only=True):
 
     `saved_by_tokenizations` and `saved_by_covers` are the bits per byte by which those are less than that of the
     encoder's tokens, with 95 % intervals over documents; `undecided` is what the search left open of the latter.
+    `left_out` are documents without text, or whose first character has more bytes than `most_bytes`.
     """
 
     model: str
@@ -57,6 +58,7 @@ class ExactBytes(msgspec.Struct, frozen=True, kw_only=True):
     corpus: str
     most_bytes: int
     documents: int
+    left_out: int
     bytes: int
     single: float
     tokenizations: float
@@ -109,9 +111,9 @@ def text_bits(
 
 
 def summed(
-    texts: tuple[TextBits, ...], model: str, precision: str, provider: str, corpus: str, most: int
+    texts: tuple[TextBits, ...], model: str, precision: str, provider: str, corpus: str, most: int, asked: int
 ) -> ExactBytes:
-    """Sums over texts, and what they say of the encoder's tokens."""
+    """Sums over the texts that could be scored of `asked`, and what they say of the encoder's tokens."""
     columns = np.array([(t.bytes, t.single_bits, t.tokenizations_bits, t.covers_bits) for t in texts], np.float64)
     draws = stats.draws_of_sums(columns) if len(columns) > 1 else None
     size, single, tokenizations, covers = columns.sum(axis=0).tolist()
@@ -122,6 +124,7 @@ def summed(
         corpus=corpus,
         most_bytes=most,
         documents=len(texts),
+        left_out=asked - len(texts),
         bytes=int(size),
         single=single / size,
         tokenizations=tokenizations / size,

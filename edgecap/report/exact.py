@@ -8,6 +8,7 @@ from edgecap.exact.texts import ExactBytes
 from edgecap.record import Estimate
 from edgecap.report.columns import printable, table, wrapped
 from edgecap.report.sheet import shortened
+from edgecap.report.tokenizers import counted
 
 WORST = 5  # texts that are told one by one
 
@@ -16,7 +17,8 @@ def exact_text(found: ExactBytes, width: int) -> str:
     """The three code lengths, and the texts in which the encoder's tokens cost most over them."""
     head = (
         f"{click.style(printable(found.model), bold=True)} {found.precision} on {found.provider}: the first "
-        f"{found.most_bytes} bytes or fewer of {found.documents} documents of {printable(found.corpus)}, {found.bytes} bytes"
+        f"{counted(found.most_bytes, 'byte')} or fewer of {counted(found.documents, 'document')} of "
+        f"{printable(found.corpus)}, {counted(found.bytes, 'byte')}"
     )
     rows = [
         ["the encoder's own tokens", f"{found.single:.4f}", ""],
@@ -26,6 +28,10 @@ def exact_text(found: ExactBytes, width: int) -> str:
     note = (
         f"the last lets the last token run past the end, which counts once a text; it is exact to {found.undecided:.1g} "
         "bits/byte"
+    )
+    left = (
+        f"left out: {counted(found.left_out, 'document')} without text, or with a first character of more than "
+        f"{counted(found.most_bytes, 'byte')}"
     )
     worst = sorted(found.texts, key=lambda t: t.covers_bits - t.single_bits)[:WORST]
     texts = [
@@ -39,6 +45,7 @@ def exact_text(found: ExactBytes, width: int) -> str:
             wrapped(head, width, None),
             table(["", "bits/byte", "less by"], rows, width),
             wrapped(note, width, None),
+            *([wrapped(left, width, "yellow")] if found.left_out else []),
             "",
             "Where the encoder's tokens cost most",
             table(header, texts, width),

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from edgecap.record import Absent, Estimate
 from edgecap.report.columns import printable, table, wrapped
 from edgecap.report.sheet import shortened
-from edgecap.report.tokenizers import NAME, interval_text, percent, title_of
+from edgecap.report.tokenizers import NAME, counted, interval_text, percent, title_of
 from edgecap.tokenizing.premium import Charge, Premium
-from edgecap.tokenizing.study import Cost, LanguageStudy
+from edgecap.tokenizing.study import Cost, LanguageStudy, Unlike
 from edgecap.units import si
 
 EACH_END = 8  # languages shown at either end, where there are many
@@ -20,7 +20,7 @@ def languages_text(found: LanguageStudy, width: int) -> str:
     first = found.tokenizers[0]
     shown, left = ends(first.languages)
     some = f"; {left} in the middle are left out (--json, -o FILE.html or --only)" if left else ""
-    head = f"text {printable(found.text)}: {len(first.languages)} languages, tokens over those of {found.english}{some}"
+    head = f"text {printable(found.text)}: {counted(len(first.languages), 'language')}, tokens over those of {found.english}{some}"
     parts = [
         wrapped(head, width, None),
         "\n".join(
@@ -28,10 +28,10 @@ def languages_text(found: LanguageStudy, width: int) -> str:
                 *map(title_of, found.tokenizers),
                 "",
                 _languages(found, shown, width),
-                *[wrapped(text, width, "yellow") for text in altered(found)],
+                *[wrapped(text, width, "yellow") for text in doubts_of_languages(found)],
             ]
         ),
-        f"By script\n{_scripts(found, width)}",
+        f"By script{', the median premium' if len(found.tokenizers) > 1 else ''}\n{_scripts(found, width)}",
     ]
     parts += [
         _cost(one, {p.language: p for p in first.languages}, [p.language for p in shown], width) for one in found.costs
@@ -70,15 +70,29 @@ def _level(header: list[str], rows: list[list[str]]) -> tuple[list[str], list[li
     return [above for above, _, _ in halves], [[below for _, _, below in halves], *rows]
 
 
-def altered(found: LanguageStudy) -> list[str]:
-    """What a reader should know of tokenizers that change text."""
+def doubts_of_languages(found: LanguageStudy) -> list[str]:
+    """What a reader should know: languages that have another text than English, and tokenizers that change text."""
+    return [*_unlike(found.left_out), *_altered(found)]
+
+
+def _unlike(left_out: Sequence[Unlike]) -> list[str]:
+    if not left_out:
+        return []
+    some = ", ".join(f"{shortened(one.language, 12)} ({one.pieces})" for one in left_out[:8])
+    return [
+        f"caution: no premium of {some}{' and others' if left_out[8:] else ''}: English has "
+        f"{counted(left_out[0].english_pieces, 'piece')}, so that this is not the same text"
+    ]
+
+
+def _altered(found: LanguageStudy) -> list[str]:
     said = []
     for one in found.tokenizers:
         lossy = [p.language for p in one.languages if not p.lossless]
         some = ", ".join(shortened(name, 12) for name in lossy[:8]) + (" and others" if lossy[8:] else "")
         if lossy:
             said.append(
-                f"caution: {shortened(one.name)} alters the text of {len(lossy)} languages ({some}), so that fewer tokens "
+                f"caution: {shortened(one.name)} alters the text of {counted(len(lossy), 'language')} ({some}), so that fewer tokens "
                 "may hold less"
             )
     return said
@@ -87,7 +101,7 @@ def altered(found: LanguageStudy) -> list[str]:
 def _scripts(found: LanguageStudy, width: int) -> str:
     several = len(found.tokenizers) > 1
     header = ["script", "languages"]
-    header += [f"{shortened(o.name, NAME)}, median" if several else "median premium" for o in found.tokenizers]
+    header += [shortened(o.name, NAME) if several else "median premium" for o in found.tokenizers]
     header += [] if several else ["least", "largest"]
     others = [{g.script: g for g in one.scripts} for one in found.tokenizers]
     rows = []
@@ -111,6 +125,7 @@ def _cost(found: Cost, names: dict[str, Premium], shown: Sequence[str], width: i
         table(header, rows, width),
     ]
     lines += [wrapped(text, width, None) for text in no_joules(found)]
+    lines += [wrapped(text, width, "yellow") for text in doubts_of_costs(found)]
     return "\n".join(lines)
 
 
@@ -127,6 +142,12 @@ def _charged(one: Premium, charges: Sequence[Charge], joules: Sequence[str]) -> 
 
 def _amount(found: Estimate | Absent, unit: str) -> str:
     return "-" if isinstance(found, Absent) else si(found.value, unit)
+
+
+def doubts_of_costs(found: Cost) -> list[str]:
+    """What the record warns of in the seconds and joules of each cell, by the codes of its cautions."""
+    model = shortened(found.bill.model, 40)
+    return [f"{p.cell} ({model}): {', '.join(map(printable, p.cautions))}" for p in found.bill.prices if p.cautions]
 
 
 def no_joules(found: Cost) -> list[str]:

@@ -8,10 +8,10 @@ from edgecap import __version__
 from edgecap.record import Absent, Estimate
 from edgecap.report import tokens
 from edgecap.report.page import page
-from edgecap.report.premiums import altered, no_joules
+from edgecap.report.premiums import doubts_of_costs, doubts_of_languages, no_joules
 from edgecap.report.raw import Table
 from edgecap.report.sheet import shortened
-from edgecap.report.tokenizers import doubts, note
+from edgecap.report.tokenizers import counted, doubts, note
 from edgecap.tokenizing.premium import Charge, Premium
 from edgecap.tokenizing.study import CorpusStudy, Cost, LanguageStudy, OnCorpus
 from edgecap.units import size
@@ -23,7 +23,7 @@ def corpus_page(study: CorpusStudy) -> str:
     return page(
         "tokenizer.html",
         title=_title([t.name for t in study.tokenizers]),
-        subtitle=f"{shortened(study.corpus)}: {study.documents} documents, {size(study.bytes)}",
+        subtitle=f"{shortened(study.corpus)}: {counted(study.documents, 'document')}, {size(study.bytes)}",
         cautions=[f"{shortened(one.name)}: {text}" for one in study.tokenizers for text in doubts(one.all)],
         notes=list(dict.fromkeys(filter(None, (note(one.all) for one in study.tokenizers)))),
         figures=[figure] if figure else [],
@@ -41,8 +41,8 @@ def languages_page(study: LanguageStudy) -> str:
     return page(
         "tokenizer.html",
         title=_title([t.name for t in study.tokenizers]),
-        subtitle=f"{shortened(study.text)}: {len(study.tokenizers[0].languages)} languages",
-        cautions=altered(study),
+        subtitle=f"{shortened(study.text)}: {counted(len(study.tokenizers[0].languages), 'language')}",
+        cautions=[*doubts_of_languages(study), *(text for cost in study.costs for text in doubts_of_costs(cost))],
         notes=[f"{shortened(cost.bill.model)}: {text}" for cost in study.costs for text in no_joules(cost)],
         figures=[tokens.of_languages(study)],
         tables=[*languages, *map(_charges, study.costs)],

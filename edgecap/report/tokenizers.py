@@ -19,7 +19,7 @@ NAME = 24  # characters of a name in a table
 
 def corpus_text(found: CorpusStudy, width: int) -> str:
     """Each tokenizer by domain, then all beside each other."""
-    parts = [f"text {printable(found.corpus)}: {found.documents} documents, {size(found.bytes)}"]
+    parts = [f"text {printable(found.corpus)}: {counted(found.documents, 'document')}, {size(found.bytes)}"]
     parts += [_on_corpus(one, width) for one in found.tokenizers]
     if len(found.tokenizers) > 1:
         parts.append(f"Tokens for the same text\n{_beside(found.tokenizers, width)}")
@@ -52,6 +52,11 @@ def _usage(name: str, one: Usage) -> list[str]:
         percent(one.byte_fallback_share),
         percent(one.single_byte_share),
     ]
+
+
+def counted(number: int, noun: str) -> str:
+    """How many of them: 1 document, 2,000 documents."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def interval_text(found: Estimate | Absent, places: int) -> str:
@@ -88,8 +93,8 @@ def doubts(found: Usage) -> list[str]:
     said = []
     if found.altered_documents:
         said.append(
-            f"caution: {found.altered_documents} of {found.documents} documents do not come back from their tokens: this "
-            "tokenizer alters text (case, spaces, characters), so that fewer tokens may hold less of it"
+            f"caution: documents that do not come back from their tokens: {found.altered_documents} of {found.documents}; "
+            "this tokenizer alters text (case, spaces, characters), so that fewer tokens may hold less of it"
         )
     if found.unknown_share:
         said.append(
@@ -101,7 +106,11 @@ def doubts(found: Usage) -> list[str]:
 def note(found: Usage) -> str:
     """Which documents tokens a word leave out, where they leave out any."""
     left = found.documents - found.worded_documents
-    return f"tokens/word leaves out {left} documents in scripts without spaces, or without words" if left else ""
+    return (
+        f"tokens/word leaves out {counted(left, 'document')} in scripts without spaces, or without words"
+        if left
+        else ""
+    )
 
 
 def _beside(found: Sequence[OnCorpus], width: int) -> str:

@@ -4,13 +4,14 @@
 
 `language` is a code (ISO 639, with or without a script or country behind `-` or `_`). `articles` are the pieces of the
 text that stand beside each other in all languages; without them every row is a piece, in the order of the file. Where
-a language has as many pieces as English, they are taken to be the same text piece by piece. `name` is for people.
+a language has as many pieces as English, they are taken to be the same text piece by piece; where it has not, it is not
+the same text. `name` is for people.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,22 +37,28 @@ class Parallel(NamedTuple):
     english: Version
     versions: tuple[Version, ...]
 
+    @property
+    def alike(self) -> tuple[Version, ...]:
+        """Those with as many pieces as English."""
+        return tuple(v for v in self.versions if len(v.pieces) == len(self.english.pieces))
+
+    @property
+    def unlike(self) -> tuple[Version, ...]:
+        """Those with more or fewer pieces than English, whose tokens cannot be compared."""
+        return tuple(v for v in self.versions if len(v.pieces) != len(self.english.pieces))
+
 
 def read_parallel(path: Path, only: Sequence[str] = ()) -> Parallel:
     """A file of parallel text; `only` names languages beside English, all where empty.
 
-    Raises UsageError where the file is none, has no English, or lacks a language that was asked for.
+    Raises UsageError where the file is none, has no English or two, or lacks a language that was asked for.
     """
     found: dict[str, Version] = {}
     for number, row in _rows(path):
         version = _version(row, number, path)
         had = found.get(version.language)
         found[version.language] = had._replace(pieces=had.pieces + version.pieces) if had else version
-    english = next((v for code, v in found.items() if _ENGLISH.fullmatch(code)), None)
-    if english is None:
-        raise UsageError(
-            f"--languages {path} has no English row (language 'eng' or 'en'), which others are compared with"
-        )
+    english = _english(found, path)
     for version in found.values():
         if not any(piece.strip() for piece in version.pieces):
             raise UsageError(f"--languages {path}: language '{version.language}' has no text")
@@ -59,6 +66,19 @@ def read_parallel(path: Path, only: Sequence[str] = ()) -> Parallel:
     if unknown is not None:
         raise UsageError(f"--only: no language '{unknown}' in {path}{did_you_mean(unknown, found)}")
     return Parallel(path, english, tuple(v for v in found.values() if not only or v is english or v.language in only))
+
+
+def _english(found: Mapping[str, Version], path: Path) -> Version:
+    """What others are compared with. Raises UsageError where it is not one language."""
+    codes = [code for code in found if _ENGLISH.fullmatch(code)]
+    if not codes:
+        raise UsageError(
+            f"--languages {path} has no English row (language 'eng' or 'en'), which others are compared with"
+        )
+    if len(codes) > 1:
+        named = " and ".join(f"'{code}'" for code in codes)
+        raise UsageError(f"--languages {path} has English as {named}: leave one, which others are compared with")
+    return found[codes[0]]
 
 
 def _rows(path: Path) -> list[tuple[int, Any]]:

@@ -2,8 +2,8 @@
 
     premium = tokens of the language / tokens of English        Petrov et al. 2023, arXiv 2305.15425
 
-The tokens are those of the pieces of the text, each encoded by itself. Where a language has as many pieces as English,
-pieces are resampled in pairs for the 95 % interval. Costs are tokens times what a token costs in a record: FLOPs as
+The tokens are those of the pieces of the text, each encoded by itself. A language with more or fewer pieces than English
+has another text, and no premium. Pieces are resampled in pairs for the 95 % interval. Costs are tokens times what a token costs in a record: FLOPs as
 counted, seconds and joules as measured there, whatever the position of the token.
 """
 
@@ -17,7 +17,7 @@ import msgspec
 
 from edgecap import metrics, stats
 from edgecap.errors import UsageError
-from edgecap.record import Absent, Estimate, Flops, Latency, Measurement, Profile
+from edgecap.record import Absent, Cell, Estimate, Flops, Latency, Measurement, Profile
 from edgecap.tokenizing import writing
 from edgecap.tokenizing.opening import Opened
 from edgecap.tokenizing.parallel import Parallel, Version
@@ -64,14 +64,14 @@ class _Read(NamedTuple):
 
 
 def premiums(opened: Opened, text: Parallel) -> list[Premium]:
-    """The premium of each language, in the order of the file; English has 1.
+    """The premium of each language with as many pieces as English, in the order of the file; English has 1.
 
     Raises UsageError where the tokenizer makes no token of the English text.
     """
     english = _read(opened, text.english)
     if not sum(english.sizes):
         raise UsageError(f"the tokenizer of {opened.name} makes no token of the English text")
-    return [_premium(opened, version, _read(opened, version), english) for version in text.versions]
+    return [_premium(opened, version, _read(opened, version), english) for version in text.alike]
 
 
 def _read(opened: Opened, version: Version) -> _Read:
@@ -106,7 +106,7 @@ def _ratio(sizes: Sequence[int], english: Sequence[int]) -> Estimate:
     import numpy as np
 
     draws = None
-    if len(sizes) == len(english) > 1:
+    if len(english) > 1:
         sums = stats.draws_of_sums(np.array([sizes, english], np.float64).T)
         draws = sums[:, 0] / sums[:, 1].clip(1)
     found = stats.interval(sum(sizes) / sum(english), draws)
@@ -125,10 +125,19 @@ def by_script(found: Sequence[Premium]) -> list[Group]:
 # --- what the tokens cost ---------------------------------------------------------------------
 
 
+_OF_COSTS = {"above-peak", "battery", "bimodal", "clock-step", "fallback", "few-rounds", "frequency", "governor"}
+_OF_COSTS |= {"interrupted", "latency-failed", "no-kv-cache", "noisy", "one-after-another", "other-load", "slept"}
+_OF_COSTS |= {"other-load-meanwhile", "slow-first-round", "steal", "throttled"}
+
+
 class Price(msgspec.Struct, frozen=True):
-    """What a token costs in a cell: seconds and joules of one decoded, and seconds of one of a prompt."""
+    """What a token costs in a cell: seconds and joules of one decoded, and seconds of one of a prompt.
+
+    `cautions` are the codes of the record's cautions that concern seconds or joules, in the order of the alphabet.
+    """
 
     cell: str
+    cautions: tuple[str, ...]
     decode_s: Estimate | Absent
     decode_j: Estimate | Absent
     prompt_token_s: Estimate | Absent
@@ -170,13 +179,17 @@ def bill(record: Profile, tokenizers: Sequence[Opened]) -> Bill:
         if isinstance(cell.outcome, Measurement):
             found = metrics.estimates(record, cell)
             name = f"{cell.precision} {cell.provider}" if several else cell.precision
-            prices.append(
-                Price(name, found["decode_s"], found["decode_j"], _of_a_prompt(cell.outcome, found["prefill_s"]))
-            )
+            prompt = _of_a_prompt(cell.outcome, found["prefill_s"])
+            prices.append(Price(name, _cautions(cell), found["decode_s"], found["decode_j"], prompt))
     if not prices:
         raise UsageError(f"the record of {record.source.name} has no cell that was measured")
     flops = record.flops.per_token if isinstance(record.flops, Flops) else record.flops
     return Bill(record.source.name, record.machine.name, opened.name, flops, tuple(prices))
+
+
+def _cautions(cell: Cell) -> tuple[str, ...]:
+    codes = {caution.code for caution in cell.cautions}
+    return tuple(sorted(code for code in codes if code in _OF_COSTS or code.startswith("energy-")))
 
 
 def _of_a_prompt(outcome: Measurement, found: Estimate | Absent) -> Estimate | Absent:

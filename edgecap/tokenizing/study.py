@@ -56,11 +56,21 @@ class Cost(msgspec.Struct, frozen=True):
     charges: tuple[Charge, ...]
 
 
+class Unlike(msgspec.Struct, frozen=True):
+    """A language that has no premium, since the text has another number of pieces in it than in English."""
+
+    language: str
+    name: str
+    pieces: int
+    english_pieces: int
+
+
 class LanguageStudy(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokenizers on the same parallel text, compared with its `english` language."""
+    """Tokenizers on the same parallel text, compared with its `english` language; `left_out` have not the same text."""
 
     text: str
     english: str
+    left_out: tuple[Unlike, ...]
     tokenizers: tuple[OnLanguages, ...]
     costs: tuple[Cost, ...]
 
@@ -95,6 +105,7 @@ def on_languages(tokenizers: Sequence[Opened], text: Parallel, records: Sequence
     return LanguageStudy(
         text=text.path.name,
         english=text.english.language,
+        left_out=tuple(Unlike(v.language, v.name, len(v.pieces), len(text.english.pieces)) for v in text.unlike),
         tokenizers=tuple(found),
         costs=tuple(Cost(one, tuple(charges(one, by_name[one.tokenizer]))) for one in bills),
     )
