@@ -152,6 +152,38 @@ def why(cell: Cell) -> str:
     return told(cell.outcome) if isinstance(cell.outcome, Failure) else ""
 
 
+# Cautions that concern seconds; those on joules begin with "energy-".
+OF_SECONDS = frozenset(
+    [
+        "above-peak",
+        "battery",
+        "bimodal",
+        "clock-step",
+        "fallback",
+        "few-rounds",
+        "frequency",
+        "governor",
+        "interrupted",
+        "latency-failed",
+        "no-kv-cache",
+        "noisy",
+        "one-after-another",
+        "other-load",
+        "other-load-meanwhile",
+        "slept",
+        "slow-first-round",
+        "steal",
+        "throttled",
+    ]
+)
+
+
+def cost_cautions(cell: Cell) -> tuple[str, ...]:
+    """The codes of a cell's cautions that concern its seconds or joules, in the order of the alphabet."""
+    codes = {caution.code for caution in cell.cautions}
+    return tuple(sorted(code for code in codes if code in OF_SECONDS or code.startswith("energy-")))
+
+
 def status(cell: Cell) -> str:
     """`measured`, `failed`, or `left out` (--skip-unfit)."""
     if not isinstance(cell.outcome, Failure):

@@ -12,6 +12,7 @@ from test_cli import edgecap
 from edgecap.cli.commands import cli
 from edgecap.corpus import Document, read_corpus
 from edgecap.errors import UsageError
+from edgecap.metrics import OF_SECONDS
 from edgecap.pieces import pieces_of
 from edgecap.record import Absent, Caution, Energy, Estimate, Window
 from edgecap.report.premiums import ends, languages_text
@@ -22,7 +23,7 @@ from edgecap.report.tokens import of_records
 from edgecap.store import load
 from edgecap.tokenizing.opening import open_tokenizers
 from edgecap.tokenizing.parallel import read_parallel
-from edgecap.tokenizing.premium import _OF_COSTS, bill, by_script, charges, premiums
+from edgecap.tokenizing.premium import bill, by_script, charges, premiums
 from edgecap.tokenizing.speed import ROUNDS, measure_speed
 from edgecap.tokenizing.study import on_corpus, on_languages
 from edgecap.tokenizing.usage import usage
@@ -390,7 +391,7 @@ def test_what_the_record_warns_of_in_its_costs_is_told(tmp_path):
 
 def test_the_cautions_of_costs_are_those_of_cautions():
     known = set(re.findall('code="([a-z0-9-]+)"', (ROOT / "edgecap" / "cautions.py").read_text("utf-8")))
-    assert _OF_COSTS - {"latency-failed"} <= known
+    assert OF_SECONDS - {"latency-failed"} <= known
 
 
 def test_joules_are_charged_where_the_record_has_them(tmp_path):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgecap.fitting.series import Point, Series
+from edgecap.metrics import cost_cautions
 from edgecap.record import Architecture, Estimate
 from edgecap.units import size
 
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 FAR = 4.0  # times the FLOPs of the largest, or fewer than those of the smallest: a caution
 FEW = 4  # models: fewer are a weak basis
 SHAPE = 2.0  # times the depth or width that the series has: beyond it seconds are a guess, and told so
-UNSTEADY = ("noisy", "few-rounds", "other-load", "other-load-meanwhile", "steal", "bimodal", "throttled", "frequency")
-ENERGY = "energy-"  # how codes of cautions on joules begin
 
 
 def doubts(found: Prediction, series: Series, model: Architecture) -> list[str]:
@@ -95,5 +94,5 @@ def _memory(point: Point) -> int:
 
 def _told(point: Point) -> str:
     """The cautions of a record that weaken its seconds and joules, by their codes."""
-    codes = [c.code for c in point.cell.cautions if c.code in UNSTEADY or c.code.startswith(ENERGY)]
-    return f"the record of {point.name} is cautioned: {', '.join(dict.fromkeys(codes))} (edgecap show)" if codes else ""
+    codes = cost_cautions(point.cell)
+    return f"the record of {point.name} is cautioned: {', '.join(codes)} (edgecap show)" if codes else ""

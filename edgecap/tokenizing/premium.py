@@ -17,7 +17,7 @@ import msgspec
 
 from edgecap import metrics, stats
 from edgecap.errors import UsageError
-from edgecap.record import Absent, Cell, Estimate, Flops, Latency, Measurement, Profile
+from edgecap.record import Absent, Estimate, Flops, Latency, Measurement, Profile
 from edgecap.tokenizing import writing
 from edgecap.tokenizing.opening import Opened
 from edgecap.tokenizing.parallel import Parallel, Version
@@ -125,11 +125,6 @@ def by_script(found: Sequence[Premium]) -> list[Group]:
 # --- what the tokens cost ---------------------------------------------------------------------
 
 
-_OF_COSTS = {"above-peak", "battery", "bimodal", "clock-step", "fallback", "few-rounds", "frequency", "governor"}
-_OF_COSTS |= {"interrupted", "latency-failed", "no-kv-cache", "noisy", "one-after-another", "other-load", "slept"}
-_OF_COSTS |= {"other-load-meanwhile", "slow-first-round", "steal", "throttled"}
-
-
 class Price(msgspec.Struct, frozen=True):
     """What a token costs in a cell: seconds and joules of one decoded, and seconds of one of a prompt.
 
@@ -180,16 +175,11 @@ def bill(record: Profile, tokenizers: Sequence[Opened]) -> Bill:
             found = metrics.estimates(record, cell)
             name = f"{cell.precision} {cell.provider}" if several else cell.precision
             prompt = _of_a_prompt(cell.outcome, found["prefill_s"])
-            prices.append(Price(name, _cautions(cell), found["decode_s"], found["decode_j"], prompt))
+            prices.append(Price(name, metrics.cost_cautions(cell), found["decode_s"], found["decode_j"], prompt))
     if not prices:
         raise UsageError(f"the record of {record.source.name} has no cell that was measured")
     flops = record.flops.per_token if isinstance(record.flops, Flops) else record.flops
     return Bill(record.source.name, record.machine.name, opened.name, flops, tuple(prices))
-
-
-def _cautions(cell: Cell) -> tuple[str, ...]:
-    codes = {caution.code for caution in cell.cautions}
-    return tuple(sorted(code for code in codes if code in _OF_COSTS or code.startswith("energy-")))
 
 
 def _of_a_prompt(outcome: Measurement, found: Estimate | Absent) -> Estimate | Absent:
