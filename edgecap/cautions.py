@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from edgecap import stats
 from edgecap.advice import advise
+from edgecap.card import Card
 from edgecap.provider_options import base
 from edgecap.record import (
     Absent,
@@ -414,6 +415,26 @@ def above_peak(found: Roofline) -> Iterator[Caution]:
             message=f"faster than the measured peaks allow ({', '.join(wrong)} of the roofline)",
             advice="they were measured in a slower moment: run once with --calibrate",
         )
+
+
+def foreign_bias(card: Card | None, text: Compression | Absent) -> Iterator[Caution]:
+    """A corpus card's bias beside a text that was scored in another way than it was fitted under."""
+    if card is None or isinstance(text, Absent):
+        return
+    fitted, scored = ((x.protocol, x.context, x.stride) for x in (card, text))
+    if fitted != scored:
+        yield Caution(
+            code="bias-of-another-protocol",
+            message=(
+                f"the bias {card.bias_bits:.2f} was fitted under {_way_of_scoring(*fitted)}; "
+                f"this was scored under {_way_of_scoring(*scored)}"
+            ),
+            advice="fit one for it (edgecap fit) or give --bias",
+        )
+
+
+def _way_of_scoring(protocol: str, context: int, stride: int | None) -> str:
+    return f"protocol {protocol}, window {context}{f', stride {stride}' if stride else ''}"
 
 
 def no_energy(reason: Absent) -> str:
