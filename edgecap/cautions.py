@@ -47,7 +47,12 @@ def cautions(
     machine: Machine, source: Source, graph: Graph, provider: str, measured: Measurement, cells_in_run: int
 ) -> tuple[Caution, ...]:
     """All cautions of one measured cell."""
-    found = [*_of_machine(machine), *_of_graph(machine, source, graph, provider), *_of_failed(measured)]
+    found = [
+        *_of_load(machine, measured),
+        *_of_machine(machine),
+        *_of_graph(machine, source, graph, provider),
+        *_of_failed(measured),
+    ]
     if isinstance(measured.placement, Placement):
         found += _of_placement(measured.placement, provider)
     if isinstance(measured.compression, Compression):
@@ -97,7 +102,14 @@ _NO_CACHE = Caution(
 )
 
 
-def _of_machine(machine: Machine) -> Iterator[Caution]:
+def _of_load(machine: Machine, measured: Measurement) -> Iterator[Caution]:
+    """The load average before the run, where nothing better is known.
+
+    It reaches a minute back, to what edgecap itself did for the model or the cell before; what others used while
+    seconds were measured is known without that, and has a caution of its own.
+    """
+    if isinstance(measured.latency, Latency) and measured.latency.conditions.other_load is not None:
+        return
     cores = machine.physical_cores or machine.logical_cores
     if isinstance(machine.load_average, float) and machine.load_average > 0.25 * cores:
         yield Caution(
@@ -105,6 +117,9 @@ def _of_machine(machine: Machine) -> Iterator[Caution]:
             message=f"load average {machine.load_average:.2f} on {cores} cores before the run",
             advice="close other programs, or wait until they are done",
         )
+
+
+def _of_machine(machine: Machine) -> Iterator[Caution]:
     if machine.power_source == "battery":
         yield Caution(code="battery", message="running on battery", advice="plug in, or compare only with battery runs")
     if machine.governor == "powersave":
