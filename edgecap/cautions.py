@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from edgecap import stats
 from edgecap.advice import advise
+from edgecap.card import Card
 from edgecap.provider_options import base
 from edgecap.record import (
     Absent,
@@ -46,7 +47,12 @@ def cautions(
     machine: Machine, source: Source, graph: Graph, provider: str, measured: Measurement, cells_in_run: int
 ) -> tuple[Caution, ...]:
     """All cautions of one measured cell."""
-    found = [*_of_machine(machine), *_of_graph(machine, source, graph, provider), *_of_failed(measured)]
+    found = [
+        *_of_load(machine, measured),
+        *_of_machine(machine),
+        *_of_graph(machine, source, graph, provider),
+        *_of_failed(measured),
+    ]
     if isinstance(measured.placement, Placement):
         found += _of_placement(measured.placement, provider)
     if isinstance(measured.compression, Compression):
@@ -96,7 +102,14 @@ _NO_CACHE = Caution(
 )
 
 
-def _of_machine(machine: Machine) -> Iterator[Caution]:
+def _of_load(machine: Machine, measured: Measurement) -> Iterator[Caution]:
+    """The load average before the run, where nothing better is known.
+
+    It reaches a minute back, to what edgecap itself did for the model or the cell before; what others used while
+    seconds were measured is known without that, and has a caution of its own.
+    """
+    if isinstance(measured.latency, Latency) and measured.latency.conditions.other_load is not None:
+        return
     cores = machine.physical_cores or machine.logical_cores
     if isinstance(machine.load_average, float) and machine.load_average > 0.25 * cores:
         yield Caution(
@@ -104,6 +117,9 @@ def _of_machine(machine: Machine) -> Iterator[Caution]:
             message=f"load average {machine.load_average:.2f} on {cores} cores before the run",
             advice="close other programs, or wait until they are done",
         )
+
+
+def _of_machine(machine: Machine) -> Iterator[Caution]:
     if machine.power_source == "battery":
         yield Caution(code="battery", message="running on battery", advice="plug in, or compare only with battery runs")
     if machine.governor == "powersave":
@@ -414,6 +430,26 @@ def above_peak(found: Roofline) -> Iterator[Caution]:
             message=f"faster than the measured peaks allow ({', '.join(wrong)} of the roofline)",
             advice="they were measured in a slower moment: run once with --calibrate",
         )
+
+
+def foreign_bias(card: Card | None, text: Compression | Absent) -> Iterator[Caution]:
+    """A corpus card's bias beside a text that was scored in another way than it was fitted under."""
+    if card is None or isinstance(text, Absent):
+        return
+    fitted, scored = ((x.protocol, x.context, x.stride) for x in (card, text))
+    if fitted != scored:
+        yield Caution(
+            code="bias-of-another-protocol",
+            message=(
+                f"the bias {card.bias_bits:.2f} was fitted under {_way_of_scoring(*fitted)}; "
+                f"this was scored under {_way_of_scoring(*scored)}"
+            ),
+            advice="fit one for it (edgecap fit) or give --bias",
+        )
+
+
+def _way_of_scoring(protocol: str, context: int, stride: int | None) -> str:
+    return f"protocol {protocol}, window {context}{f', stride {stride}' if stride else ''}"
 
 
 def no_energy(reason: Absent) -> str:

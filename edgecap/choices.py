@@ -1,12 +1,12 @@
-"""Cells of one or more records, each named so that it can be told from the others."""
+"""Cells of one or more records, each named so that it can be told from the others; and the machines of them."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from edgecap.record import Cell, Profile
+from edgecap.record import Cell, Machine, Profile
 
 
 class Choice(NamedTuple):
@@ -49,3 +49,17 @@ def _whose(record: Profile) -> tuple[str, str]:
 def _words(record: Profile, machines: bool, times: bool) -> list[str]:
     model, machine = _whose(record)
     return [model, *([machine] if machines else []), *([record.created_utc] if times else [])]
+
+
+def machines_of(records: Iterable[Profile]) -> list[str]:
+    """The machines of the records, each once, by name; where one name is of several, with processor, cores and boards."""
+    found = list({_of_what(r.machine): r.machine for r in records}.values())
+    names = Counter(m.name for m in found)
+    return [_of_what(m) if names[m.name] > 1 else m.name for m in found]
+
+
+def _of_what(machine: Machine) -> str:
+    """A machine by what is built into it: many a host is called vm or localhost."""
+    cores = machine.physical_cores or machine.logical_cores
+    boards = (gpu.name for gpu in machine.gpus)
+    return f"{machine.name} with {' + '.join([f'{machine.cpu} ({cores} cores)', *boards])}"

@@ -45,11 +45,11 @@ class Watch:
     def found(self) -> Conditions:
         """What went on meanwhile."""
         a, b = self._began, _now()
-        passed = max(b.passed - a.passed, 1e-9)
+        passed = b.passed - a.passed  # stands still where a sandbox shows no times of processors
         slept = b.asleep - a.asleep if a.asleep is not None and b.asleep is not None else None
         return Conditions(
-            steal_share=(b.stolen - a.stolen) / passed,
-            other_load=max(0.0, (b.used - a.used - (b.own - a.own)) / passed),
+            steal_share=(b.stolen - a.stolen) / passed if passed > 0 else None,
+            other_load=max(0.0, (b.used - a.used - (b.own - a.own)) / passed) if passed > 0 else None,
             slept_s=slept,
             clock_step_s=(b.wall - a.wall) - (b.monotonic - a.monotonic) - (slept or 0.0),
             frequencies_hz=tuple(self._frequencies),

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from edgecap import hub, store
-from edgecap.card import read_card
+from edgecap.card import Card, read_card
 from edgecap.errors import UsageError
 from edgecap.record import Baseline, CorpusInfo, Domain
 from edgecap.spec import DEFAULT_CORPUS
@@ -43,7 +43,8 @@ class Document(msgspec.Struct, frozen=True):
 class Corpus(msgspec.Struct, frozen=True):
     """A checked file of text: hash of the bytes that are used, and how much each domain holds.
 
-    `limit` is the number of documents asked for; `bias_bits` per token where the corpus declares one.
+    `limit` is the number of documents asked for; `bias_bits` per token where the corpus declares one, `card` where
+    that bias was fitted, if a card told it.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Corpus(msgspec.Struct, frozen=True):
     domains: dict[str, Domain]
     limit: int | None = None
     bias_bits: float = 0.0
+    card: Card | None = None
 
     @property
     def bytes(self) -> int:
@@ -88,7 +90,7 @@ def read_corpus(
     domains = {name: Domain(documents=len(s), bytes=sum(s)) for name, s in sizes.items()}
     sha256, looked_for = digest.hexdigest(), bias_bits is None and not name.startswith("hf:")
     card = read_card(path, sha256, part=limit is not None) if looked_for else None
-    return Corpus(path.stem, str(path), sha256, domains, limit, card.bias_bits if card else bias)
+    return Corpus(path.stem, str(path), sha256, domains, limit, card.bias_bits if card else bias, card)
 
 
 def check_unchanged(corpus: Corpus) -> None:

@@ -13,7 +13,7 @@ import msgspec
 from edgecap import __version__, baselines, source, store
 from edgecap.advice import advise
 from edgecap.calibration import peaks_of
-from edgecap.cautions import above_peak, cautions
+from edgecap.cautions import above_peak, cautions, foreign_bias
 from edgecap.corpus import describe, read_corpus
 from edgecap.errors import EdgecapError, Interrupted, UsageError
 from edgecap.flops import count_flops
@@ -229,7 +229,7 @@ def _cell(job: Job, record: Profile, cell: CellSpec, cells_in_run: int) -> Cell:
         placement=answer.placement,
         work=answer.work,
     )
-    return _judged(record, cell, graph, measured, cells_in_run)
+    return _judged(job, record, cell, graph, measured, cells_in_run)
 
 
 def _unfit(job: Job, record: Profile, cell: CellSpec) -> Failure | None:
@@ -241,7 +241,7 @@ def _unfit(job: Job, record: Profile, cell: CellSpec) -> Failure | None:
     return Failure(stage=LEFT_OUT, error=told.code, message=f"left out: {told.message}; {told.advice}")
 
 
-def _judged(record: Profile, cell: CellSpec, graph: Graph, measured: Measurement, cells_in_run: int) -> Cell:
+def _judged(job: Job, record: Profile, cell: CellSpec, graph: Graph, measured: Measurement, cells_in_run: int) -> Cell:
     """What was measured with what is computed from it."""
     bound = roofline(measured, record.flops, record.peaks.get(cell.provider), cell.precision)
     decoded = bound.decode if isinstance(bound, Roofline) else bound
@@ -260,6 +260,7 @@ def _judged(record: Profile, cell: CellSpec, graph: Graph, measured: Measurement
         cautions=(
             *cautions(record.machine, record.source, graph, cell.provider, measured, cells_in_run),
             *(above_peak(bound) if isinstance(bound, Roofline) else ()),
+            *foreign_bias(job.corpus.card, measured.compression),
         ),
     )
 
@@ -355,6 +356,7 @@ def _journal(job: Job, record: Profile, step: Measure, ready: Ready) -> Path:
     """Where finished documents are kept until the cell is: named by all that their bits depend on."""
     scored = msgspec.structs.replace(
         step,
+        corpus=msgspec.structs.replace(job.corpus, card=None),
         reference=None,
         prefill_tokens=0,
         decode_context=0,
@@ -411,7 +413,7 @@ def _timed(job: Job, record: Profile, group: dict[CellSpec, Ready], cells_in_run
             record = _timed(job, record, {cell: ready}, cells_in_run)
         return record
     latencies = (found,) if isinstance(found, Failure) else found.found
-    new = {c: _with_latency(record, c, x, cells_in_run) for c, x in zip(group, latencies, strict=True)}
+    new = {c: _with_latency(job, record, c, x, cells_in_run) for c, x in zip(group, latencies, strict=True)}
     return msgspec.structs.replace(
         record, cells=tuple(new.get(CellSpec(c.precision, c.provider), c) for c in record.cells)
     )
@@ -449,9 +451,9 @@ def _sweep(spec: Spec, model: Model) -> tuple[int, ...]:
     return tuple(c for c in SWEEP if c + decoded <= most)
 
 
-def _with_latency(record: Profile, cell: CellSpec, found: Latency | Failure, cells_in_run: int) -> Cell:
+def _with_latency(job: Job, record: Profile, cell: CellSpec, found: Latency | Failure, cells_in_run: int) -> Cell:
     had = next(c for c in record.cells if CellSpec(c.precision, c.provider) == cell)
     assert isinstance(had.outcome, Measurement) and isinstance(had.graph, Graph)
     latency = _gone(found) if isinstance(found, Failure) else found
     measured = msgspec.structs.replace(had.outcome, latency=latency)
-    return _judged(record, cell, had.graph, measured, cells_in_run)
+    return _judged(job, record, cell, had.graph, measured, cells_in_run)

@@ -3,9 +3,10 @@
 import msgspec
 from test_judging import ENERGY, RECORD, with_outcome
 
-from edgecap.record import Absent, DocumentBits, Failure, Window
+from edgecap.record import Absent, DocumentBits, Failure, Gpu, Window
 from edgecap.score import score
 
+BOARD = Gpu(name="NVIDIA H100", driver="570", memory_bytes=80 * 10**9, users=0)
 NO_ENERGY = Absent(reason="no counter here")
 
 
@@ -74,6 +75,11 @@ def renamed(found, model=None, machine=None):
     source = msgspec.structs.replace(found.source, name=model or found.source.name)
     place = msgspec.structs.replace(found.machine, name=machine or found.machine.name)
     return msgspec.structs.replace(found, source=source, machine=place)
+
+
+def rebuilt(found, **parts):
+    """The record, measured on a machine of the same name with other parts in it."""
+    return msgspec.structs.replace(found, machine=msgspec.structs.replace(found.machine, **parts))
 
 
 def documents(cell_, *rows):

@@ -12,6 +12,7 @@ from conftest import REFERENCE
 from fakes import scripted
 
 from edgecap import __version__
+from edgecap.card import Card
 from edgecap.corpus import read_corpus
 from edgecap.errors import EdgecapError, RecordError, Unreadable, UsageError
 from edgecap.fleet import talks
@@ -329,6 +330,22 @@ def checked(client, record, scored=NOTHING):
     cell, bundles = client
     raw = msgspec.Raw(record if isinstance(record, bytes) else json.dumps(record).encode())
     return record_of(raw, cell, bundles.bundle(cell), bundles.corpus(cell), scored)
+
+
+def test_a_bias_that_was_fitted_otherwise_is_told_by_the_side_that_knows_the_card(client, good):
+    (planned, bundles), record = client, json.loads(json.dumps(good))
+    fitted = Card(
+        corpus="text", sha256="", bias_bits=-1.25, low=None, high=None, criterion="c", spread_with_zero=0.1,
+        spread_fitted=0.01, protocol="exact", context=1024, stride=None, precision="fp32", edgecap="0", models=(),
+    )  # fmt: skip
+    corpus = msgspec.structs.replace(bundles.corpus(planned), card=fitted)
+    for _ in range(2):  # the second comes from a device that has said so itself
+        raw = msgspec.Raw(json.dumps(record).encode())
+        kept = record_of(raw, planned, bundles.bundle(planned), corpus, NOTHING)
+        (told,) = [c for c in kept.cells[0].cautions if c.code == "bias-of-another-protocol"]
+        assert "window 1024; this was scored under protocol exact, window 64" in told.message
+        record["cells"][0]["cautions"] = msgspec.to_builtins(kept.cells[0].cautions)
+    assert not [c for c in checked(client, good).cells[0].cautions if c.code == told.code]
 
 
 def changed(record, path, value):

@@ -345,6 +345,15 @@ def test_what_went_on_meanwhile_is_a_caution(conditions, code):
     )
 
 
+def test_the_load_before_the_run_is_told_only_where_none_was_measured_meanwhile():
+    """Before a second model, or a second cell of a sweep, it is the load of the one before."""
+    measured = latency_with(conditions=Conditions(other_load=0.01))
+    assert "other-load" not in codes(cell=measured, load_average=5.0)
+    assert "other-load" in codes(cell=latency_with(conditions=Conditions()), load_average=5.0)
+    untimed = with_outcome(RECORD.cells[0], latency=Absent(reason="failed"))
+    assert "other-load" in codes(cell=untimed, load_average=5.0)
+
+
 def test_two_heaps_of_samples_are_seen():
     rng = np.random.default_rng(0)
     quick, slow = rng.normal(1.0, 0.02, 60), rng.normal(1.4, 0.03, 30)

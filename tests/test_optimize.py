@@ -191,16 +191,22 @@ def tell(root: Path, number, name, value):
     path.write_text(f"{value}\n")
 
 
-def test_frequency_and_throttling_are_watched(cpus):
+def test_frequency_and_throttling_are_watched(cpus, monkeypatch):
+    import psutil
+
+    before = SimpleNamespace(_fields=("user", "idle", "steal"), user=10.0, idle=10.0, steal=0.0)
+    busy = SimpleNamespace(_fields=before._fields, user=1010.0, idle=2010.0, steal=1000.0)
+    monkeypatch.setattr(psutil, "cpu_times", lambda: before)
     watch = Watch()
     watch.look()
     tell(cpus, 1, "cpufreq/scaling_cur_freq", 1_000_000)
     tell(cpus, 1, "thermal_throttle/core_throttle_count", 8)
     watch.look()
+    monkeypatch.setattr(psutil, "cpu_times", lambda: busy)
     found = watch.found()
     assert found.frequencies_hz == (2e9, 1.5e9)
     assert found.throttle_events == 3
-    assert found.other_load >= 0 and 0 <= found.steal_share <= 1
+    assert found.other_load == pytest.approx(1 / 4, abs=0.01) and found.steal_share == pytest.approx(1 / 4)
 
 
 def test_a_system_that_tells_nothing(tmp_path, monkeypatch):
@@ -208,6 +214,15 @@ def test_a_system_that_tells_nothing(tmp_path, monkeypatch):
     watch = Watch()
     watch.look()
     assert (watch.found().frequencies_hz, watch.found().throttle_events) == ((), None)
+
+
+def test_where_times_of_processors_stand_still_no_load_is_claimed(monkeypatch):
+    import psutil
+
+    still = SimpleNamespace(_fields=("user", "idle"), user=0.0, idle=0.0)
+    monkeypatch.setattr(psutil, "cpu_times", lambda: still)
+    found = Watch().found()
+    assert (found.steal_share, found.other_load) == (None, None)
 
 
 def test_a_clock_that_is_set_and_a_machine_that_slept(monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 from conftest import REFERENCE
 from fakes import scripted
 
-from edgecap import store
+from edgecap import card, store
 from edgecap.corpus import read_corpus
 from edgecap.errors import Interrupted, UsageError
 from edgecap.metrics import went_wrong
@@ -281,3 +281,53 @@ def test_the_usual_contexts_are_timed_beside(spec, corpus, place):
     usual, none = [s for s in run.asked if isinstance(s, Race)]
     assert usual.sweep == (128, 512)  # the reference model has 1024 positions, and 8 are decoded behind
     assert (none.sweep, none.batches) == ((), (1, 4))
+
+
+# --- a bias of another protocol ---------------------------------------------------------------
+
+
+def carded(path, context=1024):
+    """A card beside a corpus, whose bias was fitted under the exact protocol; the path of the corpus."""
+    found = card.Card(
+        corpus="six", sha256=read_corpus(str(path)).sha256, bias_bits=-1.25, low=None, high=None, criterion="c",
+        spread_with_zero=0.1, spread_fitted=0.01, protocol="exact", context=context, stride=None, precision="fp32",
+        edgecap="0", models=(),
+    )  # fmt: skip
+    card.beside(path).write_text(card.encode(found))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({}, None),
+        ({"context": 256}, "protocol exact, window 256"),
+        ({"protocol": "paper"}, "protocol paper, window 1024"),
+        ({"stride": 128}, "protocol exact, window 1024, stride 128"),
+        ({"context": 256, "bias_bits": -1.25}, None),
+        ({"documents": 3, "context": 256}, None),
+    ],
+)
+def test_a_bias_that_was_fitted_otherwise_is_told_and_applied(spec, corpus_file, place, asked, said):
+    carded(corpus_file)
+    asked = msgspec.structs.replace(spec, precisions=("fp32", "int8"), **asked)
+    record = profile(asked, place, run=scripted(read_corpus(asked.corpus, asked.documents)))
+    assert record.corpus.bias_bits == (0 if asked.documents else -1.25)
+    for cell in record.cells:
+        told = [c.message for c in cell.cautions if c.code == "bias-of-another-protocol"]
+        words = f"the bias -1.25 was fitted under protocol exact, window 1024; this was scored under {said}"
+        assert told == ([] if said is None else [words])
+
+
+def test_a_model_with_fewer_positions_than_the_card_was_fitted_with_is_told(spec, corpus_file, place):
+    carded(corpus_file, context=2048)
+    record = profile(msgspec.structs.replace(spec, precisions=("fp32",)), place, run=scripted(read_corpus(spec.corpus)))
+    (told,) = [c for c in record.cells[0].cautions if c.code == "bias-of-another-protocol"]
+    assert "window 2048; this was scored under protocol exact, window 1024" in told.message
+
+
+def test_a_cell_that_was_not_scored_has_no_bias_to_doubt(spec, corpus_file, place):
+    carded(corpus_file, context=2048)
+    asked = msgspec.structs.replace(spec, precisions=("fp32",))
+    record = profile(asked, place, run=scripted(read_corpus(spec.corpus), broken=("fp32",)))
+    assert record.cells[0].cautions == ()

@@ -5,7 +5,7 @@ import json
 import click
 import msgspec
 import pytest
-from choosing import cell, encoder, failed, joules, record, renamed, with_outcome
+from choosing import BOARD, cell, encoder, failed, joules, rebuilt, record, renamed, with_outcome
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -303,6 +303,10 @@ def test_several_machines_are_named_and_cautioned():
     found = recommend([THREE, slow], limits(latency_ms=3))
     assert found.best.machine == "laptop" and "laptop" in found.best.name
     assert any("several machines (laptop, board)" in c for c in found.cautions)
+    found = recommend(
+        [THREE, rebuilt(record(cell("fp32", decode=0.1)), gpus=(BOARD,), cpu="Xeon")], limits(latency_ms=3)
+    )
+    assert any(", laptop with Xeon (2 cores) + NVIDIA H100)" in c for c in found.cautions)
 
 
 def test_two_records_are_compared_with_the_right_cells():

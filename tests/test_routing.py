@@ -5,7 +5,7 @@ import json
 import click
 import msgspec
 import pytest
-from choosing import cell, documents, encoder, failed, joules, record, renamed, with_outcome
+from choosing import BOARD, cell, documents, encoder, failed, joules, rebuilt, record, renamed, with_outcome
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -110,6 +110,24 @@ def test_joules_in_place_of_seconds():
         route([record(assumed, low)], "energy")
 
 
+def test_joules_that_are_missing_are_named_as_what_is_missing():
+    low, high = pair()
+    with pytest.raises(
+        UsageError, match=r"needs measured joules of two cells .*are none; fp32 \(small\): no counter here"
+    ):
+        route([low, high], "energy")
+    counted = documents(cell("int8", energy=joules(0.001)), *SMALL)
+    with pytest.raises(UsageError, match="needs measured joules .* there is one; "):
+        route([record(counted), high], "energy")
+
+
+def test_who_does_it_alone_is_told_with_its_own_bits():
+    found = " ".join(text_of(route(pair(), at_most=2.6)).split())
+    assert "fp32 (small) does it alone (2.5000 bits/byte), it is the cheapest, and within the limit of 2.6" in found
+    found = " ".join(text_of(route(pair(1.5), at_most=2.1)).split())
+    assert "fp32 (large) does it alone (1.5750 bits/byte), it is within the limit of 2.1" in found
+
+
 def test_who_cannot_take_part_is_told():
     low, high = pair()
     found = route([record(*low.cells, failed("int4"), *high.cells)])
@@ -151,6 +169,9 @@ def test_few_documents_and_other_machines_are_cautions():
     found = route([low, renamed(high, machine="server")])
     assert any("4 documents are few" in c for c in found.cautions)
     assert any("two machines (laptop, server)" in c for c in found.cautions)
+    places = [rebuilt(low, cpu="EPYC", physical_cores=2), rebuilt(high, cpu="Xeon", physical_cores=16, gpus=(BOARD,))]
+    alike = route(places)
+    assert any("(laptop with EPYC (2 cores), laptop with Xeon (16 cores) + NVIDIA H100)" in c for c in alike.cautions)
     many = route(pair(small=SMALL * 3, large=LARGE * 3))
     assert not many.cautions
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from edgecap.cautions import foreign_bias
 from edgecap.corpus import Corpus
 from edgecap.errors import EdgecapError, RecordError
 from edgecap.fleet.bundles import Bundle
@@ -108,7 +109,10 @@ def _check(same: dict[str, tuple[object, object]]) -> None:
 
 
 def _told(cell: Cell, planned: Planned, corpus: Corpus, scored: Whole) -> Cell:
-    """The cell with the documents' own names, and the devices that scored them, where that was not its own alone."""
+    """The cell with the documents' own names, and the devices that scored them, where that was not its own alone.
+
+    A device is told a bias, not where it was fitted: only this side sees whether that was for another protocol.
+    """
     found = cell.outcome
     if not isinstance(found, Measurement) or not isinstance(found.compression, Compression):
         return cell
@@ -118,7 +122,9 @@ def _told(cell: Cell, planned: Planned, corpus: Corpus, scored: Whole) -> Cell:
     ]:
         raise NotAsked("a record came with other bits than the parts of its text have")
     compression = msgspec.structs.replace(compression, scored_on=scored.devices)
-    return msgspec.structs.replace(cell, outcome=msgspec.structs.replace(found, compression=compression))
+    outcome = msgspec.structs.replace(found, compression=compression)
+    unsaid = (c for c in foreign_bias(corpus.card, compression) if c not in cell.cautions)
+    return msgspec.structs.replace(cell, outcome=outcome, cautions=(*cell.cautions, *unsaid))
 
 
 def _compression(came: Compression, planned: Planned, corpus: Corpus) -> Compression:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from edgecap.choices import machines_of
 from edgecap.metrics import compression_of
 from edgecap.recommend.candidates import Considered
 from edgecap.recommend.preference import Different
@@ -22,7 +23,8 @@ def notes(ranked: Sequence[Considered], different: Different) -> tuple[str, ...]
 def _between(measured: Sequence[Considered], different: Different) -> Iterator[str]:
     """What differs between runs, and is allowed to."""
     if "machine" in different or "processor" in different:
-        yield f"measured on several machines ({_names(c.candidate.machine for c in measured)}): each figure holds on its own one only"
+        machines = machines_of(c.choice.record for c in measured)
+        yield f"measured on several machines ({_names(iter(machines))}): each figure holds on its own one only"
     if "tokenizer" in different:
         spans = {c.candidate.model: _bytes_a_token(c) for c in measured}
         told = _names(f"{model} {span:.2f}" for model, span in spans.items() if span)

@@ -46,11 +46,15 @@ def _said(found: Route) -> tuple[str, str]:
         return "Split:", _split_in_words(found, found.best)
     asked = "" if found.at_most is None else f" ({found.at_most:g} bits/byte)"
     return {
-        "small alone": (f"No routing: {small} does it alone{asked},", f"{found.reason}."),
-        "large alone": (f"No routing: {large} does it alone{asked},", f"{found.reason}."),
+        "small alone": (f"No routing: {small} does it alone{_own_bits(found.small)},", f"{found.reason}."),
+        "large alone": (f"No routing: {large} does it alone{_own_bits(found.large)},", f"{found.reason}."),
         "no gain": ("No routing:", f"{found.reason}. {_apart(found)}"),
         "out of reach": (f"Out of reach{asked}:", f"{found.reason}. {_apart(found)}"),
     }[found.verdict]
+
+
+def _own_bits(side: Side) -> str:
+    return f" ({side.bits_per_byte:.4f} bits/byte)"
 
 
 def _split_in_words(found: Route, best: Split) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import msgspec
 
 from edgecap import score, stats
-from edgecap.choices import choices
+from edgecap.choices import choices, machines_of
 from edgecap.errors import UsageError
 from edgecap.metrics import energy_of
 from edgecap.record import Estimate, Profile
@@ -60,7 +60,7 @@ def route(records: Sequence[Profile], by: str = "time", at_most: float | None = 
         raise UsageError(f"--route-by takes time or energy, not '{by}'")
     found, left_out = scored(choices(records), by)
     if len(found) < 2:
-        raise UsageError(too_few(found, left_out))
+        raise UsageError(too_few(found, left_out, by))
     refuse_unlike(found)
     pair = pair_of(found)
     splits = [] if pair.small is pair.large else splits_of(pair)
@@ -110,9 +110,12 @@ def _cautions(pair: Pair, by: str) -> tuple[str, ...]:
     found = []
     if len(pair.order) < FEW:
         found.append(f"{len(pair.order)} documents are few to find a threshold with; score more")
-    machines = dict.fromkeys(s.choice.record.machine.name for s in (pair.small, pair.large))
+    machines = machines_of(s.choice.record for s in (pair.small, pair.large))
     if len(machines) > 1:
-        found.append(f"measured on two machines ({', '.join(machines)}); what it costs to move text is not counted")
+        found.append(
+            f"measured on two machines ({', '.join(machines)}): each cost holds on its own one only, "
+            "and what it costs to move text is not counted"
+        )
     ways = {(e.provenance, e.domains) for s in (pair.small, pair.large) if (e := energy_of(s.choice.cell))}
     if by == "energy" and len(ways) > 1:
         found.append("the joules of the two were counted in different ways: edgecap show tells which")

@@ -87,10 +87,16 @@ def _joules(outcome: Measurement) -> score.Quantity | Absent:
     return energy if isinstance(energy, Absent) else score.decode_joules(energy, None)
 
 
-def too_few(found: Sequence[Scored], left_out: dict[str, str]) -> str:
+_NEEDED = {
+    "time": "--route needs two measured cells that scored text",
+    "energy": "--route-by energy needs measured joules of two cells that scored text",
+}
+
+
+def too_few(found: Sequence[Scored], left_out: dict[str, str], by: str) -> str:
     """Why there is nothing to split."""
     why = "".join(f"; {name}: {reason}" for name, reason in list(left_out.items())[:2])
-    return f"--route needs two measured cells that scored text, there {'is one' if found else 'are none'}{why}"
+    return f"{_NEEDED[by]}, there {'is one' if found else 'are none'}{why}"
 
 
 _ALIKE: dict[str, Callable[[Scored], object]] = {

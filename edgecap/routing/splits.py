@@ -83,7 +83,7 @@ def _nearest(splits: Sequence[Split], share: float) -> Split:
 def decide(splits: Sequence[Split], pair: Pair, at_most: float | None) -> Verdict:
     """What to do, of the splits from none to all."""
     if at_most is not None and pair.low.bits_per_byte <= at_most:
-        return Verdict("small alone", "it is the cheapest, and within the limit by itself")
+        return Verdict("small alone", f"it is the cheapest, and within the limit of {at_most:g} by itself")
     if not splits and at_most is not None:
         return Verdict("out of reach", "it is the cheapest and needs the fewest bits, yet is above that")
     if not splits:
@@ -96,7 +96,7 @@ def _cheapest(splits: Sequence[Split], pair: Pair, at_most: float) -> Verdict:
     within = [s for s in splits if s.bits_per_byte <= at_most]
     best = min(within, key=lambda s: (s.cost_per_kb, s.share), default=None)
     if pair.high.bits_per_byte <= at_most and (best is None or pair.high.cost_per_kb <= best.cost_per_kb):
-        return Verdict("large alone", "it is within the limit, and every split that is costs more")
+        return Verdict("large alone", f"it is within the limit of {at_most:g}, and every split that is costs more")
     if best is None:
         fewest = min(s.bits_per_byte for s in splits)
         return Verdict("out of reach", f"the best split needs {fewest:.4f} bits per byte")
