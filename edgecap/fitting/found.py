@@ -82,7 +82,7 @@ def card_of(found: Fit) -> Card:
 
 
 def rescored(record: Profile, bias_bits: float) -> Profile:
-    """The record with the scores that its measurements have under another bias; nothing that was measured changes."""
+    """The record with the scores that its measurements have under a bias of their own; nothing that was measured changes."""
     replace = msgspec.structs.replace
     spec = record.spec if record.spec.bias_bits is None else replace(record.spec, bias_bits=bias_bits)
     return replace(
@@ -96,5 +96,6 @@ def rescored(record: Profile, bias_bits: float) -> Profile:
 def _rescored(cell: Cell, record: Profile, bias_bits: float) -> Cell:
     if not isinstance(cell.outcome, Measurement) or isinstance(cell.score, Absent):
         return cell
-    ratio = cell.score.roofline_ratio
-    return msgspec.structs.replace(cell, score=score(cell.outcome, record.flops, bias_bits, ratio))
+    scored = score(cell.outcome, record.flops, bias_bits, cell.score.roofline_ratio)
+    cautions = tuple(c for c in cell.cautions if c.code != "bias-of-another-protocol")
+    return msgspec.structs.replace(cell, score=scored, cautions=cautions)
