@@ -188,6 +188,34 @@ def devices() -> str:
     return "\n\n".join(parts) or "The reference series: its records are not in `profiles/` yet."
 
 
+def outside() -> str:
+    """Shapes that the series has not, with weights that mean nothing: their seconds beside those predicted."""
+    precision, provider = MEASURED[0]
+    series = reference_records(precision, provider)
+    rows = []
+    for record in by_size(edgecap.load(p) for p in PROFILES.glob("shapes/*.json")):
+        shape, cell = record.source.architecture, timed(record, precision, provider)
+        latency = cell and latency_of(cell)
+        assert isinstance(shape, Architecture) and latency
+        told = predict(series, shape, record.source.name, precision, provider).device
+        rows.append(
+            [
+                f"{shape.depth} layers, {shape.hidden} wide",
+                beside(decode_seconds(latency, None), told.decode_s, "s"),
+                bounds(told.decode_s),
+                beside(prefill_seconds(latency, None), told.prefill_s, "s"),
+                bounds(told.prefill_s),
+            ]
+        )
+    return table(["shape", f"{WORK[0]}, measured / predicted", "interval", WORK[1], "interval"], rows)
+
+
+def bounds(found: Estimate | Absent) -> str:
+    if isinstance(found, Absent) or found.low is None or found.high is None:
+        return ""
+    return f"{si(found.low, 's')} to {si(found.high, 's')}"
+
+
 def by_size(records: Iterable[Profile]) -> list[Profile]:
     return sorted(records, key=lambda r: r.flops.per_token if isinstance(r.flops, Flops) else 0.0)
 
@@ -348,6 +376,7 @@ def pages(found: Fit | None) -> dict[str, dict[str, str]]:
             "published-ranks": moved(),
             "reference-bias": reference(found),
             "reference-devices": devices(),
+            "reference-shapes": outside(),
         },
         "docs/providers.md": {"cuda": on_cuda(), "variants": variants()},
         "docs/results.md": {"series": series_cards()},
