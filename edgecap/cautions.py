@@ -432,6 +432,9 @@ def above_peak(found: Roofline) -> Iterator[Caution]:
         )
 
 
+FOREIGN_BIAS = "bias-of-another-protocol"
+
+
 def foreign_bias(card: Card | None, text: Compression | Absent) -> Iterator[Caution]:
     """A corpus card's bias beside a text that was scored in another way than it was fitted under."""
     if card is None or isinstance(text, Absent):
@@ -439,7 +442,7 @@ def foreign_bias(card: Card | None, text: Compression | Absent) -> Iterator[Caut
     fitted, scored = ((x.protocol, x.context, x.stride) for x in (card, text))
     if fitted != scored:
         yield Caution(
-            code="bias-of-another-protocol",
+            code=FOREIGN_BIAS,
             message=(
                 f"the bias {card.bias_bits:.2f} was fitted under {_way_of_scoring(*fitted)}; "
                 f"this was scored under {_way_of_scoring(*scored)}"

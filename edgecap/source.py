@@ -111,7 +111,12 @@ def models_named(text: str) -> tuple[str, ...]:
     if os.path.isdir(text):  # which takes any length
         return (text,)
     names = [part.strip() for part in text.split(",") if part.strip()]
-    return tuple(dict.fromkeys(name for part in names for name in (members() if part == SERIES else (part,))))
+    return tuple(dict.fromkeys(name for part in names for name in meant_by(part)))
+
+
+def meant_by(name: str) -> tuple[str, ...]:
+    """The models that one name means: the reference series its members, anything else itself, a folder too."""
+    return members() if name == SERIES and not os.path.isdir(name) else (name,)
 
 
 def members() -> tuple[str, ...]:

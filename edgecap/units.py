@@ -46,3 +46,8 @@ def count(value: float) -> str:
 def size(value: float) -> str:
     """Bytes with decimal prefixes: `size(25_800_000) == "25.8 MB"`."""
     return si(value, "B")
+
+
+def counted(number: int, noun: str) -> str:
+    """How many of them: 1 document, 2,000 documents."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -5,6 +5,7 @@ From profiles/, the cards of models/ and the published figure (edgecap/data/publ
 of README.md and docs/, and the card of the bundled corpus. A test fails until they agree.
 """
 
+import functools
 import math
 import re
 from collections.abc import Iterable
@@ -47,12 +48,21 @@ def published_series() -> dict[str, Series]:
     }
 
 
+@functools.cache
+def records_in(pattern: str) -> tuple[tuple[Path, Profile], ...]:
+    """The records of `profiles/` by their names."""
+    return tuple((path, edgecap.load(path)) for path in sorted(PROFILES.glob(pattern)))
+
+
 def reference_records(precision: str, provider: str) -> list[Profile]:
     """The latest record of each size of the reference series on the bundled corpus that was timed in such a cell."""
     found, whole = dict[str, Profile](), read_corpus(DEFAULT_CORPUS).sha256
-    for path in sorted(PROFILES.glob(f"{SERIES}*.json")):
-        record = edgecap.load(path)
-        if record.corpus.sha256 == whole and timed(record, precision, provider):
+    for _, record in records_in("*.json"):
+        if (
+            record.source.name.startswith(SERIES)
+            and record.corpus.sha256 == whole
+            and timed(record, precision, provider)
+        ):
             found[record.source.name] = max(found.get(record.source.name, record), record, key=lambda r: r.created_utc)
     return by_size(found.values())
 
@@ -193,7 +203,7 @@ def outside() -> str:
     precision, provider = MEASURED[0]
     series = reference_records(precision, provider)
     rows = []
-    for record in by_size(edgecap.load(p) for p in PROFILES.glob("shapes/*.json")):
+    for record in by_size(r for _, r in records_in("shapes/*.json")):
         shape, cell = record.source.architecture, timed(record, precision, provider)
         latency = cell and latency_of(cell)
         assert isinstance(shape, Architecture) and latency
@@ -252,7 +262,7 @@ def sentence(text: str) -> str:
 def shown() -> dict[str, str]:
     """The README's example: what `profile` prints, and int8 against fp16."""
     path, record = max(
-        ((p, r) for p in PROFILES.glob("*.json") if (r := edgecap.load(p)).spec.model == DEFAULT_MODEL and in_turns(r)),
+        ((p, r) for p, r in records_in("*.json") if r.spec.model == DEFAULT_MODEL and in_turns(r)),
         key=lambda found: found[1].created_utc,
     )
     int8 = next(c for c in edgecap.compare([record], "precision=fp16") if c.candidate == "int8")
@@ -305,8 +315,7 @@ VARIANTS = {
 
 def variants() -> str:
     """How far each variant of the smallest reference model is from fp32, from the record that has them all."""
-    records = [edgecap.load(p) for p in sorted(PROFILES.glob("variants/*.json"))]
-    (record,) = [r for r in records if {c.precision for c in r.cells} == VARIANTS.keys()]
+    (record,) = [r for _, r in records_in("variants/*.json") if {c.precision for c in r.cells} == VARIANTS.keys()]
     graphs = [cell.graph for cell in record.cells if isinstance(cell.graph, Graph)]
     known = sorted([(g.divergence_bits, g) for g in graphs if isinstance(g.divergence_bits, float)], key=lambda k: k[0])
     rows = [[g.precision, f"{bits:.6f}", f"{g.bytes:,}", VARIANTS[g.precision]] for bits, g in known]
@@ -325,7 +334,7 @@ def on_cuda() -> str:
         "net of idle",
         "share of time on the CPU",
     ]
-    records = by_size(r for p in sorted(PROFILES.glob("*.json")) if (r := edgecap.load(p)))
+    records = by_size(r for _, r in records_in("*.json"))
     rows = [cuda_row(record, cell) for record in records for cell in record.cells if cell.provider == "cuda"]
     return table(header, rows)
 

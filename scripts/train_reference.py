@@ -17,6 +17,7 @@ fiftieth, documents packed after one BOS each; on a GPU in bfloat16 by autocast.
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import lzma
@@ -266,7 +267,12 @@ def loss_of(model: LlamaForCausalLM, ids: torch.Tensor) -> torch.Tensor:
 def chunk_at(step: int, chunks: int, seed: int) -> tuple[int, int]:
     """(chunk, pass) of a step: each pass over the stream has its own order."""
     passes, place = divmod(step, chunks)
-    return int(np.random.default_rng([seed, passes]).permutation(chunks)[place]), passes
+    return int(order_of(passes, chunks, seed)[place]), passes
+
+
+@functools.lru_cache(1)
+def order_of(passes: int, chunks: int, seed: int) -> np.ndarray:
+    return np.random.default_rng([seed, passes]).permutation(chunks)
 
 
 @torch.no_grad()

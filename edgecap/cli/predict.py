@@ -43,15 +43,12 @@ def predict(
     import msgspec
 
     from edgecap.architecture import read_architecture
-    from edgecap.errors import UsageError
     from edgecap.predicting import predict as predicted_from
     from edgecap.report.predicted import predicted
     from edgecap.source import read_config
     from edgecap.store import load
 
     name, fields, where = read_config(config)
-    if fields.get("is_encoder_decoder"):
-        raise UsageError(f"{where} is an encoder-decoder, whose tokens cost otherwise: a series is of decoders")
     found = predicted_from(
         [load(path) for path in records], read_architecture(fields, where), name, precision, provider, bias_bits
     )

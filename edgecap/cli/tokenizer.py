@@ -89,7 +89,9 @@ def tokenizer(
     of one text in many languages, the tokens of each over those of English. MODEL is a reference model, a folder with
     tokenizer.json, a Hub id, or edgecap-ref for all reference models; no weights are needed or fetched, but for --bytes.
     """
-    models = _members(models)
+    from edgecap.source import meant_by
+
+    models = tuple(name for model in models for name in meant_by(model))
     _check(corpus or documents, languages, only is not None or records, exact, output, run)
     if output is not None:
         read = {
@@ -143,15 +145,6 @@ def _values(found: Any) -> dict[str, Any]:
     from edgecap import __version__
 
     return {_KEY: __version__, **msgspec.to_builtins(found)}
-
-
-def _members(models: tuple[str, ...]) -> tuple[str, ...]:
-    """The models, each of the reference series in place of its name."""
-    from edgecap.source import SERIES, members
-
-    return tuple(
-        m for model in models for m in (members() if model == SERIES and not Path(model).is_dir() else (model,))
-    )
 
 
 def _corpus(models: tuple[str, ...], corpus: str | None, documents: int | None) -> Any:

@@ -6,6 +6,7 @@ import msgspec
 
 from edgecap import __version__
 from edgecap.card import Card, CardModel
+from edgecap.cautions import FOREIGN_BIAS
 from edgecap.record import Absent, Cell, Estimate, Measurement, Profile
 from edgecap.score import score
 
@@ -97,5 +98,5 @@ def _rescored(cell: Cell, record: Profile, bias_bits: float) -> Cell:
     if not isinstance(cell.outcome, Measurement) or isinstance(cell.score, Absent):
         return cell
     scored = score(cell.outcome, record.flops, bias_bits, cell.score.roofline_ratio)
-    cautions = tuple(c for c in cell.cautions if c.code != "bias-of-another-protocol")
+    cautions = tuple(c for c in cell.cautions if c.code != FOREIGN_BIAS)
     return msgspec.structs.replace(cell, score=scored, cautions=cautions)

@@ -78,8 +78,10 @@ def series_by_corpus(records: Sequence[Profile], precision: str, provider: str |
     points, left = list[Point](), list[tuple[Profile, str]]()
     for record in records:
         found = _point(record, precision, provider, preferred)
-        points += [found] if isinstance(found, Point) else []
-        left += [] if isinstance(found, Point) else [(record, found)]
+        if isinstance(found, Point):
+            points.append(found)
+        else:
+            left.append((record, found))
     if not points:
         raise UsageError(left[0][1])
     grouped: dict[str, list[Point]] = {}

@@ -7,7 +7,7 @@ operator of the graph, and a multiple of the attainable seconds.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -15,12 +15,9 @@ from edgecap import flops, score, stats
 from edgecap.fitting.series import Point
 from edgecap.metrics import energy_of, latency_of
 from edgecap.predicting.steps import Measured, Place, law_of_all, operators_of, predicted
-from edgecap.record import Absent, Architecture, Bound, Estimate, Measurement, Peaks, Placement, Roofline
+from edgecap.record import Absent, Architecture, Bound, Estimate, Gpu, Measurement, Peaks, Placement, Roofline
 from edgecap.roofline import bandwidth_of, peak_rate
 from edgecap.score import Quantity
-
-if TYPE_CHECKING:
-    pass
 
 
 class Step(NamedTuple):
@@ -70,12 +67,13 @@ def device_of(points: Sequence[Point], model: Architecture, token_flops: float) 
     joules: Estimate | Absent = missing if not timed else _why_no_joules(points)
     if counted and not isinstance(decode, Absent):
         joules = predicted(_all_measured(counted, known, _decode_bound, _joules), decode, None)
-    first, law = points[-1], law_of_all(_all_measured(timed, known, _decode_bound, _decoded))
+    decoded = _all_measured(timed, known, _decode_bound, _decoded)
+    first, law = points[-1], law_of_all(decoded)
     return Device(
         machine=_named(first),
         provider=first.cell.provider,
         precision=first.cell.precision,
-        decode_s=_seconds(_all_measured(timed, known, _decode_bound, _decoded), decode),
+        decode_s=_seconds(decoded, decode),
         prefill_s=_seconds(_all_measured(timed, known, _prefill_bound, _read), prefill),
         decode_j=joules,
         attainable_s=bounds[0],
@@ -101,14 +99,19 @@ def _unlike(points: Sequence[Point]) -> str | None:
     return None
 
 
-def _boards(point: Point) -> tuple[str, ...]:
-    """The boards that such a cell may have run on."""
-    return () if point.cell.provider == "cpu" else tuple(g.name for g in point.record.machine.gpus)
+def boards_of(point: Point) -> tuple[Gpu, ...]:
+    """The boards that its cell may have run on."""
+    return () if point.cell.provider == "cpu" else point.record.machine.gpus
+
+
+def _host(point: Point) -> tuple[object, ...]:
+    machine = point.record.machine
+    return machine.name, machine.cpu, machine.logical_cores
 
 
 def _named(point: Point) -> str:
     """The machine, with its board where that did the work."""
-    return ", ".join([point.record.machine.name, *dict.fromkeys(_boards(point))])
+    return ", ".join([point.record.machine.name, *dict.fromkeys(board.name for board in boards_of(point))])
 
 
 def _timing(read: Callable[..., object]) -> Callable[[Point], object]:
@@ -120,7 +123,7 @@ def _timing(read: Callable[..., object]) -> Callable[[Point], object]:
 
 
 _ALIKE: dict[str, Callable[[Point], object]] = {
-    "machine": lambda p: (p.record.machine.name, p.record.machine.cpu, p.record.machine.logical_cores, _boards(p)),
+    "machine": lambda p: (*_host(p), [board.name for board in boards_of(p)]),
     "provider": lambda p: p.cell.provider,
     "number of threads": _timing(lambda found: found.threads),
     "prompt": _timing(lambda found: found.prefill.tokens),

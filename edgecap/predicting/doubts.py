@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgecap.fitting.series import Point, Series
 from edgecap.metrics import cost_cautions
+from edgecap.predicting.device import boards_of
 from edgecap.record import Architecture, Estimate
 from edgecap.units import size
 
@@ -87,9 +88,7 @@ def _beyond(what: str, at: int, had: Sequence[int]) -> str:
 
 
 def _memory(point: Point) -> int:
-    machine = point.record.machine
-    boards = [g.memory_bytes for g in machine.gpus] if point.cell.provider != "cpu" else []
-    return max(boards, default=machine.memory_bytes)
+    return max((board.memory_bytes for board in boards_of(point)), default=point.record.machine.memory_bytes)
 
 
 def _told(point: Point) -> str:

@@ -8,7 +8,7 @@ from edgecap.exact.texts import ExactBytes
 from edgecap.record import Estimate
 from edgecap.report.columns import printable, table, wrapped
 from edgecap.report.sheet import shortened
-from edgecap.report.tokenizers import counted
+from edgecap.units import counted
 
 WORST = 5  # texts that are told one by one
 

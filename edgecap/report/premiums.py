@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from edgecap.record import Absent, Estimate
 from edgecap.report.columns import printable, table, wrapped
 from edgecap.report.sheet import shortened
-from edgecap.report.tokenizers import NAME, counted, interval_text, percent, title_of
+from edgecap.report.tokenizers import NAME, interval_text, percent, title_of
 from edgecap.tokenizing.premium import Charge, Premium
 from edgecap.tokenizing.study import Cost, LanguageStudy, Unlike
-from edgecap.units import si
+from edgecap.units import counted, si
 
 EACH_END = 8  # languages shown at either end, where there are many
 

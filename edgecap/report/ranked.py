@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from edgecap.ranking import Ranked, Ranking
 from edgecap.report.columns import printable, table, wrapped
 from edgecap.report.sheet import shortened
-from edgecap.report.tokenizers import NAME, counted
+from edgecap.report.tokenizers import NAME
+from edgecap.units import counted
 
 SHOWN = 3  # documents of each kind
 

@@ -11,10 +11,10 @@ from edgecap.report.page import page
 from edgecap.report.premiums import doubts_of_costs, doubts_of_languages, no_joules
 from edgecap.report.raw import Table
 from edgecap.report.sheet import shortened
-from edgecap.report.tokenizers import counted, doubts, note
+from edgecap.report.tokenizers import doubts, note
 from edgecap.tokenizing.premium import Charge, Premium
 from edgecap.tokenizing.study import CorpusStudy, Cost, LanguageStudy, OnCorpus
-from edgecap.units import size
+from edgecap.units import counted, size
 
 
 def corpus_page(study: CorpusStudy) -> str:

@@ -12,7 +12,7 @@ from edgecap.report.sheet import shortened
 from edgecap.tokenizing.speed import Speed
 from edgecap.tokenizing.study import CorpusStudy, OnCorpus, OnLanguages
 from edgecap.tokenizing.usage import Usage
-from edgecap.units import si, significant, size
+from edgecap.units import counted, si, significant, size
 
 NAME = 24  # characters of a name in a table
 
@@ -52,11 +52,6 @@ def _usage(name: str, one: Usage) -> list[str]:
         percent(one.byte_fallback_share),
         percent(one.single_byte_share),
     ]
-
-
-def counted(number: int, noun: str) -> str:
-    """How many of them: 1 document, 2,000 documents."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def interval_text(found: Estimate | Absent, places: int) -> str:
