@@ -471,6 +471,15 @@ def test_records_are_rescored_as_if_measured_under_the_bias(files, tmp_path):
     assert isinstance(twice.exception, UsageError) and not (tmp_path / "other").exists()
 
 
+def test_a_record_of_a_text_without_a_fit_is_not_rescored(files, tmp_path):
+    lacking = model("d", 22.0, 24, corpus=replace(BASE.corpus, name="other", sha256="f" * 64))
+    store.save(replace(lacking, cells=tuple(c for c in lacking.cells if c.precision != "fp32")), tmp_path / "d.json")
+    done = run("fit", *files, str(tmp_path / "d.json"), "--rescore", str(tmp_path / "new"))
+    assert done.exit_code == 0, done.output
+    assert "d.json, whose text has no fitted bias" in done.stderr
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == sorted(Path(f).name for f in files)
+
+
 def test_a_card_that_profile_would_not_find_is_told(files, tmp_path):
     done = run("fit", *files, "--write-corpus", str(tmp_path / "card.json"))
     assert "name it so" in done.stderr

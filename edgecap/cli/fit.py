@@ -86,6 +86,10 @@ def _rescore(found: list[Fit], records: list[Profile], paths: tuple[Path, ...], 
     if there is not None:
         raise UsageError(f"--rescore would write over {there}: give a new folder, and records of different names")
     folder.mkdir(parents=True, exist_ok=True)
-    for record, name in zip(records, names, strict=True):
-        store.save(rescored(record, biases[record.corpus.sha256]), name)
+    for record, path, name in zip(records, paths, names, strict=True):
+        bias_bits = biases.get(record.corpus.sha256)
+        if bias_bits is None:
+            click.echo(f"not rescored: {path}, whose text has no fitted bias", err=True)
+            continue
+        store.save(rescored(record, bias_bits), name)
         click.echo(f"record: {name}", err=True)
