@@ -27,7 +27,7 @@ from edgecap.units import size  # noqa: E402
 
 def main():
     cells = int(sys.argv[1]) if sys.argv[1:] else 10_000
-    source = Path(sys.argv[2]) if sys.argv[2:] else next((ROOT / "profiles").glob("*.json"))
+    source = Path(sys.argv[2]) if sys.argv[2:] else next((ROOT / "profiles" / "reference").glob("*.json"))
     record = store.load(source)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

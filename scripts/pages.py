@@ -57,7 +57,7 @@ def records_in(pattern: str) -> tuple[tuple[Path, Profile], ...]:
 def reference_records(precision: str, provider: str) -> list[Profile]:
     """The latest record of each size of the reference series on the bundled corpus that was timed in such a cell."""
     found, whole = dict[str, Profile](), read_corpus(DEFAULT_CORPUS).sha256
-    for _, record in records_in("*.json"):
+    for _, record in records_in("reference/*.json"):
         if (
             record.source.name.startswith(SERIES)
             and record.corpus.sha256 == whole
@@ -262,7 +262,7 @@ def sentence(text: str) -> str:
 def shown() -> dict[str, str]:
     """The README's example: what `profile` prints, and int8 against fp16."""
     path, record = max(
-        ((p, r) for p, r in records_in("*.json") if r.spec.model == DEFAULT_MODEL and in_turns(r)),
+        ((p, r) for p, r in records_in("reference/*.json") if r.spec.model == DEFAULT_MODEL and in_turns(r)),
         key=lambda found: found[1].created_utc,
     )
     int8 = next(c for c in edgecap.compare([record], "precision=fp16") if c.candidate == "int8")
@@ -334,7 +334,7 @@ def on_cuda() -> str:
         "net of idle",
         "share of time on the CPU",
     ]
-    records = by_size(r for _, r in records_in("*.json"))
+    records = by_size(r for _, r in records_in("reference/*.json"))
     rows = [cuda_row(record, cell) for record in records for cell in record.cells if cell.provider == "cuda"]
     return table(header, rows)
 

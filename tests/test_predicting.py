@@ -365,7 +365,7 @@ def test_a_bias_that_no_token_carries_is_refused():
 
 def test_a_real_record_predicts_itself():
     """What a config cannot do without is what the graph was counted to need, for every precision."""
-    record = store.load(max((ROOT / "profiles").glob("edgecap-ref-xs--*.json")))
+    record = store.load(max((ROOT / "profiles" / "reference").glob("edgecap-ref-xs--*.json")))
     for cell in record.cells:
         found = predict([record], record.source.architecture, "again", cell.precision, bias_bits=0.0)
         assert found.device.decode_s.value == pytest.approx(

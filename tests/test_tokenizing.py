@@ -33,7 +33,7 @@ replace = msgspec.structs.replace
 CELLS = [(name, "cpu") for name in ("fp32", "fp16", "int8", "int4")]
 RECORD = next(
     path
-    for path in sorted((ROOT / "profiles").glob("edgecap-ref-xs--*.json"))
+    for path in sorted((ROOT / "profiles" / "reference").glob("edgecap-ref-xs--*.json"))
     if [(cell.precision, cell.provider) for cell in load(path).cells] == CELLS
 )
 
