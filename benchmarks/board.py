@@ -18,22 +18,28 @@ import msgspec  # noqa: E402
 from boards import named  # noqa: E402
 from test_board_browser import CHROMIUM, TIMED, sync_api  # noqa: E402
 
-from edgecap import store  # noqa: E402
-from edgecap.report.board import board_page, board_values, relative_link  # noqa: E402
-from edgecap.report.entries import entries  # noqa: E402
-from edgecap.shelf import Shelf  # noqa: E402
+from edgecap.report.board.board import board_page, board_values, relative_link  # noqa: E402
+from edgecap.report.board.entries import entries  # noqa: E402
+from edgecap.storage import files  # noqa: E402
+from edgecap.storage.collection import Shelf  # noqa: E402
 from edgecap.units import size  # noqa: E402
 
 
 def main():
     cells = int(sys.argv[1]) if sys.argv[1:] else 10_000
-    source = Path(sys.argv[2]) if sys.argv[2:] else next((ROOT / "profiles" / "reference").glob("*.json"))
-    record = store.load(source)
+    source = (
+        Path(sys.argv[2])
+        if sys.argv[2:]
+        else next((ROOT / "profiles" / "reference").glob("*.json"))
+    )
+    record = files.load(source)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         count = cells // len(record.cells)
         for n in range(count):
-            copy = named(f"model-{n % 61}", f"device-{n % 41}", f"2026-11-01T00:00:{n % 60:02}Z", record)
+            copy = named(
+                f"model-{n % 61}", f"device-{n % 41}", f"2026-11-01T00:00:{n % 60:02}Z", record
+            )
             (folder / f"{n}.json").write_bytes(msgspec.json.encode(copy))
         size_read = sum(path.stat().st_size for path in folder.glob("*.json"))
         began = time.perf_counter()
@@ -43,15 +49,21 @@ def main():
         text = board_page(board_values(found, lambda path: relative_link(path, folder))).encode()
         made_s = time.perf_counter() - began
         (folder / "board.html").write_bytes(text)
-        print(f"{count} records, {size(size_read)}: read in {read_s:.1f} s ({1000 * read_s / count:.1f} ms each)")
-        print(f"page of {count * len(record.cells)} cells: {size(len(text))}, made in {made_s:.2f} s")
+        print(
+            f"{count} records, {size(size_read)}: read in {read_s:.1f} s ({1000 * read_s / count:.1f} ms each)"
+        )
+        print(
+            f"page of {count * len(record.cells)} cells: {size(len(text))}, made in {made_s:.2f} s"
+        )
         print(f"peak memory {size(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)}")
         browse(folder / "board.html")
 
 
 def browse(page_file):
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
         page = browser.new_page()
         began = time.perf_counter()
         page.goto(page_file.as_uri())

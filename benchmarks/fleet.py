@@ -26,10 +26,10 @@ import psutil  # noqa: E402
 from fleet_worker import slow  # noqa: E402
 from fleets import Fleet, lines, measured, plan, scores  # noqa: E402
 
-from edgecap import sweep as sweeping  # noqa: E402
-from edgecap.fleet import network  # noqa: E402
-from edgecap.fleet.dispatch import Rules  # noqa: E402
-from edgecap.store import Home  # noqa: E402
+from edgecap.storage.files import Home  # noqa: E402
+from edgecap.sweep import runner as sweeping  # noqa: E402
+from edgecap.sweep.fleet import network  # noqa: E402
+from edgecap.sweep.fleet.dispatch import Rules  # noqa: E402
 
 
 @contextmanager
@@ -59,7 +59,10 @@ def waiting(fleet, seconds=20.0):
     before = {name: cpu(psutil.Process(process.pid)) for name, process in who.items()}
     time.sleep(seconds)
     for name, process in who.items():
-        say(f"{name}, CPU", f"{1000 * (cpu(psutil.Process(process.pid)) - before[name]) / seconds:.1f} ms a second")
+        say(
+            f"{name}, CPU",
+            f"{1000 * (cpu(psutil.Process(process.pid)) - before[name]) / seconds:.1f} ms a second",
+        )
 
 
 def timed(fleet, folder, cells, seconds, devices):
@@ -69,7 +72,9 @@ def timed(fleet, folder, cells, seconds, devices):
     wall = time.monotonic() - began
     assert len(rows) == len(cells) and not any(row.wrong for row in rows.values())
     say("wall", f"{wall:.1f} s")
-    say("beyond the cells' own time", f"{100 * (wall / (len(cells) * seconds / devices) - 1):.1f} %")
+    say(
+        "beyond the cells' own time", f"{100 * (wall / (len(cells) * seconds / devices) - 1):.1f} %"
+    )
     say("cells a second", f"{len(cells) / wall:.1f}")
     say("client, CPU a cell", f"{1000 * (cpu(own) - before) / len(cells):.1f} ms")
     say("scheduler, CPU a cell", f"{1000 * (cpu(scheduler) - there) / len(cells):.1f} ms")
@@ -97,7 +102,9 @@ def many(folder):
 def small_disk(folder):
     """A disk of two megabytes for the records, where this user may mount one; else a folder."""
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True
+    )
     try:
         yield mounted.returncode == 0
     finally:
@@ -157,7 +164,9 @@ def rough(folder):
             stop.set()
             thread.join()
         say("wall", f"{time.monotonic() - began:.0f} s")
-        sweeping.sweep(cells, folder / "local", sweeping.Locally(Home(folder / "cache", folder), slow(0)))
+        sweeping.sweep(
+            cells, folder / "local", sweeping.Locally(Home(folder / "cache", folder), slow(0))
+        )
         kept, local = scores(folder / "out"), scores(folder / "local")
         say("cells", len(cells))
         say("records", len(kept))
@@ -166,8 +175,14 @@ def rough(folder):
         say("waits for room or the scheduler", sum(news.kind == "waits" for news in told))
         say("lost", len({cell.key for cell in cells} - rows.keys()))
         say("twice in the journal", len(lines(folder / "out")) - len(set(lines(folder / "out"))))
-        say("sums that differ from one machine's", sum(local[name] != found for name, found in kept.items()))
-        say("of the device that lies", sum(row.device == "liar" for row in rows.values() if row.record))
+        say(
+            "sums that differ from one machine's",
+            sum(local[name] != found for name, found in kept.items()),
+        )
+        say(
+            "of the device that lies",
+            sum(row.device == "liar" for row in rows.values() if row.record),
+        )
 
 
 def main():

@@ -43,7 +43,9 @@ RAGGED = 6  # documents of 64 to 1024 tokens in one round
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shape", choices=SHAPES, action="append")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
@@ -59,8 +61,8 @@ def main() -> None:
 
 
 def measure(name: str, scratch: Path, asked: argparse.Namespace) -> None:
-    from edgecap.architecture import read_architecture
-    from edgecap.flops import count_flops
+    from edgecap.model.architecture import read_architecture
+    from edgecap.model.flops import count_flops
 
     shape = SHAPES[name]
     _build(shape, scratch, asked.int8)
@@ -78,22 +80,38 @@ def measure(name: str, scratch: Path, asked: argparse.Namespace) -> None:
     peak = GEMM_FLOPS / s["gemm full"]
     print(f"{name}: {asked.threads} threads, {asked.rounds} rounds in turns, medians")
     print(f"  GEMM peak of the runtime                 {peak / 1e9:7.1f} GFLOP/s")
-    print(f"  full windows, share of the peak          {work / s['fp32 full'] / peak:7.2f}   (asked: 0.70)")
+    print(
+        f"  full windows, share of the peak          {work / s['fp32 full'] / peak:7.2f}   (asked: 0.70)"
+    )
     print(f"  PyTorch, share of the peak               {work / s['torch full'] / peak:7.2f}")
-    print(f"  times as fast as PyTorch, full windows   {s['torch full'] / s['fp32 full']:7.2f}   (asked: 1.3)")
-    print(f"  times as fast, 64 to 1024 tokens         {s['torch ragged'] / s['fp32 ragged']:7.2f}   (asked: 2.2)")
+    print(
+        f"  times as fast as PyTorch, full windows   {s['torch full'] / s['fp32 full']:7.2f}   (asked: 1.3)"
+    )
+    print(
+        f"  times as fast, 64 to 1024 tokens         {s['torch ragged'] / s['fp32 ragged']:7.2f}   (asked: 2.2)"
+    )
     if asked.int8:
         print(
             f"  int8, times as fast as fp32              {s['fp32 full'] / s['int8 full']:7.2f}   (asked: 1.5 with VNNI)"
         )
-    print("  padding, share of computed positions        0.00   (asked: below 0.05; documents are read one by one)")
+    print(
+        "  padding, share of computed positions        0.00   (asked: below 0.05; documents are read one by one)"
+    )
     limit = 1.2 * weights + 300e6
-    print(f"  peak memory {memory / 1e6:.0f} MB of {limit / 1e6:.0f} MB (weights {weights / 1e6:.0f} MB)", flush=True)
+    print(
+        f"  peak memory {memory / 1e6:.0f} MB of {limit / 1e6:.0f} MB (weights {weights / 1e6:.0f} MB)",
+        flush=True,
+    )
 
 
 def _in_turns(contenders: dict[str, Contender], rounds: int) -> dict[str, list[float]]:
     """Seconds by contender and task; the first round only warms up."""
-    tasks = [(w, t) for w in contenders for t in ("full", "ragged") if t == "full" or w in ("fp32", "torch")]
+    tasks = [
+        (w, t)
+        for w in contenders
+        for t in ("full", "ragged")
+        if t == "full" or w in ("fp32", "torch")
+    ]
     times: dict[str, list[float]] = {f"{w} {t}": [] for w, t in tasks}
     for number in range(rounds + 1):
         for what, task in tasks:
@@ -107,7 +125,15 @@ class Contender:
     """A process of its own that does a task when asked, and sleeps while others are timed."""
 
     def __init__(self, what: str, scratch: Path, vocabulary: int, threads: int) -> None:
-        words = [sys.executable, __file__, "--serve", what, str(scratch), str(vocabulary), str(threads)]
+        words = [
+            sys.executable,
+            __file__,
+            "--serve",
+            what,
+            str(scratch),
+            str(vocabulary),
+            str(threads),
+        ]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self._process = subprocess.Popen(words, stderr=subprocess.DEVNULL, **pipes)
 
@@ -130,7 +156,9 @@ def serve(what: str, scratch: Path, vocabulary: int, threads: int) -> None:
     rng = np.random.default_rng(0)
     full = rng.integers(0, vocabulary, WINDOW)
     ragged = [rng.integers(0, vocabulary, int(n)) for n in np.linspace(64, WINDOW, RAGGED)]
-    score = _gemm(threads) if what == "gemm" else _torch(scratch, threads) if what == "torch" else None
+    score = (
+        _gemm(threads) if what == "gemm" else _torch(scratch, threads) if what == "torch" else None
+    )
     if score is None:
         engine = _engine(scratch / what / "model.onnx", vocabulary, threads)
         score = lambda ids: engine.nll(ids[:-1], ids[1:])  # noqa: E731
@@ -149,13 +177,18 @@ def serve(what: str, scratch: Path, vocabulary: int, threads: int) -> None:
         print(time.perf_counter() - started, flush=True)
 
 
-GEMMS = ((256, 1024, 1024), (256, 4096, 4096), (512, 2048, 2048), (256, 576, 49152))  # no shape is best everywhere
+GEMMS = (
+    (256, 1024, 1024),
+    (256, 4096, 4096),
+    (512, 2048, 2048),
+    (256, 576, 49152),
+)  # no shape is best everywhere
 GEMM_FLOPS = 2e10  # of each shape in one task
 
 
 def _gemm(threads: int):
     """The GEMM peak of the runtime: seconds that the task would take at the fastest shape's rate."""
-    from edgecap.probes import OrtProbes
+    from edgecap.runtime.microbench import OrtProbes
 
     probes = {shape: OrtProbes("cpu", threads).gemm("fp32", *shape) for shape in GEMMS}
     for probe in probes.values():
@@ -182,27 +215,35 @@ def _build(shape: dict, scratch: Path, int8: bool) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    from edgecap.export import export_fp32
+    from edgecap.graph.export import export_fp32
+    from edgecap.graph.finish import write_fused
     from edgecap.graph.variants import make_variant
-    from edgecap.optimize import write_fused
 
     torch.manual_seed(0)
     fields = {k: v for k, v in shape.items() if k != "model_type"}
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(shape["model_type"], **fields)).float().eval()
+    model = (
+        AutoModelForCausalLM.from_config(AutoConfig.for_model(shape["model_type"], **fields))
+        .float()
+        .eval()
+    )
     model.save_pretrained(scratch / "hf")
     reference = Path(__file__).parent.parent / "models/edgecap-ref-xs"
     AutoTokenizer.from_pretrained(reference).save_pretrained(scratch / "hf")
     (scratch / "plain").mkdir()
     (scratch / "fp32").mkdir()
-    write_fused(export_fp32(scratch / "hf", scratch / "plain", False), scratch / "fp32", lambda plain, fused: 0.0)
+    write_fused(
+        export_fp32(scratch / "hf", scratch / "plain", False),
+        scratch / "fp32",
+        lambda plain, fused: 0.0,
+    )
     if int8:
         (scratch / "int8").mkdir()
         make_variant(scratch / "fp32/model.onnx", "int8", scratch / "int8")
 
 
 def _engine(graph: Path, vocabulary: int, threads: int):
-    from edgecap.engine import OrtEngine
     from edgecap.graph.scoring import scoring_graph
+    from edgecap.runtime.engine import OrtEngine
 
     return OrtEngine(graph, "cpu", threads, 64, vocabulary, scoring=scoring_graph(graph))
 

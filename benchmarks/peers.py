@@ -39,10 +39,14 @@ from edgecap.stats import median
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", type=Path, help="a folder that keeps what is made, for the next run")
+    parser.add_argument(
+        "--work", type=Path, help="a folder that keeps what is made, for the next run"
+    )
     parser.add_argument("--json", type=Path, help="a file for every number")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
@@ -64,7 +68,11 @@ def compare(asked: argparse.Namespace, folder: Path) -> None:
     own = own_folder(work)
     for peer, remedy in missing().items():
         print(f"left out: {peer} ({remedy})")
-    subprocess.run([sys.executable, __file__, "--make", str(work), str(own), shape], check=True, stdout=sys.stderr)
+    subprocess.run(
+        [sys.executable, __file__, "--make", str(work), str(own), shape],
+        check=True,
+        stdout=sys.stderr,
+    )
     with contextlib.ExitStack() as stack:
         seats = []
         for contestant in contestants(work, own):  # each chooses its settings alone on the machine
@@ -75,23 +83,37 @@ def compare(asked: argparse.Namespace, folder: Path) -> None:
         _print_checks(checked, choices)
         times = take_turns(seats, plan, asked.rounds)
     found = rows(times)
-    _print_times(f"{shape}: {plan.threads} threads, {asked.rounds} rounds in turns, medians in ms", times)
+    _print_times(
+        f"{shape}: {plan.threads} threads, {asked.rounds} rounds in turns, medians in ms", times
+    )
     _print_rows(found)
     if asked.json:
-        asked.json.write_text(json.dumps(_record(shape, plan, choices, checked, times, found), indent=1))
+        asked.json.write_text(
+            json.dumps(_record(shape, plan, choices, checked, times, found), indent=1)
+        )
 
 
 def _plan(shape: str, threads: int) -> Plan:
     fields = SHAPES[shape]
     width = fields["hidden_size"] // fields["num_attention_heads"]
-    return Plan((1024, 512), 512, 32, fields["vocab_size"], width, fields["max_position_embeddings"], threads)
+    return Plan(
+        (1024, 512),
+        512,
+        32,
+        fields["vocab_size"],
+        width,
+        fields["max_position_embeddings"],
+        threads,
+    )
 
 
 def _print_checks(checked: list[Agreement], choices: dict[str, dict[str, str]]) -> None:
     print("ln p of the next token, apart from the plain fp32 graph's, in its standard deviations")
     for c in checked:
         token = "same token" if c.same_token else "another token"
-        print(f"  {c.name:20} largest {c.largest:7.1e}   typical {c.typical:7.1e}   {token}   {c.verdict}")
+        print(
+            f"  {c.name:20} largest {c.largest:7.1e}   typical {c.typical:7.1e}   {token}   {c.verdict}"
+        )
     for name, choice in choices.items():
         for task, settings in choice.items():
             print(f"  {name} was fastest in {task} with {settings}")
@@ -102,20 +124,36 @@ def _print_times(title: str, times: Times) -> None:
     print(title)
     print(f"  {'':20}" + "".join(f"{task:>15}" for task in times))
     for name in next(iter(times.values())):
-        print(f"  {name:20}" + "".join(f"{1e3 * median(times[task][name]):15.2f}" for task in times))
+        print(
+            f"  {name:20}" + "".join(f"{1e3 * median(times[task][name]):15.2f}" for task in times)
+        )
 
 
 def _print_rows(found: list[Row]) -> None:
     print("times as slow as the peer, 95 % interval over rounds")
     for r in found:
-        limit = f"asked: {'below' if r.limit == 1 else 'at most'} {r.limit:.2f}   {r.verdict}" if r.limit else ""
+        limit = (
+            f"asked: {'below' if r.limit == 1 else 'at most'} {r.limit:.2f}   {r.verdict}"
+            if r.limit
+            else ""
+        )
         sides = f"{r.ours} / {r.peer}"
-        print(f"  {r.task:13} {sides:36} {r.ratio:6.3f} ({r.low:.3f} to {r.high:.3f})   {limit}".rstrip())
+        print(
+            f"  {r.task:13} {sides:36} {r.ratio:6.3f} ({r.low:.3f} to {r.high:.3f})   {limit}".rstrip()
+        )
 
 
-def _record(shape: str, plan: Plan, choices: dict, checked: list, times: Times, found: list) -> dict:
+def _record(
+    shape: str, plan: Plan, choices: dict, checked: list, times: Times, found: list
+) -> dict:
     """Every number: seconds one a round, ratios, settings, versions."""
-    packages = ("onnx", "onnxruntime-gpu", "onnxruntime", "onnxruntime-genai-cuda", "onnxruntime-genai")
+    packages = (
+        "onnx",
+        "onnxruntime-gpu",
+        "onnxruntime",
+        "onnxruntime-genai-cuda",
+        "onnxruntime-genai",
+    )
     versions = {}
     for package in (*packages, "llama-cpp-python", "gguf"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -21,7 +21,11 @@ RECORD = ROOT / "tests" / "data" / "record-1.json"
 def cpu_seconds(words: list[str]) -> float:
     """User and system seconds of one whole process."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([str(Path(sys.executable).with_name("edgecap")), *words], stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(
+        [str(Path(sys.executable).with_name("edgecap")), *words],
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -58,7 +62,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             for number in (1, 2):
                 wall, own = default_run(folder)
-                print(f"default run {number}: {wall:.1f} s; parent {own:.2f} s CPU, {own / wall:.1%} of a core")
+                print(
+                    f"default run {number}: {wall:.1f} s; parent {own:.2f} s CPU, {own / wall:.1%} of a core"
+                )
 
 
 if __name__ == "__main__":

@@ -16,16 +16,16 @@ import statistics
 import time
 from pathlib import Path
 
-from edgecap import store
-from edgecap.job import prepare, unheard
-from edgecap.making import graph_of
+from edgecap.analysis.compare import verdict
+from edgecap.analysis.score import decode_seconds, estimate
 from edgecap.meters.latency import Bench, Plan, take_turns
-from edgecap.score import decode_seconds, estimate
+from edgecap.pipeline.artifacts import graph_of
+from edgecap.pipeline.prepare import prepare, unheard
+from edgecap.pipeline.worker import in_child
+from edgecap.pipeline.worker.child import SystemClock
 from edgecap.spec import CellSpec, Spec
 from edgecap.stats import by_round, draws_of_median, median
-from edgecap.verdicts import verdict
-from edgecap.worker import in_child
-from edgecap.worker.child import SystemClock
+from edgecap.storage import files
 
 MARGIN = 0.05
 SIDES = {"equal": 0.0, "slower": 0.10}  # how much longer the second side takes
@@ -50,11 +50,15 @@ class Slowed:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=100)
     parser.add_argument("--sides", default="both", choices=["both", *SIDES])
     parser.add_argument("--precision", default="int8")
-    parser.add_argument("--limit", type=float, default=30.0, help="seconds a side, as --limit of profile")
+    parser.add_argument(
+        "--limit", type=float, default=30.0, help="seconds a side, as --limit of profile"
+    )
     asked = parser.parse_args()
     graph = _graph(asked.precision)
     for name, share in SIDES.items():
@@ -66,23 +70,27 @@ def main() -> None:
             pairs[_paired(a, b)] += 1
             alone[_unpaired(a, b)] += 1
             rounds.append(max(a.decode.rounds) + 1)
-        print(f"{name} sides: {asked.repeats} repeats, median of {statistics.median(rounds):.0f} rounds")
+        print(
+            f"{name} sides: {asked.repeats} repeats, median of {statistics.median(rounds):.0f} rounds"
+        )
         print(f"  adjacent rounds in pairs   {dict(pairs)}")
         print(f"  each side on its own       {dict(alone)}", flush=True)
 
 
 def _graph(precision: str) -> Path:
-    job = prepare(Spec(precisions=(precision,)), store.home(), unheard, in_child).job
+    job = prepare(Spec(precisions=(precision,)), files.home(), unheard, in_child).job
     return graph_of(job, CellSpec(precision, "cpu")).path
 
 
 def _pair(graph: Path, share: float, limit_s: float):
-    from edgecap.engine import OrtEngine
+    from edgecap.runtime.engine import OrtEngine
 
     plan, clock = Plan(512, 512, limit_s, 0.03), SystemClock()
     engines = [OrtEngine(graph, "cpu", 2, vocabulary=8192) for _ in range(2)]
     sides = [engines[0], Slowed(engines[1], share) if share else engines[1]]
-    return take_turns([Bench(e, clock, plan, 8192) for e in sides], clock, 2 * limit_s, lambda done, total: None)
+    return take_turns(
+        [Bench(e, clock, plan, 8192) for e in sides], clock, 2 * limit_s, lambda done, total: None
+    )
 
 
 def _paired(a, b) -> str:

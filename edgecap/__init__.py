@@ -14,27 +14,27 @@ __version__ = "0.1.0"
 __all__ = ["EdgecapError", "Profile", "Spec", "__version__", "compare", "load", "profile"]
 
 if TYPE_CHECKING:
+    from edgecap.analysis.compare import compare
     from edgecap.errors import EdgecapError
-    from edgecap.pipeline import profile
+    from edgecap.pipeline.profile import profile
     from edgecap.record import Profile
     from edgecap.spec import Spec
-    from edgecap.store import load
-    from edgecap.verdicts import compare
+    from edgecap.storage.files import load
 
-_ROOMS = {
+_MODULES = {
     "EdgecapError": "errors",
     "Profile": "record",
     "Spec": "spec",
-    "compare": "verdicts",
-    "load": "store",
-    "profile": "pipeline",
+    "compare": "analysis.compare",
+    "load": "storage.files",
+    "profile": "pipeline.profile",
 }
 
 
 def __getattr__(name: str) -> Any:
     """Loads a public name when it is first used, so that `import edgecap` stays light."""
-    if name not in _ROOMS:
+    if name not in _MODULES:
         raise AttributeError(f"module 'edgecap' has no attribute '{name}'")
     import importlib
 
-    return getattr(importlib.import_module(f"edgecap.{_ROOMS[name]}"), name)
+    return getattr(importlib.import_module(f"edgecap.{_MODULES[name]}"), name)

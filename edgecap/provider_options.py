@@ -115,20 +115,26 @@ def _begun(part: str, text: str) -> tuple[str, bool, str]:
     """Name, whether a colon follows it, and the first option or nothing."""
     name, colon, option = (p.strip() for p in part.partition(":"))
     if "=" in name:
-        raise UsageError(f"--provider {text}: '{part}' is an option without a provider; write NAME:KEY=VALUE")
+        raise UsageError(
+            f"--provider {text}: '{part}' is an option without a provider; write NAME:KEY=VALUE"
+        )
     name = name.lower()
     if name not in PROVIDERS:
         known = f"(known: {', '.join(PROVIDERS)})"
         raise UsageError(f"unknown provider '{name}' {known}{did_you_mean(name, PROVIDERS)}")
     if colon and not option:
-        raise UsageError(f"--provider {text}: nothing follows '{name}:'; write {name} or {name}:KEY=VALUE")
+        raise UsageError(
+            f"--provider {text}: nothing follows '{name}:'; write {name} or {name}:KEY=VALUE"
+        )
     return name, bool(colon), option
 
 
 def _add(provider: Requested, part: str, text: str) -> None:
     key, equals, value = (p.strip() for p in part.partition("="))
     if not equals or not value or not _KEY.fullmatch(key):
-        raise UsageError(f"--provider {text}: '{part}' is no option; write {provider.name}:KEY=VALUE,KEY=VALUE")
+        raise UsageError(
+            f"--provider {text}: '{part}' is no option; write {provider.name}:KEY=VALUE,KEY=VALUE"
+        )
     if key in provider.options:
         raise UsageError(f"--provider {text}: {key} is given twice for {provider.name}")
     if key in WHOLE and not re.fullmatch(r"[0-9]{1,4}", value):

@@ -37,7 +37,9 @@ class Absent(_Value, frozen=True, tag_field="kind", tag="absent"):
     failed: bool = False
 
 
-LEFT_OUT = "advice"  # the stage of a Failure that nothing went wrong in: --skip-unfit left the cell out
+LEFT_OUT = (
+    "advice"  # the stage of a Failure that nothing went wrong in: --skip-unfit left the cell out
+)
 
 
 class Failure(_Value, frozen=True, tag_field="kind", tag="failure"):

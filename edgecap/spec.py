@@ -15,7 +15,19 @@ EXPORTERS = ("optimum", "genai")
 LEVELS = ("off", "basic", "extended", "all")  # of the runtime's graph optimisation
 # What people type. Only ever longer: a compressed file names its precision by its place here.
 PRECISIONS = (
-    *("fp32", "fp16", "int8", "int4", "bf16", "int8w", "int4b16", "int4b64", "int4b128", "int8wb128", "int4hqq"),
+    *(
+        "fp32",
+        "fp16",
+        "int8",
+        "int4",
+        "bf16",
+        "int8w",
+        "int4b16",
+        "int4b64",
+        "int4b128",
+        "int8wb128",
+        "int4hqq",
+    ),
     "int8s",
 )
 DEFAULT_PRECISIONS = PRECISIONS[:4]
@@ -93,11 +105,17 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         _at_least("--stride", self.stride, 1)
         _at_least("--documents", self.documents, 1)
         if self.stride and self.protocol == "paper":
-            raise UsageError("--stride belongs to the exact protocol; the paper's has one window a document")
+            raise UsageError(
+                "--stride belongs to the exact protocol; the paper's has one window a document"
+            )
         _known("--energy", self.energy, ENERGY)
         _at_least("--assume-watts", self.assume_watts, 0.001, most=1e6)
-        if self.meter_offset_s is not None and not (self.meter and math.isfinite(self.meter_offset_s)):
-            raise UsageError("--meter-offset is the seconds that the clock of a --meter FILE is ahead of this one")
+        if self.meter_offset_s is not None and not (
+            self.meter and math.isfinite(self.meter_offset_s)
+        ):
+            raise UsageError(
+                "--meter-offset is the seconds that the clock of a --meter FILE is ahead of this one"
+            )
         if self.energy == "off" and (self.meter or self.assume_watts):
             raise UsageError("--energy off measures none: give neither --meter nor --assume-watts")
         if self.assume_watts and (self.meter or self.energy == "require"):
@@ -118,7 +136,9 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         _at_least("--threads", self.threads, 1)
         _at_least("--limit", self.limit_s, 0.1)
         if not 0 < self.precision_target < 1:
-            raise UsageError(f"--precision-target {self.precision_target} must be a share above 0 and below 1, as 0.03")
+            raise UsageError(
+                f"--precision-target {self.precision_target} must be a share above 0 and below 1, as 0.03"
+            )
         _at_least("--timeout", self.timeout_s, 1, most=1e6)
         if not self.providers:
             raise UsageError(f"no provider given; known: {', '.join(PROVIDERS)}")
@@ -147,7 +167,9 @@ def split_steps(text: str, option: str) -> tuple[int, ...]:
     except (ValueError, IndexError):
         found = ()
     if not found:
-        raise UsageError(f"{option} {text}: write 128,512,2048 or FIRST:LAST:xFACTOR or FIRST:LAST:+STEP")
+        raise UsageError(
+            f"{option} {text}: write 128,512,2048 or FIRST:LAST:xFACTOR or FIRST:LAST:+STEP"
+        )
     return found
 
 
@@ -156,14 +178,23 @@ def split_numbers(text: str, option: str) -> tuple[int, ...]:
     found: set[int] = set()
     for part in filter(None, (p.strip() for p in text.split(","))):
         first, dash, last = part.partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()) or int(last or first) - int(first) not in range(4096):
+        if (
+            not first.isdigit()
+            or (dash and not last.isdigit())
+            or int(last or first) - int(first) not in range(4096)
+        ):
             raise UsageError(f"{option} {text}: write whole numbers from 0, as 0,2 or 0-3")
         found.update(range(int(first), int(last or first) + 1))
     return tuple(sorted(found))
 
 
 def _stepped(begin: int, end: int, sign: str, by: int) -> tuple[int, ...]:
-    if sign not in "x+" or by < (2 if sign == "x" else 1) or not 1 <= begin <= end or (end - begin) / by > 1e5:
+    if (
+        sign not in "x+"
+        or by < (2 if sign == "x" else 1)
+        or not 1 <= begin <= end
+        or (end - begin) / by > 1e5
+    ):
         return ()
     found, at = [], begin
     while at <= end:
@@ -174,7 +205,9 @@ def _stepped(begin: int, end: int, sign: str, by: int) -> tuple[int, ...]:
 
 def _known(what: str, name: str, known: tuple[str, ...] | dict[str, str]) -> None:
     if name not in known:
-        raise UsageError(f"unknown {what} '{name}' (known: {', '.join(known)}){did_you_mean(name, known)}")
+        raise UsageError(
+            f"unknown {what} '{name}' (known: {', '.join(known)}){did_you_mean(name, known)}"
+        )
 
 
 def _at_least(option: str, value: float | None, least: float, most: float = 1e9) -> None:

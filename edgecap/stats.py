@@ -149,7 +149,9 @@ def draws_of_sums(columns: Floats, seed: int = SEED) -> Floats:
         return drawn
     rng, step = np.random.default_rng(seed), max(1, _BLOCK // n)
     sizes = [min(step, DRAWS - start) for start in range(0, DRAWS, step)]
-    return np.concatenate([rng.multinomial(n, np.full(n, 1 / n), size=size) @ columns for size in sizes])
+    return np.concatenate(
+        [rng.multinomial(n, np.full(n, 1 / n), size=size) @ columns for size in sizes]
+    )
 
 
 @lru_cache(maxsize=4)
@@ -168,7 +170,9 @@ def interval(value: float, draws: Sequence[float] | Floats | None) -> Interval:
     import numpy as np
 
     ordered = np.sort(np.asarray(draws, np.float64))
-    if not (math.isfinite(ordered[0]) and math.isfinite(ordered[-1])):  # what is no number is sorted to the end
+    if not (
+        math.isfinite(ordered[0]) and math.isfinite(ordered[-1])
+    ):  # what is no number is sorted to the end
         return Interval(float(value), None, None)
     low, high = (_between(ordered, share) for share in (0.025, 0.975))
     return Interval(float(value), min(low, value), max(high, value))

@@ -16,23 +16,28 @@ import msgspec
 import numpy as np
 
 import edgecap
-from edgecap import card, published
-from edgecap.corpus import read_corpus
+from edgecap.analysis import published
+from edgecap.analysis.fitting import Fit, card_of, fit
+from edgecap.analysis.fitting.bias import agreement, best_bias, capacities, ranks, spread
+from edgecap.analysis.metrics import compression_of, energy_of, latency_of, status, why
+from edgecap.analysis.predicting import predict
+from edgecap.analysis.predicting.bits import law_of, law_width, left_out
+from edgecap.analysis.score import Quantity, decode_joules, decode_seconds, prefill_seconds
 from edgecap.errors import RecordError, UsageError
-from edgecap.fitting import Fit, card_of, fit
-from edgecap.fitting.bias import agreement, best_bias, capacities, ranks, spread
-from edgecap.metrics import compression_of, energy_of, latency_of, status, why
-from edgecap.predicting import predict
-from edgecap.predicting.bits import law_of, law_width, left_out
 from edgecap.record import Absent, Architecture, Cell, Estimate, Flops, Graph, Measurement, Profile
-from edgecap.report.comparing import comparison
-from edgecap.report.tables import show
-from edgecap.score import Quantity, decode_joules, decode_seconds, prefill_seconds
+from edgecap.report.terminal.comparison import comparison
+from edgecap.report.terminal.record import show
 from edgecap.spec import DEFAULT_CORPUS, DEFAULT_MODEL, DEFAULT_PRECISIONS
+from edgecap.text import bias_card
+from edgecap.text.corpus import read_corpus
 from edgecap.units import si
 
 ROOT = Path(__file__).parent.parent
-PROFILES, MODELS, CORPUS = ROOT / "profiles", ROOT / "models", ROOT / "edgecap" / "data" / "edgecap-mixed.jsonl"
+PROFILES, MODELS, CORPUS = (
+    ROOT / "profiles",
+    ROOT / "models",
+    ROOT / "edgecap" / "data" / "edgecap-mixed.jsonl",
+)
 SERIES, BIASES = "edgecap-ref-", (0, -20, -22, -24, -26, -28, -30)
 MEASURED = (("fp32", "cpu"), ("fp16", "cuda"))  # the bias is fitted on the first
 WORK = ("decode", "prefill", "joules a decoded token")
@@ -63,13 +68,22 @@ def reference_records(precision: str, provider: str) -> list[Profile]:
             and record.corpus.sha256 == whole
             and timed(record, precision, provider)
         ):
-            found[record.source.name] = max(found.get(record.source.name, record), record, key=lambda r: r.created_utc)
+            found[record.source.name] = max(
+                found.get(record.source.name, record), record, key=lambda r: r.created_utc
+            )
     return by_size(found.values())
 
 
 def timed(record: Profile, precision: str, provider: str) -> Cell | None:
     """The cell."""
-    return next((c for c in record.cells if (c.precision, c.provider) == (precision, provider) and latency_of(c)), None)
+    return next(
+        (
+            c
+            for c in record.cells
+            if (c.precision, c.provider) == (precision, provider) and latency_of(c)
+        ),
+        None,
+    )
 
 
 # --- tables -----------------------------------------------------------------------------------
@@ -175,7 +189,9 @@ def reference(found: Fit | None) -> str:
     if found is None:
         return "The reference series: its records are not in `profiles/` yet."
     b = found.bias_bits
-    bounds = "" if b.low is None or b.high is None else f" ({b.low:.2f} to {b.high:.2f} over documents)"
+    bounds = (
+        "" if b.low is None or b.high is None else f" ({b.low:.2f} to {b.high:.2f} over documents)"
+    )
     text = (
         f"The reference series on {found.corpus} ({found.documents} documents, {found.precision}): b = {b.value:.2f} "
         f"bits a token{bounds}; spread {percent(found.spread_with_zero)} without bias, {percent(found.spread_fitted)} "
@@ -192,8 +208,16 @@ def devices() -> str:
         if len(records) > 2:
             machine = records[0].machine
             title = f"{machine.gpus[0].name if provider == 'cuda' else machine.cpu}, {provider}, {precision}:"
-            header = ["model", "bits a token", "predicted", *[f"{w}, measured / predicted" for w in WORK]]
-            rows = [left_out_row(r, [o for o in records if o is not r], precision, provider) for r in records]
+            header = [
+                "model",
+                "bits a token",
+                "predicted",
+                *[f"{w}, measured / predicted" for w in WORK],
+            ]
+            rows = [
+                left_out_row(r, [o for o in records if o is not r], precision, provider)
+                for r in records
+            ]
             parts.append(f"{title}\n\n{table(header, rows)}")
     return "\n\n".join(parts) or "The reference series: its records are not in `profiles/` yet."
 
@@ -217,7 +241,9 @@ def outside() -> str:
                 bounds(told.prefill_s),
             ]
         )
-    return table(["shape", f"{WORK[0]}, measured / predicted", "interval", WORK[1], "interval"], rows)
+    return table(
+        ["shape", f"{WORK[0]}, measured / predicted", "interval", WORK[1], "interval"], rows
+    )
 
 
 def bounds(found: Estimate | Absent) -> str:
@@ -230,7 +256,9 @@ def by_size(records: Iterable[Profile]) -> list[Profile]:
     return sorted(records, key=lambda r: r.flops.per_token if isinstance(r.flops, Flops) else 0.0)
 
 
-def left_out_row(record: Profile, others: list[Profile], precision: str, provider: str) -> list[str]:
+def left_out_row(
+    record: Profile, others: list[Profile], precision: str, provider: str
+) -> list[str]:
     shape, cell = record.source.architecture, timed(record, precision, provider)
     assert isinstance(shape, Architecture) and cell
     text, latency, energy = compression_of(cell), latency_of(cell), energy_of(cell)
@@ -262,7 +290,11 @@ def sentence(text: str) -> str:
 def shown() -> dict[str, str]:
     """The README's example: what `profile` prints, and int8 against fp16."""
     path, record = max(
-        ((p, r) for p, r in records_in("reference/*.json") if r.spec.model == DEFAULT_MODEL and in_turns(r)),
+        (
+            (p, r)
+            for p, r in records_in("reference/*.json")
+            if r.spec.model == DEFAULT_MODEL and in_turns(r)
+        ),
         key=lambda found: found[1].created_utc,
     )
     int8 = next(c for c in edgecap.compare([record], "precision=fp16") if c.candidate == "int8")
@@ -275,7 +307,9 @@ def shown() -> dict[str, str]:
 
 def in_turns(record: Profile) -> bool:
     """Whether the record has what `profile` measures when nothing is asked."""
-    return tuple((c.precision, c.provider) for c in record.cells) == tuple((p, "cpu") for p in DEFAULT_PRECISIONS)
+    return tuple((c.precision, c.provider) for c in record.cells) == tuple(
+        (p, "cpu") for p in DEFAULT_PRECISIONS
+    )
 
 
 def as_text(text: str) -> str:
@@ -284,16 +318,24 @@ def as_text(text: str) -> str:
 
 def series_cards() -> str:
     """Bits per byte of the reference series by domain, as their cards have them, beside xz."""
-    found = [(p.parent.name, msgspec.json.decode(p.read_bytes())) for p in MODELS.glob(f"{SERIES}*/training.json")]
+    found = [
+        (p.parent.name, msgspec.json.decode(p.read_bytes()))
+        for p in MODELS.glob(f"{SERIES}*/training.json")
+    ]
     cards = sorted(found, key=lambda one: one[1]["recipe"]["parameters"])
     domains = list(cards[0][1]["eval_bits_per_byte"])
     rows = [
-        [name, si(c["recipe"]["parameters"]), *[f"{c['eval_bits_per_byte'][d]:.3f}" for d in domains]]
+        [
+            name,
+            si(c["recipe"]["parameters"]),
+            *[f"{c['eval_bits_per_byte'][d]:.3f}" for d in domains],
+        ]
         for name, c in cards
     ]
     xz = cards[0][1]["eval_xz_bits_per_byte"]
     return table(
-        ["model", "parameters", *domains], [*rows, ["xz -9e, all joined", "", *[f"{xz[d]:.3f}" for d in domains]]]
+        ["model", "parameters", *domains],
+        [*rows, ["xz -9e, all joined", "", *[f"{xz[d]:.3f}" for d in domains]]],
     )
 
 
@@ -315,10 +357,19 @@ VARIANTS = {
 
 def variants() -> str:
     """How far each variant of the smallest reference model is from fp32, from the record that has them all."""
-    (record,) = [r for _, r in records_in("variants/*.json") if {c.precision for c in r.cells} == VARIANTS.keys()]
+    (record,) = [
+        r
+        for _, r in records_in("variants/*.json")
+        if {c.precision for c in r.cells} == VARIANTS.keys()
+    ]
     graphs = [cell.graph for cell in record.cells if isinstance(cell.graph, Graph)]
-    known = sorted([(g.divergence_bits, g) for g in graphs if isinstance(g.divergence_bits, float)], key=lambda k: k[0])
-    rows = [[g.precision, f"{bits:.6f}", f"{g.bytes:,}", VARIANTS[g.precision]] for bits, g in known]
+    known = sorted(
+        [(g.divergence_bits, g) for g in graphs if isinstance(g.divergence_bits, float)],
+        key=lambda k: k[0],
+    )
+    rows = [
+        [g.precision, f"{bits:.6f}", f"{g.bytes:,}", VARIANTS[g.precision]] for bits, g in known
+    ]
     return table(["variant", "bits/token from fp32", "bytes of the files", "what it is"], rows)
 
 
@@ -335,7 +386,12 @@ def on_cuda() -> str:
         "share of time on the CPU",
     ]
     records = by_size(r for _, r in records_in("reference/*.json"))
-    rows = [cuda_row(record, cell) for record in records for cell in record.cells if cell.provider == "cuda"]
+    rows = [
+        cuda_row(record, cell)
+        for record in records
+        for cell in record.cells
+        if cell.provider == "cuda"
+    ]
     return table(header, rows)
 
 
@@ -346,7 +402,11 @@ def cuda_row(record: Profile, cell: Cell) -> list[str]:
     joules = [decode_joules(energy, None, net) for net in (False, True)] if energy else [None, None]
     timed = (prefill_seconds(latency, None), decode_seconds(latency, None))
     placed = cell.outcome.placement
-    others = [] if isinstance(placed, Absent) else [s.time_share for p, s in placed.by_provider.items() if p != "cuda"]
+    others = (
+        []
+        if isinstance(placed, Absent)
+        else [s.time_share for p, s in placed.by_provider.items() if p != "cuda"]
+    )
     seconds = ["" if isinstance(t, Absent) else si(t[0], "s") for t in timed]
     return [
         record.source.name,
@@ -369,7 +429,9 @@ def reference_fit(records: list[Profile]) -> Fit | None:
 def filled(page: str, text: str, blocks: dict[str, str]) -> str:
     for name, block in blocks.items():
         pattern = rf"(<!-- {name}[^\n]*-->\n).*?(<!-- /{name} -->)"
-        text, count = re.subn(pattern, lambda m, block=block: f"{m[1]}{block}\n{m[2]}", text, flags=re.DOTALL)
+        text, count = re.subn(
+            pattern, lambda m, block=block: f"{m[1]}{block}\n{m[2]}", text, flags=re.DOTALL
+        )
         if count != 1:
             raise SystemExit(f"{page} has no place for {name}")
     return text
@@ -400,7 +462,7 @@ def main() -> None:
     for page, blocks in pages(found).items():
         (ROOT / page).write_text(filled(page, (ROOT / page).read_text(), blocks))
     if found is not None:
-        card.beside(CORPUS).write_text(card.encode(card_of(found)))
+        bias_card.beside(CORPUS).write_text(bias_card.encode(card_of(found)))
 
 
 if __name__ == "__main__":

@@ -46,9 +46,15 @@ SIZES = {
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="xs")
-    parser.add_argument("--corpus", type=Path, default=Path("../shared/data/train"), help="file or folder of .txt")
-    parser.add_argument("--packed", type=Path, help="tokenizer and tokens: read where it is there, else written")
-    parser.add_argument("--eval", type=Path, default=Path("../shared/data/eval"), help="folder of JSONL, optional")
+    parser.add_argument(
+        "--corpus", type=Path, default=Path("../shared/data/train"), help="file or folder of .txt"
+    )
+    parser.add_argument(
+        "--packed", type=Path, help="tokenizer and tokens: read where it is there, else written"
+    )
+    parser.add_argument(
+        "--eval", type=Path, default=Path("../shared/data/eval"), help="folder of JSONL, optional"
+    )
     parser.add_argument("--out", type=Path, help="default: models/edgecap-ref-SIZE")
     parser.add_argument("--tokens", type=int, default=6_000_000, help="training tokens seen")
     parser.add_argument("--batch", type=int, default=8, help="windows a step")
@@ -99,7 +105,9 @@ def train_tokenizer(domains: dict[str, list[str]], seed: int) -> Tokenizer:
             sample.append(document)
             size += len(document.encode())
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=[BOS], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+        vocab_size=VOCABULARY,
+        special_tokens=[BOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     tokenizer.train_from_iterator(sample, trainer)
     return tokenizer
@@ -125,14 +133,26 @@ def prepare(args: argparse.Namespace) -> Packed:
     tokenizer = train_tokenizer(kept, args.seed)
     text = {
         "training_text": ", ".join(kept),
-        "training_text_sha256": hashlib.sha256("".join(d for ds in kept.values() for d in ds).encode()).hexdigest(),
+        "training_text_sha256": hashlib.sha256(
+            "".join(d for ds in kept.values() for d in ds).encode()
+        ).hexdigest(),
     }
     packed = Packed(
-        tokenizer, pack(kept, tokenizer, args.seed), [d[:4000] for ds in held.values() for d in ds[:4]], text
+        tokenizer,
+        pack(kept, tokenizer, args.seed),
+        [d[:4000] for ds in held.values() for d in ds[:4]],
+        text,
     )
-    print(f"tokenizer and packing: {time.monotonic() - started:.0f} s, {len(packed.stream):,} tokens", flush=True)
+    print(
+        f"tokenizer and packing: {time.monotonic() - started:.0f} s, {len(packed.stream):,} tokens",
+        flush=True,
+    )
     if args.packed:
-        told = {"held": json.dumps(packed.held), "text": json.dumps(text), "tokenizer": tokenizer.to_str()}
+        told = {
+            "held": json.dumps(packed.held),
+            "text": json.dumps(text),
+            "tokenizer": tokenizer.to_str(),
+        }
         np.savez_compressed(args.packed, stream=packed.stream, **told)
     return packed
 
@@ -144,7 +164,9 @@ def pack(domains: dict[str, list[str]], tokenizer: Tokenizer, seed: int) -> np.n
     bos = tokenizer.token_to_id(BOS)
     stream: list[np.ndarray] = []
     for start in range(0, len(documents), 512):
-        for encoding in tokenizer.encode_batch(documents[start : start + 512], add_special_tokens=False):
+        for encoding in tokenizer.encode_batch(
+            documents[start : start + 512], add_special_tokens=False
+        ):
             stream.append(np.array([bos, *encoding.ids], np.uint16))
     return np.concatenate(stream)
 
@@ -212,8 +234,14 @@ class HeadLoss(torch.autograd.Function):
     """Mean cross entropy of a linear head, 512 positions at a time, so that logits stay in cache."""
 
     @staticmethod
-    def forward(ctx, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:  # type: ignore[no-untyped-def, override]
-        total, d_hidden, d_weight = hidden.new_zeros(()), torch.empty_like(hidden), torch.zeros_like(weight)
+    def forward(
+        ctx, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:  # type: ignore[no-untyped-def, override]
+        total, d_hidden, d_weight = (
+            hidden.new_zeros(()),
+            torch.empty_like(hidden),
+            torch.zeros_like(weight),
+        )
         for start in range(0, len(hidden), 512):
             part = slice(start, start + 512)
             logits = torch.log_softmax(hidden[part] @ weight.T, -1)
@@ -231,7 +259,9 @@ class HeadLoss(torch.autograd.Function):
         return d_hidden * grad, d_weight * grad, None
 
 
-def make_optimizers(model: LlamaForCausalLM, args: argparse.Namespace) -> list[torch.optim.Optimizer]:
+def make_optimizers(
+    model: LlamaForCausalLM, args: argparse.Namespace
+) -> list[torch.optim.Optimizer]:
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     rest = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     return [
@@ -276,7 +306,9 @@ def order_of(passes: int, chunks: int, seed: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def bits_per_byte(model: LlamaForCausalLM, tokenizer: Tokenizer, texts: list[str], device: str) -> float:
+def bits_per_byte(
+    model: LlamaForCausalLM, tokenizer: Tokenizer, texts: list[str], device: str
+) -> float:
     """Exact protocol of docs/method.md: windows without overlap after BOS, sums pooled over bytes."""
     bos, bits, size = tokenizer.token_to_id(BOS), 0.0, 0
     for text in texts:
@@ -288,11 +320,15 @@ def bits_per_byte(model: LlamaForCausalLM, tokenizer: Tokenizer, texts: list[str
             for some in range(0, len(hidden), 512):
                 part = slice(some, some + 512)
                 logits = hidden[part] @ model.lm_head.weight.T
-                bits += torch.nn.functional.cross_entropy(logits, window[0, 1:][part], reduction="sum").item()
+                bits += torch.nn.functional.cross_entropy(
+                    logits, window[0, 1:][part], reduction="sum"
+                ).item()
     return bits / math.log(2) / size
 
 
-def train(model: LlamaForCausalLM, packed: Packed, args: argparse.Namespace) -> tuple[list[dict[str, float]], float]:
+def train(
+    model: LlamaForCausalLM, packed: Packed, args: argparse.Namespace
+) -> tuple[list[dict[str, float]], float]:
     """The curve (step, tokens, training loss in nats, held-out bits per byte) and the seconds it took."""
     tokenizer, stream, held = packed.tokenizer, packed.stream, packed.held
     optimizers = make_optimizers(model, args)
@@ -341,14 +377,23 @@ class Checkpoint:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.path, self.device = args.out / CHECKPOINT, args.device
-        told = {k: str(v) for k, v in vars(args).items() if k not in ("out", "packed", "eval", "checkpoint", "device")}
+        told = {
+            k: str(v)
+            for k, v in vars(args).items()
+            if k not in ("out", "packed", "eval", "checkpoint", "device")
+        }
         self.recipe = json.dumps(told, sort_keys=True)
 
     def save(self, model, optimizers, step, curve, recent, seconds) -> None:  # type: ignore[no-untyped-def]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         beside = self.path.with_suffix(".new")
         states = [o.state_dict() for o in optimizers]
-        found = {"model": model.state_dict(), "optimizers": states, "step": step, "seconds": seconds}
+        found = {
+            "model": model.state_dict(),
+            "optimizers": states,
+            "step": step,
+            "seconds": seconds,
+        }
         torch.save({**found, "curve": curve, "recent": recent, "recipe": self.recipe}, beside)
         beside.replace(self.path)
 
@@ -401,10 +446,16 @@ def write_card(
     domains: dict[str, float],
     xz: dict[str, float],
 ) -> None:
-    told = {"recipe": recipe, "curve": curve, "eval_bits_per_byte": domains, "eval_xz_bits_per_byte": xz}
+    told = {
+        "recipe": recipe,
+        "curve": curve,
+        "eval_bits_per_byte": domains,
+        "eval_xz_bits_per_byte": xz,
+    }
     (out / "training.json").write_text(json.dumps(told, indent=1) + "\n", "utf-8")
     rows = "\n".join(
-        f"| {int(c['tokens']):,} | {c['train_nats']:.3f} | {c['held_out_bits_per_byte']:.3f} |" for c in curve
+        f"| {int(c['tokens']):,} | {c['train_nats']:.3f} | {c['held_out_bits_per_byte']:.3f} |"
+        for c in curve
     )
     evals = "\n".join(
         f"| {name} | {value:.3f} | {xz[name]:.3f} | {100 * (1 - value / xz[name]):.0f} % |"
@@ -456,7 +507,10 @@ def main() -> None:
     save(model, packed.tokenizer, out)
     reread = LlamaForCausalLM.from_pretrained(out, dtype=torch.float32).to(args.device).eval()
     evaluated = read_eval(args.eval)
-    domains = {n: bits_per_byte(reread, packed.tokenizer, texts, args.device) for n, texts in evaluated.items()}
+    domains = {
+        n: bits_per_byte(reread, packed.tokenizer, texts, args.device)
+        for n, texts in evaluated.items()
+    }
     recipe = {
         "parameters": sum(p.numel() for p in reread.parameters()),
         **packed.text,
@@ -470,7 +524,13 @@ def main() -> None:
         "training_minutes": round(seconds / 60, 1),
         "torch": torch.__version__,
     }
-    write_card(out, recipe, curve, domains, {name: xz_bits_per_byte(texts) for name, texts in evaluated.items()})
+    write_card(
+        out,
+        recipe,
+        curve,
+        domains,
+        {name: xz_bits_per_byte(texts) for name, texts in evaluated.items()},
+    )
     (out / CHECKPOINT).unlink(missing_ok=True)
     print(json.dumps(domains), flush=True)
 

@@ -5,13 +5,13 @@ import random
 import msgspec
 from conftest import ROOT
 
-from edgecap import store
+from edgecap.analysis.score import score
 from edgecap.record import Absent, Energy, Estimate, Failure, Window
-from edgecap.report.entries import FIGURES, entries
-from edgecap.score import score
-from edgecap.shelf import Kept
+from edgecap.report.board.entries import FIGURES, entries
+from edgecap.storage import files
+from edgecap.storage.collection import Kept
 
-BASE = store.load(ROOT / "tests" / "data" / "record-5.json")
+BASE = files.load(ROOT / "tests" / "data" / "record-5.json")
 HOSTILE = '</script><script>window.hacked=1</script><img src=x onerror="window.hacked=1">'
 BIDI = "safe\u202egnp.exe\u2066"
 replace = msgspec.structs.replace
@@ -38,12 +38,16 @@ def with_joules(record, joules=20.0, provenance="counter"):
         if isinstance(found.outcome, Failure):
             return found
         outcome = replace(found.outcome, energy=energy(joules, provenance))
-        return replace(found, outcome=outcome, score=score(outcome, record.flops, record.corpus.bias_bits))
+        return replace(
+            found, outcome=outcome, score=score(outcome, record.flops, record.corpus.bias_bits)
+        )
 
     return replace(record, cells=tuple(cell(c) for c in record.cells))
 
 
-def named(model="a-model", machine="a-machine", created="2026-11-24T10:00:00Z", record=BASE, **changes):
+def named(
+    model="a-model", machine="a-machine", created="2026-11-24T10:00:00Z", record=BASE, **changes
+):
     """A copy under other names."""
     return replace(
         record,
@@ -74,7 +78,7 @@ def as_published(record):
 def saved(folder, *records):
     """The folder with these records, each in a file of its own."""
     for number, record in enumerate(records):
-        store.save(record, folder / f"record-{number}.json")
+        files.save(record, folder / f"record-{number}.json")
     return folder
 
 
@@ -87,13 +91,17 @@ def many(cells, folder):
             "model": f"org-{number % 17}/model-{number % 61}",
             "device": f"device-{number % 23}",
             "created_utc": f"2026-{1 + number % 12:02}-{1 + number % 28:02}T{number % 24:02}:00:00Z",
-            "text": pattern.text if number % 5 else pattern.text._replace(corpus="other", sha256="f" * 64),
+            "text": pattern.text
+            if number % 5
+            else pattern.text._replace(corpus="other", sha256="f" * 64),
         }
         four = tuple(
             pattern._replace(precision=precision, figures=_scattered(pattern.figures, dice), **who)
             for precision in ("fp32", "fp16", "int8", "int4")
         )
-        kept.append(Kept(folder / f"model-{number % 61}--device-{number % 23}--{number}.json", four))
+        kept.append(
+            Kept(folder / f"model-{number % 61}--device-{number % 23}--{number}.json", four)
+        )
     return kept
 
 

@@ -3,8 +3,8 @@
 import msgspec
 from test_judging import ENERGY, RECORD, with_outcome
 
+from edgecap.analysis.score import score
 from edgecap.record import Absent, DocumentBits, Failure, Gpu, Window
-from edgecap.score import score
 
 BOARD = Gpu(name="NVIDIA H100", driver="570", memory_bytes=80 * 10**9, users=0)
 NO_ENERGY = Absent(reason="no counter here")
@@ -24,7 +24,9 @@ def steady(part, seconds):
 def scored(text, bits_per_byte):
     """The same documents, with another number of bits for each byte."""
     factor = bits_per_byte / text.bits_per_byte
-    documents = tuple(msgspec.structs.replace(d, nll_bits=d.nll_bits * factor) for d in text.per_document)
+    documents = tuple(
+        msgspec.structs.replace(d, nll_bits=d.nll_bits * factor) for d in text.per_document
+    )
     nll = text.nll_bits_per_token * factor
     return msgspec.structs.replace(
         text,
@@ -35,7 +37,17 @@ def scored(text, bits_per_byte):
     )
 
 
-def cell(precision="fp32", *, decode=0.004, ttft=0.25, bits=2.0, peak=3000, file=4000, energy=NO_ENERGY, **changes):
+def cell(
+    precision="fp32",
+    *,
+    decode=0.004,
+    ttft=0.25,
+    bits=2.0,
+    peak=3000,
+    file=4000,
+    energy=NO_ENERGY,
+    **changes,
+):
     """A cell with these figures; `decode` may be seconds of several rounds."""
     base = RECORD.cells[0]
     latency, memory = base.outcome.latency, base.outcome.memory
@@ -54,7 +66,9 @@ def cell(precision="fp32", *, decode=0.004, ttft=0.25, bits=2.0, peak=3000, file
 
 def failed(precision="int4"):
     return msgspec.structs.replace(
-        RECORD.cells[0], precision=precision, outcome=Failure(stage="latency", error="Crash", message="signal 9")
+        RECORD.cells[0],
+        precision=precision,
+        outcome=Failure(stage="latency", error="Crash", message="signal 9"),
     )
 
 
@@ -63,7 +77,9 @@ def encoder(precision="fp32", ttft=0.1):
     nothing = Absent(reason="an encoder does not decode")
     made = cell(precision, ttft=ttft)
     latency = msgspec.structs.replace(made.outcome.latency, decode=nothing)
-    made = with_outcome(made, compression=Absent(reason="an encoder predicts no next token"), latency=latency)
+    made = with_outcome(
+        made, compression=Absent(reason="an encoder predicts no next token"), latency=latency
+    )
     return msgspec.structs.replace(made, score=nothing)
 
 
@@ -88,7 +104,9 @@ def documents(cell_, *rows):
         DocumentBits(id=f"d{n}", domain=domain, bytes=size, tokens=tokens, nll_bits=bits)
         for n, (domain, size, tokens, bits) in enumerate(rows)
     )
-    total, tokens, bits = (sum(getattr(d, name) for d in found) for name in ("bytes", "tokens", "nll_bits"))
+    total, tokens, bits = (
+        sum(getattr(d, name) for d in found) for name in ("bytes", "tokens", "nll_bits")
+    )
     text = msgspec.structs.replace(
         cell_.outcome.compression,
         per_document=found,

@@ -86,7 +86,8 @@ SMALL = {
         "max_position_embeddings": 256,
         "do_layer_norm_before": False,
     },
-    "gpt_neox": {k: v for k, v in _LLAMA.items() if k != "num_key_value_heads"} | {"intermediate_size": 256},
+    "gpt_neox": {k: v for k, v in _LLAMA.items() if k != "num_key_value_heads"}
+    | {"intermediate_size": 256},
 }
 
 
@@ -101,7 +102,11 @@ def corpus_file(tmp_path) -> Path:
     """Six short documents in two domains."""
     path = tmp_path / "six.jsonl"
     rows = [
-        {"id": f"d{i}", "domain": "ab"[i % 2], "text": f"Document {i}. " + "Words and more words. " * (4 + i)}
+        {
+            "id": f"d{i}",
+            "domain": "ab"[i % 2],
+            "text": f"Document {i}. " + "Words and more words. " * (4 + i),
+        }
         for i in range(6)
     ]
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))

@@ -21,7 +21,9 @@ def write(folder, **files):
 
 def zone(root, name, kind, energy_uj=0, wrap=262_143_328_850):
     """A powercap zone."""
-    return write(root / "class/powercap" / name, name=kind, energy_uj=energy_uj, max_energy_range_uj=wrap)
+    return write(
+        root / "class/powercap" / name, name=kind, energy_uj=energy_uj, max_energy_range_uj=wrap
+    )
 
 
 def hwmon(root, number, name, **files):
@@ -51,7 +53,9 @@ while True:
 @contextmanager
 def driven(*zones):
     """A second process that lets zones, (folder, watts, start_uj, wrap_uj), count."""
-    texts = [f"{folder / 'energy_uj'}|{watts}|{start}|{wrap}" for folder, watts, start, wrap in zones]
+    texts = [
+        f"{folder / 'energy_uj'}|{watts}|{start}|{wrap}" for folder, watts, start, wrap in zones
+    ]
     process = subprocess.Popen([sys.executable, "-c", _DRIVER, *texts], stdout=subprocess.PIPE)
     try:
         process.stdout.readline()
@@ -140,7 +144,11 @@ class FakeAmdsmi:
         return {field: count, "counter_resolution": self.RESOLUTION, "timestamp": 0}
 
     def amdsmi_get_power_info(self, board):
-        return {"socket_power": "N/A", "current_socket_power": "N/A", "average_socket_power": int(board["watts"])}
+        return {
+            "socket_power": "N/A",
+            "current_socket_power": "N/A",
+            "average_socket_power": int(board["watts"]),
+        }
 
 
 # --- Apple: zeus_apple_silicon, mJ ------------------------------------------------------------
@@ -191,7 +199,9 @@ class FakeEmi:
         return oem + model + struct.pack("<HH", 1, len(names)) + packed
 
     def __call__(self, code, size):
-        pairs = (struct.pack("<QQ", int(w * self.clock() / 3.6e-9), 0) for w in self.channels.values())
+        pairs = (
+            struct.pack("<QQ", int(w * self.clock() / 3.6e-9), 0) for w in self.channels.values()
+        )
         answers = {
             0x224000: lambda: struct.pack("<H", self.version),
             0x224004: lambda: struct.pack("<I", len(self.metadata())),

@@ -8,24 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from edgecap.graph.read import Facts
-from edgecap.journal import Journal
-from edgecap.meters import compression, windows
+from edgecap.meters import compression, text_windows
 from edgecap.meters.compression import Scored, measure_compression
 from edgecap.meters.latency import Bench, Plan, take_turns
-from edgecap.meters.sharing import score_part
-from edgecap.record import (
-    Absent,
-    Bandwidth,
-    Baseline,
-    Failure,
-    GraphWork,
-    Memory,
-    Placement,
-    ProviderShare,
-    StepWork,
-)
-from edgecap.seams import Upkeep
-from edgecap.worker import (
+from edgecap.meters.sharding import score_part
+from edgecap.pipeline.worker import (
     Calibrate,
     Calibrated,
     Export,
@@ -44,6 +31,19 @@ from edgecap.worker import (
     Vary,
     Weigh,
 )
+from edgecap.protocols import Upkeep
+from edgecap.record import (
+    Absent,
+    Bandwidth,
+    Baseline,
+    Failure,
+    GraphWork,
+    Memory,
+    Placement,
+    ProviderShare,
+    StepWork,
+)
+from edgecap.storage.jsonl_log import Journal
 
 
 class FakeClock:
@@ -63,7 +63,13 @@ class FakeEngine:
     """Gives every token the probability 1/vocabulary x `skill`, and takes `speed_s` a position."""
 
     def __init__(self, clock, vocabulary=16, skill=1.0, speed_s=0.001, drift=0.0):
-        self.clock, self.vocabulary, self.skill, self.speed_s, self.drift = clock, vocabulary, skill, speed_s, drift
+        self.clock, self.vocabulary, self.skill, self.speed_s, self.drift = (
+            clock,
+            vocabulary,
+            skill,
+            speed_s,
+            drift,
+        )
         self.load_s, self.threads, self.has_cache = 0.5, 2, True
         self.decoded: list[int] = []
         self.prompts: list[list[int]] = []
@@ -99,7 +105,13 @@ class FakeEngine:
 class FakeCounter:
     """Joules at a constant power, seen only at every tick; a quarter of them in memory."""
 
-    name, domains, scope, provenance, resolution_j = "fake", ("package-0", "dram"), "processor", "counter", 1e-6
+    name, domains, scope, provenance, resolution_j = (
+        "fake",
+        ("package-0", "dram"),
+        "processor",
+        "counter",
+        1e-6,
+    )
 
     def __init__(self, clock, watts=10.0, tick_s=0.01, dies_at=math.inf):
         self.clock, self.watts, self.tick_s, self.dies_at = clock, watts, tick_s, dies_at
@@ -149,10 +161,16 @@ def scripted(corpus, broken=(), interrupt_at=None):
             Path(step.out, "model.onnx").write_bytes(precision.encode() * 1000)
             return Made(files=("model.onnx",))
         if isinstance(step, Squeeze):
-            return Squeezed(baselines={"gzip -9": Baseline(bytes=1000, bits_per_byte=3.5, version="1")})
+            return Squeezed(
+                baselines={"gzip -9": Baseline(bytes=1000, bits_per_byte=3.5, version="1")}
+            )
         if isinstance(step, Calibrate):
-            memory = Bandwidth(working_set_bytes=4_000_000, read_bytes_per_s=2e10, copy_bytes_per_s=1e10)
-            return Calibrated(gemm_flops_per_s={"fp32": 1e12, "fp16": 5e11, "int8": 4e12}, bandwidth=(memory,))
+            memory = Bandwidth(
+                working_set_bytes=4_000_000, read_bytes_per_s=2e10, copy_bytes_per_s=1e10
+            )
+            return Calibrated(
+                gemm_flops_per_s={"fp32": 1e12, "fp16": 5e11, "int8": 4e12}, bandwidth=(memory,)
+            )
         if isinstance(step, Weigh):
             return Memory(
                 baseline_bytes=1000,
@@ -171,7 +189,9 @@ def scripted(corpus, broken=(), interrupt_at=None):
         if precision == interrupt_at:
             raise KeyboardInterrupt
         if precision in broken:
-            return Failure(stage="compression", error="NotFinite", message="NaN for a token's probability")
+            return Failure(
+                stage="compression", error="NotFinite", message="NaN for a token's probability"
+            )
         return measured(step, corpus, precision)
 
     run.asked = asked
@@ -182,8 +202,10 @@ def shared(step: Score):
     """A part of a text as the fake engine of its precision scores it."""
     clock = FakeClock()
     precision = Path(step.session.graph).read_bytes()[:4].decode()
-    engine = FakeEngine(clock, vocabulary=256, skill=64 if precision == "fp32" else 60, speed_s=SPEEDS[precision])
-    cutter = windows.exact(ByteTokenizer(), step.context, 256, step.stride)
+    engine = FakeEngine(
+        clock, vocabulary=256, skill=64 if precision == "fp32" else 60, speed_s=SPEEDS[precision]
+    )
+    cutter = text_windows.exact(ByteTokenizer(), step.context, 256, step.stride)
     return score_part(engine, cutter, step.corpus.documents, step.part, step.parts, clock)
 
 
@@ -206,7 +228,10 @@ def raced(step: Race):
     clock = FakeClock()
     decoded = 32 if step.decode_context else 0
     names = [Path(e.graph).read_bytes()[:4].decode() for e in step.entrants]
-    benches = [Bench(FakeEngine(clock, 256, speed_s=SPEEDS[n]), clock, Plan(64, decoded, 30.0), 256) for n in names]
+    benches = [
+        Bench(FakeEngine(clock, 256, speed_s=SPEEDS[n]), clock, Plan(64, decoded, 30.0), 256)
+        for n in names
+    ]
     return take_turns(benches, clock, 30.0 * len(benches), lambda done, total: None)
 
 
@@ -229,12 +254,14 @@ def measured(step: Measure, corpus, precision):
     if step.session.task == "encoder":
         return encoded(step, precision)
     clock = FakeClock()
-    engine = FakeEngine(clock, vocabulary=256, skill=64 if precision == "fp32" else 60, speed_s=SPEEDS[precision])
+    engine = FakeEngine(
+        clock, vocabulary=256, skill=64 if precision == "fp32" else 60, speed_s=SPEEDS[precision]
+    )
     return Measured(
         divergence_bits=0.0 if precision == "fp32" else 0.01,
         compression=measure_compression(
             engine,
-            windows.exact(ByteTokenizer(), step.context, 256, step.stride),
+            text_windows.exact(ByteTokenizer(), step.context, 256, step.stride),
             corpus.documents,
             compression.Plan(step.protocol, step.context, step.stride),
             clock,

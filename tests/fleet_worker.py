@@ -16,11 +16,11 @@ import msgspec
 from fakes import scripted
 
 from edgecap import __version__
-from edgecap.fleet import network
-from edgecap.fleet.device import Device
-from edgecap.fleet.joining import join
-from edgecap.fleet.messages import About, Done, Order, packed, unpacked
-from edgecap.worker import Measure, Progress, Score
+from edgecap.pipeline.worker import Measure, Progress, Score
+from edgecap.sweep.fleet import network
+from edgecap.sweep.fleet.device import Device
+from edgecap.sweep.fleet.joining import join
+from edgecap.sweep.fleet.messages import About, Done, Order, packed, unpacked
 
 
 def slow(seconds, fast=None):

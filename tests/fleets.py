@@ -11,13 +11,13 @@ from pathlib import Path
 from conftest import REFERENCE
 from fakes import scripted
 
-from edgecap import sweep as sweeping
-from edgecap.fleet.bundles import Bundles
-from edgecap.fleet.dispatch import OnFleet, Rules
-from edgecap.fleet.line import Line
-from edgecap.plan import unfold
-from edgecap.store import Home, load
-from edgecap.sweep import Asked
+from edgecap.storage.files import Home, load
+from edgecap.sweep import runner as sweeping
+from edgecap.sweep.fleet.bundles import Bundles
+from edgecap.sweep.fleet.dispatch import OnFleet, Rules
+from edgecap.sweep.fleet.line import Line
+from edgecap.sweep.plan import unfold
+from edgecap.sweep.runner import Asked
 
 HERE = Path(__file__).parent
 TOOLS = {**os.environ, "PYTHONPATH": f"{HERE.parent}{os.pathsep}{HERE}"}
@@ -42,7 +42,16 @@ class Fleet:
         return f"tcp://127.0.0.1:{self.port}"
 
     def start_scheduler(self):
-        words = ["edgecap", "fleet", "start", "--port", str(self.port), "--ttl", "20", *self.options]
+        words = [
+            "edgecap",
+            "fleet",
+            "start",
+            "--port",
+            str(self.port),
+            "--ttl",
+            "20",
+            *self.options,
+        ]
         log = self.folder / "scheduler.log"
         log.unlink(missing_ok=True)
         self.scheduler = self.begin("scheduler", "-m", *words)
@@ -53,17 +62,32 @@ class Fleet:
         """A device whose children are stand-ins."""
         place = str(self.folder / name)
         script = str(HERE / "fleet_worker.py")
-        self.devices[name] = self.begin(name, script, self.address, name, place, str(seconds), *trick)
+        self.devices[name] = self.begin(
+            name, script, self.address, name, place, str(seconds), *trick
+        )
 
     def worker(self, name, *options, env=()):
         """`edgecap worker`, with a cache of its own."""
-        words = ["edgecap", "worker", self.address, "--name", name, "--cache", str(self.folder / name), *options]
+        words = [
+            "edgecap",
+            "worker",
+            self.address,
+            "--name",
+            name,
+            "--cache",
+            str(self.folder / name),
+            *options,
+        ]
         self.devices[name] = self.begin(name, "-m", *words, env=env)
 
     def begin(self, name, *command, env=()):
         with (self.folder / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, *command], env={**TOOLS, **dict(env)}, stdout=log, stderr=log, preexec_fn=interruptible
+                [sys.executable, *command],
+                env={**TOOLS, **dict(env)},
+                stdout=log,
+                stderr=log,
+                preexec_fn=interruptible,
             )
 
     def said(self, name):
@@ -91,18 +115,26 @@ ASKED = Asked(resume=True)
 def plan(folder, cells=8, **more):
     """A plan of so many cells over a text of four documents."""
     text = folder / "text.jsonl"
-    text.write_text("".join(json.dumps({"text": f"{i} words and words " * 9}) + "\n" for i in range(4)))
+    text.write_text(
+        "".join(json.dumps({"text": f"{i} words and words " * 9}) + "\n" for i in range(4))
+    )
     asked = {"models": str(REFERENCE), "precisions": ["fp32", "int8"], "corpora": str(text)}
     asked |= {"contexts": list(range(16, 16 + cells // 2)), **more}
     return unfold(asked, folder, folder / "cache")
 
 
-def measured(fleet, cells, folder, rules=RULES, news=None, cache=None, silent_s=8.0, asked=ASKED, keeps=True):
+def measured(
+    fleet, cells, folder, rules=RULES, news=None, cache=None, silent_s=8.0, asked=ASKED, keeps=True
+):
     """Rows by key of a sweep on the fleet."""
     home = Home(cache or folder.parent / "cache", folder)
-    bundles = Bundles(home, None, lambda step, w, t: scripted(getattr(step, "corpus", None))(step, w, t))
+    bundles = Bundles(
+        home, None, lambda step, w, t: scripted(getattr(step, "corpus", None))(step, w, t)
+    )
     with Line(fleet.address, None, silent_s=silent_s) as line:
-        rows = sweeping.sweep(cells, folder, OnFleet(line, bundles, rules, keeps), asked, news or (lambda told: None))
+        rows = sweeping.sweep(
+            cells, folder, OnFleet(line, bundles, rules, keeps), asked, news or (lambda told: None)
+        )
     return {row.key: row for row in rows}
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import msgspec
 from fakes import scripted
 
-from edgecap import job, pipeline, store
-from edgecap.corpus import read_corpus
+from edgecap.pipeline import prepare, profile
 from edgecap.record import SCHEMA, Machine
 from edgecap.spec import Spec
+from edgecap.storage import files
+from edgecap.text.corpus import read_corpus
 
 DATA = Path(__file__).parent / "data"
 
@@ -36,21 +37,29 @@ def frozen_record():
         versions={"onnxruntime": "1.0"},
         providers=("cpu",),
     )
-    pipeline.look_around = lambda providers: machine
-    job.default_threads = lambda: 2
+    profile.look_around = lambda providers: machine
+    prepare.default_threads = lambda: 2
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
-        home = store.home(Path(folder) / "cache", Path(folder) / "profiles")
+        home = files.home(Path(folder) / "cache", Path(folder) / "profiles")
         file = Path(folder) / "six.jsonl"
         rows = [
-            {"id": f"d{i}", "domain": "ab"[i % 2], "text": f"Document {i}. " + "Words and more words. " * (4 + i)}
+            {
+                "id": f"d{i}",
+                "domain": "ab"[i % 2],
+                "text": f"Document {i}. " + "Words and more words. " * (4 + i),
+            }
             for i in range(6)
         ]
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
         corpus = read_corpus(str(file))
-        record = pipeline.profile(Spec(corpus=str(file)), home, run=scripted(corpus, broken=("int4",)))
-    source = msgspec.structs.replace(record.source, weights_sha256="1" * 64, tokenizer_sha256="2" * 64)
+        record = profile.profile(
+            Spec(corpus=str(file)), home, run=scripted(corpus, broken=("int4",))
+        )
+    source = msgspec.structs.replace(
+        record.source, weights_sha256="1" * 64, tokenizer_sha256="2" * 64
+    )
     return msgspec.structs.replace(
         record, created_utc="2026-11-23T12:00:00Z", edgecap="0.1.0", source=source, spec=Spec()
     )
@@ -59,7 +68,7 @@ def frozen_record():
 def main():
     path = DATA / f"record-{SCHEMA}.json"
     if not path.exists() or "--record" in sys.argv:
-        store.save(frozen_record(), path)
+        files.save(frozen_record(), path)
     import test_recommend
     import test_routing
     from test_judging import RECORD, compare, comparison, show, text_of
@@ -68,7 +77,9 @@ def main():
     for name, text in goldens().items():
         (DATA / name).write_text(text, "utf-8")
     (DATA / "show-1.txt").write_text(text_of(show(RECORD)))
-    (DATA / "compare-1.txt").write_text("\n".join(text_of(comparison(c)) for c in compare([RECORD])))
+    (DATA / "compare-1.txt").write_text(
+        "\n".join(text_of(comparison(c)) for c in compare([RECORD]))
+    )
     for name, text in (test_recommend.golden() | test_routing.golden()).items():
         (DATA / name).write_text(text)
 

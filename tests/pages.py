@@ -8,18 +8,29 @@ import msgspec
 from conftest import REFERENCE, ROOT
 from test_judging import ENERGY
 
-from edgecap import store
-from edgecap.corpus import read_corpus
-from edgecap.record import Absent, Caution, Failure, LeftOut, Measurement, Placement, ProviderShare, Window
-from edgecap.report.tokenizer_page import corpus_page, languages_page
-from edgecap.score import score
-from edgecap.tokenizing.opening import open_tokenizers
-from edgecap.tokenizing.parallel import read_parallel
-from edgecap.tokenizing.study import on_corpus, on_languages
+from edgecap.analysis.score import score
+from edgecap.analysis.tokenizing.opening import open_tokenizers
+from edgecap.analysis.tokenizing.parallel import read_parallel
+from edgecap.analysis.tokenizing.study import on_corpus, on_languages
+from edgecap.record import (
+    Absent,
+    Caution,
+    Failure,
+    LeftOut,
+    Measurement,
+    Placement,
+    ProviderShare,
+    Window,
+)
+from edgecap.report.page.tokenizers import corpus_page, languages_page
+from edgecap.storage import files
+from edgecap.text.corpus import read_corpus
 
 replace = msgspec.structs.replace
-RECORD = store.load(ROOT / "tests" / "data" / "record-5.json")
-MEASURED = replace(RECORD, cells=tuple(c for c in RECORD.cells if isinstance(c.outcome, Measurement)))
+RECORD = files.load(ROOT / "tests" / "data" / "record-5.json")
+MEASURED = replace(
+    RECORD, cells=tuple(c for c in RECORD.cells if isinstance(c.outcome, Measurement))
+)
 EVIL = '</script><script>window.evil=1</script><img src=https://evil.example/x onerror="window.evil=1">'
 BIDI = "\u202egnihton\u202c \u2066\u2028"
 LONG = "x" * 10_000
@@ -27,13 +38,18 @@ LONG = "x" * 10_000
 
 def with_energy(record=MEASURED, **changes):
     """Joules that depend on the cell, in two domains, and the scores that they give."""
-    return replace(record, cells=tuple(_powered(c, n, record, changes) for n, c in enumerate(record.cells)))
+    return replace(
+        record, cells=tuple(_powered(c, n, record, changes) for n, c in enumerate(record.cells))
+    )
 
 
 def _powered(cell, place, record, changes):
     def window(joules, tokens):
         return Window(
-            joules=joules, seconds=2.0, tokens=tokens, by_domain={"package-0": 0.8 * joules, "dram": 0.2 * joules}
+            joules=joules,
+            seconds=2.0,
+            tokens=tokens,
+            by_domain={"package-0": 0.8 * joules, "dram": 0.2 * joules},
         )
 
     spread = [1.0, 1.01, 0.99, 1.02]
@@ -48,24 +64,37 @@ def _powered(cell, place, record, changes):
     )
     outcome = replace(cell.outcome, energy=energy)
     ratio = cell.score.roofline_ratio
-    return replace(cell, outcome=outcome, score=score(outcome, record.flops, record.corpus.bias_bits, ratio))
+    return replace(
+        cell, outcome=outcome, score=score(outcome, record.flops, record.corpus.bias_bits, ratio)
+    )
 
 
 def with_operators(record=MEASURED):
     """Shares of time by operator, as --operators keeps them."""
-    shares = {"MatMul": 0.6, "GroupQueryAttention": 0.2, "<b>Add</b>": 0.1, **{f"Op{n}": 0.01 for n in range(10)}}
+    shares = {
+        "MatMul": 0.6,
+        "GroupQueryAttention": 0.2,
+        "<b>Add</b>": 0.1,
+        **{f"Op{n}": 0.01 for n in range(10)},
+    }
     placement = Placement(
-        by_provider={"cpu": ProviderShare(nodes=10, time_share=1.0)}, operators={"prefill": shares, "decode": shares}
+        by_provider={"cpu": ProviderShare(nodes=10, time_share=1.0)},
+        operators={"prefill": shares, "decode": shares},
     )
     return replace(
-        record, cells=tuple(replace(c, outcome=replace(c.outcome, placement=placement)) for c in record.cells)
+        record,
+        cells=tuple(
+            replace(c, outcome=replace(c.outcome, placement=placement)) for c in record.cells
+        ),
     )
 
 
 def many(count=300):
     """So many cells, each a little slower than the one before."""
     base = with_operators(with_energy()).cells
-    cells = tuple(_slower(base[n % len(base)], f"int4-variant{n}", 1 + n / 100) for n in range(count))
+    cells = tuple(
+        _slower(base[n % len(base)], f"int4-variant{n}", 1 + n / 100) for n in range(count)
+    )
     return replace(MEASURED, cells=cells)
 
 
@@ -78,9 +107,13 @@ def _slower(cell, name, factor):
 
 def failed():
     """Nothing of the run could be measured."""
-    failure = Failure(stage="latency", error="Killed", message="the child was killed by SIGKILL (9)")
+    failure = Failure(
+        stage="latency", error="Killed", message="the child was killed by SIGKILL (9)"
+    )
     nothing = Absent(reason="the cell failed")
-    cells = tuple(replace(c, outcome=failure, score=nothing, roofline=nothing) for c in RECORD.cells)
+    cells = tuple(
+        replace(c, outcome=failure, score=nothing, roofline=nothing) for c in RECORD.cells
+    )
     return replace(RECORD, cells=cells, complete=False)
 
 
@@ -94,10 +127,21 @@ def hostile():
         domains = {f"{name}{k}": v for k, v in text.by_domain.items()}
         outcome = replace(cell.outcome, compression=replace(text, by_domain=domains))
         caution = Caution(code=name, message=f"{name}{EVIL}{BIDI}{LONG}", advice=EVIL)
-        cells.append(replace(cell, precision=name, provider=f"cpu:{name}", outcome=outcome, cautions=(caution,)))
-    cells.append(replace(RECORD.cells[0], outcome=Failure(stage=EVIL, error=BIDI, message=LONG + EVIL)))
+        cells.append(
+            replace(
+                cell, precision=name, provider=f"cpu:{name}", outcome=outcome, cautions=(caution,)
+            )
+        )
+    cells.append(
+        replace(RECORD.cells[0], outcome=Failure(stage=EVIL, error=BIDI, message=LONG + EVIL))
+    )
     source = replace(record.source, name=f"{EVIL}{BIDI}{LONG}")
-    machine = replace(record.machine, name=f"=1+1{EVIL}", cpu=EVIL + LONG, versions={EVIL: BIDI, "onnxruntime": LONG})
+    machine = replace(
+        record.machine,
+        name=f"=1+1{EVIL}",
+        cpu=EVIL + LONG,
+        versions={EVIL: BIDI, "onnxruntime": LONG},
+    )
     corpus = replace(record.corpus, name=f"$x$ **{EVIL}** | {LONG}")
     return replace(record, source=source, machine=machine, corpus=corpus, cells=tuple(cells))
 
@@ -123,7 +167,8 @@ def tokens_by_language(folder):
     }
     names = {"x-evil": f"{EVIL}{BIDI}{LONG}"}
     rows = [
-        {"language": code, "name": names.get(code, code), "articles": [text, text * 3]} for code, text in said.items()
+        {"language": code, "name": names.get(code, code), "articles": [text, text * 3]}
+        for code, text in said.items()
     ]
     rows += [{"language": f"x-{n}", "articles": [chr(0x900 + n) * 9, "na"]} for n in range(60)]
     file = folder / "parallel.jsonl"

@@ -5,11 +5,13 @@ import math
 import msgspec
 from conftest import ROOT
 
-from edgecap import flops, score, store
+from edgecap.analysis import score
+from edgecap.analysis.roofline import roofline
+from edgecap.model import flops
 from edgecap.record import Absent, Measurement
-from edgecap.roofline import roofline
+from edgecap.storage import files
 
-BASE = store.load(ROOT / "tests" / "data" / "record-5.json")
+BASE = files.load(ROOT / "tests" / "data" / "record-5.json")
 replace = msgspec.structs.replace
 
 
@@ -18,7 +20,8 @@ def bits(text, gain, wobble=0.0):
     wanted = text.text_bits_per_token - gain
     factor = wanted / text.nll_bits_per_token
     documents = tuple(
-        replace(d, nll_bits=d.nll_bits * factor * (1 + wobble * (-1) ** n)) for n, d in enumerate(text.per_document)
+        replace(d, nll_bits=d.nll_bits * factor * (1 + wobble * (-1) ** n))
+        for n, d in enumerate(text.per_document)
     )
     needed = sum(d.nll_bits for d in documents) / text.tokens
     return replace(
@@ -44,7 +47,9 @@ def text(documents=24, tokens=100, size=400, needed=8.0, base=BASE):
         )
         for n in range(documents)
     )
-    total, count, nll = (sum(getattr(d, name) for d in made) for name in ("bytes", "tokens", "nll_bits"))
+    total, count, nll = (
+        sum(getattr(d, name) for d in made) for name in ("bytes", "tokens", "nll_bits")
+    )
     return replace(
         old,
         per_document=made,
@@ -63,7 +68,7 @@ TEXT = text()
 
 def architecture(hidden, layers=4, like=BASE):
     """A LLaMA of another width and depth with the tokenizer of the base."""
-    from edgecap.architecture import read_architecture
+    from edgecap.model.architecture import read_architecture
 
     return read_architecture(config(hidden, layers, like))
 
@@ -89,7 +94,9 @@ def model(name, gain, work=None, hidden=128, wobble=0.0, base=BASE, scored=None,
     counted = flops.count_flops(shape, 1024, 512)
     if work is not None:
         counted = replace(counted, per_token=2.0**work)
-    source = replace(base.source, name=name, weights_sha256=f"weights of {name}", architecture=shape)
+    source = replace(
+        base.source, name=name, weights_sha256=f"weights of {name}", architecture=shape
+    )
     found = bits(scored or TEXT, gain, wobble)
     cells = []
     for cell in base.cells:
@@ -110,7 +117,9 @@ def timed(record, efficiency, joules_per_s=None, energy=None):
         made = _timed(record, cell, efficiency)
         if joules_per_s is not None:
             seconds = made.outcome.latency.decode.samples_s[0]
-            made = replace(made, outcome=replace(made.outcome, energy=energy(joules_per_s * seconds)))
+            made = replace(
+                made, outcome=replace(made.outcome, energy=energy(joules_per_s * seconds))
+            )
         cells.append(made)
     return replace(record, cells=tuple(cells))
 
@@ -136,12 +145,18 @@ def _timed(record, cell, efficiency):
     latency = replace(
         found.latency,
         decode=replace(
-            found.latency.decode, samples_s=(bound.decode.attainable_s / efficiency,) * 8, rounds=tuple(range(8))
+            found.latency.decode,
+            samples_s=(bound.decode.attainable_s / efficiency,) * 8,
+            rounds=tuple(range(8)),
         ),
         prefill=replace(
-            found.latency.prefill, samples_s=(bound.prefill.attainable_s / efficiency,) * 8, rounds=tuple(range(8))
+            found.latency.prefill,
+            samples_s=(bound.prefill.attainable_s / efficiency,) * 8,
+            rounds=tuple(range(8)),
         ),
     )
     outcome = replace(outcome, latency=latency)
     bound = roofline(outcome, record.flops, record.peaks[cell.provider], cell.precision)
-    return replace(cell, outcome=outcome, roofline=bound, score=score.score(outcome, record.flops, 0.0))
+    return replace(
+        cell, outcome=outcome, roofline=bound, score=score.score(outcome, record.flops, 0.0)
+    )

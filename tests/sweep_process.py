@@ -10,9 +10,10 @@ import time
 
 from fakes import scripted
 
-from edgecap import cli, sweep
+from edgecap import cli
+from edgecap.pipeline.worker import Measure
 from edgecap.record import Failure
-from edgecap.worker import Measure
+from edgecap.sweep import runner
 
 BROKEN = 13
 
@@ -24,14 +25,21 @@ def lasting(seconds):
         if isinstance(step, Measure):
             time.sleep(seconds)
             if step.context == BROKEN:
-                return Failure(stage="compression", error="NotFinite", message="NaN for a \x1b[31mtoken's\nprobability")
+                return Failure(
+                    stage="compression",
+                    error="NotFinite",
+                    message="NaN for a \x1b[31mtoken's\nprobability",
+                )
         return scripted(getattr(step, "corpus", None))(step, watch, timeout_s)
 
     return run
 
 
 def main():
-    sweep.Locally.__init__.__defaults__ = (lasting(float(sys.argv.pop(1))), *sweep.Locally.__init__.__defaults__[1:])
+    runner.Locally.__init__.__defaults__ = (
+        lasting(float(sys.argv.pop(1))),
+        *runner.Locally.__init__.__defaults__[1:],
+    )
     sys.argv[0] = "edgecap"
     cli.main()
 

@@ -5,9 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecap import spec
-from edgecap.advice import BF16, BF16_RUNTIME, FP16, HQQ, INT8, advise
+from edgecap.analysis.advisor import BF16, BF16_RUNTIME, FP16, HQQ, INT8, advise
 from edgecap.errors import UsageError
-from edgecap.provider_options import PACKAGES, PROVIDERS, Requested, parse_provider, parse_providers, remedy, written
+from edgecap.provider_options import (
+    PACKAGES,
+    PROVIDERS,
+    Requested,
+    parse_provider,
+    parse_providers,
+    remedy,
+    written,
+)
 from edgecap.record import Absent, Machine
 
 
@@ -61,15 +69,23 @@ def test_one_provider_with_options():
 
 
 def test_a_comma_before_a_name_begins_a_provider():
-    found = parse_providers("cpu,cuda:device_id=1,gpu_mem_limit=5,openvino:device_type=HETERO:GPU,cpu")
+    found = parse_providers(
+        "cpu,cuda:device_id=1,gpu_mem_limit=5,openvino:device_type=HETERO:GPU,cpu"
+    )
     assert [p.name for p in found] == ["cpu", "cuda", "openvino", "cpu"]
     assert found[1].options == {"device_id": "1", "gpu_mem_limit": "5"}
     assert found[2].options == {"device_type": "HETERO:GPU"}
 
 
-keys = st.from_regex(r"[a-z_][a-z0-9_.]{0,8}", fullmatch=True).filter(lambda k: k not in ("device_id", "device_index"))
-values = st.text(st.characters(codec="utf-8", exclude_characters=",", exclude_categories=["Z", "C"]), min_size=1)
-options = st.dictionaries(keys, values, max_size=3) | st.integers(0, 99).map(lambda n: {"device_id": str(n)})
+keys = st.from_regex(r"[a-z_][a-z0-9_.]{0,8}", fullmatch=True).filter(
+    lambda k: k not in ("device_id", "device_index")
+)
+values = st.text(
+    st.characters(codec="utf-8", exclude_characters=",", exclude_categories=["Z", "C"]), min_size=1
+)
+options = st.dictionaries(keys, values, max_size=3) | st.integers(0, 99).map(
+    lambda n: {"device_id": str(n)}
+)
 asked = st.builds(Requested, st.sampled_from(list(PROVIDERS)), options)
 
 

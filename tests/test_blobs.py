@@ -5,16 +5,20 @@ import os
 
 import pytest
 
-from edgecap import blobs as room
-from edgecap.blobs import Blobs
 from edgecap.errors import DiskFull, UsageError
 from edgecap.record import File
+from edgecap.storage import content as room
+from edgecap.storage.content import Blobs
 
 DATA = bytes(range(256)) * 40
 
 
 def file(data=DATA, path="x", size=None, sha256=None):
-    return File(path=path, bytes=len(data) if size is None else size, sha256=sha256 or hashlib.sha256(data).hexdigest())
+    return File(
+        path=path,
+        bytes=len(data) if size is None else size,
+        sha256=sha256 or hashlib.sha256(data).hexdigest(),
+    )
 
 
 @pytest.fixture
@@ -45,7 +49,8 @@ def test_an_empty_file_is_one_piece(blobs):
 
 
 @pytest.mark.parametrize(
-    ("offset", "data"), [(1, DATA[:10]), (-1, DATA[:10]), (10**18, b"x"), (0, DATA + b"x"), (len(DATA), b"")]
+    ("offset", "data"),
+    [(1, DATA[:10]), (-1, DATA[:10]), (10**18, b"x"), (0, DATA + b"x"), (len(DATA), b"")],
 )
 def test_pieces_out_of_order_are_refused_and_cost_nothing(blobs, offset, data):
     wanted = file()
@@ -71,7 +76,17 @@ def test_a_rest_of_a_file_that_said_another_size_is_no_beginning(blobs):
 
 @pytest.mark.parametrize(
     "name",
-    ["", "../" * 21 + "x", "A" * 64, "0" * 63, "0" * 65, "0" * 64 + "\n", "0" * 63 + "/", "٠" * 64, "/etc/passwd"],
+    [
+        "",
+        "../" * 21 + "x",
+        "A" * 64,
+        "0" * 63,
+        "0" * 65,
+        "0" * 64 + "\n",
+        "0" * 63 + "/",
+        "٠" * 64,
+        "/etc/passwd",
+    ],
 )
 def test_a_name_that_is_no_hash_is_no_path(blobs, name):
     with pytest.raises(UsageError, match="no SHA-256"):
@@ -125,7 +140,9 @@ def test_a_shared_folder_is_looked_into_and_not_believed(tmp_path):
     assert Blobs(tmp_path / "two", tmp_path / "nowhere").missing([wanted]) == (wanted,)
     with pytest.raises(UsageError, match="another hash"):
         shared.put(tmp_path / "source", file(b"other", size=len(DATA)))
-    assert sorted(path.name for path in (tmp_path / "shared" / "blobs").iterdir()) == [wanted.sha256]
+    assert sorted(path.name for path in (tmp_path / "shared" / "blobs").iterdir()) == [
+        wanted.sha256
+    ]
 
 
 def test_a_full_disk_is_told_and_goes_on_later(blobs, monkeypatch):

@@ -17,14 +17,15 @@ from boards import BASE, BIDI, HOSTILE, as_published, many, named, replace, save
 from click.testing import CliRunner
 from conftest import ROOT
 
-from edgecap import published, store
+from edgecap.analysis import published
 from edgecap.cli.board import board as command
 from edgecap.errors import UsageError
 from edgecap.record import Absent, Failure
-from edgecap.report.board import board_page, board_values, relative_link, rows_of, unread
-from edgecap.report.entries import FIGURES, entries, latest, shown
-from edgecap.serving import Desk, is_own, open_server
-from edgecap.shelf import Kept, Shelf, Unread
+from edgecap.report.board.board import board_page, board_values, relative_link, rows_of, unread
+from edgecap.report.board.entries import FIGURES, entries, latest, shown
+from edgecap.report.server import Desk, is_own, open_server
+from edgecap.storage import files
+from edgecap.storage.collection import Kept, Shelf, Unread
 
 AT = {metric.name: place for place, metric in enumerate(FIGURES)}
 
@@ -51,7 +52,9 @@ def test_the_shelf_reads_records_directly_in_a_folder(tmp_path):
     (tmp_path / ".hidden.json").write_text("{}")
     (tmp_path / "notes.txt").write_text("no record")
     (tmp_path / "folder.json").mkdir()
-    found = Shelf([tmp_path, tmp_path / "record-0.json", Path()], entries).read()  # the tests' folder is here
+    found = Shelf(
+        [tmp_path, tmp_path / "record-0.json", Path()], entries
+    ).read()  # the tests' folder is here
     assert [one.path.name for one in found] == ["record-0.json", "record-1.json"]
     assert all(isinstance(one, Kept) and len(one.value) == len(BASE.cells) for one in found)
 
@@ -77,7 +80,10 @@ def test_what_cannot_be_read_says_why_and_stops_nothing(tmp_path):
 
 def test_a_valid_record_whose_numbers_do_not_fit_stops_nothing(tmp_path):
     first = next(c for c in BASE.cells if not isinstance(c.outcome, Failure))
-    latency = replace(first.outcome.latency, prefill=replace(first.outcome.latency.prefill, samples_s=(), rounds=()))
+    latency = replace(
+        first.outcome.latency,
+        prefill=replace(first.outcome.latency.prefill, samples_s=(), rounds=()),
+    )
     broken = replace(BASE, cells=(replace(first, outcome=replace(first.outcome, latency=latency)),))
     (found,) = Shelf([saved(tmp_path, broken)], entries).read()
     assert isinstance(found, Unread)
@@ -86,13 +92,16 @@ def test_a_valid_record_whose_numbers_do_not_fit_stops_nothing(tmp_path):
 
 def test_a_file_is_read_again_only_when_it_changed(tmp_path):
     read = []
-    shelf = Shelf([saved(tmp_path, BASE, named())], lambda record: read.append(record.source.name) or entries(record))
+    shelf = Shelf(
+        [saved(tmp_path, BASE, named())],
+        lambda record: read.append(record.source.name) or entries(record),
+    )
     shelf.read()
     before = shelf.version()
     assert len(read) == 2
     shelf.read()
     assert (len(read), shelf.version()) == (2, before)
-    store.save(named("another"), tmp_path / "record-1.json")
+    files.save(named("another"), tmp_path / "record-1.json")
     (tmp_path / "record-0.json").unlink()
     assert shelf.version() != before
     assert [one.value[0].model for one in shelf.read()] == ["another"]
@@ -169,7 +178,9 @@ def test_the_newest_of_like_cells_is_the_latest():
 
 
 def test_columns_are_as_long_as_there_are_cells_and_newest_first():
-    values = values_of(named(created="2026-01-01T00:00:00Z"), named("newer", created="2026-02-01T00:00:00Z"))
+    values = values_of(
+        named(created="2026-01-01T00:00:00Z"), named("newer", created="2026-02-01T00:00:00Z")
+    )
     size = 2 * len(BASE.cells)
     assert {len(column) for column in values["cells"].values()} == {size}
     for column in values["values"]:
@@ -191,7 +202,9 @@ def test_numbers_keep_six_digits():
     values = values_of(BASE)
     for metric, column in zip(FIGURES, values["values"], strict=True):
         figure = entries(BASE)[0].figures[AT[metric.name]]
-        assert isinstance(figure, Absent) or column["value"][0] == pytest.approx(figure.value, rel=1e-5)
+        assert isinstance(figure, Absent) or column["value"][0] == pytest.approx(
+            figure.value, rel=1e-5
+        )
 
 
 def test_devices_and_texts_of_one_name_are_told_apart():
@@ -211,9 +224,15 @@ def test_a_record_without_a_cell_is_told_of(tmp_path):
 
 
 def test_links_are_relative_and_quoted(tmp_path):
-    assert relative_link(tmp_path / "profiles" / "a b#c?.json", tmp_path) == "profiles/a%20b%23c%3F.json"
+    assert (
+        relative_link(tmp_path / "profiles" / "a b#c?.json", tmp_path)
+        == "profiles/a%20b%23c%3F.json"
+    )
     assert relative_link(tmp_path / "a.json", tmp_path / "pages") == "../a.json"
-    assert relative_link(tmp_path / "javascript:alert(1).json", tmp_path) == "javascript%3Aalert%281%29.json"
+    assert (
+        relative_link(tmp_path / "javascript:alert(1).json", tmp_path)
+        == "javascript%3Aalert%281%29.json"
+    )
     assert relative_link(tmp_path / os.fsdecode(b"\xff.json"), tmp_path) == "%FF.json"
 
 
@@ -253,18 +272,29 @@ def test_the_published_points_are_those_of_the_figure(shared):
     assert len(points) == len(expected) == 39
     for point, row in zip(points, expected, strict=True):
         assert point.model == row["model"]
-        assert point.flops_per_token == pytest.approx(float(row["flops_per_token"]), rel=published.FLOPS_ERROR)
-        assert abs(point.information_capacity - float(row["information_capacity"])) <= published.CAPACITY_ERROR
+        assert point.flops_per_token == pytest.approx(
+            float(row["flops_per_token"]), rel=published.FLOPS_ERROR
+        )
+        assert (
+            abs(point.information_capacity - float(row["information_capacity"]))
+            <= published.CAPACITY_ERROR
+        )
         # 2 % in FLOPs and 0.0002 in capacity are 0.015 bits of a gain of 30
-        assert point.gain_bits_per_token == pytest.approx(float(row["gain_bits_per_token"]), abs=0.015)
+        assert point.gain_bits_per_token == pytest.approx(
+            float(row["gain_bits_per_token"]), abs=0.015
+        )
 
 
 def test_only_cells_scored_as_published_stand_beside_them():
     like = as_published(BASE)
-    assert [e.as_published for e in entries(like)] == [not isinstance(c.outcome, Failure) for c in like.cells]
+    assert [e.as_published for e in entries(like)] == [
+        not isinstance(c.outcome, Failure) for c in like.cells
+    ]
     assert not any(e.as_published for e in entries(BASE))
     for changes in ({"name": "my_text"}, {"bias_bits": 0.0}):
-        assert not any(e.as_published for e in entries(replace(like, corpus=replace(like.corpus, **changes))))
+        assert not any(
+            e.as_published for e in entries(replace(like, corpus=replace(like.corpus, **changes)))
+        )
     cell = like.cells[0]
     shorter = replace(cell.outcome, compression=replace(cell.outcome.compression, context=512))
     assert not entries(replace(like, cells=(replace(cell, outcome=shorter),)))[0].as_published
@@ -313,7 +343,9 @@ def test_nothing_to_show_is_said_in_one_line(tmp_path, words, said):
     assert "\n" not in str(found.exception)
 
 
-@pytest.mark.parametrize("words", [("--port", "1"), ("--serve", "-o", "x.html"), ("--serve", "--json")])
+@pytest.mark.parametrize(
+    "words", [("--port", "1"), ("--serve", "-o", "x.html"), ("--serve", "--json")]
+)
 def test_options_that_do_not_fit_are_refused(words):
     assert run(*words).exit_code == 2
 
@@ -328,7 +360,9 @@ def served(tmp_path):
     saved(folder, BASE)
     (tmp_path / "secret.json").write_text("{}")
     with open_server(Desk(Shelf([folder], entries)), 0) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        ).start()
         port = server.server_address[1]
 
         def ask(path, host=None, method="GET"):
@@ -364,7 +398,7 @@ def test_the_page_its_data_and_its_records_are_served(served):
 def test_a_new_record_changes_version_and_data(served):
     folder, ask, _ = served
     before = json.loads(ask("/data.json")[1])
-    store.save(named("newcomer"), folder / "new name.json")
+    files.save(named("newcomer"), folder / "new name.json")
     (folder / "torn.json").write_text("{")
     assert json.loads(ask("/version")[1])["version"] != before["version"]
     after = json.loads(ask("/data.json")[1])
@@ -404,7 +438,8 @@ def test_nothing_else_can_be_read(served, path):
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "127.0.0.1.evil.example:80", "localhost.evil", "[::1]", "127.0.0.1:x@evil"]
+    "host",
+    ["evil.example", "127.0.0.1.evil.example:80", "localhost.evil", "[::1]", "127.0.0.1:x@evil"],
 )
 def test_a_request_by_another_name_is_refused(served, host):
     _, ask, _ = served
@@ -414,7 +449,9 @@ def test_a_request_by_another_name_is_refused(served, host):
 
 
 def test_names_of_this_machine_are_known():
-    assert all(is_own(host) for host in ("127.0.0.1", "localhost", "LOCALHOST:8765", "127.0.0.1:80"))
+    assert all(
+        is_own(host) for host in ("127.0.0.1", "localhost", "LOCALHOST:8765", "127.0.0.1:80")
+    )
     assert not any(is_own(host) for host in ("", ":80", "0.0.0.0", "127.0.0.1:80:80"))
 
 
@@ -457,7 +494,9 @@ def test_ctrl_c_ends_it_quietly(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # a shell's background jobs ignore it
     ) as run:
         said = run.stderr.readline()
         port = int(re.search(r"http://127\.0\.0\.1:(\d+)/", said)[1])

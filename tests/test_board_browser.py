@@ -7,22 +7,26 @@ import threading
 import pytest
 from boards import BASE, BIDI, HOSTILE, as_published, many, named, replace, saved, with_joules
 
-from edgecap import store
-from edgecap.report.board import board_page, board_values, relative_link
-from edgecap.report.entries import entries
-from edgecap.serving import Desk, open_server
-from edgecap.shelf import Kept, Shelf, Unread
+from edgecap.report.board.board import board_page, board_values, relative_link
+from edgecap.report.board.entries import entries
+from edgecap.report.server import Desk, open_server
+from edgecap.storage import files
+from edgecap.storage.collection import Kept, Shelf, Unread
 
 CHROMIUM = os.environ.get("EDGECAP_CHROMIUM") or shutil.which("chromium")
 if not CHROMIUM:
     pytest.skip("no chromium: install it, or name one in EDGECAP_CHROMIUM", allow_module_level=True)
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra test)")
+sync_api = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed (extra test)"
+)
 
 
 @pytest.fixture(scope="module")
 def browser():
     with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        found = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
         yield found
         found.close()
 
@@ -33,13 +37,18 @@ def open_page(browser):
     wrong, contexts = [], []
 
     def open_it(address, width=1280, height=900, scheme="light", wait=True):
-        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=scheme
+        )
         contexts.append(context)
         page = context.new_page()
         own = address.split("/")[2]
         page.on("request", lambda r: None if is_own(r.url, own) else wrong.append(r.url))
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
+        page.on(
+            "console",
+            lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None,
+        )
         page.on("dialog", lambda dialog: (wrong.append("a dialog"), dialog.dismiss()))
         page.goto(address)
         if wait:
@@ -65,7 +74,12 @@ def some_records():
     return (
         named("small-model", "laptop", "2026-11-01T00:00:00Z", with_joules(BASE)),
         named("large-model", "laptop", "2026-11-02T00:00:00Z", slower(with_joules(BASE, 60.0), 3)),
-        named("small-model", "board", "2026-11-03T00:00:00Z", slower(with_joules(BASE, 8.0, "assumed"), 5)),
+        named(
+            "small-model",
+            "board",
+            "2026-11-03T00:00:00Z",
+            slower(with_joules(BASE, 8.0, "assumed"), 5),
+        ),
         named("small-model", "server", "2026-11-04T00:00:00Z"),
         older,
     )
@@ -79,7 +93,8 @@ def slower(record, times):
             return found
         decode = found.outcome.latency.decode
         latency = replace(
-            found.outcome.latency, decode=replace(decode, samples_s=tuple(s * times for s in decode.samples_s))
+            found.outcome.latency,
+            decode=replace(decode, samples_s=tuple(s * times for s in decode.samples_s)),
         )
         return replace(found, outcome=replace(found.outcome, latency=latency))
 
@@ -109,7 +124,9 @@ def test_it_opens_and_tells_what_it_shows(open_page, address):
     page = open_page(address)
     cells = len(BASE.cells)
     assert f"{5 * cells} cells of 5 records: 2 models on 3 devices" in page.inner_text("#summary")
-    assert page.inner_text("#status").startswith(f"{4 * cells} of {5 * cells} cells. {cells} older ones are hidden.")
+    assert page.inner_text("#status").startswith(
+        f"{4 * cells} of {5 * cells} cells. {cells} older ones are hidden."
+    )
     assert page.locator("#cells tbody tr").count() == 4 * cells
     told = page.inner_text("#unread")
     assert "torn.json is not a whole JSON file" in told
@@ -122,7 +139,9 @@ def test_columns_sort_both_ways_with_absent_numbers_last(open_page, address):
     page = open_page(address)
     page.click("[data-sort=decode_s]")
     head = page.locator("th:has([data-sort=decode_s])")
-    number = 1 + page.evaluate("document.querySelector('[data-sort=decode_s]').closest('th').cellIndex")
+    number = 1 + page.evaluate(
+        "document.querySelector('[data-sort=decode_s]').closest('th').cellIndex"
+    )
     assert head.get_attribute("aria-sort") == "ascending"
     rising = page.evaluate(
         "n => [...document.querySelectorAll('#cells tbody tr')].map(r => r.querySelector('.failed') ? null"
@@ -224,7 +243,9 @@ def test_a_cell_tells_why_a_number_is_absent_and_links_to_its_record(open_page, 
 def test_assumed_joules_are_marked_and_on_no_front(open_page, address):
     page = open_page(address)
     page.select_option("#across", "decode_j")
-    assert "assumed joules, not measured ones; they are on no front" in page.inner_text("#chart-note")
+    assert "assumed joules, not measured ones; they are on no front" in page.inner_text(
+        "#chart-note"
+    )
     assert page.locator("#cells .badge", has_text="assumed").count() == len(BASE.cells) - 1
     assert "hollow: joules assumed" in page.inner_text("#legend")
 
@@ -241,17 +262,26 @@ def test_best_of_each_device_and_model_is_marked(open_page, address):
 def test_published_values_stand_only_beside_cells_scored_alike(open_page, tmp_path):
     like = as_published(named("paper-model", "laptop"))
     page = open_page(
-        written(tmp_path, [Kept(tmp_path / "a.json", entries(like)), Kept(tmp_path / "b.json", entries(BASE))])
+        written(
+            tmp_path,
+            [Kept(tmp_path / "a.json", entries(like)), Kept(tmp_path / "b.json", entries(BASE))],
+        )
     )
     page.select_option("#across", "flops_per_token")
     page.select_option("#up", "information_capacity")
-    assert "Grey diamonds: 39 published values (arXiv 2511.08066)" in page.inner_text("#published-note")
+    assert "Grey diamonds: 39 published values (arXiv 2511.08066)" in page.inner_text(
+        "#published-note"
+    )
     assert "published" in page.inner_text("#legend")
     page.select_option("#across", "decode_s")
-    assert "not drawn: they have information capacity and FLOPs only" in page.inner_text("#published-note")
+    assert "not drawn: they have information capacity and FLOPs only" in page.inner_text(
+        "#published-note"
+    )
     page.select_option("#across", "flops_per_token")
     page.select_option("#text", "")
-    assert f"{len(BASE.cells) + 1} of the shown cells were scored otherwise" in page.inner_text("#published-note")
+    assert f"{len(BASE.cells) + 1} of the shown cells were scored otherwise" in page.inner_text(
+        "#published-note"
+    )
     page.select_option("#text", index=1)
     assert "not drawn: no shown cell was scored as they were" in page.inner_text("#published-note")
     assert "published" not in page.inner_text("#legend")
@@ -260,7 +290,13 @@ def test_published_values_stand_only_beside_cells_scored_alike(open_page, tmp_pa
 def test_texts_are_not_mixed_unless_asked(open_page, tmp_path):
     other = named("b", corpus=replace(BASE.corpus, name="other-text", sha256="0" * 64))
     page = open_page(
-        written(tmp_path, [Kept(tmp_path / f"{n}.json", entries(r)) for n, r in enumerate((BASE, named("a"), other))])
+        written(
+            tmp_path,
+            [
+                Kept(tmp_path / f"{n}.json", entries(r))
+                for n, r in enumerate((BASE, named("a"), other))
+            ],
+        )
     )
     cells = len(BASE.cells)
     assert page.locator("#cells tbody tr").count() == 2 * cells
@@ -311,10 +347,16 @@ def test_a_theme_recolours_the_chart(open_page, address):
 
 
 def test_hostile_strings_stay_text(open_page, tmp_path):
-    records = (named(HOSTILE, BIDI), named(BIDI, "<b onmouseover=alert(1)>x</b>"), named("x" * 10_000, "y" * 10_000))
+    records = (
+        named(HOSTILE, BIDI),
+        named(BIDI, "<b onmouseover=alert(1)>x</b>"),
+        named("x" * 10_000, "y" * 10_000),
+    )
     name = "a'\"<img src=x onerror=alert(1)>&.json"
     found = [Kept(tmp_path / f"{n}-{name}", entries(r)) for n, r in enumerate(records)]
-    page = open_page(written(tmp_path, [*found, Unread(tmp_path / name, f"{name} {HOSTILE}")]), width=360)
+    page = open_page(
+        written(tmp_path, [*found, Unread(tmp_path / name, f"{name} {HOSTILE}")]), width=360
+    )
     for facet in ("model", "device"):
         page.select_option("#colour", facet)
         page.mouse.move(*point_at(page))
@@ -365,12 +407,17 @@ def test_ten_thousand_cells_stay_usable(open_page, tmp_path, capsys):
     boxes = ["[data-facet=precision][value=int8]", "[data-facet=device]", "[data-facet=model]"]
     spent = sorted(page.evaluate(TIMED, boxes * 3))
     with capsys.disabled():
-        print(f"\na filter on 10,000 cells: {spent[0]:.0f} to {spent[-1]:.0f} ms, median {spent[9]:.0f} ms", flush=True)
+        print(
+            f"\na filter on 10,000 cells: {spent[0]:.0f} to {spent[-1]:.0f} ms, median {spent[9]:.0f} ms",
+            flush=True,
+        )
     page.click("button[type=reset]")
     page.click("#pages >> text=Last")
     assert page.inner_text("#pages span").endswith(page.inner_text("#status").split()[0])
     last = page.locator("#cells tbody tr").last
-    assert last.locator("[data-open]").inner_text() == page.inner_text("#status").split()[0].replace(",", "")
+    assert last.locator("[data-open]").inner_text() == page.inner_text("#status").split()[
+        0
+    ].replace(",", "")
 
 
 # Clicks each box on and off; milliseconds until the page is laid out anew.
@@ -385,11 +432,13 @@ TIMED = """boxes => boxes.flatMap((box) => [0, 1].map(() => {
 def test_a_served_board_takes_new_records_and_keeps_its_filters(open_page, tmp_path):
     folder = saved(tmp_path / "profiles", named("first", "laptop"))
     with open_server(Desk(Shelf([folder], entries)), 0) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        ).start()
         page = open_page(f"http://127.0.0.1:{server.server_address[1]}/")
         page.check("[data-facet=precision][value=int8]")
         assert page.locator("#cells tbody tr").count() == 1
-        store.save(named("second", "board"), folder / "second.json")
+        files.save(named("second", "board"), folder / "second.json")
         page.wait_for_selector("#cells tbody tr >> nth=1", timeout=20_000)
         assert page.locator("#cells tbody tr").count() == 2
         assert page.is_checked("[data-facet=precision][value=int8]")

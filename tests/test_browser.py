@@ -19,7 +19,7 @@ from pages import (
     with_operators,
 )
 
-from edgecap.report.html import html
+from edgecap.report.page.report import html
 
 BROWSER = os.environ.get("EDGECAP_CHROMIUM") or shutil.which("chromium")
 try:
@@ -29,7 +29,8 @@ except ImportError:
     BROWSER = None
 
 pytestmark = pytest.mark.skipif(
-    BROWSER is None, reason="needs chromium (or EDGECAP_CHROMIUM), playwright and axe-playwright-python"
+    BROWSER is None,
+    reason="needs chromium (or EDGECAP_CHROMIUM), playwright and axe-playwright-python",
 )
 
 CASES = {
@@ -50,7 +51,9 @@ WORST = ("serious", "critical")
 @pytest.fixture(scope="module")
 def browser():
     with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
+        found = playwright.chromium.launch(
+            executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"]
+        )
         yield found
         found.close()
 
@@ -63,7 +66,9 @@ def files(tmp_path_factory):
     def file(case):
         if case not in made:
             path = tmp_path_factory.mktemp("pages") / "report.html"
-            path.write_text(TOKENS[case](path.parent) if case in TOKENS else html(CASES[case]()), "utf-8")
+            path.write_text(
+                TOKENS[case](path.parent) if case in TOKENS else html(CASES[case]()), "utf-8"
+            )
             made[case] = path.as_uri()
         return made[case]
 
@@ -85,13 +90,18 @@ def opened(browser, files):
     pages = []
 
     def open_page(case, drawn=True, width=1200, height=900, scheme="light", **options):
-        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, **options)
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=scheme, **options
+        )
         context.set_default_timeout(120_000)  # a busy machine parses 8 MB slowly
         page = context.new_page()
         page.asked, page.wrong = [], []
         page.on("request", lambda request: page.asked.append(request.url))
         page.on(
-            "console", lambda message: page.wrong.append(message.text) if message.type in ("error", "warning") else None
+            "console",
+            lambda message: (
+                page.wrong.append(message.text) if message.type in ("error", "warning") else None
+            ),
         )
         page.on("pageerror", lambda error: page.wrong.append(str(error)))
         page.on("dialog", lambda dialog: (page.wrong.append(dialog.message), dialog.dismiss()))
@@ -120,7 +130,9 @@ def test_opens_and_every_figure_is_what_plotly_takes(opened, case):
     )
     assert wrong == []
     if case == "whole":
-        figures = page.evaluate("[...document.querySelectorAll('[data-figure]')].map((div) => div.dataset.figure)")
+        figures = page.evaluate(
+            "[...document.querySelectorAll('[data-figure]')].map((div) => div.dataset.figure)"
+        )
         for name in (
             "capacity",
             "time",
@@ -161,7 +173,9 @@ def test_axe_finds_nothing_serious(opened, case, scheme):
     page.evaluate("document.querySelectorAll('details').forEach((d, n) => { d.open = n < 3; })")
     found = Axe().run(page).response["violations"]
     serious = [
-        f"{v['id']}: {v['help']}: {[n['html'][:120] for n in v['nodes'][:3]]}" for v in found if v["impact"] in WORST
+        f"{v['id']}: {v['help']}: {[n['html'][:120] for n in v['nodes'][:3]]}"
+        for v in found
+        if v["impact"] in WORST
     ]
     assert serious == []
 
@@ -171,7 +185,9 @@ TALL = "[...document.querySelectorAll('[data-figure]')].filter((div) => div.clie
 
 def test_large_figures_wait_until_they_come_near_and_small_ones_until_there_is_time(opened):
     page = opened("300 cells", drawn=False, height=600)
-    small = "[...document.querySelectorAll('[data-figure]')].filter((div) => div.clientHeight <= 900)"
+    small = (
+        "[...document.querySelectorAll('[data-figure]')].filter((div) => div.clientHeight <= 900)"
+    )
     until(page, f"{small}.every((div) => div.matches('.js-plotly-plot'))")
     waiting = f"{TALL}.filter((div) => !div.matches('.js-plotly-plot')).length"
     assert page.evaluate(waiting) > 3
@@ -181,7 +197,9 @@ def test_large_figures_wait_until_they_come_near_and_small_ones_until_there_is_t
 
 
 def column(page, place):
-    return page.locator(f"table[data-sortable] >> nth=0 >> tbody tr > :nth-child({place})").all_inner_texts()
+    return page.locator(
+        f"table[data-sortable] >> nth=0 >> tbody tr > :nth-child({place})"
+    ).all_inner_texts()
 
 
 def values(page, place):
@@ -286,7 +304,9 @@ def test_paper_is_white_and_holds_the_figures(opened):
     page.emulate_media(media="print", color_scheme="dark")
     until(page, "document.documentElement.dataset.printing !== undefined")
     assert page.evaluate(GROUND) == "rgb(255, 255, 255)"
-    widths = page.evaluate("[...document.querySelectorAll('[data-figure] svg.main-svg')].map((s) => s.clientWidth)")
+    widths = page.evaluate(
+        "[...document.querySelectorAll('[data-figure] svg.main-svg')].map((s) => s.clientWidth)"
+    )
     assert max(widths) <= 700
     assert not page.locator("#theme").is_visible()
     page.emulate_media(media="screen", color_scheme="dark")
@@ -299,7 +319,9 @@ def test_a_browser_that_keeps_nothing_still_shows_the_page(browser, files):
     page = browser.new_context(viewport={"width": 800, "height": 600}).new_page()
     wrong = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.add_init_script("Object.defineProperty(window, 'localStorage', {get() { throw new Error('denied'); }})")
+    page.add_init_script(
+        "Object.defineProperty(window, 'localStorage', {get() { throw new Error('denied'); }})"
+    )
     page.goto(files("failures"))
     page.locator("#theme").click()
     assert page.locator("#theme").inner_text() == "Theme: light"

@@ -13,16 +13,18 @@ from click.testing import CliRunner
 from conftest import ROOT
 from fakes import scripted
 
-from edgecap import baselines, caching, locks, store
-from edgecap.caching import survey
 from edgecap.cli.commands import cli
-from edgecap.corpus import read_corpus
 from edgecap.errors import UsageError
-from edgecap.pipeline import profile
-from edgecap.portable import export_folder
-from edgecap.pruning import Wanted, prune
+from edgecap.pipeline.export_folder import export_folder
+from edgecap.pipeline.profile import profile
+from edgecap.pipeline.worker import Measure, Race, Squeeze, Vary
 from edgecap.spec import Spec
-from edgecap.worker import Measure, Race, Squeeze, Vary
+from edgecap.storage import cache as caching
+from edgecap.storage import files, locks
+from edgecap.storage.cache import survey
+from edgecap.storage.cache_prune import Wanted, prune
+from edgecap.text import compressors
+from edgecap.text.corpus import read_corpus
 
 ALL = Wanted(everything=True)
 DAY_S = 86_400
@@ -30,7 +32,7 @@ DAY_S = 86_400
 
 @pytest.fixture
 def place(tmp_path):
-    return store.home(tmp_path / "kept", tmp_path / "profiles")
+    return files.home(tmp_path / "kept", tmp_path / "profiles")
 
 
 @pytest.fixture
@@ -79,10 +81,17 @@ def test_each_thing_says_what_it_is(full):
     found = survey(full)
     assert kinds(full) == ["baselines", "export", "peaks", "variant"]
     assert [t.bytes for t in found.things] == sorted((t.bytes for t in found.things), reverse=True)
-    export, variant = (next(t for t in found.things if t.kind == kind) for kind in ("export", "variant"))
-    assert (export.model, export.precision) == ("edgecap-ref-xs", "fp32") and "optimum" in export.recipe
+    export, variant = (
+        next(t for t in found.things if t.kind == kind) for kind in ("export", "variant")
+    )
+    assert (export.model, export.precision) == (
+        "edgecap-ref-xs",
+        "fp32",
+    ) and "optimum" in export.recipe
     assert variant.precision == "int8" and variant.bytes > 4000
-    on_disk = sum(f.stat().st_size for f in full.rglob("*") if f.is_file() and f.parent.name != locks.FOLDER)
+    on_disk = sum(
+        f.stat().st_size for f in full.rglob("*") if f.is_file() and f.parent.name != locks.FOLDER
+    )
     assert found.bytes == on_disk
 
 
@@ -92,7 +101,10 @@ def test_the_command_lists_in_both_forms(full):
     status, told = edgecap("list", "--cache", full, "--json")
     told = json.loads(told)
     assert set(told["kinds"]) == {"baselines", "export", "peaks", "variant"} and told["bytes"] > 0
-    assert told["things"][0]["last_used_utc"].endswith("Z") and told["things"][0]["path"].count("/") == 1
+    assert (
+        told["things"][0]["last_used_utc"].endswith("Z")
+        and told["things"][0]["path"].count("/") == 1
+    )
     assert json.loads(edgecap("--json", "--cache", full, "list")[1]) == told
 
 
@@ -207,10 +219,16 @@ def test_what_cannot_be_meant_is_refused(full, words, said):
 
 def test_the_command_says_what_it_freed(full):
     status, text = edgecap("prune", "--cache", full, "--kind", "variants", "--dry-run")
-    assert status == 0 and "would remove variant edgecap-ref-xs int8" in text and "variant" in kinds(full)
+    assert (
+        status == 0
+        and "would remove variant edgecap-ref-xs int8" in text
+        and "variant" in kinds(full)
+    )
     status, told = edgecap("prune", "--cache", full, "--kind", "variant", "--json")
     told = json.loads(told)
-    assert status == 0 and told["freed_bytes"] == told["removed"][0]["bytes"] and not told["dry_run"]
+    assert (
+        status == 0 and told["freed_bytes"] == told["removed"][0]["bytes"] and not told["dry_run"]
+    )
     status, text = edgecap("prune", "--cache", full, "--kind", "variant")
     assert status == 0 and "nothing to remove" in text
     status, text = edgecap("prune", "--cache", full, "--to", "1B")
@@ -236,7 +254,11 @@ def test_links_are_not_followed(full, tmp_path):
 
 
 def test_what_edgecap_did_not_name_stays(full):
-    mine = [full / "corpora" / "my-texts", full / "exports" / "thesis", full / "elsewhere" / ("a" * 24)]
+    mine = [
+        full / "corpora" / "my-texts",
+        full / "exports" / "thesis",
+        full / "elsewhere" / ("a" * 24),
+    ]
     for folder in mine:
         folder.mkdir(parents=True)
         (folder / "x").write_text("mine")
@@ -300,7 +322,9 @@ def test_what_is_being_made_stays(spec, corpus, place):
         return answer(step, watch, timeout_s)
 
     profile(spec, place, run=run)
-    assert {s.thing.kind: s.reason for s in seen[0].stayed}["left over"] == "another process makes it"
+    assert {s.thing.kind: s.reason for s in seen[0].stayed}[
+        "left over"
+    ] == "another process makes it"
 
 
 def test_a_text_of_the_hub_stays_while_it_is_measured(spec, corpus, place):
@@ -327,7 +351,9 @@ def test_a_run_that_fails_uses_nothing_afterwards(spec, corpus, place):
     with pytest.raises(Exception, match="interrupted"):
         profile(spec, place, run=dies)
     assert not prune(place.cache, ALL).stayed
-    export_folder(Spec(precisions=("fp32",)), place.cache.parent / "out", place, run=scripted(corpus))
+    export_folder(
+        Spec(precisions=("fp32",)), place.cache.parent / "out", place, run=scripted(corpus)
+    )
     assert not prune(place.cache, ALL).stayed
 
 
@@ -378,7 +404,9 @@ def begin(corpus_file, tmp_path):
     def start(stop):
         told = [sys.executable, "-c", SCRIPT, str(corpus_file), str(tmp_path), stop]
         paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-        process = subprocess.Popen(told, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths})
+        process = subprocess.Popen(
+            told, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths}
+        )
         started.append(process)
         return process
 
@@ -455,14 +483,16 @@ def test_a_corpus_is_squeezed_once(spec, corpus, place):
 
 
 def test_baselines_depend_on_the_text_and_on_the_compressors(tmp_path, monkeypatch):
-    here = baselines.kept_at(tmp_path, "a" * 64, 1000)
+    here = compressors.kept_at(tmp_path, "a" * 64, 1000)
     assert here.name.startswith("a" * 64)
-    assert here != baselines.kept_at(tmp_path, "b" * 64, 1000) and here != baselines.kept_at(tmp_path, "a" * 64, 999)
-    monkeypatch.setattr(baselines.zlib, "ZLIB_RUNTIME_VERSION", "9.9")
-    assert here != baselines.kept_at(tmp_path, "a" * 64, 1000)
+    assert here != compressors.kept_at(tmp_path, "b" * 64, 1000) and here != compressors.kept_at(
+        tmp_path, "a" * 64, 999
+    )
+    monkeypatch.setattr(compressors.zlib, "ZLIB_RUNTIME_VERSION", "9.9")
+    assert here != compressors.kept_at(tmp_path, "a" * 64, 1000)
 
 
 def test_baselines_that_cannot_be_kept_break_nothing(tmp_path):
     (tmp_path / "file").touch()
-    baselines.keep(tmp_path / "file" / "x.json", {})
-    assert baselines.kept(tmp_path / "file" / "x.json") == {}
+    compressors.keep(tmp_path / "file" / "x.json", {})
+    assert compressors.kept(tmp_path / "file" / "x.json") == {}

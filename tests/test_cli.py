@@ -21,7 +21,11 @@ RECORD = ROOT / "tests" / "data" / "record-1.json"
 
 def edgecap(*words, **options):
     return subprocess.run(
-        [sys.executable, "-m", "edgecap", *map(str, words)], capture_output=True, text=True, timeout=300, **options
+        [sys.executable, "-m", "edgecap", *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        **options,
     )
 
 
@@ -35,7 +39,12 @@ def test_help_teaches():
 
 def test_show_and_compare_in_both_forms():
     assert "bits/byte" in edgecap("show", RECORD).stdout
-    assert json.loads(edgecap("show", RECORD, "--json").stdout)["cells"][0]["medians"]["decode_s"]["value"] > 0
+    assert (
+        json.loads(edgecap("show", RECORD, "--json").stdout)["cells"][0]["medians"]["decode_s"][
+            "value"
+        ]
+        > 0
+    )
     assert "int8 against fp16" in edgecap("compare", RECORD, "--baseline", "precision=fp16").stdout
     assert json.loads(edgecap("compare", RECORD, "--json").stdout)[0]["baseline"] == "fp32"
 
@@ -66,12 +75,20 @@ def test_no_colour_and_no_width_when_piped():
             2,
             "'coreml' is not available in the installed ONNX Runtime",
         ),
-        (("profile", "--provider", "cuda"), 2, "'cuda' is not available in the installed ONNX Runtime"),
+        (
+            ("profile", "--provider", "cuda"),
+            2,
+            "'cuda' is not available in the installed ONNX Runtime",
+        ),
         (("profile", "--provider", ""), 2, "no provider given"),
         (("profile", "--timeout", "1e18"), 2, "--timeout 1e+18"),
         (("profile", "--model", "m" * 5000), 2, "no usable name"),
         (("profile", "--corpus", "nothing.jsonl"), 2, "cannot read corpus 'nothing.jsonl'"),
-        (("profile", "--context", "5000"), 2, "--context 5000 is longer than the model's 1024 positions"),
+        (
+            ("profile", "--context", "5000"),
+            2,
+            "--context 5000 is longer than the model's 1024 positions",
+        ),
         (("profile", "--context", "many"), 2, "not a valid integer"),
         (("profile", "-o", "/proc/profiles"), 2, "cannot write /proc/profiles"),
         (("profile", "--no-such-option"), 2, "No such option"),
@@ -107,7 +124,9 @@ def test_broken_folders_are_one_line(tmp_path, name, content, message):
     folder.mkdir()
     (folder / "model.safetensors").write_bytes((REFERENCE / "model.safetensors").read_bytes())
     (folder / name).write_bytes(content)
-    found = edgecap("profile", "--model", folder, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    found = edgecap(
+        "profile", "--model", folder, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
     assert found.returncode == 2
     assert message in found.stderr
     assert len(found.stderr.strip().splitlines()) <= 2  # what is going on, and the message
@@ -122,13 +141,24 @@ def test_a_cut_graph_is_refused(cache, tmp_path):
     (cut / "config.json").write_bytes((folder / "config.json").read_bytes())
     (cut / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
     (cut / "model.onnx").write_bytes(whole[: len(whole) // 2])
-    found = edgecap("profile", "--model", cut, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    found = edgecap(
+        "profile", "--model", cut, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
     assert found.returncode == 2
     assert "damaged" in found.stderr
 
 
 def test_profile_json_is_all_that_is_printed(cache, corpus_file, tmp_path):
-    words = ("profile", "--model", exported(REFERENCE, cache), "--corpus", corpus_file, "--limit", "1", "--json")
+    words = (
+        "profile",
+        "--model",
+        exported(REFERENCE, cache),
+        "--corpus",
+        corpus_file,
+        "--limit",
+        "1",
+        "--json",
+    )
     found = edgecap(*words, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert found.returncode == 0, found.stderr
     record = json.loads(found.stdout)
@@ -158,11 +188,15 @@ def test_ctrl_c_leaves_a_record_and_no_orphan(cache, corpus_file, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # a shell's background jobs ignore it
     )
     children = []
     for line in run.stderr:
-        children += [c for c in psutil.Process(run.pid).children(recursive=True) if c not in children]
+        children += [
+            c for c in psutil.Process(run.pid).children(recursive=True) if c not in children
+        ]
         if "fp16 on cpu: compression" in line:
             run.send_signal(signal.SIGINT)
             break

@@ -13,10 +13,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_cli import edgecap
 
-from edgecap import codec, packing
 from edgecap.errors import EdgecapError, UsageError
-from edgecap.meters import windows
+from edgecap.meters import text_windows
 from edgecap.meters.compression import document_bits
+from edgecap.pipeline import compress
+from edgecap.text import codec
 
 HEADER = codec.Header("fp32", 2, 16, b"m" * 8, b"t" * 4, b"r" * 4)
 
@@ -50,7 +51,9 @@ class Model:
 
     def nll(self, inputs, targets):
         logits = self._table[(inputs + np.arange(len(inputs))) % 64].astype(np.float64)
-        return (np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(targets)), targets]) / math.log(2)
+        return (
+            np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(targets)), targets]
+        ) / math.log(2)
 
 
 def quiet(done, total):
@@ -61,7 +64,9 @@ def press(data, tokenizer=None, model=None, header=HEADER):
     with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as target:
         source.write(data)
         source.seek(0)
-        found = codec.compress(source, target, header, model or Model(), tokenizer or Bytes(), quiet)
+        found = codec.compress(
+            source, target, header, model or Model(), tokenizer or Bytes(), quiet
+        )
         target.seek(0)
         return target.read(), found
 
@@ -77,7 +82,12 @@ def restore(packed, tokenizer=None, model=None):
 
 
 @settings(max_examples=60)
-@given(st.one_of(st.binary(max_size=400), st.text(max_size=300).map(lambda t: t.encode("utf-8", "surrogatepass"))))
+@given(
+    st.one_of(
+        st.binary(max_size=400),
+        st.text(max_size=300).map(lambda t: t.encode("utf-8", "surrogatepass")),
+    )
+)
 @example(b"")
 @example(b"\x00")
 @example("é".encode()[:1])
@@ -92,7 +102,7 @@ def test_the_size_is_the_summed_nll(text):
     data = text.encode()
     for start in (256, None):
         packed, found = press(data, Bytes(start))
-        cut = windows.exact(Bytes(start), HEADER.context, 257)(text)
+        cut = text_windows.exact(Bytes(start), HEADER.context, 257)(text)
         bits = document_bits(Model(), cut)
         assert found.nll_bits == pytest.approx(bits, rel=1e-6)
         assert bits / 8 <= len(packed) <= 1.001 * bits / 8 + 64
@@ -135,7 +145,9 @@ def test_an_altered_or_truncated_file_is_refused(data):
         broken = packed[: data.draw(st.integers(0, len(packed) - 1))]
     else:
         at = data.draw(st.integers(0, len(packed) - 1))
-        broken = packed[:at] + bytes([packed[at] ^ data.draw(st.integers(1, 255))]) + packed[at + 1 :]
+        broken = (
+            packed[:at] + bytes([packed[at] ^ data.draw(st.integers(1, 255))]) + packed[at + 1 :]
+        )
     with pytest.raises(EdgecapError):
         restore(broken)
 
@@ -175,7 +187,9 @@ def packed(cache, tmp_path_factory):
     place = tmp_path_factory.mktemp("packed")
     text = (ROOT / "README.md").read_text()[:3000] + "<|endoftext|> 中文也行。\r\n"
     (place / "in").write_bytes(text.encode() + b"\xff\xfe\x00")
-    done = edgecap("compress", place / "in", "-o", place / "out.ecap", "--cache", cache, "--context", 128)
+    done = edgecap(
+        "compress", place / "in", "-o", place / "out.ecap", "--cache", cache, "--context", 128
+    )
     assert done.returncode == 0, done.stderr
     return place
 
@@ -192,7 +206,17 @@ def test_the_file_is_as_long_as_the_models_bits(cache, tmp_path):
     (tmp_path / "in.txt").write_text(text)
     done = edgecap("compress", tmp_path / "in.txt", "-o", tmp_path / "out", "--cache", cache)
     assert done.returncode == 0, done.stderr
-    words = ("--corpus", tmp_path / "in.txt", "--precision", "fp32", "--limit", 0.5, "--json", "--cache", cache)
+    words = (
+        "--corpus",
+        tmp_path / "in.txt",
+        "--precision",
+        "fp32",
+        "--limit",
+        0.5,
+        "--json",
+        "--cache",
+        cache,
+    )
     record = edgecap("profile", *words, "-o", tmp_path / "profiles")
     import json
 
@@ -245,7 +269,9 @@ def test_another_runtime_and_a_cut_file_are_refused(packed, cache, tmp_path):
     body = header.pack() + whole[len(header.pack()) : -4]
     (tmp_path / "elsewhere").write_bytes(body + struct.pack("<I", zlib.crc32(body)))
     done = edgecap("decompress", tmp_path / "elsewhere", "-o", tmp_path / "new", "--cache", cache)
-    assert done.returncode == 2 and "another processor, ONNX Runtime" in " ".join(done.stderr.split())
+    assert done.returncode == 2 and "another processor, ONNX Runtime" in " ".join(
+        done.stderr.split()
+    )
     assert not (tmp_path / "new").exists()
     assert REFERENCE.exists()
 
@@ -267,7 +293,7 @@ def test_a_name_that_is_taken_meanwhile_is_left(tmp_path):
     scratch.write_bytes(b"new")
     target.write_bytes(b"old")
     with pytest.raises(UsageError, match="made by someone else"):
-        packing._name(scratch, target)
+        compress._name(scratch, target)
     assert target.read_bytes() == b"old"
 
 
@@ -280,7 +306,12 @@ def test_a_folder_without_fp32_is_compressed_with_what_it_holds(cache, tmp_path)
     assert done.returncode == 0, done.stderr
     with (tmp_path / "new/folder/out").open("rb") as file:
         assert codec.read_header(file).precision == "int8"
-    assert edgecap("decompress", tmp_path / "new/folder/out", "-o", tmp_path / "again", *words).returncode == 0
+    assert (
+        edgecap(
+            "decompress", tmp_path / "new/folder/out", "-o", tmp_path / "again", *words
+        ).returncode
+        == 0
+    )
     assert (tmp_path / "again").read_bytes() == (tmp_path / "in").read_bytes()
     done = edgecap("compress", tmp_path / "in", "-o", tmp_path / "x", "--precision", "fp32", *words)
     assert done.returncode == 2 and "fp32" in done.stderr

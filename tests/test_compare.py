@@ -10,16 +10,17 @@ import pytest
 from click.testing import CliRunner
 from conftest import ROOT
 
-from edgecap import metrics, store
+from edgecap.analysis import metrics
+from edgecap.analysis.compare import compare
+from edgecap.analysis.thresholds import Rule, parse_rule, violations
 from edgecap.cli.commands import cli
 from edgecap.errors import UsageError
-from edgecap.gates import Rule, parse_rule, violations
 from edgecap.record import LEFT_OUT, Absent, Energy, Failure, Window
-from edgecap.report.comparing import comparisons, junit, markdown
-from edgecap.verdicts import compare
+from edgecap.report.terminal.comparison import comparisons, junit, markdown
+from edgecap.storage import files
 
 FILE = ROOT / "tests" / "data" / "record-1.json"
-RECORD = store.load(FILE)
+RECORD = files.load(FILE)
 DATA = ROOT / "tests" / "data"
 HOSTILE = "</script> | `x` <b> \u202e" + "y" * 10_000
 
@@ -29,7 +30,9 @@ def with_cells(*cells, **changes):
 
 
 def failed(cell, stage="decode", message="no memory"):
-    return msgspec.structs.replace(cell, outcome=Failure(stage=stage, error="MemoryError", message=message))
+    return msgspec.structs.replace(
+        cell, outcome=Failure(stage=stage, error="MemoryError", message=message)
+    )
 
 
 def slower(cell, factor):
@@ -39,12 +42,16 @@ def slower(cell, factor):
     latency = cell.outcome.latency
     longer = {
         part: msgspec.structs.replace(
-            getattr(latency, part), samples_s=tuple(factor * s for s in getattr(latency, part).samples_s)
+            getattr(latency, part),
+            samples_s=tuple(factor * s for s in getattr(latency, part).samples_s),
         )
         for part in ("prefill", "decode")
     }
     return msgspec.structs.replace(
-        cell, outcome=msgspec.structs.replace(cell.outcome, latency=msgspec.structs.replace(latency, **longer))
+        cell,
+        outcome=msgspec.structs.replace(
+            cell.outcome, latency=msgspec.structs.replace(latency, **longer)
+        ),
     )
 
 
@@ -59,7 +66,7 @@ def run(*words):
 def pair(tmp_path):
     paths = [tmp_path / "old.json", tmp_path / "new.json"]
     for path, record in zip(paths, (RECORD, SLOWER), strict=True):
-        store.save(record, path)
+        files.save(record, path)
     return paths
 
 
@@ -113,14 +120,20 @@ def test_what_rules_do_not_accept(rules, metrics):
 
 
 def test_a_rule_on_what_cannot_be_compared_is_broken():
-    other = msgspec.structs.replace(RECORD, corpus=msgspec.structs.replace(RECORD.corpus, sha256="other"))
+    other = msgspec.structs.replace(
+        RECORD, corpus=msgspec.structs.replace(RECORD.corpus, sha256="other")
+    )
     found = violations(compare([RECORD, other]), [parse_rule("worse:bits_per_byte")])
-    assert {v.message for v in found} == {"bits_per_byte: the rule cannot be checked: the corpus differs"}
+    assert {v.message for v in found} == {
+        "bits_per_byte: the rule cannot be checked: the corpus differs"
+    }
 
 
 def test_worse_alone_takes_every_metric():
     found = violations(compare([RECORD, SLOWER]), [Rule("worse")])
-    assert {"decode_s", "prefill_s", "time_capacity", "gain_bits_per_s"} == {v.metric for v in found}
+    assert {"decode_s", "prefill_s", "time_capacity", "gain_bits_per_s"} == {
+        v.metric for v in found
+    }
     assert not violations(compare([RECORD, RECORD]), [Rule("worse")])
     assert not violations(compare([SLOWER, RECORD]), [Rule("worse")])
 
@@ -140,7 +153,9 @@ def test_a_candidate_that_failed_is_told_and_is_worse():
     assert "failed: decode: MemoryError" in click.unstyle(comparisons(found))
     assert [v.metric for v in violations(found, [Rule("worse")])] == [None]
     assert not violations(found, [Rule("unknown")])
-    (alone,) = [c for c in compare([with_cells(RECORD.cells[0], failed(RECORD.cells[1]))]) if c.failed]
+    (alone,) = [
+        c for c in compare([with_cells(RECORD.cells[0], failed(RECORD.cells[1]))]) if c.failed
+    ]
     assert alone.candidate == RECORD.cells[1].precision
 
 
@@ -159,12 +174,16 @@ def test_a_cell_that_the_other_record_lacks_is_told_and_is_worse():
     found = compare([RECORD, with_cells(RECORD.cells[0])])
     lost = [c for c in found if c.failed]
     assert [c.candidate.split()[0] for c in lost] == ["fp16", "int8"]
-    assert {v.message for v in violations(found, [Rule("worse")])} == {"failed: the record does not hold it"}
+    assert {v.message for v in violations(found, [Rule("worse")])} == {
+        "failed: the record does not hold it"
+    }
 
 
 def test_a_metric_that_is_no_longer_measured_is_worse():
     cell = RECORD.cells[0]
-    blind = msgspec.structs.replace(cell, outcome=msgspec.structs.replace(cell.outcome, memory=Absent(reason="none")))
+    blind = msgspec.structs.replace(
+        cell, outcome=msgspec.structs.replace(cell.outcome, memory=Absent(reason="none"))
+    )
     found = compare([with_cells(cell), with_cells(blind)])
     assert {v.metric for v in violations(found, [Rule("worse")])} == {"peak_bytes", "file_bytes"}
 
@@ -179,11 +198,17 @@ def with_rounds(cell, rounds):
     def cut(part):
         kept = [i for i, number in enumerate(part.rounds) if number < rounds]
         return msgspec.structs.replace(
-            part, samples_s=tuple(part.samples_s[i] for i in kept), rounds=tuple(part.rounds[i] for i in kept)
+            part,
+            samples_s=tuple(part.samples_s[i] for i in kept),
+            rounds=tuple(part.rounds[i] for i in kept),
         )
 
-    fewer = msgspec.structs.replace(latency, prefill=cut(latency.prefill), decode=cut(latency.decode))
-    return msgspec.structs.replace(cell, outcome=msgspec.structs.replace(cell.outcome, latency=fewer))
+    fewer = msgspec.structs.replace(
+        latency, prefill=cut(latency.prefill), decode=cut(latency.decode)
+    )
+    return msgspec.structs.replace(
+        cell, outcome=msgspec.structs.replace(cell.outcome, latency=fewer)
+    )
 
 
 def test_assumed_joules_get_no_verdict():
@@ -193,9 +218,13 @@ def test_assumed_joules_get_no_verdict():
         counter="assumed", domains=("all",), provenance="assumed", tick_s=0.1, resolution_j=0.1, idle_w=(5.0, 5.0),
         prefill=(window,) * 3, decode=(window,) * 3,
     )  # fmt: skip
-    dearer = msgspec.structs.replace(energy, decode=(msgspec.structs.replace(window, joules=40.0),) * 3)
+    dearer = msgspec.structs.replace(
+        energy, decode=(msgspec.structs.replace(window, joules=40.0),) * 3
+    )
     a, b = (
-        with_cells(msgspec.structs.replace(cell, outcome=msgspec.structs.replace(cell.outcome, energy=e)))
+        with_cells(
+            msgspec.structs.replace(cell, outcome=msgspec.structs.replace(cell.outcome, energy=e))
+        )
         for e in (energy, dearer)
     )
     (found,) = [d for d in compare([a, b])[0].differences if d.metric == "decode_j"]
@@ -210,7 +239,9 @@ def test_few_rounds_give_no_verdict_on_seconds(rounds):
     found = {d.metric: d for d in compare([with_cells(RECORD.cells[0]), few])[0].differences}
     for name in ("prefill_s", "decode_s", "time_capacity", "gain_bits_per_s"):
         assert found[name].verdict == "unknown"
-        assert found[name].ratio.reason == f"{rounds} rounds are too few for a verdict; raise --limit"
+        assert (
+            found[name].ratio.reason == f"{rounds} rounds are too few for a verdict; raise --limit"
+        )
     assert found["bits_per_byte"].verdict == "same"
 
 
@@ -253,7 +284,8 @@ def test_junit_adds_up():
 
 def test_hostile_words_are_harmless_in_every_format():
     odd = with_cells(
-        failed(RECORD.cells[0], message=HOSTILE), source=msgspec.structs.replace(RECORD.source, name=HOSTILE)
+        failed(RECORD.cells[0], message=HOSTILE),
+        source=msgspec.structs.replace(RECORD.source, name=HOSTILE),
     )
     found = compare([RECORD, odd])
     broken = violations(found, [Rule("worse")])
@@ -270,12 +302,16 @@ def test_the_gate_sets_the_exit_status(pair, tmp_path):
     old, new = pair
     assert run(old, new).exit_code == 0
     assert run(old, old, "--fail-on", "worse").exit_code == 0
-    found = run(old, new, "--fail-on", "worse:decode_s:10", "--format", "junit", "-o", tmp_path / "out.xml")
+    found = run(
+        old, new, "--fail-on", "worse:decode_s:10", "--format", "junit", "-o", tmp_path / "out.xml"
+    )
     assert found.exit_code == 1
     assert "decode_s worse by 20 %" in found.stderr
     assert found.stdout == ""
     assert ET.parse(tmp_path / "out.xml").getroot().tag == "testsuites"
-    assert len(json.loads(run(old, new, "--json", "--fail-on", "worse").stdout)) == 3  # the fourth failed in both
+    assert (
+        len(json.loads(run(old, new, "--json", "--fail-on", "worse").stdout)) == 3
+    )  # the fourth failed in both
 
 
 @pytest.mark.parametrize("command", [("compare",), ("board",), ("report",)])
@@ -292,7 +328,9 @@ def test_nothing_is_written_over_that_is_not_a_result(pair, tmp_path, command):
     pipe.symlink_to("/dev/null")
     link.symlink_to(tmp_path / "target.html")
     for place in (pipe, link):
-        assert CliRunner().invoke(cli, [*command, str(old), str(new), "-o", str(place)]).exit_code == 0
+        assert (
+            CliRunner().invoke(cli, [*command, str(old), str(new), "-o", str(place)]).exit_code == 0
+        )
     assert Path("/dev/null").is_char_device()
     assert link.is_symlink()
     assert (tmp_path / "target.html").stat().st_size > 0
@@ -302,11 +340,16 @@ def test_a_record_is_not_written_over(pair):
     old, new = pair
     found = run(old, new, "-o", new)
     assert isinstance(found.exception, UsageError)
-    assert store.load(new) == SLOWER
+    assert files.load(new) == SLOWER
 
 
 def test_one_baseline_against_many():
-    many = with_cells(*RECORD.cells[:1], *[slower(RECORD.cells[1], 1 + n / 1000) for n in range(30)])
+    many = with_cells(
+        *RECORD.cells[:1], *[slower(RECORD.cells[1], 1 + n / 1000) for n in range(30)]
+    )
     found = compare([many])
     assert len(found) == 30
-    assert len({next(d for d in c.differences if d.metric == "decode_s").ratio.value for c in found}) == 30
+    assert (
+        len({next(d for d in c.differences if d.metric == "decode_s").ratio.value for c in found})
+        == 30
+    )

@@ -9,9 +9,9 @@ from contextlib import contextmanager, nullcontext
 
 import pytest
 
-from edgecap import flops
-from edgecap.architecture import FAMILIES, read_architecture, read_genai
 from edgecap.errors import UsageError
+from edgecap.model import flops
+from edgecap.model.architecture import FAMILIES, read_architecture, read_genai
 from edgecap.record import Absent, Attention, Experts, FlopParts, Recurrent
 
 TOKENS = 48
@@ -38,7 +38,14 @@ DEEPSEEK = {"n_routed_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_s
             "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1}  # fmt: skip
 LATENT = {"q_lora_rank": 14, "kv_lora_rank": 18, "qk_rope_head_dim": 8, "qk_nope_head_dim": 10, "v_head_dim": 12,
           "num_key_value_heads": 4}  # fmt: skip
-GPT = {"vocab_size": 1009, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 211, "rotary_dim": 8}
+GPT = {
+    "vocab_size": 1009,
+    "n_embd": 64,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_positions": 211,
+    "rotary_dim": 8,
+}
 SMALL = {
     **dict.fromkeys(("llama", "arcee", "apertus", "mistral", "ministral", "qwen2", "qwen3", "gemma", "gemma2"), BASE),
     **dict.fromkeys(("gemma3_text", "phi3", "glm", "glm4", "starcoder2", "olmo", "olmo2", "olmo3"), BASE),
@@ -123,7 +130,9 @@ def plain(config):
 def build(transformers, config):
     """The class without values: stablelm's initialisation fails where its norms have no bias."""
     with transformers.modeling_utils.no_init_weights():
-        model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+        model = transformers.AutoModelForCausalLM.from_config(
+            config, attn_implementation="eager"
+        ).eval()
     model.tie_weights()
     return model
 
@@ -143,7 +152,9 @@ def count_in_pytorch(torch, transformers, config, fake):
 
 
 def idle_experts(model):
-    blocks = [(x.count, x.feed_forward) for x in model.layers if isinstance(x.feed_forward, Experts)]
+    blocks = [
+        (x.count, x.feed_forward) for x in model.layers if isinstance(x.feed_forward, Experts)
+    ]
     return sum(n * 2 * 3 * model.hidden * b.width * (b.routed - b.active) for n, b in blocks)
 
 
@@ -154,10 +165,17 @@ def test_published_configs(shared):
         config = json.loads((shared / "expected/flops" / row["model"] / "config.json").read_text())
         found = flops.count_flops(read_architecture(config), 1024, 512)
         p = found.parts
-        assert found.per_token == pytest.approx(float(row["flops_per_token"]), rel=1e-6), row["model"]
-        assert p.mlp + p.router + p.experts == pytest.approx(float(row["mlp"]), rel=1e-6), row["model"]
+        assert found.per_token == pytest.approx(float(row["flops_per_token"]), rel=1e-6), row[
+            "model"
+        ]
+        assert p.mlp + p.router + p.experts == pytest.approx(float(row["mlp"]), rel=1e-6), row[
+            "model"
+        ]
         for part in ("projections", "attention_core", "lm_head"):
-            assert getattr(p, part) == pytest.approx(float(row[part]), rel=1e-6), (row["model"], part)
+            assert getattr(p, part) == pytest.approx(float(row[part]), rel=1e-6), (
+                row["model"],
+                part,
+            )
 
 
 def test_every_family_is_tried():
@@ -165,7 +183,9 @@ def test_every_family_is_tried():
 
 
 TRIED = [*(pytest.param(kind, {}, id=kind) for kind in SMALL)]
-TRIED += [pytest.param(kind, changes, id=f"{kind}-{'-'.join(changes)}") for kind, changes in FLAGGED]
+TRIED += [
+    pytest.param(kind, changes, id=f"{kind}-{'-'.join(changes)}") for kind, changes in FLAGGED
+]
 
 
 @pytest.mark.parametrize(("kind", "changes"), TRIED)
@@ -185,7 +205,9 @@ def test_work_agrees_with_pytorch(kind, changes):
 def test_numbers_agree_with_pytorch(kind, changes):
     with torch_kit() as (torch, transformers):
         config = small_config(transformers, kind, **changes)
-        with torch.device("cpu" if kind == "apertus" else "meta"):  # apertus cannot be built without values
+        with torch.device(
+            "cpu" if kind == "apertus" else "meta"
+        ):  # apertus cannot be built without values
             theirs = sum(p.numel() for p in build(transformers, config).parameters())
     assert flops.parameters(read_architecture(plain(config))).total == theirs
 
@@ -196,7 +218,9 @@ def test_big_configs_agree_with_pytorch(name, shared):
         folder = shared / "expected/flops" / name
         config = transformers.AutoConfig.from_pretrained(folder)
         theirs = count_in_pytorch(torch, transformers, config, fake=True)
-    ours = flops.executed_prefill(read_architecture(json.loads((folder / "config.json").read_text())), TOKENS)
+    ours = flops.executed_prefill(
+        read_architecture(json.loads((folder / "config.json").read_text())), TOKENS
+    )
     assert ours == pytest.approx(theirs, rel=1e-6)
 
 
@@ -230,7 +254,9 @@ def test_positions_average_to_the_mean_token(changes, absorbed, context):
     each = [flops.parts_at(model, i, absorbed) for i in range(1, context + 1)]
     mean = flops.token_parts(model, context, absorbed=absorbed)
     for part in PARTS:
-        assert sum(getattr(p, part) for p in each) / context == pytest.approx(getattr(mean, part), rel=1e-12)
+        assert sum(getattr(p, part) for p in each) / context == pytest.approx(
+            getattr(mean, part), rel=1e-12
+        )
 
 
 def test_mean_positions():
@@ -242,7 +268,10 @@ def test_mean_positions():
 
 def test_latent_attention_has_two_forms():
     model = read(**LATENT_LLAMA)
-    expanded, absorbed = flops.count_flops(model, 100, 8), flops.count_flops(model, 100, 8, absorbed=True)
+    expanded, absorbed = (
+        flops.count_flops(model, 100, 8),
+        flops.count_flops(model, 100, 8, absorbed=True),
+    )
     assert (expanded.latent_form, absorbed.latent_form) == ("expanded", "absorbed")
     assert flops.count_flops(read(), 100, 8, absorbed=True).latent_form is None
     assert expanded.parts.projections == absorbed.parts.projections
@@ -277,14 +306,18 @@ def test_layers_that_share_a_cache():
 def test_bytes_kept_agree_with_transformers(kind):
     with torch_kit() as (torch, transformers):
         config = small_config(transformers, kind)
-        cache = build(transformers, config)(torch.zeros((1, TOKENS), dtype=torch.long), use_cache=True).past_key_values
+        cache = build(transformers, config)(
+            torch.zeros((1, TOKENS), dtype=torch.long), use_cache=True
+        ).past_key_values
         keys = (
             cache.key_cache + cache.value_cache
             if kind == "qwen3_next"
             else [t for x in cache.layers for t in (x.keys, x.values)]
         )
         states = cache.conv_states + cache.recurrent_states if kind == "qwen3_next" else []
-        kept, state = (sum(t.numel() for t in tensors if t is not None) for tensors in (keys, states))
+        kept, state = (
+            sum(t.numel() for t in tensors if t is not None) for tensors in (keys, states)
+        )
     model = read_architecture(plain(config))
     assert TOKENS * flops.kv_bytes_per_token(model, 1.0) == kept
     assert flops.state_bytes(model, 1.0) == state
@@ -294,7 +327,10 @@ def test_the_published_count_leaves_the_own_position_out():
     model = read()
     core = 2 * 2 * 4 * 32
     assert flops.count_flops(model, 64, 8).per_token - flops.published_flops(model, 64) == core
-    assert flops.published_flops(model, 64) == flops.count_flops(model, 64, 8, own_position=False).per_token
+    assert (
+        flops.published_flops(model, 64)
+        == flops.count_flops(model, 64, 8, own_position=False).per_token
+    )
 
 
 @pytest.mark.parametrize("limit", [999, 700, 130])
@@ -310,12 +346,18 @@ def test_the_published_count_leaves_the_own_position_out():
 )
 def test_where_attention_overtakes_the_weights(changes, limit):
     model = read(**changes)
-    slow = (i for i in range(1, limit + 1) if 2 * (p := flops.parts_at(model, i)).attention_core > flops.total(p))
+    slow = (
+        i
+        for i in range(1, limit + 1)
+        if 2 * (p := flops.parts_at(model, i)).attention_core > flops.total(p)
+    )
     assert flops.overtakes(model, limit) == next(slow, None)
 
 
 def test_bytes_of_weights():
-    model = read(tie_word_embeddings=True)  # 64 wide, 2 layers, 96 feed-forward, 100 tokens; 5 norms
+    model = read(
+        tie_word_embeddings=True
+    )  # 64 wide, 2 layers, 96 feed-forward, 100 tokens; 5 norms
     matrices = 2 * (4 * 64 * 64 + 3 * 64 * 96) + 64 * 100
     vectors, columns = 5 * 64, 2 * (4 * 64 + 2 * 96 + 64) + 100
     assert flops.parameters(model) == (matrices + vectors, matrices + vectors, 6400)
@@ -367,10 +409,16 @@ print(*sys.modules)"""
         ({"intermediate_size": [96]}, "intermediate_size is a list of 1 values for 2 layers"),
         ({"num_hidden_layers": True}, "num_hidden_layers is True"),
         ({"tie_word_embeddings": "yes"}, "tie_word_embeddings is 'yes'"),
-        ({"num_local_experts": 4, "num_experts_per_tok": 5}, "num_experts_per_tok is 5: 5 active experts of 4"),
+        (
+            {"num_local_experts": 4, "num_experts_per_tok": 5},
+            "num_experts_per_tok is 5: 5 active experts of 4",
+        ),
         ({"num_local_experts": 4}, "no field num_experts_per_tok"),
         ({"kv_lora_rank": 16}, "latent attention without"),
-        ({"kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 10, "v_head_dim": "x"}, "v_head_dim is 'x'"),
+        (
+            {"kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 10, "v_head_dim": "x"},
+            "v_head_dim is 'x'",
+        ),
         ({"layer_types": ["full_attention"]}, "list of layer types"),
         ({"layer_types": ["mamba"] * 2}, "list of layer types"),
         ({"layer_types": ["linear_attention"] * 2}, "no field linear_num_key_heads"),
@@ -384,7 +432,10 @@ print(*sys.modules)"""
         ({"mamba_d_state": 16}, "mamba_d_state says"),
         ({"ffn_config": {"ffn_type": "mptglu"}}, "ffn_type mptglu"),
         ({"model_type": "bert"}, "an encoder"),
-        ({"model_type": "banana", "architectures": ["BananaForMaskedLM"]}, "'banana' is not a causal language model"),
+        (
+            {"model_type": "banana", "architectures": ["BananaForMaskedLM"]},
+            "'banana' is not a causal language model",
+        ),
         ({"is_encoder_decoder": True}, "encoder-decoder"),
     ],
 )
@@ -417,11 +468,19 @@ def test_names_do_not_matter():
 
 
 def test_windows_and_nested_text_config():
-    inner = {**LLAMA, "model_type": "gemma3_text", "sliding_window": 8, "num_hidden_layers": 6, "head_dim": 16}
+    inner = {
+        **LLAMA,
+        "model_type": "gemma3_text",
+        "sliding_window": 8,
+        "num_hidden_layers": 6,
+        "head_dim": 16,
+    }
     found = read_architecture({"model_type": "gemma3", "text_config": inner})
     assert {(x.count, x.attention.window) for x in found.layers} == {(5, 8), (1, None)}
     assert found.tied
-    assert not read_architecture({"model_type": "gemma3", "tie_word_embeddings": False, "text_config": inner}).tied
+    assert not read_architecture(
+        {"model_type": "gemma3", "tie_word_embeddings": False, "text_config": inner}
+    ).tied
 
 
 def test_kinds_of_layers_where_no_list_says_them():
@@ -434,7 +493,10 @@ def test_kinds_of_layers_where_no_list_says_them():
     assert windows(model_type="gemma2") == windows(model_type="gpt_oss") == [(3, 8), (3, None)]
     assert windows(model_type="cohere2") == [(5, 8), (1, None)]
     assert windows(model_type="cohere2", sliding_window_pattern=3) == [(4, 8), (2, None)]
-    assert windows(model_type="qwen2", use_sliding_window=True, max_window_layers=4) == [(4, None), (2, 8)]
+    assert windows(model_type="qwen2", use_sliding_window=True, max_window_layers=4) == [
+        (4, None),
+        (2, 8),
+    ]
     assert windows(model_type="qwen2") == windows() == [(6, None)]
     chunks = read(model_type="llama4_text", num_hidden_layers=8, attention_chunk_size=5)
     assert [(x.count, x.attention.chunk) for x in chunks.layers] == [(6, 5), (2, None)]
@@ -447,7 +509,9 @@ def test_llama4_alternates():
         "interleave_moe_layer_step": 2,
         "intermediate_size_mlp": 80,
     }
-    dense, sparse = (x.feed_forward for x in read(model_type="llama4_text", attention_chunk_size=9, **moe).layers)
+    dense, sparse = (
+        x.feed_forward for x in read(model_type="llama4_text", attention_chunk_size=9, **moe).layers
+    )
     assert dense.width == 80
     assert sparse == Experts(routed=4, active=1, width=96, gated=True, shared_width=96)
 
@@ -463,13 +527,31 @@ def test_defaults_of_families():
     assert read_architecture(falcon).layers[0].attention.kv_heads == 1
     assert read_architecture({**falcon, "multi_query": False}).layers[0].attention.kv_heads == 4
     assert (
-        read_architecture({**falcon, "new_decoder_architecture": True, "num_kv_heads": 2}).layers[0].attention.kv_heads
+        read_architecture({**falcon, "new_decoder_architecture": True, "num_kv_heads": 2})
+        .layers[0]
+        .attention.kv_heads
         == 2
     )
-    bloom = {"model_type": "bloom", "n_embed": 64, "n_layer": 2, "num_attention_heads": 4, "vocab_size": 9}
+    bloom = {
+        "model_type": "bloom",
+        "n_embed": 64,
+        "n_layer": 2,
+        "num_attention_heads": 4,
+        "vocab_size": 9,
+    }
     assert read_architecture(bloom).layers[0].feed_forward.width == 256
-    mpt = {"model_type": "mpt", "d_model": 64, "n_layers": 2, "n_heads": 4, "vocab_size": 9, "expansion_ratio": 4}
-    assert read_architecture({**mpt, "attn_config": {"kv_n_heads": 2}}).layers[0].attention.kv_heads == 2
+    mpt = {
+        "model_type": "mpt",
+        "d_model": 64,
+        "n_layers": 2,
+        "n_heads": 4,
+        "vocab_size": 9,
+        "expansion_ratio": 4,
+    }
+    assert (
+        read_architecture({**mpt, "attn_config": {"kv_n_heads": 2}}).layers[0].attention.kv_heads
+        == 2
+    )
     neo = {
         "model_type": "gpt_neo",
         "hidden_size": 64,
@@ -481,11 +563,16 @@ def test_defaults_of_families():
     found = read_architecture({**neo, "attention_layers": ["global", "local"]})
     assert [x.attention.window for x in found.layers] == [None, 8]
     assert (
-        read_architecture({**LLAMA, "model_type": "mistral", "sliding_window": -1}).layers[0].attention.window is None
+        read_architecture({**LLAMA, "model_type": "mistral", "sliding_window": -1})
+        .layers[0]
+        .attention.window
+        is None
     )
     moe = {**LLAMA, "model_type": "deepseek_v2", "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8,
            "num_hidden_layers": 4, "moe_layer_freq": 2}  # fmt: skip
-    assert [(x.count, isinstance(x.feed_forward, Experts)) for x in read_architecture(moe).layers] == [
+    assert [
+        (x.count, isinstance(x.feed_forward, Experts)) for x in read_architecture(moe).layers
+    ] == [
         (2, True),
         (2, False),
     ]
@@ -497,7 +584,11 @@ def test_experts_after_dense_layers():
     blocks = [x.feed_forward for x in read_architecture(config).layers]
     assert blocks[1] == Experts(routed=8, active=2, width=32, gated=True, shared_width=32)
     parts = flops.token_parts(read_architecture(config), 8)
-    assert (parts.mlp, parts.router, parts.experts) == (2 * 3 * 64 * 96, 2 * 64 * 8, 2 * 3 * 64 * (2 * 32 + 32))
+    assert (parts.mlp, parts.router, parts.experts) == (
+        2 * 3 * 64 * 96,
+        2 * 64 * 8,
+        2 * 3 * 64 * (2 * 32 + 32),
+    )
 
 
 def test_genai_width_comes_from_the_graph():
@@ -510,7 +601,9 @@ def test_genai_width_comes_from_the_graph():
         "head_size": 16,
     }
     matrices = 2 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 96) + 64 * 100
-    genai = {"model": {"type": "llama", "vocab_size": 100, "context_length": 32, "decoder": decoder}}
+    genai = {
+        "model": {"type": "llama", "vocab_size": 100, "context_length": 32, "decoder": decoder}
+    }
     found = read_genai(genai, matrices, "genai_config.json")
     assert flops.count_flops(found, 32, 8) == flops.count_flops(plain, 32, 8)
     assert isinstance(read_genai(genai, matrices + 1, "genai_config.json"), Absent)

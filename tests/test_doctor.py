@@ -10,19 +10,28 @@ from conftest import ROOT
 from test_cli import edgecap
 from test_roofline import LEVELS, RECORD
 
-from edgecap import doctor, providers, store
-from edgecap.findings import CounterSeen, Total
-from edgecap.meters.watts import watts_of
+from edgecap.machine.diagnosis import CounterSeen, Total
+from edgecap.meters.counter_check import watts_of
+from edgecap.pipeline import doctor
+from edgecap.pipeline.worker import Calibrated, Examined
 from edgecap.record import Failure, Gpu, LeftOut
-from edgecap.report.diagnosis import diagnosis
-from edgecap.worker import Calibrated, Examined
+from edgecap.report.terminal.doctor import diagnosis
+from edgecap.runtime import providers
+from edgecap.storage import files
 
 from fakes import FakeClock, FakeCounter  # isort: skip
 
 SEEN = CounterSeen(
-    name="rapl", scope="processor", provenance="counter", idle_w={"package-0": 5.0}, load_w={"package-0": 25.0}
+    name="rapl",
+    scope="processor",
+    provenance="counter",
+    idle_w={"package-0": 5.0},
+    load_w={"package-0": 25.0},
 )
-LOCKED = LeftOut(name="rapl", reason="/sys/x/energy_uj is not readable by this user; let your user read it: sudo chmod")
+LOCKED = LeftOut(
+    name="rapl",
+    reason="/sys/x/energy_uj is not readable by this user; let your user read it: sudo chmod",
+)
 
 
 def found(tmp_path, examined, **machine):
@@ -33,16 +42,21 @@ def found(tmp_path, examined, **machine):
             else Calibrated(gemm_flops_per_s={"fp32": 1e11}, bandwidth=LEVELS)
         )
 
-    doctor.look_around, before = lambda names: msgspec.structs.replace(RECORD.machine, **machine), doctor.look_around
+    doctor.look_around, before = (
+        lambda names: msgspec.structs.replace(RECORD.machine, **machine),
+        doctor.look_around,
+    )
     try:
-        return doctor.examine(store.home(tmp_path / "cache", tmp_path), run=run)
+        return doctor.examine(files.home(tmp_path / "cache", tmp_path), run=run)
     finally:
         doctor.look_around = before
 
 
 def examined(providers=None, counters=(), refused=()):
     totals = {"cpu": Total(counter="rapl", domains=("package-0",), reason="", left_out=())}
-    return Examined(providers=providers or {"cpu": ""}, counters=counters, refused=refused, totals=totals)
+    return Examined(
+        providers=providers or {"cpu": ""}, counters=counters, refused=refused, totals=totals
+    )
 
 
 def test_a_machine_where_all_is_well(tmp_path):
@@ -58,7 +72,9 @@ def test_a_locked_counter_comes_with_the_command(tmp_path):
     locked = found(tmp_path, examined(refused=(LOCKED,)))
     assert locked.can_run
     assert any("sudo chmod a+r" in r.advice for r in locked.remedies)
-    assert any("udev" in r.advice or "local.d" in r.advice or "nixos" in r.advice for r in locked.remedies)
+    assert any(
+        "udev" in r.advice or "local.d" in r.advice or "nixos" in r.advice for r in locked.remedies
+    )
     assert any(
         line.startswith("  ") and "sudo chmod a+r /sys/class/powercap/intel-rapl*/energy_uj" in line
         for line in diagnosis(locked).splitlines()
@@ -67,9 +83,19 @@ def test_a_locked_counter_comes_with_the_command(tmp_path):
 
 def test_what_disturbs_is_said(tmp_path):
     gpu = Gpu(name="Board", driver="600", memory_bytes=8_000_000_000, users=2)
-    busy = found(tmp_path, examined(), load_average=3.0, power_source="battery", governor="powersave", gpus=(gpu,))
+    busy = found(
+        tmp_path,
+        examined(),
+        load_average=3.0,
+        power_source="battery",
+        governor="powersave",
+        gpus=(gpu,),
+    )
     said = " ".join(r.problem for r in busy.remedies)
-    assert all(words in said for words in ("load average 3.00", "battery", "powersave", "2 other processes use Board"))
+    assert all(
+        words in said
+        for words in ("load average 3.00", "battery", "powersave", "2 other processes use Board")
+    )
     assert busy.can_run
 
 
@@ -90,13 +116,19 @@ def test_an_unwritable_cache_is_fatal(tmp_path):
 
 def test_watts_are_joules_over_seconds():
     clock = FakeClock()
-    assert watts_of(FakeCounter(clock, watts=12.0), clock) == pytest.approx({"package-0": 9.0, "dram": 3.0})
+    assert watts_of(FakeCounter(clock, watts=12.0), clock) == pytest.approx(
+        {"package-0": 9.0, "dram": 3.0}
+    )
     work = lambda: clock.sleep(0.1)  # noqa: E731
-    assert watts_of(FakeCounter(clock, watts=4.0), clock, work)["dram"] == pytest.approx(1.0, rel=0.02)
+    assert watts_of(FakeCounter(clock, watts=4.0), clock, work)["dram"] == pytest.approx(
+        1.0, rel=0.02
+    )
 
 
 def test_on_this_machine(cache):
-    done = edgecap("doctor", "--json", "--cache", cache, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    done = edgecap(
+        "doctor", "--json", "--cache", cache, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
     assert done.returncode == 0, done.stderr
     values = json.loads(done.stdout)
     assert values["can_run"] and values["providers"]["cpu"] == ""
@@ -110,6 +142,9 @@ def test_what_the_runtime_says_is_boiled_down():
         "error: libcublasLt.so.13: cannot open shared object file: No such file\n"
         "[W] Failed to create CUDAExecutionProvider. Require cuDNN 9.* and CUDA 13.*. Please install all dependencies"
     )
-    assert providers._reason(said, "") == "libcublasLt.so.13 is missing; it needs cuDNN 9.* and CUDA 13.*"
+    assert (
+        providers._reason(said, "")
+        == "libcublasLt.so.13 is missing; it needs cuDNN 9.* and CUDA 13.*"
+    )
     assert providers._reason("noise", "put elsewhere") == "put elsewhere"
     assert providers._reason("[ONNXRuntimeError] : 1 : FAIL : no device\n", "x") == "no device"

@@ -12,28 +12,28 @@ from click import unstyle
 from conftest import REFERENCE
 from fakes import FakeClock, FakeCounter, FakeEngine, scripted
 
-from edgecap import store
-from edgecap.architecture import encoder_sizes, encoder_task, task_of
-from edgecap.corpus import read_corpus
-from edgecap.engine import OrtEngine
+from edgecap.analysis.compare import compare
 from edgecap.errors import UsageError
 from edgecap.graph.read import look_into
+from edgecap.meters.context_sweep import measure_growth
 from edgecap.meters.divergence import Garbage, measure_cosine
 from edgecap.meters.energy import measure_energy
-from edgecap.meters.growth import measure_growth
 from edgecap.meters.throughput import measure_throughput
-from edgecap.model import check_request, read_model
-from edgecap.packing import compress
-from edgecap.pipeline import profile
-from edgecap.portable import export_folder, optimize_folder
+from edgecap.model.architecture import encoder_sizes, encoder_task, task_of
+from edgecap.model.source import Located
+from edgecap.pipeline.capabilities import check_request, read_model
+from edgecap.pipeline.compress import compress
+from edgecap.pipeline.export_folder import export_folder, optimize_folder
+from edgecap.pipeline.profile import profile
+from edgecap.pipeline.worker import Squeeze
 from edgecap.record import Absent, Energy, Measurement, Roofline
-from edgecap.report.comparing import comparison
 from edgecap.report.data import record_values
-from edgecap.report.tables import show
-from edgecap.source import Located
+from edgecap.report.terminal.comparison import comparison
+from edgecap.report.terminal.record import show
+from edgecap.runtime.engine import OrtEngine
 from edgecap.spec import Spec
-from edgecap.verdicts import compare
-from edgecap.worker import Squeeze
+from edgecap.storage import files
+from edgecap.text.corpus import read_corpus
 
 POSITIONS = 64
 _BERT = {
@@ -47,8 +47,14 @@ _BERT = {
 _DISTILBERT = {"vocab_size": 8192, "dim": 64, "hidden_dim": 128, "n_layers": 2, "n_heads": 4}
 KINDS = {
     "bert": ("AutoModelForMaskedLM", _BERT),
-    "roberta": ("AutoModel", {**_BERT, "max_position_embeddings": POSITIONS + 2, "pad_token_id": 1}),
-    "distilbert": ("AutoModelForSequenceClassification", {**_DISTILBERT, "max_position_embeddings": POSITIONS}),
+    "roberta": (
+        "AutoModel",
+        {**_BERT, "max_position_embeddings": POSITIONS + 2, "pad_token_id": 1},
+    ),
+    "distilbert": (
+        "AutoModelForSequenceClassification",
+        {**_DISTILBERT, "max_position_embeddings": POSITIONS},
+    ),
 }
 
 
@@ -62,7 +68,12 @@ def built(folder, kind):
         torch.manual_seed(0)
         head, fields = KINDS[kind]  # eager: PyTorch counts no fused attention on the processor
         config = transformers.AutoConfig.for_model(kind, **fields)
-        model = getattr(transformers, head).from_config(config, attn_implementation="eager").float().eval()
+        model = (
+            getattr(transformers, head)
+            .from_config(config, attn_implementation="eager")
+            .float()
+            .eval()
+        )
         model.save_pretrained(folder)
         transformers.AutoTokenizer.from_pretrained(REFERENCE).save_pretrained(folder)
     return model
@@ -76,7 +87,7 @@ def encoders(tmp_path_factory, cache):
     for kind in KINDS:
         model = built(root / kind, kind)
         asked = Spec(model=str(root / kind), precisions=("fp32", "int8"))
-        export_folder(asked, root / f"{kind}-onnx", store.home(cache))
+        export_folder(asked, root / f"{kind}-onnx", files.home(cache))
         found[kind] = root / kind, root / f"{kind}-onnx", model
     return found
 
@@ -91,7 +102,10 @@ def encoders(tmp_path_factory, cache):
         ({"model_type": "bert", "architectures": ["BertModel"], "is_decoder": False}, "encoder"),
         ({"model_type": "xlm", "architectures": ["XLMWithLMHeadModel"]}, "encoder"),
         ({"model_type": "unheard-of", "architectures": ["UnheardForMaskedLM"]}, "encoder"),
-        ({"model_type": "bert", "architectures": ["BertLMHeadModel"], "is_decoder": True}, "decoder"),
+        (
+            {"model_type": "bert", "architectures": ["BertLMHeadModel"], "is_decoder": True},
+            "decoder",
+        ),
         ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, "decoder"),
         ({"model_type": "llama", "architectures": ["LlamaModel"]}, "decoder"),
         ({"model_type": "t5", "is_encoder_decoder": True}, "decoder"),
@@ -103,11 +117,20 @@ def test_the_config_tells_what_a_model_does(config, task):
 
 
 def test_positions_begin_behind_the_padding_id():
-    assert encoder_sizes({"model_type": "bert", "max_position_embeddings": 512}, "c").positions == 512
-    roberta = {"model_type": "xlm-roberta", "max_position_embeddings": 514, "vocab_size": 250_002, "pad_token_id": 1}
+    assert (
+        encoder_sizes({"model_type": "bert", "max_position_embeddings": 512}, "c").positions == 512
+    )
+    roberta = {
+        "model_type": "xlm-roberta",
+        "max_position_embeddings": 514,
+        "vocab_size": 250_002,
+        "pad_token_id": 1,
+    }
     assert encoder_sizes(roberta, "c") == (512, 250_002)
     assert encoder_task({"architectures": ["BertForMaskedLM"]}) == "fill-mask"
-    assert encoder_task({"architectures": ["BertModel"]}) == encoder_task({}) == "feature-extraction"
+    assert (
+        encoder_task({"architectures": ["BertModel"]}) == encoder_task({}) == "feature-extraction"
+    )
 
 
 @pytest.mark.parametrize(
@@ -179,7 +202,7 @@ def test_the_profile_of_an_encoder(encoders, corpus_file, cache, tmp_path):
         model=str(folder), precisions=("fp32", "int8"), corpus=str(corpus_file), limit_s=0.5, assume_watts=5.0,
         batches=(1, 2), context_sweep=(16, 64), operators=True,
     )  # fmt: skip
-    record = profile(asked, store.home(cache, tmp_path / "p"))
+    record = profile(asked, files.home(cache, tmp_path / "p"))
     assert record.source.task == "encoder"
     assert all(isinstance(c.outcome, Measurement) for c in record.cells), record.cells
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -198,7 +221,10 @@ def test_the_profile_of_an_encoder(encoders, corpus_file, cache, tmp_path):
         assert isinstance(cell.roofline, Roofline)
         assert cell.roofline.decode is None
         assert "no-kv-cache" not in {c.code for c in cell.cautions}
-    assert [c.graph.cosine for c in record.cells] == [pytest.approx(1.0), pytest.approx(1.0, abs=0.05)]
+    assert [c.graph.cosine for c in record.cells] == [
+        pytest.approx(1.0),
+        pytest.approx(1.0, abs=0.05),
+    ]
     _check_reports(record)
 
 
@@ -206,12 +232,26 @@ def _check_reports(record):
     """No column, table or number of what was not measured."""
     text = unstyle(show(record))
     assert "cosine  prefill 64  " in text
-    for strange in ("nan", "bits/byte", "KL", "Scores", "decode", "None", "KV cache", "FLOPs unknown"):
+    for strange in (
+        "nan",
+        "bits/byte",
+        "KL",
+        "Scores",
+        "decode",
+        "None",
+        "KV cache",
+        "FLOPs unknown",
+    ):
         assert strange not in text.replace("nothing is scored or decoded", ""), strange
     assert "NaN" not in json.dumps(record_values(record))
     (compared,) = compare([record])
     assert {d.metric for d in compared.differences} >= {"prefill_s", "prefill_j", "peak_bytes"}
-    assert not {d.metric for d in compared.differences} & {"decode_s", "decode_j", "bits_per_byte", "time_capacity"}
+    assert not {d.metric for d in compared.differences} & {
+        "decode_s",
+        "decode_j",
+        "bits_per_byte",
+        "time_capacity",
+    }
     assert "nan" not in comparison(compared)
 
 
@@ -221,7 +261,8 @@ def test_a_folder_with_nothing_but_a_graph(encoders, corpus_file, cache, tmp_pat
     folder.mkdir()
     shutil.copyfile(encoders["roberta"][1] / "int8/model.onnx", folder / "model.onnx")
     record = profile(
-        Spec(model=str(folder), corpus=str(corpus_file), limit_s=0.3, energy="off"), store.home(cache, tmp_path / "p")
+        Spec(model=str(folder), corpus=str(corpus_file), limit_s=0.3, energy="off"),
+        files.home(cache, tmp_path / "p"),
     )
     (cell,) = record.cells
     assert (record.source.task, cell.precision) == ("encoder", "int8")
@@ -232,7 +273,9 @@ def test_a_folder_with_nothing_but_a_graph(encoders, corpus_file, cache, tmp_pat
 
 def test_static_int8_is_made_on_texts_as_long_as_the_positions(encoders, cache, tmp_path):
     out = tmp_path / "static"
-    export_folder(Spec(model=str(encoders["roberta"][1]), precisions=("int8s",)), out, store.home(cache))
+    export_folder(
+        Spec(model=str(encoders["roberta"][1]), precisions=("int8s",)), out, files.home(cache)
+    )
     assert look_into(out / "int8s/model.onnx").precision == "int8s"
 
 
@@ -241,9 +284,9 @@ def test_the_codec_and_fusing_refuse_an_encoder(encoders, cache, tmp_path):
     text = tmp_path / "text"
     text.write_text("text")
     with pytest.raises(UsageError, match="does not predict the next token"):
-        compress(text, tmp_path / "packed", Spec(model=str(folder)), store.home(cache))
+        compress(text, tmp_path / "packed", Spec(model=str(folder)), files.home(cache))
     with pytest.raises(UsageError, match="holds an encoder"):
-        optimize_folder(Spec(model=str(exported)), tmp_path / "fused", store.home(cache))
+        optimize_folder(Spec(model=str(exported)), tmp_path / "fused", files.home(cache))
 
 
 # --- fakes ------------------------------------------------------------------------------------
@@ -253,21 +296,25 @@ def test_the_record_of_an_encoder_from_a_scripted_child(corpus_file, tmp_path):
     folder = tmp_path / "fake-bert"
     folder.mkdir()
     shutil.copyfile(REFERENCE / "model.safetensors", folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps({"model_type": "bert", **_BERT, "architectures": ["BertModel"]}))
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": "bert", **_BERT, "architectures": ["BertModel"]})
+    )
     run = scripted(read_corpus(str(corpus_file)))
     record = profile(
-        Spec(model=str(folder), corpus=str(corpus_file)), store.home(tmp_path / "c", tmp_path / "p"), run=run
+        Spec(model=str(folder), corpus=str(corpus_file)),
+        files.home(tmp_path / "c", tmp_path / "p"),
+        run=run,
     )
     assert not any(isinstance(step, Squeeze) for step in run.asked)
     assert (record.source.task, record.corpus.baselines) == ("encoder", {})
     assert isinstance(record.flops, Absent)
-    assert [store.load(p) for p in (tmp_path / "p").glob("*.json")] == [record]
+    assert [files.load(p) for p in (tmp_path / "p").glob("*.json")] == [record]
     assert "decode" not in unstyle(show(record)).replace("nothing is scored or decoded", "")
 
 
 def test_old_records_are_of_decoders():
     for path in sorted((Path(__file__).parent / "data").glob("record-*.json")):
-        assert store.load(path).source.task == "decoder"
+        assert files.load(path).source.task == "decoder"
 
 
 class _Answering(FakeEngine):
@@ -278,7 +325,10 @@ class _Answering(FakeEngine):
 
 def test_outputs_that_point_elsewhere_are_garbage():
     samples = [np.arange(8), np.arange(4)]
-    right, turned = _Answering(lambda n: np.ones((n, 3))), _Answering(lambda n: np.tile([1.0, 1.0, -1.0], (n, 1)))
+    right, turned = (
+        _Answering(lambda n: np.ones((n, 3))),
+        _Answering(lambda n: np.tile([1.0, 1.0, -1.0], (n, 1))),
+    )
     assert measure_cosine(right, right, samples) == pytest.approx(1.0)
     with pytest.raises(Garbage, match="mean cosine with those of fp32 is 0.33"):
         measure_cosine(right, turned, samples)

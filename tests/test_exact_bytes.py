@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 from test_cli import edgecap
 from test_tokenizing import BYTE_LEVEL, WORDPIECE, refused, saved
 
-from edgecap.corpus import Document, read_corpus
 from edgecap.errors import EdgecapError, UsageError
-from edgecap.exact.search import ROWS, TOLERANCE, Vocabulary, search
-from edgecap.exact.texts import TextBits, beginning, summed, text_bits
-from edgecap.marginal import exact_bytes, parse_bytes
-from edgecap.pieces import pieces_of
+from edgecap.meters.exact.search import ROWS, TOLERANCE, Vocabulary, search
+from edgecap.meters.exact.texts import TextBits, beginning, summed, text_bits
+from edgecap.pipeline.exact_bytes import exact_bytes, parse_bytes
+from edgecap.pipeline.worker import Marginalise, Marginalised
 from edgecap.record import Failure
-from edgecap.report.exact import exact_text
+from edgecap.report.terminal.exact_bytes import exact_text
 from edgecap.spec import Spec
-from edgecap.store import Home
-from edgecap.tokens import read_pieces, read_tokenizer
-from edgecap.worker import Marginalise, Marginalised
+from edgecap.storage.files import Home
+from edgecap.text.corpus import Document, read_corpus
+from edgecap.text.tokenizer import read_pieces, read_tokenizer
+from edgecap.text.vocabulary import pieces_of
 
 AB = (None, b"a", b"b", b"ab", b"ba", b"abb")  # token 0 ends a text
 SAME = (b"a", b"b", b"a", b"ab")  # two tokens of the same bytes, and none that ends a text
@@ -47,9 +47,12 @@ class Fake:
 
     def p(self, start, ids):
         """The probability of a sequence, token by token."""
-        behind = [[start, *ids[:n]] if start is not None else list(ids[:n]) for n in range(len(ids))]
+        behind = [
+            [start, *ids[:n]] if start is not None else list(ids[:n]) for n in range(len(ids))
+        ]
         return math.prod(
-            2 ** self.after(tuple(b))[i] if b else 1 / self.vocabulary for b, i in zip(behind, ids, strict=True)
+            2 ** self.after(tuple(b))[i] if b else 1 / self.vocabulary
+            for b, i in zip(behind, ids, strict=True)
         )
 
 
@@ -72,7 +75,10 @@ def greedy(text, spelled):
     """An encoder: the longest piece, again and again."""
     ids = []
     while text:
-        i = max((i for i, p in enumerate(spelled) if p and text.startswith(p)), key=lambda i: len(spelled[i]))
+        i = max(
+            (i for i, p in enumerate(spelled) if p and text.startswith(p)),
+            key=lambda i: len(spelled[i]),
+        )
         ids, text = [*ids, i], text[len(spelled[i]) :]
     return ids
 
@@ -103,7 +109,9 @@ def test_no_tokenization_is_more_probable_than_all(text):
 @pytest.mark.parametrize("length", [1, 2, 3, 4])
 def test_the_texts_of_a_length_share_all_probability_but_that_of_ending(length):
     texts = [bytes(t) for t in itertools.product(b"ab", repeat=length)]
-    assert sum(2 ** found_in(t, SAME, greedy(t, SAME))[0].covers for t in texts) == pytest.approx(1, rel=TOLERANCE)
+    assert sum(2 ** found_in(t, SAME, greedy(t, SAME))[0].covers for t in texts) == pytest.approx(
+        1, rel=TOLERANCE
+    )
     some = sum(2 ** found_in(t, AB, greedy(t, AB))[0].covers for t in texts)
     engine = Fake(len(AB))
     ended = [engine.p(0, (*ids, 0)) for ids in beginnings(length)]
@@ -173,7 +181,9 @@ def test_a_text_that_tokens_do_not_spell_is_refused():
             return [1]
 
     with pytest.raises(UsageError, match="document 'x' do not spell"):
-        text_bits(Document("x", "d", "Hello"), 24, Lower(), pieces, Vocabulary(pieces.spelled, 5), Fake(5))
+        text_bits(
+            Document("x", "d", "Hello"), 24, Lower(), pieces, Vocabulary(pieces.spelled, 5), Fake(5)
+        )
 
 
 def test_sums_over_texts():
@@ -183,10 +193,15 @@ def test_sums_over_texts():
         for n in range(3)
     ]  # fmt: skip
     found = summed(tuple(made), "m", "fp32", "cpu", "c", 10, 5)
-    assert (found.single, found.saved_by_tokenizations.value, found.saved_by_covers.value) == (2.1, 0.1, 0.2)
+    assert (found.single, found.saved_by_tokenizations.value, found.saved_by_covers.value) == (
+        2.1,
+        0.1,
+        0.2,
+    )
     assert found.undecided == 0.1 and found.saved_by_covers.low == pytest.approx(0.2)
-    assert "left out: 2 documents without text, or with a first character of more than 10 bytes" in exact_text(
-        found, 200
+    assert (
+        "left out: 2 documents without text, or with a first character of more than 10 bytes"
+        in exact_text(found, 200)
     )
     one = summed(tuple(made[:1]), "m", "fp32", "cpu", "c", 1, 1)
     assert one.saved_by_covers.low is None
@@ -194,7 +209,9 @@ def test_sums_over_texts():
     assert "left out" not in exact_text(one, 200)
 
 
-@pytest.mark.parametrize("asked", ["exact", "exact-", "exact-0", "exact-65", "exact-x", "single-4", "", "exact-²"])
+@pytest.mark.parametrize(
+    "asked", ["exact", "exact-", "exact-0", "exact-65", "exact-x", "single-4", "", "exact-²"]
+)
 def test_bytes_are_asked_for_as_exact_n(asked):
     assert parse_bytes("exact-24") == 24
     with pytest.raises(UsageError, match="write exact-N"):
@@ -206,16 +223,32 @@ def test_bytes_are_asked_for_as_exact_n(asked):
 
 def test_the_reference_model_from_the_command_line(tmp_path):
     file = tmp_path / "three.jsonl"
-    rows = [{"id": "a", "text": "The cat sat"}, {"id": "b", "text": "Ein Süß"}, {"id": "c", "text": ""}]
+    rows = [
+        {"id": "a", "text": "The cat sat"},
+        {"id": "b", "text": "Ein Süß"},
+        {"id": "c", "text": ""},
+    ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     run = edgecap("tokenizer", "edgecap-ref-xs", "--bytes", "exact-8", "--corpus", file, "--json")
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
-    assert found["documents"] == 2 and found["left_out"] == 1 and found["bytes"] == len("The cat") + len("Ein")
+    assert (
+        found["documents"] == 2
+        and found["left_out"] == 1
+        and found["bytes"] == len("The cat") + len("Ein")
+    )
     tokenizer, pieces = read_tokenizer(REFERENCE), read_pieces(REFERENCE)
     for text, one in zip(("The cat", "Ein"), found["texts"], strict=True):
-        assert one["tokens"] == len(tokenizer.encode(text)) and pieces.spell(tokenizer.encode(text)) == text.encode()
-        assert one["least_bits"] <= one["covers_bits"] <= one["tokenizations_bits"] <= one["single_bits"]
+        assert (
+            one["tokens"] == len(tokenizer.encode(text))
+            and pieces.spell(tokenizer.encode(text)) == text.encode()
+        )
+        assert (
+            one["least_bits"]
+            <= one["covers_bits"]
+            <= one["tokenizations_bits"]
+            <= one["single_bits"]
+        )
         assert one["covers_bits"] - one["least_bits"] < 0.0015
     assert "edgecap: exact bytes" in run.stderr
 
@@ -241,7 +274,11 @@ def test_a_model_that_gives_nothing_is_told(tmp_path):
     home, spec = Home(tmp_path / "cache", tmp_path), Spec(corpus=str(corpus_of_one(tmp_path)))
     for answer, error, message in (
         (Marginalised(texts=()), UsageError, "no document begins with a whole character"),
-        (Failure(stage="marginalise", error="Exit", message="gone"), EdgecapError, "could not be scored: gone"),
+        (
+            Failure(stage="marginalise", error="Exit", message="gone"),
+            EdgecapError,
+            "could not be scored: gone",
+        ),
     ):
         made = scripted(read_corpus(spec.corpus))
         with pytest.raises(error, match=message):
@@ -249,7 +286,9 @@ def test_a_model_that_gives_nothing_is_told(tmp_path):
                 spec,
                 1,
                 home,
-                run=lambda step, *rest, a=answer, m=made: a if isinstance(step, Marginalise) else m(step, *rest),
+                run=lambda step, *rest, a=answer, m=made: (
+                    a if isinstance(step, Marginalise) else m(step, *rest)
+                ),
             )
 
 

@@ -14,10 +14,12 @@ from conftest import REFERENCE, ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgecap import machine, source, store
-from edgecap.corpus import describe, read_corpus
 from edgecap.errors import DiskFull, RecordError, UsageError
+from edgecap.machine import info as machine
+from edgecap.model import source
 from edgecap.record import SCHEMA, Absent
+from edgecap.storage import files as store
+from edgecap.text.corpus import describe, read_corpus
 
 OLD = ROOT / "tests" / "data"
 
@@ -40,7 +42,10 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
-    with pytest.raises(ValueError, match="broken"), store.new_folder(tmp_path / "export") as scratch:
+    with (
+        pytest.raises(ValueError, match="broken"),
+        store.new_folder(tmp_path / "export") as scratch,
+    ):
         (scratch / "model.onnx").write_bytes(b"half")
         raise ValueError("broken")
     assert list(tmp_path.iterdir()) == []
@@ -107,7 +112,9 @@ def test_a_missing_record_is_one_line(tmp_path):
 
 def test_the_name_of_a_record_is_safe_anywhere():
     record = store.load(OLD / "record-1.json")
-    odd = msgspec.structs.replace(record, source=msgspec.structs.replace(record.source, name="../../etc/pass wd:*?"))
+    odd = msgspec.structs.replace(
+        record, source=msgspec.structs.replace(record.source, name="../../etc/pass wd:*?")
+    )
     path = store.record_path(ROOT / "profiles", odd)
     assert path.parent == ROOT / "profiles"
     assert path.name.startswith("etc-pass-wd--")
@@ -142,14 +149,18 @@ def test_any_text_survives(texts):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "c.jsonl"
         path.write_text(
-            "".join(json.dumps({"text": t}, ensure_ascii=False) + "\n" for t in [*texts, "x"]), "utf-8", newline=""
+            "".join(json.dumps({"text": t}, ensure_ascii=False) + "\n" for t in [*texts, "x"]),
+            "utf-8",
+            newline="",
         )
         assert [d.text for d in read_corpus(str(path)).documents] == [*texts, "x"]
 
 
 def test_lines_end_at_newline_only(tmp_path):
     text = "a\u2028b\u0085c\r\nd"
-    (tmp_path / "c.jsonl").write_bytes(json.dumps({"text": text}, ensure_ascii=False).encode() + b"\n")
+    (tmp_path / "c.jsonl").write_bytes(
+        json.dumps({"text": text}, ensure_ascii=False).encode() + b"\n"
+    )
     assert [d.text for d in read_corpus(str(tmp_path / "c.jsonl")).documents] == [text]
     (tmp_path / "c.txt").write_bytes(text.encode())
     assert [d.text for d in read_corpus(str(tmp_path / "c.txt")).documents] == [text]
@@ -263,7 +274,11 @@ def test_weights_rule_over_an_export_in_a_subfolder(tmp_path):
 
 def test_weights_that_are_cut_short(tmp_path):
     whole = (REFERENCE / "model.safetensors").read_bytes()
-    for cut, words in ((4, "not a safetensors file"), (100, "not a safetensors file"), (len(whole) - 10, "cut short")):
+    for cut, words in (
+        (4, "not a safetensors file"),
+        (100, "not a safetensors file"),
+        (len(whole) - 10, "cut short"),
+    ):
         (tmp_path / "model.safetensors").write_bytes(whole[:cut])
         with pytest.raises(UsageError, match=words):
             source.count_parameters(tmp_path)
@@ -277,11 +292,16 @@ def test_parameters_are_those_of_the_model(tmp_path):
     import numpy as np
     from safetensors.numpy import save_file
 
-    weights = {"h.0.attn.c_attn.bias": np.zeros(6, np.float32), "h.0.attn.bias": np.zeros((4, 4), np.float32)}
+    weights = {
+        "h.0.attn.c_attn.bias": np.zeros(6, np.float32),
+        "h.0.attn.bias": np.zeros((4, 4), np.float32),
+    }
     save_file(weights, tmp_path / "part-1.safetensors")
     save_file({"w": np.zeros((2, 2), np.float32)}, tmp_path / "part-2.safetensors")
     save_file({"all": np.zeros(100, np.float32)}, tmp_path / "consolidated.safetensors")
-    index = {"weight_map": {"h.0.attn.c_attn.bias": "part-1.safetensors", "w": "part-2.safetensors"}}
+    index = {
+        "weight_map": {"h.0.attn.c_attn.bias": "part-1.safetensors", "w": "part-2.safetensors"}
+    }
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     assert source.count_parameters(tmp_path) == 10
     (tmp_path / "part-2.safetensors").unlink()
@@ -351,9 +371,13 @@ def test_more_threads_than_processors_are_refused(monkeypatch):
     monkeypatch.setattr(machine, "usable_processors", lambda: 4)
     for threads, kept_to in ((None, ()), (None, (0,)), (4, ()), (2, (0, 3))):
         machine.check_threads(threads, kept_to)
-    with pytest.raises(UsageError, match="--threads 1000 is more than the 4 processors that this process may use"):
+    with pytest.raises(
+        UsageError, match="--threads 1000 is more than the 4 processors that this process may use"
+    ):
         machine.check_threads(1000)
-    with pytest.raises(UsageError, match="--threads 3 is more than the 2 processors that --affinity keeps it to"):
+    with pytest.raises(
+        UsageError, match="--threads 3 is more than the 2 processors that --affinity keeps it to"
+    ):
         machine.check_threads(3, (0, 3))
     with pytest.raises(UsageError, match="more than the 1 processor that"):
         machine.check_threads(4, (0,))
@@ -398,7 +422,9 @@ def test_of_two_runtimes_the_one_that_is_imported_is_told(monkeypatch, tmp_path)
     told = {"onnxruntime": "1.30.0", "onnxruntime-gpu": "1.31.1", "numpy": "2.0"}
     monkeypatch.setattr(machine, "_version", lambda name: told.get(name, ""))
     assert set(machine.versions()) == {"python", "onnxruntime-gpu", "numpy"}
-    told["onnxruntime"] = told["onnxruntime-gpu"] = "1.29.0"  # neither is what is imported: nothing is known of it
+    told["onnxruntime"] = told["onnxruntime-gpu"] = (
+        "1.29.0"  # neither is what is imported: nothing is known of it
+    )
     assert {"onnxruntime", "onnxruntime-gpu"} <= set(machine.versions())
 
 
@@ -410,10 +436,20 @@ def test_the_reference_series_is_one_series():
     cards = [json.loads((folder / "training.json").read_text()) for folder in folders]
     assert sum((folder / "model.safetensors").stat().st_size for folder in folders) < 26e6
     assert len({source.tokenizer_sha256(folder) for folder in folders}) == 1
-    told = ("training_text_sha256", "distinct_tokens", "training_tokens", "optimizer", "batch_tokens", "window", "seed")
+    told = (
+        "training_text_sha256",
+        "distinct_tokens",
+        "training_tokens",
+        "optimizer",
+        "batch_tokens",
+        "window",
+        "seed",
+    )
     assert len({tuple(card["recipe"][name] for name in told) for card in cards}) == 1
     sizes = [card["recipe"]["parameters"] for card in cards]
-    assert sizes == sorted(sizes) and all(c["curve"][-1]["tokens"] == c["recipe"]["training_tokens"] for c in cards)
+    assert sizes == sorted(sizes) and all(
+        c["curve"][-1]["tokens"] == c["recipe"]["training_tokens"] for c in cards
+    )
     bits = [card["eval_bits_per_byte"] for card in cards]
     for smaller, larger in zip(bits, bits[1:], strict=False):
         assert all(larger[domain] < smaller[domain] for domain in smaller)

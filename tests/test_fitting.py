@@ -15,12 +15,10 @@ from click.testing import CliRunner
 from conftest import ROOT
 from series import BASE, model, replace, text
 
-from edgecap import card, published, stats, store
-from edgecap.cli.commands import cli
-from edgecap.corpus import describe, read_corpus
-from edgecap.errors import UsageError
-from edgecap.fitting import card_of, fit
-from edgecap.fitting.bias import (
+from edgecap import stats
+from edgecap.analysis import published
+from edgecap.analysis.fitting import card_of, fit
+from edgecap.analysis.fitting.bias import (
     agreement,
     best_bias,
     capacities,
@@ -30,9 +28,14 @@ from edgecap.fitting.bias import (
     spread,
     without_each,
 )
-from edgecap.identity import corpus_identity
+from edgecap.analysis.score import score
+from edgecap.cli.commands import cli
+from edgecap.errors import UsageError
 from edgecap.record import Absent, Failure, Measurement
-from edgecap.score import score
+from edgecap.storage import files as store
+from edgecap.sweep.fingerprint import corpus_identity
+from edgecap.text import bias_card
+from edgecap.text.corpus import describe, read_corpus
 
 # What makes the published series most constant, bits a token: the issue says -22 to -27.
 OPTIMA = {
@@ -49,18 +52,25 @@ OPTIMA = {
 
 def three(gains=(20.0, 20.6, 21.0), works=(21.0, 22.0, 23.0), **changes):
     names = "abcdefg"
-    return [model(names[n], g, w, **changes) for n, (g, w) in enumerate(zip(gains, works, strict=True))]
+    return [
+        model(names[n], g, w, **changes) for n, (g, w) in enumerate(zip(gains, works, strict=True))
+    ]
 
 
 def series_of(points):
-    return np.array([math.log2(p.flops_per_token) for p in points]), np.array([p.gain_bits_per_token for p in points])
+    return np.array([math.log2(p.flops_per_token) for p in points]), np.array(
+        [p.gain_bits_per_token for p in points]
+    )
 
 
 def by_scipy(work, gains, low=-60.0, high=20.0):
     grid = np.linspace(low, high, 4001)
     near = grid[np.argmin([spread((gains + b) / work) for b in grid])]
     found = scipy.optimize.minimize_scalar(
-        lambda b: spread((gains + b) / work), bounds=(near - 0.1, near + 0.1), method="bounded", options={"xatol": 1e-9}
+        lambda b: spread((gains + b) / work),
+        bounds=(near - 0.1, near + 0.1),
+        method="bounded",
+        options={"xatol": 1e-9},
     )
     return found.x
 
@@ -95,19 +105,25 @@ def test_nothing_is_best_where_all_gain_the_same_or_are_of_one_size():
     assert np.isnan(best_bias(np.array([20.0, 20.0]), np.array([18.0, 19.0])))
     assert np.isnan(best_bias(np.array([20.0, 22.0]), np.array([18.0, 18.0])))
     falling = np.array([19.0, 18.9, 18.8])
-    assert not determined(np.array([20.0, 22.0, 24.0]), falling, best_bias(np.array([20.0, 22.0, 24.0]), falling))
+    assert not determined(
+        np.array([20.0, 22.0, 24.0]), falling, best_bias(np.array([20.0, 22.0, 24.0]), falling)
+    )
 
 
 def test_an_endless_bias_is_no_solution():
     work, gains = np.array([21.0, 22.0, 24.0]), np.array([18.0, 18.4, 19.4])
     assert spread(capacities(work, gains, 1e9)) == pytest.approx(endless_spread(work), rel=1e-6)
-    assert spread(capacities(work, gains, float(best_bias(work, gains)))) < endless_spread(work) / 10
+    assert (
+        spread(capacities(work, gains, float(best_bias(work, gains)))) < endless_spread(work) / 10
+    )
 
 
 def test_ranks_and_their_agreement_against_scipy():
     rng = np.random.default_rng(3)
     one, other = rng.random(12), rng.random(12)
-    assert agreement(one.tolist(), other.tolist()) == pytest.approx(scipy.stats.kendalltau(one, other).statistic)
+    assert agreement(one.tolist(), other.tolist()) == pytest.approx(
+        scipy.stats.kendalltau(one, other).statistic
+    )
     assert ranks(one.tolist()) == scipy.stats.rankdata(-one, "min").tolist()
     assert ranks([2.0, 3.0, 2.0]) == [2, 1, 2]
     assert agreement([1.0], [2.0]) == 1.0
@@ -151,11 +167,13 @@ def test_the_pages_numbers_are_those_of_the_script():
     assert "-26.9 (exact)" in pages["docs/method.md"]["published-bias"]
     for page, blocks in pages.items():
         text = (ROOT / page).read_text()
-        assert script.filled(page, text, blocks) == text, f"{page} is not what scripts/pages.py makes of the records"
-    bundled = card.beside(script.CORPUS)
+        assert script.filled(page, text, blocks) == text, (
+            f"{page} is not what scripts/pages.py makes of the records"
+        )
+    bundled = bias_card.beside(script.CORPUS)
     assert bundled.exists() == (found is not None)
     if found is not None:
-        assert bundled.read_text() == card.encode(card_of(found)), "run scripts/pages.py"
+        assert bundled.read_text() == bias_card.encode(card_of(found)), "run scripts/pages.py"
 
 
 # --- records ----------------------------------------------------------------------------------
@@ -163,10 +181,17 @@ def test_the_pages_numbers_are_those_of_the_script():
 
 def test_a_fit_of_three_records():
     (found,) = fit(three())
-    work, gains = np.array([21.0, 22.0, 23.0]), np.array([m.gain_bits_per_token for m in found.models])
+    work, gains = (
+        np.array([21.0, 22.0, 23.0]),
+        np.array([m.gain_bits_per_token for m in found.models]),
+    )
     assert found.bias_bits.value == pytest.approx(float(best_bias(work, gains)))
     assert found.bias_bits.low <= found.bias_bits.value <= found.bias_bits.high
-    assert found.information_capacity.low < found.information_capacity.value < found.information_capacity.high
+    assert (
+        found.information_capacity.low
+        < found.information_capacity.value
+        < found.information_capacity.high
+    )
     assert found.spread_fitted < found.spread_with_zero
     assert [m.rank_with_zero for m in found.models] == [1, 2, 3]
     assert found.recorded_bias_bits == 0 and [m.rank_recorded for m in found.models] == [1, 2, 3]
@@ -206,14 +231,22 @@ def test_two_records_are_exact_and_told_so():
 
 
 def test_a_bias_that_is_not_bounded_is_told():
-    noisy = [model("a", 20.0, 21, wobble=0.2), model("b", 20.02, 22, wobble=-0.2), model("c", 20.04, 23)]
+    noisy = [
+        model("a", 20.0, 21, wobble=0.2),
+        model("b", 20.02, 22, wobble=-0.2),
+        model("c", 20.04, 23),
+    ]
     (found,) = fit(noisy)
     assert (found.bias_bits.low, found.bias_bits.high) == (None, None)
     assert any("not bounded" in c for c in found.cautions)
 
 
 def test_a_bias_that_is_badly_determined_is_told():
-    noisy = [model("a", 20.0, 21, wobble=0.03), model("b", 20.3, 22), model("c", 20.6, 23, wobble=-0.03)]
+    noisy = [
+        model("a", 20.0, 21, wobble=0.03),
+        model("b", 20.3, 22),
+        model("c", 20.6, 23, wobble=-0.03),
+    ]
     (found,) = fit(noisy)
     assert found.bias_bits.high - found.bias_bits.low > 1
     assert any("badly determined" in c for c in found.cautions)
@@ -235,15 +268,28 @@ def test_a_record_without_the_cell_is_left_out_with_a_note():
     lacking = model("d", 22.0, 24)
     lacking = replace(lacking, cells=tuple(c for c in lacking.cells if c.precision != "fp32"))
     (found,) = fit([*three(), lacking])
-    assert len(found.models) == 3 and "left out: the record of d has no fp32 cell" in found.cautions[0]
-    (found,) = fit([*three(), lacking, *[replace(lacking, created_utc=f"2027-0{n}-01T00:00:00Z") for n in range(1, 7)]])
-    assert "likewise d of 2027-01-01T00:00:00, " in found.cautions[0] and "and 3 more" in found.cautions[0]
+    assert (
+        len(found.models) == 3 and "left out: the record of d has no fp32 cell" in found.cautions[0]
+    )
+    (found,) = fit(
+        [
+            *three(),
+            lacking,
+            *[replace(lacking, created_utc=f"2027-0{n}-01T00:00:00Z") for n in range(1, 7)],
+        ]
+    )
+    assert (
+        "likewise d of 2027-01-01T00:00:00, " in found.cautions[0]
+        and "and 3 more" in found.cautions[0]
+    )
 
 
 def test_of_two_providers_that_of_the_most_models_is_taken():
     a, b, c = three()
     elsewhere = replace(
-        a, created_utc="2027-01-01T00:00:00Z", cells=tuple(replace(x, provider="cuda") for x in a.cells)
+        a,
+        created_utc="2027-01-01T00:00:00Z",
+        cells=tuple(replace(x, provider="cuda") for x in a.cells),
     )
     (found,) = fit([elsewhere, a, b, c])
     assert [m.created_utc for m in found.models] == [r.created_utc for r in (a, b, c)]
@@ -309,7 +355,12 @@ def changed(record, **fields):
 
 def unscored(record):
     cells = tuple(
-        replace(c, outcome=replace(c.outcome, compression=Absent(reason="an encoder predicts no next token")))
+        replace(
+            c,
+            outcome=replace(
+                c.outcome, compression=Absent(reason="an encoder predicts no next token")
+            ),
+        )
         if isinstance(c.outcome, Measurement)
         else c
         for c in record.cells
@@ -325,7 +376,9 @@ UNLIKE = {
     "window \\(--context\\) of b \\(256\\)": changed(B, context=256),
     "stride of b": changed(B, stride=128),
     "tokenizer of b": RETOKENISED,
-    "set of documents of b": changed(B, per_document=B.cells[0].outcome.compression.per_document[:-1]),
+    "set of documents of b": changed(
+        B, per_document=B.cells[0].outcome.compression.per_document[:-1]
+    ),
     "number of steps": replace(B, flops=replace(B.flops, context=256)),
     "count of FLOPs of b": replace(B, flops=replace(B.flops, own_position=False)),
     "the record of b has no fp32 cell that scored text": unscored(B),
@@ -347,7 +400,10 @@ def test_what_is_no_series_is_refused_naming_both(said):
 
 def test_a_failed_cell_is_told_with_its_reason():
     failed = replace(
-        B, cells=(replace(B.cells[0], outcome=Failure(stage="export", error="Crash", message="signal 9")),)
+        B,
+        cells=(
+            replace(B.cells[0], outcome=Failure(stage="export", error="Crash", message="signal 9")),
+        ),
     )
     with pytest.raises(UsageError, match="signal 9"):
         fit([A, failed])
@@ -372,7 +428,7 @@ def fitted(corpus):
 
 def test_a_corpus_takes_its_bias_from_the_card_beside_it(corpus, fitted):
     before = corpus_identity(str(corpus), corpus.parent)
-    card.beside(corpus).write_text(card.encode(card_of(fitted)))
+    bias_card.beside(corpus).write_text(bias_card.encode(card_of(fitted)))
     read = read_corpus(str(corpus))
     assert read.bias_bits == fitted.bias_bits.value
     assert describe(read, None, {}).bias_bits == fitted.bias_bits.value
@@ -383,10 +439,14 @@ def test_a_corpus_takes_its_bias_from_the_card_beside_it(corpus, fitted):
 
 
 def test_the_card_says_where_the_bias_came_from(fitted):
-    written = card.encode(card_of(fitted))
-    found = msgspec.json.decode(written, type=card.Card)
+    written = bias_card.encode(card_of(fitted))
+    found = msgspec.json.decode(written, type=bias_card.Card)
     assert found.sha256 == fitted.sha256 and found.low == fitted.bias_bits.low
-    assert [m.weights_sha256 for m in found.models] == ["weights of a", "weights of b", "weights of c"]
+    assert [m.weights_sha256 for m in found.models] == [
+        "weights of a",
+        "weights of b",
+        "weights of c",
+    ]
     assert (found.protocol, found.context, found.precision) == ("exact", 1024, "fp32")
 
 
@@ -400,7 +460,7 @@ def test_the_card_says_where_the_bias_came_from(fitted):
     ],
 )
 def test_another_card_is_refused_in_a_line_unless_a_bias_is_given(corpus, fitted, damage, said):
-    card.beside(corpus).write_text(damage(card.encode(card_of(fitted))))
+    bias_card.beside(corpus).write_text(damage(bias_card.encode(card_of(fitted))))
     with pytest.raises(UsageError, match=said) as error:
         read_corpus(str(corpus))
     assert "\n" not in str(error.value) and "--bias" in str(error.value)
@@ -408,7 +468,7 @@ def test_another_card_is_refused_in_a_line_unless_a_bias_is_given(corpus, fitted
 
 
 def test_a_folder_is_no_card(corpus):
-    card.beside(corpus).mkdir()
+    bias_card.beside(corpus).mkdir()
     with pytest.raises(UsageError, match="cannot read the card"):
         read_corpus(str(corpus))
 
@@ -432,21 +492,29 @@ def run(*words):
 def test_fit_prints_bias_spread_and_ranks(files):
     done = run("fit", *files)
     assert done.exit_code == 0, done.output
-    assert "bias of six: " in done.stdout and "without bias" in done.stdout and "Kendall's tau" in done.stdout
+    assert (
+        "bias of six: " in done.stdout
+        and "without bias" in done.stdout
+        and "Kendall's tau" in done.stdout
+    )
     assert max(map(len, done.stdout.splitlines())) <= 100
 
 
 def test_fit_as_json(files):
     done = run("fit", "--json", *files)
     (found,) = json.loads(done.stdout)
-    assert found["bias_bits"]["kind"] == "estimate" and len(found["models"]) == 3 and found["criterion"]
+    assert (
+        found["bias_bits"]["kind"] == "estimate"
+        and len(found["models"]) == 3
+        and found["criterion"]
+    )
 
 
 def test_fit_writes_a_card_over_a_former_one_only(files, tmp_path):
     where = tmp_path / "six.jsonl.card.json"
     assert run("fit", *files, "--write-corpus", str(where)).exit_code == 0
     assert run("fit", *files, "--write-corpus", str(where)).exit_code == 0
-    assert msgspec.json.decode(where.read_bytes(), type=card.Card).corpus == "six"
+    assert msgspec.json.decode(where.read_bytes(), type=bias_card.Card).corpus == "six"
     where.write_text("mine")
     refused = run("fit", *files, "--write-corpus", str(where))
     assert refused.exit_code != 0 and where.read_text() == "mine"
@@ -464,7 +532,9 @@ def test_records_are_rescored_as_if_measured_under_the_bias(files, tmp_path):
         assert [c.outcome for c in old.cells] == [c.outcome for c in new.cells]
         for before, after in zip(old.cells, new.cells, strict=True):
             if isinstance(before.outcome, Measurement):
-                assert after.score == score(after.outcome, new.flops, bias, before.score.roofline_ratio)
+                assert after.score == score(
+                    after.outcome, new.flops, bias, before.score.roofline_ratio
+                )
     again = run("fit", *files, "--rescore", str(tmp_path / "new"))
     assert isinstance(again.exception, UsageError) and "would write over" in str(again.exception)
     twice = run("fit", *files, files[0], "--rescore", str(tmp_path / "other"))
@@ -473,11 +543,16 @@ def test_records_are_rescored_as_if_measured_under_the_bias(files, tmp_path):
 
 def test_a_record_of_a_text_without_a_fit_is_not_rescored(files, tmp_path):
     lacking = model("d", 22.0, 24, corpus=replace(BASE.corpus, name="other", sha256="f" * 64))
-    store.save(replace(lacking, cells=tuple(c for c in lacking.cells if c.precision != "fp32")), tmp_path / "d.json")
+    store.save(
+        replace(lacking, cells=tuple(c for c in lacking.cells if c.precision != "fp32")),
+        tmp_path / "d.json",
+    )
     done = run("fit", *files, str(tmp_path / "d.json"), "--rescore", str(tmp_path / "new"))
     assert done.exit_code == 0, done.output
     assert "d.json, whose text has no fitted bias" in done.stderr
-    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == sorted(Path(f).name for f in files)
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == sorted(
+        Path(f).name for f in files
+    )
 
 
 def test_a_card_that_profile_would_not_find_is_told(files, tmp_path):
@@ -501,7 +576,9 @@ def test_one_record_is_refused(files):
 
 
 def test_names_from_outside_command_no_terminal(tmp_path):
-    hostile = [replace(r, source=replace(r.source, name=f"{r.source.name}\x1b[31m")) for r in three()]
+    hostile = [
+        replace(r, source=replace(r.source, name=f"{r.source.name}\x1b[31m")) for r in three()
+    ]
     paths = []
     for n, record in enumerate(hostile):
         paths.append(str(tmp_path / f"{n}.json"))

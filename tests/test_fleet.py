@@ -11,15 +11,15 @@ import pytest
 from fleet_worker import slow
 from fleets import HERE, RULES, TOOLS, Fleet, lines, measured, plan, scores
 
-from edgecap import sweep as sweeping
-from edgecap.caching import survey
 from edgecap.errors import DiskFull, UsageError
-from edgecap.fleet import network
-from edgecap.fleet.bundles import Bundles
-from edgecap.fleet.dispatch import Rules
-from edgecap.fleet.line import Line
-from edgecap.store import Home, load
-from edgecap.sweep import Asked, Locally, missing
+from edgecap.storage.cache import survey
+from edgecap.storage.files import Home, load
+from edgecap.sweep import runner as sweeping
+from edgecap.sweep.fleet import network
+from edgecap.sweep.fleet.bundles import Bundles
+from edgecap.sweep.fleet.dispatch import Rules
+from edgecap.sweep.fleet.line import Line
+from edgecap.sweep.runner import Asked, Locally, missing
 
 
 @pytest.fixture
@@ -67,9 +67,21 @@ def test_a_sweep_on_a_fleet_finds_what_one_machine_finds(pair, tmp_path):
 def test_graphs_that_were_made_for_devices_go_unless_they_are_kept(pair, tmp_path):
     cells, cache = plan(tmp_path, cells=2), tmp_path / "graphs"
     measured(pair, cells, tmp_path / "kept", cache=cache)
-    before = sorted(thing.path for thing in survey(cache).things if thing.kind in ("export", "variant"))
-    measured(pair, plan(tmp_path, cells=2, precisions=["fp32", "int4"]), tmp_path / "gone", cache=cache, keeps=False)
-    assert sorted(t.path for t in survey(cache).things if t.kind in ("export", "variant")) == before != []
+    before = sorted(
+        thing.path for thing in survey(cache).things if thing.kind in ("export", "variant")
+    )
+    measured(
+        pair,
+        plan(tmp_path, cells=2, precisions=["fp32", "int4"]),
+        tmp_path / "gone",
+        cache=cache,
+        keeps=False,
+    )
+    assert (
+        sorted(t.path for t in survey(cache).things if t.kind in ("export", "variant"))
+        == before
+        != []
+    )
 
 
 def test_cells_go_where_they_are_pinned_and_what_nobody_can_run_is_told(pair, tmp_path):
@@ -83,7 +95,8 @@ def test_cells_go_where_they_are_pinned_and_what_nobody_can_run_is_told(pair, tm
     assert missing(cells + away, rows) == list(cells[4:] + away)  # nothing was found out about them
     for cell in away:
         assert (
-            rows[cell.key].failure.message == "no device of the fleet can run it: away is not there; who is: one, two"
+            rows[cell.key].failure.message
+            == "no device of the fleet can run it: away is not there; who is: one, two"
         )
 
 
@@ -106,7 +119,7 @@ def test_a_text_in_parts_costs_the_same_bits_to_the_last(pair, tmp_path):
 def test_a_full_disk_is_waited_for_and_nothing_is_lost(pair, tmp_path, monkeypatch, what):
     full, waited = threading.Event(), []
     full.set()
-    kind = sweeping.Ledger if what == "keep" else sys.modules["edgecap.fleet.parts"].Parts
+    kind = sweeping.Ledger if what == "keep" else sys.modules["edgecap.sweep.fleet.parts"].Parts
     save = kind.keep
 
     def keep(self, *given):
@@ -121,7 +134,7 @@ def test_a_full_disk_is_waited_for_and_nothing_is_lost(pair, tmp_path, monkeypat
 
     monkeypatch.setattr(kind, "keep", keep)
     monkeypatch.setattr(sweeping, "DISK_PAUSE_S", 0.1)
-    monkeypatch.setattr(sys.modules["edgecap.fleet.dispatch"], "DISK_PAUSE_S", 0.1)
+    monkeypatch.setattr(sys.modules["edgecap.sweep.fleet.dispatch"], "DISK_PAUSE_S", 0.1)
     cells = plan(tmp_path, cells=4, shards=2)
     rows = measured(pair, cells, tmp_path / "out", news=news)
     assert waited and len(rows) == len(cells) and not any(row.wrong for row in rows.values())
@@ -129,7 +142,7 @@ def test_a_full_disk_is_waited_for_and_nothing_is_lost(pair, tmp_path, monkeypat
 
 def test_a_disk_that_stays_full_ends_the_sweep_and_it_goes_on_later(pair, tmp_path, monkeypatch):
     cells = plan(tmp_path, cells=2)
-    monkeypatch.setattr(sys.modules["edgecap.fleet.bundles"], "ROOM", 10**18)
+    monkeypatch.setattr(sys.modules["edgecap.sweep.fleet.bundles"], "ROOM", 10**18)
 
     def full(*_):
         raise DiskFull("no room left on the disk of the cache")
@@ -161,7 +174,9 @@ def test_plain_dask_workers_are_never_given_a_cell(tmp_path):
     from distributed import LocalCluster
 
     network.configure()
-    with LocalCluster(2, processes=False, dashboard_address="127.0.0.1:0", protocol="tcp", host="127.0.0.1") as cluster:
+    with LocalCluster(
+        2, processes=False, dashboard_address="127.0.0.1:0", protocol="tcp", host="127.0.0.1"
+    ) as cluster:
         fleet = Fleet.__new__(Fleet)
         fleet.folder, fleet.devices = tmp_path / "devices", {}
         fleet.folder.mkdir()
@@ -173,7 +188,9 @@ def test_plain_dask_workers_are_never_given_a_cell(tmp_path):
         finally:
             fleet.devices["one"].kill()
             fleet.devices["one"].wait()
-        assert {row.device for row in rows.values()} == {"one"} and not any(row.wrong for row in rows.values())
+        assert {row.device for row in rows.values()} == {"one"} and not any(
+            row.wrong for row in rows.values()
+        )
 
 
 # --- a fleet that breaks ----------------------------------------------------------------------
@@ -229,7 +246,12 @@ def test_a_laptop_that_was_closed_loses_its_cell_and_gets_others_when_it_wakes(f
 
     def news(told):
         seen.append((told.kind, told.device))
-        if told.kind == "begun" and told.device == "lid" and ("again", "lid") not in seen and len(seen) < 9:
+        if (
+            told.kind == "begun"
+            and told.device == "lid"
+            and ("again", "lid") not in seen
+            and len(seen) < 9
+        ):
             fleet.kill("lid", signal.SIGSTOP)
         if told.kind == "again":
             fleet.kill("lid", signal.SIGCONT)
@@ -259,18 +281,24 @@ def test_a_cell_that_a_bad_device_spoils_is_measured_by_a_good_one(fleet, tmp_pa
     fleet.add("good", 0.2)
     fleet.wait_for("good", "joined")
     rows = measured(fleet, plan(tmp_path), tmp_path / "out")
-    assert {row.device for row in rows.values()} == {"good"} and not any(row.wrong for row in rows.values())
+    assert {row.device for row in rows.values()} == {"good"} and not any(
+        row.wrong for row in rows.values()
+    )
 
 
 def test_a_device_that_hangs_loses_its_cell(fleet, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules["edgecap.fleet.dispatch"], "SILENT_S", 6.0)  # a beat comes in 5 s
+    monkeypatch.setattr(
+        sys.modules["edgecap.sweep.fleet.dispatch"], "SILENT_S", 6.0
+    )  # a beat comes in 5 s
     fleet.add("stuck", 0.0, "hang")
     fleet.add("good")
     for name in ("stuck", "good"):
         fleet.wait_for(name, "joined")
     cells = plan(tmp_path, cells=2, options={"timeout_s": 1})
     rows = measured(fleet, cells, tmp_path / "out", RULES._replace(attempts=4))
-    assert {row.device for row in rows.values()} == {"good"} and not any(row.wrong for row in rows.values())
+    assert {row.device for row in rows.values()} == {"good"} and not any(
+        row.wrong for row in rows.values()
+    )
     assert max(row.attempts for row in rows.values()) > 1
 
 
@@ -302,7 +330,9 @@ fleets.measured(There, fleets.plan(Path(sys.argv[2]), 2), Path(sys.argv[2]) / "o
 def test_a_client_that_is_killed_frees_its_devices_at_once_and_goes_on(fleet, tmp_path):
     fleet.add("one", 600.0)  # what is measured now would take all night
     fleet.wait_for("one", "joined")
-    with subprocess.Popen([sys.executable, "-c", CLIENT, fleet.address, str(tmp_path)], env=TOOLS) as client:
+    with subprocess.Popen(
+        [sys.executable, "-c", CLIENT, fleet.address, str(tmp_path)], env=TOOLS
+    ) as client:
         began = time.monotonic()
         while not list((fleet.folder / "one").glob("bundles/*/*/edgecap.json")):
             assert time.monotonic() - began < 60
@@ -335,9 +365,13 @@ def test_a_device_that_borrows_a_name_is_turned_away(pair):
 
 def test_nobody_there_is_told(fleet, tmp_path):
     with pytest.raises(UsageError, match="no device has joined"):
-        measured(fleet, plan(tmp_path, cells=2, device="every"), tmp_path / "out", Rules(wait_s=1.0))
+        measured(
+            fleet, plan(tmp_path, cells=2, device="every"), tmp_path / "out", Rules(wait_s=1.0)
+        )
     rows = measured(fleet, plan(tmp_path, cells=2), tmp_path / "out", Rules(wait_s=1.0))
-    assert {row.failure.message for row in rows.values()} == {"no device of the fleet can run it: none is there"}
+    assert {row.failure.message for row in rows.values()} == {
+        "no device of the fleet can run it: none is there"
+    }
 
 
 def test_a_scheduler_that_stays_away_ends_the_sweep_with_what_is_finished(fleet, tmp_path):

@@ -12,16 +12,19 @@ from conftest import REFERENCE
 from fakes import scripted
 
 from edgecap import __version__
-from edgecap.card import Card
-from edgecap.corpus import read_corpus
 from edgecap.errors import EdgecapError, RecordError, Unreadable, UsageError
-from edgecap.fleet import talks
-from edgecap.fleet.bundles import Bundles
-from edgecap.fleet.checking import NotAsked, record_of, shares_of
-from edgecap.fleet.device import Device
-from edgecap.fleet.freight import MOST_FILES, files_of
-from edgecap.fleet.line import Lost, Seen, _about, _pulse
-from edgecap.fleet.messages import (
+from edgecap.graph.read import look_into
+from edgecap.meters.sharding import join
+from edgecap.pipeline.worker import Measure, Progress
+from edgecap.record import Failure, File
+from edgecap.storage.files import Home
+from edgecap.sweep.fleet import talks
+from edgecap.sweep.fleet.bundles import Bundles
+from edgecap.sweep.fleet.checking import NotAsked, record_of, shares_of
+from edgecap.sweep.fleet.device import Device
+from edgecap.sweep.fleet.freight import MOST_FILES, files_of
+from edgecap.sweep.fleet.line import Lost, Seen, _about, _pulse
+from edgecap.sweep.fleet.messages import (
     About,
     Done,
     Failed,
@@ -32,14 +35,11 @@ from edgecap.fleet.messages import (
     packed,
     unpacked,
 )
-from edgecap.fleet.needs import Task
-from edgecap.fleet.parts import Whole
-from edgecap.graph.read import look_into
-from edgecap.meters.sharing import join
-from edgecap.plan import unfold
-from edgecap.record import Failure, File
-from edgecap.store import Home
-from edgecap.worker import Measure, Progress
+from edgecap.sweep.fleet.needs import Task
+from edgecap.sweep.fleet.parts import Whole
+from edgecap.sweep.plan import unfold
+from edgecap.text.bias_card import Card
+from edgecap.text.corpus import read_corpus
 
 H = "0" * 64
 NOTHING = Whole()
@@ -54,8 +54,16 @@ def client(tmp_path_factory):
     """A planned cell, and the bundles of the client that asks for it."""
     folder = tmp_path_factory.mktemp("client")
     text = folder / "text.jsonl"
-    text.write_text("".join(json.dumps({"text": f"{i} words and words " * 9}) + "\n" for i in range(4)))
-    asked = {"models": str(REFERENCE), "precisions": ["int8"], "corpora": str(text), "contexts": [64], "shards": 2}
+    text.write_text(
+        "".join(json.dumps({"text": f"{i} words and words " * 9}) + "\n" for i in range(4))
+    )
+    asked = {
+        "models": str(REFERENCE),
+        "precisions": ["int8"],
+        "corpora": str(text),
+        "contexts": [64],
+        "shards": 2,
+    }
     (cell,) = unfold(asked, folder, folder / "cache")
     return cell, Bundles(Home(folder / "cache", folder), None, run)
 
@@ -71,7 +79,15 @@ class Wire:
         return self.device.answer(*said) if verb is talks.far.serve else self.device.take(*said)
 
 
-ABOUT = About(edgecap=__version__, name="one", host="h", cpu="c", memory_bytes=10**9, providers=("cpu",), counters=())
+ABOUT = About(
+    edgecap=__version__,
+    name="one",
+    host="h",
+    cpu="c",
+    memory_bytes=10**9,
+    providers=("cpu",),
+    counters=(),
+)
 SEEN = Seen("tcp://127.0.0.1:1", ABOUT, True)
 
 
@@ -97,7 +113,9 @@ def answered(device, order, **changes):
 
 def test_an_honest_pair_has_a_record_and_sends_a_model_once(client, device):
     record = said(client, device)
-    assert record.complete and record.spec == client[0].spec and record.source.name == REFERENCE.name
+    assert (
+        record.complete and record.spec == client[0].spec and record.source.name == REFERENCE.name
+    )
     wire = Wire(device)
     talks.talk(wire, client[1], Task(client[0]), SEEN, NOTHING)
     assert wire.asked == 1
@@ -117,7 +135,10 @@ def test_a_transfer_that_is_cut_off_goes_on_at_its_offset(client, device, monkey
                     raise Lost("it was pulled")
             return super().ask(address, verb, *words)
 
-    assert str(talks.talk(Cable(device), client[1], Task(client[0]), SEEN, NOTHING).found) == "it was pulled"
+    assert (
+        str(talks.talk(Cable(device), client[1], Task(client[0]), SEEN, NOTHING).found)
+        == "it was pulled"
+    )
     assert offsets == [0, 500, 1000, 1500]
     assert talks.talk(Cable(device), client[1], Task(client[0]), SEEN, NOTHING).found.complete
     assert offsets[4] == 1500 and offsets.count(500) < offsets.count(0)
@@ -131,7 +152,15 @@ def listing(*paths, graph="fp32", beside="config.json", size=1, sha256=H):
     return json.dumps(
         {
             "files": [{"path": beside, "bytes": 1, "sha256": H}],
-            "graphs": [{"precision": "fp32", "folder": graph, "exporter": "x", "recipe": "x", "files": files}],
+            "graphs": [
+                {
+                    "precision": "fp32",
+                    "folder": graph,
+                    "exporter": "x",
+                    "recipe": "x",
+                    "files": files,
+                }
+            ],
             "source": {},
         }
     )
@@ -148,16 +177,58 @@ def listing(*paths, graph="fp32", beside="config.json", size=1, sha256=H):
         "[" * 100_000,
         '{"a":' * 5000,
         "\ud800",
-        *(listing(path) for path in ("/etc/passwd", "../x.onnx", "..", ".", "", "a/b.onnx", "m\n.onnx", "m\0.onnx")),
-        *(listing(path) for path in ("..\\m.onnx", "C:m.onnx", ".m.onnx", "m.onnx/", "é.onnx", f"{'m' * 300}.onnx")),
-        *(listing(path) for path in ("model.bin", "model.pt", "model.pkl", "model.py", "m.so", "m", "m.onnx.zip")),
-        *(listing("m.onnx", graph=graph) for graph in ("..", "/etc", "", "fp32/..", "other", "a\n", "FP32 ")),
-        *(listing("m.onnx", beside=name) for name in ("modeling.py", "x.json", "../config.json", "pytorch_model.bin")),
+        *(
+            listing(path)
+            for path in (
+                "/etc/passwd",
+                "../x.onnx",
+                "..",
+                ".",
+                "",
+                "a/b.onnx",
+                "m\n.onnx",
+                "m\0.onnx",
+            )
+        ),
+        *(
+            listing(path)
+            for path in (
+                "..\\m.onnx",
+                "C:m.onnx",
+                ".m.onnx",
+                "m.onnx/",
+                "é.onnx",
+                f"{'m' * 300}.onnx",
+            )
+        ),
+        *(
+            listing(path)
+            for path in (
+                "model.bin",
+                "model.pt",
+                "model.pkl",
+                "model.py",
+                "m.so",
+                "m",
+                "m.onnx.zip",
+            )
+        ),
+        *(
+            listing("m.onnx", graph=graph)
+            for graph in ("..", "/etc", "", "fp32/..", "other", "a\n", "FP32 ")
+        ),
+        *(
+            listing("m.onnx", beside=name)
+            for name in ("modeling.py", "x.json", "../config.json", "pytorch_model.bin")
+        ),
         listing("m.onnx", "m.onnx"),
         listing("m.onnx", "M.onnx"),
         listing("m.onnx", size=-1),
         listing("m.onnx", size=1.5),
-        *(listing("m.onnx", sha256=name) for name in ("", "x" * 64, H.upper().replace("0", "A"), "../" * 20 + "abcd")),
+        *(
+            listing("m.onnx", sha256=name)
+            for name in ("", "x" * 64, H.upper().replace("0", "A"), "../" * 20 + "abcd")
+        ),
         listing(*(f"m{n}.onnx" for n in range(MOST_FILES + 1))),
         listing(*(f"m{n}.onnx" for n in range(100_000))),
     ],
@@ -178,18 +249,23 @@ def test_a_file_that_says_another_size_is_not_taken(device, order, client):
     size = path.stat().st_size
     for lie in (size - 1, size + 1):
         reply = unpacked(
-            device.take(packed(File(path="", bytes=lie, sha256=sha256)), 0, path.read_bytes()), talks.Reply
+            device.take(packed(File(path="", bytes=lie, sha256=sha256)), 0, path.read_bytes()),
+            talks.Reply,
         )
         assert isinstance(reply, Failed) or reply.had == {sha256: size}
     assert sha256 in answered(device, order).had
 
 
-@pytest.mark.parametrize("name", ["../../x", "/etc", "a\nb", "a\0b", "", "..", "x" * 5000, "\x1b[2J", "con", "~root"])
+@pytest.mark.parametrize(
+    "name", ["../../x", "/etc", "a\nb", "a\0b", "", "..", "x" * 5000, "\x1b[2J", "con", "~root"]
+)
 def test_names_lead_nowhere(client, order, tmp_path, name):
     device = Device(tmp_path / "cache", None, run)
     places = client[1].order(client[0], None, ())[1]
     for sha256, path in places.items():
-        device.take(packed(File(path="", bytes=path.stat().st_size, sha256=sha256)), 0, path.read_bytes())
+        device.take(
+            packed(File(path="", bytes=path.stat().st_size, sha256=sha256)), 0, path.read_bytes()
+        )
     reply = answered(device, order, model_name=name, text_name=name)
     assert isinstance(reply, Done | Failed)
     assert {path.name for path in tmp_path.iterdir()} <= {"cache"}
@@ -206,17 +282,30 @@ def test_neither_code_nor_files_of_the_device_are_reachable(client, device, orde
 
     assert not isinstance(said(client, device), EdgecapError)
     device = Device(tmp_path / "cache", None, watched)
-    wild = msgspec.structs.replace(order.spec, trust_remote_code=True, meter="/etc/passwd", revision="main")
+    wild = msgspec.structs.replace(
+        order.spec, trust_remote_code=True, meter="/etc/passwd", revision="main"
+    )
     assert isinstance(answered(device, order, spec=wild), Done)
-    assert not any(getattr(step, "trust_remote_code", False) or getattr(step, "meter", None) for step in asked)
+    assert not any(
+        getattr(step, "trust_remote_code", False) or getattr(step, "meter", None) for step in asked
+    )
     corpus = msgspec.structs.replace(order.spec, corpus="/etc/passwd")
     assert "bundled" in answered(device, order, text=None, spec=corpus).failure.message
-    for provider in ("qnn:backend_path=evil.so", "openvino:load_config=/etc/x", "tensorrt:a=b\\c", "cuda:x=../y"):
-        found = answered(device, order, spec=msgspec.structs.replace(order.spec, providers=(provider,)))
+    for provider in (
+        "qnn:backend_path=evil.so",
+        "openvino:load_config=/etc/x",
+        "tensorrt:a=b\\c",
+        "cuda:x=../y",
+    ):
+        found = answered(
+            device, order, spec=msgspec.structs.replace(order.spec, providers=(provider,))
+        )
         assert "no files or libraries" in found.failure.message
 
 
-@pytest.mark.parametrize("data", [b"", b"x", b"\x80\x04.", b"{}", b"[" * 99999, 7, None, b'{"kind":"order"}', b" " * 9])
+@pytest.mark.parametrize(
+    "data", [b"", b"x", b"\x80\x04.", b"{}", b"[" * 99999, 7, None, b'{"kind":"order"}', b" " * 9]
+)
 def test_what_is_no_order_is_answered(device, data):
     reply = unpacked(device.answer(data), talks.Reply)
     assert isinstance(reply, Failed) and reply.elsewhere
@@ -259,7 +348,9 @@ def test_what_nobody_waits_for_any_more_is_given_up(client, tmp_path):
         device.answer(*words, lambda: wanted[0]) if verb is talks.far.serve else device.take(*words)
     )
     thread = threading.Thread(
-        target=lambda: replies.append(talks.talk(wire, client[1], Task(client[0]), SEEN, NOTHING).found)
+        target=lambda: replies.append(
+            talks.talk(wire, client[1], Task(client[0]), SEEN, NOTHING).found
+        )
     )
     thread.start()
     assert begun.wait(20)
@@ -302,15 +393,20 @@ def test_a_device_gets_no_file_but_the_models_and_not_for_ever(client):
     ):
         assert isinstance(said(client, Liar(bad, needs())), Garbled)
     wire = Wire(Liar(needs(**{sha256: 0}), needs()))
-    assert "again and again" in str(talks.talk(wire, client[1], Task(client[0]), SEEN, NOTHING).found)
+    assert "again and again" in str(
+        talks.talk(wire, client[1], Task(client[0]), SEEN, NOTHING).found
+    )
     assert wire.asked == 2 * talks.ROUNDS
     wire = Wire(Liar(needs(**{sha256: 0}), needs(**{sha256: 0})))
-    assert "again and again" in str(talks.talk(wire, client[1], Task(client[0]), SEEN, NOTHING).found)
+    assert "again and again" in str(
+        talks.talk(wire, client[1], Task(client[0]), SEEN, NOTHING).found
+    )
     assert wire.asked < 60
 
 
 @pytest.mark.parametrize(
-    "reply", [object(), Path("/etc/passwd"), None, b"\x80\x04.", {"kind": "done"}, "x", b" " * 300_000_000]
+    "reply",
+    [object(), Path("/etc/passwd"), None, b"\x80\x04.", {"kind": "done"}, "x", b" " * 300_000_000],
 )
 def test_a_reply_that_is_no_message_is_nothing(client, reply):
     assert isinstance(said(client, Liar(reply)), Garbled)
@@ -400,7 +496,8 @@ def test_a_record_of_something_else_is_refused(client, good, path, value):
 
 
 @pytest.mark.parametrize(
-    "raw", [b"NaN", b"[" * 10**5, b'{"schema": 5, "schema": 1e999}', b"\xff", b"", b'"\xed\xa0\x80"']
+    "raw",
+    [b"NaN", b"[" * 10**5, b'{"schema": 5, "schema": 1e999}', b"\xff", b"", b'"\xed\xa0\x80"'],
 )
 def test_what_is_no_json_is_refused(client, raw):
     with pytest.raises(RecordError):
@@ -427,14 +524,17 @@ def test_words_of_a_device_neither_command_a_terminal_nor_name_a_document(client
     told = Failure(stage="\x1b[2J", error="a\nb" * 100, message="\x07" * 9999)
     failed = said(client, Liar(packed(Failed(failure=told))))
     assert (
-        all(word.isprintable() for word in (failed.stage, failed.error, failed.message)) and len(failed.message) <= 500
+        all(word.isprintable() for word in (failed.stage, failed.error, failed.message))
+        and len(failed.message) <= 500
     )
 
 
 def test_bits_that_others_scored_are_not_changed(client, good, tmp_path):
     device = Device(tmp_path / "cache", None, run)
     documents = join([said(client, device, part) for part in (0, 1)])
-    assert checked(client, good, Whole(documents, ("a", "b"))).cells[0].outcome.compression.scored_on == ("a", "b")
+    assert checked(client, good, Whole(documents, ("a", "b"))).cells[
+        0
+    ].outcome.compression.scored_on == ("a", "b")
     bits = documents[0].bits
     other = documents[0]._replace(bits=msgspec.structs.replace(bits, nll_bits=bits.nll_bits + 1))
     with pytest.raises(NotAsked, match="parts"):
@@ -463,7 +563,10 @@ def test_shares_of_another_text_are_refused(client, tmp_path):
 
 
 def about(**changes):
-    return {"edgecap": msgspec.to_builtins(msgspec.structs.replace(ABOUT, **changes)), "name": "one"}
+    return {
+        "edgecap": msgspec.to_builtins(msgspec.structs.replace(ABOUT, **changes)),
+        "name": "one",
+    }
 
 
 @pytest.mark.parametrize(
@@ -481,7 +584,10 @@ def about(**changes):
         about(memory_bytes=-1),
         about(providers=("x",) * 1000),
         {"edgecap": {**about()["edgecap"], "extra": 1}, "name": "one"},
-        *({**about(name=name), "name": name} for name in ("", "../x", "a b", "\x1b[2J", "a\n", "x" * 64, "é", "-x")),
+        *(
+            {**about(name=name), "name": name}
+            for name in ("", "../x", "a b", "\x1b[2J", "a\n", "x" * 64, "é", "-x")
+        ),
     ],
 )
 def test_who_says_nonsense_of_itself_is_no_device(told):
@@ -497,7 +603,10 @@ def test_a_pulse_that_is_none_is_no_sign():
         {"metrics": {"edgecap": {"stage": "\n"}}},
     ):
         assert _pulse(told).beats == 0
-    assert str(_pulse({"metrics": {"edgecap": {"beats": 1, "stage": "s", "done": 3, "total": 4}}})) == "s 75 %"
+    assert (
+        str(_pulse({"metrics": {"edgecap": {"beats": 1, "stage": "s", "done": 3, "total": 4}}}))
+        == "s 75 %"
+    )
 
 
 @pytest.mark.parametrize("name", ["", "every", "../x", "a b", "x" * 64, "a\n", "é"])
@@ -528,13 +637,17 @@ def pointing(onnx, place, where):
     for key, value in {"location": place, "offset": "0", "length": "16"}.items():
         far.external_data.add(key=key, value=value)
     out = helper.make_tensor_value_info("w", 1, [4])
-    ids, logits = (helper.make_tensor_value_info(n, t, [4]) for n, t in (("input_ids", 7), ("logits", 1)))
+    ids, logits = (
+        helper.make_tensor_value_info(n, t, [4]) for n, t in (("input_ids", 7), ("logits", 1))
+    )
     nodes, weights = [], [far]
     if where != "weights":
         nodes, weights = [helper.make_node("Constant", [], ["w"], value=far)], []
     if where == "branch":
         branch = helper.make_graph(nodes, "b", [], [out])
-        nodes = [helper.make_node("If", ["input_ids"], ["w"], then_branch=branch, else_branch=branch)]
+        nodes = [
+            helper.make_node("If", ["input_ids"], ["w"], then_branch=branch, else_branch=branch)
+        ]
     nodes = [*nodes, helper.make_node("Add", ["w", "w"], ["logits"])]
     graph = helper.make_graph(nodes, "g", [ids], [logits], weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)

@@ -21,8 +21,8 @@ from click.testing import CliRunner
 
 from edgecap.cli.commands import cli
 from edgecap.errors import UsageError
-from edgecap.fleet import certificates, network
-from edgecap.fleet.scheduler import serve
+from edgecap.sweep.fleet import certificates, network
+from edgecap.sweep.fleet.scheduler import serve
 
 ROOT = Path(__file__).parent.parent
 pytest.importorskip("cryptography")
@@ -70,9 +70,13 @@ def test_a_device_is_admitted_by_its_authority(fleet):
     device, authority = loaded(fleet / "board" / "cert.pem"), loaded(fleet / "ca.pem")
     verified = PolicyBuilder().store(Store([authority])).build_client_verifier().verify(device, [])
     assert [subject.value for subject in verified.subjects] == ["board"]
-    days = [(one.not_valid_after_utc - one.not_valid_before_utc).days for one in (device, authority)]
+    days = [
+        (one.not_valid_after_utc - one.not_valid_before_utc).days for one in (device, authority)
+    ]
     assert days == [731, 3653]  # from a day before
-    assert authority.extensions.get_extension_for_class(x509.BasicConstraints).value == x509.BasicConstraints(True, 0)
+    assert authority.extensions.get_extension_for_class(
+        x509.BasicConstraints
+    ).value == x509.BasicConstraints(True, 0)
     assert device.serial_number != loaded(fleet / "home" / "cert.pem").serial_number
     assert authority.subject.rfc4514_string() != device.subject.rfc4514_string() == "CN=board"
     assert certificates.check(fleet / "board").name == "board"
@@ -95,7 +99,10 @@ def shake(server, client, name):
     """A handshake in memory, until both are content or one refuses."""
     server, client = contexts(server, client)
     up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ends = [client.wrap_bio(down, up, server_hostname=name), server.wrap_bio(up, down, server_side=True)]
+    ends = [
+        client.wrap_bio(down, up, server_hostname=name),
+        server.wrap_bio(up, down, server_side=True),
+    ]
     for _ in range(6):
         for end in ends:
             with suppress(ssl.SSLWantReadError):
@@ -123,7 +130,9 @@ def test_a_device_is_added_and_nothing_written_over(tmp_path):
 def test_keys_are_private_from_their_first_byte(tmp_path, monkeypatch):
     seen = {}
     replace = os.replace
-    monkeypatch.setattr(os, "replace", lambda a, b: (seen.update({Path(b).name: os.stat(a).st_mode}), replace(a, b)))
+    monkeypatch.setattr(
+        os, "replace", lambda a, b: (seen.update({Path(b).name: os.stat(a).st_mode}), replace(a, b))
+    )
     old = os.umask(0)
     try:
         certificates.init(tmp_path / "new", ["a"])
@@ -133,11 +142,16 @@ def test_keys_are_private_from_their_first_byte(tmp_path, monkeypatch):
         "ca-key.pem": "0o600",
         "key.pem": "0o600",
     }
-    modes = [path.stat().st_mode & 0o777 for path in (tmp_path / "new", *sorted(tmp_path.rglob("*key.pem")))]
+    modes = [
+        path.stat().st_mode & 0o777
+        for path in (tmp_path / "new", *sorted(tmp_path.rglob("*key.pem")))
+    ]
     assert modes == [0o700, 0o600, 0o600]
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../a", "a/b", "a\\b", ".a", "-a", "a b", "a\n", "é", "a" * 64])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../a", "a/b", "a\\b", ".a", "-a", "a b", "a\n", "é", "a" * 64]
+)
 @pytest.mark.parametrize("more", [[], ["good"]])
 def test_a_name_that_is_none(tmp_path, name, more):
     with pytest.raises(UsageError, match="cannot name a device"):
@@ -194,7 +208,10 @@ def test_a_spoilt_bundle(fleet, others, tmp_path, how, words):
 
 def test_a_bundle_out_of_its_time(fleet):
     now = datetime.now(UTC)
-    for days, words in ((-2, "is valid from .* set the clock"), (731, "was valid until .* set the clock if")):
+    for days, words in (
+        (-2, "is valid from .* set the clock"),
+        (731, "was valid until .* set the clock if"),
+    ):
         with pytest.raises(UsageError, match=words):
             certificates.check(fleet / "board", now + timedelta(days=days))
     certificates.check(fleet / "board", now + timedelta(days=729))
@@ -204,7 +221,10 @@ def test_a_device_never_outlives_its_authority(tmp_path):
     certificates.init(tmp_path, ["a"])
     later = datetime.now(UTC) + timedelta(days=certificates.CA_DAYS - 30)
     certificates.init(tmp_path, ["b"], later)
-    assert certificates.check(tmp_path / "b", later).not_after == loaded(tmp_path / "ca.pem").not_valid_after_utc
+    assert (
+        certificates.check(tmp_path / "b", later).not_after
+        == loaded(tmp_path / "ca.pem").not_valid_after_utc
+    )
     with pytest.raises(UsageError, match="a/cert.pem was valid until .* to have it made anew"):
         certificates.init(tmp_path, ["a"], later)
     with pytest.raises(UsageError, match="ca.pem was valid until"):
@@ -241,7 +261,10 @@ def test_init_tells_what_goes_where(tmp_path):
     )
     run = CliRunner().invoke(cli, ["fleet", "init", "f", "home", "nano", "--json"])
     found = json.loads(run.stdout)
-    assert [(one["name"], one["made"]) for one in found["bundles"]] == [("home", False), ("nano", True)]
+    assert [(one["name"], one["made"]) for one in found["bundles"]] == [
+        ("home", False),
+        ("nano", True),
+    ]
 
 
 @pytest.mark.parametrize("library", ["cryptography", "distributed"])
@@ -322,8 +345,26 @@ def test_an_address(names, address, tls, insecure, found):
         *(
             (address, BUNDLE, False, "is no address of a scheduler: write HOST:PORT")
             for address in (
-                *("", ":8786", "[]:8786", "::1:8786", "[::1:8786", "[::g]:8786", "[fd00::1]]:1", "http://h:8786"),
-                *("tcp://tcp://h:1", "tls:///h:1", "a b:1", "user@h:1", "a..b:1", "é:1", "h:1:2", f"{'a' * 64}:1"),
+                *(
+                    "",
+                    ":8786",
+                    "[]:8786",
+                    "::1:8786",
+                    "[::1:8786",
+                    "[::g]:8786",
+                    "[fd00::1]]:1",
+                    "http://h:8786",
+                ),
+                *(
+                    "tcp://tcp://h:1",
+                    "tls:///h:1",
+                    "a b:1",
+                    "user@h:1",
+                    "a..b:1",
+                    "é:1",
+                    "h:1:2",
+                    f"{'a' * 64}:1",
+                ),
                 *("h\n:1", "inproc://h:1", "://h:1"),
             )
         ),
@@ -373,7 +414,9 @@ def started(*words):
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # a shell's background jobs ignore it
     ) as run:
         try:
             lines = [run.stderr.readline() for _ in range(3)]
@@ -400,7 +443,9 @@ def test_a_member_gets_in(running, fleet):
 
     async def ask():
         security = network.security(fleet / "board")
-        async with Client(local(running), security=security, asynchronous=True, timeout=30) as client:
+        async with Client(
+            local(running), security=security, asynchronous=True, timeout=30
+        ) as client:
             return await client.run_on_scheduler(os.getpid)
 
     assert asyncio.run(ask()) == running.pid
@@ -436,7 +481,11 @@ def test_a_member_does_not_follow_a_stranger(running, others):
 
 
 def open_ports(process):
-    return [(c.laddr.ip, c.laddr.port) for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+    return [
+        (c.laddr.ip, c.laddr.port)
+        for c in process.net_connections("inet")
+        if c.status == psutil.CONN_LISTEN
+    ]
 
 
 def test_only_tls_listens_beyond_this_machine(running):
@@ -460,7 +509,10 @@ def test_start_says_what_to_type_next(running, fleet):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--port", "PORT"], "port PORT of 127.0.0.1 is taken: give another with --port, or 0 for any free one"),
+        (
+            ["--port", "PORT"],
+            "port PORT of 127.0.0.1 is taken: give another with --port, or 0 for any free one",
+        ),
         (
             ["--host", "192.0.2.1", "--insecure"],
             "192.0.2.1 is no address of this machine: give one that is, or 0.0.0.0 for all of them",
@@ -469,9 +521,20 @@ def test_start_says_what_to_type_next(running, fleet):
 )
 def test_a_place_that_cannot_be_had(running, words, told):
     port = running.address.rpartition(":")[2]
-    start = [sys.executable, "-m", "edgecap", "fleet", "start", *(word.replace("PORT", port) for word in words)]
+    start = [
+        sys.executable,
+        "-m",
+        "edgecap",
+        "fleet",
+        "start",
+        *(word.replace("PORT", port) for word in words),
+    ]
     run = subprocess.run(start, capture_output=True, text=True, cwd=ROOT, timeout=60)
-    assert (run.returncode, run.stdout, run.stderr) == (2, "", f"edgecap: {told.replace('PORT', port)}\n")
+    assert (run.returncode, run.stdout, run.stderr) == (
+        2,
+        "",
+        f"edgecap: {told.replace('PORT', port)}\n",
+    )
 
 
 def test_junk_is_a_line_and_no_end():
@@ -523,7 +586,9 @@ async def met(fleet, look, host="127.0.0.1"):
         await asyncio.wait([task, address], return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             task.result()
-        worker = network.open_worker(await address, network.security(fleet / "board"), local_directory=os.getcwd())
+        worker = network.open_worker(
+            await address, network.security(fleet / "board"), local_directory=os.getcwd()
+        )
         async with worker:
             return await look(worker)
     finally:
@@ -534,7 +599,9 @@ async def met(fleet, look, host="127.0.0.1"):
 def test_nothing_wakes_a_worker_more_often_than_a_heartbeat(fleet):
     async def look(worker):
         await worker.periodic_callbacks["heartbeat"].callback()
-        return {name: timer.callback_time / 1000 for name, timer in worker.periodic_callbacks.items()}
+        return {
+            name: timer.callback_time / 1000 for name, timer in worker.periodic_callbacks.items()
+        }
 
     seconds = asyncio.run(met(fleet, look))
     assert seconds["heartbeat"] == network.BEAT_S

@@ -13,9 +13,9 @@ import pytest
 from fleets import TOOLS, Fleet, plan
 
 from edgecap.errors import UsageError
-from edgecap.fleet import certificates, network, reaching
-from edgecap.fleet.line import first_call
-from edgecap.fleet.reaching import Unreachable, check_reachable
+from edgecap.sweep.fleet import certificates, network, reaching
+from edgecap.sweep.fleet.line import first_call
+from edgecap.sweep.fleet.reaching import Unreachable, check_reachable
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,9 @@ def bundles(tmp_path_factory):
 def tls(bundles, tmp_path_factory):
     """A scheduler with TLS."""
     network.configure()
-    found = Fleet(tmp_path_factory.mktemp("tls") / "devices", "--tls", str(bundles / "ours" / "home"))
+    found = Fleet(
+        tmp_path_factory.mktemp("tls") / "devices", "--tls", str(bundles / "ours" / "home")
+    )
     yield found
     found.end()
 
@@ -128,7 +130,11 @@ def test_a_name_that_is_not_known_is_told():
 
 def run(*words):
     found = subprocess.run(
-        [sys.executable, "-m", "edgecap", *map(str, words)], env=TOOLS, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "edgecap", *map(str, words)],
+        env=TOOLS,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert "Traceback" not in found.stderr
     return found
@@ -137,8 +143,19 @@ def run(*words):
 def test_commands_with_another_fleets_bundle_end_with_a_line(tls, bundles, tmp_path):
     theirs = bundles / "theirs" / "home"
     found = run("worker", f"127.0.0.1:{tls.port}", "--tls", theirs, "--cache", tmp_path / "cache")
-    assert found.returncode == 2 and "this bundle's fleet did not give" in found.stderr.splitlines()[-1]
-    sweep = ("sweep", "--model", "edgecap-ref-xs", "-o", tmp_path / "out", "--scheduler", f"127.0.0.1:{tls.port}")
+    assert (
+        found.returncode == 2
+        and "this bundle's fleet did not give" in found.stderr.splitlines()[-1]
+    )
+    sweep = (
+        "sweep",
+        "--model",
+        "edgecap-ref-xs",
+        "-o",
+        tmp_path / "out",
+        "--scheduler",
+        f"127.0.0.1:{tls.port}",
+    )
     found = run(*sweep, "--tls", theirs)
     assert found.returncode == 2 and "this bundle's fleet did not give" in found.stderr
     found = run("worker", f"127.0.0.1:{tls.port}", "--cache", tmp_path / "cache")
@@ -166,8 +183,23 @@ def test_a_worker_that_measures_ends_at_once_and_its_child_with_it(tls, bundles,
     (tmp_path / "plan.toml").write_text(
         'precisions = "fp32"\ndevice = "board"\ncorpora = "text.jsonl"\ncontexts = 64\n'
     )
-    words = ["edgecap", "sweep", str(tmp_path / "plan.toml"), "-o", str(tmp_path / "out"), "--attempts", "1"]
-    words += ["--scheduler", f"127.0.0.1:{tls.port}", "--tls", str(bundles / "ours" / "home"), "--cache", str(cache)]
+    words = [
+        "edgecap",
+        "sweep",
+        str(tmp_path / "plan.toml"),
+        "-o",
+        str(tmp_path / "out"),
+        "--attempts",
+        "1",
+    ]
+    words += [
+        "--scheduler",
+        f"127.0.0.1:{tls.port}",
+        "--tls",
+        str(bundles / "ours" / "home"),
+        "--cache",
+        str(cache),
+    ]
     client, worker = tls.begin("client", "-m", *words), psutil.Process(tls.devices["board"].pid)
     began = time.monotonic()
     while not (children := worker.children()):
@@ -176,19 +208,33 @@ def test_a_worker_that_measures_ends_at_once_and_its_child_with_it(tls, bundles,
     tls.kill("board", signal.SIGTERM)
     assert tls.devices["board"].wait(20) == 0
     assert client.wait(60) == 1
-    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+    assert not any(
+        child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children
+    )
     assert "0 measured, 1 failed" in tls.said("client")
     assert "Traceback" not in tls.said("board") + tls.said("client")
 
 
 def test_a_scheduler_that_cannot_load_edgecap_is_told_before_a_cell_is_tried(tmp_path):
-    (tmp_path / "edgecap.py").write_text("raise ImportError('not here')\n")  # stands before the real one
+    (tmp_path / "edgecap.py").write_text(
+        "raise ImportError('not here')\n"
+    )  # stands before the real one
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from distributed.cli.dask_scheduler import main; main()"
-    asked = ["--host", "127.0.0.1", "--port", str(port), "--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
-    process = subprocess.Popen([sys.executable, "-c", code, *asked], stderr=subprocess.DEVNULL, cwd=tmp_path)
+    asked = [
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--no-dashboard",
+        "--dashboard-address",
+        "127.0.0.1:0",
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *asked], stderr=subprocess.DEVNULL, cwd=tmp_path
+    )
     try:
         with pytest.raises(UsageError, match="cannot load this edgecap"):
             for _ in range(100):

@@ -8,17 +8,17 @@ from conftest import REFERENCE, SHARED
 from fakes import scripted
 from fleets import RULES, TOOLS, Fleet, lines, scores
 
-from edgecap import sweep as sweeping
-from edgecap.calibration import peaks_of
-from edgecap.fleet import network
-from edgecap.fleet.bundles import Bundles
-from edgecap.fleet.dispatch import OnFleet
-from edgecap.fleet.line import Line
-from edgecap.job import unheard
-from edgecap.machine import default_threads
-from edgecap.plan import unfold
-from edgecap.store import Home, load
-from edgecap.sweep import Locally
+from edgecap.machine.info import default_threads
+from edgecap.pipeline.peaks import peaks_of
+from edgecap.pipeline.prepare import unheard
+from edgecap.storage.files import Home, load
+from edgecap.sweep import runner as sweeping
+from edgecap.sweep.fleet import network
+from edgecap.sweep.fleet.bundles import Bundles
+from edgecap.sweep.fleet.dispatch import OnFleet
+from edgecap.sweep.fleet.line import Line
+from edgecap.sweep.plan import unfold
+from edgecap.sweep.runner import Locally
 
 NO_EXPORTER = """
 import sys
@@ -75,7 +75,9 @@ def test_devices_without_an_exporter_find_the_bits_of_one_machine(tmp_path):
             fleet.wait_for(name, "joined")
         bundles = Bundles(home, tmp_path / "handed")
         with Line(fleet.address, None) as line:
-            rows = sweeping.sweep(cells, tmp_path / "fleet", OnFleet(line, bundles, RULES._replace(wait_s=60.0)))
+            rows = sweeping.sweep(
+                cells, tmp_path / "fleet", OnFleet(line, bundles, RULES._replace(wait_s=60.0))
+            )
     finally:
         fleet.end()
     assert [row.failure for row in rows] == [None] * len(cells)
@@ -86,7 +88,13 @@ def test_devices_without_an_exporter_find_the_bits_of_one_machine(tmp_path):
     for cell in cells:
         found, here = (load(tmp_path / place / cell.file_name) for place in ("fleet", "local"))
         assert found.source == here.source or found.source.kind == "onnx"
-        assert (found.source.name, found.source.weights_sha256) == (here.source.name, here.source.weights_sha256)
-        assert found.cells[0].outcome.compression.bits_per_byte == here.cells[0].outcome.compression.bits_per_byte
+        assert (found.source.name, found.source.weights_sha256) == (
+            here.source.name,
+            here.source.weights_sha256,
+        )
+        assert (
+            found.cells[0].outcome.compression.bits_per_byte
+            == here.cells[0].outcome.compression.bits_per_byte
+        )
         assert found.source.architecture == here.source.architecture and found.flops == here.flops
         assert "torch" in here.machine.versions and Path(found.spec.model) == Path(here.spec.model)

@@ -3,11 +3,11 @@
 import msgspec
 from test_fleet_device import ABOUT
 
-from edgecap.fleet.line import Seen
-from edgecap.fleet.needs import Task, lack_of, need_of
-from edgecap.fleet.todo import Todo
-from edgecap.plan import Planned
 from edgecap.spec import Spec
+from edgecap.sweep.fleet.line import Seen
+from edgecap.sweep.fleet.needs import Task, lack_of, need_of
+from edgecap.sweep.fleet.todo import Todo
+from edgecap.sweep.plan import Planned
 
 
 def cell(name, device="", provider="cpu", **options):
@@ -30,7 +30,14 @@ def drained(todo, device, devices=(ONE, TWO, GPU)):
 
 
 def test_tasks_come_in_the_order_of_the_plan_whatever_they_need():
-    cells = [cell("a"), cell("b", "one"), cell("c", provider="cuda"), cell("d"), cell("e", "two"), cell("f", "one")]
+    cells = [
+        cell("a"),
+        cell("b", "one"),
+        cell("c", provider="cuda"),
+        cell("d"),
+        cell("e", "two"),
+        cell("f", "one"),
+    ]
     assert drained(Todo(map(Task, cells)), ONE) == ["a", "b", "d", "f"]
     assert drained(Todo(map(Task, cells)), GPU) == ["a", "c", "d"]
     todo = Todo(map(Task, cells))

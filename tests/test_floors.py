@@ -1,111 +1,138 @@
-"""The direction of imports, and what must not be loaded: the shape of the program, held by a test."""
+"""Hold the shape of the package: its rooms, the direction of imports, and what loads lazily."""
 
 import ast
+import graphlib
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
+
+import pytest
 
 PACKAGE = Path(__file__).parent.parent / "edgecap"
 
+# Imports between packages go to a lower floor only. Floor 1 is flat: the contract that all share.
 FLOORS = {
-    **dict.fromkeys(["errors", "units", "stats"], 0),
-    "provider_options": 1,
-    "spec": 2,
-    "record": 3,
-    **dict.fromkeys(["card", "seams", "hub", "store", "findings", "advice", "pieces"], 4),
-    **dict.fromkeys(
-        [
-            "architecture",
-            "baselines",
-            "blobs",
-            "cautions",
-            "codec",
-            "corpus",
-            "flops",
-            "graph",
-            "journal",
-            "kvcache",
-            "locks",
-            "machine",
-            "power",
-            "providers",
-            "score",
-            "shelf",
-            "source",
-            "tokens",
-        ],
-        5,
-    ),
-    **dict.fromkeys(
-        [
-            "caching",
-            "choices",
-            "conditions",
-            "counting",
-            "engine",
-            "exact",
-            "export",
-            "identity",
-            "meters",
-            "metrics",
-            "optimize",
-            "probes",
-            "published",
-            "ranking",
-            "roofline",
-        ],
-        6,
-    ),
-    **dict.fromkeys(["fitting", "model", "plan", "pruning", "routing", "tokenizing", "verdicts", "worker"], 7),
-    **dict.fromkeys(["gates", "job", "ledger", "predicting", "recommend"], 8),
-    **dict.fromkeys(["calibration", "estimates", "leavings", "making"], 9),
-    **dict.fromkeys(["marginal", "report"], 10),
-    **dict.fromkeys(["doctor", "packing", "pipeline", "portable", "serving"], 11),
-    "sweep": 12,
-    "fleet": 13,
-    **dict.fromkeys(["cli", "__init__"], 14),
-    "__main__": 15,
+    1: ["errors", "units", "stats", "provider_options", "spec", "record", "protocols"],
+    2: ["storage", "machine"],
+    3: ["model", "text", "graph"],
+    4: ["meters", "runtime", "analysis"],
+    5: ["pipeline", "report"],
+    6: ["sweep"],
+    7: ["cli"],
 }
-FORBIDDEN = {"util", "utils", "helpers", "common", "manager"}
+# What a package may import beside floor 1; `sweep` and `cli` may import all that lies below them.
+MAY_IMPORT = {
+    "storage": set(),
+    "machine": set(),
+    "model": {"storage"},
+    "text": {"storage"},
+    "graph": {"machine", "storage"},
+    "runtime": {"graph", "machine"},
+    "meters": {"text"},
+    "analysis": {"model", "text"},
+    "report": {"analysis", "graph", "machine", "meters", "model", "storage"},
+}
+MOST_PACKAGES, MOST_LOOSE_MODULES, MOST_LINES = 14, 12, 400
+FORBIDDEN = {"util", "utils", "helpers", "common", "manager", "misc"}
+FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 
 
-def rooms():
-    for path in sorted(PACKAGE.rglob("*.py")):
-        parts = path.relative_to(PACKAGE).with_suffix("").parts
-        yield path, "__init__" if parts == ("__init__",) else parts[0]
+def module_name(path):
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def imported(path):
-    """edgecap's own modules that a file imports, type-checking blocks included."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "edgecap":
-            tail = node.module.split(".")[1:]
-            yield from [tail[0]] if tail else [a.name for a in node.names]
+    """Yield the edgecap modules that a file imports, those inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: write absolute imports"
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                yield name if name in MODULES else node.module
         elif isinstance(node, ast.Import):
-            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("edgecap."))
+            yield from (alias.name for alias in node.names)
+
+
+IMPORTS = {
+    name: {target for target in imported(path) if target in MODULES and target != "edgecap"}
+    for name, path in MODULES.items()
+}
+
+
+def room(module):
+    """Return the package or loose module directly in edgecap/ that a module belongs to."""
+    return module.split(".")[1] if "." in module else "__init__"
 
 
 def test_every_room_has_a_floor():
-    assert {room for _, room in rooms()} == set(FLOORS)
-    assert not FORBIDDEN & set(FLOORS)
+    assert {room(name) for name in MODULES} == {*FLOOR_OF, "__init__", "__main__"}
 
 
-def test_imports_go_down():
-    wrong = [
-        f"{path.relative_to(PACKAGE)} imports {name}"
-        for path, room in rooms()
-        for name in imported(path)
-        if name in FLOORS and name != room and FLOORS[name] >= FLOORS[room]
-    ]
+def test_the_house_stays_small():
+    packages = [p for p in PACKAGE.iterdir() if (p / "__init__.py").is_file()]
+    loose = list(PACKAGE.glob("*.py"))
+    assert len(packages) <= MOST_PACKAGES
+    assert len(loose) <= MOST_LOOSE_MODULES
+    assert not FORBIDDEN & {part for name in MODULES for part in name.split(".")}
+
+
+def test_no_file_is_long():
+    """Except `record`, which is one contract."""
+    lines = {n: len(p.read_text("utf-8").splitlines()) for n, p in MODULES.items()}
+    assert {n: k for n, k in lines.items() if k > MOST_LINES and n != "edgecap.record"} == {}
+
+
+def test_imports_between_packages_go_down():
+    wrong = []
+    for name, targets in IMPORTS.items():
+        own = room(name)
+        if own in ("__init__", "__main__"):
+            continue
+        for target in targets:
+            other = room(target)
+            if other == own or FLOOR_OF[own] == FLOOR_OF[other] == 1:
+                continue
+            allowed = MAY_IMPORT.get(own)
+            if FLOOR_OF[other] >= FLOOR_OF[own] or (
+                allowed is not None and FLOOR_OF[other] > 1 and other not in allowed
+            ):
+                wrong.append(f"{name} imports {target}")
     assert not wrong
+
+
+def test_modules_do_not_import_each_other_in_a_circle():
+    """Whole program, so that each package is acyclic inside as well."""
+    graph = {n: t for n, t in IMPORTS.items() if n != "edgecap"}
+    try:
+        list(graphlib.TopologicalSorter(graph).static_order())
+    except graphlib.CycleError as error:
+        pytest.fail(f"circle of imports: {' -> '.join(error.args[1])}")
+
+
+def test_a_type_has_one_name_and_a_name_one_type():
+    places = defaultdict(list)
+    for name, path in MODULES.items():
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(name)
+            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                alias = node.targets[0].id
+                if alias[0].isupper() and not alias.isupper():
+                    places[alias].append(name)
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
 
 
 def test_only_the_command_line_prints():
     printing = [
-        str(path)
-        for path, room in rooms()
-        if room != "cli"
-        for node in ast.walk(ast.parse(path.read_text()))
+        name
+        for name, path in MODULES.items()
+        if room(name) != "cli"
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"
     ]
     assert not printing
@@ -130,24 +157,34 @@ def test_import_and_help_are_light():
         "numpy",
     }
     assert not heavy & loaded_by("import edgecap")
-    command = (
-        "from click.testing import CliRunner; from edgecap.cli.commands import cli; CliRunner().invoke(cli, ['--help'])"
-    )
+    command = "from click.testing import CliRunner; from edgecap.cli.commands import cli; CliRunner().invoke(cli, ['--help'])"
     assert not heavy & loaded_by(command)
 
 
 def test_show_loads_no_runtime():
     record = Path(__file__).parent / "data" / "record-1.json"
     command = f"from click.testing import CliRunner; from edgecap.cli.commands import cli; CliRunner().invoke(cli, ['show', {str(record)!r}])"
-    assert not {"torch", "transformers", "onnxruntime", "onnx", "tokenizers", "numpy"} & loaded_by(command)
+    assert not {"torch", "transformers", "onnxruntime", "onnx", "tokenizers", "numpy"} & loaded_by(
+        command
+    )
 
 
 def test_public_names():
     import edgecap
 
-    assert sorted(edgecap.__all__) == ["EdgecapError", "Profile", "Spec", "__version__", "compare", "load", "profile"]
+    assert sorted(edgecap.__all__) == [
+        "EdgecapError",
+        "Profile",
+        "Spec",
+        "__version__",
+        "compare",
+        "load",
+        "profile",
+    ]
     rooms = {path.stem for path in PACKAGE.iterdir()}
     for name in edgecap.__all__:
         assert getattr(edgecap, name) is not None
-        assert name not in rooms, "a module takes the place of the name as soon as anything imports it"
+        assert name not in rooms, (
+            "a module takes the place of the name as soon as anything imports it"
+        )
     assert edgecap.compare is edgecap.compare and callable(edgecap.compare)

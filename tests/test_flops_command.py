@@ -11,10 +11,16 @@ from test_cli import edgecap
 from test_real import exported
 
 from edgecap.errors import UsageError
-from edgecap.source import count_parameters
+from edgecap.model.source import count_parameters
 from edgecap.spec import split_steps
 
-LLAMA = {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 100}
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "vocab_size": 100,
+}
 LLAMA["intermediate_size"] = 96
 
 
@@ -51,7 +57,13 @@ def test_a_batch_multiplies_and_a_sweep_grows(tmp_path):
 
 
 def test_latent_attention_is_named_in_both_forms(tmp_path):
-    latent = {"kv_lora_rank": 16, "q_lora_rank": None, "qk_rope_head_dim": 8, "qk_nope_head_dim": 16, "v_head_dim": 16}
+    latent = {
+        "kv_lora_rank": 16,
+        "q_lora_rank": None,
+        "qk_rope_head_dim": 8,
+        "qk_nope_head_dim": 16,
+        "v_head_dim": 16,
+    }
     path = config(tmp_path, model_type="deepseek_v3", **latent)
     shown = edgecap("flops", "--config", path).stdout
     assert "expanded" in shown and "absorbed" in shown
@@ -62,7 +74,9 @@ def test_latent_attention_is_named_in_both_forms(tmp_path):
 
 def test_a_graph_and_its_config_agree(cache):
     folder = exported(REFERENCE, cache, ("fp32", "int4"))
-    found = json.loads(edgecap("flops", "--onnx", folder, "--sequence", "1", "--past", "511", "--json").stdout)
+    found = json.loads(
+        edgecap("flops", "--onnx", folder, "--sequence", "1", "--past", "511", "--json").stdout
+    )
     assert set(found) >= {"fp32", "int4"}
     sweep = ("--sweep", "context=512,1024", "--json")
     counted = json.loads(edgecap("flops", "--config", "edgecap-ref-xs", *sweep).stdout)["sweep"][0]
@@ -107,13 +121,21 @@ def test_wrong_requests_are_one_line(tmp_path, words, said):
 
 @pytest.mark.parametrize(
     ("text", "steps"),
-    [("128", (128,)), ("512,128,128", (128, 512)), ("1:8:x2", (1, 2, 4, 8)), ("1:7:+3", (1, 4, 7)), ("2:9", (2, 4, 8))],
+    [
+        ("128", (128,)),
+        ("512,128,128", (128, 512)),
+        ("1:8:x2", (1, 2, 4, 8)),
+        ("1:7:+3", (1, 4, 7)),
+        ("2:9", (2, 4, 8)),
+    ],
 )
 def test_steps(text, steps):
     assert split_steps(text, "--sweep") == steps
 
 
-@pytest.mark.parametrize("text", ["", "a", "1:2:3", "4:2", "1:9:x1", "1:9:+0", "0:4:x2", "1:99999999:+1", "1,,2"])
+@pytest.mark.parametrize(
+    "text", ["", "a", "1:2:3", "4:2", "1:9:x1", "1:9:+0", "0:4:x2", "1:99999999:+1", "1,,2"]
+)
 def test_steps_that_are_none(text):
     with pytest.raises(UsageError, match="--sweep"):
         split_steps(text, "--sweep")
@@ -127,7 +149,10 @@ def test_counting_a_config_loads_nothing_heavy(tmp_path):
         f"print(done.exit_code, *({heavy} & set(sys.modules)))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.stdout == "0\n", done.stderr
 
@@ -135,9 +160,14 @@ def test_counting_a_config_loads_nothing_heavy(tmp_path):
 def test_windows_keep_no_more_cache_than_they_see(tmp_path):
     """One layer in two sees 64 positions: at 1024 the cache is 1024 + 64 positions of a layer."""
     path = config(
-        tmp_path, model_type="mistral", sliding_window=64, layer_types=["sliding_attention", "full_attention"]
+        tmp_path,
+        model_type="mistral",
+        sliding_window=64,
+        layer_types=["sliding_attention", "full_attention"],
     )
-    found = json.loads(edgecap("flops", "--config", path, "--sweep", "context=32,1024", "--json").stdout)
+    found = json.loads(
+        edgecap("flops", "--config", path, "--sweep", "context=32,1024", "--json").stdout
+    )
     a_layer = 2 * 2 * 64  # keys and values of 64 numbers in fp16
     assert [g["kv_bytes"] for g in found["sweep"]] == [2 * 32 * a_layer, (1024 + 64) * a_layer]
     assert "while no window is full" in edgecap("flops", "--config", path).stdout
@@ -152,5 +182,7 @@ def test_deep_nesting_is_one_line(tmp_path, text):
 
 
 def test_help_shows_its_examples_a_line_each():
-    assert "\n    edgecap flops --config" in edgecap("flops", "--help").stdout.replace("\n  edgecap", "\n    edgecap")
+    assert "\n    edgecap flops --config" in edgecap("flops", "--help").stdout.replace(
+        "\n  edgecap", "\n    edgecap"
+    )
     assert "\\b" not in edgecap("flops", "--help").stdout

@@ -10,15 +10,15 @@ from onnx import helper, numpy_helper
 from test_counting import small_config, torch_kit
 from test_real import exported
 
-from edgecap.export import export_fp32
-from edgecap.graph import heads, turns
-from edgecap.graph.changes import drop_views_of_the_same, keep
-from edgecap.graph.costs import count_graph
-from edgecap.graph.flow import Flow
-from edgecap.graph.fuse import fuse
+from edgecap.graph.cost.count import count_graph
+from edgecap.graph.cost.shapes import Walk
+from edgecap.graph.export import export_fp32
+from edgecap.graph.fusion import match_attention, match_rotary
+from edgecap.graph.fusion.edit import drop_views_of_the_same, keep
+from edgecap.graph.fusion.flow import Flow
+from edgecap.graph.fusion.fuse import fuse
 from edgecap.graph.read import open_graph, write_graph
 from edgecap.graph.scoring import scoring_graph
-from edgecap.graph.shapes import Walk
 from edgecap.graph.variants import make_variant
 
 # kind -> rotations, RMSNorms and sums before them that two layers have
@@ -44,8 +44,16 @@ def export(folder, kind, sharpness=6, **changes):
         (folder / "plain").mkdir()
         export_fp32(folder / "hf", folder / "plain", False)
     model = open_graph(folder / "plain/model.onnx")
-    for tensor in [t for t in model.graph.initializer if len(t.dims) == 2 and min(t.dims) > 3 and t.data_type == 1]:
-        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(sharpness), tensor.name))
+    for tensor in [
+        t
+        for t in model.graph.initializer
+        if len(t.dims) == 2 and min(t.dims) > 3 and t.data_type == 1
+    ]:
+        tensor.CopyFrom(
+            numpy_helper.from_array(
+                numpy_helper.to_array(tensor) * np.float32(sharpness), tensor.name
+            )
+        )
     write_graph(model, folder / "plain")
     return folder / "plain/model.onnx"
 
@@ -70,19 +78,32 @@ def session(path):
 def log_probabilities(path, vocabulary=1009):
     """ln p at every position of RUNS, and every present, in order."""
     opened = session(path)
-    return [found for rows, pieces in RUNS for found in _through_the_cache(opened, rows, pieces, vocabulary)]
+    return [
+        found
+        for rows, pieces in RUNS
+        for found in _through_the_cache(opened, rows, pieces, vocabulary)
+    ]
 
 
 def _through_the_cache(opened, rows, pieces, vocabulary):
     numbers, done = np.random.default_rng(0), 0
-    inputs, outputs = {i.name: i for i in opened.get_inputs()}, [o.name for o in opened.get_outputs()]
+    inputs, outputs = (
+        {i.name: i for i in opened.get_inputs()},
+        [o.name for o in opened.get_outputs()],
+    )
     past = {n: np.zeros([rows if a == 0 else d if isinstance(d, int) else 0 for a, d in enumerate(i.shape)], np.float32)
             for n, i in inputs.items() if n.startswith("past")}  # fmt: skip
     for new in pieces:
         feeds = {"input_ids": numbers.integers(1, vocabulary, (rows, new)), **past,
                  "attention_mask": np.ones((rows, done + new), np.int64),
                  "position_ids": np.tile(np.arange(done, done + new), (rows, 1))}  # fmt: skip
-        found = dict(zip(outputs, opened.run(None, {n: v for n, v in feeds.items() if n in inputs}), strict=True))
+        found = dict(
+            zip(
+                outputs,
+                opened.run(None, {n: v for n, v in feeds.items() if n in inputs}),
+                strict=True,
+            )
+        )
         past, done = {n: found[n.replace("past_key_values", "present")] for n in past}, done + new
         logits = found["logits"].astype(np.float64)
         logits -= logits.max(-1, keepdims=True)
@@ -125,10 +146,13 @@ def test_every_layer_is_fused_and_says_the_same(kind, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "windows"), [("mistral", [8, 8]), ("phi3", [8, 8]), ("gemma2", [8, -1]), ("gemma3_text", [8, -1])]
+    ("kind", "windows"),
+    [("mistral", [8, 8]), ("phi3", [8, 8]), ("gemma2", [8, -1]), ("gemma3_text", [8, -1])],
 )
 def test_windows_are_measured(kind, windows, tmp_path):
-    types = {"layer_types": ["sliding_attention", "full_attention"]} if kind == "gemma3_text" else {}
+    types = (
+        {"layer_types": ["sliding_attention", "full_attention"]} if kind == "gemma3_text" else {}
+    )
     plain = export(tmp_path, kind, sliding_window=8, **types)
     fused, found = fused_beside(plain)
     assert found.fused == 2
@@ -182,7 +206,11 @@ def capped(cap):
         graph.initializer.append(numpy_helper.from_array(np.float32(cap), "cap"))
         raw, at = mask.input[0], list(graph.node).index(mask)
         mask.input[0] = "capped"
-        new = [("Div", [raw, "cap"], "part"), ("Tanh", ["part"], "bent"), ("Mul", ["bent", "cap"], "capped")]
+        new = [
+            ("Div", [raw, "cap"], "part"),
+            ("Tanh", ["part"], "bent"),
+            ("Mul", ["bent", "cap"], "capped"),
+        ]
         for offset, (op, inputs, output) in enumerate(new):
             graph.node.insert(at + offset, helper.make_node(op, inputs, [output]))
 
@@ -203,7 +231,9 @@ def test_a_bias_is_no_plain_attention(tmp_path):
         graph.initializer.append(
             numpy_helper.from_array(np.linspace(0, 1, 4, dtype=np.float32).reshape(1, 4, 1, 1), "b")
         )
-        before(graph, softmax, lambda a, b: helper.make_node("Mul", [a, "b"], [b]))  # another scale for each head
+        before(
+            graph, softmax, lambda a, b: helper.make_node("Mul", [a, "b"], [b])
+        )  # another scale for each head
 
     plain = changed(export(tmp_path, "llama"), 0, change)
     fused, found = fused_beside(plain)
@@ -226,7 +256,9 @@ def test_probabilities_that_do_not_sum_to_one(tmp_path):
     def change(graph, softmax):
         name, softmax.output[0] = softmax.output[0], "whole"
         graph.initializer.append(numpy_helper.from_array(np.float32(0.9), "share"))
-        graph.node.insert(list(graph.node).index(softmax) + 1, helper.make_node("Mul", ["whole", "share"], [name]))
+        graph.node.insert(
+            list(graph.node).index(softmax) + 1, helper.make_node("Mul", ["whole", "share"], [name])
+        )
 
     found = fuse(open_graph(changed(export(tmp_path, "llama"), 0, change)))
     assert found.fused == 1
@@ -245,8 +277,12 @@ def counted(monkeypatch, room, name):
 def test_layers_that_are_alike_are_measured_once(tmp_path, monkeypatch):
     """Six layers of two kinds: with a window and without, each with angles of its own."""
     layers = ["sliding_attention", "full_attention"] * 3
-    plain = export(tmp_path, "gemma3_text", sliding_window=8, layer_types=layers, num_hidden_layers=6)
-    attention, rotations = (counted(monkeypatch, room, "_judged") for room in (heads, turns))
+    plain = export(
+        tmp_path, "gemma3_text", sliding_window=8, layer_types=layers, num_hidden_layers=6
+    )
+    attention, rotations = (
+        counted(monkeypatch, room, "_judged") for room in (match_attention, match_rotary)
+    )
     fused, found = fused_beside(plain)
     assert (found.fused, found.rotary) == (6, 12)
     assert len(attention) == 2
@@ -268,11 +304,15 @@ def test_each_node_is_walked_through_once(tmp_path, monkeypatch):
 
 
 def test_what_is_kept_is_not_copied():
-    model = helper.make_model(helper.make_graph([helper.make_node(c, ["x"], [c]) for c in "abcde"], "g", [], []))
+    model = helper.make_model(
+        helper.make_graph([helper.make_node(c, ["x"], [c]) for c in "abcde"], "g", [], [])
+    )
     nodes = list(model.graph.node)
     keep(model.graph.node, [nodes[3], nodes[0], nodes[2]])
     assert [n.op_type for n in model.graph.node] == ["d", "a", "c"]
-    assert all(a is b for a, b in zip(model.graph.node, (nodes[3], nodes[0], nodes[2]), strict=True))
+    assert all(
+        a is b for a, b in zip(model.graph.node, (nodes[3], nodes[0], nodes[2]), strict=True)
+    )
 
 
 # --- opened without weights, variants, scoring, other hands -----------------------------------
@@ -318,10 +358,13 @@ def test_variants_of_the_fused_graph(precision, most, reference, tmp_path):
 
 
 def test_the_scoring_head_on_a_fused_graph(reference):
-    from edgecap.engine import OrtEngine
+    from edgecap.runtime.engine import OrtEngine
 
     ids = np.random.default_rng(2).integers(1, 8192, 300)
-    bits = [OrtEngine(p, "cpu", 2, vocabulary=8192, scoring=scoring_graph(p)).nll(ids[:-1], ids[1:]) for p in reference]
+    bits = [
+        OrtEngine(p, "cpu", 2, vocabulary=8192, scoring=scoring_graph(p)).nll(ids[:-1], ids[1:])
+        for p in reference
+    ]
     assert np.abs(bits[0] - bits[1]).max() < 1e-4
 
 

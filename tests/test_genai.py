@@ -10,38 +10,50 @@ import numpy as np
 import pytest
 from conftest import REFERENCE, SMALL, build_model
 
-from edgecap.engine import OrtEngine
 from edgecap.errors import UsageError
-from edgecap.export import genai as builder
+from edgecap.graph.export import genai as builder
 from edgecap.graph.read import look_into
 from edgecap.graph.scoring import scoring_graph
 from edgecap.graph.variants import make_variant
 from edgecap.meters.divergence import measure_divergence
+from edgecap.runtime.engine import OrtEngine
 
 # Variant -> divergence from fp32 at most, bits a token on random ids. Measured: half of these and more.
 LIMITS = {"fp16": 1e-5, "bf16": 4e-4, "int8": 0.03, "int8s": 0.05, "int8w": 6e-3, "int4": 0.6}
 WIDTH, WORDS = 64, 8192  # of the tiny models' tables
-LONG = {"original_max_position_embeddings": 256}  # phi3's, as long as its context: one set of angles
+LONG = {
+    "original_max_position_embeddings": 256
+}  # phi3's, as long as its context: one set of angles
 KINDS = {"qwen2": {}, "phi3": LONG, "llama": {}, "qwen3": {}, "gemma": {"head_dim": 32},
          "gemma3_text": {"head_dim": 32, "sliding_window": 32}}  # fmt: skip
 UNTIED = ("qwen2", "phi3")
 REFUSED = {
     "gpt2": ({}, "does not know model_type 'gpt2' (GPT2LMHeadModel in "),
-    "smollm3": ({"no_rope_layers": [1, 0]}, "fails on model_type 'smollm3' (SmolLM3ForCausalLM in "),
+    "smollm3": (
+        {"no_rope_layers": [1, 0]},
+        "fails on model_type 'smollm3' (SmolLM3ForCausalLM in ",
+    ),
     "olmo": ({}, "gets OlmoForCausalLM wrong: it leaves the mean out of OLMo's norms"),
     "mistral": ({"head_dim": 8}, "cannot rotate 8 of the 8 numbers of a head of "),
 }
 UNNAMED = {
     "no-class": ({"architectures": None}, "names no 'architectures'; try --exporter optimum"),
-    "no-type": ({"model_type": "evil", "architectures": ["EvilForCausalLM"]}, "transformers does not know"),
+    "no-type": (
+        {"model_type": "evil", "architectures": ["EvilForCausalLM"]},
+        "transformers does not know",
+    ),
 }
 
-installed = all(importlib.util.find_spec(name) for name in ("onnxruntime_genai", "torch", "transformers"))
+installed = all(
+    importlib.util.find_spec(name) for name in ("onnxruntime_genai", "torch", "transformers")
+)
 needs_builder = pytest.mark.skipif(
-    not installed, reason="onnxruntime-genai, torch or transformers is not installed: pip install 'edgecap[genai]'"
+    not installed,
+    reason="onnxruntime-genai, torch or transformers is not installed: pip install 'edgecap[genai]'",
 )
 needs_optimum = pytest.mark.skipif(
-    importlib.util.find_spec("optimum") is None, reason="optimum is not installed: pip install 'edgecap[export]'"
+    importlib.util.find_spec("optimum") is None,
+    reason="optimum is not installed: pip install 'edgecap[export]'",
 )
 
 MAKE = """
@@ -66,7 +78,12 @@ Path("said.json").write_text(json.dumps(said))
 
 def make_all(jobs, cwd):
     """Runs (exporter, model, out) in one process of its own, whose warnings and prints are not ours; what it refused."""
-    command = [sys.executable, "-c", MAKE, json.dumps([[str(part) for part in job] for job in jobs])]
+    command = [
+        sys.executable,
+        "-c",
+        MAKE,
+        json.dumps([[str(part) for part in job] for job in jobs]),
+    ]
     made = subprocess.run(command, capture_output=True, text=True, cwd=cwd)
     assert made.returncode == 0, made.stderr[-2000:]
     return json.loads((cwd / "said.json").read_text())
@@ -84,16 +101,23 @@ def made(tmp_path_factory):
     """All graphs of this file: their folder, and the refusals by the folder that was to hold the graph."""
     folder = tmp_path_factory.mktemp("made")
     models = {"reference": REFERENCE, "ernie4_5": of_kind(folder, "ernie4_5", head_dim=16)}
-    models |= {k: of_kind(folder, k, tie_word_embeddings=k not in UNTIED, **more) for k, more in KINDS.items()}
+    models |= {
+        k: of_kind(folder, k, tie_word_embeddings=k not in UNTIED, **more)
+        for k, more in KINDS.items()
+    }
     refused = {k: of_kind(folder, k, **more) for k, (more, _) in REFUSED.items()}
     for name, (changes, _) in UNNAMED.items():
         (folder / name).mkdir()
         config = {**json.loads((REFERENCE / "config.json").read_text()), **changes}
         (folder / name / "config.json").write_text(json.dumps(config))
         refused[name] = folder / name
-    jobs = [("genai", model, folder / f"{name}-genai") for name, model in (models | refused).items()]
+    jobs = [
+        ("genai", model, folder / f"{name}-genai") for name, model in (models | refused).items()
+    ]
     if importlib.util.find_spec("optimum"):
-        jobs += [("optimum", models[name], folder / f"{name}-optimum") for name in ("reference", *KINDS)]
+        jobs += [
+            ("optimum", models[name], folder / f"{name}-optimum") for name in ("reference", *KINDS)
+        ]
     (folder / "there").mkdir()
     said = make_all(jobs, folder / "there")
     assert [f.name for f in (folder / "there").iterdir()] == ["said.json"]
@@ -142,7 +166,12 @@ def test_the_folder_is_complete_and_nothing_is_left(reference):
     told = json.loads((reference.parent / "genai_config.json").read_text())["model"]["decoder"]
     assert (told["filename"], told["head_size"]) == ("model.onnx", 32)
     facts = look_into(reference)
-    assert (facts.precision, facts.vocabulary, facts.has_cache, facts.files) == ("fp32", 8192, True, ("model.onnx",))
+    assert (facts.precision, facts.vocabulary, facts.has_cache, facts.files) == (
+        "fp32",
+        8192,
+        True,
+        ("model.onnx",),
+    )
 
 
 @needs_builder
@@ -153,20 +182,31 @@ def test_variants_stay_near_decode_and_score(reference, precision, tmp_path):
         make_variant(reference, precision, tmp_path, samples=random_ids())
         path = tmp_path / "model.onnx"
     assert look_into(path).precision == precision
-    assert measure_divergence(engine(reference), engine(path), random_ids()).bits <= LIMITS.get(precision, 0.0)
-    near = {"int8": 1.0, "fp16": 0.1, "int4": 0.3}.get(precision, 1e-3)  # 8-bit activations round otherwise in each run
+    assert measure_divergence(engine(reference), engine(path), random_ids()).bits <= LIMITS.get(
+        precision, 0.0
+    )
+    near = {"int8": 1.0, "fp16": 0.1, "int4": 0.3}.get(
+        precision, 1e-3
+    )  # 8-bit activations round otherwise in each run
     ids = random_ids()[0]
-    assert np.abs(decoded(path, ids[:25]) - engine(path).log_probabilities(ids[:25])[-1]).max() < near
+    assert (
+        np.abs(decoded(path, ids[:25]) - engine(path).log_probabilities(ids[:25])[-1]).max() < near
+    )
     scorer = OrtEngine(path, "cpu", 2, vocabulary=WORDS, scoring=scoring_graph(path))
     plain = -engine(path).log_probabilities(ids[:-1])[np.arange(99), ids[1:]]
-    assert np.allclose(scorer.nll(ids[:-1], ids[1:]), plain, rtol=1e-4, atol=0.03 if precision == "fp16" else 1e-3)
+    assert np.allclose(
+        scorer.nll(ids[:-1], ids[1:]), plain, rtol=1e-4, atol=0.03 if precision == "fp16" else 1e-3
+    )
 
 
 @needs_builder
 @needs_optimum
 @pytest.mark.parametrize("kind", ["reference", *KINDS])
 def test_it_answers_as_optimums_export_does(kind, graph):
-    assert measure_divergence(engine(graph(kind, "optimum")), engine(graph(kind)), random_ids()).bits < 1e-9
+    assert (
+        measure_divergence(engine(graph(kind, "optimum")), engine(graph(kind)), random_ids()).bits
+        < 1e-9
+    )
 
 
 @needs_builder
@@ -186,7 +226,9 @@ def test_a_model_that_optimum_does_not_know(made, graph):
 
     ids = random_ids(1)[0]
     with torch.no_grad():
-        logits = AutoModelForCausalLM.from_pretrained(made[0] / "ernie4_5")(torch.tensor(ids[None])).logits[0]
+        logits = AutoModelForCausalLM.from_pretrained(made[0] / "ernie4_5")(
+            torch.tensor(ids[None])
+        ).logits[0]
     truth = torch.log_softmax(logits.double(), -1).numpy() / np.log(2)
     assert np.abs(engine(graph("ernie4_5")).log_probabilities(ids) - truth).max() < 1e-3
 
@@ -220,7 +262,9 @@ def missing(monkeypatch, *names):
 
 def test_the_recipe_names_all_that_decides(monkeypatch):
     missing(monkeypatch, "onnxruntime-genai-cuda", "onnxruntime-genai-directml")
-    assert builder.recipe().endswith("onnxruntime-genai 1.0, transformers 1.0, torch 1.0, onnx 1.0, onnx-ir 1.0")
+    assert builder.recipe().endswith(
+        "onnxruntime-genai 1.0, transformers 1.0, torch 1.0, onnx 1.0, onnx-ir 1.0"
+    )
 
 
 @pytest.mark.parametrize("gone", [builder.WHEELS, ("onnx-ir",)])

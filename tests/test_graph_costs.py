@@ -15,15 +15,15 @@ from onnx import TensorProto, helper, numpy_helper
 from test_counting import small_config, torch_kit
 from test_real import exported
 
-from edgecap import flops
-from edgecap.architecture import read_architecture
 from edgecap.errors import UsageError
-from edgecap.export import export_fp32
-from edgecap.graph.costs import count_graph
+from edgecap.graph.cost.count import count_graph
+from edgecap.graph.cost.input_sizes import Run, concrete_inputs, size_of
+from edgecap.graph.cost.shapes import Walk
+from edgecap.graph.export import export_fp32
 from edgecap.graph.nodes import graphs_in
 from edgecap.graph.read import open_graph
-from edgecap.graph.shapes import Walk
-from edgecap.graph.sizes import Run, concrete_inputs, size_of
+from edgecap.model import flops
+from edgecap.model.architecture import read_architecture
 
 FLOAT, HALF, INT64, INT32, INT8, UINT8, BOOL = 1, 10, 7, 6, 3, 2, 9
 ORT = "com.microsoft"
@@ -34,14 +34,23 @@ def graph_of(nodes, inputs, outputs, stored=(), values=()):
     info = [helper.make_tensor_value_info(n, k, s) for n, k, s in (*inputs, *outputs, *values)]
     ends = len(inputs), len(inputs) + len(outputs)
     return helper.make_graph(
-        nodes, "graph", info[: ends[0]], info[ends[0] : ends[1]], list(stored), value_info=info[ends[1] :]
+        nodes,
+        "graph",
+        info[: ends[0]],
+        info[ends[0] : ends[1]],
+        list(stored),
+        value_info=info[ends[1] :],
     )
 
 
-def saved(folder, nodes, inputs, outputs, stored=(), values=(), functions=(), opset=21, domains=(ORT,)):
+def saved(
+    folder, nodes, inputs, outputs, stored=(), values=(), functions=(), opset=21, domains=(ORT,)
+):
     imports = [helper.make_opsetid("", opset), *[helper.make_opsetid(d, 1) for d in domains]]
     graph = graph_of(nodes, inputs, outputs, stored, values)
-    model = helper.make_model(graph, opset_imports=imports, functions=list(functions), ir_version=10)
+    model = helper.make_model(
+        graph, opset_imports=imports, functions=list(functions), ir_version=10
+    )
     onnx.save(model, str(folder / "model.onnx"))
     return folder / "model.onnx"
 
@@ -87,7 +96,9 @@ def as_run(path, run):
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     feeds = {}
     for name, tensor in inputs.items():
         kind = helper.tensor_dtype_to_np_dtype(tensor.kind)
@@ -134,7 +145,11 @@ def matrix_work(config, sequence, past):
     model = read_architecture(config)
     parts = flops.token_parts(model, 1)
     core = sum(
-        n.count * 2 * n.attention.heads * (n.attention.head_dim + n.attention.value_dim) * (past + sequence)
+        n.count
+        * 2
+        * n.attention.heads
+        * (n.attention.head_dim + n.attention.value_dim)
+        * (past + sequence)
         for n in model.layers
     )
     return sequence * (parts.projections + parts.mlp + parts.lm_head + core)
@@ -150,11 +165,15 @@ def test_the_graph_and_the_architecture_agree(kind, folders):
         for sequence, past in ((1, 0), (1, 100), (48, 0), (16, 32)):
             found = count_graph(path, 1, sequence, past)
             assert found.unknown == {}, precision
-            assert found.matrix_flops == pytest.approx(matrix_work(config, sequence, past), rel=1e-9), precision
+            assert found.matrix_flops == pytest.approx(
+                matrix_work(config, sequence, past), rel=1e-9
+            ), precision
             ledger_adds_up(found)
         stored[precision] = found.weight_bytes
         tensors = open_graph(path, weights=False).graph.initializer
-        assert 0.5 < found.weight_bytes / sum(_bytes(t) for t in tensors) < 1.01  # less where only rows are read
+        assert (
+            0.5 < found.weight_bytes / sum(_bytes(t) for t in tensors) < 1.01
+        )  # less where only rows are read
         assert count_graph(path, 3, 16, 32).matrix_flops == 3 * found.matrix_flops
     assert stored["fp16"] < 0.6 * stored["fp32"]
     assert stored["int4"] < stored["int8"] < stored["fp16"]
@@ -162,8 +181,32 @@ def test_the_graph_and_the_architecture_agree(kind, folders):
 
 # What Optimum exports of the families whose every weight takes part; the others have no export or choose experts.
 EXPORTED = (
-    *("llama", "arcee", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "glm", "olmo", "olmo2"),
-    *("smollm3", "granite", "cohere", "nemotron", "stablelm", "gpt_neox", "falcon", "gpt2", "gptj", "codegen"),
+    *(
+        "llama",
+        "arcee",
+        "mistral",
+        "qwen2",
+        "qwen3",
+        "gemma",
+        "gemma2",
+        "gemma3_text",
+        "phi3",
+        "glm",
+        "olmo",
+        "olmo2",
+    ),
+    *(
+        "smollm3",
+        "granite",
+        "cohere",
+        "nemotron",
+        "stablelm",
+        "gpt_neox",
+        "falcon",
+        "gpt2",
+        "gptj",
+        "codegen",
+    ),
     *("gpt_bigcode", "opt", "bloom", "mpt"),
 )
 
@@ -173,7 +216,9 @@ def test_every_family_agrees_with_its_export(kind, tmp_path):
     """A decoded token and a prompt, exactly: no window is shorter than either."""
     with torch_kit() as (torch, transformers):
         torch.manual_seed(0)
-        model = transformers.AutoModelForCausalLM.from_config(small_config(transformers, kind)).float()
+        model = transformers.AutoModelForCausalLM.from_config(
+            small_config(transformers, kind)
+        ).float()
         model.save_pretrained(tmp_path / "hf")
         transformers.AutoTokenizer.from_pretrained(REFERENCE).save_pretrained(tmp_path / "hf")
         (tmp_path / "out").mkdir()
@@ -182,7 +227,9 @@ def test_every_family_agrees_with_its_export(kind, tmp_path):
     token = count_graph(tmp_path / "out/model.onnx", 1, 1, 40)
     prompt = count_graph(tmp_path / "out/model.onnx", 1, 24, 0)
     assert not token.unknown
-    assert token.matrix_flops == pytest.approx(flops.total(flops.parts_at(architecture, 41)), rel=1e-9)
+    assert token.matrix_flops == pytest.approx(
+        flops.total(flops.parts_at(architecture, 41)), rel=1e-9
+    )
     assert prompt.matrix_flops == pytest.approx(flops.executed_prefill(architecture, 24), rel=1e-9)
 
 
@@ -193,7 +240,9 @@ def test_stories260k_three_ways(shared, cache):
     with torch_kit() as (torch, transformers):
         from torch.utils.flop_counter import FlopCounterMode
 
-        model = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, attn_implementation="eager"
+        ).eval()
         with FlopCounterMode(display=False) as counter:
             model(torch.ones((1, 64), dtype=torch.long))
     architecture = read_architecture(json.loads((folder / "config.json").read_text()))
@@ -205,7 +254,10 @@ def test_stories260k_three_ways(shared, cache):
 
 
 def _bytes(tensor):
-    return np.prod(tensor.dims, dtype=np.int64) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return (
+        np.prod(tensor.dims, dtype=np.int64)
+        * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    )
 
 
 def test_a_tied_table_is_read_once_and_an_untied_one_by_rows(folders):
@@ -224,7 +276,10 @@ def test_the_cache_is_read_once_and_grows_by_the_new_positions(folders):
     assert count_graph(path, 1, 1, 100).cache_bytes == 101 * position
     assert count_graph(path, 2, 16, 32).cache_bytes == 2 * 48 * position
     assert count_graph(path, 1, 64, 0).cache_bytes == 64 * position
-    assert count_graph(folders("reference") / "fp16/model.onnx", 1, 1, 100).cache_bytes == 101 * position // 2
+    assert (
+        count_graph(folders("reference") / "fp16/model.onnx", 1, 1, 100).cache_bytes
+        == 101 * position // 2
+    )
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int4"])
@@ -241,7 +296,16 @@ def test_every_shape_of_every_kind(kind, folders):
 @pytest.mark.parametrize("precision", ["fp32", "int4"])
 def test_a_graph_of_the_genai_builder(precision, folders, tmp_path):
     pytest.importorskip("onnxruntime_genai")
-    command = ["-m", "onnxruntime_genai.models.builder", "-i", REFERENCE, "-o", tmp_path / "genai", "-p", precision]
+    command = [
+        "-m",
+        "onnxruntime_genai.models.builder",
+        "-i",
+        REFERENCE,
+        "-o",
+        tmp_path / "genai",
+        "-p",
+        precision,
+    ]
     made = subprocess.run([sys.executable, *map(str, command), "-e", "cpu", "-c", str(tmp_path / "c")],
                           capture_output=True, text=True)  # fmt: skip
     assert made.returncode == 0, made.stderr[-2000:]
@@ -288,7 +352,12 @@ def test_group_query_attention(packed, rotary, tmp_path):
 def test_multi_head_attention(tmp_path):
     inputs = [(n, FLOAT, ["batch", "sequence", 32]) for n in ("q", "k", "v")]
     inputs += [(f"past_{n}", FLOAT, ["batch", 4, "past_length", 8]) for n in ("key", "value")]
-    fused = node("MultiHeadAttention", "q k v    past_key past_value", "out present_key present_value", num_heads=4)
+    fused = node(
+        "MultiHeadAttention",
+        "q k v    past_key past_value",
+        "out present_key present_value",
+        num_heads=4,
+    )
     path = saved(tmp_path, [fused], inputs, [(n, FLOAT, None) for n in fused.output])
     found = count_graph(path, 2, 3, 5)
     assert found.matrix_flops == 2 * 2 * 4 * 3 * 8 * 16
@@ -296,12 +365,20 @@ def test_multi_head_attention(tmp_path):
     assert same_shapes(path, Run(2, 3, 5)) == 3
     (tmp_path / "p").mkdir()
     fused = node("MultiHeadAttention", "qkv", "out", num_heads=4)
-    path = saved(tmp_path / "p", [fused], [("qkv", FLOAT, ["batch", "sequence", 4, 3, 8])], [("out", FLOAT, None)])
+    path = saved(
+        tmp_path / "p",
+        [fused],
+        [("qkv", FLOAT, ["batch", "sequence", 4, 3, 8])],
+        [("out", FLOAT, None)],
+    )
     assert count_graph(path, 2, 3).matrix_flops == 2 * 2 * 4 * 3 * 3 * 16
 
 
 def test_attention_that_projects(tmp_path):
-    inputs = [("x", FLOAT, ["batch", "sequence", 32]), ("past", FLOAT, [2, "batch", 4, "past_length", 8])]
+    inputs = [
+        ("x", FLOAT, ["batch", "sequence", 32]),
+        ("past", FLOAT, [2, "batch", 4, "past_length", 8]),
+    ]
     fused = node("Attention", "x w b  past", "out present", num_heads=4, unidirectional=1)
     path = saved(tmp_path, [fused], inputs, [("out", FLOAT, None), ("present", FLOAT, None)],
                  [weight("w", 32, 96), weight("b", 96)])  # fmt: skip
@@ -320,7 +397,13 @@ def test_attention_of_onnx(wide, tmp_path):
     inputs += [(f"past_key_values.0.{n}", FLOAT, PAST) for n in ("key", "value")]
     heads = {} if wide else {"q_num_heads": 4, "kv_num_heads": 2}
     names = "out present.0.key present.0.value"
-    fused = node("Attention", "q k v  past_key_values.0.key past_key_values.0.value", names, domain="", **heads)
+    fused = node(
+        "Attention",
+        "q k v  past_key_values.0.key past_key_values.0.value",
+        names,
+        domain="",
+        **heads,
+    )
     outputs = [(n, FLOAT, None) for n in fused.output]
     found = count_graph(saved(tmp_path, [fused], inputs, outputs, opset=23), 2, 3, 5)
     assert found.unknown == {}
@@ -331,7 +414,10 @@ def test_attention_of_onnx(wide, tmp_path):
 def test_packed_and_masked_attention(tmp_path):
     """Padding removed: 7 tokens of 2 x 5; and one query against a past that the runtime keeps in place."""
     fused = node("PackedMultiHeadAttention", "q k v  offset lengths", "out", num_heads=4)
-    inputs = [(n, FLOAT, [7, 32]) for n in "qkv"] + [("offset", INT32, [2, 5]), ("lengths", INT32, [3])]
+    inputs = [(n, FLOAT, [7, 32]) for n in "qkv"] + [
+        ("offset", INT32, [2, 5]),
+        ("lengths", INT32, [3]),
+    ]
     found = count_graph(saved(tmp_path, [fused], inputs, [("out", FLOAT, None)]), 1, 1)
     assert (found.matrix_flops, found.unknown) == (2 * 2 * 4 * 5 * 5 * 16, {})
     fused = node("PackedAttention", "q w b offset lengths", "out", num_heads=4)
@@ -344,7 +430,9 @@ def test_packed_and_masked_attention(tmp_path):
     ]
     fused = node("DecoderMaskedMultiHeadAttention", "q k v   past_key past_value past_sequence_length",
                  "out present_key present_value", num_heads=4, past_present_share_buffer=1)  # fmt: skip
-    found = count_graph(saved(tmp_path, [fused], inputs, [(n, FLOAT, None) for n in fused.output]), 1, 1, 9)
+    found = count_graph(
+        saved(tmp_path, [fused], inputs, [(n, FLOAT, None) for n in fused.output]), 1, 1, 9
+    )
     assert (found.matrix_flops, found.unknown) == (2 * 4 * 10 * 16, {})
     assert found.cache_bytes == 2 * 4 * 8 * 4 * (20 + 1)
 
@@ -360,7 +448,9 @@ def test_qlinear_matmul(tmp_path):
         weight("zw", kind=np.int8),
     ]
     product = node("QLinearMatMul", "x s z w s zw s z", "y", domain="")
-    path = saved(tmp_path, [product], [("x", UINT8, ["batch", "sequence", 32])], [("y", UINT8, None)], stored)
+    path = saved(
+        tmp_path, [product], [("x", UINT8, ["batch", "sequence", 32])], [("y", UINT8, None)], stored
+    )
     found = count_graph(path, 2, 3)
     assert found.matrix_flops == 2 * 6 * 32 * 48
     assert found.weight_bytes == 32 * 48 + 4 + 1 + 1
@@ -380,7 +470,9 @@ def test_qdq(kind, size, tmp_path):
         node("DequantizeLinear", "narrow s", "x2", domain=""),
         node("MatMul", "x2 turned", "y", domain=""),
     ]
-    path = saved(tmp_path, nodes, [("x", FLOAT, ["batch", "sequence", 48])], [("y", FLOAT, None)], stored)
+    path = saved(
+        tmp_path, nodes, [("x", FLOAT, ["batch", "sequence", 48])], [("y", FLOAT, None)], stored
+    )
     found = count_graph(path, 1, 3)
     assert found.matrix_flops == 2 * 3 * 32 * 48
     assert found.weight_bytes == 32 * 48 * size // 8 + 4
@@ -391,7 +483,13 @@ def test_qdq(kind, size, tmp_path):
 
 def test_other_quantised_products(tmp_path):
     def one(op, names, stored, kind=FLOAT, shape=("batch", "sequence", 32), **attributes):
-        path = saved(tmp_path, [node(op, names, "y", **attributes)], [("x", kind, shape)], [("y", FLOAT, None)], stored)
+        path = saved(
+            tmp_path,
+            [node(op, names, "y", **attributes)],
+            [("x", kind, shape)],
+            [("y", FLOAT, None)],
+            stored,
+        )
         found = count_graph(path, 1, 3)
         assert found.unknown == {}, op
         assert found.operators[0].matrix_flops == 2 * 3 * 32 * 48, op
@@ -403,7 +501,14 @@ def test_other_quantised_products(tmp_path):
     one("MatMulInteger16", "x w", [weight("w", 32, 48, kind=np.int16)], kind=TensorProto.INT16)
     one("QGemm", "x s z w s z", [w, s, z], kind=INT8, shape=[3, 32])
     one("FusedMatMul", "x w", [weight("w", 48, 32)], transB=1)
-    one("FusedGemm", "x w b", [weight("w", 48, 32), weight("b", 48)], shape=[3, 32], transB=1, activation="Relu")
+    one(
+        "FusedGemm",
+        "x w b",
+        [weight("w", 48, 32), weight("b", 48)],
+        shape=[3, 32],
+        transB=1,
+        activation="Relu",
+    )
     one(
         "MatMulBnb4",
         "x w s",
@@ -413,44 +518,78 @@ def test_other_quantised_products(tmp_path):
         block_size=64,
         quant_type=1,
     )
-    one("MatMulFpQ4", "x w n", [weight("w", 900, kind=np.uint8), numbers("n", [32, 48])], blk_quant_type=1)
+    one(
+        "MatMulFpQ4",
+        "x w n",
+        [weight("w", 900, kind=np.uint8), numbers("n", [32, 48])],
+        blk_quant_type=1,
+    )
     one("GemmFastGelu", "x w b", [weight("w", 32, 48), weight("b", 48)])
 
 
 def nbits(rows, width, bits=4, block=32):
-    return [weight("w", rows, width // block, block * bits // 8, kind=np.uint8), weight("s", rows * width // block)]
+    return [
+        weight("w", rows, width // block, block * bits // 8, kind=np.uint8),
+        weight("s", rows * width // block),
+    ]
 
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_matmul_nbits(bits, tmp_path):
     product = node("MatMulNBits", "x w s", "y", K=64, N=48, bits=bits, block_size=32)
     path = saved(
-        tmp_path, [product], [("x", FLOAT, ["batch", "sequence", 64])], [("y", FLOAT, None)], nbits(48, 64, bits)
+        tmp_path,
+        [product],
+        [("x", FLOAT, ["batch", "sequence", 64])],
+        [("y", FLOAT, None)],
+        nbits(48, 64, bits),
     )
     found = count_graph(path, 2, 3)
     assert found.matrix_flops == 2 * 6 * 64 * 48
     assert found.weight_bytes == 64 * 48 * bits // 8 + 4 * 48 * 2
-    assert row(found, "com.microsoft:MatMulNBits").bytes == found.weight_bytes + found.activation_bytes
+    assert (
+        row(found, "com.microsoft:MatMulNBits").bytes == found.weight_bytes + found.activation_bytes
+    )
     assert same_shapes(path, Run(2, 3, 0)) == 1
 
 
 @pytest.mark.parametrize("multiplied", [False, True])
 def test_gather_block_quantized(multiplied, tmp_path):
     """Rows of a table, and the whole of it once where it is multiplied too."""
-    stored = [weight("t", 100, 32, kind=np.uint8), weight("s", 100, 2), numbers("shape", [100, 2, 16])]
-    nodes = [node("GatherBlockQuantized", "t input_ids s", "x", gather_axis=0, quantize_axis=1, block_size=32, bits=4)]
+    stored = [
+        weight("t", 100, 32, kind=np.uint8),
+        weight("s", 100, 2),
+        numbers("shape", [100, 2, 16]),
+    ]
+    nodes = [
+        node(
+            "GatherBlockQuantized",
+            "t input_ids s",
+            "x",
+            gather_axis=0,
+            quantize_axis=1,
+            block_size=32,
+            bits=4,
+        )
+    ]
     if multiplied:
         nodes += [
             node("Reshape", "t shape", "w", domain=""),
             node("MatMulNBits", "x w s", "y", K=64, N=100, bits=4, block_size=32),
         ]
     path = saved(
-        tmp_path, nodes, [("input_ids", INT64, ["b", "s"])], [("y" if multiplied else "x", FLOAT, None)], stored
+        tmp_path,
+        nodes,
+        [("input_ids", INT64, ["b", "s"])],
+        [("y" if multiplied else "x", FLOAT, None)],
+        stored,
     )
     found = count_graph(path, 1, 3)
     assert found.weight_bytes == (100 if multiplied else 3) * (32 + 2 * 4)
     assert found.matrix_flops == multiplied * 2 * 3 * 64 * 100
-    assert row(found, "com.microsoft:GatherBlockQuantized").bytes == 3 * (32 + 8) + 3 * 8 + 3 * 64 * 4
+    assert (
+        row(found, "com.microsoft:GatherBlockQuantized").bytes == 3 * (32 + 8) + 3 * 8 + 3 * 64 * 4
+    )
     assert same_shapes(path, Run(1, 3, 0)) >= 1
 
 
@@ -476,7 +615,13 @@ def test_qmoe(bits, tmp_path):
     stored = [weight("a", 8, 96, 64 // pack, kind=np.uint8), weight("as", 8, 96),
               weight("b", 8, 64, 48 // pack, kind=np.uint8), weight("bs", 8, 64)]  # fmt: skip
     mixed = node(
-        "QMoE", "x router a as  b bs", "y", k=2, expert_weight_bits=bits, activation_type="swiglu", swiglu_fusion=1
+        "QMoE",
+        "x router a as  b bs",
+        "y",
+        k=2,
+        expert_weight_bits=bits,
+        activation_type="swiglu",
+        swiglu_fusion=1,
     )
     inputs = [("x", FLOAT, ["batch", "sequence", 64]), ("router", FLOAT, ["tokens", 8])]
     found = count_graph(saved(tmp_path, [mixed], inputs, [("y", FLOAT, None)], stored), 1, 3)
@@ -489,8 +634,12 @@ def test_norms_and_gelus(tmp_path):
     stored = [weight("g", 32), weight("b", 32)]
 
     def one(op, names, outputs="y", **attributes):
-        inputs = [(n, FLOAT, ["batch", "sequence", 32]) for n in ("x", "skip") if n in names.split(" ")]
-        path = saved(tmp_path, [node(op, names, outputs, **attributes)], inputs, [("y", FLOAT, None)], stored)
+        inputs = [
+            (n, FLOAT, ["batch", "sequence", 32]) for n in ("x", "skip") if n in names.split(" ")
+        ]
+        path = saved(
+            tmp_path, [node(op, names, outputs, **attributes)], inputs, [("y", FLOAT, None)], stored
+        )
         found = count_graph(path, 2, 3)
         assert found.unknown == {}, op
         assert found.matrix_flops == 0
@@ -514,9 +663,13 @@ def test_norms_and_gelus(tmp_path):
 
 def test_skip_norm_gives_the_sum(tmp_path):
     names = ["y", "", "", "sum"]
-    skip = helper.make_node("SkipSimplifiedLayerNormalization", ["x", "skip", "g"], names, domain=ORT)
+    skip = helper.make_node(
+        "SkipSimplifiedLayerNormalization", ["x", "skip", "g"], names, domain=ORT
+    )
     inputs = [(n, FLOAT, ["batch", "sequence", 32]) for n in ("x", "skip")]
-    path = saved(tmp_path, [skip], inputs, [("y", FLOAT, None), ("sum", FLOAT, None)], [weight("g", 32)])
+    path = saved(
+        tmp_path, [skip], inputs, [("y", FLOAT, None), ("sum", FLOAT, None)], [weight("g", 32)]
+    )
     assert count_graph(path, 2, 3).activation_bytes == 4 * 4 * (2 * 3 * 32)
     assert same_shapes(path, Run(2, 3, 0)) == 2
 
@@ -576,7 +729,9 @@ def test_loop(condition, tmp_path):
     inputs = [X, ("asked", BOOL, [])]
     nodes = [node("Loop", "n always x", "y all", domain="", body=looped(condition=condition)), node("Relu", "y", "z", domain=""),
              node("Relu", "all", "zs", domain="")]  # fmt: skip
-    found = count_graph(saved(tmp_path, nodes, inputs, [("z", FLOAT, None), ("zs", FLOAT, None)], stored), 1, 3)
+    found = count_graph(
+        saved(tmp_path, nodes, inputs, [("z", FLOAT, None), ("zs", FLOAT, None)], stored), 1, 3
+    )
     known = condition != "asked"
     assert found.matrix_flops == (5 if known else 1) * 2 * 3 * 32 * 32
     assert found.weight_bytes == 32 * 32 * 4
@@ -592,7 +747,9 @@ def test_scan(tmp_path):
         node("Identity", "m", "out", domain=""),
     ]
     body = graph_of(
-        nodes, [("state", FLOAT, [1, 48]), ("row", FLOAT, None)], [("next", FLOAT, None), ("out", FLOAT, None)]
+        nodes,
+        [("state", FLOAT, [1, 48]), ("row", FLOAT, None)],
+        [("next", FLOAT, None), ("out", FLOAT, None)],
     )
     scan = node("Scan", "zero x", "last all", domain="", body=body, num_scan_inputs=1)
     stored = [weight("zero", 1, 48), weight("w", 32, 48)]
@@ -606,8 +763,13 @@ def test_scan(tmp_path):
 
 def test_local_function(tmp_path):
     inner = [node("MatMul", "a b", "m", domain=""), node("Relu", "m", "y", domain="")]
-    function = helper.make_function("pkg.own", "Layer", ["a", "b"], ["y"], inner, [helper.make_opsetid("", 21)])
-    nodes = [node("Layer", "x w", "h", domain="pkg.own"), node("Layer", "h v", "y", domain="pkg.own")]
+    function = helper.make_function(
+        "pkg.own", "Layer", ["a", "b"], ["y"], inner, [helper.make_opsetid("", 21)]
+    )
+    nodes = [
+        node("Layer", "x w", "h", domain="pkg.own"),
+        node("Layer", "h v", "y", domain="pkg.own"),
+    ]
     path = saved(tmp_path, nodes, [X], [("y", FLOAT, None)], [weight("w", 32, 48), weight("v", 48, 32)],
                  functions=[function], domains=("pkg.own",))  # fmt: skip
     found = count_graph(path, 1, 3)
@@ -646,14 +808,26 @@ def test_inferable_is_not_known(tmp_path):
     """Onnx tells an LSTM's shapes; its cost is still not in edgecap's tables."""
     recurrent = helper.make_node("LSTM", ["x", "w", "r"], ["y"], hidden_size=16)
     stored = [weight("w", 1, 64, 32), weight("r", 1, 64, 16)]
-    path = saved(tmp_path, [recurrent], [("x", FLOAT, ["sequence", "batch", 32])], [("y", FLOAT, None)], stored)
+    path = saved(
+        tmp_path,
+        [recurrent],
+        [("x", FLOAT, ["sequence", "batch", 32])],
+        [("y", FLOAT, None)],
+        stored,
+    )
     found = count_graph(path, 1, 3)
     assert found.unknown == {"LSTM": 1}
     assert found.weight_bytes == 64 * 48 * 4
 
 
 def test_factors_that_do_not_fit_are_listed(tmp_path):
-    path = saved(tmp_path, [node("MatMul", "x w", "y", domain="")], [X], [("y", FLOAT, None)], [weight("w", 31, 48)])
+    path = saved(
+        tmp_path,
+        [node("MatMul", "x w", "y", domain="")],
+        [X],
+        [("y", FLOAT, None)],
+        [weight("w", 31, 48)],
+    )
     assert count_graph(path).unknown == {"MatMul": 1}
 
 
@@ -661,7 +835,9 @@ def test_an_unknown_domain_is_refused(tmp_path):
     nodes = [node("If", "c", "y", domain="", **branches())]
     nodes[0].attribute[0].g.node[0].domain = "com.example"
     path = saved(tmp_path, nodes, [X, ("c", BOOL, [])], [("y", FLOAT, None)])
-    with pytest.raises(UsageError, match=r"operators of domain 'com.example' \(\w+\) are not known to edgecap"):
+    with pytest.raises(
+        UsageError, match=r"operators of domain 'com.example' \(\w+\) are not known to edgecap"
+    ):
         count_graph(path)
 
 
@@ -709,7 +885,13 @@ def joined(folder, shape, width, present=None):
         ("x", FLOAT, ["batch", "sequence", 16]),
         ("past_key_values.0.key", FLOAT, ["batch", 2, "past_sequence_length", "head_dim"]),
     ]
-    return saved(folder, nodes, inputs, [("present.0.key", FLOAT, present)], [numbers("shape", [0, 2, -1, width])])
+    return saved(
+        folder,
+        nodes,
+        inputs,
+        [("present.0.key", FLOAT, present)],
+        [numbers("shape", [0, 2, -1, width])],
+    )
 
 
 def test_a_width_that_the_cache_leaves_open(tmp_path):
@@ -718,7 +900,9 @@ def test_a_width_that_the_cache_leaves_open(tmp_path):
     path = saved(tmp_path, [node("Neg", "past_key_values.0.key", "present.0.key", domain="")],
                  [("past_key_values.0.key", FLOAT, ["batch", 2, "past_sequence_length", "head_dim"])],
                  [("present.0.key", FLOAT, ["batch", 2, "total_sequence_length", "head_dim"])])  # fmt: skip
-    with pytest.raises(UsageError, match="leaves dimension 'head_dim' of 'past_key_values.0.key' open"):
+    with pytest.raises(
+        UsageError, match="leaves dimension 'head_dim' of 'past_key_values.0.key' open"
+    ):
         count_graph(path, 1, 3, 5)
 
 
@@ -806,7 +990,9 @@ def test_ten_thousand_nodes(tmp_path):
         nodes += [node("MatMul", f"{last} w", f"m{i}", domain=""), node("Shape", f"m{i}", f"s{i}", domain=""),
                   node("Reshape", f"m{i} s{i}", f"r{i}", domain=""), node("Add", f"r{i} b", f"a{i}", domain="")]  # fmt: skip
         last = f"a{i}"
-    path = saved(tmp_path, nodes, [X], [(last, FLOAT, None)], [weight("w", 32, 32), weight("b", 32)])
+    path = saved(
+        tmp_path, nodes, [X], [(last, FLOAT, None)], [weight("w", 32, 32), weight("b", 32)]
+    )
     found = count_graph(path, 1, 3)
     assert found.matrix_flops == 2500 * 2 * 3 * 32 * 32
     assert sum(o.nodes for o in found.operators) == 10_000
@@ -814,5 +1000,7 @@ def test_ten_thousand_nodes(tmp_path):
 
 
 def test_graphs_inside_graphs():
-    graph = graph_of([node("If", "c", "y", domain="", **branches())], [X, ("c", BOOL, [])], [("y", FLOAT, None)])
+    graph = graph_of(
+        [node("If", "c", "y", domain="", **branches())], [X, ("c", BOOL, [])], [("y", FLOAT, None)]
+    )
     assert len(list(graphs_in(graph))) == 3

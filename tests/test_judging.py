@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from edgecap import stats, store
-from edgecap.cautions import cache_bytes_per_token, cautions
+from edgecap import stats
+from edgecap.analysis.compare import compare, verdict
+from edgecap.analysis.metrics import went_wrong
+from edgecap.analysis.score import score
+from edgecap.analysis.warnings import cache_bytes_per_token, cautions
 from edgecap.errors import UsageError
-from edgecap.metrics import went_wrong
 from edgecap.record import (
     Absent,
     Conditions,
@@ -26,13 +28,12 @@ from edgecap.record import (
     Throughput,
     Window,
 )
-from edgecap.report.comparing import comparison
 from edgecap.report.data import comparison_values, medians, record_values
-from edgecap.report.tables import show
-from edgecap.score import score
-from edgecap.verdicts import compare, verdict
+from edgecap.report.terminal.comparison import comparison
+from edgecap.report.terminal.record import show
+from edgecap.storage import files
 
-RECORD = store.load(ROOT / "tests" / "data" / "record-1.json")
+RECORD = files.load(ROOT / "tests" / "data" / "record-1.json")
 ENERGY = Energy(
     counter="rapl",
     domains=("package-0",),
@@ -54,7 +55,9 @@ def test_scores_by_hand():
     found = score(cell.outcome, RECORD.flops, bias_bits=-1.0)
     gain = cell.outcome.compression.gain_bits_per_token
     seconds, joules = medians(cell)["decode_s"].value, 20 / 500
-    assert found.information_capacity.value == pytest.approx((gain - 1) / math.log2(RECORD.flops.per_token))
+    assert found.information_capacity.value == pytest.approx(
+        (gain - 1) / math.log2(RECORD.flops.per_token)
+    )
     assert found.time_capacity.value == pytest.approx((gain - 1) / math.log2(seconds * 1e12))
     assert found.energy_capacity.value == pytest.approx((gain - 1) / math.log2(joules * 1e12))
     middle = (math.log2(seconds * 1e12) + math.log2(joules * 1e12)) / 2
@@ -67,7 +70,9 @@ def test_on_the_reference_machine_all_capacities_agree():
     """1 TFLOP/s at 1 W at full utilisation: t = N / 1e12 s, E = N / 1e12 J."""
     cell = RECORD.cells[0]
     n = RECORD.flops.per_token
-    decode = msgspec.structs.replace(cell.outcome.latency.decode, samples_s=(n / 1e12,) * 8, rounds=tuple(range(8)))
+    decode = msgspec.structs.replace(
+        cell.outcome.latency.decode, samples_s=(n / 1e12,) * 8, rounds=tuple(range(8))
+    )
     window = Window(joules=n / 1e12, seconds=n / 1e12, tokens=1)
     measured = msgspec.structs.replace(
         cell.outcome,
@@ -75,7 +80,9 @@ def test_on_the_reference_machine_all_capacities_agree():
         energy=msgspec.structs.replace(ENERGY, decode=(window,) * 3),
     )
     found = score(measured, RECORD.flops, 0.0)
-    values = [getattr(found, f"{k}_capacity").value for k in ("information", "time", "energy", "hardware")]
+    values = [
+        getattr(found, f"{k}_capacity").value for k in ("information", "time", "energy", "hardware")
+    ]
     assert values == pytest.approx([values[0]] * 4)
 
 
@@ -132,7 +139,9 @@ def test_int8_is_faster_and_a_little_less_exact():
 
 
 def test_other_text_gives_no_verdict():
-    other = msgspec.structs.replace(RECORD, corpus=msgspec.structs.replace(RECORD.corpus, sha256="other"))
+    other = msgspec.structs.replace(
+        RECORD, corpus=msgspec.structs.replace(RECORD.corpus, sha256="other")
+    )
     found = compare([RECORD, other])[0]
     assert "corpus differs" in [m.split(":")[0] for m in found.mismatches]
     assert by_metric(found)["bits_per_byte"].verdict == "unknown"
@@ -149,10 +158,14 @@ def test_what_differs_is_named():
 
 
 def test_another_bias_or_prompt_gives_no_verdict_on_what_depends_on_it():
-    biased = msgspec.structs.replace(RECORD, corpus=msgspec.structs.replace(RECORD.corpus, bias_bits=5.0))
+    biased = msgspec.structs.replace(
+        RECORD, corpus=msgspec.structs.replace(RECORD.corpus, bias_bits=5.0)
+    )
     assert by_metric(compare([RECORD, biased])[0])["information_capacity"].verdict == "unknown"
     latency = RECORD.cells[0].outcome.latency
-    shorter = msgspec.structs.replace(latency, prefill=msgspec.structs.replace(latency.prefill, tokens=8))
+    shorter = msgspec.structs.replace(
+        latency, prefill=msgspec.structs.replace(latency.prefill, tokens=8)
+    )
     other = msgspec.structs.replace(RECORD, cells=(with_outcome(RECORD.cells[0], latency=shorter),))
     found = compare([RECORD, other])[0]
     assert found.mismatches == ("prompt length differs: 64 against 8",)
@@ -162,9 +175,13 @@ def test_another_bias_or_prompt_gives_no_verdict_on_what_depends_on_it():
 
 def test_drifting_rounds_widen_the_margin():
     latency = RECORD.cells[0].outcome.latency
-    wild = msgspec.structs.replace(latency.decode, samples_s=(0.003, 0.004, 0.005, 0.006) * 4, rounds=tuple(range(16)))
+    wild = msgspec.structs.replace(
+        latency.decode, samples_s=(0.003, 0.004, 0.005, 0.006) * 4, rounds=tuple(range(16))
+    )
     noisy = with_outcome(RECORD.cells[0], latency=msgspec.structs.replace(latency, decode=wild))
-    found = by_metric(compare([RECORD, msgspec.structs.replace(RECORD, cells=(noisy,))])[0])["decode_s"]
+    found = by_metric(compare([RECORD, msgspec.structs.replace(RECORD, cells=(noisy,))])[0])[
+        "decode_s"
+    ]
     assert found.margin > 0.2
     assert found.verdict != "worse"
 
@@ -182,7 +199,9 @@ def test_baselines_that_do_not_exist(baseline):
 
 
 def test_nothing_to_compare():
-    failed = msgspec.structs.replace(RECORD.cells[0], outcome=Failure(stage="s", error="E", message="m"))
+    failed = msgspec.structs.replace(
+        RECORD.cells[0], outcome=Failure(stage="s", error="E", message="m")
+    )
     with pytest.raises(UsageError, match="nothing to compare"):
         compare([msgspec.structs.replace(RECORD, cells=(failed,))])
 
@@ -193,7 +212,10 @@ def test_nothing_to_compare():
 def codes(record=RECORD, cell=None, cells=1, **machine):
     cell = cell or record.cells[0]
     found = msgspec.structs.replace(record.machine, **machine) if machine else record.machine
-    return {c.code for c in cautions(found, record.source, cell.graph, cell.provider, cell.outcome, cells)}
+    return {
+        c.code
+        for c in cautions(found, record.source, cell.graph, cell.provider, cell.outcome, cells)
+    }
 
 
 def test_cautions_of_the_machine():
@@ -206,11 +228,15 @@ def test_cautions_of_the_machine():
 
 
 def test_cautions_of_the_graph():
-    fp16 = msgspec.structs.replace(RECORD.cells[0].graph, precision="fp16", divergence_bits=0.5, bytes=10**12)
+    fp16 = msgspec.structs.replace(
+        RECORD.cells[0].graph, precision="fp16", divergence_bits=0.5, bytes=10**12
+    )
     cell = msgspec.structs.replace(RECORD.cells[0], graph=fp16)
     assert {"fp16-emulated", "divergent", "graph-too-large"} <= codes(cell=cell, flags=("avx2",))
     assert "fp16-emulated" not in codes(cell=cell, flags=("avx512_fp16",))
-    int8 = msgspec.structs.replace(RECORD.cells[0], graph=msgspec.structs.replace(fp16, precision="int8"))
+    int8 = msgspec.structs.replace(
+        RECORD.cells[0], graph=msgspec.structs.replace(fp16, precision="int8")
+    )
     assert "no-int8-dot-product" in codes(cell=int8, flags=("avx2",))
     assert "no-int8-dot-product" not in codes(cell=int8, flags=("avx512_vnni",))
 
@@ -218,10 +244,16 @@ def test_cautions_of_the_graph():
 def test_cautions_of_the_measurement():
     assert {"few-documents", "one-after-another"} <= codes(cells=2)
     latency = RECORD.cells[0].outcome.latency
-    wild = msgspec.structs.replace(latency.decode, samples_s=(1.0, 2.0, 3.0, 4.0), rounds=(0, 1, 2, 3))
-    cell = with_outcome(RECORD.cells[0], latency=msgspec.structs.replace(latency, decode=wild, limit_reached=True))
+    wild = msgspec.structs.replace(
+        latency.decode, samples_s=(1.0, 2.0, 3.0, 4.0), rounds=(0, 1, 2, 3)
+    )
+    cell = with_outcome(
+        RECORD.cells[0], latency=msgspec.structs.replace(latency, decode=wild, limit_reached=True)
+    )
     assert {"noisy", "few-rounds"} <= codes(cell=cell)
-    drifting = with_outcome(RECORD.cells[0], energy=msgspec.structs.replace(ENERGY, idle_w=(1.0, 9.0)))
+    drifting = with_outcome(
+        RECORD.cells[0], energy=msgspec.structs.replace(ENERGY, idle_w=(1.0, 9.0))
+    )
     assert "idle-drift" in codes(cell=drifting)
 
 
@@ -235,13 +267,19 @@ def text_of(text):
 @pytest.mark.parametrize("name", ["show", "compare"])
 def test_reports_have_not_changed(name):
     """Goldens: look at the difference, and write the new text into tests/data if it is better."""
-    text = text_of(show(RECORD)) if name == "show" else "\n".join(text_of(comparison(c)) for c in compare([RECORD]))
+    text = (
+        text_of(show(RECORD))
+        if name == "show"
+        else "\n".join(text_of(comparison(c)) for c in compare([RECORD]))
+    )
     golden = ROOT / "tests" / "data" / f"{name}-1.txt"
     assert text == golden.read_text()
 
 
 def test_tables_fit_eighty_columns():
-    slow = msgspec.structs.replace(with_outcome(RECORD.cells[0], energy=ENERGY), provider="tensorrt")
+    slow = msgspec.structs.replace(
+        with_outcome(RECORD.cells[0], energy=ENERGY), provider="tensorrt"
+    )
     many = msgspec.structs.replace(RECORD, cells=(*RECORD.cells, slow, slow, slow))
     assert "J/token" in text_of(show(many, 80))
     for record in (RECORD, many):
@@ -251,9 +289,13 @@ def test_tables_fit_eighty_columns():
 
 
 def test_hostile_names_are_printed_as_they_are():
-    odd = msgspec.structs.replace(RECORD, source=msgspec.structs.replace(RECORD.source, name="[red]x[/red]"))
+    odd = msgspec.structs.replace(
+        RECORD, source=msgspec.structs.replace(RECORD.source, name="[red]x[/red]")
+    )
     assert "[red]x[/red]" in text_of(show(odd))
-    worse = msgspec.structs.replace(RECORD, source=msgspec.structs.replace(RECORD.source, name="a\x1b[2Jb\u202ec"))
+    worse = msgspec.structs.replace(
+        RECORD, source=msgspec.structs.replace(RECORD.source, name="a\x1b[2Jb\u202ec")
+    )
     assert "a?[2Jb?c" in text_of(show(worse))
 
 
@@ -263,7 +305,9 @@ def test_json_has_medians_with_intervals():
     assert found["decode_s"]["value"] == pytest.approx(0.004)
     assert found["decode_tokens_per_s"]["value"] == pytest.approx(250)
     assert found["decode_j"]["kind"] == "absent"
-    assert json.loads(json.dumps(comparison_values(compare([RECORD]))))[0]["differences"][0]["verdict"]
+    assert json.loads(json.dumps(comparison_values(compare([RECORD]))))[0]["differences"][0][
+        "verdict"
+    ]
     assert not re.search(r": (NaN|-?Infinity)", json.dumps(values))
 
 
@@ -285,23 +329,34 @@ def drifting(ratio, in_turns, rounds=12):
     """Two cells whose rounds drift by 40 % together; the second takes `ratio` times as long."""
     cells = []
     for factor, precision in ((1.0, "fp32"), (ratio, "int8")):
-        samples = tuple(0.004 * factor * (1 + 0.4 * n / rounds) for n in range(rounds) for _ in range(3))
+        samples = tuple(
+            0.004 * factor * (1 + 0.4 * n / rounds) for n in range(rounds) for _ in range(3)
+        )
         numbers = tuple(n for n in range(rounds) for _ in range(3))
         base = RECORD.cells[0].outcome.latency
         decode = msgspec.structs.replace(base.decode, samples_s=samples, rounds=numbers)
         latency = msgspec.structs.replace(base, decode=decode, in_turns=in_turns)
-        cells.append(msgspec.structs.replace(with_outcome(RECORD.cells[0], latency=latency), precision=precision))
+        cells.append(
+            msgspec.structs.replace(
+                with_outcome(RECORD.cells[0], latency=latency), precision=precision
+            )
+        )
     return msgspec.structs.replace(RECORD, cells=tuple(cells))
 
 
-@pytest.mark.parametrize(("ratio", "verdict"), [(1.0, "same"), (1.1, "worse"), (0.9, "better"), (1.02, "same")])
+@pytest.mark.parametrize(
+    ("ratio", "verdict"), [(1.0, "same"), (1.1, "worse"), (0.9, "better"), (1.02, "same")]
+)
 def test_a_drift_that_both_share_does_not_blur_the_verdict(ratio, verdict):
     (found,) = compare([drifting(ratio, True)])
     decode = next(d for d in found.differences if d.metric == "decode_s")
     assert (decode.verdict, decode.ratio.value) == (verdict, pytest.approx(ratio))
     assert not found.one_after_another
     (apart,) = compare([drifting(ratio, False)])
-    assert next(d for d in apart.differences if d.metric == "decode_s").verdict in ("same", "unknown")
+    assert next(d for d in apart.differences if d.metric == "decode_s").verdict in (
+        "same",
+        "unknown",
+    )
     assert apart.one_after_another
 
 
@@ -340,7 +395,9 @@ def test_what_went_on_meanwhile_is_a_caution(conditions, code):
     assert code in codes(cell=latency_with(conditions=conditions))
     assert code not in codes(
         cell=latency_with(
-            conditions=Conditions(frequencies_hz=(3e9, 2.95e9), throttle_events=0, slept_s=0.0, clock_step_s=0.1)
+            conditions=Conditions(
+                frequencies_hz=(3e9, 2.95e9), throttle_events=0, slept_s=0.0, clock_step_s=0.1
+            )
         )
     )
 
@@ -360,11 +417,19 @@ def test_two_heaps_of_samples_are_seen():
     found = stats.modes([*quick, *slow])
     assert found.fast == pytest.approx(1.0, abs=0.02) and found.slow == pytest.approx(1.4, abs=0.03)  # noqa: PT018
     assert found.share_slow == pytest.approx(1 / 3, abs=0.05)
-    for usual in (rng.normal(1, 0.1, 200), rng.uniform(1, 2, 200), rng.lognormal(0, 0.3, 200), [1.0] * 50, [1, 2] * 5):
+    for usual in (
+        rng.normal(1, 0.1, 200),
+        rng.uniform(1, 2, 200),
+        rng.lognormal(0, 0.3, 200),
+        [1.0] * 50,
+        [1, 2] * 5,
+    ):
         assert stats.modes(list(usual)) is None
     samples = tuple(float(x) for x in (*quick, *slow))
     decode = msgspec.structs.replace(
-        RECORD.cells[0].outcome.latency.decode, samples_s=samples, rounds=tuple(i % 9 for i in range(90))
+        RECORD.cells[0].outcome.latency.decode,
+        samples_s=samples,
+        rounds=tuple(i % 9 for i in range(90)),
     )
     assert "bimodal" in codes(cell=latency_with(decode=decode))
 
@@ -372,20 +437,28 @@ def test_two_heaps_of_samples_are_seen():
 def test_a_cache_that_is_larger_than_the_config_says():
     architecture = RECORD.source.architecture
     expected = cache_bytes_per_token(architecture, "fp32")
-    assert expected == 4 * sum(x.count * 2 * x.attention.kv_heads * x.attention.head_dim for x in architecture.layers)
+    assert expected == 4 * sum(
+        x.count * 2 * x.attention.kv_heads * x.attention.head_dim for x in architecture.layers
+    )
     assert cache_bytes_per_token(architecture, "fp16") == expected / 2
     memory = RECORD.cells[0].outcome.memory
     for bytes_, seen in ((expected, False), (3 * expected, True)):
         changed = msgspec.structs.replace(memory, kv_bytes_per_token=int(bytes_))
-        assert ("kv-cache-size" in codes(cell=with_outcome(RECORD.cells[0], memory=changed))) is seen
+        assert (
+            "kv-cache-size" in codes(cell=with_outcome(RECORD.cells[0], memory=changed))
+        ) is seen
 
 
 def test_layers_that_stayed_plain_are_a_caution():
-    graph = msgspec.structs.replace(RECORD.cells[0].graph, unfused=("layer 0: a bias", "layer 1: a bias"))
+    graph = msgspec.structs.replace(
+        RECORD.cells[0].graph, unfused=("layer 0: a bias", "layer 1: a bias")
+    )
     assert "not-fused" in codes(cell=msgspec.structs.replace(RECORD.cells[0], graph=graph))
 
 
-@pytest.mark.parametrize(("streams", "overhead_s", "told"), [(4, 1e-3, True), (4, 1e-5, False), (1, 1e-3, False)])
+@pytest.mark.parametrize(
+    ("streams", "overhead_s", "told"), [(4, 1e-3, True), (4, 1e-5, False), (1, 1e-3, False)]
+)
 def test_streams_that_wait_for_one_interpreter(streams, overhead_s, told):
     point = Throughput(
         batch=1,
@@ -397,7 +470,9 @@ def test_streams_that_wait_for_one_interpreter(streams, overhead_s, told):
         decode_s=(0.5,),
         step_s=(0.005,),
     )
-    assert ("streams-bound" in codes(cell=latency_with(throughput=(point,), overhead_s=overhead_s))) == told
+    assert (
+        "streams-bound" in codes(cell=latency_with(throughput=(point,), overhead_s=overhead_s))
+    ) == told
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from conftest import REFERENCE
 
-from edgecap.engine import OrtEngine
-from edgecap.export.optimum import TASK
-from edgecap.kvcache import HEADROOM, Room, StaleCache
-from edgecap.worker import Export, in_child, silent
+from edgecap.graph.export.optimum import TASK
+from edgecap.pipeline.worker import Export, in_child, silent
+from edgecap.runtime.engine import OrtEngine
+from edgecap.runtime.state import HEADROOM, Room, StaleCache
 
 IDS = np.random.default_rng(7).integers(0, 8192, (2, 200))
 
@@ -57,7 +57,9 @@ def test_a_fused_graph_writes_in_place_and_a_plain_one_does_not(graphs, engines)
 def test_both_ways_answer_bit_by_bit_alike(engines, rows):
     """Behind a prompt, and over the end of the room that was made for it."""
     ids = IDS[:rows]
-    found, expected = (logits_of(e, e.prefill(ids[:, :20]), ids[:, 20 : 40 + 2 * HEADROOM]) for e in engines)
+    found, expected = (
+        logits_of(e, e.prefill(ids[:, :20]), ids[:, 20 : 40 + 2 * HEADROOM]) for e in engines
+    )
     assert np.array_equal(found, expected)
 
 

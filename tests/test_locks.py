@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from edgecap import locks
+from edgecap.storage import locks
 
 
 @pytest.fixture
@@ -82,6 +82,9 @@ def test_files_of_locks_do_not_gather(thing, tmp_path):
 
 
 def test_paths_elsewhere_are_no_things(tmp_path):
-    assert locks.thing_of(tmp_path, tmp_path / "corpora" / "k" / "commit" / "x.txt") == tmp_path / "corpora" / "k"
+    assert (
+        locks.thing_of(tmp_path, tmp_path / "corpora" / "k" / "commit" / "x.txt")
+        == tmp_path / "corpora" / "k"
+    )
     assert locks.thing_of(tmp_path / "cache", tmp_path / "x" / "y.txt") is None
     assert locks.thing_of(tmp_path, tmp_path / "exports") is None

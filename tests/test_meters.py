@@ -10,11 +10,11 @@ from fakes import ByteTokenizer, FakeClock, FakeEngine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgecap import tokens
-from edgecap.corpus import Document
 from edgecap.errors import UsageError
-from edgecap.meters import compression, divergence, growth, latency, peaks, windows
+from edgecap.meters import compression, context_sweep, divergence, latency, peaks, text_windows
 from edgecap.meters.compression import Plan
+from edgecap.text import tokenizer
+from edgecap.text.corpus import Document
 
 
 def quiet(done, total):
@@ -26,31 +26,38 @@ def quiet(done, total):
 
 @given(st.lists(st.integers(1, 99), max_size=60), st.integers(2, 20), st.sampled_from([0, None]))
 def test_every_token_is_scored_or_charged_once(ids, context, start):
-    found = list(windows.windows(ids, start, context, 100))
+    found = list(text_windows.windows(ids, start, context, 100))
     scored = [
         t
         for w in found
         for t in (
-            w.targets.tolist() if start is not None else [w.inputs[0] if len(w.inputs) else None, *w.targets.tolist()]
+            w.targets.tolist()
+            if start is not None
+            else [w.inputs[0] if len(w.inputs) else None, *w.targets.tolist()]
         )
     ]
     if start is not None:
         assert scored == ids
-        assert all(w.inputs[0] == start and len(w.inputs) == len(w.targets) <= context - 1 for w in found)
+        assert all(
+            w.inputs[0] == start and len(w.inputs) == len(w.targets) <= context - 1 for w in found
+        )
     else:
         assert sum(len(w.targets) + 1 for w in found) == len(ids)
         assert sum(w.charged_bits for w in found) == pytest.approx(len(found) * math.log2(100))
         assert all(len(w.targets) + 1 <= context for w in found)
 
 
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=6), st.integers(2, 40))
+@given(
+    st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=6),
+    st.integers(2, 40),
+)
 def test_a_uniform_model_costs_log2_vocabulary_a_token(texts, context):
     texts = [*texts, "never empty"]
     documents = [Document(id=str(i), domain="ab"[i % 2], text=t) for i, t in enumerate(texts)]
     clock = FakeClock()
     found = compression.measure_compression(
         FakeEngine(clock, vocabulary=256),
-        windows.exact(ByteTokenizer(), context, 256),
+        text_windows.exact(ByteTokenizer(), context, 256),
         documents,
         Plan("exact", context),
         clock,
@@ -67,7 +74,7 @@ def test_without_start_token_one_byte_is_charged_in_full():
     clock = FakeClock()
     found = compression.measure_compression(
         FakeEngine(clock, 256, skill=4),
-        windows.exact(ByteTokenizer(start=None), 8, 256),
+        text_windows.exact(ByteTokenizer(start=None), 8, 256),
         [Document(id="1", domain="a", text="x")],
         Plan("exact", 8),
         clock,
@@ -79,7 +86,7 @@ def test_nan_is_an_error_not_a_number():
     engine = FakeEngine(FakeClock())
     engine.nll = lambda inputs, targets: np.full(len(targets), np.nan)
     with pytest.raises(compression.NotFinite):
-        compression.document_bits(engine, windows.exact(ByteTokenizer(), 8, 256)("abc"))
+        compression.document_bits(engine, text_windows.exact(ByteTokenizer(), 8, 256)("abc"))
 
 
 # --- divergence -------------------------------------------------------------------------------
@@ -116,7 +123,9 @@ def test_garbage_is_refused(bad):
 
 
 def test_samples_are_spread_and_short():
-    rows = divergence.take_samples([chr(65 + i) * 500 for i in range(8)], 8, ByteTokenizer().encode, start=0, length=64)
+    rows = divergence.take_samples(
+        [chr(65 + i) * 500 for i in range(8)], 8, ByteTokenizer().encode, start=0, length=64
+    )
     assert [r[1] for r in rows] == [65, 67, 69, 71]
     assert all(len(r) == 64 and r[0] == 0 for r in rows)
     assert len(divergence.take_samples(["", "a"], 2, ByteTokenizer().encode, None, 64)) == 1
@@ -150,7 +159,9 @@ def test_token_ids_are_fresh_in_every_round():
 
 def test_a_slow_engine_stops_at_the_limit():
     clock = FakeClock()
-    found = latency.measure_latency(FakeEngine(clock, speed_s=1.0), clock, latency.Plan(4, 8, 60.0), 16, quiet)
+    found = latency.measure_latency(
+        FakeEngine(clock, speed_s=1.0), clock, latency.Plan(4, 8, 60.0), 16, quiet
+    )
     assert found.limit_reached
     assert max(found.decode.rounds) + 1 < latency.MIN_ROUNDS
     assert len(found.decode.samples_s) >= 2
@@ -184,12 +195,12 @@ UNIGRAM = {
 
 
 def test_special_tokens_in_a_text_are_text():
-    reference = tokens.read_tokenizer(REFERENCE)
+    reference = tokenizer.read_tokenizer(REFERENCE)
     ids = reference.encode("a <|endoftext|> b")
     assert reference.start == 0
     assert 0 not in ids
     assert reference.is_lossless("a <|endoftext|> b", ids)
-    unigram = tokens.TextTokenizer(UNIGRAM, 0)
+    unigram = tokenizer.TextTokenizer(UNIGRAM, 0)
     assert unigram.encode("a<s>") == [5, 2, 3, 4]
 
 
@@ -210,13 +221,13 @@ def test_ids_of_ordinary_added_tokens_stay_as_they_were():
     model = {"type": "BPE", "vocab": {"a": 0, "b": 1, "!": 2, "<": 3, "s": 4, ">": 5}, "merges": [], "dropout": None, "unk_token": None,
              "continuing_subword_prefix": None, "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False}  # fmt: skip
     added = [token(2, "!", True), token(6, "<s>", True), token(7, "<think>", False)]
-    found = tokens.TextTokenizer({**UNIGRAM, "added_tokens": added, "model": model}, 6)
+    found = tokenizer.TextTokenizer({**UNIGRAM, "added_tokens": added, "model": model}, 6)
     assert found.encode("a<think>b<s>!") == [0, 7, 1, 3, 4, 5, 2]
     assert found.size == 8
 
 
 def test_stories_tokenizer(shared):
-    found = tokens.read_tokenizer(shared / "models/stories260K")
+    found = tokenizer.read_tokenizer(shared / "models/stories260K")
     assert (found.start, found.size) == (1, 512)
     for text in ("Once <s> upon </s>", "é世界\u2028", "<unk>", " leading"):
         ids = found.encode(text)
@@ -229,7 +240,7 @@ def test_the_reference_tokenizer_loses_nothing(text):
     assert _REFERENCE.is_lossless(text, _REFERENCE.encode(text))
 
 
-_REFERENCE = tokens.read_tokenizer(REFERENCE)
+_REFERENCE = tokenizer.read_tokenizer(REFERENCE)
 
 
 @pytest.mark.parametrize(
@@ -244,20 +255,20 @@ _REFERENCE = tokens.read_tokenizer(REFERENCE)
 def test_start_is_bos_else_eos_else_nothing(tmp_path, config, start):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     definition = {"added_tokens": [], "model": {"vocab": {"<s>": 1, "</s>": 2}}}
-    assert tokens.start_token(tmp_path, definition) == start
+    assert tokenizer.start_token(tmp_path, definition) == start
 
 
 def test_start_from_the_models_config(tmp_path):
     (tmp_path / "config.json").write_text('{"eos_token_id": [7, 8]}')
-    assert tokens.start_token(tmp_path, {"added_tokens": [], "model": {}}) == 7
+    assert tokenizer.start_token(tmp_path, {"added_tokens": [], "model": {}}) == 7
 
 
 def test_broken_tokenizers(tmp_path):
     with pytest.raises(UsageError, match="cannot read"):
-        tokens.read_tokenizer(tmp_path)
+        tokenizer.read_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text('{"model": {}}')
     with pytest.raises(UsageError, match="is not a tokenizer"):
-        tokens.read_tokenizer(tmp_path)
+        tokenizer.read_tokenizer(tmp_path)
 
 
 # --- peaks and growth -------------------------------------------------------------------------
@@ -336,12 +347,12 @@ def test_a_small_machine_is_not_filled_up():
 def test_growth_takes_turns_and_keeps_the_cache():
     clock = FakeClock()
     engine = FakeEngine(clock)
-    found = growth.measure_growth(engine, clock, (4, 16), 16, 60.0)
+    found = context_sweep.measure_growth(engine, clock, (4, 16), 16, 60.0)
     assert [p.context for p in found] == [4, 16]
     assert [len(p) for p in engine.prompts[:4]] == [4, 16, 4, 16]
-    assert found[1].prefill_s == pytest.approx([0.016] * growth.ROUNDS)
-    assert found[1].decode_s == pytest.approx([0.001] * growth.ROUNDS)
-    short = growth.measure_growth(engine, clock, (4, 16), 16, 0.0)
+    assert found[1].prefill_s == pytest.approx([0.016] * context_sweep.ROUNDS)
+    assert found[1].decode_s == pytest.approx([0.001] * context_sweep.ROUNDS)
+    short = context_sweep.measure_growth(engine, clock, (4, 16), 16, 0.0)
     assert len(short[0].prefill_s) == len(short[1].prefill_s) == 1
 
 
@@ -354,10 +365,10 @@ def test_a_context_that_does_not_fit_is_not_the_end_of_the_others():
                 raise MemoryError("no room for 128 positions")
             return super().prefill(inputs)
 
-    found = growth.measure_growth(Small(clock), clock, (4, 128), 16, 60.0)
-    assert (len(found[0].prefill_s), found[0].failed) == (growth.ROUNDS, None)
+    found = context_sweep.measure_growth(Small(clock), clock, (4, 128), 16, 60.0)
+    assert (len(found[0].prefill_s), found[0].failed) == (context_sweep.ROUNDS, None)
     assert (found[1].prefill_s, found[1].failed) == ((), "MemoryError: no room for 128 positions")
-    (once,) = growth.measure_growth(FakeEngine(clock), clock, (4,), 16, -1.0)
+    (once,) = context_sweep.measure_growth(FakeEngine(clock), clock, (4,), 16, -1.0)
     assert once.cold
     assert not found[0].cold
 
@@ -375,7 +386,9 @@ def test_engines_take_turns_and_the_order_turns_round():
             return super().prefill(inputs)
 
     plan = latency.Plan(64, 32, 30.0)
-    benches = [latency.Bench(Named(n, speed_s=s), clock, plan, 16) for n, s in (("a", 0.004), ("b", 0.005))]
+    benches = [
+        latency.Bench(Named(n, speed_s=s), clock, plan, 16) for n, s in (("a", 0.004), ("b", 0.005))
+    ]
     order.clear()
     found = latency.take_turns(benches, clock, 60.0, quiet)
     assert "".join(dict.fromkeys(order)) == "ab"
@@ -399,7 +412,9 @@ def test_rounds_go_on_until_the_median_is_sure():
             return prefill(inputs)
 
         engine.prefill = uneven
-        found = latency.measure_latency(engine, clock, latency.Plan(64, 32, 300.0, target), 16, quiet)
+        found = latency.measure_latency(
+            engine, clock, latency.Plan(64, 32, 300.0, target), 16, quiet
+        )
         rounds.append(max(found.prefill.rounds) + 1)
         assert not found.limit_reached
     assert latency.MIN_ROUNDS <= rounds[0] < rounds[1]

@@ -9,25 +9,39 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgecap.engine import OrtEngine
 from edgecap.graph.scoring import scoring_graph
-from edgecap.providers import built_providers, why_not
 from edgecap.record import Latency, Measurement, Peaks, Placement, Profile
+from edgecap.runtime.engine import OrtEngine
+from edgecap.runtime.providers import built_providers, why_not
 
 MODEL = os.environ.get("EDGECAP_OPENVINO_MODEL", "")
 IDS = np.random.default_rng(0).integers(1, 8192, 120)
 
 pytestmark = [
     pytest.mark.skipif(
-        "openvino" not in built_providers(), reason="the runtime has no OpenVINO: scripts/test-openvino"
+        "openvino" not in built_providers(),
+        reason="the runtime has no OpenVINO: scripts/test-openvino",
     ),
-    pytest.mark.skipif(not MODEL, reason="EDGECAP_OPENVINO_MODEL names no portable folder: scripts/test-openvino"),
+    pytest.mark.skipif(
+        not MODEL, reason="EDGECAP_OPENVINO_MODEL names no portable folder: scripts/test-openvino"
+    ),
 ]
 
 
 def profile(*arguments):
     """The command as a person gives it, of few documents and seconds."""
-    command = [sys.executable, "-m", "edgecap", "profile", "--model", MODEL, "--documents", "4", "--limit", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "edgecap",
+        "profile",
+        "--model",
+        MODEL,
+        "--documents",
+        "4",
+        "--limit",
+        "2",
+    ]
     return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
 
 
@@ -136,7 +150,10 @@ def test_openvino_is_there():
     ("option", "told"),
     [
         ("device_type=GPU.7", "Device GPU.7 is not available"),
-        ("device_type=XYZ", "no node"),  # the runtime says nothing, lists OpenVINO first, and runs it all on the CPU
+        (
+            "device_type=XYZ",
+            "no node",
+        ),  # the runtime says nothing, lists OpenVINO first, and runs it all on the CPU
         ("num_of_threads=many", "Number of threads should be a number"),
         ("precision=FP16", "CPU only supports FP32, ACCURACY"),
         ("no_such_option=1", "Invalid OpenVINO EP option: no_such_option"),

@@ -10,19 +10,20 @@ import pytest
 from conftest import REFERENCE, build_model
 from onnx import helper, numpy_helper
 
-from edgecap import optimize, store
-from edgecap.conditions import Watch
-from edgecap.engine import OrtEngine
 from edgecap.errors import UsageError
-from edgecap.export.optimum import TASK
-from edgecap.graph.empty import empty_decoder
-from edgecap.graph.joins import join_products
+from edgecap.graph import finish as optimize
+from edgecap.graph.empty_decoder import empty_decoder
+from edgecap.graph.export.optimum import TASK
+from edgecap.graph.fusion.join_matmuls import join_products
 from edgecap.graph.read import open_graph, weight_bytes
-from edgecap.machine import device_memory, stay_on
+from edgecap.machine.info import device_memory, stay_on
+from edgecap.machine.noise import Watch
 from edgecap.meters.divergence import answers_of, between
-from edgecap.portable import optimize_folder
+from edgecap.pipeline.export_folder import optimize_folder
+from edgecap.pipeline.worker import Export, Made, Optimize, in_child, silent
+from edgecap.runtime.engine import OrtEngine
 from edgecap.spec import Spec
-from edgecap.worker import Export, Made, Optimize, in_child, silent
+from edgecap.storage import files
 
 
 def operators(path):
@@ -77,7 +78,11 @@ def test_what_is_used_twice_or_is_an_output_is_not_joined():
         values = [helper.make_tensor_value_info(n, 1, [2, None]) for n in ("x", *outputs)]
         stored = [numpy_helper.from_array(np.ones((3, k), np.float32), f"w{k}") for k in (4, 5)]
         nodes = [helper.make_node("MatMul", ["x", f"w{k}"], [f"p{k}"]) for k in (4, 5)]
-        nodes += [helper.make_node("Neg", ["p4"], ["y"]), helper.make_node("Neg", ["p5"], ["z"]), *extra]
+        nodes += [
+            helper.make_node("Neg", ["p4"], ["y"]),
+            helper.make_node("Neg", ["p5"], ["z"]),
+            *extra,
+        ]
         graph = helper.make_graph(nodes, "g", values[:1], values[1:], stored)
         return join_products(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
 
@@ -95,7 +100,9 @@ def test_a_graph_of_a_folder_is_fused(folder, plain):
 
 def test_what_cannot_be_fused_stays_plain_and_says_so(folder):
     """ALiBi: positions enter as a bias of the scores."""
-    found = exported(build_model(folder / "bloom", "bloom", n_layer=2, n_head=4), folder / "bloom-onnx")
+    found = exported(
+        build_model(folder / "bloom", "bloom", n_layer=2, n_head=4), folder / "bloom-onnx"
+    )
     assert isinstance(found, Made)
     assert found.unfused and "layer 0" in found.unfused[0]
     assert "GroupQueryAttention" not in operators(folder / "bloom-onnx" / "model.onnx")
@@ -106,7 +113,9 @@ def test_a_graph_without_cache_cannot_be_fused(tmp_path):
     (tmp_path / "onnx/model.onnx").write_bytes(empty_decoder(0))
     (tmp_path / "onnx/tokenizer.json").write_bytes((REFERENCE / "tokenizer.json").read_bytes())
     with pytest.raises(UsageError, match=r"model\.onnx cannot be fused: it has no KV cache$"):
-        optimize_folder(Spec(model=str(tmp_path / "onnx")), tmp_path / "fused", store.home(tmp_path / "cache"))
+        optimize_folder(
+            Spec(model=str(tmp_path / "onnx")), tmp_path / "fused", files.home(tmp_path / "cache")
+        )
     assert not (tmp_path / "fused").exists()
 
 
@@ -206,7 +215,9 @@ def test_frequency_and_throttling_are_watched(cpus, monkeypatch):
     found = watch.found()
     assert found.frequencies_hz == (2e9, 1.5e9)
     assert found.throttle_events == 3
-    assert found.other_load == pytest.approx(1 / 4, abs=0.01) and found.steal_share == pytest.approx(1 / 4)
+    assert found.other_load == pytest.approx(
+        1 / 4, abs=0.01
+    ) and found.steal_share == pytest.approx(1 / 4)
 
 
 def test_a_system_that_tells_nothing(tmp_path, monkeypatch):
@@ -231,7 +242,11 @@ def test_a_clock_that_is_set_and_a_machine_that_slept(monkeypatch):
     watch = Watch()
     wall, clock = time.time, time.clock_gettime
     monkeypatch.setattr(time, "time", lambda: wall() + 70)
-    monkeypatch.setattr(time, "clock_gettime", lambda which: clock(which) + (60 if which == time.CLOCK_BOOTTIME else 0))
+    monkeypatch.setattr(
+        time,
+        "clock_gettime",
+        lambda which: clock(which) + (60 if which == time.CLOCK_BOOTTIME else 0),
+    )
     found = watch.found()
     assert found.slept_s == pytest.approx(60, abs=1)
     assert found.clock_step_s == pytest.approx(10, abs=1)

@@ -8,21 +8,22 @@ import pytest
 from conftest import REFERENCE
 from fakes import scripted
 
-from edgecap import card, store
-from edgecap.corpus import read_corpus
+from edgecap.analysis.metrics import went_wrong
 from edgecap.errors import Interrupted, UsageError
-from edgecap.metrics import went_wrong
-from edgecap.pipeline import profile
-from edgecap.portable import export_folder
+from edgecap.pipeline.export_folder import export_folder
+from edgecap.pipeline.profile import profile
+from edgecap.pipeline.worker import Export, Looked, Measure, Race, Vary, Weigh
 from edgecap.record import LEFT_OUT, SCHEMA, Absent, Compression, Failure, Flops, Measurement
-from edgecap.report.tables import show
+from edgecap.report.terminal.record import show
 from edgecap.spec import Spec
-from edgecap.worker import Export, Looked, Measure, Race, Vary, Weigh
+from edgecap.storage import files
+from edgecap.text import bias_card
+from edgecap.text.corpus import read_corpus
 
 
 @pytest.fixture
 def place(tmp_path):
-    return store.home(tmp_path / "cache", tmp_path / "profiles")
+    return files.home(tmp_path / "cache", tmp_path / "profiles")
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def corpus(corpus_file):
 
 def written(place):
     paths = sorted(place.profiles.glob("*.json"))
-    return [store.load(p) for p in paths]
+    return [files.load(p) for p in paths]
 
 
 def test_the_record_of_a_whole_run(spec, corpus, place):
@@ -62,7 +63,9 @@ def test_graphs_are_made_once(spec, corpus, place):
     assert sum(isinstance(s, Export | Vary) for s in second.asked) == 0
 
 
-def test_variants_of_graphs_with_the_same_file_but_other_weights_differ(spec, corpus, place, tmp_path):
+def test_variants_of_graphs_with_the_same_file_but_other_weights_differ(
+    spec, corpus, place, tmp_path
+):
     """Weights beside the graph: two fine-tunes share model.onnx to the byte."""
     import msgspec
 
@@ -80,10 +83,15 @@ def test_variants_of_graphs_with_the_same_file_but_other_weights_differ(spec, co
             found = base(step, watch, timeout_s)
             if not isinstance(found, Looked):
                 return found
-            graphs = tuple(msgspec.structs.replace(g, files=("model.onnx", "model.onnx.data")) for g in found.graphs)
+            graphs = tuple(
+                msgspec.structs.replace(g, files=("model.onnx", "model.onnx.data"))
+                for g in found.graphs
+            )
             return msgspec.structs.replace(found, graphs=graphs)
 
-        profile(msgspec.structs.replace(spec, model=str(folder), precisions=("int8",)), place, run=run)
+        profile(
+            msgspec.structs.replace(spec, model=str(folder), precisions=("int8",)), place, run=run
+        )
         made[name] = [s.out for s in base.asked if isinstance(s, Vary)]
     assert len(made["one"]) == len(made["two"]) == 1
 
@@ -108,7 +116,9 @@ def test_a_damaged_cache_is_made_again(spec, corpus, place):
     for number, graph in enumerate(sorted(place.cache.rglob("model.onnx"))):
         changed = b"short" if number % 2 else b"x" * graph.stat().st_size
         graph.write_bytes(changed)
-    (place.cache / "exports").joinpath(next(iter(os.listdir(place.cache / "exports"))), "graph.json").write_text("{")
+    (place.cache / "exports").joinpath(
+        next(iter(os.listdir(place.cache / "exports"))), "graph.json"
+    ).write_text("{")
     again = scripted(corpus)
     profile(spec, place, run=again)
     assert sum(isinstance(s, Export | Vary) for s in again.asked) == 4
@@ -117,7 +127,9 @@ def test_a_damaged_cache_is_made_again(spec, corpus, place):
 def test_a_failed_cell_is_a_row_and_the_run_goes_on(spec, corpus, place):
     record = profile(spec, place, run=scripted(corpus, broken=("fp16",)))
     outcomes = {c.precision: c.outcome for c in record.cells}
-    assert outcomes["fp16"] == Failure(stage="compression", error="NotFinite", message="NaN for a token's probability")
+    assert outcomes["fp16"] == Failure(
+        stage="compression", error="NotFinite", message="NaN for a token's probability"
+    )
     assert isinstance(outcomes["int4"], Measurement)
 
 
@@ -173,10 +185,14 @@ def test_refused_before_anything_is_written(spec, corpus, place, fields, words):
 
 def test_a_look_that_dies_names_what_was_tried(spec, place):
     def run(step, watch, timeout_s):
-        return Failure(stage="look", error="SIGSEGV", message="the process was ended by SIGSEGV (11)")
+        return Failure(
+            stage="look", error="SIGSEGV", message="the process was ended by SIGSEGV (11)"
+        )
 
     asked = msgspec.structs.replace(spec, providers=("cpu", "cuda"))
-    with pytest.raises(UsageError, match=r"cannot be used here with cpu, cuda: the process was ended by SIGSEGV"):
+    with pytest.raises(
+        UsageError, match=r"cannot be used here with cpu, cuda: the process was ended by SIGSEGV"
+    ):
         profile(asked, place, run=run)
 
 
@@ -194,8 +210,16 @@ def test_export_writes_one_portable_folder(spec, corpus, place, tmp_path):
     asked = msgspec.structs.replace(spec, precisions=("fp16", "int8"))
     graphs = export_folder(asked, tmp_path / "out", place, run=scripted(corpus))
     assert sorted(graphs) == ["fp16", "int8"]
-    names = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file()}
-    assert {"edgecap.json", "config.json", "tokenizer.json", "fp16/model.onnx", "int8/model.onnx"} <= names
+    names = {
+        str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file()
+    }
+    assert {
+        "edgecap.json",
+        "config.json",
+        "tokenizer.json",
+        "fp16/model.onnx",
+        "int8/model.onnx",
+    } <= names
     with pytest.raises(UsageError, match="is there already"):
         export_folder(asked, tmp_path / "out", place, run=scripted(corpus))
 
@@ -215,10 +239,12 @@ def test_precisions_that_a_folder_cannot_give(spec, corpus, place, tmp_path):
 
 def test_a_variant_that_will_not_pay_is_left_out_and_stays_a_row(spec, corpus, place, monkeypatch):
     """int8 without a dot product; nothing is made or measured for it."""
-    from edgecap import pipeline
+    from edgecap.pipeline import profile as pipeline
 
     look_around = pipeline.look_around
-    monkeypatch.setattr(pipeline, "look_around", lambda p: msgspec.structs.replace(look_around(p), flags=("avx2",)))
+    monkeypatch.setattr(
+        pipeline, "look_around", lambda p: msgspec.structs.replace(look_around(p), flags=("avx2",))
+    )
     run = scripted(corpus)
     asked = msgspec.structs.replace(spec, precisions=("fp32", "int8"), skip_unfit=True)
     fp32, int8 = profile(asked, place, run=run).cells
@@ -234,15 +260,23 @@ def test_a_graph_is_finished_for_its_provider(spec, corpus, place, monkeypatch):
 
     def offers(step, watch, timeout_s):
         found = run(step, watch, timeout_s)
-        return msgspec.structs.replace(found, providers=("cpu", "openvino")) if isinstance(found, Looked) else found
+        return (
+            msgspec.structs.replace(found, providers=("cpu", "openvino"))
+            if isinstance(found, Looked)
+            else found
+        )
 
     providers = ("cpu", "openvino:device_type=CPU")
-    asked = msgspec.structs.replace(spec, precisions=("fp32",), providers=providers, graph_level="basic", arena=False)
+    asked = msgspec.structs.replace(
+        spec, precisions=("fp32",), providers=providers, graph_level="basic", arena=False
+    )
     record = profile(asked, place, run=offers)
     assert [c.provider for c in record.cells] == list(providers)
     assert [s.finish for s in run.asked if isinstance(s, Export)] == ["fused", "bare"]
     sessions = [s.session for s in run.asked if isinstance(s, Measure)]
-    assert [(s.provider, s.level, s.arena) for s in sessions] == [(p, "basic", False) for p in providers]
+    assert [(s.provider, s.level, s.arena) for s in sessions] == [
+        (p, "basic", False) for p in providers
+    ]
 
 
 def test_static_int8_is_made_on_the_text_and_again_on_another(spec, corpus, place, tmp_path):
@@ -261,7 +295,9 @@ def test_a_part_that_died_is_told_and_the_rest_is_kept(spec, corpus, place, brok
     run = scripted(corpus)
 
     def dies(step, watch, timeout_s):
-        killed = Failure(stage="latency", error="Killed", message="the process was ended by SIGKILL (9)")
+        killed = Failure(
+            stage="latency", error="Killed", message="the process was ended by SIGKILL (9)"
+        )
         return killed if isinstance(step, broken) else run(step, watch, timeout_s)
 
     record = profile(msgspec.structs.replace(spec, precisions=("fp32",)), place, run=dies)
@@ -277,9 +313,16 @@ def test_a_part_that_died_is_told_and_the_rest_is_kept(spec, corpus, place, brok
 def test_the_usual_contexts_are_timed_beside(spec, corpus, place):
     run = scripted(corpus)
     profile(msgspec.structs.replace(spec, precisions=("fp32",)), place, run=run)
-    profile(msgspec.structs.replace(spec, precisions=("fp32",), context_sweep=(), batches=(1, 4)), place, run=run)
+    profile(
+        msgspec.structs.replace(spec, precisions=("fp32",), context_sweep=(), batches=(1, 4)),
+        place,
+        run=run,
+    )
     usual, none = [s for s in run.asked if isinstance(s, Race)]
-    assert usual.sweep == (128, 512)  # the reference model has 1024 positions, and 8 are decoded behind
+    assert usual.sweep == (
+        128,
+        512,
+    )  # the reference model has 1024 positions, and 8 are decoded behind
     assert (none.sweep, none.batches) == ((), (1, 4))
 
 
@@ -288,12 +331,12 @@ def test_the_usual_contexts_are_timed_beside(spec, corpus, place):
 
 def carded(path, context=1024):
     """A card beside a corpus, whose bias was fitted under the exact protocol; the path of the corpus."""
-    found = card.Card(
+    found = bias_card.Card(
         corpus="six", sha256=read_corpus(str(path)).sha256, bias_bits=-1.25, low=None, high=None, criterion="c",
         spread_with_zero=0.1, spread_fitted=0.01, protocol="exact", context=context, stride=None, precision="fp32",
         edgecap="0", models=(),
     )  # fmt: skip
-    card.beside(path).write_text(card.encode(found))
+    bias_card.beside(path).write_text(bias_card.encode(found))
     return path
 
 
@@ -308,7 +351,9 @@ def carded(path, context=1024):
         ({"documents": 3, "context": 256}, None),
     ],
 )
-def test_a_bias_that_was_fitted_otherwise_is_told_and_applied(spec, corpus_file, place, asked, said):
+def test_a_bias_that_was_fitted_otherwise_is_told_and_applied(
+    spec, corpus_file, place, asked, said
+):
     carded(corpus_file)
     asked = msgspec.structs.replace(spec, precisions=("fp32", "int8"), **asked)
     record = profile(asked, place, run=scripted(read_corpus(asked.corpus, asked.documents)))
@@ -319,9 +364,15 @@ def test_a_bias_that_was_fitted_otherwise_is_told_and_applied(spec, corpus_file,
         assert told == ([] if said is None else [words])
 
 
-def test_a_model_with_fewer_positions_than_the_card_was_fitted_with_is_told(spec, corpus_file, place):
+def test_a_model_with_fewer_positions_than_the_card_was_fitted_with_is_told(
+    spec, corpus_file, place
+):
     carded(corpus_file, context=2048)
-    record = profile(msgspec.structs.replace(spec, precisions=("fp32",)), place, run=scripted(read_corpus(spec.corpus)))
+    record = profile(
+        msgspec.structs.replace(spec, precisions=("fp32",)),
+        place,
+        run=scripted(read_corpus(spec.corpus)),
+    )
     (told,) = [c for c in record.cells[0].cautions if c.code == "bias-of-another-protocol"]
     assert "window 2048; this was scored under protocol exact, window 1024" in told.message
 

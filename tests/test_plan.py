@@ -9,12 +9,12 @@ import msgspec
 import pytest
 from conftest import REFERENCE
 
-from edgecap import plan as planning
-from edgecap import source
 from edgecap.errors import UsageError
-from edgecap.identity import corpus_identity, model_identity
-from edgecap.plan import read_plan, unfold
+from edgecap.model import source
 from edgecap.spec import DEFAULT_PRECISIONS, Spec
+from edgecap.sweep import plan as planning
+from edgecap.sweep.fingerprint import corpus_identity, model_identity
+from edgecap.sweep.plan import read_plan, unfold
 
 
 def cells(tmp_path, **asked):
@@ -38,7 +38,13 @@ def model(folder):
 
 
 def test_every_combination_of_the_axes_is_a_cell(tmp_path):
-    found = cells(tmp_path, precisions=["fp32", "int8"], contexts=[16, 32], batches=[1, 4], providers=["cpu", "cuda"])
+    found = cells(
+        tmp_path,
+        precisions=["fp32", "int8"],
+        contexts=[16, 32],
+        batches=[1, 4],
+        providers=["cpu", "cuda"],
+    )
     assert len(found) == len({cell.key for cell in found}) == 16
     assert {cell.spec.precisions for cell in found} == {("fp32",), ("int8",)}
     assert all(len(cell.spec.batches) == len(cell.spec.providers) == 1 for cell in found)
@@ -51,7 +57,11 @@ def test_what_is_left_out_is_as_usual(tmp_path):
 
 
 def test_a_cell_that_is_in_twice_is_one(tmp_path):
-    asked = {"precisions": ["fp32", "FP32", " fp32"], "batches": [1, 1], "also": [{"batches": [1, 2]}]}
+    asked = {
+        "precisions": ["fp32", "FP32", " fp32"],
+        "batches": [1, 1],
+        "also": [{"batches": [1, 2]}],
+    }
     assert [cell.spec.batches for cell in cells(tmp_path, **asked)] == [(1,), (2,)]
 
 
@@ -66,13 +76,17 @@ def test_more_cells_are_as_above_but_for_what_they_say(tmp_path):
     contexts = [128, 256]
     options.documents = 9
     """
-    found = [(cell.spec.context, cell.spec.documents, cell.spec.limit_s) for cell in written(tmp_path, text)]
+    found = [
+        (cell.spec.context, cell.spec.documents, cell.spec.limit_s)
+        for cell in written(tmp_path, text)
+    ]
     assert found == [(64, 4, 2.0), (128, 9, 2.0), (256, 9, 2.0)]
 
 
 def test_a_plan_of_blocks_alone_has_only_their_cells(tmp_path):
     found = written(
-        tmp_path, "[options]\ndocuments = 3\n[[also]]\nprecisions = 'int8'\n[[also]]\nprecisions = 'int4'\n"
+        tmp_path,
+        "[options]\ndocuments = 3\n[[also]]\nprecisions = 'int8'\n[[also]]\nprecisions = 'int4'\n",
     )
     assert [cell.spec.precisions for cell in found] == [("int8",), ("int4",)]
     assert {cell.spec.documents for cell in found} == {3}
@@ -83,8 +97,15 @@ def test_paths_are_relative_to_the_plan(tmp_path):
     model(here / "mine")
     (here / "texts").mkdir()
     (here / "texts" / "a.txt").write_text("words")
-    (cell,) = unfold({"models": "./mine", "corpora": "texts/a.txt", "precisions": "fp32"}, here, tmp_path / "kept")
-    assert (cell.spec.model, cell.spec.corpus) == (str(here / "mine"), str(here / "texts" / "a.txt"))
+    (cell,) = unfold(
+        {"models": "./mine", "corpora": "texts/a.txt", "precisions": "fp32"},
+        here,
+        tmp_path / "kept",
+    )
+    assert (cell.spec.model, cell.spec.corpus) == (
+        str(here / "mine"),
+        str(here / "texts" / "a.txt"),
+    )
     assert str(cell) == "mine, fp32 on cpu, a"
 
 
@@ -94,7 +115,9 @@ def test_a_mark_of_byte_order_is_no_mistake(tmp_path):
 
 def test_a_model_on_the_hub_is_not_fetched_to_make_a_list(tmp_path):
     (cell,) = cells(tmp_path, models="org/name@v1.0")
-    assert cell.spec.model == "org/name@v1.0" and cell.file_name.startswith("name-v1.0--fp32--cpu--")
+    assert cell.spec.model == "org/name@v1.0" and cell.file_name.startswith(
+        "name-v1.0--fp32--cpu--"
+    )
 
 
 # --- what cannot be asked ---------------------------------------------------------------------
@@ -151,7 +174,10 @@ def test_a_model_on_the_hub_is_not_fetched_to_make_a_list(tmp_path):
         ("device = 'a'\n[options]\ncontext = 3", "write contexts above [options]"),
         ("device = 'a'\n[options]\nlimit_s = nan", "--limit nan"),
         ("device = 'a'\n[options]\nbias_bits = inf", "not a finite number"),
-        ("device = 'a'\n[options]\nprotocol = 'paper'\nstride = 3", "--stride belongs to the exact protocol"),
+        (
+            "device = 'a'\n[options]\nprotocol = 'paper'\nstride = 3",
+            "--stride belongs to the exact protocol",
+        ),
     ],
 )
 def test_a_wrong_plan_is_told_in_a_line(tmp_path, text, told):
@@ -258,8 +284,17 @@ def test_a_file_for_people_changes_no_key(tmp_path):
 
 
 def test_every_axis_and_option_makes_another_key(tmp_path):
-    changed = [{"contexts": 64}, {"batches": 2}, {"providers": "cuda"}, {"precisions": "int8"}, {"device": "a"}]
-    changed += [{"options": {name: value}} for name, value in {"documents": 2, "threads": 1, "arena": False}.items()]
+    changed = [
+        {"contexts": 64},
+        {"batches": 2},
+        {"providers": "cuda"},
+        {"precisions": "int8"},
+        {"device": "a"},
+    ]
+    changed += [
+        {"options": {name: value}}
+        for name, value in {"documents": 2, "threads": 1, "arena": False}.items()
+    ]
     keys = {cells(tmp_path, **change)[0].key for change in [{}, *changed]}
     assert len(keys) == len(changed) + 1
 
@@ -284,7 +319,9 @@ def test_a_new_option_changes_no_key(tmp_path, monkeypatch):
 def test_keys_stay_what_they_are(tmp_path):
     """A change here orphans the records of sweeps that people have begun."""
     (tmp_path / "t.txt").write_text("words")
-    found = cells(tmp_path, models="org/name", corpora="t.txt", contexts=64, options={"documents": 3})
+    found = cells(
+        tmp_path, models="org/name", corpora="t.txt", contexts=64, options={"documents": 3}
+    )
     assert found[0].key == "58d12b9f3174c1ef"
 
 
@@ -314,14 +351,19 @@ def test_a_damaged_memory_costs_only_time(tmp_path, rubbish):
 def test_a_text_with_another_ending_is_another_text(tmp_path):
     for name in ("t.txt", "t.jsonl"):
         (tmp_path / name).write_text('{"text": "x"}\n')
-    assert len({corpus_identity(str(tmp_path / name), tmp_path) for name in ("t.txt", "t.jsonl")}) == 2
+    assert (
+        len({corpus_identity(str(tmp_path / name), tmp_path) for name in ("t.txt", "t.jsonl")}) == 2
+    )
 
 
 def test_a_folder_of_graphs_tells_its_precisions(tmp_path):
     folder = tmp_path / "graphs"
     folder.mkdir()
     (folder / "config.json").write_bytes((REFERENCE / "config.json").read_bytes())
-    told = {"graphs": [{"precision": p, "folder": p, "files": []} for p in ("fp32", "int8")], "source": {}}
+    told = {
+        "graphs": [{"precision": p, "folder": p, "files": []} for p in ("fp32", "int8")],
+        "source": {},
+    }
     (folder / "edgecap.json").write_bytes(msgspec.json.encode(told))
     found = unfold({"models": "./graphs"}, tmp_path, tmp_path / "kept")
     assert [cell.spec.precisions[0] for cell in found] == ["fp32", "int8"]
@@ -332,5 +374,9 @@ def test_a_folder_of_graphs_tells_its_precisions(tmp_path):
 
 
 def test_the_reference_series_is_each_of_its_models(tmp_path):
-    cells = unfold({"models": ["edgecap-ref", "edgecap-ref-xs"], "precisions": "fp32"}, tmp_path, tmp_path / "cache")
+    cells = unfold(
+        {"models": ["edgecap-ref", "edgecap-ref-xs"], "precisions": "fp32"},
+        tmp_path,
+        tmp_path / "cache",
+    )
     assert [Path(cell.spec.model).name for cell in cells] == list(source.members())

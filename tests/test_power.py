@@ -15,23 +15,23 @@ from fakes import FakeClock, FakeCounter
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from edgecap import cautions, score
-from edgecap.meters import energy, taking
-from edgecap.meters.readings import Still, find_ticks
-from edgecap.power import find, meter, permission, resolve
-from edgecap.power.amd import open_amd
-from edgecap.power.apple import open_apple
-from edgecap.power.assumed import Assumed
-from edgecap.power.battery import open_battery
-from edgecap.power.emi import open_emi
-from edgecap.power.joined import Joined
-from edgecap.power.nvml import open_nvml
-from edgecap.power.rails import open_pmic, open_rails, pmic_watts
-from edgecap.power.rapl import open_rapl
-from edgecap.power.sampled import Integral, Sampled
-from edgecap.power.tally import Tallied, Tally
+from edgecap.analysis import score, warnings
+from edgecap.machine.energy import find, meter, permission, resolve
+from edgecap.machine.energy.amd import open_amd
+from edgecap.machine.energy.apple import open_apple
+from edgecap.machine.energy.assumed import Assumed
+from edgecap.machine.energy.battery import open_battery
+from edgecap.machine.energy.emi import open_emi
+from edgecap.machine.energy.joined import Joined
+from edgecap.machine.energy.nvml import open_nvml
+from edgecap.machine.energy.rails import open_pmic, open_rails, pmic_watts
+from edgecap.machine.energy.rapl import open_rapl
+from edgecap.machine.energy.sampled import Integral, Sampled
+from edgecap.machine.energy.tally import Tallied, Tally
+from edgecap.meters import energy, energy_windows
+from edgecap.meters.counter_readings import Still, find_ticks
+from edgecap.protocols import Upkeep
 from edgecap.record import Absent, Energy, LeftOut, Window
-from edgecap.seams import Upkeep
 
 
 def find_counter(provider, root):
@@ -101,7 +101,9 @@ def test_a_slow_counter_gets_long_windows_but_not_endless_ones():
     clock = FakeClock()
     found = measure(FakeCounter(clock, 10.0, 7.0), clock)
     assert all(120 <= w.seconds < 121 for w in every_window(found))
-    assert found.quantisation == pytest.approx(10 / 120, rel=0.1)  # it moved once while it was watched
+    assert found.quantisation == pytest.approx(
+        10 / 120, rel=0.1
+    )  # it moved once while it was watched
     assert "energy-window-short" in codes(found)
 
 
@@ -198,7 +200,12 @@ def test_what_is_beside_the_total_is_shown_and_may_fail():
     psys, dying = FakeCounter(clock, 50.0), FakeCounter(clock, 50.0, dies_at=5)
     psys.name, psys.domains, psys.read = "rapl-psys", ("psys",), lambda: (50 * clock.now(),)
     dying.name, dying.domains = "battery", ("BAT0", "BAT1")
-    found = measure(FakeCounter(clock, 20.0), clock, beside=(psys, dying), left_out=(LeftOut(name="x", reason="y"),))
+    found = measure(
+        FakeCounter(clock, 20.0),
+        clock,
+        beside=(psys, dying),
+        left_out=(LeftOut(name="x", reason="y"),),
+    )
     for window in every_window(found):
         assert window.beside["psys"] == pytest.approx(50 * window.seconds, rel=0.01)
         assert window.joules == pytest.approx(20 * window.seconds, rel=0.02)
@@ -239,12 +246,18 @@ def test_assumed_watts_are_marked_and_kept_out():
 
 def energy_of(*joules, **more):
     windows = tuple(Window(joules=j, seconds=2.0, tokens=100) for j in joules)
-    fields = {"tick_s": 0.001, "resolution_j": 6e-5, "idle_w": (5.0, 5.0), "prefill": windows, "decode": windows}
+    fields = {
+        "tick_s": 0.001,
+        "resolution_j": 6e-5,
+        "idle_w": (5.0, 5.0),
+        "prefill": windows,
+        "decode": windows,
+    }
     return Energy(counter="rapl", domains=("package-0",), provenance="counter", **(fields | more))
 
 
 def codes(found):
-    return {c.code for c in cautions._of_energy(found)}
+    return {c.code for c in warnings._of_energy(found)}
 
 
 def test_the_interval_holds_spread_and_quantisation():
@@ -254,9 +267,14 @@ def test_the_interval_holds_spread_and_quantisation():
     assert value == 0.2
     assert 0.18 <= min(draws) < 0.185
     assert 0.215 < max(draws) <= 0.22
-    assert list(score.decode_joules(energy_of(20.0, 20.0, 20.0, quantisation=0.1), 1)[1]) == list(draws)
+    assert list(score.decode_joules(energy_of(20.0, 20.0, 20.0, quantisation=0.1), 1)[1]) == list(
+        draws
+    )
     assert isinstance(score.nll_joules(energy_of(20.0), 1), Absent)
-    assert score.nll_joules(energy_of(20.0, nll=(Window(joules=4.0, seconds=1.0, tokens=2),)), 1)[0] == 2.0
+    assert (
+        score.nll_joules(energy_of(20.0, nll=(Window(joules=4.0, seconds=1.0, tokens=2),)), 1)[0]
+        == 2.0
+    )
 
 
 def test_cautions_of_energy():
@@ -267,7 +285,7 @@ def test_cautions_of_energy():
         assert codes(energy_of(20.0, 20.0, **{field: 2})) == {"energy-counter-unsteady"}
     assert codes(energy_of(20.0, 20.0, sampler_cpu_share=0.05)) == {"energy-sampler"}
     dram = LeftOut(name="rapl dram", reason="not readable", scope="processor", missing=True)
-    (caution,) = cautions._of_energy(energy_of(20.0, 20.0, left_out=(dram,)))
+    (caution,) = warnings._of_energy(energy_of(20.0, 20.0, left_out=(dram,)))
     assert (caution.code, "rapl dram" in caution.message) == ("energy-incomplete", True)
 
 
@@ -316,7 +334,9 @@ def test_any_sequence_gives_the_right_sum_or_a_note(events, start):
         last = total
     total = tally.add(raw, now + 1)
     goes_wrong = {k for k, _, _ in events} & {"reset", "jitter"}
-    if not tally.falls and "reset" not in goes_wrong:  # a reset near the top of the range passes for a wrap
+    if (
+        not tally.falls and "reset" not in goes_wrong
+    ):  # a reset near the top of the range passes for a wrap
         assert total == pytest.approx(truth, abs=1e-3 + 0.5 * len(events))
     if not goes_wrong:
         assert tally.falls == 0
@@ -326,7 +346,11 @@ def test_any_sequence_gives_the_right_sum_or_a_note(events, start):
 @settings(max_examples=100)
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["freeze", "pause", "jitter", "reset", "die"]), st.floats(0.01, 25), st.floats(0, 4)),
+        st.tuples(
+            st.sampled_from(["freeze", "pause", "jitter", "reset", "die"]),
+            st.floats(0.01, 25),
+            st.floats(0, 4),
+        ),
         max_size=3,
     ),
     st.floats(0, 300),
@@ -353,7 +377,9 @@ def test_a_measurement_is_right_or_absent_or_cautioned(faults, below_the_top):
                 raw -= 0.4
         return [raw % RANGE]
 
-    counter = Tallied("x", "processor", ["package-0"], lambda: counted(clock.now()), 6e-5, [RANGE], now=clock.now)
+    counter = Tallied(
+        "x", "processor", ["package-0"], lambda: counted(clock.now()), 6e-5, [RANGE], now=clock.now
+    )
     found = measure(counter, clock)
     if isinstance(found, Absent):
         assert faults and found.reason
@@ -413,7 +439,9 @@ def test_power_is_integrated_by_trapezoid(steps):
         area.add(now, [watts])
         total, before = total + (before + watts) / 2 * seconds, watts
     assert area.joules[0] == pytest.approx(total)
-    assert area.gaps == pytest.approx(sum(s > 0.3 for s, _ in steps), abs=sum(abs(s - 0.3) < 1e-6 for s, _ in steps))
+    assert area.gaps == pytest.approx(
+        sum(s > 0.3 for s, _ in steps), abs=sum(abs(s - 0.3) < 1e-6 for s, _ in steps)
+    )
 
 
 def test_sampled_power_is_a_counter():
@@ -467,10 +495,18 @@ def test_joules_of_a_driven_tree(tmp_path):
         found = resolve("cpu", find(tmp_path, environ={}))
         clock = SimpleNamespace(now=time.perf_counter, sleep=time.sleep)
         measured = energy.measure_energy(
-            found.counter, clock, work(clock), work(clock), quiet, beside=found.beside, left_out=found.left_out
+            found.counter,
+            clock,
+            work(clock),
+            work(clock),
+            quiet,
+            beside=found.beside,
+            left_out=found.left_out,
         )
     watts = {"package-0": 30, "package-1": 20, "dram-0": 5, "dram-1": 4}
-    assert dict.fromkeys(measured.domains) == dict.fromkeys(sorted(measured.domains, key=list(measured.domains).index))
+    assert dict.fromkeys(measured.domains) == dict.fromkeys(
+        sorted(measured.domains, key=list(measured.domains).index)
+    )
     assert set(measured.domains) == set(watts)
     assert (measured.counter, measured.provenance) == ("rapl", "counter")
     for window in every_window(measured):
@@ -488,7 +524,10 @@ def test_joules_of_a_driven_tree(tmp_path):
 
 
 def test_rapl_counts_packages_and_dram_once(tmp_path):
-    packages = [zone(tmp_path, "intel-rapl:0", "package-0"), zone(tmp_path, "intel-rapl:1", "package-1")]
+    packages = [
+        zone(tmp_path, "intel-rapl:0", "package-0"),
+        zone(tmp_path, "intel-rapl:1", "package-1"),
+    ]
     zone(tmp_path, "intel-rapl:0:0", "core", 999)
     dram = zone(tmp_path, "intel-rapl:0:1", "dram")
     psys = zone(tmp_path, "intel-rapl:2", "psys")
@@ -591,8 +630,12 @@ def test_zeus_agrees_on_the_same_tree(tmp_path, monkeypatch):
     rapl = pytest.importorskip("zeus.device.cpu.rapl", reason="zeus is not installed")
     package = zone(tmp_path, "intel-rapl:0", "package-0", 1_000_000)
     (tmp_path / "class/powercap/intel-rapl").symlink_to(tmp_path / "class/powercap")
-    memory = devices.write(package / "intel-rapl:0:0", name="dram", energy_uj=5, max_energy_range_uj=10**12)
-    monkeypatch.setattr(rapl, "RaplWraparoundTracker", lambda *a: SimpleNamespace(get_num_wraparounds=lambda: 0))
+    memory = devices.write(
+        package / "intel-rapl:0:0", name="dram", energy_uj=5, max_energy_range_uj=10**12
+    )
+    monkeypatch.setattr(
+        rapl, "RaplWraparoundTracker", lambda *a: SimpleNamespace(get_num_wraparounds=lambda: 0)
+    )
     theirs = rapl.RAPLCPU(0, str(tmp_path / "class/powercap"))
     (ours,) = counters(open_rapl(tmp_path))
     before, zero = theirs.get_total_energy_consumption(), ours.read()
@@ -664,7 +707,9 @@ def test_boards_that_cannot_be_told_say_why():
     assert "split by MIG" in refused(mig)["nvml"].reason
     unlike = nvml({"name": "A"}, {"name": "B"})[0]
     assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" in refused(unlike)["nvml"].reason
-    assert counters(nvml({"name": "A"}, {"name": "B"}, environ={"CUDA_VISIBLE_DEVICES": "GPU-11"})[0])
+    assert counters(
+        nvml({"name": "A"}, {"name": "B"}, environ={"CUDA_VISIBLE_DEVICES": "GPU-11"})[0]
+    )
     assert "Library Not Found" in refused(nvml({}, driver=False)[0])["nvml"].reason
 
     def absent():
@@ -675,7 +720,9 @@ def test_boards_that_cannot_be_told_say_why():
     assert "neither" in refused(open_nvml({}, load=lambda: fake))["nvml gpu-0"].reason
 
 
-@pytest.mark.parametrize(("period_us", "period_s"), [(None, 0.1), (100_000, 0.1), (25_000, 0.025), (10, 0.02)])
+@pytest.mark.parametrize(
+    ("period_us", "period_s"), [(None, 0.1), (100_000, 0.1), (25_000, 0.025), (10, 0.02)]
+)
 def test_a_board_that_does_not_count_is_sampled_at_its_own_period(period_us, period_s):
     more = {"counts": False} | ({"period_us": period_us} if period_us else {})
     (counter,) = counters(nvml(more)[0])
@@ -714,7 +761,9 @@ def test_amd_boards_follow_hip_and_wrong_counts_are_sampled():
     assert (counter.domains, counter.provenance) == (("gpu-0",), "sampled")
     assert list(refused(found)) == ["amdsmi gpu-1"]
     assert counters(amd({}, {}, environ={"HIP_VISIBLE_DEVICES": "1"})[0])[0].domains == ("gpu-1",)
-    assert "not visible" in refused(amd({}, environ={"HIP_VISIBLE_DEVICES": "9"})[0])["amdsmi"].reason
+    assert (
+        "not visible" in refused(amd({}, environ={"HIP_VISIBLE_DEVICES": "9"})[0])["amdsmi"].reason
+    )
 
     def absent():
         raise ImportError("no module")
@@ -728,7 +777,13 @@ def test_apple_counts_what_lies_side_by_side():
     (counter,) = counters(found)
     before = counter.read()
     clock.now += 10
-    steps = dict(zip(counter.domains, (b - a for a, b in zip(before, counter.read(), strict=True)), strict=True))
+    steps = dict(
+        zip(
+            counter.domains,
+            (b - a for a, b in zip(before, counter.read(), strict=True)),
+            strict=True,
+        )
+    )
     assert steps == pytest.approx({"cpu": 30, "gpu": 50, "dram": 10})
     assert list(refused(found)) == ["apple gpu_sram"]
 
@@ -740,7 +795,12 @@ def test_apple_counts_what_lies_side_by_side():
 
 def test_emi_counts_packages_once():
     clock = Seconds()
-    packages = {"RAPL_Package0_PKG": 60, "RAPL_Package0_DRAM": 5, "RAPL_Package0_PP0": 40, "RAPL_Package0_PSYS": 90}
+    packages = {
+        "RAPL_Package0_PKG": 60,
+        "RAPL_Package0_DRAM": 5,
+        "RAPL_Package0_PP0": 40,
+        "RAPL_Package0_PSYS": 90,
+    }
     found = open_emi([
         devices.FakeEmi(clock, packages),
         devices.FakeEmi(clock, {"RAPL_Package0_Core1_CORE": 20}, version=1),
@@ -750,7 +810,13 @@ def test_emi_counts_packages_once():
     counter, psys = counters(found)
     before = counter.read()
     clock.now += 10
-    steps = dict(zip(counter.domains, (b - a for a, b in zip(before, counter.read(), strict=True)), strict=True))
+    steps = dict(
+        zip(
+            counter.domains,
+            (b - a for a, b in zip(before, counter.read(), strict=True)),
+            strict=True,
+        )
+    )
     assert steps == pytest.approx({"package-0": 600, "dram-0": 50, "package-1": 300})
     assert (psys.domains, psys.scope) == (("psys",), "platform")
     reasons = {name: x.reason for name, x in refused(found).items()}
@@ -766,7 +832,10 @@ def test_emi_that_cannot_be_had_says_why():
     assert "no channel" in refused(open_emi([]))["emi"].reason
     assert "cannot be read" in refused(open_emi([lambda code, size: b""]))["emi"].reason
     two = {"RAPL_Package0_PKG": 60, "RAPL_Package0_Die1_PKG": 10}
-    assert counters(open_emi([devices.FakeEmi(clock, two)]))[0].domains == ("package-0", "package-0-die-1")
+    assert counters(open_emi([devices.FakeEmi(clock, two)]))[0].domains == (
+        "package-0",
+        "package-0-die-1",
+    )
 
 
 # --- rails, battery ---------------------------------------------------------------------------
@@ -776,7 +845,11 @@ def ina3221(root, number, **rails):
     """A monitor of up to three rails: (mV, mA)."""
     files = {}
     for place, (label, (volts, amperes)) in enumerate(rails.items(), 1):
-        files |= {f"in{place}_label": label, f"in{place}_input": volts, f"curr{place}_input": amperes}
+        files |= {
+            f"in{place}_label": label,
+            f"in{place}_input": volts,
+            f"curr{place}_input": amperes,
+        }
     return hwmon(root, number, "ina3221", **files)
 
 
@@ -791,7 +864,9 @@ def test_a_jetson_counts_its_input_and_not_the_rails_behind_it(tmp_path):
 
 
 def test_a_jetson_without_an_input_rail_adds_those_beside_each_other(tmp_path):
-    ina3221(tmp_path, 1, VDD_GPU_SOC=(20000, 500), VDD_CPU_CV=(20000, 250), VIN_SYS_5V0=(5000, 1000))
+    ina3221(
+        tmp_path, 1, VDD_GPU_SOC=(20000, 500), VDD_CPU_CV=(20000, 250), VIN_SYS_5V0=(5000, 1000)
+    )
     ina3221(tmp_path, 2, NC=(0, 0), VDDQ_VDD2_1V8AO=(5000, 200))
     found = open_rails(tmp_path)
     assert counters(found)[0].domains == ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0")
@@ -800,9 +875,21 @@ def test_a_jetson_without_an_input_rail_adds_those_beside_each_other(tmp_path):
 
 
 def test_a_thor_counts_its_carrier_boards_monitor(tmp_path):
-    devices.write(tmp_path / "firmware/devicetree/base", model="NVIDIA Jetson AGX Thor Developer Kit\0")
-    hwmon(tmp_path, 3, "ina238", in1_input=20000, curr1_input=2500, power1_input=50_000_000, update_interval=100)
-    ina3221(tmp_path, 1, VDD_GPU=(20000, 500), VDD_CPU_SOC_MSS=(20000, 500), VIN_SYS_5V0=(20000, 500))
+    devices.write(
+        tmp_path / "firmware/devicetree/base", model="NVIDIA Jetson AGX Thor Developer Kit\0"
+    )
+    hwmon(
+        tmp_path,
+        3,
+        "ina238",
+        in1_input=20000,
+        curr1_input=2500,
+        power1_input=50_000_000,
+        update_interval=100,
+    )
+    ina3221(
+        tmp_path, 1, VDD_GPU=(20000, 500), VDD_CPU_SOC_MSS=(20000, 500), VIN_SYS_5V0=(20000, 500)
+    )
     found = open_rails(tmp_path)
     (counter,) = counters(found)
     assert (counter.domains, counter.period_s, counter._watts()) == (("VIN",), 0.1, [50.0])
@@ -816,7 +903,9 @@ def test_rails_of_which_nothing_is_known_are_not_counted(tmp_path):
 
 
 def test_a_monitor_that_counts_energy_is_a_counter(tmp_path):
-    chip = hwmon(tmp_path, 0, "ina228", label="VIN", power1_input=5_000_000, energy1_input=1_000_000)
+    chip = hwmon(
+        tmp_path, 0, "ina228", label="VIN", power1_input=5_000_000, energy1_input=1_000_000
+    )
     (counter,) = counters(open_rails(tmp_path))
     (chip / "energy1_input").write_text("6500000")
     assert (counter.provenance, counter.read()) == ("counter", (5.5,))
@@ -827,7 +916,13 @@ def test_a_monitor_that_counts_energy_is_a_counter(tmp_path):
 
 def test_older_jetson_linux_is_read(tmp_path):
     folder = tmp_path / "bus/i2c/drivers/ina3221x/6-0040/iio:device0"
-    devices.write(folder, rail_name_0="POM_5V_IN", in_power0_input=2500, rail_name_1="POM_5V_GPU", in_power1_input=900)
+    devices.write(
+        folder,
+        rail_name_0="POM_5V_IN",
+        in_power0_input=2500,
+        rail_name_1="POM_5V_GPU",
+        in_power1_input=900,
+    )
     (counter,) = counters(open_rails(tmp_path))
     assert (counter.domains, counter._watts()) == (("POM_5V_IN",), [2.5])
 
@@ -836,7 +931,11 @@ def test_the_pis_pmic_is_summed_over_rails_with_a_current():
     watts = {"3V7_WL_SW": 0.37, "3V3_SYS": 0.66, "VDD_CORE": 1.6}
     assert pmic_watts(devices.PMIC) == pytest.approx(watts)
     (counter,) = open_pmic(lambda: devices.PMIC)
-    assert (counter.domains, counter.scope, counter._watts()) == (("pmic",), "board", [pytest.approx(2.63)])
+    assert (counter.domains, counter.scope, counter._watts()) == (
+        ("pmic",),
+        "board",
+        [pytest.approx(2.63)],
+    )
     assert "no currents" in refused(open_pmic(lambda: "error=1"))["pmic"].reason
 
     def fails(error):
@@ -846,7 +945,10 @@ def test_the_pis_pmic_is_summed_over_rails_with_a_current():
         return ask
 
     assert open_pmic(fails(FileNotFoundError())) == []
-    assert "failed" in refused(open_pmic(fails(subprocess.CalledProcessError(1, "vcgencmd"))))["pmic"].reason
+    assert (
+        "failed"
+        in refused(open_pmic(fails(subprocess.CalledProcessError(1, "vcgencmd"))))["pmic"].reason
+    )
 
 
 def battery(root, **files):
@@ -864,7 +966,11 @@ def test_a_battery_counts_what_it_gives(tmp_path):
     assert counter.read() == pytest.approx((36.0,))
     (pack / "energy_now").write_text("49980000")
     assert counter.read() == pytest.approx((72.0,))
-    assert (counter.domains, counter.scope, counter.upkeep()) == (("BAT0",), "machine", Upkeep(falls=1))
+    assert (counter.domains, counter.scope, counter.upkeep()) == (
+        ("BAT0",),
+        "machine",
+        Upkeep(falls=1),
+    )
 
 
 def test_a_battery_of_charge_uses_the_voltage_of_the_moment(tmp_path):
@@ -879,7 +985,10 @@ def test_a_battery_of_charge_uses_the_voltage_of_the_moment(tmp_path):
 
 def test_a_battery_of_power_is_sampled(tmp_path):
     battery(tmp_path, power_now=-15_000_000)
-    assert (open_battery(tmp_path)[0].provenance, open_battery(tmp_path)[0]._watts()) == ("sampled", [15.0])
+    assert (open_battery(tmp_path)[0].provenance, open_battery(tmp_path)[0]._watts()) == (
+        "sampled",
+        [15.0],
+    )
     other = tmp_path / "other"
     battery(other, current_now=1_000_000, voltage_now=12_000_000)
     assert open_battery(other)[0]._watts() == [12.0]
@@ -944,7 +1053,12 @@ def test_a_file_that_is_no_meters_says_where(text, message, tmp_path):
     assert message in refused(find(tmp_path, {}, tmp_path / "m.csv"))["meter"].reason
 
 
-@given(st.lists(st.floats(0, 500), min_size=3, max_size=30), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+@given(
+    st.lists(st.floats(0, 500), min_size=3, max_size=30),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.floats(0, 1),
+)
 def test_joules_of_parts_add_up(watts, a, b, c):
     rows = meter.parse("time,watts\n" + "".join(f"{1e9 + i},{w}\n" for i, w in enumerate(watts)))
     first, middle, last = (1e9 + x * (len(watts) - 1) for x in sorted((a, b, c)))
@@ -963,7 +1077,9 @@ def test_the_clocks_offset_is_found_from_steps_of_load(offset, seed):
     lines = ["time,watts"]
     for i in range(-100, 120):
         ours = 1e9 + i - offset + chance.random() * 0.01
-        load = sum(max(0.0, min(b, ours + 0.5) - max(a, ours - 0.5)) for a, b in steps)  # a mean over its period
+        load = sum(
+            max(0.0, min(b, ours + 0.5) - max(a, ours - 0.5)) for a, b in steps
+        )  # a mean over its period
         lines.append(f"{ours + offset:.6f},{30 + 20 * load + chance.gauss(0, 1)}")
     found, fit = meter.find_offset(meter.parse("\n".join(lines) + "\n"), steps)
     assert found == pytest.approx(offset, abs=0.4)
@@ -989,7 +1105,9 @@ class Wall:
         self.write()
 
     def open(self, **more):
-        return meter.WallMeter(self.path, now=lambda: 1e9 + self.clock.now(), sleep=self.sleep, **more)
+        return meter.WallMeter(
+            self.path, now=lambda: 1e9 + self.clock.now(), sleep=self.sleep, **more
+        )
 
 
 def test_a_wall_meter_is_asked_when_all_is_over(tmp_path):
@@ -997,8 +1115,15 @@ def test_a_wall_meter_is_asked_when_all_is_over(tmp_path):
     clock.time = 10.0
     wall = Wall(tmp_path / "m.csv", clock, lambda t: 40.0, ahead=7.0)
     found = measure(wall.open(offset_s=7.0), clock)
-    assert (found.counter, found.domains, found.provenance, found.tick_s) == ("meter", ("wall",), "sampled", 1.0)
-    assert all(w.seconds >= 100 and w.joules == pytest.approx(40 * w.seconds) for w in every_window(found))
+    assert (found.counter, found.domains, found.provenance, found.tick_s) == (
+        "meter",
+        ("wall",),
+        "sampled",
+        1.0,
+    )
+    assert all(
+        w.seconds >= 100 and w.joules == pytest.approx(40 * w.seconds) for w in every_window(found)
+    )
 
 
 def test_a_wall_meter_finds_its_clock_and_stands_beside(tmp_path):
@@ -1016,11 +1141,17 @@ def test_a_wall_meter_finds_its_clock_and_stands_beside(tmp_path):
     wall = Wall(tmp_path / "m.csv", clock, watts, ahead=-20.0)
     trace = wall.open(offset_s=None)
     counter = FakeCounter(clock)
-    found = energy.measure_energy(counter, clock, load, load, quiet, beside=(trace,), epoch=lambda: 1e9 + clock.now())
+    found = energy.measure_energy(
+        counter, clock, load, load, quiet, beside=(trace,), epoch=lambda: 1e9 + clock.now()
+    )
     assert trace.offset_s == pytest.approx(-20, abs=0.6)
     assert all(w.joules == pytest.approx(10 * w.seconds, rel=0.02) for w in every_window(found))
-    assert all(w.beside["wall"] == pytest.approx(70 * w.seconds, rel=0.2) for w in every_window(found))
-    bare = msgspec.structs.replace(found, decode=tuple(msgspec.structs.replace(w, beside={}) for w in found.decode))
+    assert all(
+        w.beside["wall"] == pytest.approx(70 * w.seconds, rel=0.2) for w in every_window(found)
+    )
+    bare = msgspec.structs.replace(
+        found, decode=tuple(msgspec.structs.replace(w, beside={}) for w in found.decode)
+    )
     assert meter.beside_windows(bare, trace).decode == found.decode
     with pytest.raises(OSError, match="when its windows began"):
         meter.beside_windows(energy_of(20.0), trace)
@@ -1041,7 +1172,9 @@ def test_a_wall_meter_of_another_machine_is_refused(tmp_path):
 def test_a_wall_meter_that_stops_is_absent(tmp_path):
     (tmp_path / "m.csv").write_text("time,watts\n1000000000,5\n1000000001,5\n")
     clock = FakeClock()
-    trace = meter.WallMeter(tmp_path / "m.csv", 0.0, now=lambda: 1e9 + clock.now(), sleep=clock.sleep)
+    trace = meter.WallMeter(
+        tmp_path / "m.csv", 0.0, now=lambda: 1e9 + clock.now(), sleep=clock.sleep
+    )
     assert "covers 1000000000.0 to 1000000001.0" in measure(trace, clock).reason
 
 
@@ -1052,7 +1185,10 @@ def counter(name, scope, *domains):
     return Tallied(name, scope, domains, lambda: [0.0] * len(domains), 1.0)
 
 
-RAPL, PSYS = counter("rapl", "processor", "package-0", "dram"), counter("rapl-psys", "platform", "psys")
+RAPL, PSYS = (
+    counter("rapl", "processor", "package-0", "dram"),
+    counter("rapl-psys", "platform", "psys"),
+)
 GPU, GPU2, AMD = (
     counter("nvml", "nvidia", "gpu-0"),
     counter("nvml", "nvidia", "gpu-1"),
@@ -1090,8 +1226,12 @@ def test_what_makes_up_the_total(provider, found, domains, beside, missing):
     assert (None if isinstance(made.counter, Absent) else made.counter.domains) == domains
     assert [c.name for c in made.beside] == beside
     assert [x.name for x in made.left_out if x.missing] == missing
-    told = {c.name for c in (*made.beside, *made.left_out)} | set(getattr(made.counter, "name", "").split(" + "))
-    assert {f.name for f in found} <= told  # each is in the total, beside it, or left out with a reason
+    told = {c.name for c in (*made.beside, *made.left_out)} | set(
+        getattr(made.counter, "name", "").split(" + ")
+    )
+    assert {
+        f.name for f in found
+    } <= told  # each is in the total, beside it, or left out with a reason
 
 
 def test_nothing_says_why():
@@ -1103,7 +1243,11 @@ def test_nothing_says_why():
 def test_joined_counters_keep_names_apart():
     both = Joined([GPU, AMD, RAPL])
     assert both.domains == ("nvml gpu-0", "amdsmi gpu-0", "package-0", "dram")
-    assert (both.name, both.provenance, both.read()) == ("nvml + amdsmi + rapl", "counter", (0.0,) * 4)
+    assert (both.name, both.provenance, both.read()) == (
+        "nvml + amdsmi + rapl",
+        "counter",
+        (0.0,) * 4,
+    )
     sampled = Sampled("pmic", "board", ["pmic"], lambda: [1.0], 1.0)
     assert Joined([GPU, sampled]).provenance == "sampled"
     assert Joined([GPU, sampled]).upkeep() == Upkeep()
@@ -1119,7 +1263,9 @@ def test_find_opens_what_is_there(tmp_path):
     assert "nvml" in refused(found)
 
 
-@pytest.mark.parametrize(("library", "fake"), [("pynvml", devices.FakeNvml), ("amdsmi", devices.FakeAmdsmi)])
+@pytest.mark.parametrize(
+    ("library", "fake"), [("pynvml", devices.FakeNvml), ("amdsmi", devices.FakeAmdsmi)]
+)
 def test_fakes_have_no_names_that_the_vendor_lacks(library, fake):
     try:
         real = __import__(library)
@@ -1132,17 +1278,28 @@ def test_fakes_have_no_names_that_the_vendor_lacks(library, fake):
 
 def test_a_sampled_board_and_its_processor_make_one_total(monkeypatch):
     """In real time: a board that only tells 100 W, renewed every 20 ms, beside 30 W that are counted."""
-    for name, value in (("MIN_SECONDS", 0.4), ("MIN_TICKS", 20), ("IDLE_SECONDS", 0.4), ("SETTLE", 0.02)):
-        monkeypatch.setattr(taking, name, value)
+    for name, value in (
+        ("MIN_SECONDS", 0.4),
+        ("MIN_TICKS", 20),
+        ("IDLE_SECONDS", 0.4),
+        ("SETTLE", 0.02),
+    ):
+        monkeypatch.setattr(energy_windows, name, value)
     fake = devices.FakeNvml(time.monotonic, *boards({"counts": False, "period_us": 20_000}))
     processor = Tallied("rapl", "processor", ["package-0"], lambda: [30 * time.monotonic()], 6e-5)
     made = resolve("cuda", [*open_nvml({}, (0,), lambda: fake), processor])
     clock = SimpleNamespace(now=time.perf_counter, sleep=time.sleep)
     found = energy.measure_energy(made.counter, clock, work(clock, 0.01), work(clock, 0.005), quiet)
-    assert (found.counter, found.provenance, found.domains) == ("nvml + rapl", "sampled", ("gpu-0", "package-0"))
+    assert (found.counter, found.provenance, found.domains) == (
+        "nvml + rapl",
+        "sampled",
+        ("gpu-0", "package-0"),
+    )
     assert found.tick_s == pytest.approx(0.02, rel=0.5)
     assert 0 < found.sampler_cpu_share < 0.5
     for window in every_window(found):
-        assert window.by_domain["gpu-0"] == pytest.approx(100 * window.seconds, rel=0.15)  # a tick of twenty
+        assert window.by_domain["gpu-0"] == pytest.approx(
+            100 * window.seconds, rel=0.15
+        )  # a tick of twenty
         assert window.by_domain["package-0"] == pytest.approx(30 * window.seconds, rel=0.05)
     assert 0.01 < found.quantisation < 0.2

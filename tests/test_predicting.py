@@ -13,16 +13,18 @@ from click.testing import CliRunner
 from conftest import ROOT
 from series import BASE, model, replace, text, timed
 
-from edgecap import flops, published, store
-from edgecap.architecture import read_architecture
+from edgecap.analysis import published
+from edgecap.analysis.predicting import predict
+from edgecap.analysis.predicting.bits import law_of, law_width, left_out
+from edgecap.analysis.predicting.leaving import half_width, leverage, student
+from edgecap.analysis.predicting.steps import Place, operators_of, relative_half_width, step_law
 from edgecap.cli.commands import cli
 from edgecap.errors import UsageError
-from edgecap.predicting import predict
-from edgecap.predicting.bits import law_of, law_width, left_out
-from edgecap.predicting.leaving import half_width, leverage, student
-from edgecap.predicting.steps import Place, operators_of, relative_half_width, step_law
+from edgecap.model import flops
+from edgecap.model.architecture import read_architecture
 from edgecap.record import Absent, Caution, Estimate, Gpu, Measurement, Placement, ProviderShare
 from edgecap.spec import PRECISIONS
+from edgecap.storage import files as store
 
 # Root mean square and largest of the leave-one-out errors on the published figure, bits a token.
 ERRORS = {
@@ -41,7 +43,15 @@ def joules(each):
     return energy(500 * each)
 
 
-def law_series(bias=-12.0, capacity=0.4, widths=WIDTHS, efficiency=0.25, watts=None, noise=(0, 0, 0, 0), **changes):
+def law_series(
+    bias=-12.0,
+    capacity=0.4,
+    widths=WIDTHS,
+    efficiency=0.25,
+    watts=None,
+    noise=(0, 0, 0, 0),
+    **changes,
+):
     """A series that keeps the law but for `noise`, and reaches a share of its roofline."""
     records = []
     for n, hidden in enumerate(widths):
@@ -113,7 +123,9 @@ def test_intervals_on_the_published_series_hold_what_they_say():
         gains = np.array([p.gain_bits_per_token for p in points])
         for i in range(len(points)) if len(points) > 3 else ():
             others = np.delete(work, i), np.delete(gains, i)
-            inside.append(abs(law_of(*others).gain(work[i]) - gains[i]) <= law_width(*others, work[i]))
+            inside.append(
+                abs(law_of(*others).gain(work[i]) - gains[i]) <= law_width(*others, work[i])
+            )
     assert len(inside) == 25 and sum(inside) >= 23
 
 
@@ -128,8 +140,12 @@ def test_a_series_that_keeps_the_law_is_predicted_exactly():
     assert found.gain_bits_per_token.value == pytest.approx(gain)
     assert found.information_capacity.value == pytest.approx(0.4)
     assert found.nll_bits_per_token.value == pytest.approx(found.text_bits_per_token - gain)
-    assert found.bits_per_byte.value == pytest.approx(8 * found.nll_bits_per_token.value / found.text_bits_per_token)
-    assert found.law_bits == pytest.approx(0, abs=1e-6) and found.error_bits == pytest.approx(0, abs=1e-6)
+    assert found.bits_per_byte.value == pytest.approx(
+        8 * found.nll_bits_per_token.value / found.text_bits_per_token
+    )
+    assert found.law_bits == pytest.approx(0, abs=1e-6) and found.error_bits == pytest.approx(
+        0, abs=1e-6
+    )
     assert found.degrees == 2 and not found.cautions
     for value in (found.gain_bits_per_token, found.nll_bits_per_token, found.bits_per_byte):
         assert value.low < value.value < value.high
@@ -182,14 +198,20 @@ def test_cautions_of_other_sizes_and_vocabularies():
     assert any("of the smallest" in c for c in near.cautions)
     other = predict(law_series(), bigger(vocab_size=32000), "other")
     assert any("vocabulary of 32000" in c for c in other.cautions)
-    strange = predict(law_series(), bigger(model_type="quite-new", architectures=["QuiteNewForCausalLM"]), "strange")
+    strange = predict(
+        law_series(),
+        bigger(model_type="quite-new", architectures=["QuiteNewForCausalLM"]),
+        "strange",
+    )
     assert any("does not know this model type" in c for c in strange.cautions)
 
 
 def test_one_document_has_the_interval_of_the_law():
     records = law_series(scored=text(documents=1), noise=(0.01, -0.01, -0.01, 0.01))
     found = predict(records, bigger(), "bigger")
-    assert found.gain_bits_per_token.high - found.gain_bits_per_token.value == pytest.approx(found.law_bits)
+    assert found.gain_bits_per_token.high - found.gain_bits_per_token.value == pytest.approx(
+        found.law_bits
+    )
 
 
 # --- the device -------------------------------------------------------------------------------
@@ -203,7 +225,9 @@ def test_seconds_of_an_equally_efficient_series():
     assert found.decode_j.value == pytest.approx(10 * found.decode_s.value, rel=1e-6)
     peak = BASE.peaks["cpu"]
     moved = flops.read_bytes(bigger(), "fp32") + 32 * flops.kv_bytes_per_token(bigger(), 4.0)
-    assert found.attainable_s == pytest.approx(moved / max(b.read_bytes_per_s for b in peak.bandwidth))
+    assert found.attainable_s == pytest.approx(
+        moved / max(b.read_bytes_per_s for b in peak.bandwidth)
+    )
     assert (found.models, found.models_with_joules, found.prefill_tokens) == (4, 4, 64)
 
 
@@ -211,7 +235,10 @@ def test_an_uneven_series_has_a_wide_interval():
     records = [timed(r, e) for r, e in zip(law_series(), (0.2, 0.3, 0.25, 0.22), strict=True)]
     found = predict(records, bigger(), "bigger").device
     even = predict(law_series(), bigger(), "bigger").device
-    assert found.decode_s.low < 0.7 * found.decode_s.value and found.decode_s.high > 1.4 * found.decode_s.value
+    assert (
+        found.decode_s.low < 0.7 * found.decode_s.value
+        and found.decode_s.high > 1.4 * found.decode_s.value
+    )
     assert found.decode_s.low < even.decode_s.value < found.decode_s.high
 
 
@@ -223,7 +250,11 @@ def test_a_fixed_part_is_told_from_the_roofline():
     assert found.decode_s.value == pytest.approx(5e-3 + 4 * found.attainable_s)
     assert found.decode_s.low == pytest.approx(found.decode_s.high)
     one = predict(records[:1], bigger(), "bigger", bias_bits=-12.0).device
-    assert one.starts_s == 0 and one.decode_s.value > 3 * found.decode_s.value and one.decode_s.low is None
+    assert (
+        one.starts_s == 0
+        and one.decode_s.value > 3 * found.decode_s.value
+        and one.decode_s.low is None
+    )
     two = predict(records[:2], bigger(), "bigger").device
     assert two.decode_s.value == pytest.approx(found.decode_s.value) and two.decode_s.low is None
 
@@ -250,9 +281,13 @@ def test_the_law_of_steps_is_regression_on_relative_errors():
     law = step_law(Place(n, x), t)
     assert (float(law.each), float(law.times)) == (pytest.approx(each), pytest.approx(times))
     new = np.array([12.0, 40.0]) / (12 * each + 40 * times)
-    spread = math.sqrt(float(squares[0]) / 3) * math.sqrt(1 + new @ np.linalg.inv(rows.T @ rows) @ new)
+    spread = math.sqrt(float(squares[0]) / 3) * math.sqrt(
+        1 + new @ np.linalg.inv(rows.T @ rows) @ new
+    )
     at = Place(12.0, 40.0)
-    assert relative_half_width(Place(n, x), t, at) == pytest.approx(scipy.stats.t.ppf(0.975, 3) * spread, rel=1e-4)
+    assert relative_half_width(Place(n, x), t, at) == pytest.approx(
+        scipy.stats.t.ppf(0.975, 3) * spread, rel=1e-4
+    )
     many = step_law(Place(n, x), np.stack([t, 2 * t]))
     assert many.each == pytest.approx([each, 2 * each])
     assert relative_half_width(Place(n[:2], x[:2]), t[:2], at) is None
@@ -260,11 +295,17 @@ def test_the_law_of_steps_is_regression_on_relative_errors():
 
 @pytest.mark.parametrize(
     ("measured", "each", "times"),
-    [([1.0, 3.0, 9.0], 0.0, None), ([9.0, 8.0, 7.0], None, 0.0)],  # steeper than the roofline; falling with size
+    [
+        ([1.0, 3.0, 9.0], 0.0, None),
+        ([9.0, 8.0, 7.0], None, 0.0),
+    ],  # steeper than the roofline; falling with size
 )
 def test_no_part_of_a_step_is_below_zero(measured, each, times):
     x, t = np.array([1.0, 2.0, 4.0]), np.array(measured)
-    law, (a, r) = step_law(Place(np.ones(3), x), t), scipy.optimize.nnls(np.column_stack([1 / t, x / t]), np.ones(3))[0]
+    law, (a, r) = (
+        step_law(Place(np.ones(3), x), t),
+        scipy.optimize.nnls(np.column_stack([1 / t, x / t]), np.ones(3))[0],
+    )
     assert (float(law.each), float(law.times)) == (pytest.approx(a), pytest.approx(r))
     assert law.each == each or law.times == times
 
@@ -282,7 +323,10 @@ def test_operators_grow_with_the_layers():
 
 def test_a_deep_model_starts_more_operators():
     """Launches alone: a model of the same width and eight times the layers takes nearly eight times as long."""
-    records = [deeper(launched(r, 5e-3), layers) for r, layers in zip(law_series(), (4, 5, 6, 7), strict=True)]
+    records = [
+        deeper(launched(r, 5e-3), layers)
+        for r, layers in zip(law_series(), (4, 5, 6, 7), strict=True)
+    ]
     shallow, deep = (predict(records, bigger(num_hidden_layers=n), "b").device for n in (4, 32))
     assert deep.operators == pytest.approx(36 + 13 * 32)
     assert 5 < deep.decode_s.value / shallow.decode_s.value < 8
@@ -294,11 +338,17 @@ def deeper(record, layers):
     share = (36 + 13 * layers) / (36 + 13 * 4)
     cells = []
     for cell in record.cells:
-        placed = Placement(by_provider={cell.provider: ProviderShare(nodes=36 + 13 * layers, time_share=1.0)})
+        placed = Placement(
+            by_provider={cell.provider: ProviderShare(nodes=36 + 13 * layers, time_share=1.0)}
+        )
         latency = cell.outcome.latency
-        decode = replace(latency.decode, samples_s=tuple(s * share for s in latency.decode.samples_s))
+        decode = replace(
+            latency.decode, samples_s=tuple(s * share for s in latency.decode.samples_s)
+        )
         latency = replace(latency, decode=decode)
-        cells.append(replace(cell, outcome=replace(cell.outcome, placement=placed, latency=latency)))
+        cells.append(
+            replace(cell, outcome=replace(cell.outcome, placement=placed, latency=latency))
+        )
     return replace(record, source=replace(record.source, architecture=shape), cells=tuple(cells))
 
 
@@ -329,7 +379,9 @@ def test_what_speaks_against_the_seconds_is_told():
         "w128 is cautioned: noisy",
     ):
         assert any(word in c for c in said), (word, said)
-    assert any("w64 has this architecture" in c for c in predict(records, bigger(64), "again").cautions)
+    assert any(
+        "w64 has this architecture" in c for c in predict(records, bigger(64), "again").cautions
+    )
 
 
 def test_an_interval_that_says_nothing_is_open_and_none_is_below_the_roofline():
@@ -342,7 +394,9 @@ def test_an_interval_that_says_nothing_is_open_and_none_is_below_the_roofline():
 
 def test_an_encoder_decoder_is_refused(files, tmp_path):
     path = tmp_path / "t5.json"
-    path.write_text(json.dumps({**series.config(BIGGER), "model_type": "t5", "is_encoder_decoder": True}))
+    path.write_text(
+        json.dumps({**series.config(BIGGER), "model_type": "t5", "is_encoder_decoder": True})
+    )
     assert "encoder-decoder" in refused(*files, "--config", path)
 
 
@@ -367,7 +421,9 @@ def test_a_real_record_predicts_itself():
     """What a config cannot do without is what the graph was counted to need, for every precision."""
     record = store.load(max((ROOT / "profiles" / "reference").glob("edgecap-ref-xs--*.json")))
     for cell in record.cells:
-        found = predict([record], record.source.architecture, "again", cell.precision, bias_bits=0.0)
+        found = predict(
+            [record], record.source.architecture, "again", cell.precision, bias_bits=0.0
+        )
         assert found.device.decode_s.value == pytest.approx(
             cell.roofline.decode.attainable_s / cell.roofline.decode.ratio.value, rel=0.01
         )
@@ -395,14 +451,19 @@ def test_two_machines_predict_bits_and_no_seconds():
     records = law_series()
     records[1] = unlike(records[1], name="other")
     found = predict(records, bigger(), "bigger")
-    assert isinstance(found.device.decode_s, Absent) and "machine of w96" in found.device.decode_s.reason
+    assert (
+        isinstance(found.device.decode_s, Absent)
+        and "machine of w96" in found.device.decode_s.reason
+    )
     assert isinstance(found.device.decode_j, Absent) and isinstance(found.device.efficiency, Absent)
     assert found.nll_bits_per_token.value > 0
 
 
 def test_no_seconds_without_a_roofline():
     records = [
-        replace(r, cells=tuple(replace(c, roofline=Absent(reason="no peaks here")) for c in r.cells))
+        replace(
+            r, cells=tuple(replace(c, roofline=Absent(reason="no peaks here")) for c in r.cells)
+        )
         for r in law_series()
     ]
     found = predict(records, bigger(), "bigger").device
@@ -412,9 +473,20 @@ def test_no_seconds_without_a_roofline():
 
 def test_bytes_that_a_step_reads():
     tied, untied = bigger(), bigger(tie_word_embeddings=False)
-    assert flops.read_bytes(tied, "fp32") == flops.weight_bytes(tied, "fp32") == flops.read_bytes(untied, "fp32")
-    experts = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 64, "norm_topk_prob": True}
-    mixture = bigger(model_type="qwen3_moe", architectures=["Qwen3MoeForCausalLM"], head_dim=64, **experts)
+    assert (
+        flops.read_bytes(tied, "fp32")
+        == flops.weight_bytes(tied, "fp32")
+        == flops.read_bytes(untied, "fp32")
+    )
+    experts = {
+        "num_experts": 8,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 64,
+        "norm_topk_prob": True,
+    }
+    mixture = bigger(
+        model_type="qwen3_moe", architectures=["Qwen3MoeForCausalLM"], head_dim=64, **experts
+    )
     assert flops.read_bytes(mixture, "fp32") < 0.75 * flops.read_bytes(mixture, "fp32", 4)
     assert flops.read_bytes(mixture, "fp32", 4) == flops.read_bytes(mixture, "fp32", 512)
     assert flops.read_bytes(mixture, "fp32", 512) == flops.weight_bytes(mixture, "fp32")
@@ -459,9 +531,18 @@ def refused(*words):
 def test_predict_prints_bits_seconds_and_errors(files, config):
     done = run(*files, "--config", config)
     assert done.exit_code == 0, done.output
-    for word in ("bigger, predicted", "bits per byte", "95 % interval", "decode, a token", "no decode energy"):
+    for word in (
+        "bigger, predicted",
+        "bits per byte",
+        "95 % interval",
+        "decode, a token",
+        "no decode energy",
+    ):
         assert word in done.stdout
-    assert "root mean square of the errors" in done.stdout and max(map(len, done.stdout.splitlines())) <= 100
+    assert (
+        "root mean square of the errors" in done.stdout
+        and max(map(len, done.stdout.splitlines())) <= 100
+    )
 
 
 def test_predict_as_json(files, config):
@@ -503,7 +584,9 @@ def test_no_config_at_all(files, tmp_path):
 
 
 def test_records_of_two_texts_are_refused(files, config, tmp_path):
-    other = model("other", 22.0, hidden=160, corpus=replace(BASE.corpus, name="other", sha256="f" * 64))
+    other = model(
+        "other", 22.0, hidden=160, corpus=replace(BASE.corpus, name="other", sha256="f" * 64)
+    )
     store.save(other, tmp_path / "other.json")
     said = refused(*files, tmp_path / "other.json", "--config", config)
     assert "corpus of other (other" in said and "that of w64 (six" in said

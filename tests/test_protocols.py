@@ -21,21 +21,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_cli import edgecap
 
-from edgecap import corpus, hub
-from edgecap.baselines import measure_baselines
 from edgecap.errors import UsageError
-from edgecap.journal import Journal
-from edgecap.meters import windows
+from edgecap.meters import text_windows
 from edgecap.meters.compression import Plan, Scored, measure_compression
-from edgecap.tokens import read_tokenizer
+from edgecap.storage import hub
+from edgecap.storage.jsonl_log import Journal
+from edgecap.text import corpus
+from edgecap.text.compressors import measure_baselines
+from edgecap.text.tokenizer import read_tokenizer
 
 # --- sliding windows --------------------------------------------------------------------------
 
 
-@given(st.lists(st.integers(1, 99), max_size=80), st.integers(2, 20), st.sampled_from([0, None]), st.data())
+@given(
+    st.lists(st.integers(1, 99), max_size=80),
+    st.integers(2, 20),
+    st.sampled_from([0, None]),
+    st.data(),
+)
 def test_every_token_is_new_in_one_window(ids, context, start, data):
     stride = data.draw(st.integers(1, context - 1))
-    found = list(windows.sliding(ids, start, context, stride, 100))
+    found = list(text_windows.sliding(ids, start, context, stride, 100))
     new = [t for w in found for t in w.targets[w.skip :].tolist()]
     assert new == (ids if start is not None else ids[1:])
     assert sum(w.tokens for w in found) == len(ids)
@@ -43,11 +49,15 @@ def test_every_token_is_new_in_one_window(ids, context, start, data):
     assert sum(w.charged_bits for w in found) == (math.log2(100) if ids and start is None else 0)
     row = np.array([*([] if start is None else [start]), *ids])
     begins = range(0, stride * len(found), stride)
-    assert all((w.inputs == row[b : b + len(w.inputs)]).all() for w, b in zip(found, begins, strict=True))
+    assert all(
+        (w.inputs == row[b : b + len(w.inputs)]).all() for w, b in zip(found, begins, strict=True)
+    )
 
 
 def profiled(cache, place, *words):
-    done = edgecap("profile", "--limit", 0.3, "--json", "--cache", cache, "-o", place / "profiles", *words)
+    done = edgecap(
+        "profile", "--limit", 0.3, "--json", "--cache", cache, "-o", place / "profiles", *words
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -63,7 +73,16 @@ def test_stride_agrees_with_transformers(cache, tmp_path, text_file):
     """The loop of the Hugging Face perplexity guide, with the start token in front and every new token counted."""
     context, stride = 96, 40
     record = profiled(
-        cache, tmp_path, "--precision", "fp32", "--corpus", text_file, "--context", context, "--stride", stride
+        cache,
+        tmp_path,
+        "--precision",
+        "fp32",
+        "--corpus",
+        text_file,
+        "--context",
+        context,
+        "--stride",
+        stride,
     )
     ours = record["cells"][0]["outcome"]["compression"]
     assert (ours["stride"], ours["protocol"]) == (stride, "exact")
@@ -75,7 +94,9 @@ def test_stride_agrees_with_transformers(cache, tmp_path, text_file):
         model = AutoModelForCausalLM.from_pretrained(REFERENCE).eval()
         tokenizer = AutoTokenizer.from_pretrained(REFERENCE)
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    row = torch.tensor([[start, *tokenizer(text_file.read_text(), add_special_tokens=False)["input_ids"]]])
+    row = torch.tensor(
+        [[start, *tokenizer(text_file.read_text(), add_special_tokens=False)["input_ids"]]]
+    )
     total, before = 0.0, 1
     for begin in range(0, row.shape[1], stride):
         end = min(begin + context, row.shape[1])
@@ -84,13 +105,17 @@ def test_stride_agrees_with_transformers(cache, tmp_path, text_file):
         with torch.no_grad():
             logits = model(row[:, begin:end]).logits
         total += float(
-            torch.nn.functional.cross_entropy(logits[0, :-1], labels[0, 1:], ignore_index=-100, reduction="sum")
+            torch.nn.functional.cross_entropy(
+                logits[0, :-1], labels[0, 1:], ignore_index=-100, reduction="sum"
+            )
         )
         before = end
         if end == row.shape[1]:
             break
     assert ours["tokens"] == row.shape[1] - 1
-    assert ours["nll_bits_per_token"] * ours["tokens"] == pytest.approx(total / math.log(2), rel=1e-4)
+    assert ours["nll_bits_per_token"] * ours["tokens"] == pytest.approx(
+        total / math.log(2), rel=1e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -117,23 +142,50 @@ def test_wrong_requests(words, said):
 def test_the_published_scripts_numbers(shared, cache, tmp_path, file):
     lines = (shared / "expected/stories260K.csv").read_text().splitlines()
     rows = [
-        r for r in csv.DictReader(line for line in lines if not line.startswith("#")) if r["file"] == f"{file}.jsonl"
+        r
+        for r in csv.DictReader(line for line in lines if not line.startswith("#"))
+        if r["file"] == f"{file}.jsonl"
     ]
     assert len(rows) == 2
     for row in rows:
-        words = ("--protocol", "paper", "--context", row["context"], "--documents", row["documents"], "--bias", -10)
+        words = (
+            "--protocol",
+            "paper",
+            "--context",
+            row["context"],
+            "--documents",
+            row["documents"],
+            "--bias",
+            -10,
+        )
         text = shared / f"data/eval/{file}.jsonl"
         record = profiled(
-            cache, tmp_path, "--model", shared / "models/stories260K", "--precision", "fp32", "--corpus", text, *words
+            cache,
+            tmp_path,
+            "--model",
+            shared / "models/stories260K",
+            "--precision",
+            "fp32",
+            "--corpus",
+            text,
+            *words,
         )
         cell = record["cells"][0]
         found = cell["outcome"]["compression"]
         capacity = float(row["capacity_bias_minus_10"])
-        assert record["flops"]["per_token"] == pytest.approx(float(row["flops_per_token"]), rel=1e-4)
-        assert found["nll_bits_per_token"] == pytest.approx(float(row["nll_bits_per_token"]), rel=1e-4)
-        assert found["text_bits_per_token"] == pytest.approx(float(row["text_bits_per_token"]), abs=0.0051)
+        assert record["flops"]["per_token"] == pytest.approx(
+            float(row["flops_per_token"]), rel=1e-4
+        )
+        assert found["nll_bits_per_token"] == pytest.approx(
+            float(row["nll_bits_per_token"]), rel=1e-4
+        )
+        assert found["text_bits_per_token"] == pytest.approx(
+            float(row["text_bits_per_token"]), abs=0.0051
+        )
         estimate = cell["score"]["information_capacity"]
-        assert estimate["value"] == pytest.approx(capacity, abs=0.0051 / math.log2(record["flops"]["per_token"]) + 1e-5)
+        assert estimate["value"] == pytest.approx(
+            capacity, abs=0.0051 / math.log2(record["flops"]["per_token"]) + 1e-5
+        )
         assert estimate["low"] < estimate["value"] < estimate["high"]
 
 
@@ -141,11 +193,14 @@ def test_the_published_scripts_numbers(shared, cache, tmp_path, file):
 
 
 def documents(count=7):
-    return [corpus.Document(id=str(i), domain="ab"[i % 2], text=f"text {i} " * (i + 1)) for i in range(count)]
+    return [
+        corpus.Document(id=str(i), domain="ab"[i % 2], text=f"text {i} " * (i + 1))
+        for i in range(count)
+    ]
 
 
 def scored(journal, engine=None, count=7):
-    cutter = windows.exact(ByteTokenizer(), 16, 256)
+    cutter = text_windows.exact(ByteTokenizer(), 16, 256)
     return measure_compression(
         engine or FakeEngine(FakeClock(), 256, skill=7),
         cutter,
@@ -186,12 +241,17 @@ def test_a_killed_profile_goes_on(cache, tmp_path):
 
     path = tmp_path / "long.jsonl"
     path.write_text(
-        "".join(json.dumps({"text": f"Story {i}. " + "Once there was a fox. " * 60}) + "\n" for i in range(60))
+        "".join(
+            json.dumps({"text": f"Story {i}. " + "Once there was a fox. " * 60}) + "\n"
+            for i in range(60)
+        )
     )
     own = tmp_path / "own"
     words = ("--precision", "fp32", "--corpus", path)
     whole = profiled(cache, tmp_path, *words)["cells"][0]["outcome"]["compression"]
-    edgecap("profile", *words, "--documents", 1, "--limit", 0.3, "--cache", own, "-o", tmp_path / "x")  # the export
+    edgecap(
+        "profile", *words, "--documents", 1, "--limit", 0.3, "--cache", own, "-o", tmp_path / "x"
+    )  # the export
     line = [
         sys.executable,
         "-m",
@@ -229,7 +289,9 @@ def test_baselines_agree_with_the_programs(shared):
     for name, least in (("gzip -9", 18), ("xz -9e", 64)):
         tool, level = name.split()
         try:
-            packed = subprocess.run([tool, level, "-c"], input=data, capture_output=True, check=True).stdout
+            packed = subprocess.run(
+                [tool, level, "-c"], input=data, capture_output=True, check=True
+            ).stdout
         except FileNotFoundError:
             continue
         assert abs(found[name].bytes - len(packed)) <= least
@@ -263,10 +325,14 @@ def test_the_first_documents_of_the_hub(fake_hub, tmp_path):
     assert [d.text for d in found.documents] == [f"Document {i} of the Hub." for i in range(5)]
     assert (found.name, found.count, found.bias_bits) == ("mixed_text", 5, -24.0)
     assert corpus.read_corpus(name, 5, tmp_path).sha256 == found.sha256
-    assert fake_hub == [("TeleAI-AI-Flow/InformationCapacity", "datasets/mixed_text.jsonl", "c0ffee", 5)]
+    assert fake_hub == [
+        ("TeleAI-AI-Flow/InformationCapacity", "datasets/mixed_text.jsonl", "c0ffee", 5)
+    ]
 
 
-def test_a_branch_that_moved_is_read_again_and_the_last_one_serves_offline(fake_hub, tmp_path, monkeypatch):
+def test_a_branch_that_moved_is_read_again_and_the_last_one_serves_offline(
+    fake_hub, tmp_path, monkeypatch
+):
     name = "hf:org/name:f.jsonl"
     for commit in ("c0ffee", "decade", None):
         monkeypatch.setattr(hub, "commit_of", lambda dataset, revision, commit=commit: commit)
@@ -314,7 +380,11 @@ def test_lines_are_streamed_through_the_real_client(monkeypatch):
             if "/resolve/" not in self.path:
                 info = {"id": "org/name", "sha": "a" * 40, "siblings": []}
                 return self.answer(200, json.dumps(info).encode(), Content_Type="application/json")
-            first, last = self.headers.get("Range", f"bytes=0-{len(body) - 1}").removeprefix("bytes=").split("-")
+            first, last = (
+                self.headers.get("Range", f"bytes=0-{len(body) - 1}")
+                .removeprefix("bytes=")
+                .split("-")
+            )
             ranges.append((int(first), int(last)))
             part = body[int(first) : int(last) + 1]
             return self.answer(206, part, Content_Range=f"bytes {first}-{last}/{len(body)}")
@@ -367,10 +437,18 @@ def test_bits_agree_with_lm_eval(cache, tmp_path, context):
     text = text[:whole]  # the harness reads further back where the last window is short
     (tmp_path / "text.txt").write_text(text)
     windowing = () if context == 1024 else ("--context", context, "--stride", context - 1)
-    record = profiled(cache, tmp_path, "--precision", "fp32", "--corpus", tmp_path / "text.txt", *windowing)
+    record = profiled(
+        cache, tmp_path, "--precision", "fp32", "--corpus", tmp_path / "text.txt", *windowing
+    )
     ours = record["cells"][0]["outcome"]["compression"]
     assert (ours["tokens"] < context) == (context == 1024)
-    harness = HFLM(pretrained=str(REFERENCE), device="cpu", dtype="float32", batch_size=1, max_length=context - 1)
+    harness = HFLM(
+        pretrained=str(REFERENCE),
+        device="cpu",
+        dtype="float32",
+        batch_size=1,
+        max_length=context - 1,
+    )
     asked = Instance(request_type="loglikelihood_rolling", doc={}, arguments=(text,), idx=0)
     found = harness.loglikelihood_rolling([asked])[0]
     bits_per_byte = -float(found) / math.log(2) / len(text.encode())

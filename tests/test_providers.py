@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from edgecap import providers
-from edgecap.engine import OrtEngine
-from edgecap.probes import OrtProbes
 from edgecap.provider_options import parse_provider
+from edgecap.runtime import providers
+from edgecap.runtime.engine import OrtEngine
+from edgecap.runtime.microbench import OrtProbes
 
 
 class Stopped(Exception):

@@ -12,26 +12,29 @@ import numpy as np
 import pytest
 from conftest import REFERENCE, SMALL, build_model
 
-from edgecap import source, store
-from edgecap.corpus import read_corpus
-from edgecap.engine import OrtEngine
 from edgecap.errors import UsageError
 from edgecap.graph.read import look_into, open_graph, write_graph
 from edgecap.graph.scoring import scoring_graph
-from edgecap.graph.ties import tie, untie
-from edgecap.meters.windows import windows
-from edgecap.pipeline import profile
-from edgecap.portable import export_folder
+from edgecap.graph.tied_weights import tie, untie
+from edgecap.meters.text_windows import windows
+from edgecap.model import source
+from edgecap.pipeline.export_folder import export_folder
+from edgecap.pipeline.profile import profile
 from edgecap.record import Absent, Failure, Measurement
+from edgecap.runtime.engine import OrtEngine
 from edgecap.spec import Spec
-from edgecap.tokens import read_tokenizer
+from edgecap.storage import files
+from edgecap.text.corpus import read_corpus
+from edgecap.text.tokenizer import read_tokenizer
 
 
 def exported(model, cache, precisions=("fp32",), fused=True):
     """A portable folder of a model, made once in the session's cache."""
     out = cache / f"{'portable' if fused else 'plain'}-{Path(model).name}-{'-'.join(precisions)}"
     if not out.exists():
-        export_folder(Spec(model=str(model), precisions=precisions, optimize=fused), out, store.home(cache))
+        export_folder(
+            Spec(model=str(model), precisions=precisions, optimize=fused), out, files.home(cache)
+        )
     return out
 
 
@@ -42,7 +45,9 @@ def reference(cache):
 
 def open_engine(folder, scoring=False, vocabulary=8192):
     graph = folder / "model.onnx"
-    return OrtEngine(graph, "cpu", 2, vocabulary=vocabulary, scoring=scoring_graph(graph) if scoring else None)
+    return OrtEngine(
+        graph, "cpu", 2, vocabulary=vocabulary, scoring=scoring_graph(graph) if scoring else None
+    )
 
 
 # --- export -----------------------------------------------------------------------------------
@@ -63,7 +68,9 @@ def test_a_transposed_copy_is_found_and_tied(reference, tmp_path):
     assert len(untie(model)) == 1
     table = next(t for t in model.graph.initializer if list(t.dims) == [128, 8192])
     gathered = next(
-        n for n in model.graph.node if n.op_type == "Gather" and len(n.input) == 2 and "embed" in n.input[0]
+        n
+        for n in model.graph.node
+        if n.op_type == "Gather" and len(n.input) == 2 and "embed" in n.input[0]
     )
     assert table
     assert gathered
@@ -80,7 +87,10 @@ def test_weights_beyond_the_limit_go_beside_the_graph(reference, tmp_path, monke
     assert write_graph(model, tmp_path) == ["model.onnx", "model.onnx.data"]
     assert look_into(tmp_path / "model.onnx").files == ("model.onnx", "model.onnx.data")
     ids = np.arange(1, 40)
-    whole, beside = open_engine(reference / "fp32", scoring=True), open_engine(tmp_path, scoring=True)
+    whole, beside = (
+        open_engine(reference / "fp32", scoring=True),
+        open_engine(tmp_path, scoring=True),
+    )
     assert np.allclose(whole.nll(ids[:-1], ids[1:]), beside.nll(ids[:-1], ids[1:]), atol=1e-6)
     data = tmp_path / "model.onnx.data"
     data.write_bytes(data.read_bytes()[:1000])
@@ -100,7 +110,9 @@ def test_no_code_from_a_model_folder_runs(tiny, tmp_path, cache):
             "AutoConfig": "evil.EvilConfig", "AutoModelForCausalLM": "evil.Evil", "AutoTokenizer": ["evil.Evil", None]}}  # fmt: skip
         (folder / name).write_text(json.dumps(changed))
     (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').write('ran')\n")
-    export_folder(Spec(model=str(folder), precisions=("fp32",)), tmp_path / "out", store.home(cache))
+    export_folder(
+        Spec(model=str(folder), precisions=("fp32",)), tmp_path / "out", files.home(cache)
+    )
     assert not (tmp_path / "ran").exists()
     unknown = {
         **config,
@@ -110,7 +122,9 @@ def test_no_code_from_a_model_folder_runs(tiny, tmp_path, cache):
     }
     (folder / "config.json").write_text(json.dumps(unknown))
     with pytest.raises(UsageError, match="transformers does not know"):
-        export_folder(Spec(model=str(folder), precisions=("fp32",)), tmp_path / "out2", store.home(cache))
+        export_folder(
+            Spec(model=str(folder), precisions=("fp32",)), tmp_path / "out2", files.home(cache)
+        )
     assert not (tmp_path / "ran").exists()
 
 
@@ -132,7 +146,7 @@ def test_every_kind_exports_and_all_variants_run(kind, tmp_path, cache):
 
 
 def test_scoring_in_pieces_gives_the_same_bits(reference, monkeypatch):
-    from edgecap import engine
+    from edgecap.runtime import engine
 
     ids = np.random.default_rng(2).integers(1, 8192, 300)
     scorer = open_engine(reference / "fp32", scoring=True)
@@ -152,7 +166,9 @@ def test_decoding_is_prefill_one_by_one(reference):
     whole = engine.prefill(ids)
     assert cache.length == whole.length == 20
     for name, value in whole.values.items():
-        assert np.allclose(value.numpy()[:, :, :20], cache.values[name].numpy()[:, :, :20], atol=1e-4)
+        assert np.allclose(
+            value.numpy()[:, :, :20], cache.values[name].numpy()[:, :, :20], atol=1e-4
+        )
     assert engine.cache_bytes(whole) == 20 * 4 * 2 * 2 * 32 * 4
 
 
@@ -192,7 +208,9 @@ def bits_by_transformers(model, texts):
                 row = torch.tensor([[tokenizer.bos_token_id, *ids[begin : begin + width]]])
                 with torch.no_grad():
                     logits = network(row[:, :-1]).logits.double()
-                total += torch.nn.functional.cross_entropy(logits[0], row[0, 1:], reduction="sum").item()
+                total += torch.nn.functional.cross_entropy(
+                    logits[0], row[0, 1:], reduction="sum"
+                ).item()
     return total / math.log(2) / sum(len(t.encode()) for t in texts)
 
 
@@ -200,14 +218,18 @@ def bits_by_transformers(model, texts):
 
 
 def test_profile_of_a_portable_folder(reference, corpus_file, tmp_path, cache):
-    spec = Spec(model=str(reference), corpus=str(corpus_file), precisions=("fp32", "int8"), limit_s=2)
-    record = profile(spec, store.home(cache, tmp_path / "profiles"))
+    spec = Spec(
+        model=str(reference), corpus=str(corpus_file), precisions=("fp32", "int8"), limit_s=2
+    )
+    record = profile(spec, files.home(cache, tmp_path / "profiles"))
     fp32, int8 = record.cells
     assert isinstance(fp32.outcome, Measurement)
     assert isinstance(int8.outcome, Measurement)
     assert fp32.graph.divergence_bits == 0.0
     assert 0 < int8.graph.divergence_bits < 0.05
-    assert int8.outcome.compression.bits_per_byte == pytest.approx(fp32.outcome.compression.bits_per_byte, rel=0.02)
+    assert int8.outcome.compression.bits_per_byte == pytest.approx(
+        fp32.outcome.compression.bits_per_byte, rel=0.02
+    )
     assert fp32.outcome.memory.peak_bytes >= fp32.outcome.memory.baseline_bytes
     assert fp32.outcome.memory.kv_bytes_per_token == 4 * 2 * 2 * 32 * 4
     assert fp32.outcome.placement.by_provider["cpu"].time_share == 1.0
@@ -234,10 +256,10 @@ def test_profile_of_a_builder_folder(reference, corpus_file, tmp_path, cache):
     made = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True)
     assert made.returncode == 0, made.stderr[-2000:]
     spec = Spec(model=str(out), corpus=str(corpus_file), limit_s=2)
-    record = profile(spec, store.home(cache, tmp_path / "profiles"))
+    record = profile(spec, files.home(cache, tmp_path / "profiles"))
     plain = profile(
         Spec(model=str(reference), corpus=str(corpus_file), precisions=("fp32",), limit_s=2),
-        store.home(cache, tmp_path / "profiles"),
+        files.home(cache, tmp_path / "profiles"),
     )
     (built,), (exported_cell,) = record.cells, plain.cells
     assert built.graph.exporter == "genai"
@@ -256,7 +278,7 @@ def test_profile_of_an_optimum_folder(tiny, corpus_file, tmp_path, cache):
         shutil.copy(portable / name, folder)
     shutil.copy(portable / "fp32/model.onnx", folder)
     spec = Spec(model=str(folder), corpus=str(corpus_file), precisions=("fp32", "int8"), limit_s=1)
-    record = profile(spec, store.home(cache, tmp_path / "profiles"))
+    record = profile(spec, files.home(cache, tmp_path / "profiles"))
     assert all(isinstance(c.outcome, Measurement) for c in record.cells)
     assert isinstance(record.source.parameters, Absent)
 
@@ -270,13 +292,13 @@ def test_a_graph_without_cache_is_decoded_without(tiny, corpus_file, tmp_path, c
         main_export(str(tiny), tmp_path / "plain", task="text-generation", do_validation=False)
     (tmp_path / "plain/config.json").unlink()
     spec = Spec(model=str(tmp_path / "plain"), corpus=str(corpus_file), limit_s=1, context=64)
-    (cell,) = profile(spec, store.home(cache, tmp_path / "profiles")).cells
+    (cell,) = profile(spec, files.home(cache, tmp_path / "profiles")).cells
     assert isinstance(cell.outcome, Measurement), cell.outcome
     assert "no-kv-cache" in {c.code for c in cell.cautions}
     assert cell.score.information_capacity.reason == "the folder has no config.json"
     with_cache = profile(
         Spec(model=str(exported(tiny, cache)), corpus=str(corpus_file), limit_s=1, context=64),
-        store.home(cache, tmp_path / "profiles"),
+        files.home(cache, tmp_path / "profiles"),
     ).cells[0]
     assert cell.outcome.compression.bits_per_byte == pytest.approx(
         with_cache.outcome.compression.bits_per_byte, rel=1e-5
@@ -295,11 +317,11 @@ def test_a_variant_that_answers_nonsense_is_a_failure(reference, corpus_file, tm
     for graph in manifest["graphs"]:
         graph["files"] = [
             {"path": f.path, "bytes": f.bytes, "sha256": f.sha256}
-            for f in store.list_files(folder / graph["precision"], ["model.onnx"])
+            for f in files.list_files(folder / graph["precision"], ["model.onnx"])
         ]
     (folder / "edgecap.json").write_text(json.dumps(manifest))
     spec = Spec(model=str(folder), corpus=str(corpus_file), precisions=("fp16",), limit_s=1)
-    (cell,) = profile(spec, store.home(cache, tmp_path / "profiles")).cells
+    (cell,) = profile(spec, files.home(cache, tmp_path / "profiles")).cells
     assert isinstance(cell.outcome, Failure)
     assert (cell.outcome.stage, cell.outcome.error) == ("divergence", "Garbage")
 
@@ -328,7 +350,12 @@ while True:
 
 def test_joules_from_a_driven_powercap_tree(reference, corpus_file, tmp_path, cache, monkeypatch):
     """Another process lets package-0 and dram draw 10 W each, psys 50 W: the record says 20 W, nothing twice."""
-    zones = {"intel-rapl:0": "package-0", "intel-rapl:0:0": "core", "intel-rapl:0:1": "dram", "intel-rapl:1": "psys"}
+    zones = {
+        "intel-rapl:0": "package-0",
+        "intel-rapl:0:0": "core",
+        "intel-rapl:0:1": "dram",
+        "intel-rapl:1": "psys",
+    }
     for name, kind in zones.items():
         folder = tmp_path / "sys/class/powercap" / name
         folder.mkdir(parents=True)
@@ -340,7 +367,7 @@ def test_joules_from_a_driven_powercap_tree(reference, corpus_file, tmp_path, ca
     driver = subprocess.Popen([sys.executable, "-c", POWERCAP, "10", *counted])
     try:
         spec = Spec(model=str(reference), corpus=str(corpus_file), precisions=("fp32",), limit_s=1)
-        (cell,) = profile(spec, store.home(cache, tmp_path / "profiles")).cells
+        (cell,) = profile(spec, files.home(cache, tmp_path / "profiles")).cells
     finally:
         driver.kill()
         driver.wait()
@@ -359,17 +386,22 @@ def test_joules_from_a_driven_powercap_tree(reference, corpus_file, tmp_path, ca
 def test_weights_left_on_the_disk_are_the_same_weights(reference):
     import onnx
 
-    from edgecap.graph.stored import LEAST_BYTES, parse_without_weights
+    from edgecap.graph.external_data import LEAST_BYTES, parse_without_weights
 
     path = reference / "fp32/model.onnx"
     lean, whole = parse_without_weights(path), onnx.load(str(path))
     assert len(lean.SerializeToString()) < 0.2 * path.stat().st_size
     left = [t for t in lean.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
-    assert left and all({e.key for e in t.external_data} == {"location", "offset", "length"} for t in left)
+    assert left and all(
+        {e.key for e in t.external_data} == {"location", "offset", "length"} for t in left
+    )
     onnx.load_external_data_for_model(lean, str(path.parent))
     stored = {t.name: onnx.numpy_helper.to_array(t) for t in whole.graph.initializer}
     assert {t.name for t in lean.graph.initializer} == set(stored)
-    assert all(np.array_equal(onnx.numpy_helper.to_array(t), stored[t.name]) for t in lean.graph.initializer)
+    assert all(
+        np.array_equal(onnx.numpy_helper.to_array(t), stored[t.name])
+        for t in lean.graph.initializer
+    )
     assert [n.name for n in lean.graph.node] == [n.name for n in whole.graph.node]
     assert any(len(t.raw_data) >= LEAST_BYTES for t in whole.graph.initializer)
 
@@ -379,19 +411,28 @@ def test_the_scoring_copy_answers_as_the_graph_does(reference, precision):
     graph = reference / precision / "model.onnx"
     rng = np.random.default_rng(0)
     inputs, targets = rng.integers(0, 8192, 40), rng.integers(0, 8192, 40)
-    near = {"rtol": 1e-4, "atol": 0.03 if precision == "fp16" else 1e-3}  # other fusions round fp16 elsewhere
+    near = {
+        "rtol": 1e-4,
+        "atol": 0.03 if precision == "fp16" else 1e-3,
+    }  # other fusions round fp16 elsewhere
     plain = OrtEngine(graph, "cpu", 2, vocabulary=8192).log_probabilities(inputs)
     scorer = OrtEngine(graph, "cpu", 2, vocabulary=8192, scoring=scoring_graph(graph))
     assert np.allclose(scorer.nll(inputs, targets), -plain[np.arange(40), targets], **near)
-    limited = OrtEngine(graph, "cpu", 2, vocabulary=8192, scoring=scoring_graph(graph, vocabulary=100))
+    limited = OrtEngine(
+        graph, "cpu", 2, vocabulary=8192, scoring=scoring_graph(graph, vocabulary=100)
+    )
     few = plain[:, :100] - np.log2(np.exp2(plain[:, :100]).sum(axis=1, keepdims=True))
-    assert np.allclose(limited.nll(inputs, targets % 100), -few[np.arange(40), targets % 100], **near)
+    assert np.allclose(
+        limited.nll(inputs, targets % 100), -few[np.arange(40), targets % 100], **near
+    )
 
 
 def test_guards_against_padding_are_taken_out(cache):
     from edgecap.graph.scoring import drop_guards
 
-    graph = open_graph(exported(REFERENCE, cache, fused=False) / "fp32/model.onnx", weights=False).graph
+    graph = open_graph(
+        exported(REFERENCE, cache, fused=False) / "fp32/model.onnx", weights=False
+    ).graph
     layers = sum(n.op_type == "Softmax" for n in graph.node)
     assert drop_guards(graph) == layers > 0
     assert not any(n.op_type == "IsNaN" for n in graph.node)

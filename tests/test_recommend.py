@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from test_cli import edgecap
 from test_judging import RECORD, drifting
 
-from edgecap import metrics
+from edgecap.analysis import metrics
+from edgecap.analysis.recommend import OPTIONS, SHOWN, parse_limit, recommend
+from edgecap.analysis.recommend.limits import typed
 from edgecap.errors import UsageError
-from edgecap.recommend import OPTIONS, SHOWN, parse_limit, recommend
-from edgecap.recommend.limits import typed
 from edgecap.record import Absent, SweepPoint
-from edgecap.report.advised import advised
+from edgecap.report.terminal.recommendation import advised
 
 DATA = ROOT / "tests" / "data"
 THREE = record(
@@ -28,7 +28,9 @@ THREE = record(
 
 
 def limits(**given):
-    return [parse_limit(f"--max-{name.replace('_', '-')}", str(text)) for name, text in given.items()]
+    return [
+        parse_limit(f"--max-{name.replace('_', '-')}", str(text)) for name, text in given.items()
+    ]
 
 
 def text_of(found, width=80):
@@ -102,7 +104,10 @@ def test_the_best_the_runner_up_and_what_a_limit_costs():
     quality, size, everything = found.costs
     assert quality.winner == "int4"
     changes = {c.metric: (c.kept, c.freed) for c in quality.changes}
-    assert changes == {"decode_s": (0.002, 0.001), "bits_per_byte": (pytest.approx(2.1), pytest.approx(2.4))}
+    assert changes == {
+        "decode_s": (0.002, 0.001),
+        "bits_per_byte": (pytest.approx(2.1), pytest.approx(2.4)),
+    }
     assert (size.winner, size.changes) == ("int8", ())
     assert (everything.limit, everything.winner) == (None, "int4")
     assert [c.name for c in found.candidates] == ["int8", "fp32", "int4"]
@@ -134,23 +139,34 @@ def test_time_capacity_is_the_highest_by_hand():
 def test_hardware_capacity_decides_where_all_that_fit_have_it():
     two = (cell("fp32", energy=joules(0.04)), cell("int8", energy=joules(0.01), bits=2.001))
     found = recommend([record(*two)])
-    assert (found.preference.metric, found.best.name, found.preference.reason) == ("hardware_capacity", "int8", None)
+    assert (found.preference.metric, found.best.name, found.preference.reason) == (
+        "hardware_capacity",
+        "int8",
+        None,
+    )
     third = cell("int4", decode=0.003)
     found = recommend([record(*two, third)])
     assert found.preference.metric == "time_capacity"
     assert "int4 has none (no counter here)" in found.preference.reason
-    assert recommend([record(*two, third)], limits(energy_j=1)).preference.metric == "hardware_capacity"
+    assert (
+        recommend([record(*two, third)], limits(energy_j=1)).preference.metric
+        == "hardware_capacity"
+    )
 
 
 def test_energy_decides_where_it_was_measured():
-    found = recommend([record(cell("fp32", energy=joules(0.01)), cell("int8", energy=joules(0.02)))], (), "energy")
+    found = recommend(
+        [record(cell("fp32", energy=joules(0.01)), cell("int8", energy=joules(0.02)))], (), "energy"
+    )
     assert (found.best.name, found.runner_up.name) == ("fp32", "int8")
     with pytest.raises(UsageError, match="no counter here"):
         recommend([THREE], (), "energy")
 
 
 def test_assumed_joules_meet_no_limit_and_decide_nothing():
-    assumed = record(cell("fp32", energy=joules(0.001, "assumed")), cell("int8", energy=joules(0.01)))
+    assumed = record(
+        cell("fp32", energy=joules(0.001, "assumed")), cell("int8", energy=joules(0.01))
+    )
     found = recommend([assumed], limits(energy_j=0.02))
     assert found.best.name == "int8"
     states = {c.name: c.state for c in found.candidates}
@@ -174,7 +190,11 @@ def test_an_encoder_is_chosen_by_its_prefill():
 
 
 def test_bits_that_agree_in_four_places_leave_it_to_speed():
-    found = recommend([record(cell("fp16", decode=0.005, bits=2.000001), cell("fp32", bits=2.000004))], (), "quality")
+    found = recommend(
+        [record(cell("fp16", decode=0.005, bits=2.000001), cell("fp32", bits=2.000004))],
+        (),
+        "quality",
+    )
     assert (found.best.name, found.runner_up.name) == ("fp32", "fp16")
     assert "level with it" in text_of(found)
 
@@ -195,7 +215,9 @@ def test_cells_that_took_turns_are_compared_in_pairs():
 
 def test_differences_within_the_noise_are_told():
     wide = tuple(0.004 * (1 + 0.2 * (n % 5)) for n in range(20))
-    close = record(cell("fp32", decode=wide), cell("int8", decode=tuple(reversed([0.99 * s for s in wide]))))
+    close = record(
+        cell("fp32", decode=wide), cell("int8", decode=tuple(reversed([0.99 * s for s in wide])))
+    )
     found = recommend([close], (), "speed")
     assert "too close to tell apart" in text_of(found) or "level with it" in text_of(found)
     assert "clearly behind" in text_of(recommend([THREE], (), "speed"))
@@ -216,7 +238,9 @@ def test_a_limit_within_the_noise_is_marked_and_decided_by_value():
 def test_the_nearest_and_the_smallest_relaxation():
     found = recommend([THREE], limits(latency_ms=1.5, bits_per_byte=2.05))
     assert found.best is None
-    assert found.nearest.name == "int4"  # 17 % above in bits; int8 is 33 % above in seconds, fp32 167 %
+    assert (
+        found.nearest.name == "int4"
+    )  # 17 % above in bits; int8 is 33 % above in seconds, fp32 167 %
     assert found.nearest.held[1].over == pytest.approx(2.4 / 2.05 - 1)
     first = found.relaxations[0]
     assert (first.name, [c.typed for c in first.changes]) == ("int4", ["--max-bits-per-byte 2.4"])
@@ -260,12 +284,15 @@ def test_next_steps_are_those_that_apply():
 
 def test_a_shorter_prompt_is_told_where_it_was_read_in_time():
     made = cell("fp32", ttft=0.25)
-    points = tuple(SweepPoint(context=n, prefill_s=(n / 300,) * 3, decode_s=()) for n in (8, 16, 32, 64))
+    points = tuple(
+        SweepPoint(context=n, prefill_s=(n / 300,) * 3, decode_s=()) for n in (8, 16, 32, 64)
+    )
     latency = msgspec.structs.replace(made.outcome.latency, sweep=points)
     found = recommend([record(with_outcome(made, latency=latency))], limits(ttft_ms=60))
     assert any("fp32 reads 16 tokens in 53.3 ms" in s for s in found.steps)
     assert not any(
-        "reads 64" in s for s in recommend([record(with_outcome(made, latency=latency))], limits(ttft_ms=240)).steps
+        "reads 64" in s
+        for s in recommend([record(with_outcome(made, latency=latency))], limits(ttft_ms=240)).steps
     )
     assert any("--context-sweep" in s for s in recommend([record(made)], limits(ttft_ms=60)).steps)
 
@@ -274,10 +301,14 @@ def test_a_shorter_prompt_is_told_where_it_was_read_in_time():
 
 
 def other_text(found):
-    return msgspec.structs.replace(found, corpus=msgspec.structs.replace(found.corpus, sha256="other"))
+    return msgspec.structs.replace(
+        found, corpus=msgspec.structs.replace(found.corpus, sha256="other")
+    )
 
 
-@pytest.mark.parametrize(("given", "prefer"), [({"bits_per_byte": 2.2}, None), ({}, "quality"), ({}, "capacity")])
+@pytest.mark.parametrize(
+    ("given", "prefer"), [({"bits_per_byte": 2.2}, None), ({}, "quality"), ({}, "capacity")]
+)
 def test_quality_of_other_texts_is_not_compared(given, prefer):
     records = [THREE, renamed(other_text(THREE), model="other")]
     with pytest.raises(UsageError, match="their corpus differs"):
@@ -292,7 +323,8 @@ def test_without_a_wish_other_texts_leave_speed():
 
 def test_a_protocol_that_differs_is_named():
     paper = with_outcome(
-        THREE.cells[0], compression=msgspec.structs.replace(THREE.cells[0].outcome.compression, protocol="paper")
+        THREE.cells[0],
+        compression=msgspec.structs.replace(THREE.cells[0].outcome.compression, protocol="paper"),
     )
     with pytest.raises(UsageError, match="their protocol differs"):
         recommend([THREE, renamed(record(paper), model="other")], limits(bits_per_byte=2.2))
@@ -304,7 +336,8 @@ def test_several_machines_are_named_and_cautioned():
     assert found.best.machine == "laptop" and "laptop" in found.best.name
     assert any("several machines (laptop, board)" in c for c in found.cautions)
     found = recommend(
-        [THREE, rebuilt(record(cell("fp32", decode=0.1)), gpus=(BOARD,), cpu="Xeon")], limits(latency_ms=3)
+        [THREE, rebuilt(record(cell("fp32", decode=0.1)), gpus=(BOARD,), cpu="Xeon")],
+        limits(latency_ms=3),
     )
     assert any(", laptop with Xeon (2 cores) + NVIDIA H100)" in c for c in found.cautions)
 
@@ -320,7 +353,9 @@ def test_two_records_are_compared_with_the_right_cells():
 
 def test_memory_of_a_board_is_told_beside_the_hosts():
     made = cell("fp16")
-    board = with_outcome(made, memory=msgspec.structs.replace(made.outcome.memory, device_peak_bytes=2_000_000_000))
+    board = with_outcome(
+        made, memory=msgspec.structs.replace(made.outcome.memory, device_peak_bytes=2_000_000_000)
+    )
     assert any("takes 2 GB on the device" in c for c in recommend([record(board)]).cautions)
     assert not recommend([record(made)]).cautions
 
@@ -367,7 +402,9 @@ def test_of_many_cells_the_best_are_shown_and_few_are_drawn(monkeypatch):
 
 NUMBERS = st.floats(0.5, 8.0)
 CELLS = st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS), min_size=1, max_size=5)
-LIMITS = st.fixed_dictionaries({}, optional={n: NUMBERS for n in ("latency_ms", "bits_per_byte", "file")})
+LIMITS = st.fixed_dictionaries(
+    {}, optional={n: NUMBERS for n in ("latency_ms", "bits_per_byte", "file")}
+)
 
 
 def made(figures):
@@ -381,7 +418,10 @@ def made(figures):
 
 def asked(given):
     return [
-        *(parse_limit(f"--max-{n.replace('_', '-')}", repr(v * (1000 if n == "file" else 1))) for n, v in given.items())
+        *(
+            parse_limit(f"--max-{n.replace('_', '-')}", repr(v * (1000 if n == "file" else 1)))
+            for n, v in given.items()
+        )
     ]
 
 
@@ -396,10 +436,14 @@ def test_the_winner_is_within_all_limits_and_fewer_limits_are_never_worse(figure
     if found.best is None:
         assert found.nearest is not None and found.relaxations
         return
-    assert found.best.figures[metric] == pytest.approx(min(c.figures[metric] for c in fits), abs=1e-4)
+    assert found.best.figures[metric] == pytest.approx(
+        min(c.figures[metric] for c in fits), abs=1e-4
+    )
     for n, cost in enumerate(found.costs[: len(wanted)]):
         freed = recommend([made(figures)], wanted[:n] + wanted[n + 1 :], prefer).best
-        assert freed.figures[metric] <= found.best.figures[metric] + (1e-4 if prefer == "quality" else 0)
+        assert freed.figures[metric] <= found.best.figures[metric] + (
+            1e-4 if prefer == "quality" else 0
+        )
         assert cost.winner == freed.name
 
 
@@ -409,7 +453,9 @@ def test_the_winner_is_within_all_limits_and_fewer_limits_are_never_worse(figure
 def golden():
     """What tests/data/recommend-1.txt and recommend-2.txt hold: an answer, and none."""
     some = recommend(
-        [record(*THREE.cells, failed("fp16"))], limits(latency_ms=5, memory="8.5kB", file="3kB"), "quality"
+        [record(*THREE.cells, failed("fp16"))],
+        limits(latency_ms=5, memory="8.5kB", file="3kB"),
+        "quality",
     )
     none = recommend([RECORD], limits(latency_ms=1.5, bits_per_byte=2.05))
     return {"recommend-1.txt": text_of(some), "recommend-2.txt": text_of(none)}
@@ -426,7 +472,10 @@ def test_any_name_fits_eighty_columns_and_commands_nothing():
     hostile = msgspec.structs.replace(failed().outcome, message="\x1b]0;title\x07" + "y" * 10_000)
     bad = msgspec.structs.replace(failed(), outcome=hostile)
     twin = renamed(record(cell("fp32", energy=joules(0.01)), bad), model="other")
-    for given_ in ({}, {"latency_ms": 3, "memory": "8kB", "file": 7000, "kl": 1, "energy_j": 1, "ttft_ms": 900}):
+    for given_ in (
+        {},
+        {"latency_ms": 3, "memory": "8kB", "file": 7000, "kl": 1, "energy_j": 1, "ttft_ms": 900},
+    ):
         text = text_of(recommend([odd, twin], limits(**given_)))
         assert max(map(len, text.splitlines())) <= 80
         assert "\x1b" not in text and "\u202e" not in text and "\x07" not in text
@@ -443,7 +492,9 @@ def test_the_answer_is_json_without_surprises():
 
 def test_the_command(tmp_path):
     path = DATA / "record-1.json"
-    found = edgecap("recommend", path, "--max-latency-ms", "3", "--min-bits-per-byte-quality", "2.2")
+    found = edgecap(
+        "recommend", path, "--max-latency-ms", "3", "--min-bits-per-byte-quality", "2.2"
+    )
     assert found.returncode == 0 and "Ship int8" in found.stdout and "\x1b" not in found.stdout
     nothing = edgecap("recommend", path, "--max-latency-ms", "1", "--json")
     assert nothing.returncode == 1 and json.loads(nothing.stdout)["best"] is None

@@ -25,25 +25,26 @@ from pages import (
     with_operators,
 )
 
-from edgecap import pipeline, store
+from edgecap.analysis.metrics import METRICS
 from edgecap.cli.commands import cli
 from edgecap.errors import UsageError
-from edgecap.metrics import METRICS
+from edgecap.pipeline import profile
 from edgecap.record import LEFT_OUT, Absent, Failure
-from edgecap.report.columns import printable
+from edgecap.report.cells import sheet
 from edgecap.report.data import record_values
-from edgecap.report.figures import sections
-from edgecap.report.html import html
-from edgecap.report.markdown import markdown
-from edgecap.report.page import as_json
-from edgecap.report.plots import FEW
-from edgecap.report.raw import MOST, tables
-from edgecap.report.reproduce import command
+from edgecap.report.format import printable
+from edgecap.report.page.figures import sections
+from edgecap.report.page.markdown import markdown
+from edgecap.report.page.plots import FEW
+from edgecap.report.page.raw_tables import MOST, tables
+from edgecap.report.page.report import html
+from edgecap.report.page.reproduce import command
+from edgecap.report.page.template import as_json
+from edgecap.report.page.verdict import changed, verdicts
+from edgecap.report.page.worth_figures import pareto
 from edgecap.report.rows import COLUMNS, as_csv, rows
-from edgecap.report.sheet import sheet
-from edgecap.report.verdict import changed, verdicts
-from edgecap.report.worth import pareto
 from edgecap.spec import Spec
+from edgecap.storage import files
 
 DATA = ROOT / "tests" / "data"
 FILE = DATA / "record-5.json"
@@ -66,9 +67,17 @@ def goldens():
     """Each format of the frozen record, numbers cut to what every processor computes alike."""
     page = html([RECORD])
     bare = re.sub(r"<(style|script)>.*?</\1>", r"<\1></\1>", page, flags=re.DOTALL)
-    texts = {"html": bare, "md": markdown([RECORD]), "csv": as_csv(rows([RECORD])), "json": _few_numbers()}
+    texts = {
+        "html": bare,
+        "md": markdown([RECORD]),
+        "csv": as_csv(rows([RECORD])),
+        "json": _few_numbers(),
+    }
     verdict = "".join(v.sentence + "\n" for v in verdicts(sheet([MEASURED])))
-    return {"verdict-1.txt": verdict, **{f"report-1.{form}": _cut(text) for form, text in texts.items()}}
+    return {
+        "verdict-1.txt": verdict,
+        **{f"report-1.{form}": _cut(text) for form, text in texts.items()},
+    }
 
 
 def _cut(text):
@@ -79,15 +88,23 @@ def _few_numbers():
     """One cell with two rounds of samples: a golden that people can read."""
     cell = MEASURED.cells[0]
     text, timed = cell.outcome.compression, cell.outcome.latency
-    prefill = replace(timed.prefill, samples_s=timed.prefill.samples_s[:2], rounds=(0, 1), warm_up_s=())
-    decode = replace(timed.decode, samples_s=timed.decode.samples_s[:2], rounds=(0, 1), warm_up_s=())
+    prefill = replace(
+        timed.prefill, samples_s=timed.prefill.samples_s[:2], rounds=(0, 1), warm_up_s=()
+    )
+    decode = replace(
+        timed.decode, samples_s=timed.decode.samples_s[:2], rounds=(0, 1), warm_up_s=()
+    )
     latency = replace(timed, prefill=prefill, decode=decode)
-    outcome = replace(cell.outcome, latency=latency, compression=replace(text, per_document=text.per_document[:2]))
+    outcome = replace(
+        cell.outcome, latency=latency, compression=replace(text, per_document=text.per_document[:2])
+    )
     values = record_values(replace(MEASURED, cells=(replace(cell, outcome=outcome),)))
     return json.dumps([values], indent=1, ensure_ascii=False) + "\n"
 
 
-@pytest.mark.parametrize("name", ["report-1.html", "report-1.md", "report-1.csv", "report-1.json", "verdict-1.txt"])
+@pytest.mark.parametrize(
+    "name", ["report-1.html", "report-1.md", "report-1.csv", "report-1.json", "verdict-1.txt"]
+)
 def test_goldens(name):
     assert goldens()[name] == (DATA / name).read_text("utf-8")
 
@@ -103,7 +120,10 @@ def test_every_record_becomes_a_page_and_a_text(case):
     assert not re.search(r"<img|<link|<iframe|<base", _without_library(page))
     assert "\u202e" not in page and "\u2028" not in _without_library(page)
     assert "None" not in re.sub(
-        r"<pre.*?</pre>|<details>.*</details>|None: no cell", "", _without_library(page), flags=re.DOTALL
+        r"<pre.*?</pre>|<details>.*</details>|None: no cell",
+        "",
+        _without_library(page),
+        flags=re.DOTALL,
     )
     assert markdown(ALL[case]).startswith("<!-- edgecap report -->\n# ")
 
@@ -123,7 +143,9 @@ def test_three_hundred_cells_stay_readable_and_small():
     page = html([record])
     assert len(page.encode()) < 8e6
     lines = sheet([record])
-    heights = {f.id: f.plot["layout"]["height"] for s in sections(lines) for f in s.figures if f.plot}
+    heights = {
+        f.id: f.plot["layout"]["height"] for s in sections(lines) for f in s.figures if f.plot
+    }
     assert heights["capacity"] > 300 * 20 and heights["split"] > 300 * 20
     assert "The first 2,000 of" in page
     found = {t.title: t for t in tables(lines, [record])}
@@ -229,14 +251,21 @@ def test_an_encoder_is_judged_by_its_prefill():
 
 
 @pytest.mark.parametrize(
-    ("ratio", "words"), [(0.84, "16 % less"), (1.005, "0.5 % more"), (2.4, "2.4 times the"), (0.01, "99 % less")]
+    ("ratio", "words"),
+    [(0.84, "16 % less"), (1.005, "0.5 % more"), (2.4, "2.4 times the"), (0.01, "99 % less")],
 )
 def test_ratios_in_words(ratio, words):
     assert changed(ratio) == words
 
 
 def test_the_front_holds_what_none_beats():
-    points = [("a", (1.0, 1.0)), ("b", (2.0, 3.0)), ("c", (3.0, 2.0)), ("d", (2.0, 2.5)), ("e", (4.0, 3.0))]
+    points = [
+        ("a", (1.0, 1.0)),
+        ("b", (2.0, 3.0)),
+        ("c", (3.0, 2.0)),
+        ("d", (2.0, 2.5)),
+        ("e", (4.0, 3.0)),
+    ]
     assert [name for name, _ in pareto(points)] == ["a", "b"]
 
 
@@ -266,7 +295,9 @@ def test_arrow_reads_each_column_as_one_type(order):
     record = replace(RECORD, cells=tuple([*powered.cells, RECORD.cells[3]][n] for n in order))
     text = as_csv(rows([record]))
     found = pyarrow.csv.read_csv(io.BytesIO(text.encode()))
-    types = {name: str(kind) for name, kind in zip(found.column_names, found.schema.types, strict=True)}
+    types = {
+        name: str(kind) for name, kind in zip(found.column_names, found.schema.types, strict=True)
+    }
     assert tuple(types) == COLUMNS
     for metric in METRICS:
         if metric.name not in ("device_peak_bytes",):
@@ -304,11 +335,44 @@ def test_markdown_keeps_names_harmless():
 
 SPECS = [
     Spec(),
-    Spec(model="./my model; rm -rf /", precisions=("fp32", "int8"), corpus="a'b.jsonl", context=512, stride=64),
-    Spec(providers=("cpu", "cuda:device_id=1,cudnn_conv_algo_search=HEURISTIC", "openvino:device_type=GPU")),
-    Spec(optimize=False, arena=False, skip_unfit=True, allow_fallback=True, operators=True, calibrate=True),
-    Spec(bias_bits=-24.0, protocol="paper", documents=200, threads=3, affinity=(0, 2, 3), graph_level="basic"),
-    Spec(limit_s=5.5, precision_target=0.01, timeout_s=60.0, trust_remote_code=True, revision="abc", exporter="genai"),
+    Spec(
+        model="./my model; rm -rf /",
+        precisions=("fp32", "int8"),
+        corpus="a'b.jsonl",
+        context=512,
+        stride=64,
+    ),
+    Spec(
+        providers=(
+            "cpu",
+            "cuda:device_id=1,cudnn_conv_algo_search=HEURISTIC",
+            "openvino:device_type=GPU",
+        )
+    ),
+    Spec(
+        optimize=False,
+        arena=False,
+        skip_unfit=True,
+        allow_fallback=True,
+        operators=True,
+        calibrate=True,
+    ),
+    Spec(
+        bias_bits=-24.0,
+        protocol="paper",
+        documents=200,
+        threads=3,
+        affinity=(0, 2, 3),
+        graph_level="basic",
+    ),
+    Spec(
+        limit_s=5.5,
+        precision_target=0.01,
+        timeout_s=60.0,
+        trust_remote_code=True,
+        revision="abc",
+        exporter="genai",
+    ),
     Spec(context_sweep=(), batches=(1, 4, 16), streams=(1, 2)),
     Spec(context_sweep=(128, 512), energy="require", meter="/tmp/w.csv", meter_offset_s=-0.25),
     Spec(model="--odd", assume_watts=7.5),
@@ -323,7 +387,7 @@ def test_the_command_asks_for_the_same_again(spec, monkeypatch):
         asked.append(found)
         raise UsageError("asked")
 
-    monkeypatch.setattr(pipeline, "profile", measure)
+    monkeypatch.setattr(profile, "profile", measure)
     program, *words = shlex.split(command(spec))
     CliRunner().invoke(cli, words)
     assert program == "edgecap"
@@ -332,7 +396,7 @@ def test_the_command_asks_for_the_same_again(spec, monkeypatch):
 
 def test_every_field_of_a_spec_has_an_option():
     options = {o for p in cli.commands["profile"].params for o in getattr(p, "opts", ())}
-    from edgecap.report.reproduce import _OPTIONS
+    from edgecap.report.page.reproduce import _OPTIONS
 
     for name in Spec.__struct_fields__:
         assert _OPTIONS.get(name, "--" + name.replace("_", "-")) in options, name
@@ -368,7 +432,7 @@ def test_a_record_is_never_written_over(tmp_path):
     mine = tmp_path / "record.json"
     mine.write_bytes(FILE.read_bytes())
     assert isinstance(report(mine, "-o", mine, "--format", "json").exception, UsageError)
-    assert store.load(mine) == RECORD
+    assert files.load(mine) == RECORD
 
 
 def test_a_page_without_a_name_is_report_html(tmp_path):
@@ -389,7 +453,8 @@ def test_the_public_types_are_what_the_rows_say():
                 assert isinstance(
                     value,
                     float
-                    if name == "bias_bits" or name.split("_low")[0].split("_high")[0] in {m.name for m in METRICS}
+                    if name == "bias_bits"
+                    or name.split("_low")[0].split("_high")[0] in {m.name for m in METRICS}
                     else str,
                 )
     assert msgspec.json.encode(rows([RECORD]))

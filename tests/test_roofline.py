@@ -6,15 +6,18 @@ import msgspec
 import pytest
 from conftest import ROOT
 
-from edgecap import calibration, engine, machine, store
-from edgecap.cautions import above_peak
+from edgecap.analysis.roofline import bandwidth_of, roofline
+from edgecap.analysis.warnings import above_peak
+from edgecap.machine import info
 from edgecap.meters import peaks
+from edgecap.pipeline import peaks as calibration
+from edgecap.pipeline.worker import Calibrated, child
 from edgecap.record import Absent, Bandwidth, Failure, GraphWork, Peaks, Roofline, StepWork
-from edgecap.report.tables import show
-from edgecap.roofline import bandwidth_of, roofline
-from edgecap.worker import Calibrated, child
+from edgecap.report.terminal.record import show
+from edgecap.runtime import engine
+from edgecap.storage import files
 
-RECORD = store.load(ROOT / "tests" / "data" / "record-3.json")
+RECORD = files.load(ROOT / "tests" / "data" / "record-3.json")
 LEVELS = (
     Bandwidth(working_set_bytes=4_000_000, read_bytes_per_s=100e9, copy_bytes_per_s=80e9),
     Bandwidth(working_set_bytes=64_000_000, read_bytes_per_s=10e9, copy_bytes_per_s=9e9),
@@ -30,7 +33,11 @@ PEAKS = Peaks(
 
 def step(flops, weights, cache=0):
     return StepWork(
-        matrix_flops=flops, other_flops=7, weight_bytes=weights, cache_bytes=cache, activation_bytes=123_456_789
+        matrix_flops=flops,
+        other_flops=7,
+        weight_bytes=weights,
+        cache_bytes=cache,
+        activation_bytes=123_456_789,
     )
 
 
@@ -56,14 +63,19 @@ def test_stored_bounds_can_be_recomputed():
     bounds = [c for c in RECORD.cells if isinstance(c.roofline, Roofline)]
     assert len(bounds) == 3
     for cell in bounds:
-        assert roofline(cell.outcome, RECORD.flops, RECORD.peaks["cpu"], cell.precision) == cell.roofline
+        assert (
+            roofline(cell.outcome, RECORD.flops, RECORD.peaks["cpu"], cell.precision)
+            == cell.roofline
+        )
         assert cell.score.roofline_ratio == cell.roofline.decode.ratio
 
 
 def test_int8_is_held_against_the_faster_of_its_kernels():
     outcome = measured(step(10**12, 1), step(10**8, 1))
     for precision, rate in (("int8", 4e12), ("int4", 4e12), ("fp16", 1e12)):
-        assert roofline(outcome, Absent(reason=""), PEAKS, precision).prefill.peak_flops_per_s == rate
+        assert (
+            roofline(outcome, Absent(reason=""), PEAKS, precision).prefill.peak_flops_per_s == rate
+        )
 
 
 def test_a_step_above_the_peak_is_a_caution():
@@ -71,19 +83,27 @@ def test_a_step_above_the_peak_is_a_caution():
     assert not list(above_peak(slow))
     fast = roofline(measured(step(10**15, 1), step(1, 1)), Absent(reason=""), PEAKS, "fp32")
     (found,) = above_peak(fast)
-    assert found.code == "above-peak" and "prefill" in found.message and "--calibrate" in found.advice
+    assert (
+        found.code == "above-peak" and "prefill" in found.message and "--calibrate" in found.advice
+    )
 
 
 def test_counted_flops_rule_over_the_graphs():
     found = roofline(measured(step(1, 1), step(1, 1)), RECORD.flops, PEAKS, "fp32")
-    assert (found.prefill.flops, found.decode.flops) == (RECORD.flops.prefill, RECORD.flops.per_token)
+    assert (found.prefill.flops, found.decode.flops) == (
+        RECORD.flops.prefill,
+        RECORD.flops.per_token,
+    )
 
 
 def test_a_model_in_a_cache_is_not_held_against_the_main_memory():
     assert bandwidth_of(LEVELS, 7_000_000) == 100e9
     assert bandwidth_of(LEVELS, 64_000_000) == 10e9
     assert bandwidth_of(LEVELS, 10) == 100e9
-    noisy = (*LEVELS, Bandwidth(working_set_bytes=128_000_000, read_bytes_per_s=12e9, copy_bytes_per_s=9e9))
+    noisy = (
+        *LEVELS,
+        Bandwidth(working_set_bytes=128_000_000, read_bytes_per_s=12e9, copy_bytes_per_s=9e9),
+    )
     assert bandwidth_of(noisy, 64_000_000) == 12e9
 
 
@@ -101,7 +121,9 @@ def test_what_is_missing_is_said(peaks, words):
 
 
 def test_show_says_what_binds():
-    bound = roofline(measured(step(10**12, 1), step(1, 300_000_000)), Absent(reason=""), PEAKS, "fp32")
+    bound = roofline(
+        measured(step(10**12, 1), step(1, 300_000_000)), Absent(reason=""), PEAKS, "fp32"
+    )
     assert isinstance(bound, Roofline)
     cell = msgspec.structs.replace(RECORD.cells[0], roofline=bound)
     text = show(msgspec.structs.replace(RECORD, cells=(cell,), peaks={"cpu": PEAKS}), 200)
@@ -114,7 +136,7 @@ def test_show_says_what_binds():
 
 
 def test_peaks_are_measured_once_and_again_when_asked(tmp_path):
-    home, asked = store.home(tmp_path / "cache", tmp_path), []
+    home, asked = files.home(tmp_path / "cache", tmp_path), []
 
     def run(step, watch, timeout_s):
         asked.append(step)
@@ -128,7 +150,10 @@ def test_peaks_are_measured_once_and_again_when_asked(tmp_path):
     assert again.gemm_flops_per_s == {"fp32": 3e12}
     assert calibration.peaks_of(home, "cpu", 2, quiet, run) == again
     slower = lambda *a: Calibrated(gemm_flops_per_s={"fp32": 1.0}, bandwidth=LEVELS)  # noqa: E731
-    assert calibration.peaks_of(home, "cpu", 2, quiet, slower, again=True).gemm_flops_per_s == again.gemm_flops_per_s
+    assert (
+        calibration.peaks_of(home, "cpu", 2, quiet, slower, again=True).gemm_flops_per_s
+        == again.gemm_flops_per_s
+    )
     for file in (tmp_path / "cache/peaks").iterdir():
         file.write_bytes(b"{")
     assert calibration.peaks_of(home, "cpu", 2, quiet, run).gemm_flops_per_s == {"fp32": 4e12}
@@ -136,7 +161,7 @@ def test_peaks_are_measured_once_and_again_when_asked(tmp_path):
 
 
 def test_peaks_are_those_of_the_processors_that_it_is_kept_to(tmp_path, monkeypatch):
-    home, asked = store.home(tmp_path / "cache", tmp_path), []
+    home, asked = files.home(tmp_path / "cache", tmp_path), []
 
     def run(step, watch, timeout_s):
         asked.append(step)
@@ -147,15 +172,19 @@ def test_peaks_are_those_of_the_processors_that_it_is_kept_to(tmp_path, monkeypa
     assert [step.affinity for step in asked] == [(), (0,), (0, 1)]
 
     kept_to = []
-    monkeypatch.setattr(machine, "stay_on", kept_to.append)
-    monkeypatch.setattr(peaks, "measure_peaks", lambda *told: kept_to.append("measured") or peaks.Found({}, LEVELS))
+    monkeypatch.setattr(info, "stay_on", kept_to.append)
+    monkeypatch.setattr(
+        peaks, "measure_peaks", lambda *told: kept_to.append("measured") or peaks.Found({}, LEVELS)
+    )
     child.answer(asked[1], lambda *progress: None)
     assert kept_to == [(0,), "measured"]
 
 
 def test_peaks_that_cannot_be_measured_are_absent(tmp_path):
     broken = lambda *asked: Failure(stage="calibrate", error="SIGKILL", message="ended by SIGKILL")  # noqa: E731
-    found = calibration.peaks_of(store.home(tmp_path, tmp_path), "cpu", 2, lambda event: None, broken)
+    found = calibration.peaks_of(
+        files.home(tmp_path, tmp_path), "cpu", 2, lambda event: None, broken
+    )
     assert "ended by SIGKILL" in found.reason
 
 

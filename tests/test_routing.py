@@ -5,16 +5,27 @@ import json
 import click
 import msgspec
 import pytest
-from choosing import BOARD, cell, documents, encoder, failed, joules, rebuilt, record, renamed, with_outcome
+from choosing import (
+    BOARD,
+    cell,
+    documents,
+    encoder,
+    failed,
+    joules,
+    rebuilt,
+    record,
+    renamed,
+    with_outcome,
+)
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_cli import edgecap
 from test_judging import RECORD
 
+from edgecap.analysis.routing import route
 from edgecap.errors import UsageError
-from edgecap.report.routed import routed
-from edgecap.routing import route
+from edgecap.report.terminal.routing import routed
 
 DATA = ROOT / "tests" / "data"
 SMALL = (("a", 100, 50, 400.0), ("b", 100, 50, 100.0), ("a", 100, 50, 300.0), ("b", 100, 50, 200.0))
@@ -64,7 +75,12 @@ def test_the_knee_lies_furthest_below_chance():
 
 @pytest.mark.parametrize(
     ("at_most", "verdict", "sent"),
-    [(2.6, "small alone", None), (2.1, "split", 1), (1.58, "split", 3), (1.0, "out of reach", None)],
+    [
+        (2.6, "small alone", None),
+        (2.1, "split", 1),
+        (1.58, "split", 3),
+        (1.0, "out of reach", None),
+    ],
 )
 def test_the_cheapest_within_a_limit(at_most, verdict, sent):
     found = route(pair(), at_most=at_most)
@@ -88,7 +104,9 @@ def test_one_that_is_cheaper_and_better_leaves_nothing_to_route():
 
 def test_a_hair_fewer_bits_are_no_reason_to_pay():
     low, high = pair()
-    hair = documents(cell("fp16", decode=0.017), *[(*row[:3], row[3] * (1 - 1e-6)) for row in LARGE])
+    hair = documents(
+        cell("fp16", decode=0.017), *[(*row[:3], row[3] * (1 - 1e-6)) for row in LARGE]
+    )
     found = route([low, renamed(record(*high.cells, hair), model="large")])
     assert found.large.name == "fp32 (large)"
 
@@ -113,7 +131,8 @@ def test_joules_in_place_of_seconds():
 def test_joules_that_are_missing_are_named_as_what_is_missing():
     low, high = pair()
     with pytest.raises(
-        UsageError, match=r"needs measured joules of two cells .*are none; fp32 \(small\): no counter here"
+        UsageError,
+        match=r"needs measured joules of two cells .*are none; fp32 \(small\): no counter here",
     ):
         route([low, high], "energy")
     counted = documents(cell("int8", energy=joules(0.001)), *SMALL)
@@ -123,7 +142,10 @@ def test_joules_that_are_missing_are_named_as_what_is_missing():
 
 def test_who_does_it_alone_is_told_with_its_own_bits():
     found = " ".join(text_of(route(pair(), at_most=2.6)).split())
-    assert "fp32 (small) does it alone (2.5000 bits/byte), it is the cheapest, and within the limit of 2.6" in found
+    assert (
+        "fp32 (small) does it alone (2.5000 bits/byte), it is the cheapest, and within the limit of 2.6"
+        in found
+    )
     found = " ".join(text_of(route(pair(1.5), at_most=2.1)).split())
     assert "fp32 (large) does it alone (1.5750 bits/byte), it is within the limit of 2.1" in found
 
@@ -135,7 +157,9 @@ def test_who_cannot_take_part_is_told():
     assert "left out: int4: failed: signal 9" in text_of(found)
 
 
-@pytest.mark.parametrize("cells", [(), (failed(),), (cell(),), (cell(), failed()), (encoder(), encoder())])
+@pytest.mark.parametrize(
+    "cells", [(), (failed(),), (cell(),), (cell(), failed()), (encoder(), encoder())]
+)
 def test_fewer_than_two_cells_are_refused(cells):
     with pytest.raises(UsageError, match="needs two measured cells"):
         route([record(*cells)])
@@ -147,7 +171,10 @@ def test_fewer_than_two_cells_are_refused(cells):
         ({"protocol": "paper"}, "protocol"),
         ({"context": 17}, "window of the text"),
         ({"stride": 8}, "stride"),
-        ({"per_document": RECORD.cells[0].outcome.compression.per_document[:3]}, "set of documents"),
+        (
+            {"per_document": RECORD.cells[0].outcome.compression.per_document[:3]},
+            "set of documents",
+        ),
     ],
 )
 def test_other_texts_are_refused_by_name(change, said):
@@ -169,15 +196,27 @@ def test_few_documents_and_other_machines_are_cautions():
     found = route([low, renamed(high, machine="server")])
     assert any("4 documents are few" in c for c in found.cautions)
     assert any("two machines (laptop, server)" in c for c in found.cautions)
-    places = [rebuilt(low, cpu="EPYC", physical_cores=2), rebuilt(high, cpu="Xeon", physical_cores=16, gpus=(BOARD,))]
+    places = [
+        rebuilt(low, cpu="EPYC", physical_cores=2),
+        rebuilt(high, cpu="Xeon", physical_cores=16, gpus=(BOARD,)),
+    ]
     alike = route(places)
-    assert any("(laptop with EPYC (2 cores), laptop with Xeon (16 cores) + NVIDIA H100)" in c for c in alike.cautions)
+    assert any(
+        "(laptop with EPYC (2 cores), laptop with Xeon (16 cores) + NVIDIA H100)" in c
+        for c in alike.cautions
+    )
     many = route(pair(small=SMALL * 3, large=LARGE * 3))
     assert not many.cautions
 
 
 DOCUMENTS = st.lists(
-    st.tuples(st.integers(1, 500), st.integers(1, 200), st.floats(1, 2000), st.integers(1, 200), st.floats(1, 2000)),
+    st.tuples(
+        st.integers(1, 500),
+        st.integers(1, 200),
+        st.floats(1, 2000),
+        st.integers(1, 200),
+        st.floats(1, 2000),
+    ),
     min_size=1,
     max_size=12,
 )
@@ -185,18 +224,27 @@ DOCUMENTS = st.lists(
 
 @given(DOCUMENTS, st.floats(1.0, 50.0))
 @settings(deadline=None, max_examples=60)
-def test_nothing_sent_is_the_small_one_and_everything_is_the_large_one_with_both_costs(rows, slower):
+def test_nothing_sent_is_the_small_one_and_everything_is_the_large_one_with_both_costs(
+    rows, slower
+):
     small = [("d", size, tokens, bits) for size, tokens, bits, _, _ in rows]
     large = [("d", size, tokens, bits) for size, _, _, tokens, bits in rows]
     found = route(pair(slower, small, large))
     if not found.splits:
         return
     none, everything = found.splits[0], found.splits[-1]
-    assert (none.share, none.documents, everything.share, everything.documents) == (0, 0, 1, len(rows))
+    assert (none.share, none.documents, everything.share, everything.documents) == (
+        0,
+        0,
+        1,
+        len(rows),
+    )
     assert none.bits_per_byte == pytest.approx(found.small.bits_per_byte)
     assert none.cost_per_kb == pytest.approx(found.small.cost_per_kb)
     assert everything.bits_per_byte == pytest.approx(found.large.bits_per_byte)
-    assert everything.cost_per_kb == pytest.approx(found.small.cost_per_kb + found.large.cost_per_kb)
+    assert everything.cost_per_kb == pytest.approx(
+        found.small.cost_per_kb + found.large.cost_per_kb
+    )
     assert everything.random_cost_per_kb == pytest.approx(found.large.cost_per_kb)
     rows_of_small = small if found.small.name.endswith("(small)") else large
     hard = [bits / size for _, size, _, bits in rows_of_small]
@@ -230,8 +278,13 @@ def test_the_text_has_not_changed():
 
 
 def test_any_name_fits_eighty_columns():
-    low, high = pair(small=[(f"\x1b[2J{'z' * 500}{n}", *row[1:]) for n, row in enumerate(SMALL * 5)], large=LARGE * 5)
-    text = text_of(route([renamed(low, model="x" * 10_000), renamed(high, model="\u202e" + "y" * 10_000)]))
+    low, high = pair(
+        small=[(f"\x1b[2J{'z' * 500}{n}", *row[1:]) for n, row in enumerate(SMALL * 5)],
+        large=LARGE * 5,
+    )
+    text = text_of(
+        route([renamed(low, model="x" * 10_000), renamed(high, model="\u202e" + "y" * 10_000)])
+    )
     assert max(map(len, text.splitlines())) <= 80
     assert "\x1b" not in text and "\u202e" not in text
 

@@ -8,9 +8,9 @@ from fakes import ByteTokenizer, FakeClock, FakeEngine
 from hypothesis import given
 from hypothesis import strategies as some
 
-from edgecap.corpus import Document
-from edgecap.meters import compression, windows
-from edgecap.meters.sharing import Share, Unequal, join, score_part
+from edgecap.meters import compression, text_windows
+from edgecap.meters.sharding import Share, Unequal, join, score_part
+from edgecap.text.corpus import Document
 
 
 class Uneven(FakeEngine):
@@ -26,7 +26,7 @@ def documents(texts):
 
 
 def cutter(context=8, stride=None):
-    return windows.exact(ByteTokenizer(), context, 256, stride)
+    return text_windows.exact(ByteTokenizer(), context, 256, stride)
 
 
 def engine():
@@ -34,7 +34,10 @@ def engine():
 
 
 def parts_of(texts, parts, **how):
-    return [score_part(engine(), cutter(**how), documents(texts), n, parts, FakeClock()) for n in range(parts)]
+    return [
+        score_part(engine(), cutter(**how), documents(texts), n, parts, FakeClock())
+        for n in range(parts)
+    ]
 
 
 def at_once(texts, **how):
@@ -64,7 +67,9 @@ def test_one_long_document_is_shared_evenly():
     assert max(windows_of) - min(windows_of) <= 1 and min(windows_of) > 100
 
 
-@pytest.mark.parametrize("change", [{"id": "x"}, {"domain": "x"}, {"bytes": 1}, {"tokens": 1}, {"lossless": False}])
+@pytest.mark.parametrize(
+    "change", [{"id": "x"}, {"domain": "x"}, {"bytes": 1}, {"tokens": 1}, {"lossless": False}]
+)
 def test_parts_of_two_texts_do_not_join(change):
     one, two = parts_of(["some text of many words"], 2)
     with pytest.raises(Unequal, match="do not agree"):

@@ -21,20 +21,21 @@ from conftest import REFERENCE
 from fakes import scripted
 from sweep_process import BROKEN, lasting
 
-from edgecap import cli, store
-from edgecap import sweep as sweeping
-from edgecap.caching import survey
+from edgecap import cli
 from edgecap.cli import sweep_live
 from edgecap.errors import DiskFull, Interrupted, UsageError
-from edgecap.estimates import Estimated, History, Left, need_of, seconds_of
-from edgecap.journal import Journal
-from edgecap.ledger import Finished, Row, _row, look_into, open_ledger
 from edgecap.meters.compression import Scored
-from edgecap.plan import read_plan, unfold
+from edgecap.pipeline.worker import Export, Measure, Vary, in_child, parent
 from edgecap.record import Failure
-from edgecap.store import Home, load
-from edgecap.sweep import Asked, Locally, News
-from edgecap.worker import Export, Measure, Vary, in_child, parent
+from edgecap.storage import files
+from edgecap.storage.cache import survey
+from edgecap.storage.files import Home, load
+from edgecap.storage.jsonl_log import Journal
+from edgecap.sweep import runner as sweeping
+from edgecap.sweep.estimates import Estimated, History, Left, need_of, seconds_of
+from edgecap.sweep.plan import read_plan, unfold
+from edgecap.sweep.runner import Asked, Locally, News
+from edgecap.sweep.state import Finished, Row, _row, look_into, open_ledger
 
 HERE = Path(__file__).parent
 RESUMED = Asked(resume=True)
@@ -53,9 +54,15 @@ def refused(step, watch, timeout_s):
 def planned(tmp_path, cells=6, **more):
     """Cells over a text of four documents: two precisions, and contexts."""
     text = tmp_path / "text.jsonl"
-    text.write_text("".join(json.dumps({"text": f"{i} words and words " * 9}) + "\n" for i in range(4)))
+    text.write_text(
+        "".join(json.dumps({"text": f"{i} words and words " * 9}) + "\n" for i in range(4))
+    )
     asked = {"models": str(REFERENCE), "precisions": ["fp32", "int8"], "corpora": str(text)}
-    return unfold({**asked, "contexts": list(range(16, 16 + cells // 2)), **more}, tmp_path, tmp_path / "cache")
+    return unfold(
+        {**asked, "contexts": list(range(16, 16 + cells // 2)), **more},
+        tmp_path,
+        tmp_path / "cache",
+    )
 
 
 def swept(cells, tmp_path, run=as_scripted, asked=RESUMED, watch=lambda news: None, **more):
@@ -74,7 +81,9 @@ def scores(folder):
 
 
 def lines_of(folder):
-    return [json.loads(line)[1] for line in (folder / "journal.jsonl").read_bytes().split(b"\n") if line]
+    return [
+        json.loads(line)[1] for line in (folder / "journal.jsonl").read_bytes().split(b"\n") if line
+    ]
 
 
 def check_whole(folder, cells):
@@ -93,7 +102,9 @@ def check_whole(folder, cells):
 def test_each_cell_gets_a_record_and_a_second_time_nothing_is_done(tmp_path):
     cells = planned(tmp_path)
     rows = swept(cells, tmp_path, asked=Asked())
-    assert list(rows) == [cell.key for cell in cells] and not any(row.wrong for row in rows.values())
+    assert list(rows) == [cell.key for cell in cells] and not any(
+        row.wrong for row in rows.values()
+    )
     check_whole(tmp_path / "out", cells)
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     assert swept(cells, tmp_path, refused, Asked()) == rows
@@ -138,7 +149,11 @@ def ending(monkeypatch, context, code):
             return as_scripted(step, watch, timeout_s)
         with monkeypatch.context() as patch:
             patch.setattr(parent, "_GRACE_S", 0.2)
-            patch.setattr(parent.subprocess, "Popen", lambda command, **kw: real([sys.executable, "-c", script], **kw))
+            patch.setattr(
+                parent.subprocess,
+                "Popen",
+                lambda command, **kw: real([sys.executable, "-c", script], **kw),
+            )
             return in_child(step, watch, 0.5)
 
     return run
@@ -159,7 +174,9 @@ def test_a_child_that_ends_badly_is_a_row_with_a_reason(tmp_path, monkeypatch, c
     assert [row.wrong for row in rows] == [cell.spec.context == 17 for cell in cells]
     for row in (row for row in rows if row.wrong):
         assert row.failure.error == error and words in row.failure.message
-        assert load(tmp_path / "out" / row.record).cells[0].outcome.error == error  # the board shows it
+        assert (
+            load(tmp_path / "out" / row.record).cells[0].outcome.error == error
+        )  # the board shows it
 
 
 def another(folder):
@@ -180,7 +197,9 @@ def test_a_bad_export_costs_the_cells_of_that_model_only(tmp_path):
         return as_scripted(step, watch, timeout_s)
 
     rows = list(swept(cells, tmp_path, run).values())
-    assert [row.failure and row.failure.message for row in rows] == ["no such operator"] * 2 + [None] * 2
+    assert [row.failure and row.failure.message for row in rows] == ["no such operator"] * 2 + [
+        None
+    ] * 2
 
 
 def test_a_model_that_vanishes_is_a_row_with_a_reason(tmp_path):
@@ -233,7 +252,9 @@ def test_a_cell_that_fails_anew_loses_the_record_of_its_part(tmp_path):
 
 def load_of(cell, tmp_path):
     """A record of a cell."""
-    sweeping.sweep([cell], tmp_path / "other", Locally(Home(tmp_path / "cache", tmp_path), as_scripted))
+    sweeping.sweep(
+        [cell], tmp_path / "other", Locally(Home(tmp_path / "cache", tmp_path), as_scripted)
+    )
     return load(tmp_path / "other" / cell.file_name)
 
 
@@ -272,7 +293,15 @@ class Process:
         self.cells = planned(tmp_path)
         self.folder = tmp_path / out
         (tmp_path / "plan.toml").write_text(plan)
-        command = [sys.executable, str(HERE / "sweep_process.py"), str(seconds), "sweep", "plan.toml", "-o", out]
+        command = [
+            sys.executable,
+            str(HERE / "sweep_process.py"),
+            str(seconds),
+            "sweep",
+            "plan.toml",
+            "-o",
+            out,
+        ]
         self.process = subprocess.Popen(
             [*command, "--cache", "cache", "--keep-exports", *more],
             env=TOOLS,
@@ -307,7 +336,9 @@ class Process:
 def test_a_process_that_is_asked_to_end_keeps_everything(tmp_path, number):
     status, out, err = Process(tmp_path, 0.5).finished(2).end(number)
     assert (status, out) == (130, "")
-    assert re.fullmatch(r"edgecap: interrupted: [1-5] of 6 cells are in out; --resume goes on", err.splitlines()[-1])
+    assert re.fullmatch(
+        r"edgecap: interrupted: [1-5] of 6 cells are in out; --resume goes on", err.splitlines()[-1]
+    )
     assert 2 <= len(lines_of(tmp_path / "out")) < 6
     resumed = Process(tmp_path, 0, "--resume")
     assert resumed.told()[0] == 0
@@ -346,7 +377,9 @@ def really(tmp_path, cache, *more):
     (tmp_path / "real.toml").write_text(REAL)
     command = [sys.executable, "-m", "edgecap", "sweep", "real.toml", "-o", "out", "--resume"]
     command += ["--cache", str(cache), *more]
-    return subprocess.Popen(command, env=TOOLS, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, env=TOOLS, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def test_a_real_sweep_that_is_killed_goes_on_with_the_same_bits(tmp_path, cache):
@@ -366,7 +399,9 @@ def test_a_real_sweep_that_is_killed_goes_on_with_the_same_bits(tmp_path, cache)
     assert [row["failure"] for row in told["rows"]] == [None, None]
     check_whole(folder, cells)
     found = scores(folder)
-    assert len(found) == 2 and len({str(bits) for bits in found.values()}) == 1  # another batch, the same bits
+    assert (
+        len(found) == 2 and len({str(bits) for bits in found.values()}) == 1
+    )  # another batch, the same bits
     one, other = (told["rows"][i]["seconds"] for i in (0, 1))
     assert one > 0 and other > 0
 
@@ -378,8 +413,13 @@ def test_a_second_sweep_on_a_folder_is_told_who_works_there(tmp_path):
     first = Process(tmp_path, 1.0).finished(1)
     status, out, err = Process(tmp_path, 0, "--resume").told()
     assert (status, out) == (2, "")
-    assert err.count("\n") == 1 and f"out is in use by another sweep (process {first.process.pid} on " in err
-    (tmp_path / "out" / ".edgecap" / "holder").write_bytes(b"\x1b[2J\xff\n" * 900)  # by whoever may write here
+    assert (
+        err.count("\n") == 1
+        and f"out is in use by another sweep (process {first.process.pid} on " in err
+    )
+    (tmp_path / "out" / ".edgecap" / "holder").write_bytes(
+        b"\x1b[2J\xff\n" * 900
+    )  # by whoever may write here
     err = Process(tmp_path, 0, "--resume").told()[2]
     assert "\x1b" not in err and len(err) < 600 and err.count("\n") == 1
     first.end()
@@ -410,7 +450,12 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
 def test_files_of_others_stay(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    mine = {".scratch/a": b"a", "notes.json": b"{}", ".hidden.json.abcd1234": b"b", "deep/c.json": b"c"}
+    mine = {
+        ".scratch/a": b"a",
+        "notes.json": b"{}",
+        ".hidden.json.abcd1234": b"b",
+        "deep/c.json": b"c",
+    }
     for name, data in mine.items():
         (out / name).parent.mkdir(exist_ok=True)
         (out / name).write_bytes(data)
@@ -437,7 +482,9 @@ def small_disk(tmp_path):
     """A disk of four megabytes, and what fills it to the last byte."""
     place = tmp_path / "disk"
     place.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(place)], capture_output=True)
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(place)], capture_output=True
+    )
     if made.returncode:
         pytest.skip("no disk can be mounted here")
 
@@ -452,7 +499,9 @@ def small_disk(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="needs to mount a disk")
 @pytest.mark.parametrize("full", ["records", "cache"])
-def test_a_full_disk_is_waited_for_and_then_given_up_without_loss(tmp_path, small_disk, monkeypatch, full):
+def test_a_full_disk_is_waited_for_and_then_given_up_without_loss(
+    tmp_path, small_disk, monkeypatch, full
+):
     monkeypatch.setattr(sweeping, "DISK_PAUSE_S", 0.05)
     (disk, fill), cells, waits = small_disk, planned(tmp_path), []
     out = disk / "out" if full == "records" else tmp_path / "out"
@@ -461,7 +510,7 @@ def test_a_full_disk_is_waited_for_and_then_given_up_without_loss(tmp_path, smal
     def run(step, watch, timeout_s):
         if isinstance(step, Vary if full == "cache" else Measure) and not waits:
             fill()
-        with store.disk_errors(disk):
+        with files.disk_errors(disk):
             return as_scripted(step, watch, timeout_s)
 
     def freed(news):
@@ -470,7 +519,9 @@ def test_a_full_disk_is_waited_for_and_then_given_up_without_loss(tmp_path, smal
         if len(waits) == 3:
             (disk / "filler").unlink(missing_ok=True)
 
-    rows = sweeping.sweep(cells, out, Locally(home, run, disk_patience_s=60), Asked(disk_patience_s=60), freed)
+    rows = sweeping.sweep(
+        cells, out, Locally(home, run, disk_patience_s=60), Asked(disk_patience_s=60), freed
+    )
     assert len(waits) == 3 and "no room left on the disk" in waits[0].words
     assert not any(row.wrong for row in rows)
     check_whole(out, cells)
@@ -478,7 +529,9 @@ def test_a_full_disk_is_waited_for_and_then_given_up_without_loss(tmp_path, smal
     waits.clear()
     with pytest.raises(DiskFull, match=r"\d of 12 cells are in .*make room, and --resume goes on"):
         shutil.rmtree(home.cache / "variants")
-        sweeping.sweep(more, out, Locally(home, run, disk_patience_s=0.2), Asked(True, disk_patience_s=0.2))
+        sweeping.sweep(
+            more, out, Locally(home, run, disk_patience_s=0.2), Asked(True, disk_patience_s=0.2)
+        )
     (disk / "filler").unlink()
     kept = scores(out)
     assert len(kept) == len(lines_of(out)) >= 6
@@ -521,7 +574,9 @@ def measured_again(cells, tmp_path):
     """Places in the plan of what a resumed sweep does."""
     news = []
     swept(cells, tmp_path, watch=news.append)
-    assert {path.name for path in (tmp_path / "out").glob("*.json")} == {cell.file_name for cell in cells}
+    assert {path.name for path in (tmp_path / "out").glob("*.json")} == {
+        cell.file_name for cell in cells
+    }
     assert len(look_into(tmp_path / "out")) == len(cells)
     return [cells.index(told.cell) for told in news if told.kind == "begun"]
 
@@ -549,7 +604,11 @@ def test_a_torn_line_at_the_end_is_made_good_from_its_record(tmp_path):
     swept(cells, tmp_path)
     cut(tmp_path / "out" / "journal.jsonl")
     assert measured_again(cells, tmp_path) == []
-    check = [row["key"] for line in (tmp_path / "out" / "journal.jsonl").read_text().split("\n") for row in whole(line)]
+    check = [
+        row["key"]
+        for line in (tmp_path / "out" / "journal.jsonl").read_text().split("\n")
+        for row in whole(line)
+    ]
     assert sorted(check) == sorted(cell.key for cell in cells)
 
 
@@ -572,7 +631,9 @@ def test_a_journal_that_is_gone_is_made_anew_from_the_records(tmp_path):
 @pytest.mark.parametrize("place", ["front", "middle", "end"])
 def test_rubbish_in_the_journal_costs_no_other_line(tmp_path, monkeypatch, place):
     cells = planned(tmp_path)
-    swept(cells, tmp_path, ending(monkeypatch, 18, "os.abort()"))  # failures have no other place than the journal
+    swept(
+        cells, tmp_path, ending(monkeypatch, 18, "os.abort()")
+    )  # failures have no other place than the journal
     path = tmp_path / "out" / "journal.jsonl"
     lines = path.read_bytes().split(b"\n")
     at = {"front": 0, "middle": 3, "end": len(lines)}[place]
@@ -607,7 +668,7 @@ def test_ten_thousand_cells_are_listed_and_resumed_within_five_seconds_of_proces
     record = load(tmp_path / "out" / one.file_name)
     (tmp_path / "many").mkdir()
     path = tmp_path / "many" / cells[0].file_name
-    store.save(record, path)
+    files.save(record, path)
     row, data = _row(Finished(cell=cells[0], outcome=record, seconds=2.0), path), path.read_bytes()
     with (tmp_path / "many" / "journal.jsonl").open("wb") as journal:
         for number, cell in enumerate(cells):
@@ -615,14 +676,18 @@ def test_ten_thousand_cells_are_listed_and_resumed_within_five_seconds_of_proces
             line = msgspec.structs.replace(row, key=cell.key, record=cell.file_name)
             journal.write(msgspec.json.encode((number, line)) + b"\n")
     for more in (["--dry-run"], ["--resume"]):
-        spent = cpu_of(tmp_path, "sweep", "plan.toml", "-o", "many", "--cache", "cache", "--json", *more)
+        spent = cpu_of(
+            tmp_path, "sweep", "plan.toml", "-o", "many", "--cache", "cache", "--json", *more
+        )
         assert spent < CPU_S, more
 
 
 def cpu_of(folder, *words):
     """Seconds of processor time of a command."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    run = subprocess.run([sys.executable, "-m", "edgecap", *words], env=TOOLS, cwd=folder, capture_output=True)
+    run = subprocess.run(
+        [sys.executable, "-m", "edgecap", *words], env=TOOLS, cwd=folder, capture_output=True
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert run.returncode == 0, run.stderr
     assert len(json.loads(run.stdout).get("rows", [])) in (0, 10_000)
@@ -633,7 +698,9 @@ def cpu_of(folder, *words):
 
 
 def graphs(cache):
-    return {thing.path for thing in survey(cache).things if thing.kind in ("export", "variant", "fused")}
+    return {
+        thing.path for thing in survey(cache).things if thing.kind in ("export", "variant", "fused")
+    }
 
 
 def counted(asked):
@@ -660,7 +727,9 @@ def test_graphs_stay_when_asked(tmp_path):
 
 def test_graphs_that_were_there_stay(tmp_path):
     cells = planned(tmp_path)
-    sweeping.sweep(cells[:1], tmp_path / "before", Locally(Home(tmp_path / "cache", tmp_path), as_scripted))
+    sweeping.sweep(
+        cells[:1], tmp_path / "before", Locally(Home(tmp_path / "cache", tmp_path), as_scripted)
+    )
     there = graphs(tmp_path / "cache")
     swept(cells, tmp_path, keep_exports=False)
     assert graphs(tmp_path / "cache") == there != set()
@@ -671,7 +740,11 @@ def test_graphs_that_somebody_makes_meanwhile_stay(tmp_path):
 
     def run(step, watch, timeout_s):
         if isinstance(step, Measure):
-            sweeping.sweep(others, tmp_path / "others", Locally(Home(tmp_path / "cache", tmp_path), as_scripted))
+            sweeping.sweep(
+                others,
+                tmp_path / "others",
+                Locally(Home(tmp_path / "cache", tmp_path), as_scripted),
+            )
         return as_scripted(step, watch, timeout_s)
 
     swept(cells, tmp_path, run, keep_exports=False)
@@ -681,7 +754,9 @@ def test_graphs_that_somebody_makes_meanwhile_stay(tmp_path):
 @pytest.mark.parametrize("at", ["measure", "last"])
 def test_a_sweep_that_was_cut_off_still_knows_its_graphs(tmp_path, monkeypatch, at):
     cells = planned(tmp_path)
-    sweeping.sweep(cells[:1], tmp_path / "before", Locally(Home(tmp_path / "cache", tmp_path), as_scripted))
+    sweeping.sweep(
+        cells[:1], tmp_path / "before", Locally(Home(tmp_path / "cache", tmp_path), as_scripted)
+    )
     there = graphs(tmp_path / "cache")
 
     def pressed(step, watch, timeout_s):
@@ -744,18 +819,29 @@ def test_cells_of_other_options_or_texts_say_nothing_of_time(tmp_path):
 def test_times_come_from_the_most_alike(tmp_path):
     fp32, other, int8, int8_other = planned(tmp_path, 4)
     rows = [row_of(fp32, 10.0), row_of(fp32, 30.0), row_of(int8, 4.0)]
-    assert [time.seconds for time in seconds_of([fp32, other, int8, int8_other], rows)] == [20.0, 20.0, 4.0, 4.0]
+    assert [time.seconds for time in seconds_of([fp32, other, int8, int8_other], rows)] == [
+        20.0,
+        20.0,
+        4.0,
+        4.0,
+    ]
     (gpu,) = planned(tmp_path, 2, precisions="fp32", providers="cuda")
     assert seconds_of([gpu], rows) == [Estimated(None, "never measured")]
-    assert seconds_of(planned(tmp_path, 2, precisions="int4"), rows) == [Estimated(10.0, "from other variants")]
+    assert seconds_of(planned(tmp_path, 2, precisions="int4"), rows) == [
+        Estimated(10.0, "from other variants")
+    ]
 
 
 def test_a_cell_that_failed_tells_no_time(tmp_path):
     (cell, _), history = planned(tmp_path, 2), History(tmp_path / "cache")
-    history.remember(row_of(cell, 0.1, failure=Failure(stage="a", error="b", message="c"), wrong=True))
+    history.remember(
+        row_of(cell, 0.1, failure=Failure(stage="a", error="b", message="c"), wrong=True)
+    )
     assert History(tmp_path / "cache").rows == []
     history.remember(row_of(cell, 5.0))
-    assert seconds_of([cell], History(tmp_path / "cache").rows) == [Estimated(5.0, "measured before")]
+    assert seconds_of([cell], History(tmp_path / "cache").rows) == [
+        Estimated(5.0, "measured before")
+    ]
     (tmp_path / "cache" / "sweeps.jsonl").write_bytes(b"\xff\x00rubbish\n" * 3)
     assert History(tmp_path / "cache").rows == []
 
@@ -776,7 +862,11 @@ def test_what_is_left_is_corrected_as_the_sweep_goes(tmp_path):
 def test_disk_is_counted_by_model(tmp_path):
     cells = planned(tmp_path, 2)
     need = need_of(
-        cells, [row_of(cells[0], 1.0, graph_bytes=100, bytes=7), row_of(cells[1], 1.0, graph_bytes=30, bytes=9)]
+        cells,
+        [
+            row_of(cells[0], 1.0, graph_bytes=100, bytes=7),
+            row_of(cells[1], 1.0, graph_bytes=30, bytes=9),
+        ],
     )
     assert (need.graphs, need.largest, need.records, need.unknown) == (130, 130, 16, ())
     need = need_of([*cells, *planned(tmp_path, 2, models="org/name")], [])
@@ -793,7 +883,9 @@ def typed(tmp_path, monkeypatch, capsys):
     """Types `edgecap sweep` over a plan, with a stand-in for the child: the exit status, what is printed and told."""
     planned(tmp_path)
     monkeypatch.setattr(signal, "signal", lambda *given: None)
-    monkeypatch.setattr(Locally.__init__, "__defaults__", (lasting(0), *Locally.__init__.__defaults__[1:]))
+    monkeypatch.setattr(
+        Locally.__init__, "__defaults__", (lasting(0), *Locally.__init__.__defaults__[1:])
+    )
 
     def run(plan, *more, words=("plan.toml", "-o", "out")):
         (tmp_path / "plan.toml").write_text(plan)
@@ -817,8 +909,14 @@ def test_plain_lines_tell_each_cell_and_failures_make_the_status(tmp_path, typed
         "edgecap: begins: edgecap-ref-xs, fp32 on cpu, text, context 13",
     ]
     assert "[1/6] edgecap-ref-xs, fp32 on cpu, text, context 16, " in err
-    assert "[2/6] failed: edgecap-ref-xs, fp32 on cpu, text, context 13: compression: NotFinite: NaN" in err
-    assert out.startswith("6 cells: 4 measured, 2 failed\nfailed: edgecap-ref-xs") and "\x1b" not in out + err
+    assert (
+        "[2/6] failed: edgecap-ref-xs, fp32 on cpu, text, context 13: compression: NotFinite: NaN"
+        in err
+    )
+    assert (
+        out.startswith("6 cells: 4 measured, 2 failed\nfailed: edgecap-ref-xs")
+        and "\x1b" not in out + err
+    )
     assert "--retry-failed" in out and out.endswith("edgecap board out\n")
 
 
@@ -837,11 +935,17 @@ def test_a_dry_run_lists_cells_time_and_disk_and_does_nothing(tmp_path, typed):
     status, out, err = typed(PLAN, "--dry-run")
     assert (status, err) == (0, "") and not (tmp_path / "out").exists()
     assert "each with provider cpu, corpus text" in out
-    assert "6 cells: 0 finished, 6 to do" in out and "time: not known" in out and "disk: graphs up to" in out
+    assert (
+        "6 cells: 0 finished, 6 to do" in out
+        and "time: not known" in out
+        and "disk: graphs up to" in out
+    )
     typed(FAILING)
     out = typed(FAILING.replace("18", "18, 19"), "--dry-run")[1]
     assert "8 cells: 6 finished (2 failed), 2 to do" in out and "time: about" in out
-    assert out.count("failed: edgecap-ref-xs, ") == 2 and "NaN for a ?[31mtoken's probability" in out
+    assert (
+        out.count("failed: edgecap-ref-xs, ") == 2 and "NaN for a ?[31mtoken's probability" in out
+    )
 
 
 def test_cells_that_differ_in_their_options_are_told_apart(tmp_path, typed):
@@ -861,7 +965,8 @@ def test_nothing_of_a_name_commands_the_terminal(tmp_path, typed):
 
 
 @pytest.mark.parametrize(
-    "words", [(), ("plan.toml", "--model", "a"), ("--context", "1,²", "--model", "a"), ("none.toml",)]
+    "words",
+    [(), ("plan.toml", "--model", "a"), ("--context", "1,²", "--model", "a"), ("none.toml",)],
 )
 def test_what_is_asked_wrongly_is_told_with_status_2(typed, words):
     status, out, err = typed(PLAN, words=words)
@@ -886,7 +991,9 @@ def test_a_terminal_shows_how_far_it_is(tmp_path):
         "cache",
     ]
     env = {**TOOLS, "COLUMNS": "80", "LINES": "24", "TERM": "xterm"}
-    process = subprocess.Popen(command, env=env, cwd=tmp_path, stdout=subprocess.PIPE, stderr=side, stdin=side)
+    process = subprocess.Popen(
+        command, env=env, cwd=tmp_path, stdout=subprocess.PIPE, stderr=side, stdin=side
+    )
     os.close(side)
     seen = b""
     with contextlib.suppress(OSError):
@@ -935,7 +1042,9 @@ def test_what_is_new_is_drawn_at_once_and_each_line_says_what_it_is(tmp_path, li
     assert line == "  since +0  compression  edgecap-ref-xs, fp32 on cpu, text, context 17"
     why = Failure(stage="export", error="E", message="no\nsuch\x1b[2J thing")
     view(News("finished", cells[1], row=row_of(cells[1], 1.0, failure=why, wrong=True)))
-    assert screen.drawn[-1] == ["━━━━──────── 2 of 6 finished, 1 failed, about 40 s left, until +40"]
+    assert screen.drawn[-1] == [
+        "━━━━──────── 2 of 6 finished, 1 failed, about 40 s left, until +40"
+    ]
     assert screen.kept == [
         "1 of 6 cells are finished already",
         "[2/6] failed: edgecap-ref-xs, fp32 on cpu, text, context 17: export: E: no such?[2J thing",
@@ -952,7 +1061,10 @@ def test_a_fleet_shows_devices_and_a_full_disk_is_told_once(tmp_path, live):
     assert "device-3: edgecap-ref-xs" in lines[4]
     for _ in range(3):
         view(News("waits", cells[0], "no room; waiting"))
-    assert screen.kept == [f"{cells[0]}: no room; waiting"] and "waits for room on the disk" in screen.drawn[-1][1]
+    assert (
+        screen.kept == [f"{cells[0]}: no room; waiting"]
+        and "waits for room on the disk" in screen.drawn[-1][1]
+    )
 
 
 # --- the board --------------------------------------------------------------------------------
@@ -975,6 +1087,8 @@ def test_the_board_shows_failed_cells_and_names_those_without_a_record(tmp_path)
     told = json.loads(run.stdout)
     assert sorted(row["outcome"] for row in told["rows"]) == ["failed"] * 2 + ["measured"] * 2
     reasons = [one["reason"] for one in told["unread"]]
-    assert len(reasons) == 2 and all("context 16: edgecap: KeyError: 'mistake'" in reason for reason in reasons)
+    assert len(reasons) == 2 and all(
+        "context 16: edgecap: KeyError: 'mistake'" in reason for reason in reasons
+    )
     assert run.stderr.count("not shown: edgecap-ref-xs, ") == 2
     assert "KeyError" in (tmp_path / "page.html").read_text()

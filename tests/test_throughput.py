@@ -11,12 +11,12 @@ import pytest
 from fakes import FakeClock, FakeEngine
 from onnx import TensorProto, helper
 
-from edgecap.engine import OrtEngine
-from edgecap.graph.empty import WIDTH, empty_decoder
+from edgecap.graph.empty_decoder import WIDTH, empty_decoder
 from edgecap.meters.overhead import measure_overhead
 from edgecap.meters.throughput import FEWEST, MOST, ROUNDS, measure_throughput
+from edgecap.pipeline.worker.child import SystemClock
 from edgecap.record import Failure, Throughput
-from edgecap.worker.child import SystemClock
+from edgecap.runtime.engine import OrtEngine
 
 pytestmark = pytest.mark.timeout(60)  # a gate that hangs fails soon
 
@@ -64,7 +64,14 @@ def measure(engine, points, prefill_tokens=8, context=64, limit_s=1e9, **asked):
     gc.disable()
     try:
         found = measure_throughput(
-            engine, engine.clock, points, prefill_tokens, context, engine.vocabulary, limit_s, **asked
+            engine,
+            engine.clock,
+            points,
+            prefill_tokens,
+            context,
+            engine.vocabulary,
+            limit_s,
+            **asked,
         )
         assert not getattr(engine, "caches", ())
         return found
@@ -115,7 +122,8 @@ def test_ids_are_fresh_in_every_row_stream_and_round():
 
 
 @pytest.mark.parametrize(
-    ("speed_s", "context", "steps"), [(1e-9, 64, MOST), (1.0, 64, FEWEST), (0.03, 64, 10), (1e-9, 5, 5), (1e-9, 1, 2)]
+    ("speed_s", "context", "steps"),
+    [(1e-9, 64, MOST), (1.0, 64, FEWEST), (0.03, 64, 10), (1e-9, 5, 5), (1e-9, 1, 2)],
 )
 def test_a_loop_takes_about_as_long_as_asked(speed_s, context, steps):
     (found,) = measure(Rows(speed_s=speed_s), [(2, 1)], context=context)
@@ -159,7 +167,9 @@ def test_a_refused_batch_takes_no_other_point_along():
 
     engine = Rows(meddle=refuse)
     one, refused, four = measure(engine, [(1, 2), (16, 2), (4, 2)])
-    assert refused == Failure(stage="throughput", error="MemoryError", message="batch 16, streams 2: bad allocation")
+    assert refused == Failure(
+        stage="throughput", error="MemoryError", message="batch 16, streams 2: bad allocation"
+    )
     assert len(one.decode_s) == len(four.decode_s) == ROUNDS
     assert sum(len(p) == 16 for p in engine.prompts) <= 2
 
@@ -177,7 +187,8 @@ def fails_at(kind, number, error=RuntimeError):
 
 @pytest.mark.parametrize(
     ("kind", "number"),
-    [("prefill", n) for n in (0, 1, 2, 3, 4, 5, 6, 9, 11)] + [("decode", n) for n in (0, 4, 8, 9, 40)],
+    [("prefill", n) for n in (0, 1, 2, 3, 4, 5, 6, 9, 11)]
+    + [("decode", n) for n in (0, 4, 8, 9, 40)],
 )
 def test_one_stream_that_fails_is_heard_and_none_waits_for_it(kind, number):
     """Three streams read 6 prompts and decode 9 tokens to warm up."""
@@ -245,8 +256,13 @@ def keeper(batch="batch_size"):
             ("present.0.key", "total_sequence_length"),
         )
     )
-    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, "sequence_length", 1])
-    axes = [helper.make_tensor(name, TensorProto.INT64, [len(at)], at) for name, at in (("two", [2]), ("ends", [1, 3]))]
+    logits = helper.make_tensor_value_info(
+        "logits", TensorProto.FLOAT, [batch, "sequence_length", 1]
+    )
+    axes = [
+        helper.make_tensor(name, TensorProto.INT64, [len(at)], at)
+        for name, at in (("two", [2]), ("ends", [1, 3]))
+    ]
     nodes = [
         helper.make_node("Cast", ["input_ids"], ["floats"], to=TensorProto.FLOAT),
         helper.make_node("Unsqueeze", ["floats", "two"], ["logits"]),
@@ -254,7 +270,9 @@ def keeper(batch="batch_size"):
         helper.make_node("Concat", ["past_key_values.0.key", "keys"], ["present.0.key"], axis=2),
     ]
     graph = helper.make_graph(nodes, "keeper", [ids, past], [logits, present], axes)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9).SerializeToString()
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9
+    ).SerializeToString()
 
 
 def opened(model, folder, kind=OrtEngine):
@@ -275,7 +293,9 @@ class Checked(OrtEngine):
 
     def decode(self, cache, tokens):
         before = cache.values["past_key_values.0.key"].numpy()[:, 0, :, 0]
-        return self._same(super().decode(cache, tokens), np.concatenate([before, tokens[:, None]], axis=1))
+        return self._same(
+            super().decode(cache, tokens), np.concatenate([before, tokens[:, None]], axis=1)
+        )
 
     def _same(self, cache, ids):
         assert cache.length == ids.shape[1]
@@ -295,7 +315,9 @@ def test_streams_of_a_session_do_not_mix(tmp_path):
 
 
 def test_a_graph_for_one_row_refuses_more(tmp_path):
-    one, four, streams = measure(opened(keeper(batch=1), tmp_path), [(1, 1), (4, 2), (1, 2)], context=16)
+    one, four, streams = measure(
+        opened(keeper(batch=1), tmp_path), [(1, 1), (4, 2), (1, 2)], context=16
+    )
     assert isinstance(one, Throughput)
     assert isinstance(streams, Throughput)
     assert four.stage == "throughput"

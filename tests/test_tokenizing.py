@@ -9,25 +9,25 @@ import pytest
 from conftest import REFERENCE, ROOT
 from test_cli import edgecap
 
+from edgecap.analysis.metrics import OF_SECONDS
+from edgecap.analysis.tokenizing.opening import open_tokenizers
+from edgecap.analysis.tokenizing.parallel import read_parallel
+from edgecap.analysis.tokenizing.premium import bill, by_script, charges, premiums
+from edgecap.analysis.tokenizing.speed import ROUNDS, measure_speed
+from edgecap.analysis.tokenizing.study import on_corpus, on_languages
+from edgecap.analysis.tokenizing.usage import usage
+from edgecap.analysis.tokenizing.writing import look_at, script
 from edgecap.cli.commands import cli
-from edgecap.corpus import Document, read_corpus
 from edgecap.errors import UsageError
-from edgecap.metrics import OF_SECONDS
-from edgecap.pieces import pieces_of
 from edgecap.record import Absent, Caution, Energy, Estimate, Window
-from edgecap.report.premiums import ends, languages_text
-from edgecap.report.sheet import sheet
-from edgecap.report.tokenizer_page import corpus_page, languages_page
-from edgecap.report.tokenizers import corpus_text, percent
-from edgecap.report.tokens import of_records
-from edgecap.store import load
-from edgecap.tokenizing.opening import open_tokenizers
-from edgecap.tokenizing.parallel import read_parallel
-from edgecap.tokenizing.premium import bill, by_script, charges, premiums
-from edgecap.tokenizing.speed import ROUNDS, measure_speed
-from edgecap.tokenizing.study import on_corpus, on_languages
-from edgecap.tokenizing.usage import usage
-from edgecap.tokenizing.writing import look_at, script
+from edgecap.report.cells import sheet
+from edgecap.report.page.token_figures import of_records
+from edgecap.report.page.tokenizers import corpus_page, languages_page
+from edgecap.report.terminal.premiums import ends, languages_text
+from edgecap.report.terminal.tokenizers import corpus_text, percent
+from edgecap.storage.files import load
+from edgecap.text.corpus import Document, read_corpus
+from edgecap.text.vocabulary import pieces_of
 
 replace = msgspec.structs.replace
 CELLS = [(name, "cpu") for name in ("fp32", "fp16", "int8", "int4")]
@@ -44,7 +44,13 @@ def definition(model, **parts):
 
 
 def special(i, content, **more):
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    flags = {
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "special": True,
+    }
     return {"id": i, "content": content, **flags, **more}
 
 
@@ -110,7 +116,11 @@ def texts(*found, domain="d"):
 def test_byte_level_tokens_are_bytes_and_parts_of_characters():
     pieces = pieces_of(BYTE_LEVEL)
     assert pieces.kind == "BPE of bytes" and pieces.reversible
-    assert pieces.spelled[0] is None and pieces.spelled[257] == b"ab" and pieces.spelled[258] == "ä".encode()
+    assert (
+        pieces.spelled[0] is None
+        and pieces.spelled[257] == b"ab"
+        and pieces.spelled[258] == "ä".encode()
+    )
     assert sorted(piece for piece in pieces.spelled[1:257]) == [bytes([b]) for b in range(256)]
     assert len(pieces.single_bytes) == 256
     assert len(pieces.parts) == 128 and all(pieces.spelled[i][0] > 127 for i in pieces.parts)
@@ -190,18 +200,32 @@ def test_scripts_and_their_spaces():
 
 def test_use_is_counted_by_domain_and_in_all(tmp_path):
     one = opened(tmp_path / "b", BYTE_LEVEL)
-    whole, found = usage(one, [*texts("ab ab", "ä", domain="x"), *texts("字", domain="y"), Document("e", "z", "")])
+    whole, found = usage(
+        one, [*texts("ab ab", "ä", domain="x"), *texts("字", domain="y"), Document("e", "z", "")]
+    )
     assert list(found) == ["x", "y", "z"]
     x, y = found["x"], found["y"]
     assert (x.bytes, x.characters, x.tokens, x.words) == (7, 6, 4, 3)  # ab, space, ab; ä
-    assert x.bytes_per_token.value == 7 / 4 and x.tokens_per_word == 4 / 3 and x.tokens_per_character == 4 / 6
+    assert (
+        x.bytes_per_token.value == 7 / 4
+        and x.tokens_per_word == 4 / 3
+        and x.tokens_per_character == 4 / 6
+    )
     assert x.vocabulary_used == 3 and x.vocabulary_share == 3 / 259
     assert (x.byte_fallback_share, x.single_byte_share) == (0, 1 / 4)
     assert (y.tokens, y.byte_fallback_share, y.single_byte_share) == (3, 1, 1)
-    assert y.bytes_per_token.low is None and isinstance(y.tokens_per_word, Absent) and y.worded_documents == 0
-    assert isinstance(found["z"].bytes_per_token, Absent) and isinstance(found["z"].tokens_per_character, Absent)
+    assert (
+        y.bytes_per_token.low is None
+        and isinstance(y.tokens_per_word, Absent)
+        and y.worded_documents == 0
+    )
+    assert isinstance(found["z"].bytes_per_token, Absent) and isinstance(
+        found["z"].tokens_per_character, Absent
+    )
     assert (whole.tokens, whole.bytes, whole.documents, whole.vocabulary_used) == (7, 10, 4, 6)
-    assert whole.tokens_per_word == 4 / 3 and whole.worded_documents == 2  # of the documents that have words
+    assert (
+        whole.tokens_per_word == 4 / 3 and whole.worded_documents == 2
+    )  # of the documents that have words
     assert whole.altered_documents == 0 and whole.unknown_share == 0
 
 
@@ -213,7 +237,10 @@ def test_byte_fallback_of_sentencepiece(tmp_path):
 
 
 def test_text_that_is_lost_is_told(tmp_path):
-    for name, made, text, unknown in (("u", UNIGRAM, "a字", 1 / 2), ("w", WORDPIECE, "Hello ab zebra", 1 / 4)):
+    for name, made, text, unknown in (
+        ("u", UNIGRAM, "a字", 1 / 2),
+        ("w", WORDPIECE, "Hello ab zebra", 1 / 4),
+    ):
         one = opened(tmp_path / name, made)
         study = on_corpus([one], corpus_of(tmp_path, text))
         whole = study.tokenizers[0].all
@@ -229,7 +256,9 @@ def test_text_that_is_lost_is_told(tmp_path):
 
 def corpus_of(folder, *found):
     path = folder / "text.jsonl"
-    path.write_text("".join(json.dumps({"text": t, "domain": f"d{n % 2}"}) + "\n" for n, t in enumerate(found)))
+    path.write_text(
+        "".join(json.dumps({"text": t, "domain": f"d{n % 2}"}) + "\n" for n, t in enumerate(found))
+    )
     return read_corpus(str(path))
 
 
@@ -248,7 +277,9 @@ def test_speed_is_taken_in_turns_with_tokenizers_that_have_seen_nothing():
     one = open_tokenizers(["edgecap-ref-xs"])[0]
     ticks = iter(range(1000))
     found = measure_speed([one, one], texts("hello " * 10), lambda: float(next(ticks)))
-    assert all(len(s.rounds) == ROUNDS and s.bytes == 60 and s.bytes_per_s.value == 60 for s in found)
+    assert all(
+        len(s.rounds) == ROUNDS and s.bytes == 60 and s.bytes_per_s.value == 60 for s in found
+    )
     assert next(ticks) == 2 * 2 * (ROUNDS + 1)
     assert isinstance(measure_speed([one], texts(""))[0], Absent)
 
@@ -273,14 +304,19 @@ ROWS = [
 
 def parallel(folder, rows=None, name="parallel.jsonl"):
     path = folder / name
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows or ROWS), "utf-8")
+    path.write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows or ROWS), "utf-8"
+    )
     return path
 
 
 def test_premium_is_tokens_over_those_of_english(tmp_path):
     one = opened(tmp_path / "b", BYTE_LEVEL)
     found = {p.language: p for p in premiums(one, read_parallel(parallel(tmp_path)))}
-    assert (found["eng"].tokens, found["eng"].premium) == (3, Estimate(value=1.0, low=1.0, high=1.0))
+    assert (found["eng"].tokens, found["eng"].premium) == (
+        3,
+        Estimate(value=1.0, low=1.0, high=1.0),
+    )
     assert (found["xx"].tokens, found["xx"].premium.value, found["xx"].name) == (6, 2.0, "Doubled")
     assert found["xx"].premium.low < 2 < found["xx"].premium.high
     han = found["zz-Hant"]
@@ -293,7 +329,9 @@ def test_premium_is_tokens_over_those_of_english(tmp_path):
 
 def test_whole_texts_have_premiums_without_intervals(tmp_path):
     rows = [{"language": "eng", "text": "ab"}, {"language": "xx", "text": "a字"}]
-    study = on_languages([opened(tmp_path / "b", BYTE_LEVEL)], read_parallel(parallel(tmp_path, rows)))
+    study = on_languages(
+        [opened(tmp_path / "b", BYTE_LEVEL)], read_parallel(parallel(tmp_path, rows))
+    )
     assert study.tokenizers[0].languages[1].premium == Estimate(value=4.0, low=None, high=None)
     assert not study.left_out
 
@@ -310,7 +348,11 @@ def test_one_of_a_kind_and_two_tokenizers_side_by_side(tmp_path):
 
 
 def test_a_language_with_other_pieces_than_english_has_no_premium(tmp_path):
-    rows = [*ROWS, {"language": "half", "text": "a"}, {"language": "more", "text": "", "articles": ["a"] * 4}]
+    rows = [
+        *ROWS,
+        {"language": "half", "text": "a"},
+        {"language": "more", "text": "", "articles": ["a"] * 4},
+    ]
     one = open_tokenizers(["edgecap-ref-xs"])
     study = on_languages(one, read_parallel(parallel(tmp_path, rows)), [load(RECORD)])
     known = {"eng", "xx", "zz-Hant"}
@@ -336,8 +378,14 @@ def test_rows_of_a_language_are_pieces_of_its_text(tmp_path):
     ("content", "message"),
     [
         ('{"language": "deu", "text": "x"}', "has no English row"),
-        ('{"language": "eng", "text": "x"}\n{"language": "xx", "text": " "}', "language 'xx' has no text"),
-        ('{"language": "en", "text": "x"}\n{"language": "eng", "text": "x"}', "English as 'en' and 'eng'"),
+        (
+            '{"language": "eng", "text": "x"}\n{"language": "xx", "text": " "}',
+            "language 'xx' has no text",
+        ),
+        (
+            '{"language": "en", "text": "x"}\n{"language": "eng", "text": "x"}',
+            "English as 'en' and 'eng'",
+        ),
         ('{"language": "eng"}', "line 1: no 'text' field"),
         ('{"language": "eng", "text": "x", "articles": [1]}', "line 1: no 'text' field"),
         ('{"text": "x"}', "line 1: no 'language' field"),
@@ -385,12 +433,16 @@ def test_what_the_record_warns_of_in_its_costs_is_told(tmp_path):
     doubted = replace(record, cells=(replace(record.cells[0], cautions=told), *quiet))
     study = on_languages(one, read_parallel(parallel(tmp_path)), [doubted])
     line = "fp32 (edgecap-ref-xs): energy-incomplete, noisy"
-    assert line in click.unstyle(languages_text(study, 100)).splitlines() and f">{line}<" in languages_page(study)
+    assert line in click.unstyle(
+        languages_text(study, 100)
+    ).splitlines() and f">{line}<" in languages_page(study)
     assert [price.cautions for price in study.costs[0].bill.prices[1:]] == [()] * len(quiet)
 
 
 def test_the_cautions_of_costs_are_those_of_cautions():
-    known = set(re.findall('code="([a-z0-9-]+)"', (ROOT / "edgecap" / "cautions.py").read_text("utf-8")))
+    known = set(
+        re.findall('code="([a-z0-9-]+)"', (ROOT / "edgecap" / "analysis" / "warnings.py").read_text("utf-8"))
+    )
     assert OF_SECONDS - {"latency-failed"} <= known
 
 
@@ -400,7 +452,10 @@ def test_joules_are_charged_where_the_record_has_them(tmp_path):
     energy = Energy(counter="rapl", domains=("package-0",), provenance="counter", tick_s=0.001, resolution_j=1e-6,
                     idle_w=(1.0, 1.0), prefill=window, decode=window)  # fmt: skip
     cell = record.cells[0]
-    measured = replace(record, cells=(replace(cell, outcome=replace(cell.outcome, energy=energy)), *record.cells[1:]))
+    measured = replace(
+        record,
+        cells=(replace(cell, outcome=replace(cell.outcome, energy=energy)), *record.cells[1:]),
+    )
     study = on_languages([one], read_parallel(parallel(tmp_path)), [measured])
     charge = next(c for c in study.costs[0].charges if c.cell == "fp32" and c.language == "eng")
     assert charge.write_j.value == pytest.approx(0.2 * charge.tokens)
@@ -426,7 +481,9 @@ def test_names_from_outside_are_only_names(tmp_path):
         {"language": "eng", "text": "ab"},
         {"language": "\x1b[31m<b>", "name": "</script><img>\u202e", "text": "ab"},
     ]
-    study = on_languages([opened(tmp_path / "b", BYTE_LEVEL)], read_parallel(parallel(tmp_path, rows)))
+    study = on_languages(
+        [opened(tmp_path / "b", BYTE_LEVEL)], read_parallel(parallel(tmp_path, rows))
+    )
     assert "\x1b[31m" not in languages_text(study, 100)
     page = languages_page(study)
     assert "<img>" not in page and "\u202e" not in page
@@ -436,9 +493,16 @@ def test_the_declaration_of_human_rights(shared):
     one = open_tokenizers(["edgecap-ref-xs"])[0]
     text = read_parallel(shared / "data" / "udhr.jsonl")
     found = {p.language: p for p in premiums(one, text)}
-    assert len(found) == 67 and all(p.pieces == 30 and p.premium.low is not None and p.lossless for p in found.values())
-    assert found["eng"].premium.value == 1 and found["mya"].premium.value > found["deu"].premium.value > 1.5
-    assert {"Han", "Latin", "Cyrillic", "Hiragana+Han", "Hangul", "Thai"} <= {p.script for p in found.values()}
+    assert len(found) == 67 and all(
+        p.pieces == 30 and p.premium.low is not None and p.lossless for p in found.values()
+    )
+    assert (
+        found["eng"].premium.value == 1
+        and found["mya"].premium.value > found["deu"].premium.value > 1.5
+    )
+    assert {"Han", "Latin", "Cyrillic", "Hiragana+Han", "Hangul", "Thai"} <= {
+        p.script for p in found.values()
+    }
     page = languages_page(on_languages([one], text))
     assert 'id="figure-premiums"' in page
 
@@ -487,7 +551,13 @@ def test_wrong_requests_are_told_in_a_line(tmp_path):
         (("edgecap-ref", "edgecap-ref-s"), "given twice"),
         (("edgecap-ref", "--bytes", "exact-8"), "--bytes runs one model, not 3"),
         (
-            ("edgecap-ref-xs", "--languages", text, "--record", ROOT / "tests" / "data" / "record-5.json"),
+            (
+                "edgecap-ref-xs",
+                "--languages",
+                text,
+                "--record",
+                ROOT / "tests" / "data" / "record-5.json",
+            ),
             "another tokenizer",
         ),
         (("edgecap-ref-xs", "-o", "x.png"), "end it with .html"),
@@ -495,12 +565,23 @@ def test_wrong_requests_are_told_in_a_line(tmp_path):
     ):
         assert message in refused("tokenizer", *words), words
     run = edgecap("tokenizer", "./nothing")
-    assert run.returncode == 2 and run.stderr.startswith("edgecap: no model") and run.stderr.count("\n") == 1
+    assert (
+        run.returncode == 2
+        and run.stderr.startswith("edgecap: no model")
+        and run.stderr.count("\n") == 1
+    )
 
 
 @pytest.mark.parametrize("name", ["x.json", "x.html"])
 def test_only_a_former_result_is_written_over(tmp_path, name):
-    words = ("tokenizer", "edgecap-ref-xs", "--languages", parallel(tmp_path), "-o", tmp_path / name)
+    words = (
+        "tokenizer",
+        "edgecap-ref-xs",
+        "--languages",
+        parallel(tmp_path),
+        "-o",
+        tmp_path / name,
+    )
     for _ in range(2):
         cli.main([str(word) for word in words], standalone_mode=False)
     (tmp_path / name).write_text('{"version": "1.0"}')
@@ -539,4 +620,10 @@ def test_the_report_shows_bytes_a_token_of_each_tokenizer():
 
 
 def test_shares_as_people_read_them():
-    assert [percent(x) for x in (0, 0.0004, 0.0123, 0.5, 1)] == ["0 %", "<0.1 %", "1.2 %", "50 %", "100 %"]
+    assert [percent(x) for x in (0, 0.0004, 0.0123, 0.5, 1)] == [
+        "0 %",
+        "<0.1 %",
+        "1.2 %",
+        "50 %",
+        "100 %",
+    ]

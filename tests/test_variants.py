@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from conftest import REFERENCE, build_model
 
-from edgecap.corpus import read_corpus
-from edgecap.engine import OrtEngine
 from edgecap.errors import UsageError
 from edgecap.graph import variants
-from edgecap.graph.costs import count_graph
+from edgecap.graph.cost.count import count_graph
 from edgecap.graph.read import look_into, open_graph
 from edgecap.graph.scoring import scoring_graph
-from edgecap.tokens import read_tokenizer
+from edgecap.runtime.engine import OrtEngine
+from edgecap.text.corpus import read_corpus
+from edgecap.text.tokenizer import read_tokenizer
 
 # Variant -> divergence from fp32 at most, bits a token; bytes of the file at most, for each byte of fp32's.
 # Measured on the reference model (AVX-512 VNNI, 8 documents): half of these or less.
@@ -73,7 +73,9 @@ def variant(reference, texts, tmp_path_factory):
 
     def make(precision):
         if precision not in kept:
-            kept[precision] = made(reference, precision, tmp_path_factory.mktemp(precision), texts[4:])
+            kept[precision] = made(
+                reference, precision, tmp_path_factory.mktemp(precision), texts[4:]
+            )
         return kept[precision]
 
     return make
@@ -139,7 +141,9 @@ def test_the_scoring_copy_answers_as_the_graph_does(texts, precision, variant):
     ids = texts[0]
     plain = engine(path).log_probabilities(ids[:-1])[np.arange(len(ids) - 1), ids[1:]]
     scorer = OrtEngine(path, "cpu", 2, vocabulary=8192, scoring=scoring_graph(path))
-    assert np.allclose(scorer.nll(ids[:-1], ids[1:]), -plain, atol=0.05 if precision == "int8s" else 1e-3)
+    assert np.allclose(
+        scorer.nll(ids[:-1], ids[1:]), -plain, atol=0.05 if precision == "int8s" else 1e-3
+    )
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8w", "int8s", "int4b64", "int4hqq"])
@@ -153,7 +157,12 @@ def test_gemm_and_learned_positions(exports, texts, precision, tmp_path):
 
 def test_a_tied_table_is_stored_once(variant):
     """The head's 8192 x 128 numbers, at their width: no second tensor as large."""
-    for precision, least in (("bf16", 8192 * 128), ("int8w", 8192 * 128), ("int8s", 8192 * 128), ("int4hqq", 524_288)):
+    for precision, least in (
+        ("bf16", 8192 * 128),
+        ("int8w", 8192 * 128),
+        ("int8s", 8192 * 128),
+        ("int4hqq", 524_288),
+    ):
         model = open_graph(variant(precision))
         assert sum(np.prod(t.dims) >= least for t in model.graph.initializer) == 1, precision
 
@@ -167,9 +176,16 @@ def test_hqq_rows_are_the_heads_columns(variant):
 
     model = open_graph(variant("int4hqq"))
     stored = {t.name: t for t in model.graph.initializer}
-    head = next(n for n in model.graph.node if n.op_type == "MatMulNBits" and n.output[0] == "logits")
-    ends = [helper.make_tensor_value_info(n, 1, ["n", w]) for n, w in ((head.input[0], 128), ("logits", 8192))]
-    graph = helper.make_graph([head], "head", ends[:1], ends[1:], [stored[n] for n in head.input[1:]])
+    head = next(
+        n for n in model.graph.node if n.op_type == "MatMulNBits" and n.output[0] == "logits"
+    )
+    ends = [
+        helper.make_tensor_value_info(n, 1, ["n", w])
+        for n, w in ((head.input[0], 128), ("logits", 8192))
+    ]
+    graph = helper.make_graph(
+        [head], "head", ends[:1], ends[1:], [stored[n] for n in head.input[1:]]
+    )
     lone = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
     product = onnxruntime.InferenceSession(lone.SerializeToString())
     columns = product.run(None, {head.input[0]: np.eye(128, dtype=np.float32)})[0]
@@ -177,7 +193,9 @@ def test_hqq_rows_are_the_heads_columns(variant):
     rows = next(n.output[0] for n in model.graph.node if n.name.endswith("/hqq"))
     model.graph.output.append(helper.make_tensor_value_info(rows, 1, None))
     ids = np.array([3, 8191])
-    table = onnxruntime.InferenceSession(model.SerializeToString()).run([rows], feeds(model, ids))[0][0]
+    table = onnxruntime.InferenceSession(model.SerializeToString()).run([rows], feeds(model, ids))[
+        0
+    ][0]
     assert np.allclose(columns[:, ids].T, table, atol=1e-6)
 
 

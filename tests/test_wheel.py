@@ -17,7 +17,16 @@ from test_real import exported
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory):
     out = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(out),
+        str(ROOT),
+    ]
     built = subprocess.run(command, capture_output=True, text=True)
     assert built.returncode == 0, built.stdout + built.stderr
     return next(out.glob("*.whl"))
@@ -45,7 +54,9 @@ def requirements(name, extras=()):
         seen.add(current)
         for text in importlib.metadata.requires(current) or []:
             need = Requirement(text)
-            if need.marker is None or any(need.marker.evaluate({"extra": e}) for e in ("", *with_extras)):
+            if need.marker is None or any(
+                need.marker.evaluate({"extra": e}) for e in ("", *with_extras)
+            ):
                 wanted.append((re.sub(r"[-_.]+", "-", need.name).lower(), tuple(need.extras)))
     return seen
 
@@ -59,7 +70,9 @@ def clean_python(wheel, tmp_path_factory):
     for name in requirements("edgecap") - {"edgecap"}:
         distribution = importlib.metadata.distribution(name)
         for top in {
-            str(f).split("/")[0] for f in distribution.files or () if not str(f).startswith(("..", "__pycache__"))
+            str(f).split("/")[0]
+            for f in distribution.files or ()
+            if not str(f).startswith(("..", "__pycache__"))
         }:
             target, origin = site / top, distribution.locate_file(top)
             if not target.exists() and os.path.exists(origin):
@@ -72,7 +85,12 @@ def clean_python(wheel, tmp_path_factory):
 def run(python, *words, cwd):
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     return subprocess.run(
-        [str(python), *map(str, words)], capture_output=True, text=True, cwd=cwd, env=environment, timeout=300
+        [str(python), *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment,
+        timeout=300,
     )
 
 

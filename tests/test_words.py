@@ -28,7 +28,12 @@ def test_significant_digits_have_no_exponent():
 
 
 def test_exit_codes():
-    assert [e.exit_code for e in (EdgecapError, UsageError, RecordError, Interrupted)] == [1, 2, 3, 130]
+    assert [e.exit_code for e in (EdgecapError, UsageError, RecordError, Interrupted)] == [
+        1,
+        2,
+        3,
+        130,
+    ]
     assert did_you_mean("int9", ("int8", "fp32")) == "; did you mean 'int8'?"
 
 
@@ -53,7 +58,9 @@ def test_bootstrap_agrees_with_scipy():
     rng = np.random.default_rng(5)
     values = rng.lognormal(size=30)
     ours = stats.interval(float(np.median(values)), stats.draws_of_median(values))
-    theirs = bootstrap((values,), np.median, method="percentile", n_resamples=9999, rng=rng).confidence_interval
+    theirs = bootstrap(
+        (values,), np.median, method="percentile", n_resamples=9999, rng=rng
+    ).confidence_interval
     assert ours.low == pytest.approx(theirs.low, rel=0.05)
     assert ours.high == pytest.approx(theirs.high, rel=0.05)
 

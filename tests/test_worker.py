@@ -12,19 +12,21 @@ import psutil
 import pytest
 from conftest import ROOT
 
-from edgecap import providers
 from edgecap.errors import DiskFull, UsageError
+from edgecap.pipeline.worker import Look, Looked, Made, Vary, in_child, parent
+from edgecap.pipeline.worker.child import answer
+from edgecap.pipeline.worker.steps import Refusal
 from edgecap.record import Failure
-from edgecap.worker import Look, Looked, Made, Vary, in_child, parent
-from edgecap.worker.child import answer
-from edgecap.worker.steps import Refusal
+from edgecap.runtime import providers
 
 
 def child_that(monkeypatch, code):
     """Replaces the child's program; it still reads its step first."""
     script = f"import sys, os, signal, time\nsys.stdin.readline()\n{code}"
     real = subprocess.Popen
-    monkeypatch.setattr(parent.subprocess, "Popen", lambda command, **kw: real([sys.executable, "-c", script], **kw))
+    monkeypatch.setattr(
+        parent.subprocess, "Popen", lambda command, **kw: real([sys.executable, "-c", script], **kw)
+    )
 
 
 def test_a_real_child_answers():
@@ -46,7 +48,9 @@ def test_a_refusal_becomes_an_error(tmp_path):
         ("os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV", "ended by SIGSEGV"),
         pytest.param(
             *("os.kill(os.getpid(), 35)", "signal 35", "ended by signal 35"),
-            marks=pytest.mark.skipif(not hasattr(signal, "SIGRTMIN"), reason="no signals for real time here"),
+            marks=pytest.mark.skipif(
+                not hasattr(signal, "SIGRTMIN"), reason="no signals for real time here"
+            ),
         ),
         ("print('oops', file=sys.stderr); sys.exit(3)", "Exit", "status 3: oops"),
         ('print(\'{"kind": "banana"}\')', "BadAnswer", "nonsense"),
@@ -63,8 +67,12 @@ def test_every_end_becomes_a_value(monkeypatch, code, error, words):
 
 def test_only_providers_that_are_asked_for_are_tried(monkeypatch):
     tried = []
-    monkeypatch.setattr(providers, "built_providers", lambda: ("cpu", "cuda", "tensorrt", "openvino"))
-    monkeypatch.setattr(providers, "why_not", lambda asked: tried.append(asked) or "it has no device")
+    monkeypatch.setattr(
+        providers, "built_providers", lambda: ("cpu", "cuda", "tensorrt", "openvino")
+    )
+    monkeypatch.setattr(
+        providers, "why_not", lambda asked: tried.append(asked) or "it has no device"
+    )
     found = answer(Look(providers=("cpu", "cuda:device_id=1")), lambda stage, done, total: None)
     assert tried == ["cuda"]
     assert found.providers == ("cpu", "tensorrt", "openvino")
@@ -96,7 +104,10 @@ def test_errors_become_values_in_the_child(tmp_path):
 def test_a_graph_that_was_read_before_fails_one_cell(tmp_path):
     """protobuf tells the end of memory as damage; what was found and described is not the user's mistake."""
     (tmp_path / "bad.onnx").write_bytes(b"not onnx at all")
-    found = answer(Vary(graph=str(tmp_path / "bad.onnx"), precision="fp16", out=str(tmp_path)), lambda *progress: None)
+    found = answer(
+        Vary(graph=str(tmp_path / "bad.onnx"), precision="fp16", out=str(tmp_path)),
+        lambda *progress: None,
+    )
     assert isinstance(found, Failure)
     assert (found.stage, found.error) == ("vary", "Unreadable")
     assert found.message.startswith("read before, not now, as where memory runs out: ")
@@ -109,12 +120,15 @@ def test_the_end_of_memory_is_no_damage(tmp_path, monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(onnx, "load", full)
-    found = answer(Vary(graph=str(tmp_path / "m.onnx"), precision="fp16", out=str(tmp_path)), lambda *progress: None)
+    found = answer(
+        Vary(graph=str(tmp_path / "m.onnx"), precision="fp16", out=str(tmp_path)),
+        lambda *progress: None,
+    )
     assert found == Failure(stage="vary", error="MemoryError", message="out of memory")
 
 
 def test_a_full_disk_in_the_child_is_told(tmp_path, monkeypatch):
-    from edgecap.worker import child
+    from edgecap.pipeline.worker import child
 
     def full(step, report):
         raise OSError(28, "No space left on device", "/cache/model.onnx")
@@ -123,7 +137,8 @@ def test_a_full_disk_in_the_child_is_told(tmp_path, monkeypatch):
     found = answer(Vary(graph="g", precision="fp16", out="o"), lambda stage, done, total: None)
     assert found.disk_full
     child_that(
-        monkeypatch, f"print({json.dumps(json.dumps({'kind': 'refusal', 'message': 'full', 'disk_full': True}))})"
+        monkeypatch,
+        f"print({json.dumps(json.dumps({'kind': 'refusal', 'message': 'full', 'disk_full': True}))})",
     )
     with pytest.raises(DiskFull):
         in_child(Look())
@@ -133,12 +148,14 @@ def test_a_child_leaves_with_its_parent(tmp_path):
     """kill -9 of the parent: the child sees the end of its standard input and goes."""
     script = (
         "import subprocess, sys, time\n"
-        "p = subprocess.Popen([sys.executable, '-m', 'edgecap.worker'], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)\n"
+        "p = subprocess.Popen([sys.executable, '-m', 'edgecap.pipeline.worker'], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)\n"
         "print(p.pid, flush=True)\n"
         'p.stdin.write(b\'{"kind": "export", "folder": "/", "out": "/nowhere", "trust_remote_code": false}\\n\'); p.stdin.flush()\n'
         "time.sleep(60)\n"
     )
-    top = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    top = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
     pid = int(top.stdout.readline())
     os.kill(top.pid, signal.SIGKILL)
     top.wait()
@@ -155,7 +172,9 @@ def test_the_peak_of_a_child_is_its_own():
     """ru_maxrss survives fork and exec: 300 MB of the parent must not show in the child."""
     code = "from edgecap.meters.memory import peak_bytes; print(peak_bytes())"
     script = f"import subprocess, sys\nballast = bytearray(300_000_000)\nballast[::4096] = b'x' * len(ballast[::4096])\nsubprocess.run([sys.executable, '-c', {code!r}])"
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True
+    )
     assert int(found.stdout) < 150_000_000
 
 

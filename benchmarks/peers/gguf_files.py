@@ -75,7 +75,10 @@ def _tensors(config: dict, hf: Path) -> Iterator[tuple[str, np.ndarray]]:
     for layer in range(config["num_hidden_layers"]):
         for name, new in LAYER.items():
             array = arrays[f"model.layers.{layer}.{name}.weight"]
-            yield f"blk.{layer}.{new}.weight", _turned(array, turned[new]) if new in turned else array
+            yield (
+                f"blk.{layer}.{new}.weight",
+                _turned(array, turned[new]) if new in turned else array,
+            )
 
 
 def _turned(array: np.ndarray, heads: int) -> np.ndarray:

@@ -33,7 +33,9 @@ class Settings(NamedTuple):
         return f"flash attention {'on' if self.flash else 'off'}, ubatch {self.ubatch}, cache {self.cache}"
 
 
-EXACT = Settings(False, UBATCHES[0], "F32")  # flash attention and the cache in fp16 round by 0.02 standard deviations
+EXACT = Settings(
+    False, UBATCHES[0], "F32"
+)  # flash attention and the cache in fp16 round by 0.02 standard deviations
 ALL = tuple(Settings(*s) for s in product((False, True), UBATCHES, _TYPES))
 
 
@@ -56,7 +58,9 @@ class Llama:
 
     def prefill(self, ids: np.ndarray) -> None:
         """Reads a prompt of shape (n,) from an empty cache."""
-        llama_cpp.llama_memory_clear(self._memory, False)  # forgets; zeroing the memory would be work of its own
+        llama_cpp.llama_memory_clear(
+            self._memory, False
+        )  # forgets; zeroing the memory would be work of its own
         self._run(ids.astype(np.int32))
 
     def decode(self, cache: None, token: int) -> None:
@@ -76,7 +80,9 @@ class Llama:
 
     def _run(self, ids: np.ndarray) -> None:
         tokens = ids.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_token))
-        status = llama_cpp.llama_decode(self._context, llama_cpp.llama_batch_get_one(tokens, len(ids)))
+        status = llama_cpp.llama_decode(
+            self._context, llama_cpp.llama_batch_get_one(tokens, len(ids))
+        )
         if status:
             raise RuntimeError(f"llama_decode gave {status}")
         llama_cpp.llama_synchronize(self._context)
@@ -86,20 +92,26 @@ def open_model(path: Path):
     """A model as llama.cpp loads it for this processor, weights repacked where it can."""
     llama_cpp.llama_log_set(_QUIET, None)
     llama_cpp.llama_backend_init()
-    model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
+    model = llama_cpp.llama_model_load_from_file(
+        str(path).encode(), llama_cpp.llama_model_default_params()
+    )
     if not model:
         raise RuntimeError(f"llama.cpp does not load {path}")
     return model
 
 
-def fastest(model, threads: int, positions: int, seconds: dict[str, Callable[[Llama], float]]) -> dict[str, Settings]:
+def fastest(
+    model, threads: int, positions: int, seconds: dict[str, Callable[[Llama], float]]
+) -> dict[str, Settings]:
     """The settings with the shortest of `TRIES` for each task, as noise only adds; `seconds` times a task once."""
     found: dict[str, dict[Settings, float]] = {task: {} for task in seconds}
     for settings in ALL:
         engine = Llama(model, settings, threads, positions)
         time.sleep(0.1)
         for task, once in seconds.items():
-            if task == "prefill" or settings.ubatch == UBATCHES[0]:  # a step of one token knows no other
+            if (
+                task == "prefill" or settings.ubatch == UBATCHES[0]
+            ):  # a step of one token knows no other
                 found[task][settings] = min(once(engine) for _ in range(TRIES))
         engine.close()
     return {task: min(times, key=times.__getitem__) for task, times in found.items()}

@@ -56,7 +56,10 @@ def contestants(work: Path, own: Path) -> list[Contestant]:
     """All that can run here; peers stand beside each other, so that those compared are timed close together."""
     absent = missing()
     built, llama = "onnxruntime-genai's builder" not in absent, "llama.cpp" not in absent
-    found = [Contestant("edgecap fp32 plain", "ort", work / "plain"), Contestant("edgecap fp32", "ort", own / "fp32")]
+    found = [
+        Contestant("edgecap fp32 plain", "ort", work / "plain"),
+        Contestant("edgecap fp32", "ort", own / "fp32"),
+    ]
     found += [Contestant("builder fp32", "ort", work / "builder-fp32")] if built else []
     found += [Contestant("llama.cpp F32", "llama.cpp", work / "gguf/F32.gguf")] if llama else []
     found += [Contestant(f"edgecap {name}", "ort", own / name) for name in ("int8", "int8w")]
@@ -108,22 +111,26 @@ def _weights(shape: str, out: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     torch.manual_seed(0)
-    config = AutoConfig.for_model("llama", **SHAPES[shape], tie_word_embeddings=True, initializer_range=SPREAD)
+    config = AutoConfig.for_model(
+        "llama", **SHAPES[shape], tie_word_embeddings=True, initializer_range=SPREAD
+    )
     AutoModelForCausalLM.from_config(config).float().eval().save_pretrained(out)
-    AutoTokenizer.from_pretrained(REFERENCE).save_pretrained(out)  # exporters want one; nobody asks it
+    AutoTokenizer.from_pretrained(REFERENCE).save_pretrained(
+        out
+    )  # exporters want one; nobody asks it
 
 
 def _export(hf: Path, out: Path) -> None:
     """As Optimum makes it, with the tied matrix stored once."""
-    from edgecap.export import export_fp32
-    from edgecap.optimize import write_tied
+    from edgecap.graph.export import export_fp32
+    from edgecap.graph.finish import write_tied
 
     with tempfile.TemporaryDirectory(dir=out) as scratch:
         write_tied(export_fp32(hf, Path(scratch), False), out)
 
 
 def _fuse(plain: Path, out: Path) -> None:
-    from edgecap.optimize import write_fused
+    from edgecap.graph.finish import write_fused
 
     done = write_fused(plain / "model.onnx", out, lambda plain, fused: 0.0)
     if done.unfused:
@@ -137,7 +144,15 @@ def _vary(fused: Path, name: str, out: Path) -> None:
 
 
 def _build(hf: Path, out: Path, precision: str) -> None:
-    words = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(hf), "-o", str(out)]
+    words = [
+        sys.executable,
+        "-m",
+        "onnxruntime_genai.models.builder",
+        "-i",
+        str(hf),
+        "-o",
+        str(out),
+    ]
     words += ["-p", precision, "-e", "cpu", "-c", str(out / "cache")]
     words += ["--extra_options", "accuracy_level=4"] if precision == "int4" else []
     subprocess.run(words, check=True)

@@ -17,9 +17,7 @@ import numpy as np
 
 from peers.making import Contestant
 
-PAUSE_S = (
-    0.3  # the thread pools of the one before stop spinning: ONNX Runtime's was seen to do so in 30 ms, OpenMP's in 10
-)
+PAUSE_S = 0.3  # the thread pools of the one before stop spinning: ONNX Runtime's was seen to do so in 30 ms, OpenMP's in 10
 PROMPT = 48  # tokens of the prompt that all must continue alike
 Times = dict[str, dict[str, list[float]]]  # task -> contestant -> seconds, one a round
 
@@ -44,7 +42,14 @@ class Seat:
     """The process of one contestant, as its parent sees it."""
 
     def __init__(self, contestant: Contestant, plan: Plan, script: str) -> None:
-        words = [sys.executable, script, "--serve", contestant.runs, str(contestant.path), json.dumps(plan)]
+        words = [
+            sys.executable,
+            script,
+            "--serve",
+            contestant.runs,
+            str(contestant.path),
+            json.dumps(plan),
+        ]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.name = contestant.name
         self._process = subprocess.Popen(words, **pipes)
@@ -100,7 +105,7 @@ def serve(runs: str, path: Path, plan: Plan) -> None:
 
 
 def _open_ort(path: Path, plan: Plan) -> tuple[dict[str, Any], dict[str, str]]:
-    from edgecap.engine import OrtEngine
+    from edgecap.runtime.engine import OrtEngine
 
     engine = OrtEngine(path / "model.onnx", "cpu", plan.threads, plan.head_dim, plan.vocabulary)
     return dict.fromkeys((*_MEASURES, "next"), engine), {}
@@ -117,7 +122,10 @@ def _open_llama(path: Path, plan: Plan) -> tuple[dict[str, Any], dict[str, str]]
     }
     best = fastest(model, plan.threads, plan.positions, once)
     chosen = {**best, "next": EXACT}
-    engines = {task: Llama(model, settings, plan.threads, plan.positions) for task, settings in chosen.items()}
+    engines = {
+        task: Llama(model, settings, plan.threads, plan.positions)
+        for task, settings in chosen.items()
+    }
     return engines, {task: str(settings) for task, settings in best.items()}
 
 

@@ -68,7 +68,16 @@ def _row(task: str, ours: str, asked: Asked, mine: Sequence[float], theirs: Sequ
     ratios = [a / b for a, b in zip(mine, theirs, strict=True)]
     value, low, high = interval(median(ratios), draws_of_median(ratios))
     low, high = value if low is None else low, value if high is None else high
-    return Row(task, ours, asked.peer, value, low, high, asked.limit, _verdict(value, low, high, asked.limit))
+    return Row(
+        task,
+        ours,
+        asked.peer,
+        value,
+        low,
+        high,
+        asked.limit,
+        _verdict(value, low, high, asked.limit),
+    )
 
 
 def _verdict(value: float, low: float, high: float, limit: float | None) -> str:

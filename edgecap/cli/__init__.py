@@ -19,7 +19,9 @@ def main() -> None:
     """Runs the command line; every error that edgecap knows ends in one line and its exit status."""
     from edgecap.errors import EdgecapError
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is unfinished is cleared away
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # as Ctrl-C: what is unfinished is cleared away
     try:
         from edgecap.cli.commands import cli
 
@@ -47,7 +49,7 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    from edgecap.report.columns import printable
+    from edgecap.report.format import printable
 
     click.echo(f"edgecap: {printable(' '.join(message.split()))}", err=True)
     sys.exit(code)

@@ -12,8 +12,8 @@ import click
 from edgecap.cli.words import GENERATED, print_json, write
 
 if TYPE_CHECKING:
-    from edgecap.report.entries import Entry
-    from edgecap.shelf import Shelf, Unread
+    from edgecap.report.board.entries import Entry
+    from edgecap.storage.collection import Shelf, Unread
 
     Cells = Shelf[tuple[Entry, ...]]
 
@@ -23,11 +23,28 @@ TOLD = 5  # unread files that are named on the terminal; the page names all
 
 @click.command()
 @click.argument("places", nargs=-1, type=click.Path(path_type=Path), metavar="[FOLDER|RECORD]...")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Default: board.html.")
-@click.option("--serve", is_flag=True, help="Serve it on 127.0.0.1, with new records as they come, until Ctrl-C.")
-@click.option("--port", type=click.IntRange(0, 65535), help="Port of --serve; 0 takes a free one. Default: 8765.")
-@click.option("--json", "as_json", is_flag=True, help="Print a row a cell as JSON; a page only where -o says so.")
-def board(places: tuple[Path, ...], output: Path | None, serve: bool, port: int | None, as_json: bool) -> None:
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Default: board.html."
+)
+@click.option(
+    "--serve",
+    is_flag=True,
+    help="Serve it on 127.0.0.1, with new records as they come, until Ctrl-C.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="Port of --serve; 0 takes a free one. Default: 8765.",
+)
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print a row a cell as JSON; a page only where -o says so.",
+)
+def board(
+    places: tuple[Path, ...], output: Path | None, serve: bool, port: int | None, as_json: bool
+) -> None:
     """Show the cells of many records in one page: filter, sort, capacity against cost.
 
     Takes records and folders with records (default: profiles). The page is one file that opens offline and links to
@@ -48,19 +65,21 @@ def board(places: tuple[Path, ...], output: Path | None, serve: bool, port: int 
 
 def _shelf(places: tuple[Path, ...]) -> Cells:
     from edgecap.errors import UsageError
-    from edgecap.ledger import unrecorded
-    from edgecap.report.entries import entries
-    from edgecap.shelf import Shelf
+    from edgecap.report.board.entries import entries
+    from edgecap.storage.collection import Shelf
+    from edgecap.sweep.state import unrecorded
 
     if not places and not DEFAULT_PLACE.is_dir():
-        raise UsageError("nothing to show: there is no folder profiles here; name folders with records, or records")
+        raise UsageError(
+            "nothing to show: there is no folder profiles here; name folders with records, or records"
+        )
     return Shelf(places or (DEFAULT_PLACE,), entries, unrecorded)
 
 
 def _write(shelf: Cells, output: Path | None, as_json: bool) -> None:
     from edgecap.errors import UsageError
-    from edgecap.report.board import board_page, board_values, relative_link, rows_of, unread
-    from edgecap.shelf import Kept
+    from edgecap.report.board.board import board_page, board_values, relative_link, rows_of, unread
+    from edgecap.storage.collection import Kept
 
     found = shelf.read(_watch)
     if not any(isinstance(one, Kept) and one.value for one in found):
@@ -77,7 +96,7 @@ def _write(shelf: Cells, output: Path | None, as_json: bool) -> None:
 
 
 def _tell(files: list[Unread]) -> None:
-    from edgecap.report.columns import printable
+    from edgecap.report.format import printable
 
     for one in files[:TOLD]:
         click.echo(f"not shown: {printable(one.reason)}", err=True)
@@ -86,11 +105,13 @@ def _tell(files: list[Unread]) -> None:
 
 
 def _serve(shelf: Cells, port: int | None) -> None:
-    from edgecap.serving import ADDRESS, Desk, open_server
+    from edgecap.report.server import ADDRESS, Desk, open_server
 
     shelf.read(_watch)
     with open_server(Desk(shelf), port) as server:
-        click.echo(f"board: http://{ADDRESS}:{server.server_address[1]}/ (Ctrl-C ends it)", err=True)
+        click.echo(
+            f"board: http://{ADDRESS}:{server.server_address[1]}/ (Ctrl-C ends it)", err=True
+        )
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever(poll_interval=0.2)
 

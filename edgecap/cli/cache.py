@@ -12,8 +12,8 @@ from edgecap.cli.words import print_json, print_text, width
 from edgecap.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from edgecap.caching import Survey
-    from edgecap.pruning import Pruned, Wanted
+    from edgecap.storage.cache import Survey
+    from edgecap.storage.cache_prune import Pruned, Wanted
 
 EXAMPLES = """\b
 Examples:
@@ -22,9 +22,7 @@ Examples:
   edgecap cache prune --to 10GB                 the least recently used goes first
   edgecap cache prune --model my-model --kind variant
 """
-CHOOSE = (
-    "say what to remove: --older-than 30d, --to 10GB, --model NAME, --kind KIND, or --all; --dry-run shows it first"
-)
+CHOOSE = "say what to remove: --older-than 30d, --to 10GB, --model NAME, --kind KIND, or --all; --dry-run shows it first"
 
 
 def _options(command: Any) -> Any:
@@ -34,7 +32,9 @@ def _options(command: Any) -> Any:
         metavar="FOLDER",
         help="The cache. Default: EDGECAP_CACHE or the user's cache.",
     )
-    return folder(click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(command))
+    return folder(
+        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(command)
+    )
 
 
 @click.group(invoke_without_command=True, epilog=EXAMPLES)
@@ -63,7 +63,7 @@ def list_kept(context: click.Context, cache: Path | None, as_json: bool) -> None
 
 
 def _list(cache: Path | None, as_json: bool) -> None:
-    from edgecap.report.kept import kept, kept_values
+    from edgecap.report.terminal.cache import kept, kept_values
 
     found = _survey(cache)
     if as_json:
@@ -74,15 +74,31 @@ def _list(cache: Path | None, as_json: bool) -> None:
 
 @cache.command()
 @_options
-@click.option("--older-than", metavar="TIME", help="What was last used longer ago: 30d, 12h or 90m.")
-@click.option("--to", metavar="SIZE", help="The least recently used, until the cache is as small: 10GB, 500MB.")
+@click.option(
+    "--older-than", metavar="TIME", help="What was last used longer ago: 30d, 12h or 90m."
+)
+@click.option(
+    "--to",
+    metavar="SIZE",
+    help="The least recently used, until the cache is as small: 10GB, 500MB.",
+)
 @click.option("--model", metavar="NAME", help="Graphs of a model.")
-@click.option("--kind", metavar="KIND", help="One kind: export, variant, fused, peaks, journal, ...")
-@click.option("--all", "everything", is_flag=True, help="All that edgecap keeps, the machine's peaks too.")
+@click.option(
+    "--kind", metavar="KIND", help="One kind: export, variant, fused, peaks, journal, ..."
+)
+@click.option(
+    "--all", "everything", is_flag=True, help="All that edgecap keeps, the machine's peaks too."
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be removed.")
 @click.pass_context
 def prune(
-    context: click.Context, /, cache: Path | None, as_json: bool, everything: bool, dry_run: bool, **chosen: str | None
+    context: click.Context,
+    /,
+    cache: Path | None,
+    as_json: bool,
+    everything: bool,
+    dry_run: bool,
+    **chosen: str | None,
 ) -> None:
     """Remove what fits all of the options, the least recently used first.
 
@@ -92,7 +108,7 @@ def prune(
 
     Example: edgecap cache prune --older-than 30d --dry-run
     """
-    from edgecap.pruning import prune as remove
+    from edgecap.storage.cache_prune import prune as remove
 
     above, json_above = context.obj
     wanted = _wanted(everything, **chosen)
@@ -103,16 +119,20 @@ def prune(
         sys.exit(1)
 
 
-def _wanted(everything: bool, older_than: str | None, to: str | None, model: str | None, kind: str | None) -> Wanted:
+def _wanted(
+    everything: bool, older_than: str | None, to: str | None, model: str | None, kind: str | None
+) -> Wanted:
     """What was asked for. Raises UsageError."""
-    from edgecap.pruning import Wanted
-    from edgecap.recommend.limits import BYTES, Option, parse_amount
+    from edgecap.analysis.recommend.limits import BYTES, Option, parse_amount
+    from edgecap.storage.cache_prune import Wanted
 
     if everything and any(text is not None for text in (older_than, to, model, kind)):
         raise UsageError("--all removes all that edgecap keeps: leave it out, or the other options")
     if not everything and all(text is None for text in (older_than, to, model, kind)):
         raise UsageError(CHOOSE)
-    age = Option("--older-than", "age_s", {"m": 60.0, "h": 3600.0, "d": 86_400.0}, "30d, 12h or 90m")
+    age = Option(
+        "--older-than", "age_s", {"m": 60.0, "h": 3600.0, "d": 86_400.0}, "30d, 12h or 90m"
+    )
     room = Option("--to", "bytes", BYTES, "10GB or 500MB")
     return Wanted(
         older_than_s=None if older_than is None else parse_amount(age, older_than),
@@ -125,29 +145,31 @@ def _wanted(everything: bool, older_than: str | None, to: str | None, model: str
 
 def _kind(text: str) -> str:
     """The name of a kind, which may also be typed as its folder is called."""
-    from edgecap.caching import NAMES
+    from edgecap.storage.cache import NAMES
 
     typed = text.strip().lower().replace("-", " ")
     found = next((name for name in NAMES if typed in (name, f"{name}s")), None)
     if found is None:
-        raise UsageError(f"--kind '{text}' is none of {', '.join(NAMES)}{did_you_mean(typed, NAMES)}")
+        raise UsageError(
+            f"--kind '{text}' is none of {', '.join(NAMES)}{did_you_mean(typed, NAMES)}"
+        )
     return found
 
 
 def _folder(cache: Path | None) -> Path:
-    from edgecap.store import home
+    from edgecap.storage.files import home
 
     return home(cache).cache
 
 
 def _survey(cache: Path | None) -> Survey:
-    from edgecap.caching import survey
+    from edgecap.storage.cache import survey
 
     return survey(_folder(cache))
 
 
 def _show(found: Pruned, after: Survey, as_json: bool, dry_run: bool) -> None:
-    from edgecap.report.kept import pruned, pruned_values
+    from edgecap.report.terminal.cache import pruned, pruned_values
 
     if as_json:
         print_json(pruned_values(found, after.cache, after.free_bytes, dry_run))

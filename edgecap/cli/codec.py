@@ -14,9 +14,16 @@ from edgecap.spec import PRECISIONS, split_names
 
 def _codec_options(command: Any) -> Any:
     output = click.option(
-        "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE", help="A new file."
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path),
+        required=True,
+        metavar="FILE",
+        help="A new file.",
     )
-    provider = click.option("--provider", "providers", default="cpu", show_default=True, help="One execution provider.")
+    provider = click.option(
+        "--provider", "providers", default="cpu", show_default=True, help="One execution provider."
+    )
     return output(provider(command))
 
 
@@ -24,10 +31,24 @@ def _codec_options(command: Any) -> Any:
 @click.argument("file", type=click.Path(path_type=Path))
 @model_options
 @_codec_options
-@click.option("--precision", metavar="NAME", default="", help=f"One of {', '.join(PRECISIONS)}. Default: fp32.")
-@click.option("--context", type=int, metavar="POSITIONS", help="Positions of a window. Default: 1024 or the model's.")
-@click.option("--threads", type=int, metavar="N", help="Intra-op threads. Default: the physical cores.")
-def compress(file: Path, cache: Path | None, output: Path, precision: str, as_json: bool, **fields: Any) -> None:
+@click.option(
+    "--precision",
+    metavar="NAME",
+    default="",
+    help=f"One of {', '.join(PRECISIONS)}. Default: fp32.",
+)
+@click.option(
+    "--context",
+    type=int,
+    metavar="POSITIONS",
+    help="Positions of a window. Default: 1024 or the model's.",
+)
+@click.option(
+    "--threads", type=int, metavar="N", help="Intra-op threads. Default: the physical cores."
+)
+def compress(
+    file: Path, cache: Path | None, output: Path, precision: str, as_json: bool, **fields: Any
+) -> None:
     """Compress a file with a model: the bits that profile measures, as a real file.
 
     Any bytes go in, and the same come out of decompress, which needs the same model, processor and
@@ -35,7 +56,7 @@ def compress(file: Path, cache: Path | None, output: Path, precision: str, as_js
 
     Example: edgecap compress book.txt -o book.ecap
     """
-    from edgecap.packing import compress as pack
+    from edgecap.pipeline.compress import compress as pack
 
     names = split_names(precision)
     if len(names) > 1:
@@ -52,17 +73,19 @@ def decompress(file: Path, cache: Path | None, output: Path, as_json: bool, **fi
 
     Example: edgecap decompress book.ecap -o book.txt
     """
-    from edgecap.packing import decompress as unpack
+    from edgecap.pipeline.compress import decompress as unpack
 
     _pack(unpack, file, cache, output, as_json, fields)
 
 
-def _pack(work: Any, file: Path, cache: Path | None, output: Path, as_json: bool, fields: dict[str, Any]) -> None:
+def _pack(
+    work: Any, file: Path, cache: Path | None, output: Path, as_json: bool, fields: dict[str, Any]
+) -> None:
     import msgspec
 
     from edgecap.cli.live import Live
     from edgecap.spec import Spec
-    from edgecap.store import home
+    from edgecap.storage.files import home
     from edgecap.units import si, size
 
     asked = Spec(**{**fields, "providers": providers_of(fields["providers"])})
@@ -71,8 +94,12 @@ def _pack(work: Any, file: Path, cache: Path | None, output: Path, as_json: bool
     if as_json:
         print_json(msgspec.to_builtins(found))
         return
-    ratio = f", {8 * found.coded_bytes / found.plain_bytes:.3f} bits/byte" if found.plain_bytes else ""
-    print_text(f"{output}: {size(found.plain_bytes)} in all, {size(found.coded_bytes)} compressed{ratio}")
+    ratio = (
+        f", {8 * found.coded_bytes / found.plain_bytes:.3f} bits/byte" if found.plain_bytes else ""
+    )
+    print_text(
+        f"{output}: {size(found.plain_bytes)} in all, {size(found.coded_bytes)} compressed{ratio}"
+    )
     print_text(
         f"{found.tokens} tokens in {si(found.seconds, 's')}; {size(found.stored_bytes)} stored without the model"
     )

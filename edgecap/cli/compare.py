@@ -15,7 +15,11 @@ FORMATS = ("text", "md", "junit", "json")
 
 @click.command()
 @click.argument("records", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--baseline", metavar="precision=NAME[,provider=NAME]", help="The cell that others are held against.")
+@click.option(
+    "--baseline",
+    metavar="precision=NAME[,provider=NAME]",
+    help="The cell that others are held against.",
+)
 @click.option(
     "--fail-on",
     "rules",
@@ -31,7 +35,9 @@ FORMATS = ("text", "md", "junit", "json")
     show_default=True,
     help="Tables, Markdown for a pull request, JUnit XML for a CI system, or JSON.",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write it to a file.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write it to a file."
+)
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 def compare(
     records: tuple[Path, ...],
@@ -50,12 +56,12 @@ def compare(
 
     Example: edgecap compare OLD.json NEW.json --fail-on worse:decode_s:10 --format junit -o compare.xml
     """
-    from edgecap.gates import parse_rule, violations
-    from edgecap.report import comparing
-    from edgecap.report.columns import printable
+    from edgecap.analysis.compare import compare as compare_records
+    from edgecap.analysis.thresholds import parse_rule, violations
     from edgecap.report.data import comparison_values
-    from edgecap.store import load
-    from edgecap.verdicts import compare as compare_records
+    from edgecap.report.format import printable
+    from edgecap.report.terminal import comparison
+    from edgecap.storage.files import load
 
     if as_json and form not in ("text", "json"):
         raise click.UsageError(f"--json is --format json, not {form}")
@@ -63,9 +69,9 @@ def compare(
     found = compare_records([load(path) for path in records], baseline)
     broken = violations(found, asked)
     text = {
-        "text": lambda: comparing.comparisons(found, width()),
-        "md": lambda: comparing.markdown(found, broken),
-        "junit": lambda: comparing.junit(found, broken),
+        "text": lambda: comparison.comparisons(found, width()),
+        "md": lambda: comparison.markdown(found, broken),
+        "junit": lambda: comparison.junit(found, broken),
         "json": lambda: json_of(comparison_values(found)),
     }["json" if as_json else form]()
     put(text, output, records)

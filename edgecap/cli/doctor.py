@@ -30,9 +30,9 @@ def doctor(cache: Path | None, calibrate: bool, as_json: bool) -> None:
     import msgspec
 
     from edgecap.cli.live import Live
-    from edgecap.doctor import examine
-    from edgecap.report.diagnosis import diagnosis
-    from edgecap.store import home
+    from edgecap.pipeline.doctor import examine
+    from edgecap.report.terminal.doctor import diagnosis
+    from edgecap.storage.files import home
 
     with Live() as live:
         found = examine(home(cache), live, calibrate=calibrate)

@@ -16,7 +16,14 @@ from edgecap.spec import split_names
 @click.command()
 @model_options
 @precision_option
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FOLDER", help="A new folder.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FOLDER",
+    help="A new folder.",
+)
 @click.option(
     "--for",
     "provider",
@@ -25,24 +32,37 @@ from edgecap.spec import split_names
     metavar="PROVIDER",
     help="Finish the graphs for this execution provider, which need not be here.",
 )
-def export(precisions: str, cache: Path | None, output: Path, as_json: bool, provider: str, **fields: Any) -> None:
+def export(
+    precisions: str, cache: Path | None, output: Path, as_json: bool, provider: str, **fields: Any
+) -> None:
     """Write one portable ONNX folder with tokenizer, variants and a manifest of hashes.
 
     Profile it on a device that has neither PyTorch nor transformers.
 
     Example: edgecap export --model ./my-model --precision fp16,int8 -o my-model-onnx
     """
-    from edgecap.portable import export_folder
+    from edgecap.pipeline.export_folder import export_folder
 
-    _write_folder(partial(export_folder, provider=provider), precisions, cache, output, as_json, fields)
+    _write_folder(
+        partial(export_folder, provider=provider), precisions, cache, output, as_json, fields
+    )
 
 
 @click.command()
 @which_model
 @how_run
 @precision_option
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FOLDER", help="A new folder.")
-def optimize(precisions: str, cache: Path | None, output: Path, as_json: bool, **fields: Any) -> None:
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FOLDER",
+    help="A new folder.",
+)
+def optimize(
+    precisions: str, cache: Path | None, output: Path, as_json: bool, **fields: Any
+) -> None:
     """Fuse the fp32 graph of an ONNX folder: attention, rotary embedding, norms.
 
     The fused graph is checked against the plain one. edgecap export does this by itself; this is for
@@ -50,26 +70,36 @@ def optimize(precisions: str, cache: Path | None, output: Path, as_json: bool, *
 
     Example: edgecap optimize --model ./optimum-folder -o ./fused
     """
-    from edgecap.portable import optimize_folder
+    from edgecap.pipeline.export_folder import optimize_folder
 
     _write_folder(optimize_folder, precisions, cache, output, as_json, fields)
 
 
 def _write_folder(
-    work: Any, precisions: str, cache: Path | None, output: Path, as_json: bool, fields: dict[str, Any]
+    work: Any,
+    precisions: str,
+    cache: Path | None,
+    output: Path,
+    as_json: bool,
+    fields: dict[str, Any],
 ) -> None:
     import msgspec
 
     from edgecap.cli.live import Live
     from edgecap.spec import Spec
-    from edgecap.store import home
+    from edgecap.storage.files import home
     from edgecap.units import size
 
     asked = Spec(precisions=split_names(precisions), **fields)
     with Live() as live:
         graphs = work(asked, output, home(cache), live)
     if as_json:
-        print_json({"folder": str(output), "graphs": {p: msgspec.to_builtins(g) for p, g in graphs.items()}})
+        print_json(
+            {
+                "folder": str(output),
+                "graphs": {p: msgspec.to_builtins(g) for p, g in graphs.items()},
+            }
+        )
         return
     for precision, graph in graphs.items():
         click.echo(f"{precision:<6} {size(graph.bytes):>9}  {output / precision}")

@@ -10,7 +10,7 @@ import click
 from edgecap.cli.words import print_json, print_text, width, write
 
 if TYPE_CHECKING:
-    from edgecap.fitting import Fit
+    from edgecap.analysis.fitting import Fit
     from edgecap.record import Profile
 
 EXAMPLES = """\b
@@ -21,8 +21,12 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES)
-@click.argument("records", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RECORD...")
-@click.option("--precision", default="fp32", show_default=True, metavar="NAME", help="Whose cells are taken.")
+@click.argument(
+    "records", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RECORD..."
+)
+@click.option(
+    "--precision", default="fp32", show_default=True, metavar="NAME", help="Whose cells are taken."
+)
 @click.option(
     "--write-corpus",
     "card",
@@ -37,7 +41,13 @@ Examples:
     help="Write the records there with their scores under the fitted bias, all that was measured as it is.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a fit a corpus as JSON.")
-def fit(records: tuple[Path, ...], precision: str, card: Path | None, rescore: Path | None, as_json: bool) -> None:
+def fit(
+    records: tuple[Path, ...],
+    precision: str,
+    card: Path | None,
+    rescore: Path | None,
+    as_json: bool,
+) -> None:
     """Fit the bias of a corpus on a series of models: the one that makes information capacity most constant.
 
     Takes a record of each model, all scored alike; of several corpora each gets its bias. Two models have one exact
@@ -45,9 +55,9 @@ def fit(records: tuple[Path, ...], precision: str, card: Path | None, rescore: P
     """
     import msgspec
 
-    from edgecap.fitting import fit as fitted_on
-    from edgecap.report.fitted import fitted
-    from edgecap.store import load
+    from edgecap.analysis.fitting import fit as fitted_on
+    from edgecap.report.terminal.fit import fitted
+    from edgecap.storage.files import load
 
     loaded = [load(path) for path in records]
     found = fitted_on(loaded, precision)
@@ -62,34 +72,40 @@ def fit(records: tuple[Path, ...], precision: str, card: Path | None, rescore: P
 
 
 def _keep(found: list[Fit], output: Path, records: tuple[Path, ...]) -> None:
-    from edgecap.card import ENDING, MARK, encode
+    from edgecap.analysis.fitting import card_of
     from edgecap.errors import UsageError
-    from edgecap.fitting import card_of
+    from edgecap.text.bias_card import ENDING, MARK, encode
 
     if len(found) > 1:
         corpora = ", ".join(one.corpus for one in found)
-        raise UsageError(f"--write-corpus holds the bias of one corpus, these records are of {corpora}")
+        raise UsageError(
+            f"--write-corpus holds the bias of one corpus, these records are of {corpora}"
+        )
     write(output, encode(card_of(found[0])), records, MARK)
     click.echo(f"card: {output}", err=True)
     if not output.name.endswith(ENDING):
         click.echo(f"profile looks for CORPUS{ENDING} beside the corpus: name it so", err=True)
 
 
-def _rescore(found: list[Fit], records: list[Profile], paths: tuple[Path, ...], folder: Path) -> None:
-    from edgecap import store
+def _rescore(
+    found: list[Fit], records: list[Profile], paths: tuple[Path, ...], folder: Path
+) -> None:
+    from edgecap.analysis.fitting import rescored
     from edgecap.errors import UsageError
-    from edgecap.fitting import rescored
+    from edgecap.storage import files
 
     biases = {one.sha256: one.bias_bits.value for one in found}
     names = [folder / path.name for path in paths]
     there = next((n for i, n in enumerate(names) if n in names[:i] or n.exists()), None)
     if there is not None:
-        raise UsageError(f"--rescore would write over {there}: give a new folder, and records of different names")
+        raise UsageError(
+            f"--rescore would write over {there}: give a new folder, and records of different names"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     for record, path, name in zip(records, paths, names, strict=True):
         bias_bits = biases.get(record.corpus.sha256)
         if bias_bits is None:
             click.echo(f"not rescored: {path}, whose text has no fitted bias", err=True)
             continue
-        store.save(rescored(record, bias_bits), name)
+        files.save(rescored(record, bias_bits), name)
         click.echo(f"record: {name}", err=True)

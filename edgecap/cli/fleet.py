@@ -15,7 +15,7 @@ import click
 from edgecap.cli.words import print_json, print_text
 
 if TYPE_CHECKING:
-    from edgecap.fleet.certificates import Bundle
+    from edgecap.sweep.fleet.certificates import Bundle
 
 
 EXAMPLES = """\b
@@ -35,7 +35,9 @@ def fleet() -> None:
 @fleet.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@click.option("--json", "as_json", is_flag=True, help="Print what was made as JSON on standard output.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print what was made as JSON on standard output."
+)
 def init(folder: Path, names: tuple[str, ...], as_json: bool) -> None:
     """Make a certificate authority in FOLDER, and a bundle for each machine.
 
@@ -47,7 +49,7 @@ def init(folder: Path, names: tuple[str, ...], as_json: bool) -> None:
 
     Example: edgecap fleet init home-fleet home board nano
     """
-    from edgecap.fleet import certificates
+    from edgecap.sweep.fleet import certificates
 
     made = certificates.init(folder, names)
     bundles = [certificates.check(folder / name) for name in dict.fromkeys(names)]
@@ -55,29 +57,61 @@ def init(folder: Path, names: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         print_json({"ca_key": str(key), "bundles": [_as_value(bundle, made) for bundle in bundles]})
     else:
-        print_text("\n".join([*(_as_line(bundle, made) for bundle in bundles), f"stays  {key}: it admits devices"]))
+        print_text(
+            "\n".join(
+                [
+                    *(_as_line(bundle, made) for bundle in bundles),
+                    f"stays  {key}: it admits devices",
+                ]
+            )
+        )
 
 
 def _as_value(bundle: Bundle, made: list[Path]) -> dict[str, Any]:
     where = bundle.cert.parent
-    return {"name": bundle.name, "folder": str(where), "made": where in made, "valid_until": bundle.not_after}
+    return {
+        "name": bundle.name,
+        "folder": str(where),
+        "made": where in made,
+        "valid_until": bundle.not_after,
+    }
 
 
 def _as_line(bundle: Bundle, made: list[Path]) -> str:
     where = bundle.cert.parent
     until = f"valid until {bundle.not_after:%Y-%m-%d}"
-    return f"made   {where}: carry it to {bundle.name}; {until}" if where in made else f"kept   {where}; {until}"
+    return (
+        f"made   {where}: carry it to {bundle.name}; {until}"
+        if where in made
+        else f"kept   {where}; {until}"
+    )
 
 
 @fleet.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="What to listen on; 0.0.0.0 is every address.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8786, show_default=True, help="Port; 0 takes a free one."
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="What to listen on; 0.0.0.0 is every address.",
 )
 @click.option(
-    "--tls", type=click.Path(path_type=Path), metavar="FOLDER", help="This machine's bundle, of `edgecap fleet init`."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8786,
+    show_default=True,
+    help="Port; 0 takes a free one.",
 )
-@click.option("--insecure", is_flag=True, help="Listen beyond this machine without TLS: whoever comes can run code.")
+@click.option(
+    "--tls",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="This machine's bundle, of `edgecap fleet init`.",
+)
+@click.option(
+    "--insecure",
+    is_flag=True,
+    help="Listen beyond this machine without TLS: whoever comes can run code.",
+)
 @click.option(
     "--ttl",
     "ttl_s",
@@ -102,9 +136,12 @@ def start(host: str, port: int, tls: Path | None, insecure: bool, ttl_s: int) ->
         trust = " --insecure" if insecure else ""
         click.echo(f"fleet: {address} (Ctrl-C ends it)", err=True)
         click.echo(f"on each device:  edgecap worker {address}{device}{trust}", err=True)
-        click.echo(f"to measure:      edgecap sweep plan.toml --scheduler {address}{bundle}{trust}", err=True)
+        click.echo(
+            f"to measure:      edgecap sweep plan.toml --scheduler {address}{bundle}{trust}",
+            err=True,
+        )
 
-    from edgecap.fleet.scheduler import serve
+    from edgecap.sweep.fleet.scheduler import serve
 
     with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
         asyncio.run(until_stopped(serve(host, port, tls, insecure, ttl_s, started)))
@@ -115,5 +152,7 @@ async def until_stopped(work: Awaitable[None]) -> None:
     """Cancels the work on SIGTERM, as asyncio does on Ctrl-C, so that it ends where it waits and not anywhere."""
     task = asyncio.current_task()
     with contextlib.suppress(NotImplementedError):  # Windows, which has no SIGTERM to speak of
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel if task else lambda: None)
+        asyncio.get_running_loop().add_signal_handler(
+            signal.SIGTERM, task.cancel if task else lambda: None
+        )
     await work

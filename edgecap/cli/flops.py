@@ -11,7 +11,7 @@ from edgecap.cli.words import print_json, print_text, width
 from edgecap.spec import split_steps
 
 if TYPE_CHECKING:
-    from edgecap.source import OnnxFile
+    from edgecap.model.source import OnnxFile
 
 DEFAULT_CONTEXT, DEFAULT_PROMPT = 1024, 512
 LARGEST = 1 << 24  # of a size of a graph
@@ -24,22 +24,49 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES)
-@click.option("--config", metavar="FILE|FOLDER|NAME|ORG/NAME", help="A config.json, or a model that has one.")
-@click.option("--onnx", type=click.Path(path_type=Path), metavar="FOLDER|FILE", help="Count a graph, node by node.")
 @click.option(
-    "--context", type=click.IntRange(1), metavar="STEPS", help="Steps of decoding to average over. Default: 1024."
+    "--config", metavar="FILE|FOLDER|NAME|ORG/NAME", help="A config.json, or a model that has one."
 )
-@click.option("--prompt", type=click.IntRange(1), metavar="TOKENS", help="Length of the prompt. Default: 512.")
 @click.option(
-    "--batch", type=click.IntRange(1, LARGEST), default=1, show_default=True, metavar="N", help="Sequences at once."
+    "--onnx",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER|FILE",
+    help="Count a graph, node by node.",
+)
+@click.option(
+    "--context",
+    type=click.IntRange(1),
+    metavar="STEPS",
+    help="Steps of decoding to average over. Default: 1024.",
+)
+@click.option(
+    "--prompt", type=click.IntRange(1), metavar="TOKENS", help="Length of the prompt. Default: 512."
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(1, LARGEST),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Sequences at once.",
 )
 @click.option(
     "--sweep",
     metavar="context=FIRST:LAST:x2",
     help="Also show how the counts grow: FIRST:LAST:xFACTOR, FIRST:LAST:+STEP or a list.",
 )
-@click.option("--sequence", type=click.IntRange(1, LARGEST), metavar="N", help="New positions of a graph. Default: 1.")
-@click.option("--past", type=click.IntRange(0, LARGEST), metavar="N", help="Positions in a graph's cache. Default: 0.")
+@click.option(
+    "--sequence",
+    type=click.IntRange(1, LARGEST),
+    metavar="N",
+    help="New positions of a graph. Default: 1.",
+)
+@click.option(
+    "--past",
+    type=click.IntRange(0, LARGEST),
+    metavar="N",
+    help="Positions in a graph's cache. Default: 0.",
+)
 @click.option("--precision", metavar="NAME", help="Which graph of the folder. Default: all.")
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
 def flops(config: str | None, onnx: Path | None, as_json: bool, **asked: Any) -> None:
@@ -66,10 +93,10 @@ _CONFIG_ONLY, _ONNX_ONLY = ("context", "prompt", "sweep"), ("sequence", "past", 
 def _of_config(config: str, as_json: bool, asked: dict[str, Any]) -> None:
     import msgspec
 
-    from edgecap.architecture import read_architecture
-    from edgecap.counting import count
-    from edgecap.report.counts import counted
-    from edgecap.source import read_config
+    from edgecap.model.architecture import read_architecture
+    from edgecap.model.config_counts import count
+    from edgecap.model.source import read_config
+    from edgecap.report.terminal.counts import counted
 
     name, fields, where = read_config(config)
     model = read_architecture(fields, where)
@@ -85,15 +112,17 @@ def _of_config(config: str, as_json: bool, asked: dict[str, Any]) -> None:
 def _sweep(text: str) -> tuple[int, ...]:
     name, _, steps = text.partition("=")
     if name != "context":
-        raise click.UsageError(f"--sweep {text}: what grows is the context; write context=128:131072:x2")
+        raise click.UsageError(
+            f"--sweep {text}: what grows is the context; write context=128:131072:x2"
+        )
     return split_steps(steps, "--sweep")
 
 
 def _of_graphs(onnx: Path, as_json: bool, asked: dict[str, Any]) -> None:
     import msgspec
 
-    from edgecap.graph.costs import count_graph
-    from edgecap.report.counts import graph_costs
+    from edgecap.graph.cost.count import count_graph
+    from edgecap.report.terminal.counts import graph_costs
 
     counts = {
         name: count_graph(file.path, asked["batch"], asked["sequence"] or 1, asked["past"] or 0)
@@ -108,7 +137,7 @@ def _of_graphs(onnx: Path, as_json: bool, asked: dict[str, Any]) -> None:
 def _graphs(where: Path, precision: str | None) -> dict[str, OnnxFile]:
     """The graphs of a folder by their precision, or by the name of their file."""
     from edgecap.errors import UsageError
-    from edgecap.source import onnx_graphs
+    from edgecap.model.source import onnx_graphs
 
     found = {file.precision or file.path.name: file for file in onnx_graphs(where)}
     if precision is None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from edgecap.job import Event
+    from edgecap.pipeline.prepare import Event
     from edgecap.spec import CellSpec
 
 # Usual shares of time: what is done in front of a stage, and the stage's own share; of a cell, ...
@@ -28,7 +28,12 @@ STAGES = {
     "memory": (0.94, 0.06),
 }
 # ... of the timing of all cells, which comes behind the rest and takes a share of the whole run, ...
-TIMED = {"warm-up": (0.0, 0.05), "latency": (0.05, 0.75), "contexts": (0.80, 0.10), "throughput": (0.90, 0.10)}
+TIMED = {
+    "warm-up": (0.0, 0.05),
+    "latency": (0.05, 0.75),
+    "contexts": (0.80, 0.10),
+    "throughput": (0.90, 0.10),
+}
 TIMING = 0.4
 # ... and of work that is one stage.
 WHOLE = {"compress", "decompress", "exact bytes"}
@@ -49,7 +54,10 @@ class Live:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._bar:
             self._bar.stop()
@@ -66,7 +74,9 @@ class Live:
         elif words != self._said or time.monotonic() - self._drawn > 0.5:
             self._drawn = time.monotonic()
             assert self._task is not None
-            self._bar.update(self._task, description=words, completed=self._share(event), refresh=True)
+            self._bar.update(
+                self._task, description=words, completed=self._share(event), refresh=True
+            )
         self._said = words
 
     def _print(self, words: str) -> None:
@@ -87,7 +97,13 @@ class Live:
 
 def _bar() -> Progress:
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     return Progress(
         TextColumn("{task.description:<28}"),

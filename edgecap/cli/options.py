@@ -34,7 +34,11 @@ which_model = options(
     click.option("--revision", metavar="REVISION", help="Revision of a model on the Hub."),
 )
 how_exported = options(
-    click.option("--trust-remote-code", is_flag=True, help="Let the exporter run code from the model's folder."),
+    click.option(
+        "--trust-remote-code",
+        is_flag=True,
+        help="Let the exporter run code from the model's folder.",
+    ),
     click.option(
         "--exporter",
         default="optimum",
@@ -67,7 +71,9 @@ how_run = options(
         metavar="SECONDS",
         help="End a child process that says nothing for so long.",
     ),
-    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."),
+    click.option(
+        "--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."
+    ),
 )
 model_options = options(which_model, how_exported, how_run)
 

@@ -16,16 +16,24 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES)
-@click.argument("records", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RECORD...")
+@click.argument(
+    "records", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RECORD..."
+)
 @click.option(
     "--config",
     required=True,
     metavar="FILE|FOLDER|NAME|ORG/NAME",
     help="The size to predict: a config.json, or a model that has one.",
 )
-@click.option("--precision", default="fp32", show_default=True, metavar="NAME", help="Whose cells are taken.")
-@click.option("--provider", metavar="NAME", help="Whose cells are taken. Default: that of the most models.")
-@click.option("--bias", "bias_bits", type=float, metavar="BITS", help="Default: fitted on the records.")
+@click.option(
+    "--precision", default="fp32", show_default=True, metavar="NAME", help="Whose cells are taken."
+)
+@click.option(
+    "--provider", metavar="NAME", help="Whose cells are taken. Default: that of the most models."
+)
+@click.option(
+    "--bias", "bias_bits", type=float, metavar="BITS", help="Default: fitted on the records."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the prediction as JSON.")
 def predict(
     records: tuple[Path, ...],
@@ -42,15 +50,20 @@ def predict(
     """
     import msgspec
 
-    from edgecap.architecture import read_architecture
-    from edgecap.predicting import predict as predicted_from
-    from edgecap.report.predicted import predicted
-    from edgecap.source import read_config
-    from edgecap.store import load
+    from edgecap.analysis.predicting import predict as predicted_from
+    from edgecap.model.architecture import read_architecture
+    from edgecap.model.source import read_config
+    from edgecap.report.terminal.prediction import predicted
+    from edgecap.storage.files import load
 
     name, fields, where = read_config(config)
     found = predicted_from(
-        [load(path) for path in records], read_architecture(fields, where), name, precision, provider, bias_bits
+        [load(path) for path in records],
+        read_architecture(fields, where),
+        name,
+        precision,
+        provider,
+        bias_bits,
     )
     if as_json:
         print_json(msgspec.to_builtins(found))

@@ -19,7 +19,7 @@ from edgecap.spec import DEFAULT_CORPUS, LEVELS, split_names, split_numbers, spl
 if TYPE_CHECKING:
     from edgecap.record import Profile
     from edgecap.spec import Spec
-    from edgecap.store import Home
+    from edgecap.storage.files import Home
 
 
 @click.command()
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     metavar="NAME|FILE|hf:ORG/NAME:FILE",
     help="The bundled corpus, a .jsonl file with a 'text' field, a text file, or a file of a dataset on the Hub.",
 )
-@click.option("--documents", type=int, metavar="N", help="Only the first N documents of the corpus.")
+@click.option(
+    "--documents", type=int, metavar="N", help="Only the first N documents of the corpus."
+)
 @click.option(
     "--provider",
     "providers",
@@ -48,7 +50,12 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="How text is scored: exact, or paper (the published scripts of arXiv 2511.08066).",
 )
-@click.option("--context", type=int, metavar="POSITIONS", help="Positions of a window. Default: 1024 or the model's.")
+@click.option(
+    "--context",
+    type=int,
+    metavar="POSITIONS",
+    help="Positions of a window. Default: 1024 or the model's.",
+)
 @click.option(
     "--stride",
     type=int,
@@ -62,8 +69,15 @@ if TYPE_CHECKING:
     metavar="BITS",
     help="Bias of the corpus, bits per token. Default: that of its card, else 0.",
 )
-@click.option("--threads", type=int, metavar="N", help="Intra-op threads. Default: the physical cores.")
-@click.option("--affinity", metavar="LIST", default="", help="Processors to run on, as 0,2 or 0-3. Default: all.")
+@click.option(
+    "--threads", type=int, metavar="N", help="Intra-op threads. Default: the physical cores."
+)
+@click.option(
+    "--affinity",
+    metavar="LIST",
+    default="",
+    help="Processors to run on, as 0,2 or 0-3. Default: all.",
+)
 @click.option(
     "--graph-level",
     metavar="LEVEL",
@@ -72,13 +86,22 @@ if TYPE_CHECKING:
     help=f"Graph optimisation of the runtime: {', '.join(LEVELS)}.",
 )
 @click.option(
-    "--no-arena", "arena", is_flag=True, default=True, flag_value=False, help="Without the runtime's memory arena."
+    "--no-arena",
+    "arena",
+    is_flag=True,
+    default=True,
+    flag_value=False,
+    help="Without the runtime's memory arena.",
 )
 @click.option(
-    "--skip-unfit", is_flag=True, help="Leave out variants that will not pay on this machine, with the reason."
+    "--skip-unfit",
+    is_flag=True,
+    help="Leave out variants that will not pay on this machine, with the reason.",
 )
 @click.option(
-    "--allow-fallback", is_flag=True, help="Go on where over 5 % of the time is spent on another provider than asked."
+    "--allow-fallback",
+    is_flag=True,
+    help="Go on where over 5 % of the time is spent on another provider than asked.",
 )
 @click.option(
     "--limit",
@@ -104,8 +127,15 @@ if TYPE_CHECKING:
     show_default=True,
     help="auto, off, or require: refuse to run without a counter.",
 )
-@click.option("--assume-watts", type=float, metavar="W", help="Stand in for a counter: marked as assumed, in no score.")
-@click.option("--meter", metavar="FILE", help="A wall meter's timestamped CSV, written while this runs.")
+@click.option(
+    "--assume-watts",
+    type=float,
+    metavar="W",
+    help="Stand in for a counter: marked as assumed, in no score.",
+)
+@click.option(
+    "--meter", metavar="FILE", help="A wall meter's timestamped CSV, written while this runs."
+)
 @click.option(
     "--meter-offset",
     "meter_offset_s",
@@ -141,7 +171,9 @@ if TYPE_CHECKING:
     help="Write bits per byte of each document, the hardest first; with several models what size takes off.",
 )
 @click.option("--operators", is_flag=True, help="Also show the share of time of each operator.")
-@click.option("--calibrate", is_flag=True, help="Measure the machine's peaks again, not only the first time.")
+@click.option(
+    "--calibrate", is_flag=True, help="Measure the machine's peaks again, not only the first time."
+)
 @click.option(
     "-o",
     "--output",
@@ -173,9 +205,9 @@ def profile(
     """
     from msgspec.structs import replace
 
-    from edgecap.metrics import went_wrong
+    from edgecap.analysis.metrics import went_wrong
     from edgecap.spec import Spec
-    from edgecap.store import home
+    from edgecap.storage.files import home
 
     asked = Spec(
         precisions=split_names(precisions),
@@ -189,7 +221,9 @@ def profile(
     models = _models(model, asked.revision)
     if rank_documents:
         check_ranked(rank_documents, Path(asked.corpus))
-    records = [_measured(replace(asked, model=name), home(cache, output), as_json) for name in models]
+    records = [
+        _measured(replace(asked, model=name), home(cache, output), as_json) for name in models
+    ]
     if as_json:
         _print_values(records)
     if rank_documents:
@@ -203,8 +237,8 @@ def _models(text: str, revision: str | None) -> list[str]:
 
     Raises UsageError where one is not there, or given twice.
     """
-    from edgecap import source
     from edgecap.errors import UsageError
+    from edgecap.model import source
 
     parts = [text] if os.path.isdir(text) else text.split(",")
     models = [name for part in parts for name in source.models_named(part)]
@@ -212,7 +246,9 @@ def _models(text: str, revision: str | None) -> list[str]:
         raise UsageError("--model names no model")
     if len(models) == 1:  # whose measuring begins with finding it
         return models
-    places = [m if source.on_the_hub(m) else source.locate(m, revision).path.resolve() for m in models]
+    places = [
+        m if source.on_the_hub(m) else source.locate(m, revision).path.resolve() for m in models
+    ]
     twice = next((m for n, m in enumerate(models) if places[n] in places[:n]), None)
     if twice:
         raise UsageError(f"--model has {twice} twice; give different models")
@@ -221,8 +257,8 @@ def _models(text: str, revision: str | None) -> list[str]:
 
 def _measured(asked: Spec, where: Home, as_json: bool) -> Profile:
     from edgecap.cli.live import Live
-    from edgecap.pipeline import profile as measure
-    from edgecap.store import record_path
+    from edgecap.pipeline.profile import profile as measure
+    from edgecap.storage.files import record_path
 
     with Live() as live:
         record = measure(asked, where, live)

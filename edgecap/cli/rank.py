@@ -18,7 +18,7 @@ _MARK = '{"rank":1,"document":'  # what a former file begins with
 
 def check_ranked(output: Path, corpus: Path) -> None:
     """Now, rather than after hours. Raises UsageError or DiskFull."""
-    from edgecap.store import check_writable
+    from edgecap.storage.files import check_writable
 
     check_output(output, {"the corpus": [corpus]}, _MARK, "--rank-documents")
     check_writable(output.parent)
@@ -28,8 +28,8 @@ def rank(records: Sequence[Profile], output: Path, quiet: bool) -> None:
     """Writes the file, and unless `quiet` prints what stands in it. Raises UsageError where nothing can be ranked."""
     import msgspec
 
-    from edgecap.ranking import rank_documents
-    from edgecap.report.ranked import ranked_text
+    from edgecap.analysis.ranking import rank_documents
+    from edgecap.report.terminal.ranking import ranked_text
 
     found = rank_documents(records)
     write(output, "".join(msgspec.json.encode(row).decode() + "\n" for row in found.documents))

@@ -12,7 +12,7 @@ from edgecap.cli.words import print_json, print_text, width
 from edgecap.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgecap.recommend import Limit
+    from edgecap.analysis.recommend import Limit
     from edgecap.record import Profile
 
 EXAMPLES = """\b
@@ -28,11 +28,19 @@ Examples:
 @click.command(epilog=EXAMPLES)
 @click.argument("records", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--max-latency-ms", metavar="MS", help="Milliseconds of a decoded token.")
-@click.option("--max-ttft-ms", metavar="MS", help="Milliseconds to read the prompt, of the length that was measured.")
-@click.option("--max-memory", metavar="SIZE", help="Peak RAM of the process: 200MB, 1.5GB, 512MiB, or bytes.")
+@click.option(
+    "--max-ttft-ms",
+    metavar="MS",
+    help="Milliseconds to read the prompt, of the length that was measured.",
+)
+@click.option(
+    "--max-memory", metavar="SIZE", help="Peak RAM of the process: 200MB, 1.5GB, 512MiB, or bytes."
+)
 @click.option("--max-file", metavar="SIZE", help="Size of the ONNX files, written likewise.")
 @click.option(
-    "--max-energy-j", metavar="J", help="Joules of a decoded token: 0.02, or 20mJ. Assumed joules do not count."
+    "--max-energy-j",
+    metavar="J",
+    help="Joules of a decoded token: 0.02, or 20mJ. Assumed joules do not count.",
 )
 @click.option(
     "--max-bits-per-byte",
@@ -41,13 +49,19 @@ Examples:
     metavar="BITS",
     help="Quality at least so good: at most so many bits for a byte of text, since fewer are better.",
 )
-@click.option("--max-kl", metavar="BITS", help="Divergence from the same model's fp32, bits a token.")
+@click.option(
+    "--max-kl", metavar="BITS", help="Divergence from the same model's fp32, bits a token."
+)
 @click.option(
     "--prefer",
     metavar="WHAT",
     help="What decides among those that fit: capacity (default), speed, quality, memory, energy or size.",
 )
-@click.option("--route", is_flag=True, help="Split the documents between a small and a large model by difficulty.")
+@click.option(
+    "--route",
+    is_flag=True,
+    help="Split the documents between a small and a large model by difficulty.",
+)
 @click.option("--route-by", metavar="WHAT", help="What routing saves: time (default) or energy.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 def recommend(
@@ -64,7 +78,7 @@ def recommend(
 
     Example: edgecap recommend profiles/RECORD.json --max-latency-ms 0.4
     """
-    from edgecap.store import load
+    from edgecap.storage.files import load
 
     asked = _limits(limits)
     if not records:
@@ -79,7 +93,7 @@ def recommend(
 
 
 def _limits(given: dict[str, str | None]) -> list[Limit]:
-    from edgecap.recommend import parse_limit
+    from edgecap.analysis.recommend import parse_limit
 
     options = {f"--{name.replace('_', '-')}": text for name, text in given.items()}
     return [parse_limit(name, text) for name, text in options.items() if text is not None]
@@ -93,9 +107,11 @@ def _refuse_beside_route(limits: list[Limit], prefer: str | None) -> None:
         raise UsageError(f"--route takes --max-bits-per-byte and --route-by, not {strange[0]}")
 
 
-def _recommend(records: list[Profile], limits: list[Limit], prefer: str | None, as_json: bool) -> None:
-    from edgecap.recommend import recommend as choose
-    from edgecap.report.advised import advised
+def _recommend(
+    records: list[Profile], limits: list[Limit], prefer: str | None, as_json: bool
+) -> None:
+    from edgecap.analysis.recommend import recommend as choose
+    from edgecap.report.terminal.recommendation import advised
 
     found = choose(records, limits, prefer)
     _print(found, as_json, advised)
@@ -104,8 +120,8 @@ def _recommend(records: list[Profile], limits: list[Limit], prefer: str | None, 
 
 
 def _route(records: list[Profile], limits: list[Limit], by: str, as_json: bool) -> None:
-    from edgecap.report.routed import routed
-    from edgecap.routing import route
+    from edgecap.analysis.routing import route
+    from edgecap.report.terminal.routing import routed
 
     found = route(records, by, limits[0].most if limits else None)
     _print(found, as_json, routed)

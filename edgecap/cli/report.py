@@ -30,7 +30,12 @@ ENDINGS = {".html": "html", ".htm": "html", ".md": "md", ".csv": "csv", ".json":
     type=click.Choice(["html", "md", "csv", "json"]),
     help="Default: by the ending of FILE, else html. csv has a row a cell and a column a number, in SI units.",
 )
-@click.option("--json", "as_json", is_flag=True, help="The same as --format json: the records with their medians.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="The same as --format json: the records with their medians.",
+)
 def report(records: tuple[Path, ...], output: Path | None, form: str | None, as_json: bool) -> None:
     """Write what records tell: verdict, figures with intervals, cautions, raw numbers.
 
@@ -38,7 +43,7 @@ def report(records: tuple[Path, ...], output: Path | None, form: str | None, as_
 
     Example: edgecap report profiles/RECORD.json -o report.html
     """
-    from edgecap.store import load
+    from edgecap.storage.files import load
 
     if as_json and form not in (None, "json"):
         raise click.UsageError(f"--json is --format json, not {form}")
@@ -60,13 +65,13 @@ def _form(output: Path | None) -> str:
 
 
 def _html(records: Sequence[Profile]) -> str:
-    from edgecap.report.html import html
+    from edgecap.report.page.report import html
 
     return html(records)
 
 
 def _markdown(records: Sequence[Profile]) -> str:
-    from edgecap.report.markdown import markdown
+    from edgecap.report.page.markdown import markdown
 
     return markdown(records)
 
@@ -87,7 +92,12 @@ def _json(records: Sequence[Profile]) -> str:
     return f"{json_of(_values(records))}\n"
 
 
-_FORMS: dict[str, Callable[[Sequence[Profile]], str]] = {"html": _html, "md": _markdown, "csv": _csv, "json": _json}
+_FORMS: dict[str, Callable[[Sequence[Profile]], str]] = {
+    "html": _html,
+    "md": _markdown,
+    "csv": _csv,
+    "json": _json,
+}
 
 # What a former report of each form has within its first characters.
 _MARKS = {

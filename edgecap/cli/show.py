@@ -18,7 +18,7 @@ def show(record: Path, as_json: bool) -> None:
 
     Example: edgecap show profiles/edgecap-ref-xs--laptop--20261123T204500Z.json
     """
-    from edgecap.store import load
+    from edgecap.storage.files import load
 
     show_record(load(record), as_json)
 
@@ -30,7 +30,7 @@ def schema(as_json: bool) -> None:
 
     Example: edgecap schema > record.schema.json
     """
-    from edgecap.store import schema as record_schema
+    from edgecap.storage.files import schema as record_schema
 
     print_json(record_schema())
 
@@ -38,7 +38,7 @@ def schema(as_json: bool) -> None:
 def show_record(record: Any, as_json: bool) -> None:
     """Prints a record, for people or for programs."""
     from edgecap.report.data import record_values
-    from edgecap.report.tables import show as as_tables
+    from edgecap.report.terminal.record import show as as_tables
 
     if as_json:
         print_json(record_values(record))

@@ -14,10 +14,10 @@ from edgecap.cli.words import print_json, print_text, width
 from edgecap.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgecap.ledger import Row
-    from edgecap.plan import Planned
-    from edgecap.store import Home
-    from edgecap.sweep import Asked, Crew, News
+    from edgecap.storage.files import Home
+    from edgecap.sweep.plan import Planned
+    from edgecap.sweep.runner import Asked, Crew, News
+    from edgecap.sweep.state import Row
 
 EXAMPLES = """\b
 Examples:
@@ -38,7 +38,11 @@ A plan:
 """
 AXES = {
     "models": ("model", "NAME|FOLDER,...", "Models."),
-    "precisions": ("precision", "LIST", "Variants. Default: fp32, fp16, int8, int4, or all that an ONNX folder holds."),
+    "precisions": (
+        "precision",
+        "LIST",
+        "Variants. Default: fp32, fp16, int8, int4, or all that an ONNX folder holds.",
+    ),
     "providers": ("provider", "LIST", "Execution providers. Default: cpu."),
     "corpora": ("corpus", "NAME|FILE,...", "Texts. Default: the bundled one."),
     "contexts": ("context", "LIST", "Positions of a window. Default: 1024 or the model's."),
@@ -57,12 +61,20 @@ def _axes(command: Any) -> Any:
 @click.argument("plan", required=False, type=click.Path(path_type=Path), metavar="[PLAN.toml]")
 @_axes
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="FOLDER", help="Default: sweeps/ and the plan's name."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Default: sweeps/ and the plan's name.",
 )
-@click.option("--dry-run", is_flag=True, help="List the cells, with disk and time as far as they are known.")
+@click.option(
+    "--dry-run", is_flag=True, help="List the cells, with disk and time as far as they are known."
+)
 @click.option("--resume", is_flag=True, help="Go on in a folder that holds a part of the plan.")
 @click.option("--retry-failed", is_flag=True, help="Do failed cells again too.")
-@click.option("--keep-exports", is_flag=True, help="Keep the graphs that this sweep makes, for other runs.")
+@click.option(
+    "--keep-exports", is_flag=True, help="Keep the graphs that this sweep makes, for other runs."
+)
 @click.option(
     "--wait-for-disk",
     "disk_patience_s",
@@ -75,7 +87,11 @@ def _axes(command: Any) -> Any:
 @click.option("--scheduler", metavar="ADDRESS", help="Measure on the fleet behind tcp://HOST:PORT.")
 @how_joined
 @click.option(
-    "--attempts", type=click.IntRange(1, 100), default=3, show_default=True, help="Devices that may fail a cell."
+    "--attempts",
+    type=click.IntRange(1, 100),
+    default=3,
+    show_default=True,
+    help="Devices that may fail a cell.",
 )
 @click.option(
     "--wait",
@@ -87,9 +103,14 @@ def _axes(command: Any) -> Any:
     help="Wait so long for a device that can run a cell, or for a scheduler that went away.",
 )
 @click.option(
-    "--cache", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER", help="Where graphs are kept."
+    "--cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Where graphs are kept.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."
+)
 def sweep(
     plan: Path | None,
     output: Path | None,
@@ -106,7 +127,7 @@ def sweep(
     Each cell gets a record of its own, written when it is done. A cell that fails is a row with its reason, and the
     sweep goes on. The same plan again measures nothing twice.
     """
-    from edgecap.store import home
+    from edgecap.storage.files import home
 
     where = home(cache)
     axes = {name: given.pop(name) for name in AXES}
@@ -115,7 +136,7 @@ def sweep(
     if dry_run:
         _show(cells, folder, where, given["keep_exports"], as_json)
         return
-    from edgecap.sweep import Asked
+    from edgecap.sweep.runner import Asked
 
     rows = _run(cells, folder, where, Asked(resume, retry_failed, disk_patience_s), given)
     _tell(rows, folder, as_json)
@@ -125,15 +146,19 @@ def sweep(
 
 def _cells(plan: Path | None, axes: dict[str, str | None], cache: Path) -> tuple[Planned, ...]:
     """The cells of a plan, or of the options; not of both, so that it is clear what was asked."""
-    from edgecap.plan import read_plan, unfold
+    from edgecap.sweep.plan import read_plan, unfold
 
     said = {name: text for name, text in axes.items() if text is not None}
     if plan and said:
-        raise click.UsageError(f"--{AXES[next(iter(said))][0]} belongs into the plan {plan}, or leave the plan out")
+        raise click.UsageError(
+            f"--{AXES[next(iter(said))][0]} belongs into the plan {plan}, or leave the plan out"
+        )
     if plan:
         return read_plan(plan, cache)
     if not said:
-        raise click.UsageError("name a plan, or give --model and other axes; see edgecap sweep --help")
+        raise click.UsageError(
+            "name a plan, or give --model and other axes; see edgecap sweep --help"
+        )
     return unfold({name: _parts(name, text) for name, text in said.items()}, Path(), cache)
 
 
@@ -147,22 +172,28 @@ def _parts(name: str, text: str) -> list[Any]:
     try:
         return [int(part) for part in parts]
     except ValueError:
-        raise UsageError(f"--{AXES[name][0]} {text[:80]}: write whole numbers, as 128,512") from None
+        raise UsageError(
+            f"--{AXES[name][0]} {text[:80]}: write whole numbers, as 128,512"
+        ) from None
 
 
 def _named(plan: Path | None, cells: tuple[Planned, ...]) -> str:
     """The plan's name, or that of the models."""
-    from edgecap.store import slug
+    from edgecap.storage.files import slug
 
-    return slug(plan.stem if plan else "-".join(dict.fromkeys(Path(cell.spec.model).name for cell in cells)))
+    return slug(
+        plan.stem if plan else "-".join(dict.fromkeys(Path(cell.spec.model).name for cell in cells))
+    )
 
 
-def _show(cells: tuple[Planned, ...], folder: Path, where: Home, keeps: bool, as_json: bool) -> None:
-    from edgecap.estimates import History, need_of, seconds_of
-    from edgecap.ledger import look_into
-    from edgecap.report.columns import printable
-    from edgecap.report.planned import Outlook, plan_text, plan_values
-    from edgecap.store import free_bytes
+def _show(
+    cells: tuple[Planned, ...], folder: Path, where: Home, keeps: bool, as_json: bool
+) -> None:
+    from edgecap.report.format import printable
+    from edgecap.storage.files import free_bytes
+    from edgecap.sweep.estimates import History, need_of, seconds_of
+    from edgecap.sweep.state import look_into
+    from edgecap.sweep.summary import Outlook, plan_text, plan_values
 
     rows = look_into(folder)
     before = [*History(where.cache).rows, *rows.values()]
@@ -175,12 +206,14 @@ def _show(cells: tuple[Planned, ...], folder: Path, where: Home, keeps: bool, as
         print_text(f"{plan_text(outlook, width())}\nrecords: {printable(str(folder))}")
 
 
-def _run(cells: tuple[Planned, ...], folder: Path, where: Home, asked: Asked, given: dict[str, Any]) -> list[Row]:
+def _run(
+    cells: tuple[Planned, ...], folder: Path, where: Home, asked: Asked, given: dict[str, Any]
+) -> list[Row]:
     """Measures, tells how it goes, and remembers for the next estimate how long it took."""
     from edgecap.cli.sweep_live import SweepLive
-    from edgecap.estimates import History, seconds_of
-    from edgecap.store import check_writable
-    from edgecap.sweep import sweep as measure
+    from edgecap.storage.files import check_writable
+    from edgecap.sweep.estimates import History, seconds_of
+    from edgecap.sweep.runner import sweep as measure
 
     for place in filter(None, (where.cache, given["shared"])):
         check_writable(place)
@@ -197,9 +230,11 @@ def _run(cells: tuple[Planned, ...], folder: Path, where: Home, asked: Asked, gi
         return measure(cells, folder, crew, asked, heard)
 
 
-def _crew(where: Home, given: dict[str, Any], disk_patience_s: float, opened: contextlib.ExitStack) -> Crew:
+def _crew(
+    where: Home, given: dict[str, Any], disk_patience_s: float, opened: contextlib.ExitStack
+) -> Crew:
     """Who measures; what must be closed again goes into `opened`."""
-    from edgecap.sweep import Locally
+    from edgecap.sweep.runner import Locally
 
     if given["scheduler"] is None:
         stray = next((name for name in ("tls", "shared", "insecure") if given[name]), None)
@@ -209,15 +244,17 @@ def _crew(where: Home, given: dict[str, Any], disk_patience_s: float, opened: co
     return _fleet(where, given, disk_patience_s, opened)
 
 
-def _fleet(where: Home, given: dict[str, Any], disk_patience_s: float, opened: contextlib.ExitStack) -> Crew:
-    from edgecap.fleet import network
+def _fleet(
+    where: Home, given: dict[str, Any], disk_patience_s: float, opened: contextlib.ExitStack
+) -> Crew:
+    from edgecap.sweep.fleet import network
 
     address = network.check_address(given["scheduler"], given["tls"], given["insecure"])
     network.configure()
 
-    from edgecap.fleet.bundles import Bundles
-    from edgecap.fleet.dispatch import OnFleet, Rules
-    from edgecap.fleet.line import first_call
+    from edgecap.sweep.fleet.bundles import Bundles
+    from edgecap.sweep.fleet.dispatch import OnFleet, Rules
+    from edgecap.sweep.fleet.line import first_call
 
     line = first_call(address, network.security(given["tls"]))
     opened.push(line)
@@ -227,8 +264,8 @@ def _fleet(where: Home, given: dict[str, Any], disk_patience_s: float, opened: c
 
 
 def _tell(rows: list[Row], folder: Path, as_json: bool) -> None:
-    from edgecap.report.columns import printable
-    from edgecap.report.planned import outcome_text, outcome_values
+    from edgecap.report.format import printable
+    from edgecap.sweep.summary import outcome_text, outcome_values
 
     if as_json:
         print_json(outcome_values(rows, folder))

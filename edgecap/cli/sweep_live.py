@@ -12,9 +12,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from edgecap.estimates import Estimated
-    from edgecap.plan import Planned
-    from edgecap.sweep import News
+    from edgecap.sweep.estimates import Estimated
+    from edgecap.sweep.plan import Planned
+    from edgecap.sweep.runner import News
 
 _EVERY_S = 0.5
 _MOST_LINES = 12  # of running cells
@@ -35,7 +35,7 @@ class SweepLive:
 
     def __init__(self, expect: Callable[[Sequence[Planned]], Sequence[Estimated]]) -> None:
         """`expect` gives the times of the cells that are left, once they are known."""
-        from edgecap.estimates import Left
+        from edgecap.sweep.estimates import Left
 
         self._expect, self._left = expect, Left((), ())
         self._total = self._done = self._wrong = 0
@@ -50,7 +50,10 @@ class SweepLive:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._live:
             self._live.update("", refresh=True)
@@ -65,12 +68,14 @@ class SweepLive:
         elif news.kind in ("waits", "again"):
             self._say(f"{news.cell}{_on(news.device)}: {news.words}" if news.cell else news.words)
         elif news.kind == "begun" and not self._live:
-            self._say(f"begins: {news.cell}{f', {news.words}' if news.words else ''}{_on(news.device)}")
+            self._say(
+                f"begins: {news.cell}{f', {news.words}' if news.words else ''}{_on(news.device)}"
+            )
         if self._live:
             self._draw(at_once=self._note(news))
 
     def _begin(self, news: News) -> None:
-        from edgecap.estimates import Left
+        from edgecap.sweep.estimates import Left
 
         self._total, self._done = len(news.cells), len(news.cells) - len(news.left)
         self._left = Left(news.left, self._expect(news.left))
@@ -80,7 +85,7 @@ class SweepLive:
             self._say("all cells are finished already")
 
     def _finished(self, news: News) -> None:
-        from edgecap.report.planned import duration, failure_line
+        from edgecap.sweep.summary import duration, failure_line
 
         row = news.row
         assert row is not None
@@ -95,7 +100,7 @@ class SweepLive:
 
     def _say(self, words: str) -> None:
         """A line that stays; not twice the same."""
-        from edgecap.report.columns import printable
+        from edgecap.report.format import printable
 
         line = printable(words)
         if line == self._said:
@@ -116,7 +121,11 @@ class SweepLive:
         if news.kind in ("finished", "again"):
             self._running.pop(news.cell.key, None)
             return True
-        since, clock = (had.since, had.clock) if had and news.kind != "begun" else (time.monotonic(), _clock(0))
+        since, clock = (
+            (had.since, had.clock)
+            if had and news.kind != "begun"
+            else (time.monotonic(), _clock(0))
+        )
         name = f"{news.device}: {news.cell}" if news.device else str(news.cell)
         stage = "waits for room on the disk" if news.kind == "waits" else news.words
         self._running[news.cell.key] = _Running(name, stage, since, clock)
@@ -131,18 +140,21 @@ class SweepLive:
     def _picture(self, now: float) -> Any:
         from rich.text import Text
 
-        from edgecap.report.columns import printable
+        from edgecap.report.format import printable
 
         running = list(self._running.values())
         shown = running[:_MOST_LINES]
         stages = max([len(one.stage) for one in shown], default=0)
-        lines = [self._head(now), *(f"  since {one.clock}  {one.stage:<{stages}}  {one.name}" for one in shown)]
+        lines = [
+            self._head(now),
+            *(f"  since {one.clock}  {one.stage:<{stages}}  {one.name}" for one in shown),
+        ]
         if len(running) > _MOST_LINES:
             lines.append(f"  and {len(running) - _MOST_LINES} more")
         return Text("\n".join(map(printable, lines)), no_wrap=True, overflow="ellipsis")
 
     def _head(self, now: float) -> str:
-        from edgecap.report.planned import duration
+        from edgecap.sweep.summary import duration
 
         filled = round(_BAR * self._done / max(self._total, 1))
         left = self._left.seconds({key: now - one.since for key, one in self._running.items()})

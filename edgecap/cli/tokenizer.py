@@ -30,7 +30,12 @@ _RUN_ONLY = ("precision", "provider", "threads", "cache", "timeout_s")  # option
     metavar="NAME|FILE|hf:ORG/NAME:FILE",
     help=f"Text to count by domain, as of profile. Default: {DEFAULT_CORPUS}.",
 )
-@click.option("--documents", type=click.IntRange(1), metavar="N", help="Only the first N documents of the corpus.")
+@click.option(
+    "--documents",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Only the first N documents of the corpus.",
+)
 @click.option(
     "--languages",
     type=click.Path(path_type=Path),
@@ -53,16 +58,33 @@ _RUN_ONLY = ("precision", "provider", "threads", "cache", "timeout_s")  # option
     metavar="exact-N",
     help="Run the model on the first N bytes of each document, and sum their probability over all tokenizations.",
 )
-@click.option("--precision", metavar="NAME", help=f"Of --bytes: one of {', '.join(PRECISIONS)}. Default: fp32.")
-@click.option("--provider", metavar="NAME", help="Of --bytes: one execution provider. Default: cpu.")
-@click.option("--threads", type=int, metavar="N", help="Of --bytes: intra-op threads. Default: the physical cores.")
+@click.option(
+    "--precision",
+    metavar="NAME",
+    help=f"Of --bytes: one of {', '.join(PRECISIONS)}. Default: fp32.",
+)
+@click.option(
+    "--provider", metavar="NAME", help="Of --bytes: one execution provider. Default: cpu."
+)
+@click.option(
+    "--threads",
+    type=int,
+    metavar="N",
+    help="Of --bytes: intra-op threads. Default: the physical cores.",
+)
 @click.option(
     "--cache",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="FOLDER",
     help="Of --bytes: where exports are kept.",
 )
-@click.option("--timeout", "timeout_s", type=float, metavar="SECONDS", help="Of --bytes: as of profile. Default: 3600.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=float,
+    metavar="SECONDS",
+    help="Of --bytes: as of profile. Default: 3600.",
+)
 @click.option(
     "-o",
     "--output",
@@ -89,7 +111,7 @@ def tokenizer(
     of one text in many languages, the tokens of each over those of English. MODEL is a reference model, a folder with
     tokenizer.json, a Hub id, or edgecap-ref for all reference models; no weights are needed or fetched, but for --bytes.
     """
-    from edgecap.source import meant_by
+    from edgecap.model.source import meant_by
 
     models = tuple(name for model in models for name in meant_by(model))
     _check(corpus or documents, languages, only is not None or records, exact, output, run)
@@ -108,21 +130,32 @@ def tokenizer(
     if json_form:
         print_json(_values(found))
     if output is not None:
-        write(output, f"{as_json(_values(found))}\n" if _is_json(output) else _page(found), (), _mark(output))
+        write(
+            output,
+            f"{as_json(_values(found))}\n" if _is_json(output) else _page(found),
+            (),
+            _mark(output),
+        )
         click.echo(f"tokenizer: {output}", err=True)
     elif not json_form:
         print_text(_text(found))
 
 
-def _check(corpus: Any, languages: Any, of_languages: Any, exact: str | None, output: Path | None, run: Any) -> None:
+def _check(
+    corpus: Any, languages: Any, of_languages: Any, exact: str | None, output: Path | None, run: Any
+) -> None:
     """Raises click.UsageError where options do not belong together."""
     if languages and (corpus or exact):
-        raise click.UsageError("--languages takes the place of --corpus, --documents and --bytes: give one")
+        raise click.UsageError(
+            "--languages takes the place of --corpus, --documents and --bytes: give one"
+        )
     if of_languages and not languages:
         raise click.UsageError("--only and --record belong to --languages")
     strange = next((name for name in _RUN_ONLY if run[name] is not None), None)
     if strange and not exact:
-        raise click.UsageError(f"--{strange.removesuffix('_s')} belongs to --bytes: nothing else runs a model")
+        raise click.UsageError(
+            f"--{strange.removesuffix('_s')} belongs to --bytes: nothing else runs a model"
+        )
     if output is not None and output.suffix.lower() not in (".html", ".htm", ".json"):
         raise click.UsageError(f"-o {output}: end it with .html for a page, or .json")
     if output is not None and not _is_json(output) and exact:
@@ -148,30 +181,36 @@ def _values(found: Any) -> dict[str, Any]:
 
 
 def _corpus(models: tuple[str, ...], corpus: str | None, documents: int | None) -> Any:
-    from edgecap.corpus import read_corpus
-    from edgecap.tokenizing.opening import open_tokenizers
-    from edgecap.tokenizing.study import on_corpus
+    from edgecap.analysis.tokenizing.opening import open_tokenizers
+    from edgecap.analysis.tokenizing.study import on_corpus
+    from edgecap.text.corpus import read_corpus
 
     return on_corpus(open_tokenizers(models), read_corpus(corpus or DEFAULT_CORPUS, documents))
 
 
-def _languages(models: tuple[str, ...], languages: Path, only: str | None, records: tuple[Path, ...]) -> Any:
-    from edgecap.store import load
-    from edgecap.tokenizing.opening import open_tokenizers
-    from edgecap.tokenizing.parallel import read_parallel
-    from edgecap.tokenizing.study import on_languages
+def _languages(
+    models: tuple[str, ...], languages: Path, only: str | None, records: tuple[Path, ...]
+) -> Any:
+    from edgecap.analysis.tokenizing.opening import open_tokenizers
+    from edgecap.analysis.tokenizing.parallel import read_parallel
+    from edgecap.analysis.tokenizing.study import on_languages
+    from edgecap.storage.files import load
 
     wanted = [part.strip() for part in (only or "").split(",") if part.strip()]
     if only is not None and not wanted:
         raise click.UsageError("--only names no language; leave it out for all")
-    return on_languages(open_tokenizers(models), read_parallel(languages, wanted), [load(path) for path in records])
+    return on_languages(
+        open_tokenizers(models), read_parallel(languages, wanted), [load(path) for path in records]
+    )
 
 
-def _exact(models: tuple[str, ...], corpus: str | None, documents: int | None, exact: str, run: Any) -> Any:
+def _exact(
+    models: tuple[str, ...], corpus: str | None, documents: int | None, exact: str, run: Any
+) -> Any:
     from edgecap.cli.live import Live
-    from edgecap.marginal import exact_bytes, parse_bytes
+    from edgecap.pipeline.exact_bytes import exact_bytes, parse_bytes
     from edgecap.spec import Spec
-    from edgecap.store import home
+    from edgecap.storage.files import home
 
     if len(models) > 1:
         raise click.UsageError(f"--bytes runs one model, not {len(models)}")
@@ -193,18 +232,22 @@ def _exact(models: tuple[str, ...], corpus: str | None, documents: int | None, e
 
 
 def _text(found: Any) -> str:
-    from edgecap.report.exact import exact_text
-    from edgecap.report.premiums import languages_text
-    from edgecap.report.tokenizers import corpus_text
-    from edgecap.tokenizing.study import CorpusStudy, LanguageStudy
+    from edgecap.analysis.tokenizing.study import CorpusStudy, LanguageStudy
+    from edgecap.report.terminal.exact_bytes import exact_text
+    from edgecap.report.terminal.premiums import languages_text
+    from edgecap.report.terminal.tokenizers import corpus_text
 
     if isinstance(found, CorpusStudy):
         return corpus_text(found, width())
-    return languages_text(found, width()) if isinstance(found, LanguageStudy) else exact_text(found, width())
+    return (
+        languages_text(found, width())
+        if isinstance(found, LanguageStudy)
+        else exact_text(found, width())
+    )
 
 
 def _page(found: Any) -> str:
-    from edgecap.report.tokenizer_page import corpus_page, languages_page
-    from edgecap.tokenizing.study import CorpusStudy
+    from edgecap.analysis.tokenizing.study import CorpusStudy
+    from edgecap.report.page.tokenizers import corpus_page, languages_page
 
     return corpus_page(found) if isinstance(found, CorpusStudy) else languages_page(found)

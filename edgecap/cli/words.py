@@ -40,7 +40,7 @@ def write(output: Path, text: str, inputs: Iterable[Path] = (), mark: str | None
     Raises UsageError as `check_output` does.
     """
     from edgecap.errors import UsageError
-    from edgecap.store import write_atomically
+    from edgecap.storage.files import write_atomically
 
     check_output(output, {"one of the records": inputs}, mark)
     place = output.resolve()
@@ -65,7 +65,10 @@ def check_output(
     from edgecap.errors import UsageError
 
     place = output.resolve()
-    what = next((what for what, paths in inputs.items() if place in {path.resolve() for path in paths}), None)
+    what = next(
+        (what for what, paths in inputs.items() if place in {path.resolve() for path in paths}),
+        None,
+    )
     if what:
         raise UsageError(f"{option} {output} is {what}; give another file")
     if place.is_dir():

@@ -22,9 +22,16 @@ from edgecap.cli.options import how_joined
 )
 @how_joined
 @click.option(
-    "--cache", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER", help="Where models are kept."
+    "--cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Where models are kept.",
 )
-@click.option("--cache-limit", metavar="SIZE", help="Remove what was not used for longest beyond so much: 20GB.")
+@click.option(
+    "--cache-limit",
+    metavar="SIZE",
+    help="Remove what was not used for longest beyond so much: 20GB.",
+)
 def worker(
     address: str,
     name: str | None,
@@ -41,19 +48,23 @@ def worker(
 
     Example: edgecap worker tls://10.0.0.2:8786 --tls laptop-7
     """
-    from edgecap.fleet import certificates, network
+    from edgecap.sweep.fleet import certificates, network
 
     where = network.check_address(address, tls, insecure)
     network.configure()
     secured = network.security(tls)
 
-    from edgecap.fleet.device import Device
-    from edgecap.fleet.joining import alone, check_welcome, join, look
-    from edgecap.fleet.messages import check_name
-    from edgecap.recommend.limits import BYTES, Option, parse_amount
-    from edgecap.store import home, slug
+    from edgecap.analysis.recommend.limits import BYTES, Option, parse_amount
+    from edgecap.storage.files import home, slug
+    from edgecap.sweep.fleet.device import Device
+    from edgecap.sweep.fleet.joining import alone, check_welcome, join, look
+    from edgecap.sweep.fleet.messages import check_name
 
-    most = None if cache_limit is None else parse_amount(Option("--cache-limit", "size", BYTES, "20GB"), cache_limit)
+    most = (
+        None
+        if cache_limit is None
+        else parse_amount(Option("--cache-limit", "size", BYTES, "20GB"), cache_limit)
+    )
     own = certificates.check(tls).name if tls else slug(platform.node())[:63]
     called, kept = check_name(name or own), home(cache).cache
 
@@ -64,6 +75,8 @@ def worker(
         check_welcome(where, secured)
         say("looking at this machine")
         about = look(called)
-        say(f"providers {', '.join(about.providers)}; energy counters {', '.join(about.counters) or 'none'}")
+        say(
+            f"providers {', '.join(about.providers)}; energy counters {', '.join(about.counters) or 'none'}"
+        )
         device = Device(kept, shared, most_bytes=most)
         asyncio.run(until_stopped(join(where, secured, device, about, say)))

@@ -9,7 +9,17 @@ from typing import Any
 _GRAPH, _GRAPHS = 5, 10  # AttributeProto.AttributeType
 _TO_ANGLES = frozenset(
     {
-        *("Transpose", "Concat", "Cast", "Reshape", "Mul", "Unsqueeze", "Squeeze", "Identity", "Expand"),
+        *(
+            "Transpose",
+            "Concat",
+            "Cast",
+            "Reshape",
+            "Mul",
+            "Unsqueeze",
+            "Squeeze",
+            "Identity",
+            "Expand",
+        ),
         *("Tile", "Slice", "Gather", "GatherND", "GatherElements", "Flatten"),
     }
 )
@@ -41,7 +51,11 @@ def _angles(graph: Any) -> set[str]:
     while queue:
         name = queue.pop()
         maker = makers.get(name)
-        if maker is not None and maker.op_type in ("MatMul", "Einsum") and _only_angles(name, users, outputs):
+        if (
+            maker is not None
+            and maker.op_type in ("MatMul", "Einsum")
+            and _only_angles(name, users, outputs)
+        ):
             found.add(name)
         elif maker is not None and maker.op_type in _TO_ANGLES:
             queue.extend(maker.input)
@@ -51,7 +65,8 @@ def _angles(graph: Any) -> set[str]:
 def _only_angles(name: str, users: dict[str, list[Any]], outputs: set[str]) -> bool:
     after = users.get(name, [])
     return name not in outputs and all(
-        u.op_type in ("Cos", "Sin", "Shape") or (u.op_type in _TO_ANGLES and _only_angles(u.output[0], users, outputs))
+        u.op_type in ("Cos", "Sin", "Shape")
+        or (u.op_type in _TO_ANGLES and _only_angles(u.output[0], users, outputs))
         for u in after
     )
 

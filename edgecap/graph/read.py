@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edgecap.errors import Unreadable, UsageError
-from edgecap.graph.stored import parse_without_weights
+from edgecap.graph.external_data import parse_without_weights
 
 if TYPE_CHECKING:
     import onnx
@@ -45,13 +45,19 @@ def open_graph(path: Path, weights: bool = True) -> onnx.ModelProto:
     import onnx
 
     try:
-        model = onnx.load(str(path), load_external_data=False) if weights else parse_without_weights(path)
+        model = (
+            onnx.load(str(path), load_external_data=False)
+            if weights
+            else parse_without_weights(path)
+        )
     except OSError as error:
         raise Unreadable(f"cannot read {path}: {error.strerror}") from error
     except MemoryError:
         raise  # says nothing about the file
     except Exception as error:  # protobuf's DecodeError is not exported in a stable place
-        raise Unreadable(f"{path} is not an ONNX file, or it is damaged ({type(error).__name__})") from error
+        raise Unreadable(
+            f"{path} is not an ONNX file, or it is damaged ({type(error).__name__})"
+        ) from error
     if not model.graph.node or not model.graph.output:
         raise Unreadable(f"{path} is not an ONNX file, or it is damaged (no nodes or no outputs)")
     for name, end in _external(model).items():
@@ -69,7 +75,9 @@ def look_into(path: Path) -> Facts:
     outputs = {o.name: o for o in graph.output}
     cached = any(n.startswith("past_key_values") for n in names)
     if "input_ids" not in names or (cached and "logits" not in outputs):
-        raise UsageError(f"{path} is not a decoder: it needs an input 'input_ids' and an output 'logits'")
+        raise UsageError(
+            f"{path} is not a decoder: it needs an input 'input_ids' and an output 'logits'"
+        )
     last = list(outputs["logits"].type.tensor_type.shape.dim)[-1:] if "logits" in outputs else []
     return Facts(
         precision=_precision(model),
@@ -86,13 +94,17 @@ def look_into(path: Path) -> Facts:
 def table_rows(model: onnx.ModelProto) -> int | None:
     """Rows of the table that token ids are looked up in."""
     rows = {t.name: t.dims[0] for t in model.graph.initializer if len(t.dims) >= 2}
-    gathers = (n for n in model.graph.node if n.op_type.startswith("Gather") and "input_ids" in n.input[1:])
+    gathers = (
+        n for n in model.graph.node if n.op_type.startswith("Gather") and "input_ids" in n.input[1:]
+    )
     return next((rows[n.input[0]] for n in gathers if n.input[0] in rows), None)
 
 
 def _learned_positions(model: onnx.ModelProto) -> int | None:
     """Rows of a table of positions by its name; where they are counted up from the mask, two are for padding."""
-    tables = [t for t in model.graph.initializer if "position_embedding" in t.name and len(t.dims) == 2]
+    tables = [
+        t for t in model.graph.initializer if "position_embedding" in t.name and len(t.dims) == 2
+    ]
     counted = any(n.op_type == "CumSum" for n in model.graph.node)
     return max(1, min(t.dims[0] for t in tables) - 2 * counted) if tables else None
 
@@ -137,8 +149,12 @@ def _stored(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 
 def _check_external(path: Path, name: str, end: int) -> None:
-    file = path.parent / name  # may be a link, as in the Hub's cache; what counts is what the graph says
-    if not Path(os.path.normpath(file.absolute())).is_relative_to(os.path.normpath(path.parent.absolute())):
+    file = (
+        path.parent / name
+    )  # may be a link, as in the Hub's cache; what counts is what the graph says
+    if not Path(os.path.normpath(file.absolute())).is_relative_to(
+        os.path.normpath(path.parent.absolute())
+    ):
         raise Unreadable(f"{path} points to weights outside its folder: {name}")
     if not file.is_file():
         raise Unreadable(f"{path} needs its weights in {name}, which is missing")
@@ -166,7 +182,10 @@ def _precision(model: onnx.ModelProto) -> str:
 
 def _in_blocks(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> str:
     """int4 or int8w by the fewest bits; the block only where all share one that edgecap makes; HQQ by its zero points."""
-    bits, sizes = ({_attribute(n, name, default) for n in nodes} for name, default in (("bits", 4), ("block_size", 32)))
+    bits, sizes = (
+        {_attribute(n, name, default) for n in nodes}
+        for name, default in (("bits", 4), ("block_size", 32))
+    )
     floats = {t.name for t in model.graph.initializer if t.data_type in (1, 10, 16)}
     if min(bits) <= 4 and any(name in floats for n in nodes for name in n.input[3:4]):
         return "int4hqq"

@@ -49,7 +49,12 @@ def drop_guards(graph: onnx.GraphProto) -> int:
     for node in [n for n in graph.node if n.op_type == "Where"]:
         test = made_by.get(node.input[0])
         guarded = node.input[2]
-        if test is not None and test.op_type == "IsNaN" and test.input[0] == guarded and guarded in softmax:
+        if (
+            test is not None
+            and test.op_type == "IsNaN"
+            and test.input[0] == guarded
+            and guarded in softmax
+        ):
             unguarded[node.output[0]] = guarded
             graph.node.remove(node)
     for node in graph.node:
@@ -87,7 +92,9 @@ def add_scoring(model: onnx.ModelProto, vocabulary: int | None = None) -> None:
     constants = {"edgecap_last": [-1]}
     if vocabulary:
         constants |= {"edgecap_first": [0], "edgecap_vocabulary": [vocabulary]}
-    graph.initializer.extend(helper.make_tensor(n, TensorProto.INT64, [1], v) for n, v in constants.items())
+    graph.initializer.extend(
+        helper.make_tensor(n, TensorProto.INT64, [1], v) for n, v in constants.items()
+    )
     logits = "edgecap_logits"
     graph.node.append(helper.make_node("Cast", ["logits"], [logits], to=TensorProto.FLOAT))
     if vocabulary:
@@ -103,10 +110,17 @@ def add_scoring(model: onnx.ModelProto, vocabulary: int | None = None) -> None:
         [
             helper.make_node("LogSoftmax", [logits], ["edgecap_logp"], axis=-1),
             unsqueeze,
-            helper.make_node("GatherElements", ["edgecap_logp", "edgecap_index"], ["edgecap_gathered"], axis=-1),
+            helper.make_node(
+                "GatherElements", ["edgecap_logp", "edgecap_index"], ["edgecap_gathered"], axis=-1
+            ),
             helper.make_node("Neg", ["edgecap_gathered"], [NLL]),
         ]
     )
-    graph.input.append(helper.make_tensor_value_info(TARGETS, TensorProto.INT64, ["batch_size", "sequence_length"]))
+    graph.input.append(
+        helper.make_tensor_value_info(TARGETS, TensorProto.INT64, ["batch_size", "sequence_length"])
+    )
     graph.output.remove(next(o for o in graph.output if o.name == "logits"))
-    graph.output.insert(0, helper.make_tensor_value_info(NLL, TensorProto.FLOAT, ["batch_size", "sequence_length", 1]))
+    graph.output.insert(
+        0,
+        helper.make_tensor_value_info(NLL, TensorProto.FLOAT, ["batch_size", "sequence_length", 1]),
+    )

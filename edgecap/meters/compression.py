@@ -13,9 +13,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from edgecap.errors import EdgecapError
-from edgecap.meters.windows import Cut, Cutter, ScoredWindow
+from edgecap.meters.text_windows import Cut, Cutter, ScoredWindow
+from edgecap.protocols import Clock, Engine
 from edgecap.record import Compression, DocumentBits, DomainBits
-from edgecap.seams import Clock, Engine
 
 
 class Text(Protocol):
@@ -78,7 +78,9 @@ class Forgetful:
         """Keeps nothing."""
 
 
-def document_bits(engine: Engine, cut: Cut, progress: Callable[[float], None] = lambda share: None) -> float:
+def document_bits(
+    engine: Engine, cut: Cut, progress: Callable[[float], None] = lambda share: None
+) -> float:
     """Bits of one document; `progress` hears the share that is done. Raises NotFinite on NaN or infinity."""
     sums, done = [], 0
     for window in cut.windows:
@@ -90,7 +92,11 @@ def document_bits(engine: Engine, cut: Cut, progress: Callable[[float], None] = 
 
 def window_bits(engine: Engine, window: ScoredWindow) -> float:
     """Bits of the tokens of one window. Raises NotFinite on NaN or infinity."""
-    bits = engine.nll(window.inputs, window.targets)[window.skip :] if len(window.targets) else np.zeros(0)
+    bits = (
+        engine.nll(window.inputs, window.targets)[window.skip :]
+        if len(window.targets)
+        else np.zeros(0)
+    )
     if not np.all(np.isfinite(bits)):
         raise NotFinite("the model gives NaN or infinity for a token's probability")
     return math.fsum([*bits, window.charged_bits])
@@ -121,15 +127,21 @@ def measure_compression(
     return pool([s.bits for s in found], plan, lossless, math.fsum(s.wall_s for s in found))
 
 
-def _share_of(progress: Callable[[int, int], None], before: int, size: int, total: int) -> Callable[[float], None]:
+def _share_of(
+    progress: Callable[[int, int], None], before: int, size: int, total: int
+) -> Callable[[float], None]:
     return lambda share: progress(before + int(share * size), total)
 
 
-def _score(engine: Engine, cutter: Cutter, document: Text, clock: Clock, share: Callable[[float], None]) -> Scored:
+def _score(
+    engine: Engine, cutter: Cutter, document: Text, clock: Clock, share: Callable[[float], None]
+) -> Scored:
     started = clock.now()
     cut = cutter(document.text)
     bits = document_bits(engine, cut, share)
-    scored = DocumentBits(id=document.id, domain=document.domain, bytes=cut.bytes, tokens=cut.tokens, nll_bits=bits)
+    scored = DocumentBits(
+        id=document.id, domain=document.domain, bytes=cut.bytes, tokens=cut.tokens, nll_bits=bits
+    )
     return Scored(scored, cut.lossless, clock.now() - started)
 
 
@@ -139,7 +151,9 @@ def pool(found: Sequence[DocumentBits], plan: Plan, lossless: bool, wall_s: floa
     if not total.tokens:
         raise NoTokens("the tokenizer makes no token of the whole corpus")
     names = dict.fromkeys(d.domain for d in found)
-    text_bits = mean_text_bits(found) if plan.protocol == "paper" else 8 * total.bytes / total.tokens
+    text_bits = (
+        mean_text_bits(found) if plan.protocol == "paper" else 8 * total.bytes / total.tokens
+    )
     nll_bits = total.nll_bits / total.tokens
     return Compression(
         protocol=plan.protocol,

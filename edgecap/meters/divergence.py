@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from edgecap.errors import EdgecapError
-from edgecap.seams import Engine, Floats, Ids
+from edgecap.protocols import Engine, Floats, Ids
 
 SAMPLES = 4
 SAMPLE_TOKENS = 128
@@ -60,9 +60,13 @@ def measure_cosine(reference: Engine, variant: Engine, samples: Sequence[Ids]) -
     """
     pairs = [list(zip(reference.answers(s), variant.answers(s), strict=True)) for s in samples]
     outputs = [[_cosines(p, q) for p, q in output] for output in zip(*pairs, strict=True)]
-    found = min((float(np.concatenate(rows).mean()) for rows in outputs if rows[0].size), default=None)
+    found = min(
+        (float(np.concatenate(rows).mean()) for rows in outputs if rows[0].size), default=None
+    )
     if found is not None and found < LEAST_COSINE:
-        raise Garbage(f"the variant's outputs are garbage: their mean cosine with those of fp32 is {found:.2f}")
+        raise Garbage(
+            f"the variant's outputs are garbage: their mean cosine with those of fp32 is {found:.2f}"
+        )
     return found
 
 
@@ -80,7 +84,10 @@ def answers_of(engine: Engine) -> list[Floats]:
     rng = np.random.default_rng(4)
     ids = rng.integers(0, engine.vocabulary or SMALLEST, SAMPLE_TOKENS, dtype=np.int64)
     half = SAMPLE_TOKENS // 2
-    return [engine.log_probabilities(ids), *engine.log_probabilities_behind(ids[:half], ids[half : half + STEPS])]
+    return [
+        engine.log_probabilities(ids),
+        *engine.log_probabilities_behind(ids[:half], ids[half : half + STEPS]),
+    ]
 
 
 def between(p: Sequence[Floats], q: Sequence[Floats]) -> float:
@@ -93,7 +100,12 @@ def _rows(p: Floats, q: Floats) -> Floats:
     """KL(p || q) and entropy of p by position, shape (2, n); `p`, `q` are log2, shape (n, vocabulary)."""
     weights = np.exp2(p)
     safe = np.where(weights > 0, p, 0.0)
-    return np.stack([(weights * (safe - np.where(weights > 0, q, 0.0))).sum(axis=1), -(weights * safe).sum(axis=1)])
+    return np.stack(
+        [
+            (weights * (safe - np.where(weights > 0, q, 0.0))).sum(axis=1),
+            -(weights * safe).sum(axis=1),
+        ]
+    )
 
 
 def take_samples(

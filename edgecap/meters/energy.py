@@ -10,10 +10,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from edgecap.meters.readings import Beside, Lost, Still, find_ticks, readings, still_domains
-from edgecap.meters.taking import WINDOWS, AllTaken, Bench, Source, Taken, Work, align, take_all
+from edgecap.meters.counter_readings import Beside, Lost, Still, find_ticks, readings, still_domains
+from edgecap.meters.energy_windows import (
+    WINDOWS,
+    AllTaken,
+    Bench,
+    Source,
+    Taken,
+    Work,
+    align,
+    take_all,
+)
+from edgecap.protocols import Clock, Trace
 from edgecap.record import Absent, Energy, LeftOut, Window
-from edgecap.seams import Clock, Trace
 
 
 def measure_energy(
@@ -69,10 +78,17 @@ def _ticks(counter: Source, clock: Clock) -> tuple[list[float], list[LeftOut]]:
 
 
 def _energy(
-    counter: Source, bench: Bench, taken: AllTaken, origin: float, beside: Sequence[Source], left_out: Sequence[LeftOut]
+    counter: Source,
+    bench: Bench,
+    taken: AllTaken,
+    origin: float,
+    beside: Sequence[Source],
+    left_out: Sequence[LeftOut],
 ) -> Energy | Absent:
     """All windows asked for their joules; `origin` is seconds since 1970 at the clock's zero."""
-    windows = {name: [_asked(bench, t, origin) for t in marks] for name, marks in taken.phases.items()}
+    windows = {
+        name: [_asked(bench, t, origin) for t in marks] for name, marks in taken.phases.items()
+    }
     every = [w for phase in windows.values() for w in phase]
     if not all(w.joules > 0 for w in every):
         return Absent(reason=f"{counter.name} stood still during a window")
@@ -129,7 +145,11 @@ def _asked(bench: Bench, taken: Taken, origin: float) -> Window:
 def _lost(bench: Bench, beside: Sequence[Source]) -> list[LeftOut]:
     """Sources beside the total that failed, and how."""
     return [
-        LeftOut(name=source.name, reason=f"shown beside the total until it failed: {had.reason}", scope=source.scope)
+        LeftOut(
+            name=source.name,
+            reason=f"shown beside the total until it failed: {had.reason}",
+            scope=source.scope,
+        )
         for source, had in zip(beside, bench.beside, strict=True)
         if had.reason
     ]

@@ -20,13 +20,15 @@ from typing import NamedTuple
 import numpy as np
 
 from edgecap import stats
+from edgecap.protocols import Cache, Clock, Engine, Ids
 from edgecap.record import Absent, Decode, Latency, Prefill
-from edgecap.seams import Cache, Clock, Engine, Ids
 
 MIN_ROUNDS, MIN_SAMPLES, MIN_SECONDS = 8, 10, 2.0
 AGREE = 0.05
 NANO = 9  # digits of a second that a clock tells
-ROUND_SECONDS = 0.28  # of prefill and of decode in one round, at least one of each: 8 rounds make 2 s
+ROUND_SECONDS = (
+    0.28  # of prefill and of decode in one round, at least one of each: 8 rounds make 2 s
+)
 NOT_DECODED = Absent(reason="an encoder does not decode")
 PAUSE_S = 0.01  # between two engines: threads of the one before stop spinning
 
@@ -65,7 +67,9 @@ class Samples(NamedTuple):
 class Bench:
     """One engine under the clock: warmed up when it is made, then asked for rounds."""
 
-    def __init__(self, engine: Engine, clock: Clock, plan: Plan, vocabulary: int, seed: int = 0) -> None:
+    def __init__(
+        self, engine: Engine, clock: Clock, plan: Plan, vocabulary: int, seed: int = 0
+    ) -> None:
         self.engine, self.clock, self.plan, self.vocabulary = engine, clock, plan, vocabulary
         began = clock.now()
         self.rng = np.random.default_rng(seed)
@@ -78,10 +82,14 @@ class Bench:
 
     def _warm_decoding(self) -> None:
         plan = self.plan
-        self.steps = _steps(self, self.engine.prefill(self.ids(max(1, plan.decode_context - 8))), plan)
+        self.steps = _steps(
+            self, self.engine.prefill(self.ids(max(1, plan.decode_context - 8))), plan
+        )
         self.begin = max(1, plan.decode_context - (self.steps + 1) // 2)
         self.base = self.engine.prefill(self.ids(self.begin))
-        self.warm_decode = warm_up(lambda: self.decode(self.base, self.steps), self.clock, plan.limit_s / 6)
+        self.warm_decode = warm_up(
+            lambda: self.decode(self.base, self.steps), self.clock, plan.limit_s / 6
+        )
         self.loops = _times(statistics.median(self.warm_decode) * self.steps, 64)
 
     def ids(self, n: int) -> Ids:
@@ -145,10 +153,17 @@ class Bench:
 
 
 def measure_latency(
-    engine: Engine, clock: Clock, plan: Plan, vocabulary: int, progress: Callable[[int, int], None], seed: int = 0
+    engine: Engine,
+    clock: Clock,
+    plan: Plan,
+    vocabulary: int,
+    progress: Callable[[int, int], None],
+    seed: int = 0,
 ) -> Latency:
     """Warms one engine up and samples rounds until there are enough or `plan.limit_s` is reached."""
-    (found,) = take_turns([Bench(engine, clock, plan, vocabulary, seed)], clock, plan.limit_s, progress)
+    (found,) = take_turns(
+        [Bench(engine, clock, plan, vocabulary, seed)], clock, plan.limit_s, progress
+    )
     return found
 
 
@@ -175,7 +190,10 @@ def warm_up(sample: Callable[[], list[float]], clock: Clock, budget_s: float) ->
     started, taken = clock.now(), sample() + sample()
     while clock.now() - started < budget_s:
         half = min(len(taken) // 2, 32)
-        before, after = statistics.median(taken[-2 * half : -half]), statistics.median(taken[-half:])
+        before, after = (
+            statistics.median(taken[-2 * half : -half]),
+            statistics.median(taken[-half:]),
+        )
         if len(taken) >= 6 and abs(before - after) <= AGREE * after:
             break
         taken += sample()

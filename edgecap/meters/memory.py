@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from edgecap.protocols import Engine
 from edgecap.record import Absent, Memory
-from edgecap.seams import Engine
 
 ON_HOST = Absent(reason="the model ran on the processor")
 

@@ -10,15 +10,19 @@ from __future__ import annotations
 import statistics
 
 from edgecap.meters.latency import Bench, Plan
-from edgecap.seams import Clock, Engine
+from edgecap.protocols import Clock, Engine
 
 LIMIT_S = 6.0  # a sixth of it for each warm-up
 
 
-def measure_overhead(engine: Engine, clock: Clock, decode_context: int, limit_s: float = LIMIT_S) -> float:
+def measure_overhead(
+    engine: Engine, clock: Clock, decode_context: int, limit_s: float = LIMIT_S
+) -> float:
     """Median seconds of a decode step of `latency.Bench` on an empty graph, at a mean context of `decode_context`.
 
     The context matters a little: a step makes a mask as long. Takes one round, behind warm-ups of `limit_s` / 6 each.
     """
     bench = Bench(engine, clock, Plan(1, decode_context, limit_s), engine.vocabulary)
-    return statistics.median(s for _ in range(bench.loops) for s in bench.decode(bench.base, bench.steps))
+    return statistics.median(
+        s for _ in range(bench.loops) for s in bench.decode(bench.base, bench.steps)
+    )

@@ -12,14 +12,20 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from edgecap.protocols import Clock, Probe, Probes
 from edgecap.record import Bandwidth
-from edgecap.seams import Clock, Probe, Probes
 
 SHAPES = ((256, 1024, 1024), (512, 2048, 2048), (256, 4096, 4096), (256, 576, 16384))  # m, k, n
 SIZES = (1 << 22, 1 << 24, 1 << 26, 1 << 27)  # bytes read once: from a small cache to main memory
 PRECISIONS = ("fp32", "fp16", "int8")
-ROUNDS, SECONDS = 3, 0.05  # of each probe in a round: what disturbs one round is unlikely to disturb all
-FLEETING, SQUARE = 1e-3, 4096  # a run shorter than this many seconds is followed by a larger one; the first product
+ROUNDS, SECONDS = (
+    3,
+    0.05,
+)  # of each probe in a round: what disturbs one round is unlikely to disturb all
+FLEETING, SQUARE = (
+    1e-3,
+    4096,
+)  # a run shorter than this many seconds is followed by a larger one; the first product
 QUIET = 0.05  # the threads of the session before stop spinning
 
 
@@ -31,7 +37,10 @@ class Found(NamedTuple):
 
 
 def measure_peaks(
-    probes: Probes, clock: Clock, memory_bytes: int, progress: Callable[[int, int], None] = lambda done, total: None
+    probes: Probes,
+    clock: Clock,
+    memory_bytes: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Found:
     """Times all probes; working sets are at most 1/16 of `memory_bytes`, matrices 1/64."""
     shapes = [s for s in SHAPES if 4 * s[1] * s[2] <= memory_bytes // 64] or list(SHAPES[:1])
@@ -51,7 +60,9 @@ def _bandwidth(probes: Probes, clock: Clock, size: int) -> Bandwidth:
     reads, copies = probes.reads(size), probes.copies(size)
     seconds = _seconds([*reads, *copies], clock)
     read, copy = min(seconds[: len(reads)]), min(seconds[len(reads) :])
-    return Bandwidth(working_set_bytes=size, read_bytes_per_s=size / read, copy_bytes_per_s=2 * size / copy)
+    return Bandwidth(
+        working_set_bytes=size, read_bytes_per_s=size / read, copy_bytes_per_s=2 * size / copy
+    )
 
 
 def _fleeting(found: Bandwidth) -> bool:
@@ -66,13 +77,20 @@ def _gemm_rates(
     opened = [(p, shape, _opened(probes, p, shape)) for p, shape in asked]
     ready = [(p, shape, probe) for p, shape, probe in opened if probe]
     rates, longest = dict[str, float](), dict[str, float]()
-    for (precision, shape, _), seconds in zip(ready, _seconds([p for *_, p in ready], clock), strict=True):
+    for (precision, shape, _), seconds in zip(
+        ready, _seconds([p for *_, p in ready], clock), strict=True
+    ):
         rates[precision] = max(rates.get(precision, 0.0), 2 * math.prod(shape) / seconds)
         longest[precision] = max(longest.get(precision, 0.0), seconds)
-    return {p: max(rate, _larger(probes, clock, p, longest[p], matrix_bytes)) for p, rate in rates.items()}
+    return {
+        p: max(rate, _larger(probes, clock, p, longest[p], matrix_bytes))
+        for p, rate in rates.items()
+    }
 
 
-def _larger(probes: Probes, clock: Clock, precision: str, seconds: float, matrix_bytes: int) -> float:
+def _larger(
+    probes: Probes, clock: Clock, precision: str, seconds: float, matrix_bytes: int
+) -> float:
     """FLOP/s of square products that grow while a run is over before it has well begun; 0 where none is needed."""
     side, best = SQUARE, 0.0
     while seconds < FLEETING and 4 * side * side <= matrix_bytes:

@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from edgecap.protocols import Clock, Engine, Ids
 from edgecap.record import Failure, Throughput
-from edgecap.seams import Clock, Engine, Ids
 
 ROUNDS = 5
 LOOP_SECONDS = 0.3  # of decoding, about
@@ -55,7 +55,11 @@ class _Shape(NamedTuple):
 
     def script(self, rng: np.random.Generator, vocabulary: int) -> _Script:
         """Fresh ids for one stream."""
-        sizes = (self.batch, self.prefill_tokens), (self.batch, self.behind), (self.steps, self.batch)
+        sizes = (
+            (self.batch, self.prefill_tokens),
+            (self.batch, self.behind),
+            (self.steps, self.batch),
+        )
         return _Script(*(rng.integers(0, vocabulary, size, dtype=np.int64) for size in sizes))
 
 
@@ -144,7 +148,9 @@ def _loop(decode_context: int, steps: int) -> tuple[int, int]:
 
 # --- streams ----------------------------------------------------------------------------------
 
-_Ended = list[float] | Failure | None  # seconds of each step; or why there are none; or the reason is another stream's
+_Ended = (
+    list[float] | Failure | None
+)  # seconds of each step; or why there are none; or the reason is another stream's
 
 
 def _turn(engine: Engine, clock: Clock, scripts: Sequence[_Script]) -> _Sample | Failure:
@@ -160,7 +166,11 @@ def _turn(engine: Engine, clock: Clock, scripts: Sequence[_Script]) -> _Sample |
     if failures:
         return failures[0]
     read_s = marks[1] - marks[0]
-    return _Sample(read_s, marks[3] - marks[2], statistics.median(steps)) if steps else _Sample(read_s, None, None)
+    return (
+        _Sample(read_s, marks[3] - marks[2], statistics.median(steps))
+        if steps
+        else _Sample(read_s, None, None)
+    )
 
 
 def _ends(streams: Sequence[Callable[[], _Ended]], gate: threading.Barrier) -> list[_Ended]:

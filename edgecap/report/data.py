@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from edgecap import score, stats
+from edgecap import stats
+from edgecap.analysis import score
 from edgecap.record import Absent, Cell, Energy, Estimate, Latency, Measurement, Profile
 
 if TYPE_CHECKING:
-    from edgecap.verdicts import Comparison
+    from edgecap.analysis.compare import Comparison
 
 
 def record_values(record: Profile) -> dict[str, Any]:
@@ -68,5 +69,7 @@ def _quantile(samples: tuple[float, ...], percent: int) -> Estimate:
 
 def _inverse(e: Estimate) -> Estimate:
     return Estimate(
-        value=1 / e.value, low=None if e.high is None else 1 / e.high, high=None if e.low is None else 1 / e.low
+        value=1 / e.value,
+        low=None if e.high is None else 1 / e.high,
+        high=None if e.low is None else 1 / e.low,
     )

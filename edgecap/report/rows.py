@@ -11,10 +11,18 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgecap.choices import Choice, choices
-from edgecap.metrics import METRICS, compression_of, energy_of, estimates, latency_of, status, why
+from edgecap.analysis.cell_labels import Choice, choices
+from edgecap.analysis.metrics import (
+    METRICS,
+    compression_of,
+    energy_of,
+    estimates,
+    latency_of,
+    status,
+    why,
+)
 from edgecap.record import Absent, Cell, Estimate, Profile
-from edgecap.store import record_path
+from edgecap.storage.files import record_path
 
 Value = str | int | float | None
 Row = dict[str, Value]

@@ -24,7 +24,7 @@ from edgecap.graph.variants.blocks import blocks
 from edgecap.graph.variants.half import fp16
 from edgecap.graph.variants.int8 import int8
 from edgecap.graph.variants.static import int8s
-from edgecap.seams import Ids
+from edgecap.protocols import Ids
 
 
 class Variant(NamedTuple):
@@ -50,7 +50,9 @@ VARIANTS = {
     "bf16": Variant("bfloat16 weights widened at load, computed in fp32; v1", bf16),
     "int8w": _in_blocks(8, 32),
     "int8s": Variant(
-        "static int8 QDQ, signed weights per channel, unsigned activations by range, fp32 results; v2", int8s, True
+        "static int8 QDQ, signed weights per channel, unsigned activations by range, fp32 results; v2",
+        int8s,
+        True,
     ),
     "int4b16": _in_blocks(4, 16),
     "int4b64": _in_blocks(4, 64),
@@ -62,7 +64,9 @@ RECIPES = {name: variant.recipe for name, variant in VARIANTS.items()}
 SAMPLED = frozenset(name for name, variant in VARIANTS.items() if variant.sampled)
 
 
-def make_variant(source: Path, precision: str, folder: Path, samples: Sequence[Ids] = ()) -> list[str]:
+def make_variant(
+    source: Path, precision: str, folder: Path, samples: Sequence[Ids] = ()
+) -> list[str]:
     """Writes the variant of an fp32 graph into `folder`; returns the names of its files.
 
     `samples` are token ids, each of shape (n,), for those in `SAMPLED`. Raises UsageError where they are
@@ -70,4 +74,6 @@ def make_variant(source: Path, precision: str, folder: Path, samples: Sequence[I
     """
     variant = VARIANTS[precision]
     model = open_graph(source)
-    return write_graph(variant.make(model, samples=samples) if variant.sampled else variant.make(model), folder)
+    return write_graph(
+        variant.make(model, samples=samples) if variant.sampled else variant.make(model), folder
+    )

@@ -23,11 +23,17 @@ def bf16(model: onnx.ModelProto) -> onnx.ModelProto:
     from onnx import TensorProto, helper
 
     graph = model.graph
-    for tensor in [t for t in graph.initializer if t.data_type == TensorProto.FLOAT and math.prod(t.dims) >= _LEAST]:
+    for tensor in [
+        t
+        for t in graph.initializer
+        if t.data_type == TensorProto.FLOAT and math.prod(t.dims) >= _LEAST
+    ]:
         narrow = _narrowed(tensor)
         graph.initializer.remove(tensor)
         graph.initializer.append(narrow)
-        graph.node.insert(0, helper.make_node("Cast", [narrow.name], [tensor.name], name=narrow.name, to=1))
+        graph.node.insert(
+            0, helper.make_node("Cast", [narrow.name], [tensor.name], name=narrow.name, to=1)
+        )
     return model
 
 
@@ -35,8 +41,15 @@ def _narrowed(tensor: onnx.TensorProto) -> onnx.TensorProto:
     """The tensor in bfloat16, rounded to nearest, ties to even."""
     from onnx import TensorProto, numpy_helper
 
-    bits = np.ascontiguousarray(numpy_helper.to_array(tensor), np.float32).view(np.uint32).astype(np.uint64)
+    bits = (
+        np.ascontiguousarray(numpy_helper.to_array(tensor), np.float32)
+        .view(np.uint32)
+        .astype(np.uint64)
+    )
     rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
     return TensorProto(
-        name=f"{tensor.name}_bf16", data_type=TensorProto.BFLOAT16, dims=tensor.dims, raw_data=rounded.tobytes()
+        name=f"{tensor.name}_bf16",
+        data_type=TensorProto.BFLOAT16,
+        dims=tensor.dims,
+        raw_data=rounded.tobytes(),
     )

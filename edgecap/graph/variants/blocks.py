@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgecap.errors import UsageError
-from edgecap.graph.ties import untie
+from edgecap.graph.tied_weights import untie
 from edgecap.graph.variants.tables import gemm_to_matmul, replace, table_gathers, tidy
 
 if TYPE_CHECKING:
@@ -28,7 +28,9 @@ def blocks(model: onnx.ModelProto, bits: int, block: int, hqq: bool = False) -> 
     heads = {table: head for head, table in untie(model).items()}
     quantizer = _quantizer(model, bits, block, hqq)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # torch's, of HQQ; it only reads
+        warnings.filterwarnings(
+            "ignore", "The given NumPy array is not writable"
+        )  # torch's, of HQQ; it only reads
         quantizer.process()
     quantised = quantizer.model.model
     for node in table_gathers(quantised):
@@ -47,19 +49,30 @@ def _quantizer(model: onnx.ModelProto, bits: int, block: int, hqq: bool) -> Any:
         if hqq:
             import torch  # noqa: F401  the library asks for it in the middle of its work
     except ImportError as error:
-        raise UsageError(f"making this variant needs {error.name}: pip install 'edgecap[export]'") from error
+        raise UsageError(
+            f"making this variant needs {error.name}: pip install 'edgecap[export]'"
+        ) from error
     if hqq:
-        config = library.HQQWeightOnlyQuantConfig(block_size=block, bits=bits, op_types_to_quantize=("MatMul",))
+        config = library.HQQWeightOnlyQuantConfig(
+            block_size=block, bits=bits, op_types_to_quantize=("MatMul",)
+        )
         return library.MatMulNBitsQuantizer(model, algo_config=config)
     return library.MatMulNBitsQuantizer(
-        model, bits=bits, block_size=block, is_symmetric=True, accuracy_level=4, op_types_to_quantize=("MatMul",)
+        model,
+        bits=bits,
+        block_size=block,
+        is_symmetric=True,
+        accuracy_level=4,
+        op_types_to_quantize=("MatMul",),
     )
 
 
 # --- tables -----------------------------------------------------------------------------------
 
 
-def _gather_blocks(model: onnx.ModelProto, node: onnx.NodeProto, head: str | None, bits: int, block: int) -> None:
+def _gather_blocks(
+    model: onnx.ModelProto, node: onnx.NodeProto, head: str | None, bits: int, block: int
+) -> None:
     from onnx import helper, numpy_helper
 
     graph, table = model.graph, node.input[0]
@@ -71,18 +84,32 @@ def _gather_blocks(model: onnx.ModelProto, node: onnx.NodeProto, head: str | Non
     if packed not in arrays:
         packed, scales = f"{table}_Q{bits}", f"{table}_scales"
         numbers, factors = _quantise_blocks(numpy_helper.to_array(arrays[table]), bits, block)
-        graph.initializer.extend([numpy_helper.from_array(numbers, packed), numpy_helper.from_array(factors, scales)])
+        graph.initializer.extend(
+            [numpy_helper.from_array(numbers, packed), numpy_helper.from_array(factors, scales)]
+        )
     _as_rows(graph, table, rows, width * bits // 8)
     name = node.name or table
-    attributes: dict[str, Any] = {"gather_axis": 0, "quantize_axis": 1, "block_size": block, "bits": bits}
+    attributes: dict[str, Any] = {
+        "gather_axis": 0,
+        "quantize_axis": 1,
+        "block_size": block,
+        "bits": bits,
+    }
     inputs, domain = [f"{table}_packed", node.input[1], scales], "com.microsoft"
     replace(
         graph,
         node,
         [
-            helper.make_node("Reshape", [packed, f"{table}_shape"], [f"{table}_packed"], name=f"{name}/packed"),
             helper.make_node(
-                "GatherBlockQuantized", inputs, [node.output[0]], name=f"{name}/int{bits}", domain=domain, **attributes
+                "Reshape", [packed, f"{table}_shape"], [f"{table}_packed"], name=f"{name}/packed"
+            ),
+            helper.make_node(
+                "GatherBlockQuantized",
+                inputs,
+                [node.output[0]],
+                name=f"{name}/int{bits}",
+                domain=domain,
+                **attributes,
             ),
         ],
     )
@@ -140,6 +167,11 @@ def _gather_unpacked(model: onnx.ModelProto, node: onnx.NodeProto, head: str, bl
         ("Sub", [f"{own}/float", f"{own}/zero"], "centred", {}),
         ("Mul", [f"{own}/centred", f"{own}/scale"], "scaled", {}),
     ]
-    nodes = [helper.make_node(op, i, [f"{own}/{out}"], name=f"{own}/{out}", **more) for op, i, out, more in steps]
-    last = helper.make_node("Reshape", [f"{own}/scaled", f"{own}/whole"], [node.output[0]], name=f"{own}/hqq")
+    nodes = [
+        helper.make_node(op, i, [f"{own}/{out}"], name=f"{own}/{out}", **more)
+        for op, i, out, more in steps
+    ]
+    last = helper.make_node(
+        "Reshape", [f"{own}/scaled", f"{own}/whole"], [node.output[0]], name=f"{own}/hqq"
+    )
     replace(graph, node, [*nodes, last])

@@ -17,7 +17,17 @@ if TYPE_CHECKING:
     import onnx
 
 # Kept in fp32 beside the library's own list: squares overflow at 256, angles need 20 bits.
-_FP32_OPS = ("Pow", "ReduceMean", "ReduceSum", "Sqrt", "Reciprocal", "Softmax", "Cos", "Sin", "LayerNormalization")
+_FP32_OPS = (
+    "Pow",
+    "ReduceMean",
+    "ReduceSum",
+    "Sqrt",
+    "Reciprocal",
+    "Softmax",
+    "Cos",
+    "Sin",
+    "LayerNormalization",
+)
 
 
 def fp16(model: onnx.ModelProto) -> Any:

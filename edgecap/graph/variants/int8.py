@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgecap.graph.read import LARGEST_PROTO, open_graph, weight_bytes
-from edgecap.graph.ties import untie
+from edgecap.graph.tied_weights import untie
 from edgecap.graph.variants.tables import as_input, replace, table_gathers, tidy
 
 if TYPE_CHECKING:
@@ -56,7 +56,10 @@ def gather_int8(model: onnx.ModelProto, node: onnx.NodeProto, head: str | None) 
         zeros = np.broadcast_to(numpy_helper.to_array(arrays[f"{head}_zero_point"]), rows.shape[:1])
         graph.initializer.remove(matrix)
         graph.node.insert(
-            0, helper.make_node("Transpose", [f"{table}_rows"], [matrix.name], name=f"{table}/head", perm=[1, 0])
+            0,
+            helper.make_node(
+                "Transpose", [f"{table}_rows"], [matrix.name], name=f"{table}/head", perm=[1, 0]
+            ),
         )
     else:
         rows, scales = _quantise_rows(numpy_helper.to_array(arrays[table]))
@@ -70,12 +73,24 @@ def gather_int8(model: onnx.ModelProto, node: onnx.NodeProto, head: str | None) 
         graph,
         node,
         [
-            helper.make_node("Gather", [f"{table}_rows", ids], [f"{own}/rows"], name=f"{own}/rows", axis=0),
-            helper.make_node("Gather", [f"{table}_scales", ids], [f"{own}/scales"], name=f"{own}/scales", axis=0),
-            helper.make_node("Gather", [f"{table}_zeros", ids], [f"{own}/zeros"], name=f"{own}/zeros", axis=0),
-            helper.make_node("Cast", [f"{own}/rows"], [f"{own}/float"], name=f"{own}/float", to=TensorProto.FLOAT),
-            helper.make_node("Sub", [f"{own}/float", f"{own}/zeros"], [f"{own}/centred"], name=f"{own}/centred"),
-            helper.make_node("Mul", [f"{own}/centred", f"{own}/scales"], [out], name=f"{own}/scaled"),
+            helper.make_node(
+                "Gather", [f"{table}_rows", ids], [f"{own}/rows"], name=f"{own}/rows", axis=0
+            ),
+            helper.make_node(
+                "Gather", [f"{table}_scales", ids], [f"{own}/scales"], name=f"{own}/scales", axis=0
+            ),
+            helper.make_node(
+                "Gather", [f"{table}_zeros", ids], [f"{own}/zeros"], name=f"{own}/zeros", axis=0
+            ),
+            helper.make_node(
+                "Cast", [f"{own}/rows"], [f"{own}/float"], name=f"{own}/float", to=TensorProto.FLOAT
+            ),
+            helper.make_node(
+                "Sub", [f"{own}/float", f"{own}/zeros"], [f"{own}/centred"], name=f"{own}/centred"
+            ),
+            helper.make_node(
+                "Mul", [f"{own}/centred", f"{own}/scales"], [out], name=f"{own}/scaled"
+            ),
         ],
     )
 

@@ -18,10 +18,10 @@ import numpy as np
 
 from edgecap.errors import UsageError
 from edgecap.graph.read import LARGEST_PROTO, open_graph, weight_bytes
-from edgecap.graph.ties import untie
+from edgecap.graph.tied_weights import untie
 from edgecap.graph.variants.int8 import gather_int8
 from edgecap.graph.variants.tables import as_input, gemm_to_matmul, name_nodes, table_gathers, tidy
-from edgecap.seams import Ids
+from edgecap.protocols import Ids
 
 if TYPE_CHECKING:
     import onnx
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 def int8s(model: onnx.ModelProto, samples: Sequence[Ids]) -> Any:
     """The static variant, calibrated on `samples`, each of shape (n,). Raises UsageError without any."""
     if not any(len(sample) for sample in samples):
-        raise UsageError("int8s needs texts to find the ranges of activations on: give token ids as samples")
+        raise UsageError(
+            "int8s needs texts to find the ranges of activations on: give token ids as samples"
+        )
     gemm_to_matmul(model)
     name_nodes(model)
     heads = {table: head for head, table in untie(model).items()}
@@ -107,7 +109,10 @@ def feeds(model: onnx.ModelProto, ids: Ids) -> dict[str, np.ndarray]:
     stored = {t.name for t in model.graph.initializer}
     inputs = [i for i in model.graph.input if i.name not in stored]
     kinds = {i.name: helper.tensor_dtype_to_np_dtype(i.type.tensor_type.elem_type) for i in inputs}
-    return {i.name: known.get(i.name, np.zeros(_empty(i), kinds[i.name])).astype(kinds[i.name]) for i in inputs}
+    return {
+        i.name: known.get(i.name, np.zeros(_empty(i), kinds[i.name])).astype(kinds[i.name])
+        for i in inputs
+    }
 
 
 def _empty(info: onnx.ValueInfoProto) -> tuple[int, ...]:

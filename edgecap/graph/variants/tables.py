@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgecap.graph.read import LARGEST_PROTO, import_contrib, weight_bytes, write_graph
-from edgecap.graph.ties import drop_unused
+from edgecap.graph.tied_weights import drop_unused
 
 if TYPE_CHECKING:
     import onnx
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 def table_gathers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     """Gathers of rows from a stored table of floats: the embeddings."""
     floats = {t.name for t in model.graph.initializer if t.data_type == 1 and len(t.dims) == 2}
-    return [n for n in model.graph.node if n.op_type == "Gather" and n.input[0] in floats and _axis(n) == 0]
+    return [
+        n
+        for n in model.graph.node
+        if n.op_type == "Gather" and n.input[0] in floats and _axis(n) == 0
+    ]
 
 
 def _axis(node: onnx.NodeProto) -> int:
@@ -61,7 +65,11 @@ def gemm_to_matmul(model: onnx.ModelProto) -> None:
     arrays = {t.name: t for t in graph.initializer}
     for node in [n for n in graph.node if n.op_type == "Gemm" and n.input[1] in arrays]:
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        if attributes.get("transA") or attributes.get("alpha", 1.0) != 1.0 or attributes.get("beta", 1.0) != 1.0:
+        if (
+            attributes.get("transA")
+            or attributes.get("alpha", 1.0) != 1.0
+            or attributes.get("beta", 1.0) != 1.0
+        ):
             continue
         weight = node.input[1]
         if attributes.get("transB"):
@@ -72,8 +80,16 @@ def gemm_to_matmul(model: onnx.ModelProto) -> None:
                 graph.initializer.append(arrays[weight])
         biased = len(node.input) > 2 and bool(node.input[2])
         product = f"{node.output[0]}_product" if biased else node.output[0]
-        nodes = [helper.make_node("MatMul", [node.input[0], weight], [product], name=f"{node.name}/matmul")]
+        nodes = [
+            helper.make_node(
+                "MatMul", [node.input[0], weight], [product], name=f"{node.name}/matmul"
+            )
+        ]
         if biased:
-            nodes.append(helper.make_node("Add", [product, node.input[2]], [node.output[0]], name=f"{node.name}/bias"))
+            nodes.append(
+                helper.make_node(
+                    "Add", [product, node.input[2]], [node.output[0]], name=f"{node.name}/bias"
+                )
+            )
         replace(graph, node, nodes)
     drop_unused(graph)

@@ -1,0 +1,228 @@
+"""Fits the bias b of a corpus on a series of models: the b that makes (G + b) / log2 N most constant. Pure.
+
+`series` says which cells of the records take part, `bias` holds the numbers, `found` what comes out; docs/method.md, section Fit and predict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from edgecap.analysis import score
+from edgecap.analysis.fitting.bias import (
+    CRITERION,
+    agreement,
+    best_bias,
+    capacities,
+    determined,
+    endless_spread,
+    ranks,
+    spread,
+    without_each,
+)
+from edgecap.analysis.fitting.found import Fit, Fitted, card_of, rescored
+from edgecap.analysis.fitting.series import (
+    Point,
+    Series,
+    of_two_corpora,
+    one_series,
+    series_by_corpus,
+)
+from edgecap.errors import UsageError
+from edgecap.record import Estimate, Profile
+
+if TYPE_CHECKING:
+    from edgecap.stats import Floats
+
+__all__ = [
+    "CRITERION",
+    "Fit",
+    "Fitted",
+    "Series",
+    "card_of",
+    "fit",
+    "fit_series",
+    "one_series",
+    "positive_fit",
+    "rescored",
+]
+WIDE = 2.0  # times that the capacity differs between the ends of the interval: then b is badly determined
+HARDLY = 0.5  # of the spread with an endless bias: then no bias makes these capacities constant
+
+
+def fit(records: Sequence[Profile], precision: str = "fp32") -> list[Fit]:
+    """A fit for each corpus of the records, from their cells of one precision.
+
+    Raises UsageError where fewer than two models share a corpus, where models were not scored alike, and where
+    no bias makes their capacities constant.
+    """
+    found = series_by_corpus(records, precision)
+    lonely = next((s for s in found if len(s.points) < 2), None)
+    if lonely is not None:
+        raise UsageError(_too_few(lonely, found))
+    return [fit_series(series, precision) for series in found]
+
+
+def _too_few(lonely: Series, found: Sequence[Series]) -> str:
+    one = lonely.points[0]
+    if len(found) > 1:
+        return of_two_corpora(found)
+    again = f" ({lonely.notes[0]})" if lonely.notes else ""
+    return f"a bias is fitted on two models of a series and more, this is one: {one.name}{again}; give records of others"
+
+
+def fit_series(series: Series, precision: str) -> Fit:
+    """The bias of one series. Raises UsageError where none makes the capacities constant."""
+    first, work, gains = series.points[0], series.work, series.gains
+    bias = positive_fit(series)
+    drawn = series.drawn_gains
+    draws = None if drawn is None else best_bias(work, drawn)
+    interval = _interval(bias, work, drawn, draws)
+    mean = float(capacities(work, gains, bias).mean())
+    told = {p.record.corpus.bias_bits for p in series.points}
+    recorded = told.pop() if len(told) == 1 else None
+    old, new = capacities(work, gains, recorded or 0.0), capacities(work, gains, bias)
+    found = Fit(
+        corpus=first.record.corpus.name,
+        sha256=first.record.corpus.sha256,
+        protocol=first.text.protocol,
+        context=first.text.context,
+        stride=first.text.stride,
+        documents=len(first.text.per_document),
+        precision=precision,
+        criterion=CRITERION,
+        bias_bits=interval,
+        information_capacity=_capacity(mean, work, drawn, draws, interval),
+        exact=len(series.points) == 2,
+        recorded_bias_bits=recorded,
+        spread_with_zero=spread(capacities(work, gains, 0.0)),
+        spread_recorded=None if recorded is None else spread(old),
+        spread_fitted=0.0 if len(series.points) == 2 else spread(new),
+        spread_endless=endless_spread(work),
+        agreement=None if len(new) == 2 else agreement(old.tolist(), new.tolist()),
+        models=_models(series, recorded, bias),
+        cautions=series.notes,
+    )
+    return msgspec.structs.replace(
+        found, cautions=(*series.notes, *_cautions(found, gains, _undetermined(work, drawn, draws)))
+    )
+
+
+def positive_fit(series: Series) -> float:
+    """The bias of least spread. Raises UsageError where the models are of one size or the larger ones gain no more."""
+    work, gains = series.work, series.gains
+    bias = best_bias(work, gains)
+    if float(work.max() - work.min()) < 1e-9:
+        raise UsageError(
+            f"all models cost {series.points[0].flops.per_token:g} FLOPs a token: a bias needs two sizes"
+        )
+    if not determined(work, gains, bias):
+        gained = ", ".join(f"{p.name} {p.text.gain_bits_per_token:.3f}" for p in series.points)
+        raise UsageError(
+            f"no bias makes these capacities constant, because larger models do not gain more bits a token ({gained}): "
+            "give records of one series"
+        )
+    return float(bias)
+
+
+# --- intervals --------------------------------------------------------------------------------
+
+
+def _undetermined(work: Floats, drawn: Floats | None, draws: Floats | None) -> float:
+    """The share of resamplings in which the larger models gain no more, so that no bias is best."""
+    import numpy as np
+
+    if drawn is None or draws is None:
+        return 0.0
+    return float(np.mean(~determined(work, drawn, draws)))
+
+
+def _interval(bias: float, work: Floats, drawn: Floats | None, draws: Floats | None) -> Estimate:
+    """Open where more resamplings than the interval leaves out determine no bias."""
+    return score.estimate(bias, None if _undetermined(work, drawn, draws) > 0.025 else draws)
+
+
+def _capacity(
+    mean: float, work: Floats, drawn: Floats | None, draws: Floats | None, bias: Estimate
+) -> Estimate:
+    """The mean capacity with its own bias in each resampling."""
+    if drawn is None or draws is None or bias.low is None:
+        return Estimate(value=mean, low=None, high=None)
+    return score.estimate(mean, capacities(work, drawn, draws).mean(-1))
+
+
+# --- models and cautions ----------------------------------------------------------------------
+
+
+def _models(series: Series, recorded: float | None, bias: float) -> tuple[Fitted, ...]:
+    work, gains = series.work, series.gains
+    zero, old, new = (capacities(work, gains, b) for b in (0.0, recorded or 0.0, bias))
+    # Two capacities that were made equal differ by rounding, which is no order.
+    places = [1] * len(new) if len(new) == 2 else ranks(new.tolist())
+    before: list[int | None] = [None] * len(old) if recorded is None else [*ranks(old.tolist())]
+    rows = zip(
+        series.points,
+        new,
+        ranks(zero.tolist()),
+        before,
+        places,
+        without_each(work, gains),
+        strict=True,
+    )
+    return tuple(_fitted(p, float(capacity), *rest) for p, capacity, *rest in rows)
+
+
+def _fitted(
+    p: Point,
+    capacity: float,
+    zero: int,
+    recorded: int | None,
+    fitted: int,
+    bias_without: float | None,
+) -> Fitted:
+    source = p.record.source
+    return Fitted(
+        name=p.name,
+        weights_sha256=source.weights_sha256,
+        tokenizer_sha256=source.tokenizer_sha256,
+        created_utc=p.record.created_utc,
+        tokens=p.text.tokens,
+        flops_per_token=p.flops.per_token,
+        gain_bits_per_token=p.text.gain_bits_per_token,
+        information_capacity=capacity,
+        rank_with_zero=zero,
+        rank_recorded=recorded,
+        rank_fitted=fitted,
+        bias_without=bias_without,
+    )
+
+
+def _cautions(found: Fit, gains: Floats, undetermined: float) -> list[str]:
+    """What makes the bias weaker than its number looks."""
+    said = []
+    if found.exact:
+        said.append(
+            "two models: one bias makes their capacities equal, which does not show that they are; give a third"
+        )
+    if found.recorded_bias_bits is None:
+        said.append("the records have different biases: the old ranks are those without bias")
+    low, high = found.bias_bits.low, found.bias_bits.high
+    if undetermined > 0.025:
+        said.append(
+            f"in {100 * undetermined:.0f} % of the resamplings larger models do not gain more: the bias is not bounded"
+        )
+    elif low is None or high is None:
+        said.append("one document: nothing to resample, so the bias has no interval")
+    elif not float(gains.mean()) + high < WIDE * (float(gains.mean()) + low):
+        said.append(
+            f"badly determined: from one end of its interval to the other ({low:.2f}..{high:.2f}) "
+            f"the capacity changes {WIDE:g} times and more"
+        )
+    if found.spread_fitted > HARDLY * found.spread_endless:
+        said.append(
+            "hardly any bias makes these capacities constant: an endless one leaves a spread of "
+            f"{100 * found.spread_endless:.2f} %"
+        )
+    return said

@@ -1,0 +1,223 @@
+"""Another size of a series, told before it is run: bits, capacity, FLOPs, seconds and joules. Pure.
+
+`bits` holds the capacity law, `leaving` how far it may be off, `device` the roofline. The tokenizer is taken to be that
+of the series, so that a token carries as many bytes. docs/method.md, section Fit and predict.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from edgecap import stats
+from edgecap.analysis.fitting import Series, one_series, positive_fit
+from edgecap.analysis.predicting.bits import Law, law_of, law_width, left_out
+from edgecap.analysis.predicting.device import Device, device_of
+from edgecap.analysis.predicting.doubts import doubts
+from edgecap.analysis.score import document_columns
+from edgecap.errors import UsageError
+from edgecap.model import flops
+from edgecap.record import Architecture, Estimate, Profile
+
+if TYPE_CHECKING:
+    from edgecap.stats import Floats
+
+__all__ = ["Device", "LeftOut", "Prediction", "predict"]
+MOST_BIAS = 1000.0  # bits a token: no token carries so many
+
+
+class LeftOut(msgspec.Struct, frozen=True):
+    """A model of the series: the bits of a token that it was measured to need, and what the others predict."""
+
+    name: str
+    flops_per_token: float
+    nll_bits_per_token: float
+    predicted_bits_per_token: float | None
+    error_bits: float | None
+
+
+class Prediction(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that was not run. Intervals are of 95 %: what leaving out each record tells, joined with resampled documents.
+
+    `law_bits` is the first part alone, half the interval of the bits a token on these very documents; None where
+    no `degrees` of freedom are left after the fit, so that the interval is that of the documents. `bias_fitted` says
+    that the bias was not given. `error_bits` is the root of the mean square of the errors of those left out.
+    """
+
+    name: str
+    model_type: str
+    assumed: bool
+    parameters: int
+    weight_bytes: int | None
+    flops_per_token: float
+    corpus: str
+    protocol: str
+    context: int
+    documents: int
+    precision: str
+    bias_bits: float
+    bias_fitted: bool
+    information_capacity: Estimate
+    gain_bits_per_token: Estimate
+    nll_bits_per_token: Estimate
+    bits_per_byte: Estimate
+    text_bits_per_token: float
+    degrees: int
+    law_bits: float | None
+    error_bits: float | None
+    device: Device
+    series: tuple[LeftOut, ...]
+    cautions: tuple[str, ...]
+
+
+def predict(
+    records: Sequence[Profile],
+    model: Architecture,
+    name: str,
+    precision: str = "fp32",
+    provider: str | None = None,
+    bias_bits: float | None = None,
+) -> Prediction:
+    """What the records of a series say of a model of this architecture.
+
+    Raises UsageError where they are not of one series, are fewer than two models without a given bias, or where the
+    model has fewer positions than FLOPs are averaged over.
+    """
+    series = one_series(records, precision, provider)
+    _check(series, model, name, bias_bits)
+    first, work, gains = series.points[0], series.work, series.gains
+    counted = flops.count_flops(
+        model, first.flops.context, first.flops.prefill_tokens, first.flops.own_position
+    )
+    at = math.log2(counted.per_token)
+    law = law_of(work, gains, bias_bits)
+    half = law_width(work, gains, at, bias_bits)
+    predicted, free = left_out(work, gains, bias_bits), len(work) - (2 if bias_bits is None else 1)
+    stored = flops.stored_as(precision)
+    found = Prediction(
+        name=name,
+        model_type=model.model_type,
+        assumed=model.assumed,
+        parameters=flops.parameters(model).total,
+        weight_bytes=flops.weight_bytes(model, stored)
+        if stored in ("fp32", "fp16", "int8", "int4")
+        else None,
+        flops_per_token=counted.per_token,
+        corpus=first.record.corpus.name,
+        protocol=first.text.protocol,
+        context=first.text.context,
+        documents=len(first.text.per_document),
+        precision=precision,
+        bias_bits=float(law.bias),
+        bias_fitted=bias_bits is None,
+        **_bits(series, law, at, half, bias_bits),
+        text_bits_per_token=first.text.text_bits_per_token,
+        degrees=max(0, free),
+        law_bits=half,
+        error_bits=None
+        if predicted is None
+        else float(math.sqrt(((gains - predicted) ** 2).mean())),
+        device=device_of(series.points, model, counted.per_token),
+        series=_series(series, predicted),
+        cautions=(),
+    )
+    return msgspec.structs.replace(found, cautions=(*series.notes, *doubts(found, series, model)))
+
+
+def _check(series: Series, model: Architecture, name: str, bias_bits: float | None) -> None:
+    first = series.points[0]
+    if bias_bits is not None and not abs(bias_bits) <= MOST_BIAS:
+        raise UsageError(
+            f"--bias {bias_bits:g}: give bits a token, at most {MOST_BIAS:g} either way"
+        )
+    if bias_bits is None and len(series.points) < 2:
+        again = f" ({series.notes[0]})" if series.notes else ""
+        raise UsageError(
+            f"a series is two models and more, this is one: {first.name}{again}; give records of others, or --bias"
+        )
+    if bias_bits is None:
+        positive_fit(series)
+    if model.positions is not None and model.positions < first.flops.context:
+        raise UsageError(
+            f"{name} has {model.positions} positions, and the FLOPs of the records are means over {first.flops.context}"
+        )
+
+
+# --- bits -------------------------------------------------------------------------------------
+
+
+def _bits(
+    series: Series, law: Law, at: float, half: float | None, bias_bits: float | None
+) -> dict[str, Estimate]:
+    """Gain, bits a token and a byte, and capacity, each with both errors; `half` is that of the law in bits a token."""
+    text, gain = series.points[0].text, float(law.gain(at))
+    needed, tokens_per_byte = text.text_bits_per_token - gain, text.tokens / text.bytes
+    drawn = _drawn(series, at, bias_bits)
+    capacity = (gain + float(law.bias)) / at
+    return {
+        "gain_bits_per_token": _joined(gain, drawn["gain"], half),
+        "nll_bits_per_token": _joined(needed, drawn["needed"], half, 0.0),
+        "bits_per_byte": _joined(
+            needed * tokens_per_byte, drawn["bits_per_byte"], half, 0.0, tokens_per_byte
+        ),
+        "information_capacity": _joined(capacity, drawn["capacity"], half, None, 1 / at),
+    }
+
+
+def _drawn(series: Series, at: float, bias_bits: float | None) -> dict[str, Floats | None]:
+    """The same from each resampling of the documents, whose bytes a token change too."""
+    gains = series.drawn_gains
+    if gains is None:
+        return dict.fromkeys(("gain", "needed", "bits_per_byte", "capacity"))
+    text = series.points[0].text
+    sums = stats.draws_of_sums(document_columns(text))
+    tokens = sums[:, 2].clip(1)
+    law = law_of(series.work, gains, bias_bits)
+    gain = law.gain(at)
+    needed = gains[:, 0] + sums[:, 1] / tokens - gain
+    return {
+        "gain": gain,
+        "needed": needed,
+        "bits_per_byte": needed * 8 * tokens / sums[:, 0].clip(1),
+        "capacity": law.capacity,
+    }
+
+
+def _joined(
+    value: float,
+    draws: Floats | None,
+    half: float | None,
+    least: float | None = None,
+    scale: float = 1.0,
+) -> Estimate:
+    """Two independent errors as one: the root of the sum of their squares, on either side."""
+    inner = stats.interval(value, draws)
+    own = 0.0 if half is None else half * scale
+    if inner.low is None or inner.high is None:
+        bounds = (None, None) if half is None else (value - own, value + own)
+    else:
+        bounds = (
+            value - math.hypot(own, value - inner.low),
+            value + math.hypot(own, inner.high - value),
+        )
+    low, high = bounds
+    if (
+        low is not None and least is not None
+    ):  # what lies below has ended the law, which a caution says
+        low = min(value, max(least, low))
+    return Estimate(value=value, low=low, high=high)
+
+
+def _series(series: Series, predicted: Floats | None) -> tuple[LeftOut, ...]:
+    rows = []
+    for n, point in enumerate(series.points):
+        text, told = point.text, None if predicted is None else float(predicted[n])
+        needed = None if told is None else text.text_bits_per_token - told
+        error = None if needed is None else needed - text.nll_bits_per_token
+        rows.append(
+            LeftOut(point.name, point.flops.per_token, text.nll_bits_per_token, needed, error)
+        )
+    return tuple(rows)

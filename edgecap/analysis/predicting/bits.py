@@ -1,0 +1,65 @@
+"""Bits that another size of a series would gain: its information capacity is that of the others. Pure numbers.
+
+G = c log2 N - b with the capacity c and the bias b of the series: what arXiv 2511.08066 uses capacity for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from edgecap.analysis.fitting.bias import best_bias, capacities
+from edgecap.analysis.predicting.leaving import half_width
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+
+class Law(NamedTuple):
+    """Bias in bits a token and mean capacity of a series; arrays where they are those of many resamplings."""
+
+    bias: Floats
+    capacity: Floats
+
+    def gain(self, work: float) -> Floats:
+        """Bits gained a token by a model of 2^`work` FLOPs."""
+        return self.capacity * work - self.bias
+
+
+def law_of(work: Floats, gains: Floats, bias_bits: float | None = None) -> Law:
+    """The law of a series, or of each resampling of it; the bias is fitted where none is given."""
+    import numpy as np
+
+    bias = best_bias(work, gains) if bias_bits is None else np.full(gains.shape[:-1], bias_bits)
+    return Law(bias, capacities(work, gains, bias).mean(-1))
+
+
+def left_out(work: Floats, gains: Floats, bias_bits: float | None = None) -> Floats | None:
+    """What each size gains, predicted from the others; None where those are too few for a law."""
+    import numpy as np
+
+    if len(work) - 1 < _parameters(bias_bits):
+        return None
+    others = [(np.delete(work, i), np.delete(gains, i)) for i in range(len(work))]
+    return np.array(
+        [law_of(w, g, bias_bits).gain(float(at)) for (w, g), at in zip(others, work, strict=True)]
+    )
+
+
+def law_width(
+    work: Floats, gains: Floats, at: float, bias_bits: float | None = None
+) -> float | None:
+    """Half the 95 % interval of the gain of a new size, from leaving out each one; None where they are too few."""
+    predicted = left_out(work, gains, bias_bits)
+    if predicted is None:
+        return None
+    # In units of capacity, in which the sizes scatter alike.
+    half = half_width((gains - predicted) / work, 1 / work, 1 / at, _parameters(bias_bits))
+    return None if half is None else half * at
+
+
+def _parameters(bias_bits: float | None) -> int:
+    """What is fitted: capacity and bias, or the capacity alone."""
+    return 2 if bias_bits is None else 1

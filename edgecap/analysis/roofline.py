@@ -1,0 +1,110 @@
+"""The shortest time that the hardware allows a step, and how far the measured one is from it.
+
+    attainable = max(flops / peak FLOP/s, bytes / peak bytes/s)        ratio = attainable / measured
+
+Williams, Waterman and Patterson 2009. FLOPs are the analytic ones (the graph's own where no config
+tells the architecture), bytes the stored weights and the KV cache: what a step cannot do without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgecap import stats
+from edgecap.analysis import score
+from edgecap.record import (
+    Absent,
+    Bandwidth,
+    Bound,
+    Flops,
+    GraphWork,
+    Latency,
+    Measurement,
+    Peaks,
+    Roofline,
+    StepWork,
+)
+
+# The kernels that a variant's matrix products may run in: its peak is the fastest of them.
+KERNELS = {
+    "fp32": ("fp32",),
+    "fp16": ("fp16", "fp32"),
+    "bf16": ("fp16", "fp32"),
+    "int8": ("int8", "fp32"),
+    "int4": ("int8", "fp16", "fp32"),
+}
+
+
+def roofline(
+    measured: Measurement, flops: Flops | Absent, peaks: Peaks | Absent | None, precision: str
+) -> Roofline | Absent:
+    """Prefill and decode of one measured cell beside the peaks of its provider."""
+    for part in (measured.work, measured.latency, peaks):
+        if isinstance(part, Absent):
+            return part
+    work, latency = measured.work, measured.latency
+    assert isinstance(work, GraphWork) and isinstance(latency, Latency)
+    if not isinstance(peaks, Peaks):
+        return Absent(reason="the peaks of this machine were not measured")
+    counted = (flops.prefill, flops.per_token) if isinstance(flops, Flops) else (None, None)
+    decoded = score.decode_seconds(latency, stats.SEED + 1)
+    rate = peak_rate(peaks, precision)
+    if isinstance(rate, Absent):
+        return rate
+    return Roofline(
+        prefill=_bound(
+            work.prefill, counted[0], rate, peaks, score.prefill_seconds(latency, stats.SEED + 1)
+        ),
+        decode=None
+        if work.decode is None or isinstance(decoded, Absent)
+        else _bound(work.decode, counted[1], rate, peaks, decoded),
+    )
+
+
+def peak_rate(peaks: Peaks, precision: str) -> float | Absent:
+    """FLOP/s of the fastest kernel that a variant may run in; Absent where none was measured."""
+    rate = max((peaks.gemm_flops_per_s.get(p, 0.0) for p in _kernels(precision)), default=0.0)
+    known = bool(rate and peaks.bandwidth)
+    return (
+        rate
+        if known
+        else Absent(reason=f"no peak was measured for {precision} on {peaks.provider}")
+    )
+
+
+def _kernels(precision: str) -> tuple[str, ...]:
+    """Of a variant by its name, or by its family's: int4b128 is an int4."""
+    return KERNELS.get(precision) or KERNELS.get(precision[:4], ("fp32",))
+
+
+def _bound(
+    work: StepWork, counted: float | None, rate: float, peaks: Peaks, measured: score.Quantity
+) -> Bound:
+    flops = float(work.matrix_flops) if counted is None else counted
+    moved = float(max(1, work.weight_bytes + work.cache_bytes))
+    bandwidth = bandwidth_of(peaks.bandwidth, moved)
+    compute_s, memory_s = flops / rate, moved / bandwidth
+    attainable = max(compute_s, memory_s)
+    seconds, draws = measured
+    return Bound(
+        flops=flops,
+        bytes=moved,
+        peak_flops_per_s=rate,
+        peak_bytes_per_s=bandwidth,
+        attainable_s=attainable,
+        limit="compute" if compute_s >= memory_s else "memory",
+        intensity=flops / moved,
+        compute_utilisation=compute_s / seconds,
+        bandwidth_utilisation=memory_s / seconds,
+        ratio=score.estimate(attainable / seconds, None if draws is None else attainable / draws),
+    )
+
+
+def bandwidth_of(measured: Sequence[Bandwidth], moved: float) -> float:
+    """Bytes a second for a step that moves `moved` bytes: as measured with the next smaller working set.
+
+    A smaller set may sit in a faster cache, so that the bound stays a bound.
+    """
+    ordered = sorted(measured, key=lambda b: b.working_set_bytes)
+    fitting = [b for b in ordered if b.working_set_bytes <= moved] or ordered[:1]
+    return max(b.read_bytes_per_s for b in ordered[len(fitting) - 1 :])

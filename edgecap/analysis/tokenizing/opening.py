@@ -1,0 +1,49 @@
+"""A tokenizer by name: of a model folder, a reference model, or the Hub. No weights are needed or fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from edgecap.errors import UsageError
+from edgecap.model import source
+from edgecap.text.tokenizer import TextTokenizer, read_pieces, read_tokenizer
+from edgecap.text.vocabulary import Pieces
+
+
+class Opened(NamedTuple):
+    """A tokenizer with the model's name, the folder it came from, its hash as records have it, and its vocabulary."""
+
+    name: str
+    folder: Path
+    sha256: str
+    tokenizer: TextTokenizer
+    pieces: Pieces
+
+
+def open_tokenizers(models: Sequence[str]) -> list[Opened]:
+    """The tokenizers of models by name, each named so that they can be told apart.
+
+    Raises UsageError where one cannot be had, or one is given twice.
+    """
+    folders = [source.find_tokenizer(model) for model in models]
+    twice = next((m for n, m in enumerate(models) if folders[n] in folders[:n]), None)
+    if twice:
+        raise UsageError(f"{twice} is given twice; give different models")
+    names = [
+        folder.resolve().name if Path(model).exists() else model
+        for model, folder in zip(models, folders, strict=True)
+    ]
+    if len(set(names)) < len(names):
+        names = list(models)
+    return [
+        Opened(
+            name,
+            folder,
+            source.tokenizer_sha256(folder),
+            read_tokenizer(folder),
+            read_pieces(folder),
+        )
+        for name, folder in zip(names, folders, strict=True)
+    ]

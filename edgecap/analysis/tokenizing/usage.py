@@ -1,0 +1,132 @@
+"""How a tokenizer spends its tokens on a corpus: by domain and in all. Sums are pooled, documents are resampled."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from functools import reduce
+from typing import NamedTuple
+
+import msgspec
+
+from edgecap import stats
+from edgecap.analysis.tokenizing import writing
+from edgecap.analysis.tokenizing.opening import Opened
+from edgecap.record import Absent, Estimate
+from edgecap.text.corpus import Document
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the text of a domain, or of all of it.
+
+    Bytes are UTF-8 of the original text, characters code points, words as `writing` has them, in the
+    `worded_documents` whose scripts have spaces; `tokens_per_word` is of those alone. `vocabulary_used` are different tokens, `vocabulary_share` their part of the vocabulary. The other
+    shares are of the tokens: `byte_fallback_share` are no whole characters by themselves, `single_byte_share` stand
+    for one byte, `unknown_share` for text that was lost. `altered_documents` do not decode to what they were.
+    """
+
+    documents: int
+    bytes: int
+    characters: int
+    words: int
+    worded_documents: int
+    tokens: int
+    bytes_per_token: Estimate | Absent
+    tokens_per_word: float | Absent
+    tokens_per_character: float | Absent
+    vocabulary_used: int
+    vocabulary_share: float
+    byte_fallback_share: float
+    single_byte_share: float
+    unknown_share: float
+    altered_documents: int
+
+
+class _Tally(NamedTuple):
+    """Sums over documents; `sizes` are bytes and tokens of each, `worded` words, tokens and number of those with words."""
+
+    sizes: list[tuple[int, int]]
+    characters: int
+    worded: tuple[int, int, int]
+    ids: Counter[int]
+    altered: int
+
+
+_NOTHING = _Tally([], 0, (0, 0, 0), Counter(), 0)
+
+
+def usage(opened: Opened, documents: Iterable[Document]) -> tuple[Usage, dict[str, Usage]]:
+    """What the tokenizer makes of all documents, and of those of each domain in the order of the text."""
+    found: dict[str, _Tally] = {}
+    for document in documents:
+        had = found.get(document.domain, _NOTHING)
+        found[document.domain] = _joined(had, _tallied(opened, document.text))
+    by_domain = {name: _usage(opened, tally) for name, tally in found.items()}
+    return _usage(opened, reduce(_joined, found.values(), _NOTHING)), by_domain
+
+
+def _tallied(opened: Opened, text: str) -> _Tally:
+    ids = opened.tokenizer.encode(text)
+    written, altered = writing.look_at(text), not opened.tokenizer.is_lossless(text, ids)
+    worded = (written.words, len(ids), 1) if written.has_words else (0, 0, 0)
+    return _Tally(
+        [(len(text.encode()), len(ids))], written.characters, worded, Counter(ids), int(altered)
+    )
+
+
+def _joined(one: _Tally, other: _Tally) -> _Tally:
+    (words, tokens, documents), more = one.worded, other.worded
+    return _Tally(
+        one.sizes + other.sizes,
+        one.characters + other.characters,
+        (words + more[0], tokens + more[1], documents + more[2]),
+        one.ids + other.ids,
+        one.altered + other.altered,
+    )
+
+
+def _usage(opened: Opened, tally: _Tally) -> Usage:
+    tokens, pieces = tally.ids.total(), opened.pieces
+    words, of_words, worded = tally.worded
+    return Usage(
+        documents=len(tally.sizes),
+        bytes=sum(size for size, _ in tally.sizes),
+        characters=tally.characters,
+        words=words,
+        worded_documents=worded,
+        tokens=tokens,
+        bytes_per_token=_bytes_per_token(tally.sizes),
+        tokens_per_word=of_words / words if words else _NO_WORDS,
+        tokens_per_character=tokens / tally.characters if tally.characters else _EMPTY,
+        vocabulary_used=len(tally.ids),
+        vocabulary_share=len(tally.ids) / max(1, opened.tokenizer.size),
+        byte_fallback_share=share_of(tally.ids, pieces.parts),
+        single_byte_share=share_of(tally.ids, pieces.single_bytes),
+        unknown_share=share_of(
+            tally.ids, frozenset() if pieces.unknown is None else frozenset({pieces.unknown})
+        ),
+        altered_documents=tally.altered,
+    )
+
+
+_EMPTY = Absent(reason="there is no text")
+_NO_WORDS = Absent(reason="there are no words that spaces tell apart")
+
+
+def _bytes_per_token(sizes: list[tuple[int, int]]) -> Estimate | Absent:
+    import numpy as np
+
+    columns = np.array(sizes, np.float64).reshape(-1, 2)
+    size, tokens = columns.sum(axis=0)
+    if not tokens:
+        return _EMPTY
+    draws = stats.draws_of_sums(columns) if len(columns) > 1 else None
+    found = stats.interval(
+        size / tokens, None if draws is None else draws[:, 0] / draws[:, 1].clip(1)
+    )
+    return Estimate(value=found.value, low=found.low, high=found.high)
+
+
+def share_of(ids: Counter[int], which: frozenset[int]) -> float:
+    """The share of tokens that are among some."""
+    return sum(n for i, n in ids.items() if i in which) / max(1, ids.total())

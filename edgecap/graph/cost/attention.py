@@ -1,0 +1,201 @@
+"""Fused attention operators as geometry: how many heads, queries and positions, and how wide.
+
+Shapes (`contrib`) and FLOPs (`work`) both follow from it. Meaning of inputs and attributes: ONNX
+Runtime's docs/ContribOperators.md, and onnx's Operators.md for Attention of opset 23 and later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from edgecap.graph.cost.tensors import Shape, Tensor, attribute
+
+Inputs = Sequence[Tensor | None]
+
+
+class Core(NamedTuple):
+    """Attention of `queries` to `positions` (past included) in `batch` rows, for each of `heads`.
+
+    `projected` counts the multiply-adds of projections that the operator contains, `rotated` the
+    numbers of queries and keys that it rotates; `scores_read` says that a bias or mask is added.
+    """
+
+    batch: int
+    heads: int
+    kv_heads: int
+    queries: int
+    positions: int
+    head_dim: int
+    value_dim: int
+    projected: int = 0
+    rotated: int = 0
+    scores_read: bool = False
+
+
+class UnknownShape(Exception):
+    """The operator needs a shape that is not known; caught where shapes are followed."""
+
+
+def shape_at(inputs: Inputs, index: int) -> Shape | None:
+    """The shape of an input, None where the input is left out."""
+    tensor = inputs[index] if index < len(inputs) else None
+    if tensor is not None and tensor.shape is None:
+        raise UnknownShape
+    return None if tensor is None else tensor.shape
+
+
+def needed(inputs: Inputs, index: int) -> Shape:
+    """The shape of an input that must be there."""
+    shape = shape_at(inputs, index)
+    if shape is None:
+        raise UnknownShape
+    return shape
+
+
+def number_at(inputs: Inputs, index: int) -> int | None:
+    """The value of an input of one number, None where it is left out or not known."""
+    tensor = inputs[index] if index < len(inputs) else None
+    return (
+        int(tensor.value.reshape(-1)[0])
+        if tensor is not None and tensor.value is not None
+        else None
+    )
+
+
+def core_of(node: Any, inputs: Inputs) -> Core:
+    """Raises UnknownShape."""
+    return CORES[node.op_type](node, inputs)
+
+
+def _grouped(node: Any, inputs: Inputs) -> Core:
+    heads, kv_heads = attribute(node, "num_heads", 0), attribute(node, "kv_num_heads", 0)
+    batch, queries, width = needed(inputs, 0)
+    packed = shape_at(inputs, 1) is None
+    head_dim = width // (heads + 2 * kv_heads) if packed else width // heads
+    past = shape_at(inputs, 3)
+    told = number_at(
+        inputs, 6
+    )  # total_sequence_length: what counts in a buffer that is longer than its content
+    positions = told if told is not None else queries + (past[2] if past else 0)
+    turned = (
+        batch * queries * (heads + kv_heads) * head_dim if attribute(node, "do_rotary", 0) else 0
+    )
+    return Core(
+        batch, heads, kv_heads, queries, positions, head_dim, head_dim, 0, turned, _has(inputs, 10)
+    )
+
+
+def _has(inputs: Inputs, index: int) -> bool:
+    return index < len(inputs) and inputs[index] is not None
+
+
+def _multi_head(past_at: int, bias_at: int, length_at: int) -> Callable[[Any, Inputs], Core]:
+    def core(node: Any, inputs: Inputs) -> Core:
+        heads, query, key, value = (
+            attribute(node, "num_heads", 0),
+            needed(inputs, 0),
+            *_keys(inputs),
+        )
+        head_dim = query[4] if len(query) == 5 else query[2] // heads
+        own = query[1] if key is None else key[2] if len(key) == 4 else key[1]
+        value_dim = (
+            value[3] if value and len(value) == 4 else value[2] // heads if value else head_dim
+        )
+        past = shape_at(inputs, past_at)
+        positions = own + _filled(node, inputs, past[2] if past else 0, length_at)
+        scores_read = _has(inputs, bias_at)
+        return Core(
+            query[0], heads, heads, query[1], positions, head_dim, value_dim, 0, 0, scores_read
+        )
+
+    return core
+
+
+def _keys(inputs: Inputs) -> tuple[Shape | None, Shape | None]:
+    return shape_at(inputs, 1), shape_at(inputs, 2)
+
+
+def _filled(node: Any, inputs: Inputs, length: int, length_at: int) -> int:
+    """Positions of the past: all of a cache that grows, what is told of one buffer shared with the present."""
+    told = number_at(inputs, length_at)
+    shared = attribute(node, "past_present_share_buffer", 0)
+    return told if shared and told is not None else length
+
+
+def _projecting(past_at: int, bias_at: int, length_at: int) -> Callable[[Any, Inputs], Core]:
+    """Attention that projects its input itself: weights (width, queries + keys + values)."""
+
+    def core(node: Any, inputs: Inputs) -> Core:
+        heads, columns = attribute(node, "num_heads", 0), needed(inputs, 1)[1]
+        batch, queries, width = needed(inputs, 0)
+        parts = attribute(node, "qkv_hidden_sizes", None) or [columns // 3] * 3
+        past = shape_at(inputs, past_at)
+        positions = queries + _filled(node, inputs, past[3] if past else 0, length_at)
+        turned = batch * queries * (parts[0] + parts[1]) if attribute(node, "do_rotary", 0) else 0
+        work, masked = batch * queries * width * columns, _has(inputs, bias_at)
+        head_dim, value_dim = parts[0] // heads, parts[2] // heads
+        return Core(
+            batch, heads, heads, queries, positions, head_dim, value_dim, work, turned, masked
+        )
+
+    return core
+
+
+def _packed(node: Any, inputs: Inputs) -> Core:
+    """Padding taken out: (tokens, width); the square is that of token_offset, (batch, sequence)."""
+    (tokens, width), columns, (batch, queries) = (
+        needed(inputs, 0),
+        needed(inputs, 1)[1],
+        needed(inputs, 3),
+    )
+    heads = attribute(node, "num_heads", 0)
+    parts = attribute(node, "qkv_hidden_sizes", None) or [columns // 3] * 3
+    work, masked = tokens * width * columns, _has(inputs, 5)
+    return Core(
+        batch, heads, heads, queries, queries, parts[0] // heads, parts[2] // heads, work, 0, masked
+    )
+
+
+def _packed_multi_head(node: Any, inputs: Inputs) -> Core:
+    heads, query, value = attribute(node, "num_heads", 0), needed(inputs, 0), shape_at(inputs, 2)
+    batch, queries = needed(inputs, 4)
+    head_dim = query[3] if len(query) == 4 else query[1] // heads
+    value_dim = value[1] // heads if value else head_dim
+    return Core(batch, heads, heads, queries, queries, head_dim, value_dim, 0, 0, _has(inputs, 6))
+
+
+def _standard(node: Any, inputs: Inputs) -> Core:
+    """Attention as onnx has it: (batch, heads, sequence, width) or (batch, sequence, heads x width)."""
+    batch, heads, queries, head_dim = _four(needed(inputs, 0), attribute(node, "q_num_heads", 0))
+    _, kv_heads, own, _ = _four(needed(inputs, 1), attribute(node, "kv_num_heads", 0))
+    value_dim = _four(needed(inputs, 2), kv_heads)[3]
+    past = shape_at(inputs, 4)
+    positions = own + (past[2] if past else 0)
+    return Core(
+        batch, heads, kv_heads, queries, positions, head_dim, value_dim, 0, 0, _has(inputs, 3)
+    )
+
+
+def _four(shape: Shape, heads: int) -> Shape:
+    return shape if len(shape) == 4 else (shape[0], heads, shape[1], shape[2] // heads)
+
+
+def _either(node: Any, inputs: Inputs) -> Core:
+    return (
+        _projecting(4, 5, 6)(node, inputs)
+        if node.domain == "com.microsoft"
+        else _standard(node, inputs)
+    )
+
+
+CORES: dict[str, Callable[[Any, Inputs], Core]] = {
+    "Attention": _either,
+    "DecoderMaskedMultiHeadAttention": _multi_head(5, 4, 7),
+    "DecoderMaskedSelfAttention": _projecting(4, 5, 6),
+    "GroupQueryAttention": _grouped,
+    "MultiHeadAttention": _multi_head(6, 5, 8),
+    "PackedAttention": _packed,
+    "PackedMultiHeadAttention": _packed_multi_head,
+    "QAttention": _projecting(8, 99, 99),
+}

@@ -1,0 +1,287 @@
+"""How many FLOPs an operator does: tables of data, one row an operator.
+
+Matrix work is 2 FLOPs a multiply-add. Fused attention counts the whole square of sequence x positions,
+as a graph that is not fused computes it; a sliding window or causal mask saves nothing here.
+
+Conventions for other work, per number of the output unless said otherwise:
+
+    1   arithmetic of one step, and one function (exp, erf, tanh, sigmoid, cos ...); none on whole numbers or
+        truth values: the arithmetic of shapes and comparisons are no FLOPs
+    5   softmax (greatest, difference, exp, sum, quotient); 1 more in fused attention for the scale, 1 for a bias
+    7   LayerNormalization (mean, difference, square, sum, quotient, scale, shift), 4 in its RMS form
+        (square, sum, quotient, scale); 1 more for each summand of the Skip forms
+    5 3 9   Gelu by erf, QuickGelu and Swish, FastGelu and Gelu by tanh; 1 more for BiasGelu's bias
+    3   a rotated number of RotaryEmbedding or of queries and keys in fused attention
+    1   a number of the input of a reduction or running sum; 2 where it is squared
+    5 3 2   DynamicQuantizeLinear, QuantizeLinear, DequantizeLinear (weights included, GatherBlockQuantized too)
+    8   QLinear forms of elementwise arithmetic (two widened, one operation, one narrowed)
+    5 3 2   mixtures of experts: the router's softmax, an inner number of a chosen expert, a number of its result
+    1   a bias, a scale of the result, an activation's number of a fused matrix product
+
+Casts, moves, selections, sorting and views do none. Widening of weights inside MatMulNBits is left out:
+whether it happens is the kernel's choice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from edgecap.graph.cost.attention import CORES, core_of, needed, shape_at
+from edgecap.graph.cost.contrib_shapes import operands
+from edgecap.graph.cost.tensors import BITS, FLOATS, Shape, Tensor, attribute
+
+Inputs = Sequence[Tensor | None]
+Count = Callable[[Any, Inputs, Inputs], int]
+
+
+def matrix_flops(node: Any, inputs: Inputs, outputs: Inputs) -> int:
+    """FLOPs of matrix products. Raises UnknownShape where a shape that it needs is not known."""
+    if _is_core(node):
+        core = core_of(node, inputs)
+        square = core.batch * core.heads * core.queries * core.positions
+        return 2 * square * (core.head_dim + core.value_dim) + 2 * core.projected
+    count = MATRIX.get(node.op_type)
+    return count(node, inputs, outputs) if count else 0
+
+
+def other_flops(node: Any, inputs: Inputs, outputs: Inputs) -> int:
+    """FLOPs of all else by the conventions above. Raises UnknownShape."""
+    if _is_core(node):
+        core = core_of(node, inputs)
+        square = core.batch * core.heads * core.queries * core.positions
+        return square * (6 + core.scores_read) + 3 * core.rotated
+    count = OTHER.get(node.op_type)
+    return count(node, inputs, outputs) if count else 0
+
+
+def is_known(node: Any) -> bool:
+    """Whether the operator has a row in any table, if only to say that it does no work."""
+    return _is_core(node) or any(node.op_type in table for table in (MATRIX, OTHER, FREE))
+
+
+def _is_core(node: Any) -> bool:
+    return node.op_type in CORES
+
+
+def _size(tensors: Inputs, index: int) -> int:
+    return math.prod(needed(tensors, index))
+
+
+# --- matrix work ------------------------------------------------------------------------------
+
+
+def _product(left: int = 0, right: int = 1) -> Count:
+    """Each number of the result is a row times a column."""
+
+    def count(node: Any, inputs: Inputs, outputs: Inputs) -> int:
+        rows, _ = operands(node, inputs, left, right)
+        return 2 * _size(outputs, 0) * rows[-1]
+
+    return count
+
+
+def _by_columns(node: Any, inputs: Inputs, outputs: Inputs) -> int:
+    return 2 * _size(outputs, 0) * needed(inputs, 0)[-1]
+
+
+def _convolution(weight: int = 1) -> Count:
+    def count(node: Any, inputs: Inputs, outputs: Inputs) -> int:
+        return 2 * _size(outputs, 0) * math.prod(needed(inputs, weight)[1:])
+
+    return count
+
+
+def _transposed_convolution(node: Any, inputs: Inputs, outputs: Inputs) -> int:
+    return 2 * _size(inputs, 0) * math.prod(needed(inputs, 1)[1:])
+
+
+def _experts(node: Any, inputs: Inputs, outputs: Inputs) -> int:
+    """Tokens x k x the matrices of one expert; packed bytes hold several numbers."""
+    tokens = math.prod(needed(inputs, 0)[:-1])
+    at = (2, 4, 6) if node.op_type == "MoE" else (2, 5, 8)
+    return int(2 * tokens * attribute(node, "k", 1) * sum(_one_expert(node, inputs, i) for i in at))
+
+
+def _one_expert(node: Any, inputs: Inputs, index: int) -> int:
+    shape = shape_at(inputs, index)
+    if shape is None:
+        return 0
+    name = f"fc{(2, 5, 8).index(index) + 1}_expert_weight_bits" if node.op_type == "QMoE" else ""
+    tensor = inputs[index]
+    width = attribute(node, name, 0) or attribute(node, "expert_weight_bits", 4)
+    packed = (
+        8 // width if node.op_type == "QMoE" and tensor is not None and tensor.kind in (2, 3) else 1
+    )
+    return math.prod(shape[1:]) * packed
+
+
+def _sums(node: Any, inputs: Inputs, outputs: Inputs) -> int:
+    """Einsum, two factors at a time from the left: 2 for each combination of labels, none without a contraction."""
+    terms, result = _labels(node, [needed(inputs, i) for i in range(len(inputs))])
+    sizes = {label: n for term, shape in terms for label, n in zip(term, shape, strict=True)}
+    rest, total = [set(term) for term, _ in terms], 0
+    while len(rest) > 1:
+        joined = rest[0] | rest[1]
+        kept = joined & set(result).union(*rest[2:])
+        total += 2 * math.prod(sizes[x] for x in joined) if kept != joined else 0
+        rest = [kept, *rest[2:]]
+    return total
+
+
+def _labels(node: Any, shapes: list[Shape]) -> tuple[list[tuple[list[str], Shape]], list[str]]:
+    left, _, right = attribute(node, "equation", b"").decode().replace(" ", "").partition("->")
+    terms = [_term(term, len(shape)) for term, shape in zip(left.split(","), shapes, strict=True)]
+    if right or "->" in attribute(node, "equation", b"").decode():
+        dots = [label for term in terms for label in term if label.startswith(".")]
+        return list(zip(terms, shapes, strict=True)), [*right.replace("...", ""), *dots]
+    every = [label for term in terms for label in term]
+    return list(zip(terms, shapes, strict=True)), [
+        x for x in every if every.count(x) == 1 or x.startswith(".")
+    ]
+
+
+def _term(term: str, rank: int) -> list[str]:
+    """Labels of a factor; an ellipsis stands for axes that are counted from the last one."""
+    before, dots, after = term.partition("...")
+    hidden = rank - len(before) - len(after) if dots else 0
+    return [*before, *[f".{i}" for i in range(hidden, 0, -1)], *after]
+
+
+_PRODUCTS = (
+    "MatMul", "MatMulInteger", "MatMulInteger16", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "FusedMatMul",
+    "TransposeMatMul", "FusedMatMulActivation", "Gemm", "FusedGemm", "GemmFastGelu",
+)  # fmt: skip
+MATRIX: dict[str, Count] = {
+    **dict.fromkeys(_PRODUCTS, _product()),
+    **dict.fromkeys(("QLinearMatMul", "QGemm"), _product(0, 3)),
+    **dict.fromkeys(("MatMulNBits", "MatMulBnb4", "MatMulFpQ4"), _by_columns),
+    **dict.fromkeys(("Conv", "ConvInteger", "FusedConv"), _convolution()),
+    "QLinearConv": _convolution(3),
+    "ConvTranspose": _transposed_convolution,
+    "Einsum": _sums,
+    **dict.fromkeys(("MoE", "QMoE"), _experts),
+}
+
+
+# --- other work -------------------------------------------------------------------------------
+
+
+def _each(flops: int, whole: bool = False) -> Count:
+    """`flops` for each number of the output; of whole numbers only if `whole`."""
+
+    def count(node: Any, inputs: Inputs, outputs: Inputs) -> int:
+        kind = outputs[0].kind if outputs and outputs[0] else 0
+        return flops * _size(outputs, 0) if whole or kind in FLOATS or kind not in BITS else 0
+
+    return count
+
+
+def _each_read(flops: int) -> Count:
+    """`flops` for each number of the input, if it is no whole number."""
+
+    def count(node: Any, inputs: Inputs, outputs: Inputs) -> int:
+        kind = inputs[0].kind if inputs[0] else 0
+        return flops * _size(inputs, 0) if kind in FLOATS or kind not in BITS else 0
+
+    return count
+
+
+def _for_each_summand(node: Any, inputs: Inputs, outputs: Inputs) -> int:
+    return (len(inputs) - 1) * _each(1)(node, inputs, outputs)
+
+
+def _gelu(node: Any, inputs: Inputs, outputs: Inputs) -> int:
+    return (9 if attribute(node, "approximate", b"none") == b"tanh" else 5) * _size(outputs, 0)
+
+
+def _with(flops: int, *optional: int) -> Count:
+    """`flops` for each number of the output, and one more for each optional input that is there."""
+
+    def count(node: Any, inputs: Inputs, outputs: Inputs) -> int:
+        there = sum(i < len(inputs) and inputs[i] is not None for i in optional)
+        return (flops + there) * _size(outputs, 0) if flops + there else 0
+
+    return count
+
+
+def _narrowing(node: Any, inputs: Inputs, outputs: Inputs) -> int:
+    """DynamicQuantizeMatMul: narrows its first factor, scales the result and adds a bias."""
+    return 5 * _size(inputs, 0) + _with(1, 4)(node, inputs, outputs)
+
+
+def _rotary(node: Any, inputs: Inputs, outputs: Inputs) -> int:
+    shape = needed(inputs, 0)
+    part = attribute(node, "rotary_embedding_dim", 0)
+    heads = attribute(node, "num_heads", 0)
+    width = shape[-1] if len(shape) == 4 else shape[-1] // heads if heads else 0
+    share = part / width if part and width else 1
+    return int(3 * math.prod(shape) * share)
+
+
+def _pooled(node: Any, inputs: Inputs, outputs: Inputs) -> int:
+    return int(_size(outputs, 0) * math.prod(attribute(node, "kernel_shape", [1])))
+
+
+def _gates(node: Any, inputs: Inputs, outputs: Inputs) -> int:
+    """Softmax over experts, an activation and a gate for each inner number, and the weighted sum."""
+    tokens, k = math.prod(needed(inputs, 0)[:-1]), attribute(node, "k", 1)
+    width = needed(inputs, 2)[1]
+    return int(5 * _size(inputs, 1) + tokens * k * (3 * width + 2 * needed(inputs, 0)[-1]))
+
+
+def _rows(counts: dict[str, Count]) -> dict[str, Count]:
+    return {name: count for names, count in counts.items() for name in names.split()}
+
+
+OTHER: dict[str, Count] = _rows({
+    "Add Sub Mul Div Pow Mod Neg Abs Sqrt Reciprocal Exp Log Erf Tanh Sigmoid Relu Sin Cos Tan Sinh Cosh Asin Acos "
+    "Atan Asinh Acosh Atanh Floor Ceil Round Sign Clip LeakyRelu PRelu ThresholdedRelu Elu Selu Celu Softplus Softsign "
+    "HardSigmoid BiasAdd": _each(1),
+    "Sum Max Min Mean": _for_each_summand,
+    "HardSwish Swish QuickGelu ScaledSiLU": _each(3),
+    "Mish": _each(4),
+    "Gelu": _gelu,
+    "BiasGelu": _each(6),
+    "FastGelu": _with(9, 1),
+    "Softmax LogSoftmax BiasSoftmax": _each(5),
+    "LayerNormalization": _with(6, 2),
+    "InstanceNormalization GroupNormalization MeanVarianceNormalization": _each(7),
+    "BatchNormalization": _each(2),
+    "SkipLayerNormalization": _with(7, 3, 4),
+    "RMSNormalization SimplifiedLayerNormalization": _each(4),
+    "SkipSimplifiedLayerNormalization": _with(5, 3),
+    "LpNormalization": _each(3),
+    "EmbedLayerNormalization": _with(8, 4),
+    "ReduceSum ReduceMean ReduceMax ReduceMin ReduceProd CumSum CumProd": _each_read(1),
+    "GlobalAveragePool GlobalMaxPool": _each_read(1),
+    "ReduceL1 ReduceL2 ReduceSumSquare ReduceLogSum ReduceLogSumExp": _each_read(2),
+    "AveragePool MaxPool": _pooled,
+    "RotaryEmbedding": _rotary,
+    "GemmaRotaryEmbedding": lambda node, inputs, outputs: 3 * (_size(outputs, 0) + _size(outputs, 1)),
+    "DynamicQuantizeLinear": _each_read(5),
+    "QuantizeLinear": _each_read(3),
+    "DequantizeLinear GatherBlockQuantized": _each(2),
+    "QLinearAdd QLinearMul QLinearLeakyRelu QLinearSigmoid QLinearSoftmax": _each(8, whole=True),
+    "Gemm FusedGemm Conv FusedConv": _with(0, 2),
+    "MatMulNBits": _with(0, 5),
+    "GemmFastGelu": _with(9, 2),
+    "MatMulIntegerToFloat": _with(1, 6),
+    "QLinearMatMul": _each(1, whole=True),
+    "QGemm": _with(1, 6),
+    "QLinearConv": _with(1, 8),
+    "DynamicQuantizeMatMul": _narrowing,
+    "FusedMatMulActivation": _each(1),
+    "MoE QMoE": _gates,
+})  # fmt: skip
+
+# No FLOPs: moves, selections, comparisons and logic, sorting, numbers made from nothing, views.
+FREE = frozenset({
+    "Cast", "CastLike", "BitCast", "Transpose", "Concat", "Split", "Slice", "Gather", "GatherElements", "GatherND",
+    "Scatter", "ScatterElements", "ScatterND", "TensorScatter", "Pad", "Tile", "Expand", "Trilu", "Where", "Equal",
+    "Greater", "Less", "GreaterOrEqual", "LessOrEqual", "Not", "And", "Or", "Xor", "IsNaN", "IsInf", "BitwiseAnd",
+    "BitwiseOr", "BitwiseNot", "BitwiseXor", "BitShift", "TopK", "ArgMax", "ArgMin", "NonZero", "Unique",
+    "Compress", "OneHot", "EyeLike", "ReverseSequence", "SpaceToDepth", "DepthToSpace", "Range", "ConstantOfShape",
+    "Constant", "Shape", "Size", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten", "Dropout", "ExpandDims",
+})  # fmt: skip

@@ -1,0 +1,287 @@
+"""Walks through a graph as a run does: each node with the shapes, types and small values that it sees.
+
+onnx's own inference tells what a node gives, `contrib` what ONNX Runtime's operators give, `values`
+the numbers of small tensors. Subgraphs are entered: the branch that is taken, a body as often as it
+runs. Nothing is refused here: what cannot be told is a Tensor without shape, or none.
+What a node costs is left to `costs`.
+"""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from itertools import zip_longest
+from typing import Any, NamedTuple
+
+from edgecap.graph.cost.contrib_shapes import contrib_outputs
+from edgecap.graph.cost.control_flow import settled, sliced, stacked, trips, varying
+from edgecap.graph.cost.tensors import (
+    Tensor,
+    attribute,
+    constant_of,
+    of_type,
+    of_value,
+    stored_in,
+    type_of,
+)
+from edgecap.graph.cost.values import shape_value, values_of
+from edgecap.graph.nodes import ordered
+
+ONNX_DOMAINS = ("", "ai.onnx")
+VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten", "Dropout"})
+_REARRANGED = VIEWS | {
+    "Transpose",
+    "Cast",
+    "DequantizeLinear",
+}  # of a stored tensor: the same bytes are read
+_RANDOM = frozenset({"RandomNormal", "RandomUniform"})
+_TOLD = 64  # numbers of an input that shape inference may want to see
+
+UNKNOWN = Tensor(0, None)  # made by a node that is not known; None is an input that is left out
+Scope = ChainMap[str, Tensor]
+Size = Callable[[str], int | None]
+
+
+class Step(NamedTuple):
+    """A node that runs `times` times; `folded` ones depend on stored tensors only and run when loading.
+
+    `note` says what is not known about it beside its operator.
+    """
+
+    node: Any
+    inputs: tuple[Tensor | None, ...]
+    outputs: tuple[Tensor | None, ...]
+    times: int = 1
+    folded: bool = False
+    note: str = ""
+
+
+class Walk:
+    """The way through one model; `weigh` says which of two branches is dearer, `size` what a dimension is.
+
+    `stored` collects the bytes of all stored tensors by name, those made when loading included.
+    """
+
+    def __init__(self, model: Any, size: Size, weigh: Callable[[Sequence[Step]], Any]) -> None:
+        self._opsets = {
+            o.domain if o.domain != "ai.onnx" else "": o.version for o in model.opset_import
+        }
+        self._imports = list(model.opset_import)
+        self._ir_version = model.ir_version
+        self._size, self._weigh = size, weigh
+        self.stored: dict[str, int] = {}
+
+    def graph(self, graph: Any, scope: Scope) -> list[Step]:
+        """The steps of a graph in order; `scope` gains its tensors."""
+        for name, tensor in stored_in(graph):
+            scope[name] = self._keep(name, tensor)
+        declared = {v.name: v for v in (*graph.value_info, *graph.output)}
+        return [step for node in ordered(graph) for step in self._node(node, scope, declared)]
+
+    def _keep(self, name: str, tensor: Tensor) -> Tensor:
+        self.stored[name] = tensor.bytes
+        return tensor._replace(constant=True, roots=(name,))
+
+    # --- one node -------------------------------------------------------------------------
+
+    def _node(self, node: Any, scope: Scope, declared: dict[str, Any]) -> list[Step]:
+        inputs = tuple(scope.get(name, UNKNOWN) if name else None for name in node.input)
+        steps, given = self._entered(node, inputs, scope) or (None, self._outputs(node, inputs))
+        outputs = [
+            self._declared(declared.get(n), t)
+            for n, t in zip_longest(node.output, given[: len(node.output)])
+        ]
+        if steps is None:
+            outputs, folded = self._origins(node, inputs, outputs)
+            steps = [Step(node, inputs, tuple(outputs), folded=folded)]
+        scope.update((n, t or UNKNOWN) for n, t in zip(node.output, outputs, strict=True) if n)
+        return steps
+
+    def _entered(self, node: Any, inputs: Sequence[Tensor | None], scope: Scope) -> Entered | None:
+        """Steps and results of the graphs inside a node; None where it has none, or they do not fit it."""
+        enter = _SUBGRAPHS.get(node.op_type) if node.domain in ONNX_DOMAINS else None
+        if enter is None or sum(part.HasField("g") for part in node.attribute) < (
+            2 if node.op_type == "If" else 1
+        ):
+            return None
+        try:
+            return enter(self, node, inputs, scope)
+        except (IndexError, ValueError):
+            return None
+
+    def _origins(
+        self, node: Any, inputs: Sequence[Tensor | None], outputs: list[Tensor | None]
+    ) -> tuple[list[Tensor | None], bool]:
+        """The outputs with what they consist of, and whether they are there when the model is loaded."""
+        there = [t for t in inputs if t is not None]
+        if node.op_type == "Constant":
+            return [self._keep(node.output[0], t) if t else None for t in outputs], True
+        if all(t.constant for t in there) and node.op_type not in _RANDOM:
+            return [
+                self._folded(node, n, there, t) for n, t in zip(node.output, outputs, strict=True)
+            ], True
+        if node.op_type in VIEWS and outputs[0] is not None and there:
+            return [
+                outputs[0]._replace(cache=there[0].cache, roots=there[0].roots),
+                *outputs[1:],
+            ], False
+        return outputs, False
+
+    def _folded(
+        self, node: Any, name: str, there: list[Tensor], output: Tensor | None
+    ) -> Tensor | None:
+        if output is None or not name:
+            return output
+        if node.op_type in _REARRANGED and node.domain in (*ONNX_DOMAINS, "com.microsoft"):
+            parts = there if node.op_type == "DequantizeLinear" else there[:1]
+            return output._replace(
+                constant=True, roots=tuple(dict.fromkeys(r for t in parts for r in t.roots))
+            )
+        return self._keep(name, output)
+
+    def _outputs(self, node: Any, inputs: Sequence[Tensor | None]) -> list[Tensor | None]:
+        if node.op_type == "Constant" and node.domain in ONNX_DOMAINS:
+            return [constant_of(node)]
+        found = self._inferred(node, inputs) or [None] * len(node.output)
+        if node.op_type in ("Shape", "Size") and node.domain in ONNX_DOMAINS:
+            values = [shape_value(node, tensor) for tensor in inputs[:1]]
+        else:
+            values = values_of(node, inputs, found, self._opsets.get("", 1))
+        return [
+            t if v is None or v.dtype.kind in "OSU" else of_value(v)
+            for t, v in zip_longest(found, values)
+        ]
+
+    def _inferred(
+        self, node: Any, inputs: Sequence[Tensor | None]
+    ) -> Sequence[Tensor | None] | None:
+        domain = "" if node.domain in ONNX_DOMAINS else node.domain
+        schema = (
+            _schema(node.op_type, domain, self._opsets.get(domain, 1))
+            if domain != "com.microsoft"
+            else None
+        )
+        if schema is None or not schema.has_type_and_shape_inference_function:
+            return contrib_outputs(node, inputs)
+        return None if any(t is UNKNOWN for t in inputs) else self._by_schema(schema, node, inputs)
+
+    def _by_schema(
+        self, schema: Any, node: Any, inputs: Sequence[Tensor | None]
+    ) -> list[Tensor | None] | None:
+        from onnx import numpy_helper, shape_inference
+
+        named = [(n, t) for n, t in zip(node.input, inputs, strict=True) if t is not None]
+        types = {n: type_of(t.kind, t.shape) for n, t in named}
+        told = {
+            n: numpy_helper.from_array(t.value)
+            for n, t in named
+            if t.value is not None and t.value.size <= _TOLD
+        }
+        try:
+            found = shape_inference.infer_node_outputs(
+                schema, node, types, told, opset_imports=self._imports, ir_version=self._ir_version
+            )
+        except Exception:  # InferenceError and others: inputs that do not fit the operator
+            return None
+        return [of_type(found[n]) if n in found else None for n in node.output]
+
+    def _declared(self, info: Any, tensor: Tensor | None) -> Tensor | None:
+        """What the graph says of a tensor whose shape cannot be told from its node."""
+        if info is None or (tensor is not None and tensor.shape is not None):
+            return tensor
+        dims = info.type.tensor_type.shape.dim if info.type.tensor_type.HasField("shape") else None
+        sizes = [
+            d.dim_value if d.HasField("dim_value") else self._size(d.dim_param) for d in dims or ()
+        ]
+        known = [s for s in sizes if s is not None]
+        shape = tuple(known) if dims is not None and len(known) == len(sizes) else None
+        return Tensor(info.type.tensor_type.elem_type, shape)
+
+    # --- subgraphs ------------------------------------------------------------------------
+
+    def _body(
+        self, graph: Any, scope: Scope, given: Sequence[Tensor | None]
+    ) -> tuple[list[Step], list[Tensor | None]]:
+        inner = scope.new_child()
+        inner.update((i.name, t) for i, t in zip(graph.input, given, strict=False) if t is not None)
+        steps = self.graph(graph, inner)
+        return steps, [inner.get(o.name) for o in graph.output]
+
+    def branch(self, node: Any, inputs: Sequence[Tensor | None], scope: Scope) -> Entered:
+        """If: the branch that a known condition takes, else the dearer one."""
+        names: tuple[str, ...] = ("then_branch", "else_branch")
+        condition = inputs[0].value if inputs and inputs[0] is not None else None
+        if condition is not None:
+            names = names[:1] if condition.reshape(-1)[0] else names[1:]
+        bodies = [self._body(attribute(node, name, None), scope, ()) for name in names]
+        steps, outputs = max(bodies, key=lambda body: self._weigh(body[0]))
+        settled = len(bodies) == 1
+        return steps, outputs if settled else [
+            t and t._replace(value=None, constant=False) for t in outputs
+        ]
+
+    def loop(self, node: Any, inputs: Sequence[Tensor | None], scope: Scope) -> Entered:
+        """Loop: the body as often as is known that it runs, else once with a note."""
+        body, carried = attribute(node, "body", None), list(inputs[2:])
+        given = [
+            Tensor(7, ()),
+            Tensor(9, (), inputs[1].value if len(inputs) > 1 and inputs[1] else None),
+            *carried,
+        ]
+        steps, outputs = self._body(
+            body, scope, [varying(t) if i > 1 else t for i, t in enumerate(given)]
+        )
+        times = trips(inputs, outputs[0] if outputs else None, body)
+        note = (
+            []
+            if times is not None
+            else [Step(node, tuple(inputs), (), note="Loop (trip count unknown)")]
+        )
+        ends = [settled(a, b, times) for a, b in zip(carried, outputs[1:], strict=False)]
+        scanned = [stacked(t, times, 0) for t in outputs[1 + len(carried) :]]
+        return [*note, *_repeated(steps, 1 if times is None else times)], [*ends, *scanned]
+
+    def scan(self, node: Any, inputs: Sequence[Tensor | None], scope: Scope) -> Entered:
+        """Scan: the body as often as the scanned axis is long."""
+        body, scanned = attribute(node, "body", None), attribute(node, "num_scan_inputs", 0)
+        states = len(inputs) - scanned
+        axes = attribute(node, "scan_input_axes", None) or [0] * scanned
+        ways = attribute(node, "scan_output_axes", None) or [0] * (len(body.output) - states)
+        slices = [sliced(t, a) for t, a in zip(inputs[states:], axes, strict=True)]
+        steps, outputs = self._body(body, scope, [*map(varying, inputs[:states]), *slices])
+        times = next(
+            (t.shape[a] for t, a in zip(inputs[states:], axes, strict=True) if t and t.shape), None
+        )
+        note = (
+            []
+            if times is not None
+            else [Step(node, tuple(inputs), (), note="Scan (length unknown)")]
+        )
+        kept = [stacked(t, times, a) for t, a in zip(outputs[states:], ways, strict=True)]
+        ends = [
+            settled(a, b, times) for a, b in zip(inputs[:states], outputs[:states], strict=True)
+        ]
+        return [*note, *_repeated(steps, 1 if times is None else times)], [*ends, *kept]
+
+
+Entered = tuple[list[Step], list[Tensor | None]]
+_SUBGRAPHS: dict[str, Callable[[Walk, Any, Sequence[Tensor | None], Scope], Entered]] = {
+    "If": Walk.branch,
+    "Loop": Walk.loop,
+    "Scan": Walk.scan,
+}
+
+
+def _repeated(steps: Iterable[Step], times: int) -> list[Step]:
+    return [s._replace(times=s.times * times) for s in steps]
+
+
+@lru_cache(maxsize=1024)
+def _schema(op: str, domain: str, version: int) -> Any:
+    import onnx
+
+    try:
+        return onnx.defs.get_schema(op, version, "" if domain == "ai.onnx" else domain)
+    except onnx.defs.SchemaError:
+        return None

@@ -1,0 +1,1 @@
+"""Describe this machine: hardware, system noise, and what measurements it supports."""

@@ -1,0 +1,83 @@
+"""Energy counters, one file a kind, each behind the Counter protocol; and the choice among them.
+
+rapl      Intel and AMD packages and memory, through powercap       processor
+emi       the same on Windows                                       processor
+nvml      NVIDIA boards                                             nvidia
+amd       AMD boards                                                amd
+apple     Apple Silicon                                             board
+rails     INA monitors (Jetson) and the Raspberry Pi 5's PMIC       board
+battery   what a battery gives                                      machine
+meter     a wall meter's file                                       machine
+assumed   watts that the user gives
+
+`find` opens what is there, `resolve` says which of it makes up the total, with a reason for the rest.
+tally and sampled turn raw readings and watts into joules that never fall, joined adds counters up, permission
+has the remedies.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from edgecap.machine.energy.amd import open_amd
+from edgecap.machine.energy.apple import open_apple
+from edgecap.machine.energy.battery import open_battery
+from edgecap.machine.energy.emi import open_emi
+from edgecap.machine.energy.meter import WallMeter
+from edgecap.machine.energy.nvml import open_nvml
+from edgecap.machine.energy.rails import open_pmic, open_rails
+from edgecap.machine.energy.rapl import open_rapl
+from edgecap.machine.energy.resolver import Resolution, Source, drawn_by, resolve
+from edgecap.protocols import Counter
+from edgecap.record import LeftOut
+
+__all__ = ["Resolution", "Source", "drawn_by", "find", "resolve"]
+
+
+def find(
+    sysfs: Path,
+    environ: Mapping[str, str] = os.environ,
+    meter: Path | None = None,
+    meter_offset_s: float | None = None,
+    devices: Sequence[int] = (0,),
+) -> list[Source | LeftOut]:
+    """Everything on this machine that counts energy, and what is there but cannot be read.
+
+    `meter` is a wall meter's CSV file, `meter_offset_s` its clock less ours (None: found from steps of load).
+    """
+    found: list[Source | LeftOut] = []
+    for opened in _openers(sysfs, environ, devices):
+        found += opened()
+    if meter is not None:
+        found.append(_open_meter(meter, meter_offset_s))
+    return found
+
+
+def _openers(
+    sysfs: Path, environ: Mapping[str, str], devices: Sequence[int]
+) -> list[Callable[[], list[Counter | LeftOut]]]:
+    """What can be there on this system; a moved sysfs counts as Linux."""
+    boards: list[Callable[[], list[Counter | LeftOut]]] = [lambda: open_nvml(environ, devices)]
+    if sys.platform == "win32":
+        return [open_emi, *boards]
+    if sys.platform == "darwin" and sysfs == Path("/sys"):
+        return [open_apple]
+    if (sysfs / "class/kfd").is_dir():
+        boards.append(lambda: open_amd(environ, devices))
+    return [
+        lambda: open_rapl(sysfs),
+        *boards,
+        lambda: open_rails(sysfs),
+        open_pmic,
+        lambda: open_battery(sysfs),
+    ]
+
+
+def _open_meter(path: Path, offset_s: float | None) -> Source | LeftOut:
+    try:
+        return WallMeter(path, offset_s)
+    except OSError as error:
+        return LeftOut(name="meter", reason=str(error), scope="machine", missing=True)

@@ -1,0 +1,123 @@
+"""AMD boards through amdsmi, which ROCm brings: energy count x counter resolution, in microjoules.
+
+On some boards the count is wrong (ROCm/amdsmi issue 38): it is held against the board's own power for a
+moment, and where they disagree by more than a quarter the power is sampled instead.
+`amdsmi_get_energy_count` named its first field "power" before 6.2.1, "energy_accumulator" since.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from edgecap.machine.energy.sampled import Sampled
+from edgecap.machine.energy.tally import Tallied
+from edgecap.protocols import Counter
+from edgecap.record import LeftOut
+
+PERIOD_S, CHECK_S, AGREE = 0.1, 0.5, 0.25
+
+
+def open_amd(
+    environ: Mapping[str, str],
+    devices: Sequence[int] = (0,),
+    load: Callable[[], Any] | None = None,
+    clock: tuple[Callable[[], float], Callable[[float], None]] = (time.monotonic, time.sleep),
+) -> list[Counter | LeftOut]:
+    """One counter for each board that a run on HIP's `devices` uses, and why not the others."""
+    try:
+        smi = (load or _load)()
+        smi.amdsmi_init()
+        handles = {
+            _hip_number(smi, h, i): h for i, h in enumerate(smi.amdsmi_get_processor_handles())
+        }
+    except Exception as error:
+        return [_missing("amdsmi", f"amdsmi cannot be used: {type(error).__name__}: {error}")]
+    visible = _visible(environ, sorted(handles))
+    used = [visible[d] for d in devices if d < len(visible)]
+    if len(used) < len(devices):
+        return [_missing("amdsmi", f"HIP device {max(devices)} is not visible")]
+    opened = [_open_board(smi, n, handles[n], clock) for n in used]
+    return [*opened, *(_unused(n) for n in sorted(handles) if n not in used)]
+
+
+def _load() -> Any:
+    return importlib.import_module("amdsmi")
+
+
+def _missing(name: str, reason: str) -> LeftOut:
+    return LeftOut(name=name, reason=reason, scope="amd", missing=True)
+
+
+def _unused(number: int) -> LeftOut:
+    return LeftOut(
+        name=f"amdsmi gpu-{number}", reason="the run does not use this board", scope="amd"
+    )
+
+
+def _hip_number(smi: Any, handle: Any, place: int) -> int:
+    """HIP's number of a board, which need not be amdsmi's place; the place where amdsmi is too old to tell."""
+    try:
+        return int(smi.amdsmi_get_gpu_enumeration_info(handle)["hip_id"])
+    except Exception:
+        return place
+
+
+def _visible(environ: Mapping[str, str], numbers: list[int]) -> list[int]:
+    listed = environ.get("HIP_VISIBLE_DEVICES") or environ.get("ROCR_VISIBLE_DEVICES")
+    if not listed:
+        return numbers
+    return [int(e) for e in listed.split(",") if e.strip().isdigit() and int(e) in numbers]
+
+
+def _open_board(smi: Any, number: int, handle: Any, clock: Any) -> Counter | LeftOut:
+    name, domain = "amdsmi", f"gpu-{number}"
+
+    def joules() -> tuple[float]:
+        found = smi.amdsmi_get_energy_count(handle)
+        count = found["energy_accumulator"] if "energy_accumulator" in found else found["power"]
+        return (count * found["counter_resolution"] / 1e6,)
+
+    def watts() -> tuple[float]:
+        return (_watts(smi.amdsmi_get_power_info(handle)),)
+
+    try:
+        if _agree(joules, watts, clock):
+            return Tallied(name, "amd", [domain], joules, resolution_j=_resolution(smi, handle))
+    except Exception:  # the board does not count; its power may still be told
+        pass
+    try:
+        watts()
+    except Exception as error:
+        return _missing(f"{name} {domain}", f"it tells neither its energy nor its power: {error}")
+    return Sampled(name, "amd", [domain], watts, PERIOD_S, resolution_w=1.0)
+
+
+def _watts(found: Mapping[str, Any]) -> float:
+    """Watts of the socket: boards fill in one or another of three fields, the others say N/A."""
+    fields = ("current_socket_power", "socket_power", "average_socket_power")
+    told = [found[f] for f in fields if isinstance(found.get(f), int | float)]
+    if not told:
+        raise OSError(f"no power among {dict(found)}")
+    return float(told[0])
+
+
+def _agree(
+    joules: Callable[[], tuple[float]], watts: Callable[[], tuple[float]], clock: Any
+) -> bool:
+    """Whether the energy count moves as the board's power says, watched for a moment."""
+    now, sleep = clock
+    try:
+        before, began, first = joules()[0], now(), watts()[0]
+    except OSError:
+        return True  # nothing to hold it against
+    sleep(CHECK_S)
+    counted = (joules()[0] - before) / (now() - began)
+    told = (first + watts()[0]) / 2
+    return bool(abs(counted - told) <= AGREE * max(counted, told))
+
+
+def _resolution(smi: Any, handle: Any) -> float:
+    return float(smi.amdsmi_get_energy_count(handle)["counter_resolution"]) / 1e6

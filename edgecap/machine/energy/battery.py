@@ -1,0 +1,129 @@
+"""What a battery gives, through sysfs: the whole machine, display and all, while it runs on battery.
+
+    energy_now   µWh                            counter: joules are 3600e-6 x what it fell
+    charge_now   µAh   x voltage_now µV         counter, with the voltage of the moment
+    power_now    µW, or current_now x voltage   sampled, where neither of the others is there
+
+Firmware renews these once in some seconds or less; the tick is found by watching. On mains the battery says
+nothing about the machine: refused, also in the middle of a run. psutil knows percent and seconds, no joules.
+Source: Documentation/ABI/testing/sysfs-class-power of the Linux kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from edgecap.machine.energy.sampled import Sampled
+from edgecap.machine.energy.tally import Tallied
+from edgecap.protocols import Counter
+from edgecap.record import LeftOut
+
+PERIOD_S, SLACK_J = 1.0, 50_000.0  # a slow battery renews its energy once a minute
+JITTER_J = 100.0  # its gauge may step back by a hundredth of a watt-hour or two
+_MAINS = "on mains: a battery that is not discharging says nothing about what the machine draws"
+
+
+def open_battery(sysfs: Path) -> list[Counter | LeftOut]:
+    """All batteries of the machine as one counter, or why not; nothing where there is no battery."""
+    root = sysfs / "class/power_supply"
+    batteries = [
+        p
+        for p in sorted(root.glob("*"))
+        if _text(p / "type") == "Battery" and _text(p / "scope") != "Device"
+    ]
+    if not batteries:
+        return []
+    if not discharging(root, batteries):
+        return [_left_out(f"{_MAINS}; unplug it to measure")]
+    for kind, needs in _KINDS.items():
+        if all((b / n).exists() for b in batteries for n in needs):
+            return [_open(kind, root, batteries)]
+    return [_left_out(f"{batteries[0].name} tells neither energy_now, charge_now nor power_now")]
+
+
+def _left_out(reason: str) -> LeftOut:
+    return LeftOut(name="battery", reason=reason, scope="machine")
+
+
+def discharging(root: Path, batteries: list[Path]) -> bool:
+    """Whether the machine runs on its batteries: no mains online, one battery discharging, none charging."""
+    supplies = [
+        p
+        for p in root.glob("*")
+        if _text(p / "type") in ("Mains", "USB") and _text(p / "scope") != "Device"
+    ]
+    states = [_text(b / "status") for b in batteries]
+    plugged = any(_text(p / "online") == "1" for p in supplies)
+    return not plugged and "Charging" not in states and "Discharging" in states
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _micro(path: Path) -> float:
+    """A number of millionths, as sysfs gives it."""
+    try:
+        return int(path.read_text()) / 1e6
+    except ValueError as error:
+        raise OSError(f"{path} holds no number") from error
+
+
+def _energy_used(battery: Path) -> float:
+    return -3600 * _micro(battery / "energy_now")
+
+
+def _watts(battery: Path) -> float:
+    return abs(_micro(battery / "power_now"))  # some drivers give a sign to discharging
+
+
+def _volts_x_amperes(battery: Path) -> float:
+    return abs(_micro(battery / "current_now")) * _micro(battery / "voltage_now")
+
+
+class _Charge:
+    """Joules used, from steps of charge at the voltage of each step."""
+
+    def __init__(self) -> None:
+        self._last: dict[Path, float] = {}
+        self._used: dict[Path, float] = {}
+
+    def __call__(self, battery: Path) -> float:
+        charge, volts = _micro(battery / "charge_now"), _micro(battery / "voltage_now")
+        step = self._last.get(battery, charge) - charge
+        self._last[battery] = charge
+        self._used[battery] = self._used.get(battery, 0.0) + 3600 * step * volts
+        return self._used[battery]
+
+
+_KINDS: dict[str, tuple[str, ...]] = {
+    "energy": ("energy_now",),
+    "charge": ("charge_now", "voltage_now"),
+    "power": ("power_now",),
+    "current": ("current_now", "voltage_now"),
+}
+
+
+def _open(kind: str, root: Path, batteries: list[Path]) -> Counter:
+    reads: dict[str, Callable[[Path], float]] = {
+        "energy": _energy_used,
+        "charge": _Charge(),
+        "power": _watts,
+        "current": _volts_x_amperes,
+    }
+
+    def values() -> list[float]:
+        if not discharging(root, batteries):
+            raise OSError(_MAINS)
+        return [reads[kind](b) for b in batteries]
+
+    domains = [b.name for b in batteries]
+    if kind in ("power", "current"):
+        return Sampled("battery", "machine", domains, values, PERIOD_S)
+    return Tallied(
+        "battery", "machine", domains, values, 3600e-6, slack_j=SLACK_J, jitter_j=JITTER_J
+    )

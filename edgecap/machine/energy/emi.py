@@ -1,0 +1,191 @@
+"""Windows' Energy Meter Interface: RAPL's channels since Windows 11, and meters built into some machines.
+
+    RAPL_Package0_PKG          counted
+    RAPL_Package0_DRAM         counted: beside its package
+    RAPL_Package0_PP0, _PP1    cores and graphics: part of the package
+    RAPL_Package0_Core3_CORE   likewise, each on a device of its own
+    RAPL_..._PSYS              the whole platform: a counter of its own
+
+Energy is in picowatt-hours, 3.6e-9 J. A processor of several dies may show its one counter several times:
+a package whose number lies between two readings of another is that one again.
+Source: Microsoft, emi.h (EMI_METADATA_V1/V2, EMI_CHANNEL_V2, EMI_MEASUREMENT_DATA_V1/V2).
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from edgecap.machine.energy.tally import Tallied
+from edgecap.protocols import Counter
+from edgecap.record import LeftOut
+
+PICOWATT_HOUR_J = 3.6e-9
+# CTL_CODE(FILE_DEVICE_UNKNOWN, 0..3, METHOD_BUFFERED, FILE_READ_ACCESS)
+GET_VERSION, GET_METADATA_SIZE, GET_METADATA, GET_MEASUREMENT = (
+    0x224000,
+    0x224004,
+    0x224008,
+    0x22400C,
+)
+_GUID = "{45BD8344-7ED6-49CF-A440-C276C933B053}"  # GUID_DEVICE_ENERGY_METER
+_RAPL = re.compile(r"RAPL_Package(?P<package>\d+)(?:_Die\d+)?_(?P<part>\w+)\Z", re.IGNORECASE)
+
+Ask = Callable[[int, int], bytes]  # a control code and the size of the answer
+
+
+class Channel(NamedTuple):
+    """One channel: its name, and how to read its joules."""
+
+    name: str
+    joules: Callable[[], float]
+
+
+def channel_names(version: int, metadata: bytes) -> list[str]:
+    """The names of a device's channels from its EMI_METADATA_V1 or _V2."""
+    if version == 1:  # unit, OEM[16], model[16], revision, name size, name
+        (size,) = struct.unpack_from("<H", metadata, 70)
+        return [_wide(metadata[72 : 72 + size])]
+    (count,) = struct.unpack_from("<H", metadata, 66)  # OEM[16], model[16], revision, count
+    names, at = list[str](), 68
+    for _ in range(count):  # unit, name size, name
+        _, size = struct.unpack_from("<IH", metadata, at)
+        names.append(_wide(metadata[at + 6 : at + 6 + size]))
+        at += 6 + size
+    return names
+
+
+def _wide(raw: bytes) -> str:
+    return raw.decode("utf-16-le").split("\0")[0]
+
+
+def channel_joules(measurement: bytes, channel: int) -> float:
+    """Joules of a channel from EMI_MEASUREMENT_DATA: pairs of energy and time (100 ns), 8 bytes each."""
+    (energy,) = struct.unpack_from("<Q", measurement, 16 * channel)
+    return float(energy * PICOWATT_HOUR_J)
+
+
+def device_channels(ask: Ask) -> list[Channel]:
+    """The channels of one device."""
+    (version,) = struct.unpack("<H", ask(GET_VERSION, 2))
+    (size,) = struct.unpack("<I", ask(GET_METADATA_SIZE, 4))
+    names = channel_names(version, ask(GET_METADATA, size))
+
+    def reader(place: int) -> Callable[[], float]:
+        return lambda: channel_joules(ask(GET_MEASUREMENT, 16 * len(names)), place)
+
+    return [Channel(name, reader(i)) for i, name in enumerate(names)]
+
+
+def open_emi(devices: Sequence[Ask] | None = None) -> list[Counter | LeftOut]:
+    """Packages and memory as one counter, psys as another, and the channels that are in neither."""
+    try:
+        asks = _devices() if devices is None else devices
+        channels = [c for ask in asks for c in device_channels(ask)]
+    except (OSError, struct.error, UnicodeDecodeError) as error:
+        return [_missing(f"the energy meter interface cannot be read: {error}")]
+    counted, psys, left_out = _sort_out(channels)
+    if not any(name.startswith("package") for name in counted):
+        return [_missing("no channel of a processor package (Windows 11 shows RAPL's)"), *left_out]
+    counters: list[Counter | LeftOut] = [_counter("emi", "processor", counted)]
+    return counters + ([_counter("emi-psys", "platform", psys)] if psys else []) + left_out
+
+
+def _missing(reason: str) -> LeftOut:
+    return LeftOut(name="emi", reason=reason, scope="processor", missing=True)
+
+
+def _counter(name: str, scope: str, counted: dict[str, Channel]) -> Tallied:
+    reads = [c.joules for c in counted.values()]
+    return Tallied(name, scope, list(counted), lambda: [r() for r in reads], PICOWATT_HOUR_J)
+
+
+def _sort_out(
+    channels: list[Channel],
+) -> tuple[dict[str, Channel], dict[str, Channel], list[LeftOut]]:
+    """Channels of the total by domain, psys, and the others with the reason."""
+    counted, psys, left_out = dict[str, Channel](), dict[str, Channel](), list[LeftOut]()
+    for channel in channels:
+        domain, reason = _role(channel.name)
+        if domain == "psys":
+            psys.setdefault("psys", channel)
+            continue
+        if domain in counted:
+            domain, reason = _again(domain, channel, counted)
+        if domain:
+            counted[domain] = channel
+        else:
+            left_out.append(LeftOut(name=f"emi {channel.name}", reason=reason, scope="processor"))
+    return counted, psys, left_out
+
+
+def _role(name: str) -> tuple[str, str]:
+    """The domain that a channel counts, or an empty one and why it is not counted."""
+    found = _RAPL.match(name)
+    if not found:
+        return "", "neither a processor package nor its memory"
+    part = found["part"].upper()
+    if part == "PSYS":
+        return "psys", ""
+    domains = {"PKG": f"package-{found['package']}", "DRAM": f"dram-{found['package']}"}
+    return domains.get(part, ""), "part of its package, never added to it"
+
+
+def _again(domain: str, channel: Channel, counted: dict[str, Channel]) -> tuple[str, str]:
+    """A second channel of one domain: another die, or the same counter again."""
+    dies = [c for name, c in counted.items() if name == domain or name.startswith(f"{domain}-die-")]
+    for other in dies:
+        first, between, last = other.joules(), channel.joules(), other.joules()
+        if 0 < first <= between <= last:
+            return (
+                "",
+                f"shows the same number as {domain}: one counter of the socket, seen from each die",
+            )
+    return f"{domain}-die-{len(dies)}", ""
+
+
+# --- the device interface ---------------------------------------------------------------------
+
+
+def _devices() -> list[Ask]:  # pragma: no cover - Windows only
+    """One way of asking for each energy meter that Windows lists (CM_Get_Device_Interface_List)."""
+    import ctypes
+
+    library: Any = ctypes.windll  # type: ignore[attr-defined]
+    guid = (ctypes.c_byte * 16)()
+    if library.ole32.CLSIDFromString(ctypes.c_wchar_p(_GUID), ctypes.byref(guid)):
+        raise OSError("Windows does not know the energy meter interface")
+    size = ctypes.c_ulong(0)
+    library.cfgmgr32.CM_Get_Device_Interface_List_SizeW(
+        ctypes.byref(size), ctypes.byref(guid), None, 0
+    )
+    names = ctypes.create_unicode_buffer(max(1, size.value))
+    library.cfgmgr32.CM_Get_Device_Interface_ListW(ctypes.byref(guid), None, names, size, 0)
+    return [
+        _opened(library.kernel32, path) for path in "".join(names[: size.value]).split("\0") if path
+    ]
+
+
+def _opened(kernel32: Any, path: str) -> Ask:  # pragma: no cover - Windows only
+    import ctypes
+
+    generic_read, share_read_write, open_existing = 0x80000000, 0x3, 3
+    kernel32.CreateFileW.restype = ctypes.c_void_p
+    handle = kernel32.CreateFileW(
+        path, generic_read, share_read_write, None, open_existing, 0, None
+    )
+    if handle in (None, ctypes.c_void_p(-1).value):
+        raise OSError(f"{path} cannot be opened (error {kernel32.GetLastError()})")
+
+    def ask(code: int, size: int) -> bytes:
+        answer, got = ctypes.create_string_buffer(size), ctypes.c_ulong(0)
+        done = kernel32.DeviceIoControl(
+            ctypes.c_void_p(handle), code, None, 0, answer, size, ctypes.byref(got), None
+        )
+        if not done:
+            raise OSError(f"{path} does not answer {code:#x} (error {kernel32.GetLastError()})")
+        return answer.raw[: got.value]
+
+    return ask

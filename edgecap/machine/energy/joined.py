@@ -1,0 +1,44 @@
+"""Several counters as one: their domains side by side, each name once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgecap.protocols import Counter, Upkeep
+
+
+class Joined:
+    """Counters of which none counts what another does; see `seams.Counter`. Sampled if one of them is."""
+
+    def __init__(self, counters: Sequence[Counter]) -> None:
+        self._counters = counters
+        self.name = " + ".join(dict.fromkeys(c.name for c in counters))
+        self.scope = counters[0].scope
+        self.domains = _unique([(c.name, d) for c in counters for d in c.domains])
+        self.provenance = (
+            "sampled"
+            if any(c.provenance == "sampled" for c in counters)
+            else counters[0].provenance
+        )
+        self.resolution_j = max(c.resolution_j for c in counters)
+
+    def read(self) -> tuple[float, ...]:
+        """Joules of each domain, of one counter after another."""
+        return tuple(joules for c in self._counters for joules in c.read())
+
+    def upkeep(self) -> Upkeep:
+        """Costs and misses of all."""
+        return Upkeep(
+            *(sum(column) for column in zip(*(c.upkeep() for c in self._counters), strict=True))
+        )
+
+    def close(self) -> None:
+        """Stop what they started."""
+        for counter in self._counters:
+            counter.close()
+
+
+def _unique(names: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """Domain names; those that two counters share carry their counter's name."""
+    domains = [d for _, d in names]
+    return tuple(d if domains.count(d) == 1 else f"{c} {d}" for c, d in names)

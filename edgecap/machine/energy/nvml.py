@@ -1,0 +1,163 @@
+"""NVIDIA boards through NVML: total energy in mJ where the board counts it, else its power, sampled.
+
+    nvmlDeviceGetTotalEnergyConsumption   mJ since the driver was loaded (Volta and newer)   counter
+    nvmlDeviceGetPowerUsage               mW (a mean over up to a second on newer boards)    sampled
+
+Only the boards that the run uses are opened, as CUDA numbers them: CUDA_VISIBLE_DEVICES, CUDA_DEVICE_ORDER.
+A board split by MIG shows only its whole power, which other instances share: refused.
+Source: NVIDIA NVML API reference; nvidia-ml-py.
+"""
+
+from __future__ import annotations
+
+import importlib
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from edgecap.machine.energy.sampled import Sampled
+from edgecap.machine.energy.tally import Tallied
+from edgecap.protocols import Counter
+from edgecap.record import LeftOut
+
+PERIOD_S = (0.02, 0.5)  # what a board's own update period is held between
+_FIRST_MIG = (
+    "this board is split by MIG: its power belongs to all instances and cannot be told apart"
+)
+
+
+class Board(NamedTuple):
+    """One board: its handle, NVML's number for it, its UUID and name."""
+
+    handle: Any
+    number: int
+    uuid: str
+    name: str
+
+
+def open_nvml(
+    environ: Mapping[str, str], devices: Sequence[int] = (0,), load: Callable[[], Any] | None = None
+) -> list[Counter | LeftOut]:
+    """One counter for each board that a run on CUDA's `devices` uses, and why not the others."""
+    try:
+        nvml = (load or _load)()
+        nvml.nvmlInit()
+        boards = [_board(nvml, i) for i in range(nvml.nvmlDeviceGetCount())]
+    except ImportError:
+        return [_missing("nvml", "nvidia-ml-py is not installed: pip install nvidia-ml-py")]
+    except Exception as error:
+        return [_missing("nvml", f"NVML cannot be used: {error}")]
+    used = used_boards(boards, environ, devices)
+    if isinstance(used, LeftOut):
+        return [used]
+    unused = [b for b in boards if b not in used]
+    return [*(_open_board(nvml, b) for b in used), *(_unused(b) for b in unused)]
+
+
+def _load() -> Any:
+    return importlib.import_module("pynvml")
+
+
+def _missing(name: str, reason: str) -> LeftOut:
+    return LeftOut(name=name, reason=reason, scope="nvidia", missing=True)
+
+
+def _unused(board: Board) -> LeftOut:
+    return LeftOut(
+        name=f"nvml gpu-{board.number}", reason="the run does not use this board", scope="nvidia"
+    )
+
+
+def _board(nvml: Any, index: int) -> Board:
+    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    uuid, name = nvml.nvmlDeviceGetUUID(handle), nvml.nvmlDeviceGetName(handle)
+    return Board(handle, index, _text(uuid), _text(name))
+
+
+def _text(found: Any) -> str:
+    return found.decode() if isinstance(found, bytes) else str(found)
+
+
+def used_boards(
+    boards: Sequence[Board], environ: Mapping[str, str], devices: Sequence[int]
+) -> list[Board] | LeftOut:
+    """The boards that CUDA numbers `devices`.
+
+    Source: CUDA programming guide, environment variables: an entry is a number or the beginning of a UUID,
+    and the first one that is invalid hides itself and all after it.
+    """
+    listed = environ.get("CUDA_VISIBLE_DEVICES")
+    by_number = listed is None or any(e.strip().isdigit() for e in listed.split(","))
+    unsorted = (
+        environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID" and len({b.name for b in boards}) > 1
+    )
+    if by_number and unsorted:
+        remedy = "set CUDA_DEVICE_ORDER=PCI_BUS_ID, or name the board by its UUID in CUDA_VISIBLE_DEVICES"
+        return _missing(
+            "nvml", f"boards of different kinds: CUDA may number them otherwise than NVML; {remedy}"
+        )
+    visible = list(boards) if listed is None else _listed(boards, listed)
+    try:
+        return [visible[d] for d in devices]
+    except IndexError:
+        if listed and "MIG-" in listed:
+            return _missing("nvml", _FIRST_MIG)
+        return _missing(
+            "nvml", f"CUDA device {max(devices)} is not there (CUDA_VISIBLE_DEVICES={listed!r})"
+        )
+
+
+def _listed(boards: Sequence[Board], listed: str) -> list[Board]:
+    found = list[Board]()
+    for entry in (e.strip() for e in listed.split(",")):
+        matching = [
+            b for b in boards if entry == str(b.number) or entry and b.uuid.startswith(entry)
+        ]
+        if len(matching) != 1 or matching[0] in found:
+            break
+        found += matching
+    return found
+
+
+def _open_board(nvml: Any, board: Board) -> Counter | LeftOut:
+    name, domain = "nvml", f"gpu-{board.number}"
+    if _has_mig(nvml, board):
+        return _missing(f"nvml {domain}", _FIRST_MIG)
+
+    def millijoules() -> tuple[float]:
+        return (nvml.nvmlDeviceGetTotalEnergyConsumption(board.handle) / 1e3,)
+
+    def milliwatts() -> tuple[float]:
+        return (nvml.nvmlDeviceGetPowerUsage(board.handle) / 1e3,)
+
+    try:
+        return Tallied(name, "nvidia", [domain], millijoules, resolution_j=1e-3)
+    except OSError:  # the board does not count
+        pass
+    try:
+        milliwatts()
+    except Exception as error:
+        return _missing(
+            f"nvml {domain}", f"{board.name} tells neither its energy nor its power: {error}"
+        )
+    return Sampled(name, "nvidia", [domain], milliwatts, update_period(nvml, board.handle))
+
+
+def _has_mig(nvml: Any, board: Board) -> bool:
+    try:
+        current, _ = nvml.nvmlDeviceGetMigMode(board.handle)
+    except Exception:  # boards that cannot be split answer Not Supported
+        return False
+    return bool(current)
+
+
+def update_period(nvml: Any, handle: Any) -> float:
+    """Seconds between the samples that the board keeps of its own power, within `PERIOD_S`; 0.1 if it keeps none."""
+    try:
+        _, samples = nvml.nvmlDeviceGetSamples(handle, nvml.NVML_TOTAL_POWER_SAMPLES, 0)
+        stamps = sorted({s.timeStamp for s in samples})
+    except Exception:
+        stamps = []
+    steps = [b - a for a, b in zip(stamps, stamps[1:], strict=False)]
+    period = statistics.median(steps) / 1e6 if steps else 0.1  # microseconds
+    return min(max(period, PERIOD_S[0]), PERIOD_S[1])

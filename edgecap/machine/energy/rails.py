@@ -1,0 +1,199 @@
+"""Power rails of boards: INA monitors through hwmon, and the Raspberry Pi 5's PMIC through vcgencmd.
+
+    hwmon N/name                 ina3221, ina238, ina228, ... (Jetson modules and carrier boards)
+    in1_label                    the rail: VDD_IN is what the whole module draws
+    in1_input mV x curr1_input mA, power1_input µW                          sampled
+    energy1_input µJ             where the chip counts (ina228, sq52206)    counter
+
+A board's total is taken from one rail that holds the others, or from rails known to lie beside each other
+(`TOTALS`); what they contain is never added. Rails of which that is not known are not counted.
+Sources: Documentation/hwmon/{sysfs-interface,ina2xx,ina3221,ina238}.rst of the Linux kernel; NVIDIA Jetson Linux
+developer guide, software-based power consumption modeling; Raspberry Pi documentation, vcgencmd pmic_read_adc.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from edgecap.machine.energy.sampled import Sampled
+from edgecap.machine.energy.tally import Tallied
+from edgecap.protocols import Counter
+from edgecap.record import LeftOut
+
+PERIOD_S, PMIC_PERIOD_S = 0.05, 0.2
+_CHIP = re.compile(r"(ina\d|sq52206)")
+# The rails that make up a board's total, the first that is there wins.
+TOTALS = (
+    ("VDD_IN",),  # Jetson Orin NX and Nano, Xavier NX, TX2: the module
+    ("VIN",),  # Jetson Thor's carrier board
+    ("POM_5V_IN",),  # Jetson Nano
+    ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),  # Jetson AGX Orin
+    ("VDD_GPU", "VDD_CPU_SOC_MSS", "VIN_SYS_5V0"),  # Jetson AGX Thor, the module alone
+    ("GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"),  # Jetson AGX Xavier
+)
+_UNLABELLED = {("Thor", "ina238"): "VIN"}  # jetson_stats pull request 900
+
+
+class Rail(NamedTuple):
+    """One rail of a monitor: its name, how to read watts, and joules where the chip counts."""
+
+    name: str
+    watts: Callable[[], float]
+    joules: Callable[[], float] | None
+    period_s: float
+
+
+def open_rails(sysfs: Path) -> list[Counter | LeftOut]:
+    """The board's total as one counter, and the rails that are not in it; nothing where there is no monitor."""
+    rails = {r.name: r for r in _rails(sysfs)}
+    total = next((t for t in TOTALS if set(t) <= set(rails)), None)
+    if not rails:
+        return []
+    if total is None:
+        reason = "which of these rails contain others is not known: none is counted"
+        return [
+            LeftOut(name="rails " + ", ".join(rails), reason=reason, scope="board", missing=True)
+        ]
+    inside = f"part of, or fed from, {' + '.join(total)}"
+    others = [
+        LeftOut(name=f"rails {n}", reason=inside, scope="board") for n in rails if n not in total
+    ]
+    return [_counter([rails[n] for n in total]), *others]
+
+
+def _counter(rails: list[Rail]) -> Counter:
+    names, joules = [r.name for r in rails], [r.joules for r in rails]
+    counts = [j for j in joules if j is not None]
+    if len(counts) == len(rails):
+        return Tallied("rails", "board", names, lambda: [j() for j in counts], resolution_j=1e-3)
+    period = max(r.period_s for r in rails)
+    return Sampled("rails", "board", names, lambda: [r.watts() for r in rails], period)
+
+
+def _rails(sysfs: Path) -> Iterator[Rail]:
+    model = _text(sysfs / "firmware/devicetree/base/model")
+    for chip in sorted((sysfs / "class/hwmon").glob("hwmon*")):
+        if _CHIP.match(_text(chip / "name")):
+            yield from _chip_rails(chip, model)
+    for label in sorted((sysfs / "bus/i2c/drivers/ina3221x").glob("*/iio:device*/rail_name_*")):
+        number = label.name.removeprefix("rail_name_")  # Jetson Linux before 5
+        yield Rail(
+            _text(label),
+            partial(_number, label.with_name(f"in_power{number}_input"), 1e-3),
+            None,
+            PERIOD_S,
+        )
+
+
+def _chip_rails(chip: Path, model: str) -> Iterator[Rail]:
+    period = max(PERIOD_S, _interval(chip))
+    for number in (1, 2, 3):  # further inputs are shunts and their sum
+        watts = _watts(chip, number)
+        name = _rail_name(chip, number, model)
+        if watts is not None and "NC" not in name.split("_"):  # not connected
+            energy = chip / f"energy{number}_input"
+            joules = partial(_number, energy, 1e-6) if energy.exists() else None
+            yield Rail(name, watts, joules, period)
+
+
+def _interval(chip: Path) -> float:
+    try:
+        return _number(chip / "update_interval", 1e-3)
+    except OSError:
+        return 0.0
+
+
+def _rail_name(chip: Path, number: int, model: str) -> str:
+    kind = _text(chip / "name")
+    known = next((n for (board, c), n in _UNLABELLED.items() if board in model and c == kind), "")
+    found = (
+        _text(chip / f"in{number}_label"),
+        _text(chip / f"power{number}_label"),
+        _text(chip / "label"),
+    )
+    return next(
+        (f for f in found if f), known or f"{kind}-{chip.name.removeprefix('hwmon')}-{number}"
+    )
+
+
+def _watts(chip: Path, number: int) -> Callable[[], float] | None:
+    power, volts, amperes = (chip / f"{q}{number}_input" for q in ("power", "in", "curr"))
+    if power.exists():
+        return partial(_number, power, 1e-6)
+    if volts.exists() and amperes.exists():
+        return lambda: _number(volts, 1e-3) * _number(amperes, 1e-3)
+    return None
+
+
+def _number(path: Path, unit: float) -> float:
+    try:
+        return int(path.read_text()) * unit
+    except ValueError as error:
+        raise OSError(f"{path} holds no number") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip("\0\n ")
+    except OSError:
+        return ""
+
+
+# --- Raspberry Pi 5 ---------------------------------------------------------------------------
+
+_ADC = re.compile(r"^\s*(\w+)_([AV])\s+\w+\(\d+\)=([-\d.]+)[AV]\s*$", re.MULTILINE)
+
+
+def pmic_watts(answer: str) -> dict[str, float]:
+    """Watts by rail from what `vcgencmd pmic_read_adc` prints; rails with a voltage alone have none."""
+    found: dict[tuple[str, str], float] = {(m[1], m[2]): float(m[3]) for m in _ADC.finditer(answer)}
+    return {
+        n: a * found[n, "V"] for (n, kind), a in found.items() if kind == "A" and (n, "V") in found
+    }
+
+
+def open_pmic(ask: Callable[[], str] | None = None) -> list[Counter | LeftOut]:
+    """The sum of the PMIC's rails; nothing where there is no vcgencmd, as everywhere but on a Raspberry Pi."""
+    ask = ask or _vcgencmd
+    try:
+        rails = sorted(pmic_watts(ask()))
+    except FileNotFoundError:
+        return []
+    except (OSError, subprocess.SubprocessError) as error:
+        return [
+            LeftOut(
+                name="pmic",
+                reason=f"vcgencmd pmic_read_adc failed: {error}",
+                scope="board",
+                missing=True,
+            )
+        ]
+    if not rails:
+        reason = "this board's PMIC tells no currents (Raspberry Pi 5 and newer do)"
+        return [LeftOut(name="pmic", reason=reason, scope="board", missing=True)]
+
+    def watts() -> list[float]:
+        found = pmic_watts(ask())
+        return [sum(found[r] for r in rails)]
+
+    return [Sampled("pmic", "board", ["pmic"], watts, PMIC_PERIOD_S, extra_cpu_s=_children_s)]
+
+
+def _vcgencmd() -> str:
+    done = subprocess.run(
+        ["vcgencmd", "pmic_read_adc"], capture_output=True, text=True, timeout=5, check=True
+    )
+    return done.stdout
+
+
+def _children_s() -> float:
+    """CPU seconds of child processes that have ended."""
+    import os
+
+    times = os.times()
+    return times.children_user + times.children_system

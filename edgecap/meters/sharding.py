@@ -1,0 +1,89 @@
+"""One corpus scored in parts that run anywhere, in any order, and add up to the same last bit.
+
+Of all windows of the corpus, counted through, part k of n scores every n-th from the k-th on: parts are
+alike in work whatever the documents' lengths. A window's bits are rounded once; a document's are the exact
+sum of its windows', rounded once (math.fsum, Shewchuk 1997), so that neither order nor grouping shows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+
+from edgecap.errors import EdgecapError
+from edgecap.meters.compression import Scored, Text, window_bits
+from edgecap.meters.text_windows import Cutter
+from edgecap.protocols import Clock, Engine
+from edgecap.record import DocumentBits
+
+
+class Share(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One document in one part: the bits of its windows that fell to the part, and what the whole document is."""
+
+    id: str
+    domain: str
+    bytes: int
+    tokens: int
+    lossless: bool
+    window_bits: tuple[float, ...]
+    wall_s: float
+
+
+class Unequal(EdgecapError):
+    """Parts that are not those of one corpus under one tokenizer."""
+
+
+def score_part(
+    engine: Engine,
+    cutter: Cutter,
+    documents: Iterable[Text],
+    part: int,
+    parts: int,
+    clock: Clock,
+    total_bytes: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Share]:
+    """Every `parts`-th window from number `part` on; each document has a share, if only an empty one."""
+    found, number, before = [], 0, 0
+    for document in documents:
+        started = clock.now()
+        cut = cutter(document.text)
+        bits = []
+        for window in cut.windows:
+            if number % parts == part:
+                bits.append(window_bits(engine, window))
+            number += 1
+        before += cut.bytes
+        progress(before, total_bytes)
+        found.append(
+            Share(
+                id=document.id,
+                domain=document.domain,
+                bytes=cut.bytes,
+                tokens=cut.tokens,
+                lossless=cut.lossless,
+                window_bits=tuple(bits),
+                wall_s=clock.now() - started,
+            )
+        )
+    return found
+
+
+def join(parts: Sequence[Sequence[Share]]) -> tuple[Scored, ...]:
+    """The documents of all parts together. Raises Unequal where the parts do not tell of the same documents."""
+    if len({len(part) for part in parts}) != 1:
+        raise Unequal("parts of a corpus have different numbers of documents")
+    return tuple(_whole(shares) for shares in zip(*parts, strict=True))
+
+
+def _whole(shares: Sequence[Share]) -> Scored:
+    first = shares[0]
+    if len({(s.id, s.domain, s.bytes, s.tokens, s.lossless) for s in shares}) != 1:
+        raise Unequal(f"parts of a corpus do not agree on document {first.id}")
+    bits = math.fsum(bits for share in shares for bits in share.window_bits)
+    whole = DocumentBits(
+        id=first.id, domain=first.domain, bytes=first.bytes, tokens=first.tokens, nll_bits=bits
+    )
+    return Scored(whole, first.lossless, math.fsum(s.wall_s for s in shares))

@@ -1,0 +1,128 @@
+"""How each protocol cuts a document into windows: which ids the model reads, which of them are scored.
+
+exact    no special tokens in the text; BOS (else EOS) in front of each window; every token scored
+sliding  exact with windows that overlap: only the new tokens of each are scored (--stride)
+paper    the published scripts of arXiv 2511.08066: special tokens, one truncated window a document
+
+docs/method.md, sections Exact protocol and Paper protocol.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from edgecap.protocols import Ids
+
+
+class Encoder(Protocol):
+    """A tokenizer as the exact protocol needs it."""
+
+    start: int | None
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, without special tokens."""
+
+    def is_lossless(self, text: str, ids: list[int]) -> bool:
+        """Whether the ids decode to the text."""
+
+
+class PaperEncoder(Protocol):
+    """A tokenizer as the paper's protocol needs it."""
+
+    def encode_with_specials(self, text: str, most: int) -> list[int]:
+        """Ids of a text with special tokens, truncated to `most`."""
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of ids, special tokens written out."""
+
+
+class ScoredWindow(NamedTuple):
+    """Inputs and targets of one run, shape (n,); the first `skip` targets only lead up to the others."""
+
+    inputs: Ids
+    targets: Ids
+    skip: int = 0
+    charged_bits: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that this window pays for."""
+        return len(self.targets) - self.skip + (self.charged_bits > 0)
+
+
+class Cut(NamedTuple):
+    """A document as a protocol sees it: the bytes that count, the tokens, and their windows."""
+
+    bytes: int
+    tokens: int
+    windows: Iterator[ScoredWindow]
+    lossless: bool
+
+
+Cutter = Callable[[str], Cut]
+
+
+def exact(tokenizer: Encoder, context: int, vocabulary: int, stride: int | None = None) -> Cutter:
+    """The exact protocol, with windows that overlap where there is a `stride` of positions."""
+
+    def cut(text: str) -> Cut:
+        ids = tokenizer.encode(text)
+        parts = (
+            windows(ids, tokenizer.start, context, vocabulary)
+            if stride is None
+            else sliding(ids, tokenizer.start, context, stride, vocabulary)
+        )
+        return Cut(len(text.encode()), len(ids), parts, tokenizer.is_lossless(text, ids))
+
+    return cut
+
+
+def paper(tokenizer: PaperEncoder, context: int) -> Cutter:
+    """The published scripts: truncated, the first id dropped on both sides, bytes of what the others decode to."""
+
+    def cut(text: str) -> Cut:
+        ids = tokenizer.encode_with_specials(text, context)
+        row = np.array(ids, np.int64)
+        window = ScoredWindow(row[:-1], row[1:])
+        kept = tokenizer.decode(ids[1:])
+        return Cut(
+            len(kept.encode()), max(len(ids) - 1, 0), iter([window] if len(ids) > 1 else []), True
+        )
+
+    return cut
+
+
+def windows(
+    ids: Sequence[int], start: int | None, context: int, vocabulary: int
+) -> Iterator[ScoredWindow]:
+    """Cuts a document's ids into windows; every id is a target, or charged, exactly once."""
+    width = context - 1 if start is not None else context
+    for begin in range(0, len(ids), width):
+        part = list(ids[begin : begin + width])
+        row = np.array([start, *part] if start is not None else part, np.int64)
+        yield ScoredWindow(
+            row[:-1], row[1:], 0, 0.0 if start is not None else math.log2(vocabulary)
+        )
+
+
+def sliding(
+    ids: Sequence[int], start: int | None, context: int, stride: int, vocabulary: int
+) -> Iterator[ScoredWindow]:
+    """Windows of `context` positions that begin every `stride`; each scores what the one before did not.
+
+    The start token stands once, in front of the document. Without one the first token is charged.
+    """
+    row = np.array([*([] if start is None else [start]), *ids], np.int64)
+    scored, begin = 1, 0
+    while begin == 0 or scored < len(row):
+        end = min(begin + context, len(row))
+        charged = math.log2(vocabulary) if begin == 0 and start is None and len(ids) else 0.0
+        if end > scored or charged:
+            yield ScoredWindow(
+                row[begin : end - 1], row[begin + 1 : end], scored - begin - 1, charged
+            )
+        scored, begin = max(end, scored), begin + stride

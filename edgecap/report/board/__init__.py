@@ -1,0 +1,1 @@
+"""Build the leaderboard over many records."""

@@ -1,0 +1,1 @@
+"""Build HTML and Markdown reports. Values in, pages out."""

@@ -1,0 +1,48 @@
+"""The figures of a report in the order of the page: sections, each with its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from edgecap.report.cells import Line
+from edgecap.report.page import (
+    cost_figures,
+    latency_figures,
+    share_figures,
+    token_figures,
+    worth_figures,
+)
+from edgecap.report.page.plots import Figure
+
+
+class Section(NamedTuple):
+    """Figures that belong together, under a title."""
+
+    id: str
+    title: str
+    figures: list[Figure]
+
+
+def sections(lines: Sequence[Line]) -> list[Section]:
+    """All figures that the cells have data for; what is absent stands there with its reason."""
+    cost = [cost_figures.time(lines), cost_figures.memory(lines), cost_figures.roofline(lines)]
+    energy = [share_figures.energy(lines), share_figures.split(lines)]
+    found = [
+        Section("capacity", "Capacity", [worth_figures.capacity(lines)]),
+        Section("cost", "Cost of a token, beside the roofline", [f for f in cost if f]),
+        Section("energy", "Energy", [f for f in energy if f]),
+        Section("trade", "Capacity against cost", worth_figures.fronts(lines)),
+        Section(
+            "latency",
+            "Latency",
+            [latency_figures.distribution(lines), *latency_figures.growth(lines)],
+        ),
+        Section(
+            "text",
+            "Text",
+            [f for f in (worth_figures.domains(lines), token_figures.of_records(lines)) if f],
+        ),
+        Section("operators", "Operators", share_figures.operators(lines)),
+    ]
+    return [section for section in found if section.figures]

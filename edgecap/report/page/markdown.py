@@ -1,0 +1,94 @@
+"""Records as Markdown: the verdict, the main figures, what to know, and how to do it again. Values in, text out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from edgecap.analysis.metrics import METRICS
+from edgecap.record import Estimate, Profile
+from edgecap.report.cells import Line, sheet, span, written
+from edgecap.report.format import printable
+from edgecap.report.page import notes, reproduce
+from edgecap.report.page.figures import sections
+from edgecap.report.page.report import describe, title
+from edgecap.report.page.verdict import verdicts
+
+MARK = "<!-- edgecap report -->"
+_SPECIAL = re.compile(r"([\\`*_\[\]<>|~#&$])")
+
+
+def markdown(records: Sequence[Profile]) -> str:
+    """The report as GitHub shows it, with tables."""
+    lines = sheet(records)
+    parts = [
+        f"{MARK}\n# {plain(title(records))}",
+        *[f"**{plain(v.sentence)}**" for v in verdicts(lines)],
+    ]
+    parts += [plain(found)] if (found := notes.mismatches(records)) else []
+    parts += ["## What was measured, on what", *["\n".join(_facts(record)) for record in records]]
+    parts += ["## Figures of each cell", "Medians with 95 % intervals.", _figures(lines)]
+    parts += [
+        "## In words",
+        "\n".join(
+            f"- {plain(f.title)}: {plain(f.text)}" for s in sections(lines) for f in s.figures
+        ),
+    ]
+    parts += _notes("Failures", notes.failures(lines, records)) + _notes(
+        "Cautions", notes.cautions(lines)
+    )
+    parts += ["## Where joules come from", _table(notes.PROVENANCE, notes.provenances(lines))]
+    parts += ["## Do it again", _code(reproduce.commands(records))]
+    return "\n\n".join(parts) + "\n"
+
+
+def plain(text: str) -> str:
+    """A text without anything that Markdown or the HTML in it would act upon."""
+    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+
+
+def _facts(record: Profile) -> list[str]:
+    return [f"- {term}: {plain(value)}" for term, value in describe(record)]
+
+
+def _figures(lines: Sequence[Line]) -> str:
+    """A row a metric that any cell has, a column a cell; of many cells the other way round."""
+    shown = [m for m in METRICS if any(line.value(m.name) is not None for line in lines)]
+    cells = [[_figure(line, m.name) for m in shown] for line in lines]
+    if len(lines) > 6:
+        return _table(
+            ["cell", *[m.words for m in shown]],
+            [[x.label, *row] for x, row in zip(lines, cells, strict=True)],
+        )
+    rows = [[m.words, *column] for m, column in zip(shown, zip(*cells, strict=True), strict=True)]
+    return _table(["", *[line.label for line in lines]], rows)
+
+
+def _figure(line: Line, metric: str) -> str:
+    found = line.figures[metric]
+    if not isinstance(found, Estimate):
+        return "-"
+    sure = span(metric, found)
+    return f"{written(metric, found.value)} ({sure})" if sure else written(metric, found.value)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return "None."
+    rule = ["---", *["---:"] * (len(columns) - 1)]
+    body = [[plain(text) for text in row] for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [[plain(c) for c in columns], rule, *body])
+
+
+def _notes(heading: str, found: Sequence[notes.Note]) -> list[str]:
+    if not found:
+        return []
+    return [
+        f"## {heading}",
+        "\n".join(f"- {plain(note.text)}: {plain(note.advice)}" for note in found),
+    ]
+
+
+def _code(commands: Sequence[str]) -> str:
+    """Indented, so that no text can end the block."""
+    return "\n".join(f"    {printable(words)}" for words in commands)

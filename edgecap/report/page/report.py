@@ -1,0 +1,232 @@
+"""Records as one page for a browser: the values that pages/report.html sets.
+
+The page opens offline and asks no host for anything. Figures are in `figures`, tables of raw numbers in `raw`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from edgecap.analysis.metrics import BY_NAME, status
+from edgecap.record import Absent, Estimate, Flops, Latency, Profile
+from edgecap.report.cells import Line, sheet, shortened, span, written
+from edgecap.report.format import printable
+from edgecap.report.page import notes, raw_tables, reproduce
+from edgecap.report.page.figures import sections
+from edgecap.report.page.template import page
+from edgecap.report.page.verdict import Verdict, verdicts
+from edgecap.units import count, si, significant, size
+
+_DESCRIBED = 3  # records that are described one by one; more are a table
+
+
+class Entry(NamedTuple):
+    """A cell of a table: its text, the number it sorts by, and a second line."""
+
+    text: str
+    value: float | str = ""
+    small: str = ""
+    best: bool = False
+
+
+def html(records: Sequence[Profile]) -> str:
+    """The whole page. Raises UsageError without the extra `report`."""
+    lines = sheet(records)
+    judged = verdicts(lines)
+    return page(
+        "report.html",
+        title=title(records),
+        subtitle=_subtitle(records, lines),
+        verdicts=judged,
+        cards=_cards(judged[0]) if len(judged) == 1 else [],
+        glance=_glance(lines),
+        about=[describe(r) for r in records[:_DESCRIBED]],
+        records=_records(records) if len(records) > _DESCRIBED else None,
+        mismatch=notes.mismatches(records),
+        sections=sections(lines),
+        cautions=notes.cautions(lines),
+        failures=notes.failures(lines, records),
+        provenance=(notes.PROVENANCE, notes.provenances(lines)),
+        tables=raw_tables.tables(lines, records),
+        most=raw_tables.MOST,
+        commands=[printable(words) for words in reproduce.commands(records)],
+        version=", ".join(dict.fromkeys(r.edgecap for r in records)),
+    )
+
+
+def title(records: Sequence[Profile]) -> str:
+    """What was measured on what, in a line."""
+    models = list(dict.fromkeys(r.source.name for r in records))
+    machines = list(dict.fromkeys((r.machine.name, r.machine.cpu) for r in records))
+    what = shortened(models[0]) if len(models) == 1 else f"{len(models)} models"
+    where = shortened(machines[0][1]) if len(machines) == 1 else f"{len(machines)} machines"
+    return f"{what} on {where}"
+
+
+def _subtitle(records: Sequence[Profile], lines: Sequence[Line]) -> str:
+    days = sorted({shortened(r.created_utc[:10], 10) for r in records})
+    measured = sum(1 for line in lines if line.measured)
+    many = f", {len(records)} records" if len(records) > 1 else ""
+    said = (
+        f"{measured} of {len(lines)} cells measured"
+        if measured < len(lines)
+        else f"{measured} cells measured"
+    )
+    return f"{said}{many}, {' to '.join(dict.fromkeys((days[0], days[-1])))}"
+
+
+# --- the best cell, and all at a glance ---------------------------------------------------------
+
+_CARDS = (
+    ("bits_per_byte", "bits per byte"),
+    ("decode_s", "a decoded token"),
+    ("prefill_s", "prompt"),
+    ("decode_j", "energy a token"),
+    ("peak_bytes", "peak RAM"),
+    ("file_bytes", "file"),
+)
+
+
+def _cards(verdict: Verdict) -> list[tuple[str, str, str]]:
+    """Term, value and interval of the best cell's main figures."""
+    best = verdict.best
+    if best is None:
+        return []
+    first = (verdict.metric, BY_NAME[verdict.metric].words)
+    shown = dict([first, *_CARDS])
+    return [(words, *_card(best, metric)) for metric, words in shown.items() if _told(best, metric)]
+
+
+def _told(line: Line, metric: str) -> bool:
+    return line.value(metric) is not None or metric == "decode_j"
+
+
+def _card(line: Line, metric: str) -> tuple[str, str]:
+    found = line.figures[metric]
+    if isinstance(found, Absent):
+        return "absent", "the reason is under Energy"
+    small = span(metric, found)
+    if metric == "decode_s":
+        small = (
+            f"{significant(1 / found.value)} tokens/s; {small}"
+            if small
+            else f"{significant(1 / found.value)} tokens/s"
+        )
+    if metric == "prefill_s" and line.measured and isinstance(line.measured.latency, Latency):
+        small = f"{line.measured.latency.prefill.tokens} tokens; {small}"
+    return written(metric, found.value), small
+
+
+_GLANCE = (
+    *(
+        "bits_per_byte",
+        "divergence_bits",
+        "prefill_s",
+        "decode_s",
+        "decode_j",
+        "peak_bytes",
+        "device_peak_bytes",
+    ),
+    *("file_bytes", "time_capacity", "hardware_capacity", "roofline_ratio"),
+)
+
+_HEADINGS = {"divergence_bits": "KL bits"}
+
+
+def _glance(lines: Sequence[Line]) -> tuple[list[str], list[list[Entry]]]:
+    """Column names, and a row a cell, of the figures that any cell has."""
+    shown = [m for m in _GLANCE if any(line.value(m) is not None for line in lines)]
+    best = {m: _best(lines, m) for m in shown}
+    rows = [
+        [Entry(line.label, "text", _outcome(line)), *[_entry(line, m, best[m]) for m in shown]]
+        for line in lines
+    ]
+    return ["cell", *[_HEADINGS.get(m, BY_NAME[m].words) for m in shown]], rows
+
+
+def _outcome(line: Line) -> str:
+    return "" if line.measured else status(line.cell)
+
+
+def _best(lines: Sequence[Line], metric: str) -> str:
+    """The best of a column as it is read; nothing where all read alike, or where less is only nearer to fp32."""
+    had = [value for line in lines if (value := line.value(metric)) is not None]
+    if metric == "divergence_bits" or len({written(metric, value) for value in had}) < 2:
+        return ""
+    return written(metric, min(had) if BY_NAME[metric].less_is_better else max(had))
+
+
+def _entry(line: Line, metric: str, best: str) -> Entry:
+    found = line.figures[metric]
+    if not isinstance(found, Estimate):
+        return Entry("-")
+    return Entry(
+        written(metric, found.value),
+        found.value,
+        span(metric, found),
+        written(metric, found.value) == best,
+    )
+
+
+# --- what ran on what -------------------------------------------------------------------------
+
+
+def describe(record: Profile) -> list[tuple[str, str]]:
+    """What one record measured on what: terms and values."""
+    machine, corpus = record.machine, record.corpus
+    cores = machine.physical_cores or machine.logical_cores
+    board = "; ".join(
+        f"{shortened(g.name)}, {size(g.memory_bytes)}, driver {shortened(g.driver)}"
+        for g in machine.gpus
+    )
+    text = f"{shortened(corpus.name)}: {corpus.documents} documents, {size(corpus.bytes)}, bias {corpus.bias_bits:g} bit a token"
+    return [
+        ("Model", f"{shortened(record.source.name, 300)}, {_parameters(record)}{_work(record)}"),
+        (
+            "Machine",
+            f"{shortened(machine.name)}: {shortened(machine.cpu)}, {cores} cores, {size(machine.memory_bytes)}, {shortened(machine.system)}",
+        ),
+        *([("Graphics", board)] if board else []),
+        ("Runtime", _versions(record)),
+        ("Text", f"{text}, {record.spec.protocol} protocol"),
+        (
+            "Measured",
+            f"{shortened(record.created_utc, 40)}, edgecap {shortened(record.edgecap, 40)}",
+        ),
+    ]
+
+
+def _parameters(record: Profile) -> str:
+    had = record.source.parameters
+    return f"{count(had)} parameters" if isinstance(had, int) else "parameters unknown"
+
+
+def _work(record: Profile) -> str:
+    return (
+        f", {si(record.flops.per_token, 'FLOP')} a token" if isinstance(record.flops, Flops) else ""
+    )
+
+
+def _versions(record: Profile) -> str:
+    return shortened(
+        ", ".join(f"{name} {version}" for name, version in record.machine.versions.items()), 400
+    )
+
+
+_RECORD = ("", "model", "parameters", "machine", "processor", "text", "measured")
+
+
+def _records(records: Sequence[Profile]) -> tuple[tuple[str, ...], list[list[str]]]:
+    rows = [
+        [
+            f"#{n + 1}",
+            shortened(r.source.name),
+            _parameters(r),
+            shortened(r.machine.name),
+            shortened(r.machine.cpu),
+        ]
+        + [shortened(r.corpus.name), shortened(r.created_utc, 40)]
+        for n, r in enumerate(records)
+    ]
+    return _RECORD, rows

@@ -1,0 +1,184 @@
+"""Figures of where joules and time go: energy a token, its split by domain of the counter, time by operator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from edgecap.analysis.metrics import energy_of
+from edgecap.record import Absent, Energy, Placement
+from edgecap.report.cells import Line, ranging, shortened
+from edgecap.report.page.plots import (
+    Figure,
+    Plot,
+    axis,
+    colour,
+    estimated,
+    layout,
+    names,
+    offsets,
+    plain,
+    series,
+)
+from edgecap.units import si, significant
+
+OPERATORS = 7  # that have a colour; the others are one
+
+
+def energy(lines: Sequence[Line]) -> Figure:
+    """Gross joules a token with their intervals; why there are none, where there are none."""
+    shown = [m for m in ("decode_j", "prefill_j") if estimated(lines, m)]
+    title = "Energy a token"
+    if not shown:
+        return Figure("energy", title, f"No energy was measured: {missing(lines)}.", None)
+    data = [
+        series(lines, m, n, offset)
+        for n, (m, offset) in enumerate(zip(shown, offsets(len(shown)), strict=True))
+    ]
+    sources = dict.fromkeys(
+        f"{e.counter} ({e.provenance})" for line in lines if (e := energy_of(line.cell))
+    )
+    told = "; ".join(f"{m.removesuffix('_j')} {ranging(m, lines)}" for m in shown)
+    text = f"Gross joules a token: {told}. Joules from {', '.join(shortened(s, 60) for s in sources)}.{_without(lines)}"
+    plot = {
+        "data": data,
+        "layout": layout(
+            len(lines),
+            axis("joules a token, gross", "J", rangemode="tozero"),
+            names(lines),
+            40,
+            len(data),
+        ),
+    }
+    return Figure("energy", title, text, plot)
+
+
+def missing(lines: Sequence[Line]) -> str:
+    """Why there are no joules, each reason once."""
+    reasons = dict.fromkeys(
+        x.measured.energy.reason
+        for x in lines
+        if x.measured and isinstance(x.measured.energy, Absent)
+    )
+    return "; ".join(shortened(r, 300) for r in reasons) or "no cell was measured"
+
+
+def _without(lines: Sequence[Line]) -> str:
+    """Says that some measured cells have none."""
+    lacking = [x for x in lines if x.measured and isinstance(x.measured.energy, Absent)]
+    return f" None of {len(lacking)} cells: {missing(lacking)}." if lacking else ""
+
+
+def split(lines: Sequence[Line]) -> Figure | None:
+    """The joules of a decoded token by domain of the counter; of an encoder, those of a prompt token."""
+    had = [
+        (n, line, shares)
+        for n, line in enumerate(lines)
+        if (e := energy_of(line.cell)) and (shares := by_domain(e))
+    ]
+    if not had:
+        return None
+    known = list(dict.fromkeys(d for _, _, shares in had for d in shares))
+    data = []
+    for place, domain in enumerate(known):
+        points = [(shares.get(domain, 0.0), n, line) for n, line, shares in had]
+        said = [
+            (x, y, f"{line.label}: {shortened(domain, 40)} {si(x, 'J')}") for x, y, line in points
+        ]
+        data.append(bars(plain(shortened(domain, 30)), place, said))
+    whole = {d: sum(s.get(d, 0.0) for _, _, s in had) for d in known}
+    total = sum(whole.values()) or 1.0
+    told = ", ".join(
+        f"{shortened(d, 30)} {significant(100 * joules / total, 2)} %"
+        for d, joules in whole.items()
+    )
+    x = axis("joules a token, gross", "J", rangemode="tozero")
+    plot = {
+        "data": data,
+        "layout": layout(len(lines), x, names(lines), series=len(data), barmode="stack"),
+    }
+    return Figure("split", "Energy by domain of the counter", f"Over all cells: {told}.", plot)
+
+
+def by_domain(found: Energy) -> dict[str, float]:
+    """Mean joules a token of each domain, of decoding where there is any."""
+    windows = found.decode or found.prefill
+    tokens = sum(w.tokens for w in windows) or 1
+    known = dict.fromkeys(d for w in windows for d in w.by_domain)
+    return {d: sum(w.by_domain.get(d, 0.0) for w in windows) / tokens for d in known}
+
+
+def bars(name: str, place: int, points: Sequence[tuple[float, float, str]]) -> Plot:
+    """Bars of the length x in the row y."""
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "name": name,
+        "x": [x for x, _, _ in points],
+        "y": [y for _, y, _ in points],
+        "hovertext": [plain(text) for _, _, text in points],
+        "hoverinfo": "text",
+        "marker": {"color": colour(place), "line": {"color": "--ground", "width": 1}},
+    }
+
+
+# --- operators --------------------------------------------------------------------------------
+
+
+def operators(lines: Sequence[Line]) -> list[Figure]:
+    """Where the time of prefill and decoding goes, by operator of the graph."""
+    had = [
+        (line, p.operators)
+        for line in lines
+        if line.measured and isinstance(p := line.measured.placement, Placement)
+    ]
+    found = [
+        f
+        for step in ("decode", "prefill")
+        if (f := _operators([(x, o[step]) for x, o in had if o.get(step)], step))
+    ]
+    asked = "Not asked for: edgecap profile --operators keeps the share of time of each operator."
+    return found or [Figure("operators", "Where the time goes, by operator", asked, None)]
+
+
+def _operators(had: Sequence[tuple[Line, dict[str, float]]], step: str) -> Figure | None:
+    if not had:
+        return None
+    weights: dict[str, float] = {}
+    for _, shares in had:
+        for name, share in shares.items():
+            weights[name] = weights.get(name, 0.0) + share / len(had)
+    ordered = sorted(weights, key=lambda name: -weights[name])
+    shown, rest = ordered[:OPERATORS], ordered[OPERATORS:]
+    groups: dict[str, list[str]] = {name: [name] for name in shown} | (
+        {f"{len(rest)} others": rest} if rest else {}
+    )
+    data = [_operator(had, label, members, n) for n, (label, members) in enumerate(groups.items())]
+    told = ", ".join(f"{shortened(name, 40)} {100 * weights[name]:.1f} %" for name in shown[:4])
+    x: dict[str, Any] = {
+        "title": {"text": "share of operator time"},
+        "tickformat": ".0%",
+        "range": [0, 1.001],
+    }
+    plot = {
+        "data": data,
+        "layout": layout(
+            len(had), x, names([line for line, _ in had]), series=len(data), barmode="stack"
+        ),
+    }
+    title = f"Where the time of {'decoding' if step == 'decode' else 'prefill'} goes, by operator"
+    return Figure(
+        f"operators-{step}", title, f"Most goes to {told}, in the mean of the cells.", plot
+    )
+
+
+def _operator(
+    had: Sequence[tuple[Line, dict[str, float]]], label: str, members: list[str], place: int
+) -> Plot:
+    sums = [
+        (sum(shares.get(m, 0.0) for m in members), n, line) for n, (line, shares) in enumerate(had)
+    ]
+    name = shortened(label, 30)
+    return bars(
+        plain(name), place, [(x, n, f"{line.label}: {name} {100 * x:.1f} %") for x, n, line in sums]
+    )

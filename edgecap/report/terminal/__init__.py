@@ -1,0 +1,1 @@
+"""Format results as text for a terminal."""

@@ -1,0 +1,174 @@
+"""The cells of a recommendation as a table: what decides, what is limited, and where each stands."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import click
+
+from edgecap.analysis.metrics import BY_NAME
+from edgecap.analysis.recommend import SHOWN, Candidate, Limit, Recommendation
+from edgecap.analysis.recommend.candidates import Held
+from edgecap.report.format import printable, table
+from edgecap.units import si
+
+NAME, LONGEST = 24, 60  # columns of a name's line, characters of it that are shown
+SHORT = {
+    "hardware_capacity": "hardware capacity",
+    "time_capacity": "time capacity",
+    "bits_per_byte": "bits/byte",
+    "divergence_bits": "KL bits",
+    "decode_s": "decode",
+    "prefill_s": "prefill",
+    "decode_j": "J/token",
+    "prefill_j": "prefill J/token",
+    "peak_bytes": "peak RAM",
+    "file_bytes": "file",
+}
+ALWAYS = ("bits_per_byte", "decode_s", "prefill_s", "decode_j", "peak_bytes", "file_bytes")
+_MARKS = {"!": "misses the limit", "~": "the limit is within its noise", "?": "not measured"}
+_STATES = {"fits": "fits", "misses": "misses", "not measured": "unknown", "failed": "failed"}
+
+
+def short(name: str) -> str:
+    """A name from outside without what could command a terminal, and without its middle where it is very long."""
+    name = printable(name)
+    return name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}...{name[-LONGEST // 2 + 3 :]}"
+
+
+def in_lines(name: str, width: int = NAME) -> str:
+    """A short name in lines that a column can hold."""
+    return "\n".join(textwrap.wrap(short(name), width, break_on_hyphens=False)) or "?"
+
+
+def figure(metric: str, value: float) -> str:
+    """A figure as people read it."""
+    unit = BY_NAME[metric].unit
+    if unit in ("s", "J", "B"):
+        return si(value, unit)
+    if metric == "divergence_bits" and 0 < value < 5e-5:
+        return "<0.0001"
+    return f"{value:.4f}" if unit else f"{value:.3f}"
+
+
+def amount(limit: Limit) -> str:
+    """A limit as people read it."""
+    unit = BY_NAME[limit.metric].unit
+    return si(limit.most, unit) if unit in ("s", "J", "B") else f"{limit.most:g}"
+
+
+class _Column(NamedTuple):
+    metric: str
+    place: int | None  # of its limit
+    needed: bool
+
+
+def _columns(found: Recommendation) -> list[_Column]:
+    """What decides, what is limited, and the usual figures that any cell has."""
+    places = {limit.metric: n for n, limit in enumerate(found.limits)}
+    had = {
+        name
+        for c in found.candidates
+        for name, value in c.figures.items()
+        if isinstance(value, float)
+    }
+    names = dict.fromkeys(
+        [found.preference.metric, *[n for n in SHORT if n in places or n in ALWAYS]]
+    )
+    return [
+        _Column(n, places.get(n), n in places or n == found.preference.metric)
+        for n in names
+        if n in had or n in places
+    ]
+
+
+def contenders(found: Recommendation, width: int) -> str:
+    """One row a cell; figures that neither decide nor are limited go where the terminal is too narrow for them."""
+    columns = _columns(found)
+    while True:
+        text = _table(found, columns, width)
+        spare = [c for c in columns if not c.needed]
+        if "\n\n" not in text or not spare:
+            return text + _others(found)
+        columns.remove(spare[-1])
+
+
+def _table(found: Recommendation, columns: Sequence[_Column], width: int) -> str:
+    shown = found.candidates[:SHOWN]
+    prompt = {c.prompt for c in found.candidates if c.prompt}
+    texts = [_column(found, column, shown, prompt) for column in columns]
+    limits = [["at most", *[t[2] for t in texts], ""]] if found.limits else []
+    rows = [
+        [in_lines(c.name), *[t[3 + n] for t in texts], _standing(found, c)]
+        for n, c in enumerate(shown)
+    ]
+    above, below = (["", *[t[n] for t in texts], ""] for n in (0, 1))
+    return (
+        table(above, [below, *limits, *rows], width)
+        if any(map(str.strip, above))
+        else table(below, [*limits, *rows], width)
+    )
+
+
+def _column(
+    found: Recommendation, column: _Column, shown: Sequence[Candidate], prompt: set[int]
+) -> list[str]:
+    """Two lines of heading, the limit, and the figures with their marks."""
+    first, _, second = (
+        SHORT[column.metric].rpartition(" ") if column.needed else ("", "", SHORT[column.metric])
+    )
+    if column.metric == "prefill_s" and len(prompt) == 1:
+        first, second = "prefill", f"{min(prompt)} tokens"
+    limit = "" if column.place is None else amount(found.limits[column.place])
+    marks = [
+        _mark(c.held[column.place]) if column.place is not None and c.held else "" for c in shown
+    ]
+    room = max(map(len, marks), default=0)
+    texts = [
+        _figure(c, column.metric) + mark.ljust(room) for c, mark in zip(shown, marks, strict=True)
+    ]
+    return [first + " " * room, second + " " * room, limit + " " * room, *texts]
+
+
+def _figure(found: Candidate, metric: str) -> str:
+    value = found.figures.get(metric)
+    return (
+        figure(metric, value)
+        if isinstance(value, float)
+        else ""
+        if found.state == "failed"
+        else "-"
+    )
+
+
+def _mark(held: Held) -> str:
+    if held.state == "not measured":
+        return "?"
+    return ("!" if held.state == "missed" else "") + ("~" if held.in_noise else "")
+
+
+def _standing(found: Recommendation, candidate: Candidate) -> str:
+    if candidate is found.best:
+        return click.style("best", fg="green")
+    if candidate is found.runner_up:
+        return "runner-up"
+    colour = {"failed": "red", "not measured": "yellow"}.get(candidate.state)
+    return click.style(
+        "nearest" if candidate is found.nearest else _STATES[candidate.state], fg=colour
+    )
+
+
+def _others(found: Recommendation) -> str:
+    rest = [c.state for c in found.candidates[SHOWN:]]
+    if not rest:
+        return ""
+    counts = [f"{rest.count(state)} {word}" for state, word in _STATES.items() if state in rest]
+    return f"\nand {len(rest)} more: {', '.join(counts)} (all of them with --json)"
+
+
+def legend(found: Recommendation) -> str:
+    """What the marks mean that occur."""
+    marks = "".join(_mark(h) for c in found.candidates[:SHOWN] for h in c.held)
+    return "   ".join(f"{mark} {words}" for mark, words in _MARKS.items() if mark in marks)

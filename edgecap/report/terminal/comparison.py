@@ -1,0 +1,209 @@
+"""Comparisons as text: a table for each pair, one table for many, Markdown for pull requests, JUnit for CI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+import click
+
+from edgecap.analysis.metrics import METRICS
+from edgecap.record import Absent, Estimate
+from edgecap.report.format import printable, table, wrapped
+from edgecap.units import si, significant
+
+if TYPE_CHECKING:
+    from edgecap.analysis.compare import Comparison, Difference
+    from edgecap.analysis.thresholds import Violation
+
+MANY = 6  # pairs, from which on they share one table
+_COLOURS = {"better": "green", "worse": "red", "unknown": "yellow"}
+_COLUMNS = ["", "baseline", "candidate", "ratio", "95 % interval", "verdict"]
+_DRIFT = (
+    "the two were timed one after another, so that drift of the machine is in the ratios of seconds; "
+    "repeat the run before acting on one"
+)
+
+
+def comparisons(found: Sequence[Comparison], width: int = 100) -> str:
+    """Every pair on its own, or all in one table where they are many."""
+    return (
+        _matrix(found, width)
+        if len(found) > MANY
+        else "\n\n".join(comparison(one, width) for one in found)
+    )
+
+
+def comparison(found: Comparison, width: int = 100) -> str:
+    """Two cells, each metric's ratio and verdict, and what differs between the runs."""
+    title = click.style(_title(found), bold=True)
+    if found.failed is not None:
+        return "\n".join([title, wrapped(f"failed: {printable(found.failed)}", width, "red")])
+    rows = [
+        [*row[:-1], click.style(row[-1], fg=_COLOURS.get(row[-1]))]
+        for row in map(_cells, found.differences)
+    ]
+    notes = [wrapped(f"caution: {note}", width, "yellow") for note in _notes(found)]
+    return "\n".join([title, table(_COLUMNS, rows, width), *notes])
+
+
+def _title(found: Comparison) -> str:
+    return printable(f"{found.candidate} against {found.baseline}")
+
+
+def _notes(found: Comparison) -> list[str]:
+    """What a reader should know before acting on the ratios."""
+    seconds = any(d.unit == "s" and isinstance(d.ratio, Estimate) for d in found.differences)
+    reasons: dict[str, list[str]] = {}
+    for d in found.differences:
+        if isinstance(d.ratio, Absent):
+            reasons.setdefault(d.ratio.reason, []).append(d.metric)
+    doubts = [f"no verdict on {', '.join(names)}: {reason}" for reason, names in reasons.items()]
+    return [
+        *(f"the {m}" for m in found.mismatches),
+        *doubts,
+        *([_DRIFT] if found.one_after_another and seconds else []),
+    ]
+
+
+def _cells(d: Difference) -> list[str]:
+    ratio, interval = "-", "-"
+    if isinstance(d.ratio, Estimate):
+        ratio, low, high = f"{d.ratio.value:.3f}", d.ratio.low, d.ratio.high
+        interval = f"{low:.3f}..{high:.3f}" if low is not None and high is not None else "-"
+    return [
+        d.metric,
+        _value(d.baseline, d.unit),
+        _value(d.candidate, d.unit),
+        ratio,
+        interval,
+        d.verdict,
+    ]
+
+
+def _value(value: float | None, unit: str) -> str:
+    if value is None:
+        return "-"
+    if unit in ("s", "J", "B"):
+        return si(value, unit)
+    return f"{value:.4f}" if abs(value) < 100 else si(value)
+
+
+# --- many -------------------------------------------------------------------------------------
+
+
+def _matrix(found: Sequence[Comparison], width: int) -> str:
+    """One row a candidate: the ratio of each metric, coloured as its verdict, marked where that is not sure."""
+    names = [
+        m.name for m in METRICS if any(d.metric == m.name for one in found for d in one.differences)
+    ]
+    rows = [[printable(one.candidate), *_ratios(one, names)] for one in found]
+    bases = list(dict.fromkeys(one.baseline for one in found))
+    against = ", ".join([*bases[:3], *(["others"] if bases[3:] else [])])
+    title = click.style(f"against {printable(against)}", bold=True)
+    signs = "ratios; + better, - worse, ? unknown, the others the same"
+    notes = dict.fromkeys(note for one in found for note in _notes(one))
+    failed = [
+        wrapped(f"failed: {printable(f'{c.candidate}: {c.failed}')}", width, "red")
+        for c in found
+        if c.failed
+    ]
+    cautions = [wrapped(f"caution: of some pairs, {note}", width, "yellow") for note in notes]
+    return "\n".join([title, table(["", *names], rows, width), signs, *failed, *cautions])
+
+
+_SIGNS = {"better": "+", "worse": "-", "unknown": "?", "same": " "}
+
+
+def _ratios(one: Comparison, names: Sequence[str]) -> list[str]:
+    by_name = {d.metric: d for d in one.differences}
+    return [
+        _ratio(by_name[name]) if name in by_name else ("failed" if one.failed else "-")
+        for name in names
+    ]
+
+
+def _ratio(d: Difference) -> str:
+    text = (
+        f"{significant(d.ratio.value)} {_SIGNS[d.verdict]}"
+        if isinstance(d.ratio, Estimate)
+        else "?"
+    )
+    return click.style(text, fg=_COLOURS.get(d.verdict))
+
+
+# --- Markdown and JUnit -----------------------------------------------------------------------
+
+
+def markdown(found: Sequence[Comparison], broken: Sequence[Violation] = ()) -> str:
+    """A section a pair, for a pull request; what breaks a rule stands first."""
+    lines = [
+        f"- **{_escaped(v.candidate)} against {_escaped(v.baseline)}**: {_escaped(v.message)}"
+        for v in broken
+    ]
+    return "\n\n".join(
+        [*(["\n".join(["### Not accepted", "", *lines])] if lines else []), *map(_section, found)]
+    )
+
+
+def _section(one: Comparison) -> str:
+    title = f"### {_escaped(_title(one))}"
+    if one.failed is not None:
+        return f"{title}\n\nfailed: {_escaped(one.failed)}"
+    rows = [["metric", *_COLUMNS[1:]], [":--", *["--:"] * 4, ":--"], *map(_cells, one.differences)]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    notes = [f"> caution: {_escaped(note)}" for note in _notes(one)]
+    return "\n".join([title, "", *lines, *(["", *notes] if notes else [])])
+
+
+def _escaped(text: str) -> str:
+    """Words from outside in Markdown: no markup, no HTML, no line of its own."""
+    plain = " ".join(printable(text.replace("\n", " ")).split())
+    return "".join(f"\\{c}" if c in "\\`*[]<>|&~" else c for c in plain)
+
+
+def junit(found: Sequence[Comparison], broken: Sequence[Violation] = ()) -> str:
+    """JUnit XML: a suite a pair, a case a metric; what breaks a rule has failed, what has no verdict was skipped."""
+    root = ElementTree.Element("testsuites", name="edgecap compare")
+    by_pair: dict[tuple[str, str], dict[str | None, str]] = {}
+    for v in broken:
+        by_pair.setdefault((v.baseline, v.candidate), {})[v.metric] = v.message
+    for one in found:
+        _suite(root, one, by_pair.get((one.baseline, one.candidate), {}))
+    ElementTree.indent(root)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(
+        root, encoding="unicode"
+    )
+
+
+def _suite(root: ElementTree.Element, one: Comparison, broken: dict[str | None, str]) -> None:
+    suite = ElementTree.SubElement(root, "testsuite", name=_title(one))
+    by_name = {d.metric: d for d in one.differences}
+    names = dict.fromkeys([*by_name, *(name for name in broken if name is not None)])
+    skipped = 0
+    for name in names or {"measured": None}:
+        case = ElementTree.SubElement(suite, "testcase", classname=_title(one), name=name)
+        message = broken.get(name if names else None)
+        if message is not None:
+            ElementTree.SubElement(
+                case, "failure", message=printable(message), type="edgecap.worse"
+            )
+        elif name not in by_name:
+            skipped += 1
+            ElementTree.SubElement(case, "skipped", message=printable(one.failed or "not measured"))
+        elif by_name[name].verdict == "unknown":
+            skipped += 1
+            ElementTree.SubElement(case, "skipped", message=_doubt(by_name[name]))
+        if name in by_name:
+            ElementTree.SubElement(case, "system-out").text = "  ".join(_cells(by_name[name])[1:])
+    suite.attrib |= {
+        "tests": f"{len(suite)}",
+        "failures": f"{len(broken)}",
+        "errors": "0",
+        "skipped": f"{skipped}",
+    }
+
+
+def _doubt(d: Difference) -> str:
+    return d.ratio.reason if isinstance(d.ratio, Absent) else "the interval allows no verdict"

@@ -1,0 +1,1 @@
+"""Read and write what edgecap keeps on disk: records, the cache, locks, logs, downloads."""

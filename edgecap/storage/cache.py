@@ -1,0 +1,246 @@
+"""What the cache keeps, how large it is, and when it was last used. Removing is left to `pruning`.
+
+    CACHE/exports, variants, fused    a folder for each graph, with `graph.json` and `made.json`
+    CACHE/peaks, journals, baselines  a file each
+    CACHE/corpora                     a folder each
+    CACHE/blobs, bundles, texts       what a fleet sent: files by their hash, models and texts made of them
+    CACHE/locks                       see `locks`
+
+Only what has such a place and a name as edgecap gives it is edgecap's; links are not followed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+from edgecap.errors import UsageError
+from edgecap.record import Baseline, Graph, Peaks
+from edgecap.storage import locks
+
+ORIGIN = "made.json"
+LEFT_OVER, OTHER = "left over", "other"
+SCRATCH = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}")
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Whose graph it is, and when it was made. The model is the one that it was first made for."""
+
+    model: str
+    made_utc: str
+
+
+class Thing(msgspec.Struct, frozen=True):
+    """One thing in the cache. `path` is relative to it; a graph tells its model, precision and recipe.
+
+    Only what is `ours` is ever removed.
+    """
+
+    kind: str
+    path: str
+    what: str
+    model: str | None
+    precision: str | None
+    recipe: str | None
+    bytes: int
+    last_used_s: float  # since the epoch
+    ours: bool
+
+
+class Survey(msgspec.Struct, frozen=True):
+    """What a cache holds, largest first, and what is free on its disk."""
+
+    cache: str
+    things: tuple[Thing, ...]
+    free_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        """Of all things."""
+        return sum(thing.bytes for thing in self.things)
+
+
+# --- what there is ----------------------------------------------------------------------------
+
+
+class _Told(NamedTuple):
+    """What a thing says of itself."""
+
+    what: str
+    model: str | None = None
+    precision: str | None = None
+    recipe: str | None = None
+
+
+_DAMAGED = _Told("damaged")
+Read = TypeVar("Read")
+
+
+def _read(path: Path, kind: type[Read]) -> Read | None:
+    """What a file says, if it is one, and whole; a link or a pipe is none."""
+    status = _status(path)
+    if status and stat.S_ISREG(status.st_mode):
+        with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+            return msgspec.json.decode(path.read_bytes(), type=kind)
+    return None
+
+
+def _graph(path: Path) -> _Told:
+    graph, origin = _read(path / "graph.json", Graph), _read(path / ORIGIN, Origin)
+    if graph is None:
+        return _DAMAGED
+    model = origin.model if origin else None
+    return _Told(
+        f"{model or 'unknown model'} {graph.precision}", model, graph.precision, graph.recipe
+    )
+
+
+def _peaks(path: Path) -> _Told:
+    peaks = _read(path, Peaks)
+    return (
+        _Told(f"{peaks.provider} with {peaks.threads} threads, {peaks.measured_utc}")
+        if peaks
+        else _DAMAGED
+    )
+
+
+def _baselines(path: Path) -> _Told:
+    found = _read(path, dict[str, Baseline])
+    return _Told(f"{', '.join(found)} of corpus {path.name[:12]}") if found else _DAMAGED
+
+
+def _corpus(path: Path) -> _Told:
+    names = sorted(p.name for p in path.glob("*/*") if not p.name.startswith("."))
+    return _Told(", ".join(dict.fromkeys(names)) or "empty")
+
+
+def _named_below(path: Path) -> _Told:
+    names = sorted(p.name for p in path.glob("*") if not p.name.startswith("."))
+    return _Told(", ".join(names) or "empty", model=names[0] if names else None)
+
+
+class _Kind(NamedTuple):
+    """A kind of thing: its folder, how edgecap names what lies there, and how that tells what it is."""
+
+    folder: str
+    name: str
+    named: str
+    tells: Callable[[Path], _Told]
+
+
+_KINDS = (
+    _Kind("exports", "export", r"[0-9a-f]{24}", _graph),
+    _Kind("variants", "variant", r"\w+-[0-9a-f]{24}", _graph),
+    _Kind("fused", "fused", r"[0-9a-f]{24}", _graph),
+    _Kind("peaks", "peaks", r".+-[0-9a-f]{16}\.json", _peaks),
+    _Kind(
+        "journals",
+        "journal",
+        r"[0-9a-f]{32}\.jsonl",
+        lambda path: _Told("documents of an unfinished cell"),
+    ),
+    _Kind("corpora", "corpora", r"[0-9a-f]{16}", _corpus),
+    _Kind("baselines", "baselines", r"[0-9a-f]{64}-[0-9a-f]{16}\.json", _baselines),
+    _Kind("blobs", "blob", r"[0-9a-f]{64}(\.part)?", lambda path: _Told(path.name[:12])),
+    _Kind("bundles", "bundle", r"[0-9a-f]{32}", _named_below),
+    _Kind("texts", "text", r"[0-9a-f]{64}", _named_below),
+)
+_BY_FOLDER = {kind.folder: kind for kind in _KINDS}
+NAMES = (*(kind.name for kind in _KINDS), LEFT_OVER)
+
+
+def survey(cache: Path) -> Survey:
+    """Everything in a cache folder, which need not be there.
+
+    Raises UsageError where the folder is the root of a disk or a home, or cannot be read.
+    """
+    with reading(cache):
+        place = _place(cache)
+        things = tuple(_things(place)) if is_cache(place) else ()
+        there = next(p for p in (place, *place.parents) if p.exists())
+    ordered = sorted(things, key=lambda thing: (-thing.bytes, thing.path))
+    return Survey(str(place), tuple(ordered), shutil.disk_usage(there).free)
+
+
+@contextlib.contextmanager
+def reading(cache: Path) -> Iterator[None]:
+    """Translates what a disk refuses to show. Raises UsageError."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"cannot read the cache {cache}: {error.strerror or error}") from error
+
+
+def is_cache(place: Path) -> bool:
+    """Whether a folder holds one that edgecap makes there."""
+    return any((place / name).is_dir() for name in (*_BY_FOLDER, locks.FOLDER))
+
+
+def _place(cache: Path) -> Path:
+    place, home = cache.resolve(), Path.home().resolve()
+    if place == home or place in home.parents or place.parent == place:
+        raise UsageError(
+            f"{cache} is no cache folder; give edgecap a folder of its own: --cache or EDGECAP_CACHE"
+        )
+    if place.exists() and not place.is_dir():
+        raise UsageError(
+            f"the cache {cache} is not a folder; give another: --cache or EDGECAP_CACHE"
+        )
+    return place
+
+
+def _things(cache: Path) -> Iterator[Thing]:
+    for entry in sorted(os.scandir(cache), key=lambda entry: entry.name):
+        kind = _BY_FOLDER.get(entry.name)
+        if not entry.is_dir(follow_symlinks=False):
+            yield _thing(
+                cache, Path(entry), OTHER, _Told("a link" if entry.is_symlink() else "a file")
+            )
+        elif kind:
+            yield from (_kept(cache, Path(path), kind) for path in os.scandir(entry))
+        elif entry.name != locks.FOLDER:
+            yield _thing(cache, Path(entry), entry.name, _Told("unknown to this edgecap"))
+
+
+def _kept(cache: Path, path: Path, kind: _Kind) -> Thing:
+    if path.is_symlink():
+        return _thing(cache, path, kind.name, _Told("a link"))
+    if SCRATCH.fullmatch(path.name):
+        return _thing(cache, path, LEFT_OVER, _Told("half made by a run that was ended"), ours=True)
+    if re.fullmatch(kind.named, path.name):
+        return _thing(cache, path, kind.name, kind.tells(path), ours=True)
+    return _thing(cache, path, kind.name, _Told("not named by edgecap"))
+
+
+def _thing(cache: Path, path: Path, kind: str, told: _Told, ours: bool = False) -> Thing:
+    where = path.relative_to(cache).as_posix()
+    return Thing(kind, where, *told, bytes=_bytes(path), last_used_s=last_used(path), ours=ours)
+
+
+def _bytes(path: Path) -> int:
+    """Of a file, or of all files below a folder; what several names share is divided among them."""
+    files = [path]
+    for folder, _, names in os.walk(path) if not path.is_symlink() else ():
+        files += [Path(folder, name) for name in names]
+    found = [_status(file) for file in files]
+    return sum(s.st_size // max(1, s.st_nlink) for s in found if s and not stat.S_ISDIR(s.st_mode))
+
+
+def last_used(path: Path) -> float:
+    """Seconds since the epoch: a graph's is refreshed each time it is taken, see `making`."""
+    found = _status(path / "graph.json") or _status(path)
+    return found.st_mtime if found else 0.0
+
+
+def _status(path: Path) -> os.stat_result | None:
+    with contextlib.suppress(OSError):
+        return path.lstat()
+    return None

@@ -1,0 +1,110 @@
+"""Fetches what lives on the Hugging Face Hub: a model's files, a file of a dataset. Owns huggingface_hub."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgecap.errors import DiskFull, UsageError, did_you_mean
+
+
+def fetch_model(name: str, revision: str | None, patterns: list[str]) -> Path:
+    """The folder of a model's files in the Hub's cache. Raises UsageError where they cannot be had."""
+    from huggingface_hub import snapshot_download
+
+    with _errors("model", name, revision):
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+
+
+def fetch_file(dataset: str, file: str, revision: str | None) -> Path:
+    """A whole file of a dataset in the Hub's cache; a download that was cut off is continued."""
+    from huggingface_hub import hf_hub_download
+
+    with _errors("dataset", dataset, revision, file):
+        return Path(hf_hub_download(dataset, file, repo_type="dataset", revision=revision))
+
+
+def commit_of(dataset: str, revision: str | None) -> str | None:
+    """The commit that a branch of a dataset stands at; None where the Hub cannot be reached."""
+    from huggingface_hub import HfApi
+
+    try:
+        commit: str | None = HfApi().dataset_info(dataset, revision=revision).sha
+    except Exception:  # what is wrong is said by whoever needs the file
+        return None
+    return commit
+
+
+def read_lines(dataset: str, file: str, revision: str | None, count: int) -> bytes:
+    """The first `count` lines that are not blank of a file of a dataset, without downloading the rest."""
+    from huggingface_hub import HfFileSystem
+
+    at = f"datasets/{dataset}{f'@{revision}' if revision else ''}/{file}"
+    with (
+        _errors("dataset", dataset, revision, file),
+        HfFileSystem().open(at, "rb", block_size=1 << 20) as lines,
+    ):
+        return b"".join(itertools.islice((line for line in lines if line.strip()), count))
+
+
+@contextlib.contextmanager
+def _errors(kind: str, name: str, revision: str | None, file: str = "") -> Iterator[None]:
+    import logging
+
+    from huggingface_hub import errors
+
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    at = f"'{name}'" + (f" at revision '{revision}'" if revision else "")
+    try:
+        yield
+    except errors.GatedRepoError:
+        raise UsageError(
+            f"{kind} {at} is gated: accept its terms on the Hub and log in with `hf auth login`"
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise UsageError(
+            f"no {kind} {at} on the Hub (or it is private and you are not logged in)"
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise UsageError(
+            f"no {kind} {at} on the Hub: the {kind} is there, the revision is not"
+        ) from None
+    except (errors.EntryNotFoundError, FileNotFoundError) as error:
+        if isinstance(error, errors.LocalEntryNotFoundError):
+            raise _unreachable(kind, at, error) from None
+        raise UsageError(f"no file '{file}' in {kind} {at}{_files_there(name, file)}") from None
+    except Exception as error:  # offline has many faces: requests, httpx, OSError
+        if isinstance(error, OSError) and error.errno == 28:
+            raise DiskFull(f"no room left on the disk to download {at}") from None
+        raise _unreachable(kind, at, error) from None
+
+
+def _unreachable(kind: str, at: str, error: Exception) -> UsageError:
+    reason = type(error).__name__
+    instead = "a folder or a reference model" if kind == "model" else "a file on this disk"
+    return UsageError(
+        f"cannot fetch {kind} {at}: the Hub cannot be reached and it is not in the local cache ({reason}); "
+        f"give {instead} instead"
+    )
+
+
+def _files_there(dataset: str, file: str) -> str:
+    from huggingface_hub import HfApi
+
+    try:
+        names = [
+            n
+            for n in HfApi().list_repo_files(dataset, repo_type="dataset")
+            if n.endswith((".jsonl", ".txt"))
+        ]
+    except Exception:  # a hint is not worth a second error
+        return ""
+    same = [n for n in names if n.rpartition("/")[2] == file.rpartition("/")[2]]
+    if same:
+        return f"; did you mean '{same[0]}'?"
+    return (
+        did_you_mean(file, names)
+        or f"; it holds {', '.join(names[:8]) or 'no .jsonl or .txt file'}"
+    )

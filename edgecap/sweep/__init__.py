@@ -1,0 +1,1 @@
+"""Measure many cells, one record each, on this machine or on a fleet."""

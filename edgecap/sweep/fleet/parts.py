@@ -1,0 +1,76 @@
+"""Parts of texts that were scored, kept on the disk, so that a run that is cut off scores none twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from edgecap.meters.compression import Scored
+from edgecap.meters.sharding import Share, Unequal, join
+from edgecap.storage import files
+from edgecap.sweep.plan import Planned
+
+
+class Whole(msgspec.Struct, frozen=True):
+    """A text that is scored: its documents, and the devices that did it."""
+
+    documents: tuple[Scored, ...] = ()
+    devices: tuple[str, ...] = ()
+
+
+class Parts:
+    """The parts in a folder, a file each."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._whole: dict[str, Whole] = {}
+
+    def missing(self, cell: Planned) -> list[int]:
+        """Numbers of the parts that nobody scored yet; none of a cell that is not scored in parts."""
+        return [
+            part
+            for part in range(cell.shards)
+            if cell.shards > 1 and not self._path(cell, part).is_file()
+        ]
+
+    def keep(self, cell: Planned, part: int, device: str, shares: tuple[Share, ...]) -> None:
+        """Keeps one more. Raises DiskFull or UsageError."""
+        files.write_atomically(self._path(cell, part), msgspec.json.encode((device, shares)))
+
+    def whole(self, cell: Planned) -> Whole:
+        """All parts of a cell together, which are there; nothing where it is not scored in parts.
+
+        Raises Unequal where they do not belong together; none is kept then.
+        """
+        if cell.shards > 1 and cell.key not in self._whole:
+            try:
+                self._whole[cell.key] = self._joined(cell)
+            except Unequal:
+                for part in range(cell.shards):
+                    self._path(cell, part).unlink(missing_ok=True)
+                raise
+        return self._whole.get(cell.key, Whole())
+
+    def forget(self, cell: Planned) -> None:
+        """Gives the memory back, once the cell is finished."""
+        self._whole.pop(cell.key, None)
+
+    def _joined(self, cell: Planned) -> Whole:
+        read = [self._read(cell, part) for part in range(cell.shards)]
+        devices = tuple(sorted({device for device, _ in read}))
+        try:
+            return Whole(join([shares for _, shares in read]), devices)
+        except Unequal as error:
+            raise Unequal(f"{error}; it was scored by {', '.join(devices)}") from error
+
+    def _read(self, cell: Planned, part: int) -> tuple[str, tuple[Share, ...]]:
+        try:
+            return msgspec.json.decode(
+                self._path(cell, part).read_bytes(), type=tuple[str, tuple[Share, ...]]
+            )
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Unequal(f"part {part + 1} of the text is damaged on this disk") from error
+
+    def _path(self, cell: Planned, part: int) -> Path:
+        return self._folder / f"{cell.key}-{part}-of-{cell.shards}.json"

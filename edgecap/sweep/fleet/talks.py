@@ -1,0 +1,118 @@
+"""One conversation with a device about one task: the order, the files that it lacks, the checked answer."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from edgecap.errors import DiskFull, EdgecapError, RecordError
+from edgecap.meters.sharding import Share
+from edgecap.record import Failure, File, Profile
+from edgecap.sweep.fleet import slot as far
+from edgecap.sweep.fleet.bundles import Bundles, NotMade
+from edgecap.sweep.fleet.checking import NotAsked, record_of, shares_of, told_by
+from edgecap.sweep.fleet.line import Line, Lost, Seen
+from edgecap.sweep.fleet.messages import (
+    PIECE_BYTES,
+    Done,
+    Failed,
+    Garbled,
+    Needs,
+    Order,
+    PartDone,
+    Reply,
+    packed,
+    unpacked,
+)
+from edgecap.sweep.fleet.needs import Task
+from edgecap.sweep.fleet.parts import Whole
+from edgecap.sweep.runner import failed
+
+ROUNDS = 3  # that a device may ask for files, before it is taken for confused
+REPEATS = 16  # pieces that may be sent twice, as where two clients send one file
+
+
+class Talk(NamedTuple):
+    """What came of a task on a device: a record, shares, a failure, or an error that says that it may go elsewhere."""
+
+    task: Task
+    seen: Seen
+    seconds: float
+    found: Profile | tuple[Share, ...] | Failure | EdgecapError
+
+
+def talk(line: Line, bundles: Bundles, task: Task, seen: Seen, text: Whole) -> Talk:
+    """All that is said to one device about one task, in a thread of its own; never raises. `text` was scored before."""
+    began = time.monotonic()
+    found: Profile | tuple[Share, ...] | Failure | EdgecapError
+    try:
+        found = _answered(line, bundles, task, seen, text)
+    except NotMade as error:
+        found = error.failure
+    except (DiskFull, Lost, Garbled, NotAsked, RecordError) as error:
+        found = error
+    except EdgecapError as error:
+        found = failed("refused", error)
+    except Exception as error:
+        found = Garbled(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+    return Talk(task, seen, time.monotonic() - began, found)
+
+
+def _answered(
+    line: Line, bundles: Bundles, task: Task, seen: Seen, text: Whole
+) -> Profile | tuple[Share, ...] | Failure:
+    order, places = bundles.order(task.cell, task.part, text.documents)
+    bundles.hand_over(places)
+    reply = _measured(line, order, places, seen)
+    if isinstance(reply, Failed):
+        failure = told_by(reply.failure)
+        if reply.elsewhere:
+            raise Lost(f"{failure.error}: {failure.message}")
+        return failure
+    corpus = bundles.corpus(task.cell)
+    if isinstance(reply, Done) and task.part is None:
+        return record_of(
+            reply.record, task.cell, bundles.bundle(task.cell), corpus, text, seen.about.name
+        )
+    if isinstance(reply, PartDone) and task.part is not None:
+        return shares_of(reply, corpus)
+    raise Garbled("an answer to another question came")
+
+
+def _measured(line: Line, order: Order, places: dict[str, Path], seen: Seen) -> Reply:
+    """The reply to an order, once the device has what it needs for it."""
+    for _ in range(ROUNDS):
+        reply = _ask(line, seen, far.serve, packed(order))
+        if not isinstance(reply, Needs):
+            return reply
+        if not reply.had or not reply.had.keys() <= places.keys():
+            raise Garbled("the device asks for a file that is none of this model")
+        for sha256, had in reply.had.items():
+            _send(line, seen, sha256, places[sha256], had)
+    raise Garbled("the device asks for the same files again and again")
+
+
+def _send(line: Line, seen: Seen, sha256: str, path: Path, at: int) -> None:
+    """A file from byte `at` on, piece by piece, each where the device says that the last one ended."""
+    size = path.stat().st_size
+    about = packed(File(path="", bytes=size, sha256=sha256))
+    with path.open("rb") as stream:
+        for _ in range(size // PIECE_BYTES + REPEATS):
+            if not 0 <= at <= size:
+                raise Garbled("the device asks for a part of a file that there is not")
+            stream.seek(at)
+            reply = _ask(line, seen, far.take, about, at, stream.read(PIECE_BYTES))
+            if isinstance(reply, Failed):
+                raise Lost(f"{reply.failure.error}: {told_by(reply.failure).message}")
+            if not isinstance(reply, Needs):
+                raise Garbled("an answer to another question came")
+            if sha256 not in reply.had:
+                return
+            at = reply.had[sha256]
+    raise Garbled("the device asks for the same piece again and again")
+
+
+def _ask(line: Line, seen: Seen, verb: far.Verb, *said: object) -> Reply:
+    reply: Reply = unpacked(line.ask(seen.address, verb, *said), Reply)  # type: ignore[arg-type]
+    return reply

@@ -1,0 +1,243 @@
+"""Measures the cells of a plan, one record each, and loses none: what is finished is kept, what failed is a row.
+
+`sweep` is the table of contents. Who measures is a crew: this machine (`Locally`), or the devices of a
+fleet (`fleet.dispatch`). A crew yields what it finished; while the disk takes no record it is not asked for more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol, TypeVar
+
+from edgecap.errors import DiskFull, EdgecapError, Interrupted, UsageError
+from edgecap.pipeline.prepare import Notice, Run, Scores
+from edgecap.pipeline.profile import profile
+from edgecap.pipeline.worker import in_child
+from edgecap.record import Failure, Profile
+from edgecap.spec import Spec
+from edgecap.storage import files
+from edgecap.storage.files import Home
+from edgecap.sweep.cleanup import Leavings
+from edgecap.sweep.plan import EVERY, Planned
+from edgecap.sweep.state import Finished, Ledger, Row, open_ledger
+
+FLEET = "fleet"  # the stage of a failure that is the fleet's: nothing was found out about the cell
+DISK_PATIENCE_S, DISK_PAUSE_S = 600.0, 5.0
+ROOM = 100_000_000  # bytes; a disk with more than that free was too small for one cell, not full
+
+
+class News(NamedTuple):
+    """What happened; `words` are for people.
+
+    `planned` (of the `cells`, those that are `left`), and then of a cell: `begun`, `stage`, `again` (it is tried once
+    more), `waits`, `finished` with its `row`.
+    """
+
+    kind: str
+    cell: Planned | None
+    words: str = ""
+    device: str = ""
+    row: Row | None = None
+    cells: Sequence[Planned] = ()
+    left: Sequence[Planned] = ()
+
+
+Watch = Callable[[News], None]
+
+
+class Crew(Protocol):
+    """Who measures."""
+
+    def devices(self, cells: Sequence[Planned]) -> Sequence[Planned]:
+        """The cells with "every" device unfolded, as the crew stands now."""
+
+    def work(
+        self, cells: Sequence[Planned], ledger: Ledger, watch: Watch
+    ) -> Generator[Finished, None, None]:
+        """Each cell, as it is finished, in any order."""
+
+
+class Asked(NamedTuple):
+    """What of the plan is to be done: `resume` goes on in a folder that holds a part, `retry` does failed cells again."""
+
+    resume: bool = False
+    retry: bool = False
+    disk_patience_s: float = DISK_PATIENCE_S
+
+
+AS_USUAL = Asked()
+
+
+def sweep(
+    cells: Sequence[Planned],
+    folder: Path,
+    crew: Crew,
+    asked: Asked = AS_USUAL,
+    watch: Watch = lambda news: None,
+) -> list[Row]:
+    """Does what is missing and returns the rows of the plan's cells, in its order.
+
+    Raises UsageError where the folder holds a part of the plan and `resume` was not asked for, or is in use;
+    DiskFull where it takes no record for `disk_patience_s`; Interrupted on Ctrl-C. Each leaves what is finished.
+    """
+    wanted = list({cell.key: cell for cell in crew.devices(cells)}.values())
+    with open_ledger(folder) as ledger:
+        ledger.adopt(wanted)
+        left = missing(wanted, ledger.rows, asked.retry)
+        _check_part(wanted, left, asked, folder)
+        watch(News("planned", None, cells=wanted, left=left))
+        try:
+            with contextlib.closing(crew.work(left, ledger, watch)) as work:
+                for finished in work:
+                    row = _kept(ledger, finished, asked.disk_patience_s, watch)
+                    watch(News("finished", finished.cell, device=finished.device, row=row))
+        except (KeyboardInterrupt, Interrupted):
+            raise Interrupted(
+                f"interrupted: {_what_is_kept(wanted, ledger)}; --resume goes on"
+            ) from None
+        except DiskFull as error:
+            raise DiskFull(
+                f"{error}: {_what_is_kept(wanted, ledger)}; make room, and --resume goes on"
+            ) from error
+        rows = [ledger.rows[cell.key] for cell in wanted if cell.key in ledger.rows]
+        if len(rows) == len(wanted):
+            ledger.done()
+        return rows
+
+
+def missing(cells: Sequence[Planned], rows: dict[str, Row], retry: bool = False) -> list[Planned]:
+    """The cells without a row, and those that no device ran; with `retry`, those that went wrong too."""
+    return [
+        c
+        for c in cells
+        if c.key not in rows or not_run(rows[c.key]) or (retry and rows[c.key].wrong)
+    ]
+
+
+def not_run(row: Row) -> bool:
+    """Whether nothing was found out about a cell: the fleet failed, not the cell."""
+    return row.failure is not None and row.failure.stage == FLEET
+
+
+def _check_part(wanted: Sequence[Planned], left: list[Planned], asked: Asked, folder: Path) -> None:
+    if left and len(left) < len(wanted) and not (asked.resume or asked.retry):
+        raise UsageError(
+            f"{folder} holds {len(wanted) - len(left)} of the {len(wanted)} cells; "
+            "--resume does the others, another -o FOLDER begins anew"
+        )
+
+
+def _what_is_kept(wanted: Sequence[Planned], ledger: Ledger) -> str:
+    return f"{sum(cell.key in ledger.rows for cell in wanted)} of {len(wanted)} cells are in {ledger.folder}"
+
+
+def _kept(ledger: Ledger, finished: Finished, patience_s: float, watch: Watch) -> Row:
+    """Writes it, once there is room: what was measured is worth more than time."""
+    return _patiently(lambda: ledger.keep(finished), finished.cell, patience_s, watch)
+
+
+Done = TypeVar("Done")
+
+
+def _patiently(do: Callable[[], Done], cell: Planned, patience_s: float, watch: Watch) -> Done:
+    """Does it, again and again while the disk is full. Raises DiskFull where that lasts for longer than `patience_s`."""
+    full_since: float | None = None
+    while True:
+        try:
+            return do()
+        except DiskFull as error:
+            full_since = time.monotonic() if full_since is None else full_since
+            if time.monotonic() - full_since >= patience_s:
+                raise
+            watch(News("waits", cell, f"{error}; waiting for room, nothing is lost"))
+            time.sleep(min(DISK_PAUSE_S, patience_s / 4))
+
+
+# --- on this machine --------------------------------------------------------------------------
+
+
+class Locally:
+    """The machine that it runs on, one cell after another."""
+
+    def __init__(
+        self,
+        home: Home,
+        run: Run = in_child,
+        keep_exports: bool = True,
+        disk_patience_s: float = DISK_PATIENCE_S,
+    ) -> None:
+        self._home, self._run = home, run
+        self._keep_exports, self._disk_patience_s = keep_exports, disk_patience_s
+
+    def devices(self, cells: Sequence[Planned]) -> Sequence[Planned]:
+        """Raises UsageError where a cell belongs to a device of a fleet."""
+        pinned = next((cell.device for cell in cells if cell.device not in ("", EVERY)), None)
+        if pinned is not None:
+            raise UsageError(f"the plan names the device '{pinned}': give the fleet's --scheduler")
+        return cells
+
+    def work(
+        self, cells: Sequence[Planned], ledger: Ledger, watch: Watch
+    ) -> Generator[Finished, None, None]:
+        """Each cell in turn. Raises DiskFull where the cache's disk stays full."""
+        leavings = Leavings(self._home.cache, ledger.private)
+        last = {cell.spec.model: cell for cell in cells}
+        for cell in cells:
+            watch(News("begun", cell))
+            began = time.monotonic()
+            outcome = self._outcome(cell, ledger, leavings, watch)
+            yield Finished(cell=cell, outcome=outcome, seconds=time.monotonic() - began)
+            if last[cell.spec.model] is cell and not self._keep_exports:
+                leavings.remove(cell.spec.model)
+        if not self._keep_exports:
+            leavings.remove()  # of models that were done with when an earlier process was ended
+        leavings.end()
+
+    def _outcome(
+        self, cell: Planned, ledger: Ledger, leavings: Leavings, watch: Watch
+    ) -> Profile | Failure:
+        """What came of a cell; a full disk is waited for, one that is too small for this cell is its failure."""
+        home = Home(cache=self._home.cache, profiles=ledger.scratch)
+        run = leavings.noting(self._run, cell.spec.model)
+
+        def tried() -> Profile | Failure:
+            try:
+                return outcome_of(
+                    cell.spec,
+                    home,
+                    lambda event: watch(News("stage", cell, event.stage)),
+                    run,
+                    Scores(folder=ledger.scores),
+                )
+            except DiskFull as error:
+                if min(files.free_bytes(home.cache), files.free_bytes(ledger.folder)) > ROOM:
+                    return failed("disk", error)
+                raise
+
+        return _patiently(tried, cell, self._disk_patience_s, watch)
+
+
+def outcome_of(
+    spec: Spec, home: Home, notice: Notice, run: Run, scores: Scores
+) -> Profile | Failure:
+    """The record of a run, or why there is none. Raises DiskFull, and Interrupted on Ctrl-C."""
+    try:
+        return profile(spec, home, notice, run, scores)
+    except (DiskFull, Interrupted):
+        raise
+    except EdgecapError as error:
+        return failed("refused", error)
+    except Exception as error:  # a mistake of ours, or of a library, costs a cell, not the night
+        return failed("edgecap", error)
+
+
+def failed(stage: str, error: Exception) -> Failure:
+    """A failure in the words of an error."""
+    return Failure(
+        stage=stage,
+        error=type(error).__name__,
+        message=" ".join(str(error).split())[:500] or "no message",
+    )

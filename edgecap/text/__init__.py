@@ -1,0 +1,1 @@
+"""Read a corpus, tokenize it, and compress it."""

@@ -1,0 +1,97 @@
+"""The card of a corpus: a JSON file beside the text that carries its fitted bias, and where that came from.
+
+`edgecap fit --write-corpus` writes it, `corpus` reads it; the text that it is for is told by its hash.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import msgspec
+
+from edgecap.errors import UsageError
+
+ENDING = ".card.json"
+FORMAT = 1
+
+
+class CardModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A model that the bias was fitted on; `created_utc` names its record."""
+
+    name: str
+    weights_sha256: str
+    tokenizer_sha256: str
+    created_utc: str
+    tokens: int
+    flops_per_token: float
+    gain_bits_per_token: float
+
+
+class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The bias of a text in bits a token with its 95 % interval (open where nothing bounds it), and how it was fitted.
+
+    `sha256` is that of the text, spreads are shares (coefficient of variation of the models' capacities).
+    """
+
+    edgecap_card: int = FORMAT
+    corpus: str
+    sha256: str
+    bias_bits: float
+    low: float | None
+    high: float | None
+    criterion: str
+    spread_with_zero: float
+    spread_fitted: float
+    protocol: str
+    context: int
+    stride: int | None
+    precision: str
+    edgecap: str
+    models: tuple[CardModel, ...]
+
+
+MARK = '"edgecap_card"'  # what a former card has near its beginning
+
+
+def beside(corpus: Path) -> Path:
+    """Where the card of a corpus lies: my.jsonl has my.jsonl.card.json."""
+    return corpus.with_name(f"{corpus.name}{ENDING}")
+
+
+def encode(card: Card) -> str:
+    """The card as it is written."""
+    return f"{msgspec.json.format(msgspec.json.encode(card), indent=1).decode()}\n"
+
+
+def read_card(corpus: Path, sha256: str, part: bool = False) -> Card | None:
+    """The card that lies beside a corpus whose text has this hash; None where there is none.
+
+    Of a `part` of the text, which has another hash, there is none either. Raises UsageError where the card is
+    damaged, or for another text.
+    """
+    path = beside(corpus)
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UsageError(f"cannot read the card {path}: {error.strerror}") from error
+    try:
+        card = msgspec.json.decode(raw, type=Card)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is no card of a corpus ({error}): {_INSTEAD}") from error
+    if card.edgecap_card != FORMAT or not math.isfinite(card.bias_bits):
+        raise UsageError(
+            f"{path} is a card of form {card.edgecap_card}, this program reads {FORMAT}: {_INSTEAD}"
+        )
+    if card.sha256 != sha256:
+        if part:
+            return None
+        raise UsageError(
+            f"{path} is the card of another text ({card.sha256[:8]}, {corpus.name} is {sha256[:8]}): {_INSTEAD}"
+        )
+    return card
+
+
+_INSTEAD = "write it anew with edgecap fit --write-corpus, move it away, or give --bias"

@@ -1,0 +1,93 @@
+"""What general compressors make of the corpus: the numbers that a model's bits per byte stand beside.
+
+All texts go through each compressor in one stream, which favours it: a model reads each document
+alone. What was found out is kept, since hundreds of runs may share a corpus. Owns gzip (zlib), lzma and zstandard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import lzma
+import platform
+import zlib
+from collections.abc import Callable, Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgecap.errors import UsageError
+from edgecap.record import Baseline
+from edgecap.storage import files
+
+
+def measure_baselines(
+    texts: Iterable[str], total_bytes: int, progress: Callable[[int, int], None]
+) -> dict[str, Baseline]:
+    """Bytes that gzip -9, xz -9e and zstd -19 need for the texts, which are read once.
+
+    `total_bytes` are the UTF-8 bytes of all texts.
+    """
+    streams = {"gzip -9": _gzip(), "xz -9e": _xz(total_bytes), "zstd -19": _zstd(total_bytes)}
+    sizes, done = dict.fromkeys(streams, 0), 0
+    for text in texts:
+        raw = text.encode()
+        for name, stream in streams.items():
+            sizes[name] += len(stream.compress(raw))
+        done += len(raw)
+        progress(done, total_bytes)
+    versions = {
+        "gzip -9": zlib.ZLIB_RUNTIME_VERSION,
+        "xz -9e": "liblzma",
+        "zstd -19": metadata.version("zstandard"),
+    }
+    found = {}
+    for name, stream in streams.items():
+        size = sizes[name] + len(stream.flush())
+        found[name] = Baseline(
+            bytes=size, bits_per_byte=8 * size / total_bytes, version=versions[name]
+        )
+    return found
+
+
+def _gzip() -> Any:
+    return zlib.compressobj(9, zlib.DEFLATED, wbits=31)
+
+
+def _xz(total_bytes: int) -> Any:
+    """-9e with a dictionary no larger than the text: the same code, without 674 MB of memory for a small one."""
+    size = min(1 << 26, max(1 << 12, 1 << max(total_bytes - 1, 1).bit_length()))
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": size}]
+    return lzma.LZMACompressor(lzma.FORMAT_XZ, lzma.CHECK_CRC64, filters=filters)
+
+
+def _zstd(total_bytes: int) -> Any:
+    import zstandard
+
+    return zstandard.ZstdCompressor(level=19).compressobj(size=total_bytes)
+
+
+# --- kept -------------------------------------------------------------------------------------
+
+
+def kept_at(cache: Path, corpus_sha256: str, corpus_bytes: int) -> Path:
+    """A file named by the corpus and by all that its baselines depend on; Python comes with its own liblzma."""
+    versions = (zlib.ZLIB_RUNTIME_VERSION, platform.python_version(), metadata.version("zstandard"))
+    key = files.sha256_of(*(v.encode() for v in versions), str(corpus_bytes).encode())[:16]
+    return cache / "baselines" / f"{corpus_sha256}-{key}.json"
+
+
+def kept(path: Path) -> dict[str, Baseline]:
+    """What an earlier run found out, if it is there and whole, else nothing."""
+    with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+        found = msgspec.json.decode(path.read_bytes(), type=dict[str, Baseline])
+        files.touch(path)
+        return found
+    return {}
+
+
+def keep(path: Path, found: dict[str, Baseline]) -> None:
+    """Keeps it; where that cannot be, the next run finds it out again."""
+    with contextlib.suppress(UsageError):
+        files.write_atomically(path, msgspec.json.encode(found))

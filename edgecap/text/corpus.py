@@ -1,0 +1,230 @@
+"""Reads the text that a model is measured on: JSON Lines with a `text` field, or one plain UTF-8 file.
+
+A corpus is the bundled one, a file, or `hf:ORG/NAME:FILE` on the Hub. It is read line by line, so that
+it may be larger than memory. Lines end at U+000A only: U+2028, U+0085 and U+000D inside a text are
+text. Every byte counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgecap.errors import UsageError
+from edgecap.record import Baseline, CorpusInfo, Domain
+from edgecap.spec import DEFAULT_CORPUS
+from edgecap.storage import files, hub
+from edgecap.text.bias_card import Card, read_card
+
+_LINES = (".jsonl", ".ndjson", ".json")
+BUNDLED = Path(__file__).parent / "data"
+_ON_THE_HUB = re.compile(
+    r"hf:(?P<dataset>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?:(?P<file>.+)"
+)
+
+# Biases that a corpus was published with, bits per token: arXiv 2511.08066 and its scripts.
+BIASES = {
+    "TeleAI-AI-Flow/InformationCapacity": {
+        "mixed_text.jsonl": -24.0,
+        "Ch-FineWeb-Edu.jsonl": -18.7,
+        "": -27.0,
+    },
+}
+
+
+class Document(msgspec.Struct, frozen=True):
+    """One text with its name and domain."""
+
+    id: str
+    domain: str
+    text: str
+
+
+class Corpus(msgspec.Struct, frozen=True):
+    """A checked file of text: hash of the bytes that are used, and how much each domain holds.
+
+    `limit` is the number of documents asked for; `bias_bits` per token where the corpus declares one, `card` where
+    that bias was fitted, if a card told it.
+    """
+
+    name: str
+    path: str
+    sha256: str
+    domains: dict[str, Domain]
+    limit: int | None = None
+    bias_bits: float = 0.0
+    card: Card | None = None
+
+    @property
+    def bytes(self) -> int:
+        """UTF-8 bytes of all texts."""
+        return sum(d.bytes for d in self.domains.values())
+
+    @property
+    def count(self) -> int:
+        """Documents, empty ones included."""
+        return sum(d.documents for d in self.domains.values())
+
+    @property
+    def documents(self) -> Iterator[Document]:
+        """The documents in the order of the file, read anew each time."""
+        return _documents(Path(self.path), self.name, self.limit, hashlib.sha256())
+
+
+def read_corpus(
+    name: str, limit: int | None = None, cache: Path | None = None, bias_bits: float | None = None
+) -> Corpus:
+    """The bundled corpus by name, a `.jsonl` or text file by path, or one on the Hub; at most `limit` documents.
+
+    Its bias is that of the card beside the file, if it is for all of the text that is read; where `bias_bits` are
+    given, no card is read.
+    Files of the Hub are kept in `cache` where only a part of them is asked for. Raises UsageError
+    where there is no such file, or it is empty, broken or not UTF-8, or its card is for another text.
+    """
+    path, bias = _find(name, limit, cache or files.home().cache)
+    digest, sizes = hashlib.sha256(), dict[str, list[int]]()
+    for document in _documents(path, path.stem, limit, digest, name):
+        sizes.setdefault(document.domain, []).append(len(document.text.encode()))
+    if not any(any(s) for s in sizes.values()):
+        raise UsageError(f"corpus {path} holds no text")
+    domains = {name: Domain(documents=len(s), bytes=sum(s)) for name, s in sizes.items()}
+    sha256, looked_for = digest.hexdigest(), bias_bits is None and not name.startswith("hf:")
+    card = read_card(path, sha256, part=limit is not None) if looked_for else None
+    return Corpus(
+        path.stem, str(path), sha256, domains, limit, card.bias_bits if card else bias, card
+    )
+
+
+def check_unchanged(corpus: Corpus) -> None:
+    """Raises UsageError where the file's text is no longer what was checked."""
+    digest = hashlib.sha256()
+    for _ in _documents(Path(corpus.path), corpus.name, corpus.limit, digest):
+        pass
+    if digest.hexdigest() != corpus.sha256:
+        raise UsageError(f"corpus {corpus.path} changed while it was measured")
+
+
+def describe(corpus: Corpus, bias_bits: float | None, baselines: dict[str, Baseline]) -> CorpusInfo:
+    """The corpus as the record tells it; a given bias replaces the corpus's own."""
+    return CorpusInfo(
+        name=corpus.name,
+        sha256=corpus.sha256,
+        documents=corpus.count,
+        bytes=corpus.bytes,
+        bias_bits=corpus.bias_bits if bias_bits is None else bias_bits,
+        domains=corpus.domains,
+        baselines=baselines,
+    )
+
+
+# --- where it is ------------------------------------------------------------------------------
+
+
+def _find(name: str, limit: int | None, cache: Path) -> tuple[Path, float]:
+    """The file on this disk, and the bias that its publisher declares."""
+    if name == DEFAULT_CORPUS:
+        return BUNDLED / f"{DEFAULT_CORPUS}.jsonl", 0.0
+    if not name.startswith("hf:"):
+        return Path(name), 0.0
+    asked = _ON_THE_HUB.fullmatch(name)
+    if not asked:
+        raise UsageError(
+            f"'{name}' does not name a corpus on the Hub: write hf:ORG/NAME:FILE or hf:ORG/NAME@REVISION:FILE"
+        )
+    dataset, revision, file = asked["dataset"], asked["revision"], asked["file"]
+    declared = BIASES.get(dataset, {})
+    bias = declared.get(file.rpartition("/")[2], declared.get("", 0.0))
+    if limit is None or not file.endswith(_LINES):
+        return hub.fetch_file(dataset, file, revision), bias
+    key = files.sha256_of(
+        dataset.encode(), (revision or "").encode(), file.encode(), str(limit).encode()
+    )
+    return _first_lines(dataset, file, revision, limit, cache / "corpora" / key[:16]), bias
+
+
+def _first_lines(dataset: str, file: str, revision: str | None, limit: int, folder: Path) -> Path:
+    """The lines as of the branch's commit; where the Hub cannot be reached, those that were fetched last."""
+    name, commit = file.rpartition("/")[2], hub.commit_of(dataset, revision)
+    had = sorted(folder.glob(f"*/{name}"), key=lambda path: path.stat().st_mtime)
+    if commit is None and had:
+        return had[-1]
+    kept = folder / (commit or "unknown") / name
+    if not kept.exists():
+        files.write_atomically(kept, hub.read_lines(dataset, file, commit or revision, limit))
+    return kept
+
+
+# --- what it says -----------------------------------------------------------------------------
+
+
+def _documents(
+    path: Path, stem: str, limit: int | None, digest: Any, name: str | None = None
+) -> Iterator[Document]:
+    """Documents of a file; `digest` takes in the bytes that were used."""
+    try:
+        with path.open("rb") as file:
+            if path.suffix in _LINES:
+                yield from itertools.islice(_json_lines(file, path, stem, digest), limit)
+            else:
+                raw = file.read()
+                digest.update(raw)
+                yield Document(id="1", domain=stem, text=_decode(raw, 0, path, 1))
+    except IsADirectoryError:
+        raise UsageError(f"corpus {path} is a folder; give one .jsonl or .txt file") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(
+            f"cannot read corpus '{name or path}': {reason}; bundled: {DEFAULT_CORPUS}"
+        ) from error
+
+
+def _json_lines(lines: Any, path: Path, stem: str, digest: Any) -> Iterator[Document]:
+    before = 0
+    for number, raw in enumerate(lines, 1):
+        line = _decode(raw, before, path, number).removeprefix("\ufeff" if number == 1 else "")
+        before += len(raw)
+        if line.strip(" \t\r\n"):
+            document = _document(line, number, path, stem)
+            digest.update(raw)
+            yield document
+        else:
+            digest.update(raw)
+
+
+def _decode(raw: bytes, before: int, path: Path, number: int) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = number + raw[: error.start].count(b"\n")
+        raise UsageError(
+            f"corpus {path} is not UTF-8: byte {before + error.start}, line {line}"
+        ) from error
+
+
+def _document(line: str, number: int, path: Path, stem: str) -> Document:
+    try:
+        value: Any = msgspec.json.decode(line)
+    except msgspec.DecodeError as error:
+        raise UsageError(f"corpus {path}, line {number}: not JSON ({error})") from error
+    if not isinstance(value, dict) or not isinstance(value.get("text"), str):
+        raise UsageError(f"corpus {path}, line {number}: no 'text' field with a string")
+    name, domain = value.get("id"), value.get("domain")
+    return Document(
+        id=str(name) if name is not None else str(number),
+        domain=domain if isinstance(domain, str) and domain else stem,
+        text=_encodable(value["text"], number, path),
+    )
+
+
+def _encodable(text: str, number: int, path: Path) -> str:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError(f"corpus {path}, line {number}: a lone surrogate is not text") from error
+    return text

@@ -1,0 +1,150 @@
+"""What bytes each token of a vocabulary stands for, read from the tokenizer's definition alone.
+
+Three spellings are known: byte-level BPE writes each byte as a character (GPT-2's table); SentencePiece writes a
+space as U+2581 and a byte that no piece covers as `<0xE4>`; WordPiece marks what continues a word with `##` and
+drops spaces and often case, so that its tokens stand for no bytes of the text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from edgecap.errors import UsageError
+
+_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_SPACE = "\u2581"
+
+
+class Pieces(NamedTuple):
+    """A vocabulary by id: `spelled` are the bytes of a token, None where it stands for no text (special, unknown).
+
+    `kind` names the model in words; `parts` are ids that are no whole characters by themselves: the byte pieces of
+    SentencePiece, and byte-level tokens that are not valid UTF-8. `reversible` is false where tokens drop spaces.
+    """
+
+    kind: str
+    spelled: tuple[bytes | None, ...]
+    parts: frozenset[int]
+    unknown: int | None
+    reversible: bool
+
+    @property
+    def single_bytes(self) -> frozenset[int]:
+        """Ids that stand for one byte."""
+        return frozenset(
+            i for i, piece in enumerate(self.spelled) if piece is not None and len(piece) == 1
+        )
+
+    def spell(self, ids: Sequence[int]) -> bytes:
+        """The bytes that tokens stand for together."""
+        return b"".join(self.spelled[i] or b"" for i in ids)
+
+
+def pieces_of(definition: dict[str, Any]) -> Pieces:
+    """The vocabulary of a definition."""
+    model = definition["model"]
+    words, special = _by_id(definition), special_tokens(definition)
+    added = {int(t["id"]) for t in definition.get("added_tokens") or []}
+    unknown = _unknown(model, words)
+    byte_level = any(step.get("type") == "ByteLevel" for step in _steps(definition))
+    falls_back = bool(model.get("byte_fallback")) or any(
+        s.get("type") == "ByteFallback" for s in _steps(definition)
+    )
+    spelled: list[bytes | None] = [None] * (max(words, default=-1) + 1)
+    for i, word in words.items():
+        if word in special or i == unknown:
+            continue
+        spelled[i] = word.encode() if i in added else _spelled(word, model, byte_level, falls_back)
+    parts = (
+        i for i, piece in enumerate(spelled) if piece and _is_part(piece, words[i], byte_level)
+    )
+    return Pieces(
+        _kind(model, byte_level),
+        tuple(spelled),
+        frozenset(parts),
+        unknown,
+        _kind(model, byte_level) != "WordPiece",
+    )
+
+
+def special_tokens(definition: dict[str, Any]) -> set[str]:
+    """The special tokens of a definition by their content; one of a single character is that character too."""
+    added = definition.get("added_tokens") or []
+    return {t["content"] for t in added if t.get("special") and len(t["content"]) > 1}
+
+
+def require_spelling(pieces: Pieces, ids: Sequence[int], text: str, name: str) -> bytes:
+    """The bytes that a text's tokens stand for: its own, with the space that some tokenizers put in front.
+
+    Raises UsageError where they are others: the tokenizer changes text, or drops spaces.
+    """
+    found, own = pieces.spell(ids), text.encode()
+    if not pieces.reversible or found not in (own, b" " + own):
+        raise UsageError(
+            f"the tokens of document '{name}' do not spell its text: this tokenizer ({pieces.kind}) alters it"
+        )
+    return found
+
+
+def _by_id(definition: dict[str, Any]) -> dict[int, str]:
+    vocabulary = definition["model"].get("vocab")
+    if isinstance(vocabulary, dict):
+        words = {int(i): str(word) for word, i in vocabulary.items()}
+    else:
+        words = {i: str(entry[0]) for i, entry in enumerate(vocabulary or [])}
+    return words | {int(t["id"]): str(t["content"]) for t in definition.get("added_tokens") or []}
+
+
+def _unknown(model: dict[str, Any], words: dict[int, str]) -> int | None:
+    if model.get("unk_id") is not None:
+        return int(model["unk_id"])
+    return next((i for i, word in words.items() if word == model.get("unk_token")), None)
+
+
+def _steps(definition: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The pre-tokenizer and the decoder, each taken apart where it is a sequence."""
+    for role in ("pre_tokenizer", "decoder"):
+        one = definition.get(role) or {}
+        yield from [one, *(one.get("pretokenizers") or []), *(one.get("decoders") or [])]
+
+
+def _spelled(word: str, model: dict[str, Any], byte_level: bool, falls_back: bool) -> bytes:
+    if byte_level and all(c in _BYTE_OF for c in word):
+        return bytes(_BYTE_OF[c] for c in word)
+    found = _BYTE.fullmatch(word) if falls_back else None
+    if found:
+        return bytes([int(found[1], 16)])
+    begin, end = model.get("continuing_subword_prefix") or "", model.get("end_of_word_suffix") or ""
+    word = word.removeprefix(begin) if begin else word
+    return (
+        (f"{word.removesuffix(end)} " if end and word.endswith(end) else word)
+        .replace(_SPACE, " ")
+        .encode()
+    )
+
+
+def _is_part(piece: bytes, word: str, byte_level: bool) -> bool:
+    if not byte_level:
+        return len(piece) == 1 and _BYTE.fullmatch(word) is not None
+    try:
+        piece.decode("utf-8")
+    except UnicodeDecodeError:
+        return True
+    return False
+
+
+def _kind(model: dict[str, Any], byte_level: bool) -> str:
+    kind = str(model.get("type") or "a model without a type")
+    return f"{kind} of bytes" if byte_level else kind
+
+
+def _table() -> dict[str, int]:
+    """GPT-2's characters for bytes: printable ones of Latin-1 stand for themselves, the others from U+0100 on."""
+    own = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [b for b in range(256) if b not in own]
+    return {chr(b): b for b in own} | {chr(0x100 + n): b for n, b in enumerate(others)}
+
+
+_BYTE_OF = _table()
