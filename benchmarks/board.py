@@ -21,7 +21,7 @@ from test_board_browser import CHROMIUM, TIMED, sync_api  # noqa: E402
 from edgecap.report.board.board import board_page, board_values, relative_link  # noqa: E402
 from edgecap.report.board.entries import entries  # noqa: E402
 from edgecap.storage import files  # noqa: E402
-from edgecap.storage.collection import Shelf  # noqa: E402
+from edgecap.storage.collection import Collection  # noqa: E402
 from edgecap.units import size  # noqa: E402
 
 
@@ -43,7 +43,7 @@ def main():
             (folder / f"{n}.json").write_bytes(msgspec.json.encode(copy))
         size_read = sum(path.stat().st_size for path in folder.glob("*.json"))
         began = time.perf_counter()
-        found = Shelf([folder], entries).read()
+        found = Collection([folder], entries).read()
         read_s = time.perf_counter() - began
         began = time.perf_counter()
         text = board_page(board_values(found, lambda path: relative_link(path, folder))).encode()

@@ -26,7 +26,7 @@ import psutil  # noqa: E402
 from fleet_worker import slow  # noqa: E402
 from fleets import Fleet, lines, measured, plan, scores  # noqa: E402
 
-from edgecap.storage.files import Home  # noqa: E402
+from edgecap.storage.files import Paths  # noqa: E402
 from edgecap.sweep import runner as sweeping  # noqa: E402
 from edgecap.sweep.fleet import network  # noqa: E402
 from edgecap.sweep.fleet.dispatch import Rules  # noqa: E402
@@ -165,7 +165,7 @@ def rough(folder):
             thread.join()
         say("wall", f"{time.monotonic() - began:.0f} s")
         sweeping.sweep(
-            cells, folder / "local", sweeping.Locally(Home(folder / "cache", folder), slow(0))
+            cells, folder / "local", sweeping.Locally(Paths(folder / "cache", folder), slow(0))
         )
         kept, local = scores(folder / "out"), scores(folder / "local")
         say("cells", len(cells))

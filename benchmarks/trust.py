@@ -18,9 +18,9 @@ from pathlib import Path
 
 from edgecap.analysis.compare import verdict
 from edgecap.analysis.score import decode_seconds, estimate
-from edgecap.meters.latency import Bench, Plan, take_turns
-from edgecap.pipeline.artifacts import graph_of
-from edgecap.pipeline.prepare import prepare, unheard
+from edgecap.meters.latency import LatencyBench, LatencyPlan, take_turns
+from edgecap.pipeline.artifacts import get_or_build
+from edgecap.pipeline.prepare import ignore_events, prepare
 from edgecap.pipeline.worker import in_child
 from edgecap.pipeline.worker.child import SystemClock
 from edgecap.spec import CellSpec, Spec
@@ -78,18 +78,21 @@ def main() -> None:
 
 
 def _graph(precision: str) -> Path:
-    job = prepare(Spec(precisions=(precision,)), files.home(), unheard, in_child).job
-    return graph_of(job, CellSpec(precision, "cpu")).path
+    job = prepare(Spec(precisions=(precision,)), files.home(), ignore_events, in_child).job
+    return get_or_build(job, CellSpec(precision, "cpu")).path
 
 
 def _pair(graph: Path, share: float, limit_s: float):
     from edgecap.runtime.engine import OrtEngine
 
-    plan, clock = Plan(512, 512, limit_s, 0.03), SystemClock()
+    plan, clock = LatencyPlan(512, 512, limit_s, 0.03), SystemClock()
     engines = [OrtEngine(graph, "cpu", 2, vocabulary=8192) for _ in range(2)]
     sides = [engines[0], Slowed(engines[1], share) if share else engines[1]]
     return take_turns(
-        [Bench(e, clock, plan, 8192) for e in sides], clock, 2 * limit_s, lambda done, total: None
+        [LatencyBench(e, clock, plan, 8192) for e in sides],
+        clock,
+        2 * limit_s,
+        lambda done, total: None,
     )
 
 

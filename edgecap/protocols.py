@@ -93,6 +93,9 @@ class Trace(Protocol):
         """Stop what it started."""
 
 
+EnergySource = Counter | Trace
+
+
 class Engine(Protocol):
     """One graph in one session on one execution provider."""
 

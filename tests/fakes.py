@@ -7,29 +7,29 @@ from pathlib import Path
 
 import numpy as np
 
-from edgecap.graph.read import Facts
+from edgecap.graph.read import GraphFacts
 from edgecap.meters import compression, text_windows
-from edgecap.meters.compression import Scored, measure_compression
-from edgecap.meters.latency import Bench, Plan, take_turns
+from edgecap.meters.compression import ScoredDocument, measure_compression
+from edgecap.meters.latency import LatencyBench, LatencyPlan, take_turns
 from edgecap.meters.sharding import score_part
 from edgecap.pipeline.worker import (
+    BuiltGraph,
     Calibrate,
     Calibrated,
+    CompressBaselines,
+    CompressedBaselines,
     Export,
-    Look,
-    Looked,
-    Made,
-    Measure,
-    Measured,
+    Inspect,
+    Inspected,
+    MeasureCell,
+    MeasuredCell,
+    MeasuredLatency,
+    MeasureLatency,
+    MeasureMemory,
     Progress,
-    Race,
-    Raced,
-    Score,
+    Quantize,
     ScoredPart,
-    Squeeze,
-    Squeezed,
-    Vary,
-    Weigh,
+    ScorePart,
 )
 from edgecap.protocols import Upkeep
 from edgecap.record import (
@@ -43,7 +43,7 @@ from edgecap.record import (
     ProviderShare,
     StepWork,
 )
-from edgecap.storage.jsonl_log import Journal
+from edgecap.storage.jsonl_log import JsonlLog
 
 
 class FakeClock:
@@ -153,15 +153,15 @@ def scripted(corpus, broken=(), interrupt_at=None):
     def run(step, watch, timeout_s):
         asked.append(step)
         watch(Progress(stage=type(step).__name__.lower(), done=0, total=1))
-        if isinstance(step, Look):
-            facts = Facts("fp32", ("input_ids",), 16, True, ("model.onnx",), 100)
-            return Looked(providers=("cpu",), graphs=tuple(facts for _ in step.graphs))
-        if isinstance(step, Export | Vary):
+        if isinstance(step, Inspect):
+            facts = GraphFacts("fp32", ("input_ids",), 16, True, ("model.onnx",), 100)
+            return Inspected(providers=("cpu",), graphs=tuple(facts for _ in step.graphs))
+        if isinstance(step, Export | Quantize):
             precision = getattr(step, "precision", "fp32")
             Path(step.out, "model.onnx").write_bytes(precision.encode() * 1000)
-            return Made(files=("model.onnx",))
-        if isinstance(step, Squeeze):
-            return Squeezed(
+            return BuiltGraph(files=("model.onnx",))
+        if isinstance(step, CompressBaselines):
+            return CompressedBaselines(
                 baselines={"gzip -9": Baseline(bytes=1000, bits_per_byte=3.5, version="1")}
             )
         if isinstance(step, Calibrate):
@@ -171,7 +171,7 @@ def scripted(corpus, broken=(), interrupt_at=None):
             return Calibrated(
                 gemm_flops_per_s={"fp32": 1e12, "fp16": 5e11, "int8": 4e12}, bandwidth=(memory,)
             )
-        if isinstance(step, Weigh):
+        if isinstance(step, MeasureMemory):
             return Memory(
                 baseline_bytes=1000,
                 load_peak_bytes=2000,
@@ -181,10 +181,10 @@ def scripted(corpus, broken=(), interrupt_at=None):
                 kv_bytes_per_token=128,
                 device_peak_bytes=Absent(reason="the model ran on the processor"),
             )
-        if isinstance(step, Score):
+        if isinstance(step, ScorePart):
             return ScoredPart(shares=tuple(shared(step)))
-        if isinstance(step, Race):
-            return Raced(found=tuple(raced(step)))
+        if isinstance(step, MeasureLatency):
+            return MeasuredLatency(found=tuple(raced(step)))
         precision = Path(step.session.graph).read_bytes()[:4].decode()
         if precision == interrupt_at:
             raise KeyboardInterrupt
@@ -198,7 +198,7 @@ def scripted(corpus, broken=(), interrupt_at=None):
     return run
 
 
-def shared(step: Score):
+def shared(step: ScorePart):
     """A part of a text as the fake engine of its precision scores it."""
     clock = FakeClock()
     precision = Path(step.session.graph).read_bytes()[:4].decode()
@@ -223,23 +223,25 @@ def step_work(tokens):
 SPEEDS = {"fp32": 0.004, "fp16": 0.004, "int8": 0.002, "int4": 0.003}  # int8s reads as int8
 
 
-def raced(step: Race):
+def raced(step: MeasureLatency):
     """Latencies of fake engines that take turns, each with a speed that depends on the precision."""
     clock = FakeClock()
     decoded = 32 if step.decode_context else 0
     names = [Path(e.graph).read_bytes()[:4].decode() for e in step.entrants]
     benches = [
-        Bench(FakeEngine(clock, 256, speed_s=SPEEDS[n]), clock, Plan(64, decoded, 30.0), 256)
+        LatencyBench(
+            FakeEngine(clock, 256, speed_s=SPEEDS[n]), clock, LatencyPlan(64, decoded, 30.0), 256
+        )
         for n in names
     ]
     return take_turns(benches, clock, 30.0 * len(benches), lambda done, total: None)
 
 
-def encoded(step: Measure, precision):
+def encoded(step: MeasureCell, precision):
     """What a child would have found of an encoder."""
     assert step.decode_context == 0
     nothing = Absent(reason="an encoder does not predict the next token")
-    return Measured(
+    return MeasuredCell(
         divergence_bits=nothing,
         compression=nothing,
         placement=Placement(by_provider={"cpu": ProviderShare(nodes=10, time_share=1.0)}),
@@ -249,7 +251,7 @@ def encoded(step: Measure, precision):
     )
 
 
-def measured(step: Measure, corpus, precision):
+def measured(step: MeasureCell, corpus, precision):
     """What a child would have found, from a fake engine whose speed depends on the precision."""
     if step.session.task == "encoder":
         return encoded(step, precision)
@@ -257,15 +259,15 @@ def measured(step: Measure, corpus, precision):
     engine = FakeEngine(
         clock, vocabulary=256, skill=64 if precision == "fp32" else 60, speed_s=SPEEDS[precision]
     )
-    return Measured(
+    return MeasuredCell(
         divergence_bits=0.0 if precision == "fp32" else 0.01,
         compression=measure_compression(
             engine,
             text_windows.exact(ByteTokenizer(), step.context, 256, step.stride),
             corpus.documents,
-            compression.Plan(step.protocol, step.context, step.stride),
+            compression.WindowPlan(step.protocol, step.context, step.stride),
             clock,
-            journal=Journal(Path(step.journal), Scored),
+            journal=JsonlLog(Path(step.journal), ScoredDocument),
         ),
         placement=Placement(by_provider={"cpu": ProviderShare(nodes=10, time_share=1.0)}),
         work=GraphWork(prefill=step_work(512), decode=step_work(1), unknown={}),

@@ -16,11 +16,11 @@ import msgspec
 from fakes import scripted
 
 from edgecap import __version__
-from edgecap.pipeline.worker import Measure, Progress, Score
+from edgecap.pipeline.worker import MeasureCell, Progress, ScorePart
 from edgecap.sweep.fleet import network
 from edgecap.sweep.fleet.device import Device
 from edgecap.sweep.fleet.joining import join
-from edgecap.sweep.fleet.messages import About, Done, Order, packed, unpacked
+from edgecap.sweep.fleet.messages import About, CellDone, Order, packed, unpacked
 
 
 def slow(seconds, fast=None):
@@ -28,7 +28,7 @@ def slow(seconds, fast=None):
 
     def run(step, watch, timeout_s):
         until = time.monotonic() + seconds
-        while isinstance(step, Measure | Score) and (left := until - time.monotonic()) > 0:
+        while isinstance(step, MeasureCell | ScorePart) and (left := until - time.monotonic()) > 0:
             if fast and fast.exists():
                 break
             watch(Progress(stage="sleeps", done=0, total=1))
@@ -59,7 +59,7 @@ def spoiled(trick, order, reply):
         record["cells"] *= 2
     if trick == "samples":
         record["cells"][0]["outcome"]["latency"]["decode"]["samples_s"] = [-1.0]
-    return packed(Done(record=msgspec.Raw(msgspec.json.encode(record))))
+    return packed(CellDone(record=msgspec.Raw(msgspec.json.encode(record))))
 
 
 class BadDevice(Device):

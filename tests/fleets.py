@@ -11,11 +11,11 @@ from pathlib import Path
 from conftest import REFERENCE
 from fakes import scripted
 
-from edgecap.storage.files import Home, load
+from edgecap.storage.files import Paths, load
 from edgecap.sweep import runner as sweeping
 from edgecap.sweep.fleet.bundles import Bundles
 from edgecap.sweep.fleet.dispatch import OnFleet, Rules
-from edgecap.sweep.fleet.line import Line
+from edgecap.sweep.fleet.line import FleetConnection
 from edgecap.sweep.plan import unfold
 from edgecap.sweep.runner import Asked
 
@@ -127,11 +127,11 @@ def measured(
     fleet, cells, folder, rules=RULES, news=None, cache=None, silent_s=8.0, asked=ASKED, keeps=True
 ):
     """Rows by key of a sweep on the fleet."""
-    home = Home(cache or folder.parent / "cache", folder)
+    home = Paths(cache or folder.parent / "cache", folder)
     bundles = Bundles(
         home, None, lambda step, w, t: scripted(getattr(step, "corpus", None))(step, w, t)
     )
-    with Line(fleet.address, None, silent_s=silent_s) as line:
+    with FleetConnection(fleet.address, None, silent_s=silent_s) as line:
         rows = sweeping.sweep(
             cells, folder, OnFleet(line, bundles, rules, keeps), asked, news or (lambda told: None)
         )

@@ -37,7 +37,7 @@ def frozen_record():
         versions={"onnxruntime": "1.0"},
         providers=("cpu",),
     )
-    profile.look_around = lambda providers: machine
+    profile.read_machine = lambda providers: machine
     prepare.default_threads = lambda: 2
     import tempfile
 

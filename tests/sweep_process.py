@@ -11,7 +11,7 @@ import time
 from fakes import scripted
 
 from edgecap import cli
-from edgecap.pipeline.worker import Measure
+from edgecap.pipeline.worker import MeasureCell
 from edgecap.record import Failure
 from edgecap.sweep import runner
 
@@ -22,7 +22,7 @@ def lasting(seconds):
     """A stand-in for `in_child` that takes its time."""
 
     def run(step, watch, timeout_s):
-        if isinstance(step, Measure):
+        if isinstance(step, MeasureCell):
             time.sleep(seconds)
             if step.context == BROKEN:
                 return Failure(

@@ -8,7 +8,7 @@ import pytest
 from edgecap.errors import DiskFull, UsageError
 from edgecap.record import File
 from edgecap.storage import content as room
-from edgecap.storage.content import Blobs
+from edgecap.storage.content import ContentStore
 
 DATA = bytes(range(256)) * 40
 
@@ -23,7 +23,7 @@ def file(data=DATA, path="x", size=None, sha256=None):
 
 @pytest.fixture
 def blobs(tmp_path):
-    return Blobs(tmp_path / "cache")
+    return ContentStore(tmp_path / "cache")
 
 
 def sent(blobs, wanted, data=DATA, step=1000):
@@ -36,7 +36,7 @@ def test_a_file_comes_in_pieces_and_goes_on_where_it_was_cut_off(blobs, tmp_path
     wanted = file()
     assert blobs.missing([wanted, wanted]) == (wanted,) and blobs.had(wanted) == 0
     assert not blobs.take(wanted, 0, DATA[:3000])
-    again = Blobs(tmp_path / "cache")
+    again = ContentStore(tmp_path / "cache")
     assert again.had(wanted) == 3000
     sent(again, wanted)
     assert again.missing([wanted]) == () and again.path(wanted.sha256).read_bytes() == DATA
@@ -130,14 +130,14 @@ def test_without_hard_links_files_are_copied(blobs, tmp_path, monkeypatch):
 
 
 def test_a_shared_folder_is_looked_into_and_not_believed(tmp_path):
-    shared, wanted = Blobs(tmp_path / "shared"), file()
+    shared, wanted = ContentStore(tmp_path / "shared"), file()
     (tmp_path / "source").write_bytes(DATA)
     shared.put(tmp_path / "source", wanted)
     shared.put(tmp_path / "source", wanted)
-    assert Blobs(tmp_path / "one", tmp_path / "shared").missing([wanted]) == ()
+    assert ContentStore(tmp_path / "one", tmp_path / "shared").missing([wanted]) == ()
     shared.path(wanted.sha256).write_bytes(DATA[::-1])
-    assert Blobs(tmp_path / "two", tmp_path / "shared").missing([wanted]) == (wanted,)
-    assert Blobs(tmp_path / "two", tmp_path / "nowhere").missing([wanted]) == (wanted,)
+    assert ContentStore(tmp_path / "two", tmp_path / "shared").missing([wanted]) == (wanted,)
+    assert ContentStore(tmp_path / "two", tmp_path / "nowhere").missing([wanted]) == (wanted,)
     with pytest.raises(UsageError, match="another hash"):
         shared.put(tmp_path / "source", file(b"other", size=len(DATA)))
     assert sorted(path.name for path in (tmp_path / "shared" / "blobs").iterdir()) == [

@@ -25,7 +25,7 @@ from edgecap.report.board.board import board_page, board_values, relative_link, 
 from edgecap.report.board.entries import FIGURES, entries, latest, shown
 from edgecap.report.server import Desk, is_own, open_server
 from edgecap.storage import files
-from edgecap.storage.collection import Kept, Shelf, Unread
+from edgecap.storage.collection import Collection, Kept, Unread
 
 AT = {metric.name: place for place, metric in enumerate(FIGURES)}
 
@@ -52,7 +52,7 @@ def test_the_shelf_reads_records_directly_in_a_folder(tmp_path):
     (tmp_path / ".hidden.json").write_text("{}")
     (tmp_path / "notes.txt").write_text("no record")
     (tmp_path / "folder.json").mkdir()
-    found = Shelf(
+    found = Collection(
         [tmp_path, tmp_path / "record-0.json", Path()], entries
     ).read()  # the tests' folder is here
     assert [one.path.name for one in found] == ["record-0.json", "record-1.json"]
@@ -68,7 +68,7 @@ def test_what_cannot_be_read_says_why_and_stops_nothing(tmp_path):
     (tmp_path / "binary.json").write_bytes(bytes(range(256)))
     (tmp_path / "nothing.json").write_bytes(b"")
     (tmp_path / "deep.json").write_text("[" * 100_000)
-    found = {one.path.name: one for one in Shelf([tmp_path], entries).read()}
+    found = {one.path.name: one for one in Collection([tmp_path], entries).read()}
     reasons = {name: one.reason for name, one in found.items() if isinstance(one, Unread)}
     assert set(found) - set(reasons) == {"record-0.json"}
     assert "not a whole JSON file" in reasons["cut.json"]
@@ -85,14 +85,14 @@ def test_a_valid_record_whose_numbers_do_not_fit_stops_nothing(tmp_path):
         prefill=replace(first.outcome.latency.prefill, samples_s=(), rounds=()),
     )
     broken = replace(BASE, cells=(replace(first, outcome=replace(first.outcome, latency=latency)),))
-    (found,) = Shelf([saved(tmp_path, broken)], entries).read()
+    (found,) = Collection([saved(tmp_path, broken)], entries).read()
     assert isinstance(found, Unread)
     assert "prefill has 0 samples of 0 rounds" in found.reason
 
 
 def test_a_file_is_read_again_only_when_it_changed(tmp_path):
     read = []
-    shelf = Shelf(
+    shelf = Collection(
         [saved(tmp_path, BASE, named())],
         lambda record: read.append(record.source.name) or entries(record),
     )
@@ -110,7 +110,7 @@ def test_a_file_is_read_again_only_when_it_changed(tmp_path):
 
 def test_a_place_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UsageError, match="there is no .*nowhere"):
-        Shelf([tmp_path / "nowhere"], entries)
+        Collection([tmp_path / "nowhere"], entries)
 
 
 # --- entries ----------------------------------------------------------------------------------
@@ -359,7 +359,7 @@ def served(tmp_path):
     folder = tmp_path / "profiles"
     saved(folder, BASE)
     (tmp_path / "secret.json").write_text("{}")
-    with open_server(Desk(Shelf([folder], entries)), 0) as server:
+    with open_server(Desk(Collection([folder], entries)), 0) as server:
         threading.Thread(
             target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
         ).start()
@@ -411,7 +411,7 @@ def test_a_new_record_changes_version_and_data(served):
 
 def test_records_of_one_name_in_two_folders_are_both_served(tmp_path):
     places = [saved(tmp_path / "a", BASE), saved(tmp_path / "b", named("other"))]
-    desk = Desk(Shelf(places, entries))
+    desk = Desk(Collection(places, entries))
     links = [record["link"] for record in json.loads(desk.answer("/data.json").body)["records"]]
     assert sorted(links) == ["records/2-record-0.json", "records/record-0.json"]
     assert len({desk.answer(f"/{link}").body for link in links}) == 2
@@ -474,7 +474,7 @@ def test_a_folder_that_is_gone_is_said(served):
 def test_a_port_that_is_taken_is_said(served):
     port = served[2].server_address[1]
     with pytest.raises(UsageError, match=f"cannot serve on 127.0.0.1:{port}"):
-        open_server(Desk(Shelf([served[0]], entries)), port)
+        open_server(Desk(Collection([served[0]], entries)), port)
 
 
 def test_ctrl_c_ends_it_quietly(tmp_path):

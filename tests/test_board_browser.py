@@ -11,7 +11,7 @@ from edgecap.report.board.board import board_page, board_values, relative_link
 from edgecap.report.board.entries import entries
 from edgecap.report.server import Desk, open_server
 from edgecap.storage import files
-from edgecap.storage.collection import Kept, Shelf, Unread
+from edgecap.storage.collection import Collection, Kept, Unread
 
 CHROMIUM = os.environ.get("EDGECAP_CHROMIUM") or shutil.which("chromium")
 if not CHROMIUM:
@@ -113,7 +113,7 @@ def address(tmp_path):
     saved(tmp_path / "profiles", *some_records())
     (tmp_path / "profiles" / "torn.json").write_text("{")
     (tmp_path / "profiles" / "newer.json").write_text('{"schema": 99}')
-    return written(tmp_path, Shelf([tmp_path / "profiles"], entries).read())
+    return written(tmp_path, Collection([tmp_path / "profiles"], entries).read())
 
 
 def column(page, number):
@@ -431,7 +431,7 @@ TIMED = """boxes => boxes.flatMap((box) => [0, 1].map(() => {
 
 def test_a_served_board_takes_new_records_and_keeps_its_filters(open_page, tmp_path):
     folder = saved(tmp_path / "profiles", named("first", "laptop"))
-    with open_server(Desk(Shelf([folder], entries)), 0) as server:
+    with open_server(Desk(Collection([folder], entries)), 0) as server:
         threading.Thread(
             target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
         ).start()

@@ -17,7 +17,7 @@ from edgecap.cli.commands import cli
 from edgecap.errors import UsageError
 from edgecap.pipeline.export_folder import export_folder
 from edgecap.pipeline.profile import profile
-from edgecap.pipeline.worker import Measure, Race, Squeeze, Vary
+from edgecap.pipeline.worker import CompressBaselines, MeasureCell, MeasureLatency, Quantize
 from edgecap.spec import Spec
 from edgecap.storage import cache as caching
 from edgecap.storage import files, locks
@@ -178,7 +178,7 @@ def test_a_graph_that_is_taken_again_is_young(full, spec, corpus, place):
         aged(full, kind, 40)
     run = scripted(corpus)
     profile(spec, place, run=run)
-    assert not any(isinstance(step, Vary | Squeeze) for step in run.asked)
+    assert not any(isinstance(step, Quantize | CompressBaselines) for step in run.asked)
     assert prune(full, Wanted(older_than_s=30 * DAY_S)).removed == ()
 
 
@@ -300,7 +300,7 @@ def test_what_a_run_measures_stays(spec, corpus, place):
     answer, seen = scripted(corpus), []
 
     def run(step, watch, timeout_s):
-        if isinstance(step, Measure | Race):
+        if isinstance(step, MeasureCell | MeasureLatency):
             seen.append(prune(place.cache, ALL))
         return answer(step, watch, timeout_s)
 
@@ -317,7 +317,7 @@ def test_what_is_being_made_stays(spec, corpus, place):
     answer, seen = scripted(corpus), []
 
     def run(step, watch, timeout_s):
-        if isinstance(step, Vary):
+        if isinstance(step, Quantize):
             seen.append(prune(place.cache, ALL))
         return answer(step, watch, timeout_s)
 
@@ -334,7 +334,7 @@ def test_a_text_of_the_hub_stays_while_it_is_measured(spec, corpus, place):
     answer, seen = scripted(corpus), []
 
     def run(step, watch, timeout_s):
-        if isinstance(step, Race):
+        if isinstance(step, MeasureLatency):
             seen.append({s.thing.kind for s in prune(place.cache, ALL).stayed})
         return answer(step, watch, timeout_s)
 
@@ -344,7 +344,7 @@ def test_a_text_of_the_hub_stays_while_it_is_measured(spec, corpus, place):
 
 def test_a_run_that_fails_uses_nothing_afterwards(spec, corpus, place):
     def dies(step, watch, timeout_s):
-        if isinstance(step, Race):
+        if isinstance(step, MeasureLatency):
             raise KeyboardInterrupt
         return scripted(corpus)(step, watch, timeout_s)
 
@@ -478,7 +478,7 @@ def test_a_corpus_is_squeezed_once(spec, corpus, place):
     kept = next(place.cache.glob("baselines/*"))
     kept.write_bytes(kept.read_bytes()[:-5])
     records.append(profile(spec, place, run=runs[2]))
-    assert [sum(isinstance(s, Squeeze) for s in run.asked) for run in runs] == [1, 0, 1]
+    assert [sum(isinstance(s, CompressBaselines) for s in run.asked) for run in runs] == [1, 0, 1]
     assert len({str(r.corpus.baselines) for r in records}) == 1 and records[0].corpus.baselines
 
 

@@ -12,7 +12,7 @@ from conftest import ROOT
 
 from edgecap.analysis import metrics
 from edgecap.analysis.compare import compare
-from edgecap.analysis.thresholds import Rule, parse_rule, violations
+from edgecap.analysis.thresholds import FailRule, parse_rule, violations
 from edgecap.cli.commands import cli
 from edgecap.errors import UsageError
 from edgecap.record import LEFT_OUT, Absent, Energy, Failure, Window
@@ -76,10 +76,10 @@ def pair(tmp_path):
 @pytest.mark.parametrize(
     ("text", "rule"),
     [
-        ("worse", Rule("worse")),
-        ("worse:decode_s", Rule("worse", "decode_s")),
-        (" worse : decode_s : 10 % ".replace(" %", "%"), Rule("worse", "decode_s", 0.1)),
-        ("unknown:bits_per_byte", Rule("unknown", "bits_per_byte")),
+        ("worse", FailRule("worse")),
+        ("worse:decode_s", FailRule("worse", "decode_s")),
+        (" worse : decode_s : 10 % ".replace(" %", "%"), FailRule("worse", "decode_s", 0.1)),
+        ("unknown:bits_per_byte", FailRule("unknown", "bits_per_byte")),
     ],
 )
 def test_rules(text, rule):
@@ -130,12 +130,12 @@ def test_a_rule_on_what_cannot_be_compared_is_broken():
 
 
 def test_worse_alone_takes_every_metric():
-    found = violations(compare([RECORD, SLOWER]), [Rule("worse")])
+    found = violations(compare([RECORD, SLOWER]), [FailRule("worse")])
     assert {"decode_s", "prefill_s", "time_capacity", "gain_bits_per_s"} == {
         v.metric for v in found
     }
-    assert not violations(compare([RECORD, RECORD]), [Rule("worse")])
-    assert not violations(compare([SLOWER, RECORD]), [Rule("worse")])
+    assert not violations(compare([RECORD, RECORD]), [FailRule("worse")])
+    assert not violations(compare([SLOWER, RECORD]), [FailRule("worse")])
 
 
 def test_a_figure_that_more_is_better_of_counts_downwards():
@@ -151,8 +151,8 @@ def test_a_candidate_that_failed_is_told_and_is_worse():
     found = compare([RECORD, with_cells(failed(RECORD.cells[0]), *RECORD.cells[1:])])
     assert found[0].failed == "decode: MemoryError: no memory"
     assert "failed: decode: MemoryError" in click.unstyle(comparisons(found))
-    assert [v.metric for v in violations(found, [Rule("worse")])] == [None]
-    assert not violations(found, [Rule("unknown")])
+    assert [v.metric for v in violations(found, [FailRule("worse")])] == [None]
+    assert not violations(found, [FailRule("unknown")])
     (alone,) = [
         c for c in compare([with_cells(RECORD.cells[0], failed(RECORD.cells[1]))]) if c.failed
     ]
@@ -174,7 +174,7 @@ def test_a_cell_that_the_other_record_lacks_is_told_and_is_worse():
     found = compare([RECORD, with_cells(RECORD.cells[0])])
     lost = [c for c in found if c.failed]
     assert [c.candidate.split()[0] for c in lost] == ["fp16", "int8"]
-    assert {v.message for v in violations(found, [Rule("worse")])} == {
+    assert {v.message for v in violations(found, [FailRule("worse")])} == {
         "failed: the record does not hold it"
     }
 
@@ -185,7 +185,10 @@ def test_a_metric_that_is_no_longer_measured_is_worse():
         cell, outcome=msgspec.structs.replace(cell.outcome, memory=Absent(reason="none"))
     )
     found = compare([with_cells(cell), with_cells(blind)])
-    assert {v.metric for v in violations(found, [Rule("worse")])} == {"peak_bytes", "file_bytes"}
+    assert {v.metric for v in violations(found, [FailRule("worse")])} == {
+        "peak_bytes",
+        "file_bytes",
+    }
 
 
 # --- too little to say anything ---------------------------------------------------------------
@@ -288,7 +291,7 @@ def test_hostile_words_are_harmless_in_every_format():
         source=msgspec.structs.replace(RECORD.source, name=HOSTILE),
     )
     found = compare([RECORD, odd])
-    broken = violations(found, [Rule("worse")])
+    broken = violations(found, [FailRule("worse")])
     text = markdown(found, broken)
     assert "<b>" not in text and "\u202e" not in text and "\n| `x`" not in text
     assert ET.fromstring(junit(found, broken)).find(".//failure") is not None

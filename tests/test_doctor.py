@@ -13,7 +13,7 @@ from test_roofline import LEVELS, RECORD
 from edgecap.machine.diagnosis import CounterSeen, Total
 from edgecap.meters.counter_check import watts_of
 from edgecap.pipeline import doctor
-from edgecap.pipeline.worker import Calibrated, Examined
+from edgecap.pipeline.worker import Calibrated, Diagnosed
 from edgecap.record import Failure, Gpu, LeftOut
 from edgecap.report.terminal.doctor import diagnosis
 from edgecap.runtime import providers
@@ -42,19 +42,19 @@ def found(tmp_path, examined, **machine):
             else Calibrated(gemm_flops_per_s={"fp32": 1e11}, bandwidth=LEVELS)
         )
 
-    doctor.look_around, before = (
+    doctor.read_machine, before = (
         lambda names: msgspec.structs.replace(RECORD.machine, **machine),
-        doctor.look_around,
+        doctor.read_machine,
     )
     try:
         return doctor.examine(files.home(tmp_path / "cache", tmp_path), run=run)
     finally:
-        doctor.look_around = before
+        doctor.read_machine = before
 
 
 def examined(providers=None, counters=(), refused=()):
     totals = {"cpu": Total(counter="rapl", domains=("package-0",), reason="", left_out=())}
-    return Examined(
+    return Diagnosed(
         providers=providers or {"cpu": ""}, counters=counters, refused=refused, totals=totals
     )
 

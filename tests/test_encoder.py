@@ -14,7 +14,7 @@ from fakes import FakeClock, FakeCounter, FakeEngine, scripted
 
 from edgecap.analysis.compare import compare
 from edgecap.errors import UsageError
-from edgecap.graph.read import look_into
+from edgecap.graph.read import inspect_graph
 from edgecap.meters.context_sweep import measure_growth
 from edgecap.meters.divergence import Garbage, measure_cosine
 from edgecap.meters.energy import measure_energy
@@ -25,7 +25,7 @@ from edgecap.pipeline.capabilities import check_request, read_model
 from edgecap.pipeline.compress import compress
 from edgecap.pipeline.export_folder import export_folder, optimize_folder
 from edgecap.pipeline.profile import profile
-from edgecap.pipeline.worker import Squeeze
+from edgecap.pipeline.worker import CompressBaselines
 from edgecap.record import Absent, Energy, Measurement, Roofline
 from edgecap.report.data import record_values
 from edgecap.report.terminal.comparison import comparison
@@ -184,12 +184,12 @@ def test_an_export_answers_as_pytorch_does(kind, encoders):
 
 def test_a_fill_mask_head_is_kept_and_tied_once(encoders):
     folder, exported, _ = encoders["bert"]
-    facts = look_into(exported / "fp32/model.onnx")
+    facts = inspect_graph(exported / "fp32/model.onnx")
     assert facts.predicts
     assert (facts.vocabulary, facts.positions) == (8192, POSITIONS)
     weights = (folder / "model.safetensors").stat().st_size
     assert (exported / "fp32/model.onnx").stat().st_size < 1.05 * weights
-    assert not look_into(encoders["roberta"][1] / "fp32/model.onnx").predicts
+    assert not inspect_graph(encoders["roberta"][1] / "fp32/model.onnx").predicts
 
 
 def test_the_profile_of_an_encoder(encoders, corpus_file, cache, tmp_path):
@@ -276,7 +276,7 @@ def test_static_int8_is_made_on_texts_as_long_as_the_positions(encoders, cache, 
     export_folder(
         Spec(model=str(encoders["roberta"][1]), precisions=("int8s",)), out, files.home(cache)
     )
-    assert look_into(out / "int8s/model.onnx").precision == "int8s"
+    assert inspect_graph(out / "int8s/model.onnx").precision == "int8s"
 
 
 def test_the_codec_and_fusing_refuse_an_encoder(encoders, cache, tmp_path):
@@ -305,7 +305,7 @@ def test_the_record_of_an_encoder_from_a_scripted_child(corpus_file, tmp_path):
         files.home(tmp_path / "c", tmp_path / "p"),
         run=run,
     )
-    assert not any(isinstance(step, Squeeze) for step in run.asked)
+    assert not any(isinstance(step, CompressBaselines) for step in run.asked)
     assert (record.source.task, record.corpus.baselines) == ("encoder", {})
     assert isinstance(record.flops, Absent)
     assert [files.load(p) for p in (tmp_path / "p").glob("*.json")] == [record]

@@ -17,11 +17,11 @@ from edgecap.errors import EdgecapError, UsageError
 from edgecap.meters.exact.search import ROWS, TOLERANCE, Vocabulary, search
 from edgecap.meters.exact.texts import TextBits, beginning, summed, text_bits
 from edgecap.pipeline.exact_bytes import exact_bytes, parse_bytes
-from edgecap.pipeline.worker import Marginalise, Marginalised
+from edgecap.pipeline.worker import ExactBytes, ExactBytesResult
 from edgecap.record import Failure
 from edgecap.report.terminal.exact_bytes import exact_text
 from edgecap.spec import Spec
-from edgecap.storage.files import Home
+from edgecap.storage.files import Paths
 from edgecap.text.corpus import Document, read_corpus
 from edgecap.text.tokenizer import read_pieces, read_tokenizer
 from edgecap.text.vocabulary import pieces_of
@@ -271,9 +271,9 @@ def test_wrong_requests_are_told_in_a_line(words, message):
 
 def test_a_model_that_gives_nothing_is_told(tmp_path):
     """A child that scores no text, or dies: the command ends in a line."""
-    home, spec = Home(tmp_path / "cache", tmp_path), Spec(corpus=str(corpus_of_one(tmp_path)))
+    home, spec = Paths(tmp_path / "cache", tmp_path), Spec(corpus=str(corpus_of_one(tmp_path)))
     for answer, error, message in (
-        (Marginalised(texts=()), UsageError, "no document begins with a whole character"),
+        (ExactBytesResult(texts=()), UsageError, "no document begins with a whole character"),
         (
             Failure(stage="marginalise", error="Exit", message="gone"),
             EdgecapError,
@@ -287,7 +287,7 @@ def test_a_model_that_gives_nothing_is_told(tmp_path):
                 1,
                 home,
                 run=lambda step, *rest, a=answer, m=made: (
-                    a if isinstance(step, Marginalise) else m(step, *rest)
+                    a if isinstance(step, ExactBytes) else m(step, *rest)
                 ),
             )
 

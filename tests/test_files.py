@@ -358,7 +358,7 @@ def test_the_machine_is_looked_at(monkeypatch, tmp_path):
     cpufreq.mkdir(parents=True)
     (cpufreq / "boost").write_text("1\n")
     monkeypatch.setenv("EDGECAP_SYSFS", str(tmp_path))
-    found = machine.look_around(("cpu",))
+    found = machine.read_machine(("cpu",))
     assert found.turbo is True
     assert isinstance(found.governor, Absent)
     assert found.logical_cores >= 1

@@ -13,12 +13,12 @@ from fleets import HERE, RULES, TOOLS, Fleet, lines, measured, plan, scores
 
 from edgecap.errors import DiskFull, UsageError
 from edgecap.storage.cache import survey
-from edgecap.storage.files import Home, load
+from edgecap.storage.files import Paths, load
 from edgecap.sweep import runner as sweeping
 from edgecap.sweep.fleet import network
 from edgecap.sweep.fleet.bundles import Bundles
 from edgecap.sweep.fleet.dispatch import Rules
-from edgecap.sweep.fleet.line import Line
+from edgecap.sweep.fleet.line import FleetConnection
 from edgecap.sweep.runner import Asked, Locally, missing
 
 
@@ -46,7 +46,7 @@ def pair(tmp_path_factory):
 
 def local(tmp_path, cells):
     """The scores of one machine."""
-    sweeping.sweep(cells, tmp_path / "local", Locally(Home(tmp_path / "cache", tmp_path), slow(0)))
+    sweeping.sweep(cells, tmp_path / "local", Locally(Paths(tmp_path / "cache", tmp_path), slow(0)))
     return scores(tmp_path / "local")
 
 
@@ -119,7 +119,7 @@ def test_a_text_in_parts_costs_the_same_bits_to_the_last(pair, tmp_path):
 def test_a_full_disk_is_waited_for_and_nothing_is_lost(pair, tmp_path, monkeypatch, what):
     full, waited = threading.Event(), []
     full.set()
-    kind = sweeping.Ledger if what == "keep" else sys.modules["edgecap.sweep.fleet.parts"].Parts
+    kind = sweeping.SweepState if what == "keep" else sys.modules["edgecap.sweep.fleet.parts"].Parts
     save = kind.keep
 
     def keep(self, *given):
@@ -338,7 +338,7 @@ def test_a_client_that_is_killed_frees_its_devices_at_once_and_goes_on(fleet, tm
             assert time.monotonic() - began < 60
             time.sleep(0.1)
         time.sleep(1)  # now it measures
-        with Line(fleet.address, None) as line:
+        with FleetConnection(fleet.address, None) as line:
             assert [seen.busy for seen in line.devices()] == [True]
         client.send_signal(signal.SIGKILL)
     (fleet.folder / "one" / "fast").touch()
@@ -349,7 +349,7 @@ def test_a_client_that_is_killed_frees_its_devices_at_once_and_goes_on(fleet, tm
 def test_a_clock_that_is_hours_off_makes_no_device_silent(pair, monkeypatch):
     wall = time.time
     monkeypatch.setattr(time, "time", lambda: wall() + 7200)
-    with Line(pair.address, None) as line:
+    with FleetConnection(pair.address, None) as line:
         assert [seen.heard for seen in line.devices()] == [True, True]
 
 

@@ -13,11 +13,11 @@ from fakes import scripted
 
 from edgecap import __version__
 from edgecap.errors import EdgecapError, RecordError, Unreadable, UsageError
-from edgecap.graph.read import look_into
+from edgecap.graph.read import inspect_graph
 from edgecap.meters.sharding import join
-from edgecap.pipeline.worker import Measure, Progress
+from edgecap.pipeline.worker import MeasureCell, Progress
 from edgecap.record import Failure, File
-from edgecap.storage.files import Home
+from edgecap.storage.files import Paths
 from edgecap.sweep.fleet import talks
 from edgecap.sweep.fleet.bundles import Bundles
 from edgecap.sweep.fleet.checking import NotAsked, record_of, shares_of
@@ -26,7 +26,7 @@ from edgecap.sweep.fleet.freight import MOST_FILES, files_of
 from edgecap.sweep.fleet.line import Lost, Seen, _about, _pulse
 from edgecap.sweep.fleet.messages import (
     About,
-    Done,
+    CellDone,
     Failed,
     Garbled,
     Needs,
@@ -65,7 +65,7 @@ def client(tmp_path_factory):
         "shards": 2,
     }
     (cell,) = unfold(asked, folder, folder / "cache")
-    return cell, Bundles(Home(folder / "cache", folder), None, run)
+    return cell, Bundles(Paths(folder / "cache", folder), None, run)
 
 
 class Wire:
@@ -267,7 +267,7 @@ def test_names_lead_nowhere(client, order, tmp_path, name):
             packed(File(path="", bytes=path.stat().st_size, sha256=sha256)), 0, path.read_bytes()
         )
     reply = answered(device, order, model_name=name, text_name=name)
-    assert isinstance(reply, Done | Failed)
+    assert isinstance(reply, CellDone | Failed)
     assert {path.name for path in tmp_path.iterdir()} <= {"cache"}
     below = [path.relative_to(tmp_path / "cache").parts for path in (tmp_path / "cache").rglob("*")]
     assert all(part.isprintable() and len(part) < 120 for parts in below for part in parts)
@@ -285,7 +285,7 @@ def test_neither_code_nor_files_of_the_device_are_reachable(client, device, orde
     wild = msgspec.structs.replace(
         order.spec, trust_remote_code=True, meter="/etc/passwd", revision="main"
     )
-    assert isinstance(answered(device, order, spec=wild), Done)
+    assert isinstance(answered(device, order, spec=wild), CellDone)
     assert not any(
         getattr(step, "trust_remote_code", False) or getattr(step, "meter", None) for step in asked
     )
@@ -335,7 +335,7 @@ def test_what_nobody_waits_for_any_more_is_given_up(client, tmp_path):
     begun, wanted = threading.Event(), [True]
 
     def slow(step, watch, timeout_s):
-        if isinstance(step, Measure):
+        if isinstance(step, MeasureCell):
             begun.set()
             while True:  # until its progress is not heard any more
                 time.sleep(0.01)
@@ -628,7 +628,7 @@ def test_weights_outside_of_a_model_are_not_read(tmp_path, place, where):
     (tmp_path / "secret").write_bytes(bytes(16))
     (folder / "model.onnx").write_bytes(pointing(onnx, place, where).SerializeToString())
     with pytest.raises(Unreadable):
-        look_into(folder / "model.onnx")
+        inspect_graph(folder / "model.onnx")
 
 
 def pointing(onnx, place, where):

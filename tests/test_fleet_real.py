@@ -10,13 +10,13 @@ from fleets import RULES, TOOLS, Fleet, lines, scores
 
 from edgecap.machine.info import default_threads
 from edgecap.pipeline.peaks import peaks_of
-from edgecap.pipeline.prepare import unheard
-from edgecap.storage.files import Home, load
+from edgecap.pipeline.prepare import ignore_events
+from edgecap.storage.files import Paths, load
 from edgecap.sweep import runner as sweeping
 from edgecap.sweep.fleet import network
 from edgecap.sweep.fleet.bundles import Bundles
 from edgecap.sweep.fleet.dispatch import OnFleet
-from edgecap.sweep.fleet.line import Line
+from edgecap.sweep.fleet.line import FleetConnection
 from edgecap.sweep.plan import unfold
 from edgecap.sweep.runner import Locally
 
@@ -32,7 +32,7 @@ sys.meta_path.insert(0, Nothing())
 
 def at_its_peak(cache):
     """A cache that knows the machine's peaks, which take half a minute to measure."""
-    peaks_of(Home(cache, cache), "cpu", default_threads(), unheard, scripted(None))
+    peaks_of(Paths(cache, cache), "cpu", default_threads(), ignore_events, scripted(None))
     return cache
 
 
@@ -65,7 +65,7 @@ def test_devices_without_an_exporter_find_the_bits_of_one_machine(tmp_path):
     (tmp_path / "blocked").mkdir()
     (tmp_path / "blocked" / "sitecustomize.py").write_text(NO_EXPORTER)
     blocked = {"PYTHONPATH": f"{tmp_path / 'blocked'}{os.pathsep}{TOOLS['PYTHONPATH']}"}
-    cells, home = wanted(tmp_path), Home(at_its_peak(tmp_path / "cache"), tmp_path)
+    cells, home = wanted(tmp_path), Paths(at_its_peak(tmp_path / "cache"), tmp_path)
     fleet = Fleet(tmp_path / "devices")
     try:
         for name, more in (("sent", ()), ("shared", ("--shared", str(tmp_path / "handed")))):
@@ -74,7 +74,7 @@ def test_devices_without_an_exporter_find_the_bits_of_one_machine(tmp_path):
         for name in ("sent", "shared"):
             fleet.wait_for(name, "joined")
         bundles = Bundles(home, tmp_path / "handed")
-        with Line(fleet.address, None) as line:
+        with FleetConnection(fleet.address, None) as line:
             rows = sweeping.sweep(
                 cells, tmp_path / "fleet", OnFleet(line, bundles, RULES._replace(wait_s=60.0))
             )

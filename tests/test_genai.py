@@ -12,7 +12,7 @@ from conftest import REFERENCE, SMALL, build_model
 
 from edgecap.errors import UsageError
 from edgecap.graph.export import genai as builder
-from edgecap.graph.read import look_into
+from edgecap.graph.read import inspect_graph
 from edgecap.graph.scoring import scoring_graph
 from edgecap.graph.variants import make_variant
 from edgecap.meters.divergence import measure_divergence
@@ -165,7 +165,7 @@ def test_the_folder_is_complete_and_nothing_is_left(reference):
     assert not [f for f in reference.parent.iterdir() if f.is_dir() or f.name.endswith(".data")]
     told = json.loads((reference.parent / "genai_config.json").read_text())["model"]["decoder"]
     assert (told["filename"], told["head_size"]) == ("model.onnx", 32)
-    facts = look_into(reference)
+    facts = inspect_graph(reference)
     assert (facts.precision, facts.vocabulary, facts.has_cache, facts.files) == (
         "fp32",
         8192,
@@ -181,7 +181,7 @@ def test_variants_stay_near_decode_and_score(reference, precision, tmp_path):
     if precision != "fp32":
         make_variant(reference, precision, tmp_path, samples=random_ids())
         path = tmp_path / "model.onnx"
-    assert look_into(path).precision == precision
+    assert inspect_graph(path).precision == precision
     assert measure_divergence(engine(reference), engine(path), random_ids()).bits <= LIMITS.get(
         precision, 0.0
     )

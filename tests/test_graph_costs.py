@@ -17,7 +17,7 @@ from test_real import exported
 
 from edgecap.errors import UsageError
 from edgecap.graph.cost.count import count_graph
-from edgecap.graph.cost.input_sizes import Run, concrete_inputs, size_of
+from edgecap.graph.cost.input_sizes import RunSize, concrete_inputs, size_of
 from edgecap.graph.cost.shapes import Walk
 from edgecap.graph.export import export_fp32
 from edgecap.graph.nodes import graphs_in
@@ -284,13 +284,13 @@ def test_the_cache_is_read_once_and_grows_by_the_new_positions(folders):
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int4"])
 def test_every_shape_is_that_of_the_runtime(precision, folders):
-    assert same_shapes(folders("plain") / precision / "model.onnx", Run(2, 3, 5)) > 400
-    assert same_shapes(folders("reference") / precision / "model.onnx", Run(1, 3, 5)) > 80
+    assert same_shapes(folders("plain") / precision / "model.onnx", RunSize(2, 3, 5)) > 400
+    assert same_shapes(folders("reference") / precision / "model.onnx", RunSize(1, 3, 5)) > 80
 
 
 @pytest.mark.parametrize("kind", SMALL)
 def test_every_shape_of_every_kind(kind, folders):
-    assert same_shapes(folders(kind) / "fp32/model.onnx", Run(1, 4, 6)) > 80
+    assert same_shapes(folders(kind) / "fp32/model.onnx", RunSize(1, 4, 6)) > 80
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int4"])
@@ -318,7 +318,7 @@ def test_a_graph_of_the_genai_builder(precision, folders, tmp_path):
     assert row(found, "com.microsoft:GroupQueryAttention").nodes == 4
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert same_shapes(tmp_path / "genai/model.onnx", Run(1, 3, 0)) > 20
+        assert same_shapes(tmp_path / "genai/model.onnx", RunSize(1, 3, 0)) > 20
 
 
 # --- fused attention --------------------------------------------------------------------------
@@ -345,8 +345,8 @@ def test_group_query_attention(packed, rotary, tmp_path):
     assert found.cache_bytes == 2 * 2 * 2 * 13 * 16 * 4
     assert found.weight_bytes == rotary * 2 * 6 * 8 * 4  # of 64 rows, those of 2 x 3 tokens
     assert found.activation_bytes == 4 * (2 * 3 * 128 + 2 * 3 * 64 + 2 + 1)
-    assert same_shapes(path, Run(1, 3, 0)) == 3  # a first prompt in rows of one length
-    assert same_shapes(path, Run(1, 1, 10)) == 3
+    assert same_shapes(path, RunSize(1, 3, 0)) == 3  # a first prompt in rows of one length
+    assert same_shapes(path, RunSize(1, 1, 10)) == 3
 
 
 def test_multi_head_attention(tmp_path):
@@ -362,7 +362,7 @@ def test_multi_head_attention(tmp_path):
     found = count_graph(path, 2, 3, 5)
     assert found.matrix_flops == 2 * 2 * 4 * 3 * 8 * 16
     assert found.cache_bytes == 2 * 2 * 4 * 8 * 8 * 4
-    assert same_shapes(path, Run(2, 3, 5)) == 3
+    assert same_shapes(path, RunSize(2, 3, 5)) == 3
     (tmp_path / "p").mkdir()
     fused = node("MultiHeadAttention", "qkv", "out", num_heads=4)
     path = saved(
@@ -385,7 +385,7 @@ def test_attention_that_projects(tmp_path):
     found = count_graph(path, 2, 3, 5)
     assert found.matrix_flops == 2 * 2 * 3 * 32 * 96 + 2 * 2 * 4 * 3 * 8 * 16
     assert found.cache_bytes == 2 * 2 * 4 * 8 * 8 * 4
-    assert same_shapes(path, Run(2, 3, 5)) == 2
+    assert same_shapes(path, RunSize(2, 3, 5)) == 2
 
 
 @pytest.mark.parametrize("wide", [True, False])
@@ -455,7 +455,7 @@ def test_qlinear_matmul(tmp_path):
     assert found.matrix_flops == 2 * 6 * 32 * 48
     assert found.weight_bytes == 32 * 48 + 4 + 1 + 1
     assert found.activation_bytes == 6 * 32 + 6 * 48
-    assert same_shapes(path, Run(2, 3, 0)) == 1
+    assert same_shapes(path, RunSize(2, 3, 0)) == 1
 
 
 @pytest.mark.parametrize(("kind", "size"), [(TensorProto.INT8, 8), (TensorProto.INT4, 4)])
@@ -550,7 +550,7 @@ def test_matmul_nbits(bits, tmp_path):
     assert (
         row(found, "com.microsoft:MatMulNBits").bytes == found.weight_bytes + found.activation_bytes
     )
-    assert same_shapes(path, Run(2, 3, 0)) == 1
+    assert same_shapes(path, RunSize(2, 3, 0)) == 1
 
 
 @pytest.mark.parametrize("multiplied", [False, True])
@@ -590,7 +590,7 @@ def test_gather_block_quantized(multiplied, tmp_path):
     assert (
         row(found, "com.microsoft:GatherBlockQuantized").bytes == 3 * (32 + 8) + 3 * 8 + 3 * 64 * 4
     )
-    assert same_shapes(path, Run(1, 3, 0)) >= 1
+    assert same_shapes(path, RunSize(1, 3, 0)) >= 1
 
 
 # --- experts, norms, convolutions -------------------------------------------------------------
@@ -671,7 +671,7 @@ def test_skip_norm_gives_the_sum(tmp_path):
         tmp_path, [skip], inputs, [("y", FLOAT, None), ("sum", FLOAT, None)], [weight("g", 32)]
     )
     assert count_graph(path, 2, 3).activation_bytes == 4 * 4 * (2 * 3 * 32)
-    assert same_shapes(path, Run(2, 3, 0)) == 2
+    assert same_shapes(path, RunSize(2, 3, 0)) == 2
 
 
 def test_convolution_and_einsum(tmp_path):
@@ -924,11 +924,11 @@ def test_shapes_that_a_graph_computes(tmp_path):
     stored = [numbers(n, [v]) for n, v in (("one", 1), ("four", 4), ("minus", -1), ("eight", 8))]
     inputs = [X, ("attention_mask", INT64, ["batch_size", "total_sequence_length"])]
     path = saved(tmp_path, nodes, inputs, [("z", FLOAT, None), ("floats", FLOAT, None)], stored)
-    found = walked(path, Run(2, 3, 0))
+    found = walked(path, RunSize(2, 3, 0))
     assert found["y"].shape == (2, 12, 8)
     assert found["floats"].shape == (2, 6)
     assert found["wanted"].value.tolist() == [-1, 12, 8]
-    assert same_shapes(path, Run(2, 3, 0)) == 8
+    assert same_shapes(path, RunSize(2, 3, 0)) == 8
     assert count_graph(path, 2, 3).other_flops == 2 * 3 * 32  # whole numbers are no FLOPs
 
 
@@ -976,7 +976,7 @@ def test_what_only_stored_tensors_make_is_made_when_loading(tmp_path):
 
 
 def test_names_of_dimensions():
-    run = Run(2, 3, 10)
+    run = RunSize(2, 3, 10)
     names = {"batch_size": 2, "sequence_length": 3, "past_sequence_length": 10, "past_sequence_length + sequence_length": 13,
              "total_sequence_length": 13, "past_sequence_length + 1": 11, "kv_cache_dim": None, "unk__7": None,
              "batch_size*num_heads": None}  # fmt: skip

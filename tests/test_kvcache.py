@@ -5,7 +5,7 @@ import pytest
 from conftest import REFERENCE
 
 from edgecap.graph.export.optimum import TASK
-from edgecap.pipeline.worker import Export, in_child, silent
+from edgecap.pipeline.worker import Export, ignore_progress, in_child
 from edgecap.runtime.engine import OrtEngine
 from edgecap.runtime.state import HEADROOM, Room, StaleCache
 
@@ -30,7 +30,7 @@ def graphs(tmp_path_factory):
             task=TASK,
             finish=finish,
         )
-        in_child(step, silent, 600)
+        in_child(step, ignore_progress, 600)
     return {finish: folder / finish / "model.onnx" for finish in ("fused", "plain")}
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edgecap.errors import UsageError
 from edgecap.meters import compression, context_sweep, divergence, latency, peaks, text_windows
-from edgecap.meters.compression import Plan
+from edgecap.meters.compression import WindowPlan
 from edgecap.text import tokenizer
 from edgecap.text.corpus import Document
 
@@ -59,7 +59,7 @@ def test_a_uniform_model_costs_log2_vocabulary_a_token(texts, context):
         FakeEngine(clock, vocabulary=256),
         text_windows.exact(ByteTokenizer(), context, 256),
         documents,
-        Plan("exact", context),
+        WindowPlan("exact", context),
         clock,
     )
     size = sum(len(t.encode()) for t in texts)
@@ -76,7 +76,7 @@ def test_without_start_token_one_byte_is_charged_in_full():
         FakeEngine(clock, 256, skill=4),
         text_windows.exact(ByteTokenizer(start=None), 8, 256),
         [Document(id="1", domain="a", text="x")],
-        Plan("exact", 8),
+        WindowPlan("exact", 8),
         clock,
     )
     assert found.per_document[0].nll_bits == 8.0
@@ -137,7 +137,7 @@ def test_samples_are_spread_and_short():
 def test_latency_of_a_steady_engine():
     clock = FakeClock()
     engine = FakeEngine(clock, speed_s=0.002)
-    found = latency.measure_latency(engine, clock, latency.Plan(64, 32, 30.0), 16, quiet)
+    found = latency.measure_latency(engine, clock, latency.LatencyPlan(64, 32, 30.0), 16, quiet)
     assert set(np.round(found.decode.samples_s, 9)) == {0.002}
     assert set(np.round(found.prefill.samples_s, 9)) == {0.128}
     assert max(found.decode.rounds) + 1 >= latency.MIN_ROUNDS
@@ -151,7 +151,7 @@ def test_latency_of_a_steady_engine():
 def test_token_ids_are_fresh_in_every_round():
     clock = FakeClock()
     engine = FakeEngine(clock, vocabulary=10_000)
-    latency.measure_latency(engine, clock, latency.Plan(16, 32, 30.0), 10_000, quiet)
+    latency.measure_latency(engine, clock, latency.LatencyPlan(16, 32, 30.0), 10_000, quiet)
     prompts = [tuple(p) for p in engine.prompts]
     assert len(set(prompts)) == len(prompts)
     assert len(set(engine.decoded)) > 1000
@@ -160,7 +160,7 @@ def test_token_ids_are_fresh_in_every_round():
 def test_a_slow_engine_stops_at_the_limit():
     clock = FakeClock()
     found = latency.measure_latency(
-        FakeEngine(clock, speed_s=1.0), clock, latency.Plan(4, 8, 60.0), 16, quiet
+        FakeEngine(clock, speed_s=1.0), clock, latency.LatencyPlan(4, 8, 60.0), 16, quiet
     )
     assert found.limit_reached
     assert max(found.decode.rounds) + 1 < latency.MIN_ROUNDS
@@ -385,9 +385,10 @@ def test_engines_take_turns_and_the_order_turns_round():
             order.append(self.name)
             return super().prefill(inputs)
 
-    plan = latency.Plan(64, 32, 30.0)
+    plan = latency.LatencyPlan(64, 32, 30.0)
     benches = [
-        latency.Bench(Named(n, speed_s=s), clock, plan, 16) for n, s in (("a", 0.004), ("b", 0.005))
+        latency.LatencyBench(Named(n, speed_s=s), clock, plan, 16)
+        for n, s in (("a", 0.004), ("b", 0.005))
     ]
     order.clear()
     found = latency.take_turns(benches, clock, 60.0, quiet)
@@ -413,7 +414,7 @@ def test_rounds_go_on_until_the_median_is_sure():
 
         engine.prefill = uneven
         found = latency.measure_latency(
-            engine, clock, latency.Plan(64, 32, 300.0, target), 16, quiet
+            engine, clock, latency.LatencyPlan(64, 32, 300.0, target), 16, quiet
         )
         rounds.append(max(found.prefill.rounds) + 1)
         assert not found.limit_reached

@@ -17,10 +17,10 @@ from edgecap.graph.export.optimum import TASK
 from edgecap.graph.fusion.join_matmuls import join_products
 from edgecap.graph.read import open_graph, weight_bytes
 from edgecap.machine.info import device_memory, stay_on
-from edgecap.machine.noise import Watch
+from edgecap.machine.noise import NoiseMonitor
 from edgecap.meters.divergence import answers_of, between
 from edgecap.pipeline.export_folder import optimize_folder
-from edgecap.pipeline.worker import Export, Made, Optimize, in_child, silent
+from edgecap.pipeline.worker import BuiltGraph, Export, Optimize, ignore_progress, in_child
 from edgecap.runtime.engine import OrtEngine
 from edgecap.spec import Spec
 from edgecap.storage import files
@@ -34,7 +34,7 @@ def exported(model, out, exporter="optimum", finish="fused"):
     out.mkdir(parents=True)
     asked = {"trust_remote_code": False, "exporter": exporter, "task": TASK, "finish": finish}
     step = Export(folder=str(model), out=str(out), **asked)
-    return in_child(step, silent, 600)
+    return in_child(step, ignore_progress, 600)
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +45,14 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def plain(folder):
-    assert exported(REFERENCE, folder / "plain", finish="plain") == Made(files=("model.onnx",))
+    assert exported(REFERENCE, folder / "plain", finish="plain") == BuiltGraph(
+        files=("model.onnx",)
+    )
     return folder / "plain" / "model.onnx"
 
 
 def test_an_export_is_fused_and_answers_as_the_plain_graph(folder, plain):
-    assert exported(REFERENCE, folder / "fused") == Made(files=("model.onnx",))
+    assert exported(REFERENCE, folder / "fused") == BuiltGraph(files=("model.onnx",))
     fused = folder / "fused" / "model.onnx"
     assert {"GroupQueryAttention", "SkipSimplifiedLayerNormalization"} <= operators(fused)
     assert not {"GroupQueryAttention"} & operators(plain)
@@ -94,7 +96,7 @@ def test_what_is_used_twice_or_is_an_output_is_not_joined():
 def test_a_graph_of_a_folder_is_fused(folder, plain):
     (folder / "again").mkdir()
     step = Optimize(graph=str(plain), out=str(folder / "again"))
-    assert in_child(step, silent, 600) == Made(files=("model.onnx",))
+    assert in_child(step, ignore_progress, 600) == BuiltGraph(files=("model.onnx",))
     assert "GroupQueryAttention" in operators(folder / "again" / "model.onnx")
 
 
@@ -103,7 +105,7 @@ def test_what_cannot_be_fused_stays_plain_and_says_so(folder):
     found = exported(
         build_model(folder / "bloom", "bloom", n_layer=2, n_head=4), folder / "bloom-onnx"
     )
-    assert isinstance(found, Made)
+    assert isinstance(found, BuiltGraph)
     assert found.unfused and "layer 0" in found.unfused[0]
     assert "GroupQueryAttention" not in operators(folder / "bloom-onnx" / "model.onnx")
 
@@ -206,7 +208,7 @@ def test_frequency_and_throttling_are_watched(cpus, monkeypatch):
     before = SimpleNamespace(_fields=("user", "idle", "steal"), user=10.0, idle=10.0, steal=0.0)
     busy = SimpleNamespace(_fields=before._fields, user=1010.0, idle=2010.0, steal=1000.0)
     monkeypatch.setattr(psutil, "cpu_times", lambda: before)
-    watch = Watch()
+    watch = NoiseMonitor()
     watch.look()
     tell(cpus, 1, "cpufreq/scaling_cur_freq", 1_000_000)
     tell(cpus, 1, "thermal_throttle/core_throttle_count", 8)
@@ -222,7 +224,7 @@ def test_frequency_and_throttling_are_watched(cpus, monkeypatch):
 
 def test_a_system_that_tells_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("EDGECAP_SYSFS", str(tmp_path))
-    watch = Watch()
+    watch = NoiseMonitor()
     watch.look()
     assert (watch.found().frequencies_hz, watch.found().throttle_events) == ((), None)
 
@@ -232,14 +234,14 @@ def test_where_times_of_processors_stand_still_no_load_is_claimed(monkeypatch):
 
     still = SimpleNamespace(_fields=("user", "idle"), user=0.0, idle=0.0)
     monkeypatch.setattr(psutil, "cpu_times", lambda: still)
-    found = Watch().found()
+    found = NoiseMonitor().found()
     assert (found.steal_share, found.other_load) == (None, None)
 
 
 def test_a_clock_that_is_set_and_a_machine_that_slept(monkeypatch):
     import time
 
-    watch = Watch()
+    watch = NoiseMonitor()
     wall, clock = time.time, time.clock_gettime
     monkeypatch.setattr(time, "time", lambda: wall() + 70)
     monkeypatch.setattr(
@@ -253,7 +255,7 @@ def test_a_clock_that_is_set_and_a_machine_that_slept(monkeypatch):
 
 
 def test_a_graph_for_providers_that_compile_has_no_guards(folder):
-    assert exported(REFERENCE, folder / "bare", finish="bare") == Made(files=("model.onnx",))
+    assert exported(REFERENCE, folder / "bare", finish="bare") == BuiltGraph(files=("model.onnx",))
     found = operators(folder / "bare" / "model.onnx")
     assert not {"GroupQueryAttention", "IsNaN"} & found
 

@@ -12,7 +12,14 @@ from edgecap.analysis.metrics import went_wrong
 from edgecap.errors import Interrupted, UsageError
 from edgecap.pipeline.export_folder import export_folder
 from edgecap.pipeline.profile import profile
-from edgecap.pipeline.worker import Export, Looked, Measure, Race, Vary, Weigh
+from edgecap.pipeline.worker import (
+    Export,
+    Inspected,
+    MeasureCell,
+    MeasureLatency,
+    MeasureMemory,
+    Quantize,
+)
 from edgecap.record import LEFT_OUT, SCHEMA, Absent, Compression, Failure, Flops, Measurement
 from edgecap.report.terminal.record import show
 from edgecap.spec import Spec
@@ -59,8 +66,8 @@ def test_graphs_are_made_once(spec, corpus, place):
     first, second = scripted(corpus), scripted(corpus)
     profile(spec, place, run=first)
     profile(spec, place, run=second)
-    assert sum(isinstance(s, Export | Vary) for s in first.asked) == 4
-    assert sum(isinstance(s, Export | Vary) for s in second.asked) == 0
+    assert sum(isinstance(s, Export | Quantize) for s in first.asked) == 4
+    assert sum(isinstance(s, Export | Quantize) for s in second.asked) == 0
 
 
 def test_variants_of_graphs_with_the_same_file_but_other_weights_differ(
@@ -81,7 +88,7 @@ def test_variants_of_graphs_with_the_same_file_but_other_weights_differ(
 
         def run(step, watch, timeout_s, base=base):
             found = base(step, watch, timeout_s)
-            if not isinstance(found, Looked):
+            if not isinstance(found, Inspected):
                 return found
             graphs = tuple(
                 msgspec.structs.replace(g, files=("model.onnx", "model.onnx.data"))
@@ -92,7 +99,7 @@ def test_variants_of_graphs_with_the_same_file_but_other_weights_differ(
         profile(
             msgspec.structs.replace(spec, model=str(folder), precisions=("int8",)), place, run=run
         )
-        made[name] = [s.out for s in base.asked if isinstance(s, Vary)]
+        made[name] = [s.out for s in base.asked if isinstance(s, Quantize)]
     assert len(made["one"]) == len(made["two"]) == 1
 
 
@@ -102,7 +109,7 @@ def test_a_late_error_says_what_is_kept(spec, corpus, place):
     good = scripted(corpus)
 
     def run(step, watch, timeout_s):
-        if isinstance(step, Vary):
+        if isinstance(step, Quantize):
             raise DiskFull("no room left on the disk of /cache")
         return good(step, watch, timeout_s)
 
@@ -121,7 +128,7 @@ def test_a_damaged_cache_is_made_again(spec, corpus, place):
     ).write_text("{")
     again = scripted(corpus)
     profile(spec, place, run=again)
-    assert sum(isinstance(s, Export | Vary) for s in again.asked) == 4
+    assert sum(isinstance(s, Export | Quantize) for s in again.asked) == 4
 
 
 def test_a_failed_cell_is_a_row_and_the_run_goes_on(spec, corpus, place):
@@ -201,7 +208,7 @@ def test_an_unwritable_output_is_refused_first(spec, corpus, place, tmp_path):
     run = scripted(corpus)
     with pytest.raises(UsageError, match="cannot write"):
         profile(spec, place, run=run)
-    assert not any(isinstance(s, Measure) for s in run.asked)
+    assert not any(isinstance(s, MeasureCell) for s in run.asked)
 
 
 def test_export_writes_one_portable_folder(spec, corpus, place, tmp_path):
@@ -241,9 +248,9 @@ def test_a_variant_that_will_not_pay_is_left_out_and_stays_a_row(spec, corpus, p
     """int8 without a dot product; nothing is made or measured for it."""
     from edgecap.pipeline import profile as pipeline
 
-    look_around = pipeline.look_around
+    look_around = pipeline.read_machine
     monkeypatch.setattr(
-        pipeline, "look_around", lambda p: msgspec.structs.replace(look_around(p), flags=("avx2",))
+        pipeline, "read_machine", lambda p: msgspec.structs.replace(look_around(p), flags=("avx2",))
     )
     run = scripted(corpus)
     asked = msgspec.structs.replace(spec, precisions=("fp32", "int8"), skip_unfit=True)
@@ -251,7 +258,7 @@ def test_a_variant_that_will_not_pay_is_left_out_and_stays_a_row(spec, corpus, p
     assert isinstance(fp32.outcome, Measurement)
     assert int8.outcome.stage == LEFT_OUT
     assert "no int8 dot product" in int8.outcome.message
-    assert not any(isinstance(s, Vary) for s in run.asked)
+    assert not any(isinstance(s, Quantize) for s in run.asked)
 
 
 def test_a_graph_is_finished_for_its_provider(spec, corpus, place, monkeypatch):
@@ -262,7 +269,7 @@ def test_a_graph_is_finished_for_its_provider(spec, corpus, place, monkeypatch):
         found = run(step, watch, timeout_s)
         return (
             msgspec.structs.replace(found, providers=("cpu", "openvino"))
-            if isinstance(found, Looked)
+            if isinstance(found, Inspected)
             else found
         )
 
@@ -273,7 +280,7 @@ def test_a_graph_is_finished_for_its_provider(spec, corpus, place, monkeypatch):
     record = profile(asked, place, run=offers)
     assert [c.provider for c in record.cells] == list(providers)
     assert [s.finish for s in run.asked if isinstance(s, Export)] == ["fused", "bare"]
-    sessions = [s.session for s in run.asked if isinstance(s, Measure)]
+    sessions = [s.session for s in run.asked if isinstance(s, MeasureCell)]
     assert [(s.provider, s.level, s.arena) for s in sessions] == [
         (p, "basic", False) for p in providers
     ]
@@ -284,12 +291,12 @@ def test_static_int8_is_made_on_the_text_and_again_on_another(spec, corpus, plac
     asked = msgspec.structs.replace(spec, precisions=("int8s",), energy="off")
     profile(asked, place, run=run)
     profile(msgspec.structs.replace(asked, documents=3), place, run=run)
-    made = [s for s in run.asked if isinstance(s, Vary)]
+    made = [s for s in run.asked if isinstance(s, Quantize)]
     assert [s.corpus.count for s in made] == [6, 3]
     assert all(s.tokenizer for s in made)
 
 
-@pytest.mark.parametrize("broken", [Race, Weigh])
+@pytest.mark.parametrize("broken", [MeasureLatency, MeasureMemory])
 def test_a_part_that_died_is_told_and_the_rest_is_kept(spec, corpus, place, broken):
     """The child that times, or weighs, is killed: a caution, no number, and the run has not gone well."""
     run = scripted(corpus)
@@ -303,7 +310,7 @@ def test_a_part_that_died_is_told_and_the_rest_is_kept(spec, corpus, place, brok
     record = profile(msgspec.structs.replace(spec, precisions=("fp32",)), place, run=dies)
     (cell,) = record.cells
     assert isinstance(cell.outcome.compression, Compression)
-    part = "latency" if broken is Race else "memory"
+    part = "latency" if broken is MeasureLatency else "memory"
     assert getattr(cell.outcome, part).failed
     assert f"{part}-failed" in {c.code for c in cell.cautions}
     assert went_wrong(cell)
@@ -318,7 +325,7 @@ def test_the_usual_contexts_are_timed_beside(spec, corpus, place):
         place,
         run=run,
     )
-    usual, none = [s for s in run.asked if isinstance(s, Race)]
+    usual, none = [s for s in run.asked if isinstance(s, MeasureLatency)]
     assert usual.sweep == (
         128,
         512,

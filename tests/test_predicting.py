@@ -17,7 +17,7 @@ from edgecap.analysis import published
 from edgecap.analysis.predicting import predict
 from edgecap.analysis.predicting.bits import law_of, law_width, left_out
 from edgecap.analysis.predicting.leaving import half_width, leverage, student
-from edgecap.analysis.predicting.steps import Place, operators_of, relative_half_width, step_law
+from edgecap.analysis.predicting.steps import StepSize, operators_of, relative_half_width, step_law
 from edgecap.cli.commands import cli
 from edgecap.errors import UsageError
 from edgecap.model import flops
@@ -278,19 +278,19 @@ def test_the_law_of_steps_is_regression_on_relative_errors():
     n = np.array([4.0, 5.0, 5.0, 8.0, 9.0])
     rows = np.column_stack([n / t, x / t])
     (each, times), squares, *_ = np.linalg.lstsq(rows, np.ones(5), rcond=None)
-    law = step_law(Place(n, x), t)
+    law = step_law(StepSize(n, x), t)
     assert (float(law.each), float(law.times)) == (pytest.approx(each), pytest.approx(times))
     new = np.array([12.0, 40.0]) / (12 * each + 40 * times)
     spread = math.sqrt(float(squares[0]) / 3) * math.sqrt(
         1 + new @ np.linalg.inv(rows.T @ rows) @ new
     )
-    at = Place(12.0, 40.0)
-    assert relative_half_width(Place(n, x), t, at) == pytest.approx(
+    at = StepSize(12.0, 40.0)
+    assert relative_half_width(StepSize(n, x), t, at) == pytest.approx(
         scipy.stats.t.ppf(0.975, 3) * spread, rel=1e-4
     )
-    many = step_law(Place(n, x), np.stack([t, 2 * t]))
+    many = step_law(StepSize(n, x), np.stack([t, 2 * t]))
     assert many.each == pytest.approx([each, 2 * each])
-    assert relative_half_width(Place(n[:2], x[:2]), t[:2], at) is None
+    assert relative_half_width(StepSize(n[:2], x[:2]), t[:2], at) is None
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_the_law_of_steps_is_regression_on_relative_errors():
 def test_no_part_of_a_step_is_below_zero(measured, each, times):
     x, t = np.array([1.0, 2.0, 4.0]), np.array(measured)
     law, (a, r) = (
-        step_law(Place(np.ones(3), x), t),
+        step_law(StepSize(np.ones(3), x), t),
         scipy.optimize.nnls(np.column_stack([1 / t, x / t]), np.ones(3))[0],
     )
     assert (float(law.each), float(law.times)) == (pytest.approx(a), pytest.approx(r))
@@ -311,7 +311,7 @@ def test_no_part_of_a_step_is_below_zero(measured, each, times):
 
 
 def test_sizes_in_one_proportion_have_the_multiple_alone():
-    law = step_law(Place(np.array([1.0, 3.0]), np.array([2.0, 6.0])), np.array([4.0, 12.0]))
+    law = step_law(StepSize(np.array([1.0, 3.0]), np.array([2.0, 6.0])), np.array([4.0, 12.0]))
     assert (float(law.each), float(law.times)) == (0.0, 2.0)
 
 

@@ -23,9 +23,9 @@ from test_cli import edgecap
 
 from edgecap.errors import UsageError
 from edgecap.meters import text_windows
-from edgecap.meters.compression import Plan, Scored, measure_compression
+from edgecap.meters.compression import ScoredDocument, WindowPlan, measure_compression
 from edgecap.storage import hub
-from edgecap.storage.jsonl_log import Journal
+from edgecap.storage.jsonl_log import JsonlLog
 from edgecap.text import corpus
 from edgecap.text.compressors import measure_baselines
 from edgecap.text.tokenizer import read_tokenizer
@@ -205,7 +205,7 @@ def scored(journal, engine=None, count=7):
         engine or FakeEngine(FakeClock(), 256, skill=7),
         cutter,
         documents(count),
-        Plan("exact", 16),
+        WindowPlan("exact", 16),
         FakeClock(),
         journal=journal,
     )
@@ -220,7 +220,7 @@ def test_a_killed_run_goes_on_with_the_same_sums(tmp_path_factory, finished, tor
     path = tmp_path_factory.mktemp("journal") / "j"
     whole = scored(None)
     if finished:
-        scored(Journal(path, Scored), count=finished)
+        scored(JsonlLog(path, ScoredDocument), count=finished)
     if path.exists():
         path.write_bytes(path.read_bytes() + torn)
     calls = []
@@ -230,10 +230,10 @@ def test_a_killed_run_goes_on_with_the_same_sums(tmp_path_factory, finished, tor
             calls.append(1)
             return super().nll(inputs, targets)
 
-    again = scored(Journal(path, Scored), Counting(FakeClock(), 256, skill=7))
+    again = scored(JsonlLog(path, ScoredDocument), Counting(FakeClock(), 256, skill=7))
     assert without_time(again) == without_time(whole)
     assert bool(calls) == (finished < 7)
-    assert without_time(scored(Journal(path, Scored), count=7)) == without_time(whole)
+    assert without_time(scored(JsonlLog(path, ScoredDocument), count=7)) == without_time(whole)
 
 
 def test_a_killed_profile_goes_on(cache, tmp_path):
@@ -272,7 +272,7 @@ def test_a_killed_profile_goes_on(cache, tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert len(journals) == 1
-    kept = Journal(journals[0], Scored).finished
+    kept = JsonlLog(journals[0], ScoredDocument).finished
     assert kept
     again = profiled(own, tmp_path, *words)["cells"][0]["outcome"]["compression"]
     assert {**again, "wall_s": 0} == {**whole, "wall_s": 0}

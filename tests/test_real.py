@@ -13,7 +13,7 @@ import pytest
 from conftest import REFERENCE, SMALL, build_model
 
 from edgecap.errors import UsageError
-from edgecap.graph.read import look_into, open_graph, write_graph
+from edgecap.graph.read import inspect_graph, open_graph, write_graph
 from edgecap.graph.scoring import scoring_graph
 from edgecap.graph.tied_weights import tie, untie
 from edgecap.meters.text_windows import windows
@@ -85,7 +85,7 @@ def test_weights_beyond_the_limit_go_beside_the_graph(reference, tmp_path, monke
     model = open_graph(reference / "fp32/model.onnx")
     monkeypatch.setattr(read, "LARGEST_PROTO", 1000)
     assert write_graph(model, tmp_path) == ["model.onnx", "model.onnx.data"]
-    assert look_into(tmp_path / "model.onnx").files == ("model.onnx", "model.onnx.data")
+    assert inspect_graph(tmp_path / "model.onnx").files == ("model.onnx", "model.onnx.data")
     ids = np.arange(1, 40)
     whole, beside = (
         open_engine(reference / "fp32", scoring=True),
@@ -95,10 +95,10 @@ def test_weights_beyond_the_limit_go_beside_the_graph(reference, tmp_path, monke
     data = tmp_path / "model.onnx.data"
     data.write_bytes(data.read_bytes()[:1000])
     with pytest.raises(UsageError, match="cut short: 1000 bytes"):
-        look_into(tmp_path / "model.onnx")
+        inspect_graph(tmp_path / "model.onnx")
     data.unlink()
     with pytest.raises(UsageError, match="model.onnx.data, which is missing"):
-        look_into(tmp_path / "model.onnx")
+        inspect_graph(tmp_path / "model.onnx")
 
 
 def test_no_code_from_a_model_folder_runs(tiny, tmp_path, cache):
@@ -136,7 +136,7 @@ def test_every_kind_exports_and_all_variants_run(kind, tmp_path, cache):
     ids = np.random.default_rng(1).integers(1, 8192, 100)
     expected = open_engine(folder / "fp32").log_probabilities(ids)
     for precision, bits in (("fp16", 1e-4), ("int8", 1e-2), ("int4", 5e-2)):
-        assert look_into(folder / precision / "model.onnx").precision == precision
+        assert inspect_graph(folder / precision / "model.onnx").precision == precision
         found = open_engine(folder / precision).log_probabilities(ids)
         divergence = (np.exp2(expected) * (expected - found)).sum(axis=1).mean()
         assert 0 <= divergence < bits, (precision, divergence)

@@ -174,7 +174,9 @@ def test_peaks_are_those_of_the_processors_that_it_is_kept_to(tmp_path, monkeypa
     kept_to = []
     monkeypatch.setattr(info, "stay_on", kept_to.append)
     monkeypatch.setattr(
-        peaks, "measure_peaks", lambda *told: kept_to.append("measured") or peaks.Found({}, LEVELS)
+        peaks,
+        "measure_peaks",
+        lambda *told: kept_to.append("measured") or peaks.MeasuredPeaks({}, LEVELS),
     )
     child.answer(asked[1], lambda *progress: None)
     assert kept_to == [(0,), "measured"]

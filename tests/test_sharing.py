@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from edgecap.meters import compression, text_windows
-from edgecap.meters.sharding import Share, Unequal, join, score_part
+from edgecap.meters.sharding import DocumentShare, Unequal, join, score_part
 from edgecap.text.corpus import Document
 
 
@@ -42,7 +42,7 @@ def parts_of(texts, parts, **how):
 
 def at_once(texts, **how):
     return compression.measure_compression(
-        engine(), cutter(**how), documents(texts), compression.Plan("exact", 8), FakeClock()
+        engine(), cutter(**how), documents(texts), compression.WindowPlan("exact", 8), FakeClock()
     )
 
 
@@ -84,4 +84,4 @@ def test_parts_that_lack_a_document_do_not_join():
 
 def test_a_share_survives_the_journey():
     (one,) = parts_of(["some text"], 1)
-    assert msgspec.json.decode(msgspec.json.encode(one), type=list[Share]) == one
+    assert msgspec.json.decode(msgspec.json.encode(one), type=list[DocumentShare]) == one

@@ -24,18 +24,18 @@ from sweep_process import BROKEN, lasting
 from edgecap import cli
 from edgecap.cli import sweep_live
 from edgecap.errors import DiskFull, Interrupted, UsageError
-from edgecap.meters.compression import Scored
-from edgecap.pipeline.worker import Export, Measure, Vary, in_child, parent
+from edgecap.meters.compression import ScoredDocument
+from edgecap.pipeline.worker import Export, MeasureCell, Quantize, in_child, parent
 from edgecap.record import Failure
 from edgecap.storage import files
 from edgecap.storage.cache import survey
-from edgecap.storage.files import Home, load
-from edgecap.storage.jsonl_log import Journal
+from edgecap.storage.files import Paths, load
+from edgecap.storage.jsonl_log import JsonlLog
 from edgecap.sweep import runner as sweeping
 from edgecap.sweep.estimates import Estimated, History, Left, need_of, seconds_of
 from edgecap.sweep.plan import read_plan, unfold
 from edgecap.sweep.runner import Asked, Locally, News
-from edgecap.sweep.state import Finished, Row, _row, look_into, open_ledger
+from edgecap.sweep.state import Finished, StateRow, _row, look_into, open_ledger
 
 HERE = Path(__file__).parent
 RESUMED = Asked(resume=True)
@@ -67,7 +67,7 @@ def planned(tmp_path, cells=6, **more):
 
 def swept(cells, tmp_path, run=as_scripted, asked=RESUMED, watch=lambda news: None, **more):
     """The rows by key of a sweep into `tmp_path/out`."""
-    crew = Locally(Home(tmp_path / "cache", tmp_path), run, **more)
+    crew = Locally(Paths(tmp_path / "cache", tmp_path), run, **more)
     return {row.key: row for row in sweeping.sweep(cells, tmp_path / "out", crew, asked, watch)}
 
 
@@ -145,7 +145,7 @@ def ending(monkeypatch, context, code):
     real, script = subprocess.Popen, f"import sys, os, signal, time\nsys.stdin.readline()\n{code}"
 
     def run(step, watch, timeout_s):
-        if not isinstance(step, Measure) or step.context != context:
+        if not isinstance(step, MeasureCell) or step.context != context:
             return as_scripted(step, watch, timeout_s)
         with monkeypatch.context() as patch:
             patch.setattr(parent, "_GRACE_S", 0.2)
@@ -215,7 +215,7 @@ def test_a_mistake_of_ours_costs_a_cell_and_not_the_night(tmp_path):
     cells = planned(tmp_path)
 
     def run(step, watch, timeout_s):
-        if isinstance(step, Measure) and step.context == 16:
+        if isinstance(step, MeasureCell) and step.context == 16:
             raise KeyError("a\nmistake")
         return as_scripted(step, watch, timeout_s)
 
@@ -253,7 +253,7 @@ def test_a_cell_that_fails_anew_loses_the_record_of_its_part(tmp_path):
 def load_of(cell, tmp_path):
     """A record of a cell."""
     sweeping.sweep(
-        [cell], tmp_path / "other", Locally(Home(tmp_path / "cache", tmp_path), as_scripted)
+        [cell], tmp_path / "other", Locally(Paths(tmp_path / "cache", tmp_path), as_scripted)
     )
     return load(tmp_path / "other" / cell.file_name)
 
@@ -266,7 +266,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path):
     run = scripted(None)
 
     def pressed(step, watch, timeout_s):
-        if isinstance(step, Measure) and step.context == 18:
+        if isinstance(step, MeasureCell) and step.context == 18:
             raise KeyboardInterrupt
         return as_scripted(step, watch, timeout_s)
 
@@ -347,7 +347,7 @@ def test_a_process_that_is_asked_to_end_keeps_everything(tmp_path, number):
 
 def test_a_process_that_is_killed_at_any_moment_loses_nothing(tmp_path):
     chance, undisturbed = random.Random(8), planned(tmp_path)
-    crew = Locally(Home(tmp_path / "cache", tmp_path), as_scripted)
+    crew = Locally(Paths(tmp_path / "cache", tmp_path), as_scripted)
     sweeping.sweep(undisturbed, tmp_path / "whole", crew)
     for _ in range(10):
         one = Process(tmp_path, 0.15, "--resume")
@@ -442,7 +442,7 @@ def test_a_folder_that_is_a_file_is_told(tmp_path):
 
 @on_linux
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):
-    crew = Locally(Home(tmp_path / "cache", tmp_path), refused)
+    crew = Locally(Paths(tmp_path / "cache", tmp_path), refused)
     with pytest.raises(UsageError, match="cannot write /proc/out"):
         sweeping.sweep(planned(tmp_path), Path("/proc/out"), crew)
 
@@ -505,10 +505,10 @@ def test_a_full_disk_is_waited_for_and_then_given_up_without_loss(
     monkeypatch.setattr(sweeping, "DISK_PAUSE_S", 0.05)
     (disk, fill), cells, waits = small_disk, planned(tmp_path), []
     out = disk / "out" if full == "records" else tmp_path / "out"
-    home = Home(disk / "cache" if full == "cache" else tmp_path / "cache", tmp_path)
+    home = Paths(disk / "cache" if full == "cache" else tmp_path / "cache", tmp_path)
 
     def run(step, watch, timeout_s):
-        if isinstance(step, Vary if full == "cache" else Measure) and not waits:
+        if isinstance(step, Quantize if full == "cache" else MeasureCell) and not waits:
             fill()
         with files.disk_errors(disk):
             return as_scripted(step, watch, timeout_s)
@@ -559,7 +559,7 @@ def test_a_disk_that_is_too_small_for_one_cell_costs_that_cell(tmp_path):
     cells = planned(tmp_path)
 
     def run(step, watch, timeout_s):
-        if isinstance(step, Measure) and step.context == 17:
+        if isinstance(step, MeasureCell) and step.context == 17:
             raise DiskFull("no room left")
         return as_scripted(step, watch, timeout_s)
 
@@ -716,7 +716,10 @@ def counted(asked):
 def test_graphs_are_made_once_and_go_when_the_sweep_is_done(tmp_path):
     asked = []
     swept(planned(tmp_path), tmp_path, counted(asked), keep_exports=False)
-    assert [type(step) for step in asked if isinstance(step, Export | Vary)] == [Export, Vary]
+    assert [type(step) for step in asked if isinstance(step, Export | Quantize)] == [
+        Export,
+        Quantize,
+    ]
     assert not graphs(tmp_path / "cache")
 
 
@@ -728,7 +731,7 @@ def test_graphs_stay_when_asked(tmp_path):
 def test_graphs_that_were_there_stay(tmp_path):
     cells = planned(tmp_path)
     sweeping.sweep(
-        cells[:1], tmp_path / "before", Locally(Home(tmp_path / "cache", tmp_path), as_scripted)
+        cells[:1], tmp_path / "before", Locally(Paths(tmp_path / "cache", tmp_path), as_scripted)
     )
     there = graphs(tmp_path / "cache")
     swept(cells, tmp_path, keep_exports=False)
@@ -739,11 +742,11 @@ def test_graphs_that_somebody_makes_meanwhile_stay(tmp_path):
     cells, others = planned(tmp_path, 2, precisions="fp32"), planned(tmp_path, 2, precisions="int4")
 
     def run(step, watch, timeout_s):
-        if isinstance(step, Measure):
+        if isinstance(step, MeasureCell):
             sweeping.sweep(
                 others,
                 tmp_path / "others",
-                Locally(Home(tmp_path / "cache", tmp_path), as_scripted),
+                Locally(Paths(tmp_path / "cache", tmp_path), as_scripted),
             )
         return as_scripted(step, watch, timeout_s)
 
@@ -755,12 +758,12 @@ def test_graphs_that_somebody_makes_meanwhile_stay(tmp_path):
 def test_a_sweep_that_was_cut_off_still_knows_its_graphs(tmp_path, monkeypatch, at):
     cells = planned(tmp_path)
     sweeping.sweep(
-        cells[:1], tmp_path / "before", Locally(Home(tmp_path / "cache", tmp_path), as_scripted)
+        cells[:1], tmp_path / "before", Locally(Paths(tmp_path / "cache", tmp_path), as_scripted)
     )
     there = graphs(tmp_path / "cache")
 
     def pressed(step, watch, timeout_s):
-        if isinstance(step, Measure) and step.context == 18 and at == "measure":
+        if isinstance(step, MeasureCell) and step.context == 18 and at == "measure":
             raise KeyboardInterrupt
         return as_scripted(step, watch, timeout_s)
 
@@ -769,7 +772,7 @@ def test_a_sweep_that_was_cut_off_still_knows_its_graphs(tmp_path, monkeypatch, 
 
     with monkeypatch.context() as patch:
         if at == "last":
-            patch.setattr(sweeping.Leavings, "remove", removed)
+            patch.setattr(sweeping.SweepCleanup, "remove", removed)
         with pytest.raises(Interrupted):
             swept(cells[3:], tmp_path, pressed, keep_exports=False)
     assert len(graphs(tmp_path / "cache")) == 2
@@ -781,8 +784,8 @@ def test_cells_that_differ_in_the_batch_only_share_their_scores(tmp_path):
     had = []
 
     def run(step, watch, timeout_s):
-        if isinstance(step, Measure):
-            had.append(len(Journal(Path(step.journal), Scored).finished))
+        if isinstance(step, MeasureCell):
+            had.append(len(JsonlLog(Path(step.journal), ScoredDocument).finished))
         return as_scripted(step, watch, timeout_s)
 
     cells = planned(tmp_path, 2, precisions="fp32", batches=[1, 2, 4])
@@ -797,7 +800,7 @@ def test_cells_that_differ_in_the_batch_only_share_their_scores(tmp_path):
 
 def row_of(cell, seconds, **more):
     spec = cell.spec
-    return Row(
+    return StateRow(
         key=cell.key,
         measured=cell.measured,
         model=Path(spec.model).name,
@@ -1074,9 +1077,9 @@ def test_the_board_shows_failed_cells_and_names_those_without_a_record(tmp_path)
     cells = planned(tmp_path)
 
     def run(step, watch, timeout_s):
-        if isinstance(step, Measure) and step.context == 16:
+        if isinstance(step, MeasureCell) and step.context == 16:
             raise KeyError("mistake")
-        if isinstance(step, Measure) and step.context == 17:
+        if isinstance(step, MeasureCell) and step.context == 17:
             return Failure(stage="compression", error="NotFinite", message="NaN")
         return as_scripted(step, watch, timeout_s)
 

@@ -441,7 +441,10 @@ def test_what_the_record_warns_of_in_its_costs_is_told(tmp_path):
 
 def test_the_cautions_of_costs_are_those_of_cautions():
     known = set(
-        re.findall('code="([a-z0-9-]+)"', (ROOT / "edgecap" / "analysis" / "warnings.py").read_text("utf-8"))
+        re.findall(
+            'code="([a-z0-9-]+)"',
+            (ROOT / "edgecap" / "analysis" / "warnings.py").read_text("utf-8"),
+        )
     )
     assert OF_SECONDS - {"latency-failed"} <= known
 

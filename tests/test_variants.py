@@ -10,7 +10,7 @@ from conftest import REFERENCE, build_model
 from edgecap.errors import UsageError
 from edgecap.graph import variants
 from edgecap.graph.cost.count import count_graph
-from edgecap.graph.read import look_into, open_graph
+from edgecap.graph.read import inspect_graph, open_graph
 from edgecap.graph.scoring import scoring_graph
 from edgecap.runtime.engine import OrtEngine
 from edgecap.text.corpus import read_corpus
@@ -117,7 +117,7 @@ def test_every_variant_has_a_limit_here():
 def test_a_variant_of_the_reference_model(reference, texts, precision, variant):
     path = variant(precision)
     bits, share = LIMITS[precision]
-    assert look_into(path).precision == precision
+    assert inspect_graph(path).precision == precision
     assert 0 <= divergence(path, reference, texts[:4]) < bits
     assert path.stat().st_size < share * reference.stat().st_size
     near = {"int8": 1.0, "fp16": 0.1}.get(precision, 1e-3)  # int8's ranges are those of each run
@@ -149,7 +149,7 @@ def test_the_scoring_copy_answers_as_the_graph_does(texts, precision, variant):
 @pytest.mark.parametrize("precision", ["bf16", "int8w", "int8s", "int4b64", "int4hqq"])
 def test_gemm_and_learned_positions(exports, texts, precision, tmp_path):
     path = made(exports["gpt2"], precision, tmp_path, texts[4:])
-    assert look_into(path).precision == precision
+    assert inspect_graph(path).precision == precision
     assert 0 <= divergence(path, exports["gpt2"], texts[:2]) < 0.05
     ours, theirs = (count_graph(p, sequence=3, past=10) for p in (path, exports["gpt2"]))
     assert ours.matrix_flops == theirs.matrix_flops

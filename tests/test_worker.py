@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 
 from edgecap.errors import DiskFull, UsageError
-from edgecap.pipeline.worker import Look, Looked, Made, Vary, in_child, parent
+from edgecap.pipeline.worker import BuiltGraph, Inspect, Inspected, Quantize, in_child, parent
 from edgecap.pipeline.worker.child import answer
 from edgecap.pipeline.worker.steps import Refusal
 from edgecap.record import Failure
@@ -30,15 +30,15 @@ def child_that(monkeypatch, code):
 
 
 def test_a_real_child_answers():
-    found = in_child(Look())
-    assert isinstance(found, Looked)
+    found = in_child(Inspect())
+    assert isinstance(found, Inspected)
     assert "cpu" in found.providers
 
 
 def test_a_refusal_becomes_an_error(tmp_path):
     (tmp_path / "bad.onnx").write_bytes(b"not onnx at all")
     with pytest.raises(UsageError, match="is not an ONNX file"):
-        in_child(Look(graphs=(str(tmp_path / "bad.onnx"),)))
+        in_child(Inspect(graphs=(str(tmp_path / "bad.onnx"),)))
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_refusal_becomes_an_error(tmp_path):
 )
 def test_every_end_becomes_a_value(monkeypatch, code, error, words):
     child_that(monkeypatch, code)
-    found = in_child(Look())
+    found = in_child(Inspect())
     assert isinstance(found, Failure)
     assert (found.stage, found.error) == ("worker" if error == "BadAnswer" else "look", error)
     assert words in found.message
@@ -73,7 +73,7 @@ def test_only_providers_that_are_asked_for_are_tried(monkeypatch):
     monkeypatch.setattr(
         providers, "why_not", lambda asked: tried.append(asked) or "it has no device"
     )
-    found = answer(Look(providers=("cpu", "cuda:device_id=1")), lambda stage, done, total: None)
+    found = answer(Inspect(providers=("cpu", "cuda:device_id=1")), lambda stage, done, total: None)
     assert tried == ["cuda"]
     assert found.providers == ("cpu", "tensorrt", "openvino")
     assert found.refused == {"cuda": "it has no device"}
@@ -82,7 +82,7 @@ def test_only_providers_that_are_asked_for_are_tried(monkeypatch):
 def test_a_child_that_hangs_is_ended(monkeypatch):
     child_that(monkeypatch, "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)")
     monkeypatch.setattr(parent, "_GRACE_S", 0.2)
-    found = in_child(Look(), timeout_s=0.5)
+    found = in_child(Inspect(), timeout_s=0.5)
     assert found.error == "Timeout"
     assert not [p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE]
 
@@ -92,11 +92,11 @@ def test_a_child_that_speaks_is_not_ended(monkeypatch):
     last = '{"kind": "made", "files": []}'
     code = f"[(print({line!r}, flush=True), time.sleep(0.4)) for _ in range(5)]; print({last!r}, flush=True)"
     child_that(monkeypatch, code)
-    assert in_child(Look(), timeout_s=1.5) == Made(files=())
+    assert in_child(Inspect(), timeout_s=1.5) == BuiltGraph(files=())
 
 
 def test_errors_become_values_in_the_child(tmp_path):
-    found = answer(Look(graphs=(str(tmp_path / "no.onnx"),)), lambda stage, done, total: None)
+    found = answer(Inspect(graphs=(str(tmp_path / "no.onnx"),)), lambda stage, done, total: None)
     assert isinstance(found, Refusal)
     assert "cannot read" in found.message
 
@@ -105,7 +105,7 @@ def test_a_graph_that_was_read_before_fails_one_cell(tmp_path):
     """protobuf tells the end of memory as damage; what was found and described is not the user's mistake."""
     (tmp_path / "bad.onnx").write_bytes(b"not onnx at all")
     found = answer(
-        Vary(graph=str(tmp_path / "bad.onnx"), precision="fp16", out=str(tmp_path)),
+        Quantize(graph=str(tmp_path / "bad.onnx"), precision="fp16", out=str(tmp_path)),
         lambda *progress: None,
     )
     assert isinstance(found, Failure)
@@ -121,7 +121,7 @@ def test_the_end_of_memory_is_no_damage(tmp_path, monkeypatch):
 
     monkeypatch.setattr(onnx, "load", full)
     found = answer(
-        Vary(graph=str(tmp_path / "m.onnx"), precision="fp16", out=str(tmp_path)),
+        Quantize(graph=str(tmp_path / "m.onnx"), precision="fp16", out=str(tmp_path)),
         lambda *progress: None,
     )
     assert found == Failure(stage="vary", error="MemoryError", message="out of memory")
@@ -133,15 +133,15 @@ def test_a_full_disk_in_the_child_is_told(tmp_path, monkeypatch):
     def full(step, report):
         raise OSError(28, "No space left on device", "/cache/model.onnx")
 
-    monkeypatch.setitem(child._DO, Vary, full)
-    found = answer(Vary(graph="g", precision="fp16", out="o"), lambda stage, done, total: None)
+    monkeypatch.setitem(child._DO, Quantize, full)
+    found = answer(Quantize(graph="g", precision="fp16", out="o"), lambda stage, done, total: None)
     assert found.disk_full
     child_that(
         monkeypatch,
         f"print({json.dumps(json.dumps({'kind': 'refusal', 'message': 'full', 'disk_full': True}))})",
     )
     with pytest.raises(DiskFull):
-        in_child(Look())
+        in_child(Inspect())
 
 
 def test_a_child_leaves_with_its_parent(tmp_path):

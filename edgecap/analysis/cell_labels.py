@@ -9,7 +9,7 @@ from typing import NamedTuple
 from edgecap.record import Cell, Machine, Profile
 
 
-class Choice(NamedTuple):
+class CellView(NamedTuple):
     """A cell with its record, that record's place among those given, and the cell's name among all."""
 
     record: Profile
@@ -18,7 +18,7 @@ class Choice(NamedTuple):
     label: str
 
 
-def choices(records: Sequence[Profile]) -> list[Choice]:
+def choices(records: Sequence[Profile]) -> list[CellView]:
     """Every cell of the records, in order.
 
     The name is the precision; with the provider, the model, the machine and the time of the record where
@@ -27,7 +27,7 @@ def choices(records: Sequence[Profile]) -> list[Choice]:
     cells = [cell for record in records for cell in record.cells]
     several = len({cell.provider for cell in cells}) > 1
     return [
-        Choice(
+        CellView(
             record,
             cell,
             place,

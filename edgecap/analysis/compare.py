@@ -17,7 +17,7 @@ import msgspec
 
 from edgecap import stats
 from edgecap.analysis import metrics, score
-from edgecap.analysis.cell_labels import Choice, choices
+from edgecap.analysis.cell_labels import CellView, choices
 from edgecap.analysis.metrics import (
     METRICS,
     Metric,
@@ -32,7 +32,9 @@ from edgecap.errors import UsageError, did_you_mean
 from edgecap.provider_options import base
 from edgecap.record import Absent, Decode, Estimate, Failure, Latency, Measurement, Prefill, Profile
 
-Pair = tuple[Choice, Choice | str]  # baseline, and candidate or the name of one that is not there
+CellPair = tuple[
+    CellView, CellView | str
+]  # baseline, and candidate or the name of one that is not there
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -86,7 +88,7 @@ def compare(records: Sequence[Profile], baseline: str | None = None) -> list[Com
 class _Side:
     """A cell with what a comparison needs of it, worked out once however many it is compared with."""
 
-    def __init__(self, choice: Choice, seed: int) -> None:
+    def __init__(self, choice: CellView, seed: int) -> None:
         self.choice = choice
         self.name = choice.label
         self.figures = metrics.quantities(choice.record, choice.cell, seed)
@@ -101,26 +103,26 @@ class _Side:
 
 
 def _pairs(
-    records: Sequence[Profile], everything: list[Choice], baseline: str | None
-) -> list[Pair]:
+    records: Sequence[Profile], everything: list[CellView], baseline: str | None
+) -> list[CellPair]:
     if len(records) > 1 and baseline is None:
         return _likes(everything, records)
     base = _pick([c for c in everything if c.place == 0], baseline)
     return [(base, c) for c in everything if c is not base and status(c.cell) != "left out"]
 
 
-def _likes(everything: list[Choice], records: Sequence[Profile]) -> list[Pair]:
+def _likes(everything: list[CellView], records: Sequence[Profile]) -> list[CellPair]:
     """Each measured cell of the first record with those of the others that have its precision and provider.
 
     Where another record has none, its place is taken by a name: a loss is told, not dropped.
     """
-    rest: dict[tuple[str, str, int], list[Choice]] = {}
+    rest: dict[tuple[str, str, int], list[CellView]] = {}
     for choice in everything:
         rest.setdefault((choice.cell.precision, choice.cell.provider, choice.place), []).append(
             choice
         )
     first = [c for c in everything if c.place == 0 and _measured(c)]
-    found: list[Pair] = []
+    found: list[CellPair] = []
     for a in first:
         for place, record in list(enumerate(records))[1:]:
             others = rest.get((a.cell.precision, a.cell.provider, place), [])
@@ -136,15 +138,15 @@ def _likes(everything: list[Choice], records: Sequence[Profile]) -> list[Pair]:
     return found
 
 
-def _names(found: list[Choice]) -> str:
+def _names(found: list[CellView]) -> str:
     return ", ".join(dict.fromkeys(f"{c.cell.precision} on {c.cell.provider}" for c in found))
 
 
-def _measured(choice: Choice) -> bool:
+def _measured(choice: CellView) -> bool:
     return isinstance(choice.cell.outcome, Measurement)
 
 
-def _pick(everything: list[Choice], baseline: str | None) -> Choice:
+def _pick(everything: list[CellView], baseline: str | None) -> CellView:
     usable = [c for c in everything if _measured(c)]
     if not usable:
         raise UsageError("nothing to compare: no cell was measured")
@@ -176,7 +178,7 @@ def _parse(baseline: str) -> dict[str, str]:
     return wanted
 
 
-def _compare(a: _Side, against: Choice | str) -> Comparison:
+def _compare(a: _Side, against: CellView | str) -> Comparison:
     if isinstance(against, str):
         return Comparison(a.name, against, True, (), (), failed="the record does not hold it")
     outcome = against.cell.outcome
@@ -251,7 +253,7 @@ def _why_not(name: str, mismatches: list[str]) -> str | None:
     return f"the {found[0]} differs" if found else None
 
 
-def circumstances(choice: Choice) -> dict[str, object]:
+def circumstances(choice: CellView) -> dict[str, object]:
     """What a fair comparison holds equal, in words, beside the variant."""
     record = choice.record
     text, latency, joules = (

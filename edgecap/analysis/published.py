@@ -19,7 +19,7 @@ CORPUS, PROTOCOL, CONTEXT, BIAS = "mixed_text", "paper", 1024, -24.0
 CAPACITY_ERROR, FLOPS_ERROR = 0.0002, 0.02  # absolute, relative: how well a figure can be read
 
 
-class Point(NamedTuple):
+class PublishedModel(NamedTuple):
     """A published model: FLOPs a token and information capacity."""
 
     model: str
@@ -46,7 +46,7 @@ SERIES = (
 _EXPERTS = "MoE"
 
 
-def series() -> dict[str, list[Point]]:
+def series() -> dict[str, list[PublishedModel]]:
     """The published models of each series, by rising FLOPs."""
     points = [p for p in published() if _EXPERTS not in p.model]
     return {
@@ -57,11 +57,11 @@ def series() -> dict[str, list[Point]]:
     }
 
 
-def published() -> list[Point]:
+def published() -> list[PublishedModel]:
     """The 39 points in the order of the figure's legend."""
     text = resources.files("edgecap").joinpath("data", "published.csv").read_text("utf-8")
     return [
-        Point(name, float(flops), float(capacity))
+        PublishedModel(name, float(flops), float(capacity))
         for name, flops, capacity in list(csv.reader(text.split()))[1:]
     ]
 

@@ -20,7 +20,7 @@ from edgecap.record import Absent, Estimate
 VERDICTS = ("worse", "unknown")
 
 
-class Rule(NamedTuple):
+class FailRule(NamedTuple):
     """A verdict that is not accepted, of every metric or of one, beyond a share of the baseline."""
 
     verdict: str
@@ -37,7 +37,7 @@ class Violation(NamedTuple):
     message: str
 
 
-def parse_rule(text: str) -> Rule:
+def parse_rule(text: str) -> FailRule:
     """`worse[:metric[:percent]]`. Raises UsageError for what is none."""
     verdict, *rest = (part.strip() for part in text.split(":"))
     if verdict not in VERDICTS or len(rest) > 2:
@@ -50,7 +50,7 @@ def parse_rule(text: str) -> Rule:
     if metric is not None and metric not in known:
         hint = did_you_mean(metric, known) or f" (known: {', '.join(known)})"
         raise UsageError(f"--fail-on {text}: no metric '{metric}'{hint}")
-    return Rule(verdict, metric, _percent(text, rest[1]) if len(rest) == 2 else 0.0)
+    return FailRule(verdict, metric, _percent(text, rest[1]) if len(rest) == 2 else 0.0)
 
 
 def _percent(text: str, word: str) -> float:
@@ -63,12 +63,12 @@ def _percent(text: str, word: str) -> float:
     return value / 100
 
 
-def violations(comparisons: Sequence[Comparison], rules: Sequence[Rule]) -> list[Violation]:
+def violations(comparisons: Sequence[Comparison], rules: Sequence[FailRule]) -> list[Violation]:
     """What the rules do not accept, each difference once."""
     return [v for one in comparisons for v in _of(one, rules)]
 
 
-def _of(one: Comparison, rules: Sequence[Rule]) -> list[Violation]:
+def _of(one: Comparison, rules: Sequence[FailRule]) -> list[Violation]:
     if one.failed is not None:
         worse = any(rule.verdict == "worse" for rule in rules)
         return (
@@ -83,12 +83,14 @@ def _of(one: Comparison, rules: Sequence[Rule]) -> list[Violation]:
     ]
 
 
-def _unseen(one: Comparison, rules: Sequence[Rule]) -> dict[str, str]:
+def _unseen(one: Comparison, rules: Sequence[FailRule]) -> dict[str, str]:
     """Metrics that a rule names and that the candidate, or neither, has: a gate that saw nothing is not open."""
     had = {d.metric: d.ratio for d in one.differences if d.candidate is not None}
     asked = dict.fromkeys(rule.metric for rule in rules if rule.metric is not None)
     lost = (
-        [d.metric for d in one.differences if d.candidate is None] if Rule("worse") in rules else []
+        [d.metric for d in one.differences if d.candidate is None]
+        if FailRule("worse") in rules
+        else []
     )
     return {
         **{
@@ -105,7 +107,7 @@ def _unseen(one: Comparison, rules: Sequence[Rule]) -> dict[str, str]:
     }
 
 
-def _breaks(found: Difference, rule: Rule) -> bool:
+def _breaks(found: Difference, rule: FailRule) -> bool:
     if found.verdict != rule.verdict or rule.metric not in (None, found.metric):
         return False
     if rule.verdict == "unknown":

@@ -12,10 +12,10 @@ import click
 from edgecap.cli.words import GENERATED, print_json, write
 
 if TYPE_CHECKING:
-    from edgecap.report.board.entries import Entry
-    from edgecap.storage.collection import Shelf, Unread
+    from edgecap.report.board.entries import BoardEntry
+    from edgecap.storage.collection import Collection, Unread
 
-    Cells = Shelf[tuple[Entry, ...]]
+    Cells = Collection[tuple[BoardEntry, ...]]
 
 DEFAULT_PLACE, DEFAULT_PAGE = Path("profiles"), Path("board.html")
 TOLD = 5  # unread files that are named on the terminal; the page names all
@@ -66,14 +66,14 @@ def board(
 def _shelf(places: tuple[Path, ...]) -> Cells:
     from edgecap.errors import UsageError
     from edgecap.report.board.entries import entries
-    from edgecap.storage.collection import Shelf
+    from edgecap.storage.collection import Collection
     from edgecap.sweep.state import unrecorded
 
     if not places and not DEFAULT_PLACE.is_dir():
         raise UsageError(
             "nothing to show: there is no folder profiles here; name folders with records, or records"
         )
-    return Shelf(places or (DEFAULT_PLACE,), entries, unrecorded)
+    return Collection(places or (DEFAULT_PLACE,), entries, unrecorded)
 
 
 def _write(shelf: Cells, output: Path | None, as_json: bool) -> None:

@@ -12,7 +12,8 @@ _SHELLS = ("bash", "zsh", "fish")
 
 @click.command()
 @click.argument("shell", type=click.Choice(_SHELLS))
-def completion(shell: str) -> None:
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
     """Print a script that completes commands and options in bash, zsh or fish.
 
     bash needs version 4.4 or newer. Put the line of the example into ~/.bashrc; for zsh, into ~/.zshrc; for
@@ -20,8 +21,6 @@ def completion(shell: str) -> None:
 
     Example: eval "$(edgecap completion bash)"
     """
-    from edgecap.cli.commands import cli
-
     kind = get_completion_class(shell)
     assert kind is not None  # click knows each of them
-    print_text(kind(cli, {}, "edgecap", "_EDGECAP_COMPLETE").source())
+    print_text(kind(context.find_root().command, {}, "edgecap", "_EDGECAP_COMPLETE").source())

@@ -15,7 +15,7 @@ import click
 from edgecap.cli.words import print_json, print_text
 
 if TYPE_CHECKING:
-    from edgecap.sweep.fleet.certificates import Bundle
+    from edgecap.sweep.fleet.certificates import CertificateBundle
 
 
 EXAMPLES = """\b
@@ -67,7 +67,7 @@ def init(folder: Path, names: tuple[str, ...], as_json: bool) -> None:
         )
 
 
-def _as_value(bundle: Bundle, made: list[Path]) -> dict[str, Any]:
+def _as_value(bundle: CertificateBundle, made: list[Path]) -> dict[str, Any]:
     where = bundle.cert.parent
     return {
         "name": bundle.name,
@@ -77,7 +77,7 @@ def _as_value(bundle: Bundle, made: list[Path]) -> dict[str, Any]:
     }
 
 
-def _as_line(bundle: Bundle, made: list[Path]) -> str:
+def _as_line(bundle: CertificateBundle, made: list[Path]) -> str:
     where = bundle.cert.parent
     until = f"valid until {bundle.not_after:%Y-%m-%d}"
     return (

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from edgecap.pipeline.prepare import Event
+    from edgecap.pipeline.prepare import ProgressEvent
     from edgecap.spec import CellSpec
 
 # Usual shares of time: what is done in front of a stage, and the stage's own share; of a cell, ...
@@ -62,7 +62,7 @@ class Live:
         if self._bar:
             self._bar.stop()
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: ProgressEvent) -> None:
         """Takes note of an event, and draws or prints if it is time."""
         if event.cell is None and event.stage not in TIMED and event.stage not in WHOLE:
             self._cells = max(event.total, 1)
@@ -83,7 +83,7 @@ class Live:
         if words != self._said:
             print(f"edgecap: {words}", file=sys.stderr, flush=True)  # noqa: T201
 
-    def _share(self, event: Event) -> float:
+    def _share(self, event: ProgressEvent) -> float:
         """The share of the whole run that lies behind this event."""
         done = min(1.0, event.done / max(event.total, 1))
         if event.stage in WHOLE:

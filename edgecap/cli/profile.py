@@ -19,7 +19,7 @@ from edgecap.spec import DEFAULT_CORPUS, LEVELS, split_names, split_numbers, spl
 if TYPE_CHECKING:
     from edgecap.record import Profile
     from edgecap.spec import Spec
-    from edgecap.storage.files import Home
+    from edgecap.storage.files import Paths
 
 
 @click.command()
@@ -255,7 +255,7 @@ def _models(text: str, revision: str | None) -> list[str]:
     return models
 
 
-def _measured(asked: Spec, where: Home, as_json: bool) -> Profile:
+def _measured(asked: Spec, where: Paths, as_json: bool) -> Profile:
     from edgecap.cli.live import Live
     from edgecap.pipeline.profile import profile as measure
     from edgecap.storage.files import record_path

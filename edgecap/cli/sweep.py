@@ -14,10 +14,10 @@ from edgecap.cli.words import print_json, print_text, width
 from edgecap.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgecap.storage.files import Home
+    from edgecap.storage.files import Paths
     from edgecap.sweep.plan import Planned
     from edgecap.sweep.runner import Asked, Crew, News
-    from edgecap.sweep.state import Row
+    from edgecap.sweep.state import StateRow
 
 EXAMPLES = """\b
 Examples:
@@ -187,7 +187,7 @@ def _named(plan: Path | None, cells: tuple[Planned, ...]) -> str:
 
 
 def _show(
-    cells: tuple[Planned, ...], folder: Path, where: Home, keeps: bool, as_json: bool
+    cells: tuple[Planned, ...], folder: Path, where: Paths, keeps: bool, as_json: bool
 ) -> None:
     from edgecap.report.format import printable
     from edgecap.storage.files import free_bytes
@@ -207,8 +207,8 @@ def _show(
 
 
 def _run(
-    cells: tuple[Planned, ...], folder: Path, where: Home, asked: Asked, given: dict[str, Any]
-) -> list[Row]:
+    cells: tuple[Planned, ...], folder: Path, where: Paths, asked: Asked, given: dict[str, Any]
+) -> list[StateRow]:
     """Measures, tells how it goes, and remembers for the next estimate how long it took."""
     from edgecap.cli.sweep_live import SweepLive
     from edgecap.storage.files import check_writable
@@ -231,7 +231,7 @@ def _run(
 
 
 def _crew(
-    where: Home, given: dict[str, Any], disk_patience_s: float, opened: contextlib.ExitStack
+    where: Paths, given: dict[str, Any], disk_patience_s: float, opened: contextlib.ExitStack
 ) -> Crew:
     """Who measures; what must be closed again goes into `opened`."""
     from edgecap.sweep.runner import Locally
@@ -245,7 +245,7 @@ def _crew(
 
 
 def _fleet(
-    where: Home, given: dict[str, Any], disk_patience_s: float, opened: contextlib.ExitStack
+    where: Paths, given: dict[str, Any], disk_patience_s: float, opened: contextlib.ExitStack
 ) -> Crew:
     from edgecap.sweep.fleet import network
 
@@ -263,7 +263,7 @@ def _fleet(
     return OnFleet(line, bundles, rules, given["keep_exports"])
 
 
-def _tell(rows: list[Row], folder: Path, as_json: bool) -> None:
+def _tell(rows: list[StateRow], folder: Path, as_json: bool) -> None:
     from edgecap.report.format import printable
     from edgecap.sweep.summary import outcome_text, outcome_values
 

@@ -20,7 +20,7 @@ WEIGHTS = "model.onnx.data"
 LARGEST_PROTO = 1_900_000_000  # protobuf ends at 2 GiB; keep room for the graph itself
 
 
-class Facts(msgspec.Struct, frozen=True):
+class GraphFacts(msgspec.Struct, frozen=True):
     """A graph of a language model: `precision` of its weights as found, `vocabulary` if it tells it.
 
     `matrix_weights` counts the numbers of all matrices that activations are multiplied with. `positions` are those of
@@ -67,7 +67,7 @@ def open_graph(path: Path, weights: bool = True) -> onnx.ModelProto:
     return model
 
 
-def look_into(path: Path) -> Facts:
+def inspect_graph(path: Path) -> GraphFacts:
     """Describes the graph of a decoder or an encoder. Raises UsageError where it is damaged or neither."""
     model = open_graph(path, weights=False)
     graph = model.graph
@@ -79,7 +79,7 @@ def look_into(path: Path) -> Facts:
             f"{path} is not a decoder: it needs an input 'input_ids' and an output 'logits'"
         )
     last = list(outputs["logits"].type.tensor_type.shape.dim)[-1:] if "logits" in outputs else []
-    return Facts(
+    return GraphFacts(
         precision=_precision(model),
         inputs=names,
         vocabulary=last[0].dim_value or None if last else table_rows(model),

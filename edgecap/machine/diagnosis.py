@@ -26,7 +26,7 @@ class Total(msgspec.Struct, frozen=True, kw_only=True):
     left_out: tuple[LeftOut, ...]
 
 
-class Place(msgspec.Struct, frozen=True):
+class FolderSpace(msgspec.Struct, frozen=True):
     """A folder: what edgecap keeps there, and the room that is left on its disk."""
 
     path: str
@@ -53,7 +53,7 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     refused: tuple[LeftOut, ...]
     totals: dict[str, Total]
     peaks: dict[str, Peaks | Absent]
-    cache: Place
+    cache: FolderSpace
     remedies: tuple[Remedy, ...]
 
     @property

@@ -62,7 +62,7 @@ def sysfs() -> Path:
     return Path(os.environ.get("EDGECAP_SYSFS") or "/sys")
 
 
-def look_around(providers: tuple[str, ...]) -> Machine:
+def read_machine(providers: tuple[str, ...]) -> Machine:
     """The machine as it is now; `providers` are those that the installed runtime offers."""
     import psutil
 

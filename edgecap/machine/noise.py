@@ -29,7 +29,7 @@ class _Now(NamedTuple):
     throttled: int | None
 
 
-class Watch:
+class NoiseMonitor:
     """From when it is made until `found` is called."""
 
     def __init__(self) -> None:

@@ -13,12 +13,12 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from edgecap.errors import EdgecapError
-from edgecap.meters.text_windows import Cut, Cutter, ScoredWindow
+from edgecap.meters.text_windows import CutDocument, Cutter, ScoredWindow
 from edgecap.protocols import Clock, Engine
 from edgecap.record import Compression, DocumentBits, DomainBits
 
 
-class Text(Protocol):
+class ScorableText(Protocol):
     """A document as this meter needs it."""
 
     @property
@@ -42,7 +42,7 @@ class NoTokens(EdgecapError):
     """A corpus of which nothing is left to score."""
 
 
-class Plan(NamedTuple):
+class WindowPlan(NamedTuple):
     """How to score: the protocol's name, positions of a window, and where they overlap their distance."""
 
     protocol: str
@@ -50,7 +50,7 @@ class Plan(NamedTuple):
     stride: int | None = None
 
 
-class Scored(NamedTuple):
+class ScoredDocument(NamedTuple):
     """A finished document, whether its ids decode to its text, and the seconds that it took."""
 
     bits: DocumentBits
@@ -58,28 +58,28 @@ class Scored(NamedTuple):
     wall_s: float
 
 
-class Journal(Protocol):
+class DocumentLog(Protocol):
     """Keeps finished documents, in their order."""
 
     @property
-    def finished(self) -> Sequence[Scored]:
+    def finished(self) -> Sequence[ScoredDocument]:
         """Documents that an earlier run finished, from the first on without a gap."""
 
-    def add(self, scored: Scored) -> None:
+    def add(self, scored: ScoredDocument) -> None:
         """Keeps one more."""
 
 
 class Forgetful:
     """A journal that keeps nothing."""
 
-    finished: Sequence[Scored] = ()
+    finished: Sequence[ScoredDocument] = ()
 
-    def add(self, scored: Scored) -> None:
+    def add(self, scored: ScoredDocument) -> None:
         """Keeps nothing."""
 
 
 def document_bits(
-    engine: Engine, cut: Cut, progress: Callable[[float], None] = lambda share: None
+    engine: Engine, cut: CutDocument, progress: Callable[[float], None] = lambda share: None
 ) -> float:
     """Bits of one document; `progress` hears the share that is done. Raises NotFinite on NaN or infinity."""
     sums, done = [], 0
@@ -105,12 +105,12 @@ def window_bits(engine: Engine, window: ScoredWindow) -> float:
 def measure_compression(
     engine: Engine,
     cutter: Cutter,
-    documents: Iterable[Text],
-    plan: Plan,
+    documents: Iterable[ScorableText],
+    plan: WindowPlan,
     clock: Clock,
     total_bytes: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    journal: Journal | None = None,
+    journal: DocumentLog | None = None,
 ) -> Compression:
     """Scores a corpus whose texts have `total_bytes`; documents that the journal holds are not scored again."""
     journal = journal or Forgetful()
@@ -134,18 +134,24 @@ def _share_of(
 
 
 def _score(
-    engine: Engine, cutter: Cutter, document: Text, clock: Clock, share: Callable[[float], None]
-) -> Scored:
+    engine: Engine,
+    cutter: Cutter,
+    document: ScorableText,
+    clock: Clock,
+    share: Callable[[float], None],
+) -> ScoredDocument:
     started = clock.now()
     cut = cutter(document.text)
     bits = document_bits(engine, cut, share)
     scored = DocumentBits(
         id=document.id, domain=document.domain, bytes=cut.bytes, tokens=cut.tokens, nll_bits=bits
     )
-    return Scored(scored, cut.lossless, clock.now() - started)
+    return ScoredDocument(scored, cut.lossless, clock.now() - started)
 
 
-def pool(found: Sequence[DocumentBits], plan: Plan, lossless: bool, wall_s: float) -> Compression:
+def pool(
+    found: Sequence[DocumentBits], plan: WindowPlan, lossless: bool, wall_s: float
+) -> Compression:
     """Sums over documents and their quotients."""
     total = _pool_domain(found)
     if not total.tokens:

@@ -23,19 +23,19 @@ class Still(Exception):
     """A counter did not move while it was watched."""
 
 
-class Lost(Exception):
+class ReadingLost(Exception):
     """A counter or trace can no longer be read; work that fails with an error of its own is another matter."""
 
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
-def ask(question: Callable[..., Answer], *about: Any) -> Answer:
-    """What a counter or trace answers; `Lost` where it raises OSError."""
+def ask(question: Callable[..., Result], *about: Any) -> Result:
+    """What a counter or trace answers; `ReadingLost` where it raises OSError."""
     try:
         return question(*about)
     except OSError as error:
-        raise Lost(str(error)) from error
+        raise ReadingLost(str(error)) from error
 
 
 class Readings(Protocol):
@@ -48,13 +48,13 @@ class Readings(Protocol):
         """Where the source is now."""
 
     def between(self, began: Mark, ended: Mark) -> dict[str, float]:
-        """Joules by domain between two marks; `Lost` if it cannot be told."""
+        """Joules by domain between two marks; `ReadingLost` if it cannot be told."""
 
     def look(self) -> None:
         """Read in the middle of a window, so that nothing wraps or stands still unseen."""
 
 
-class Counted:
+class CounterReadings:
     """Readings of a counter whose slowest domain moves every `tick_s`."""
 
     def __init__(self, counter: Counter, clock: Clock, tick_s: float) -> None:
@@ -91,7 +91,7 @@ class Counted:
         """Differences of two readings."""
         steps = [b - a for a, b in zip(began, ended, strict=True)]
         if any(s < 0 for s in steps):
-            raise Lost("the counter fell")
+            raise ReadingLost("the counter fell")
         return dict(zip(self.domains, steps, strict=True))
 
 
@@ -126,7 +126,7 @@ class Beside:
         """Where the source is now; nowhere once it has failed."""
         try:
             return self._readings.mark() if self.reason is None else ()
-        except Lost as error:
+        except ReadingLost as error:
             self.reason = str(error)
             return ()
 
@@ -134,14 +134,14 @@ class Beside:
         """Joules by domain; none where either mark is missing."""
         try:
             return self._readings.between(began, ended) if began and ended else {}
-        except Lost as error:
+        except ReadingLost as error:
             self.reason = str(error)
             return {}
 
 
 def readings(source: Counter | Trace, clock: Clock, tick_s: float) -> Readings:
     """A source of either kind."""
-    return Traced(source) if isinstance(source, Trace) else Counted(source, clock, tick_s)
+    return Traced(source) if isinstance(source, Trace) else CounterReadings(source, clock, tick_s)
 
 
 def find_ticks(counter: Counter, clock: Clock) -> dict[str, float]:

@@ -10,29 +10,35 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from edgecap.meters.counter_readings import Beside, Lost, Still, find_ticks, readings, still_domains
+from edgecap.meters.counter_readings import (
+    Beside,
+    ReadingLost,
+    Still,
+    find_ticks,
+    readings,
+    still_domains,
+)
 from edgecap.meters.energy_windows import (
     WINDOWS,
     AllTaken,
-    Bench,
-    Source,
+    EnergyBench,
     Taken,
     Work,
     align,
     take_all,
 )
-from edgecap.protocols import Clock, Trace
+from edgecap.protocols import Clock, EnergySource, Trace
 from edgecap.record import Absent, Energy, LeftOut, Window
 
 
 def measure_energy(
-    counter: Source,
+    counter: EnergySource,
     clock: Clock,
     prefill: Work,
     decode: Work | None,
     progress: Callable[[int, int], None],
     nll: Work | None = None,
-    beside: Sequence[Source] = (),
+    beside: Sequence[EnergySource] = (),
     left_out: Sequence[LeftOut] = (),
     epoch: Callable[[], float] = time.time,
 ) -> Energy | Absent:
@@ -52,21 +58,21 @@ def measure_energy(
         ticks, still = _ticks(counter, clock)
         tick_s = max(ticks)
         shown = tuple(Beside(readings(s, clock, tick_s)) for s in beside)
-        bench = Bench(clock, readings(counter, clock, tick_s), shown, tick_s)
+        bench = EnergyBench(clock, readings(counter, clock, tick_s), shown, tick_s)
         align(counter, beside, bench, prefill)
         taken = take_all(bench, counter, phases, at)
         stage[0] = "when its windows were added up"
         return _energy(counter, bench, taken, epoch() - clock.now(), beside, (*left_out, *still))
     except Still as error:
         return Absent(reason=str(error))
-    except Lost as error:
+    except ReadingLost as error:
         return Absent(reason=f"{counter.name} could no longer be read {stage[0]}: {error}")
     finally:
         for source in (counter, *beside):
             source.close()
 
 
-def _ticks(counter: Source, clock: Clock) -> tuple[list[float], list[LeftOut]]:
+def _ticks(counter: EnergySource, clock: Clock) -> tuple[list[float], list[LeftOut]]:
     """Seconds between changes of the domains, and those that stood still."""
     if isinstance(counter, Trace):
         return [counter.period_s], []
@@ -78,11 +84,11 @@ def _ticks(counter: Source, clock: Clock) -> tuple[list[float], list[LeftOut]]:
 
 
 def _energy(
-    counter: Source,
-    bench: Bench,
+    counter: EnergySource,
+    bench: EnergyBench,
     taken: AllTaken,
     origin: float,
-    beside: Sequence[Source],
+    beside: Sequence[EnergySource],
     left_out: Sequence[LeftOut],
 ) -> Energy | Absent:
     """All windows asked for their joules; `origin` is seconds since 1970 at the clock's zero."""
@@ -118,7 +124,7 @@ def _watts(idle: Sequence[Window], domain: str) -> tuple[float, float]:
     return before, after
 
 
-def _quantisation(counter: Source, tick_s: float, window: Window) -> float:
+def _quantisation(counter: EnergySource, tick_s: float, window: Window) -> float:
     """The largest relative error of a window: each end falls within a tick, each domain within a step.
 
     An assumed power has none.
@@ -128,7 +134,7 @@ def _quantisation(counter: Source, tick_s: float, window: Window) -> float:
     return max(tick_s / window.seconds, len(counter.domains) * counter.resolution_j / window.joules)
 
 
-def _asked(bench: Bench, taken: Taken, origin: float) -> Window:
+def _asked(bench: EnergyBench, taken: Taken, origin: float) -> Window:
     """The joules of a window."""
     total = bench.total.between(*taken.ends[0])
     shown = [b.between(*ends) for b, ends in zip(bench.beside, taken.ends[1:], strict=True)]
@@ -142,7 +148,7 @@ def _asked(bench: Bench, taken: Taken, origin: float) -> Window:
     )
 
 
-def _lost(bench: Bench, beside: Sequence[Source]) -> list[LeftOut]:
+def _lost(bench: EnergyBench, beside: Sequence[EnergySource]) -> list[LeftOut]:
     """Sources beside the total that failed, and how."""
     return [
         LeftOut(

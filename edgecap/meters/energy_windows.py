@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from edgecap.meters.counter_readings import Beside, Lost, Mark, Readings, ask
-from edgecap.protocols import Clock, Counter, Trace, Upkeep
+from edgecap.meters.counter_readings import Beside, Mark, ReadingLost, Readings, ask
+from edgecap.protocols import Clock, EnergySource, Trace, Upkeep
 
 WINDOWS, MIN_SECONDS, MIN_TICKS, MAX_SECONDS = 3, 2.0, 100, 120.0
 IDLE_SECONDS, IDLE_TICKS, MAX_IDLE, SETTLE = 2.0, 50, 30.0, 0.25
@@ -26,7 +26,6 @@ STEPS_S = (
 NTH = ("first", "second", "third")
 
 Work = Callable[[], int]  # does some work and returns its tokens
-Source = Counter | Trace
 At = Callable[[str, int], None]  # told which window begins, and its number
 
 
@@ -47,7 +46,7 @@ class AllTaken(NamedTuple):
     upkeep: Upkeep
 
 
-class Bench(NamedTuple):
+class EnergyBench(NamedTuple):
     """What windows are taken with: the total, and what is shown beside it."""
 
     clock: Clock
@@ -60,7 +59,9 @@ class Bench(NamedTuple):
         return [self.total.mark(), *(b.mark() for b in self.beside)]
 
 
-def take_all(bench: Bench, counter: Source, phases: Mapping[str, Work], at: At) -> AllTaken:
+def take_all(
+    bench: EnergyBench, counter: EnergySource, phases: Mapping[str, Work], at: At
+) -> AllTaken:
     """Three windows of each phase, and the rest around them; the CPU time of sampling as a share of theirs."""
     length = min(max(MIN_SECONDS, MIN_TICKS * bench.tick_s), MAX_SECONDS)
     at("first idle", 0)
@@ -77,11 +78,11 @@ def take_all(bench: Bench, counter: Source, phases: Mapping[str, Work], at: At) 
     return AllTaken(taken, (before, _idle(bench)), upkeep._replace(cpu_s=share))
 
 
-def _upkeep(counter: Source) -> Upkeep:
+def _upkeep(counter: EnergySource) -> Upkeep:
     return Upkeep() if isinstance(counter, Trace) else counter.upkeep()
 
 
-def _idle(bench: Bench) -> Taken:
+def _idle(bench: EnergyBench) -> Taken:
     """A window with nothing running, after a moment of rest."""
     bench.clock.sleep(SETTLE)
     length = min(max(IDLE_SECONDS, IDLE_TICKS * bench.tick_s), MAX_IDLE)
@@ -93,7 +94,7 @@ def _idle(bench: Bench) -> Taken:
     return _window(bench, rest, length)
 
 
-def _repeat(bench: Bench, work: Work, seconds: float) -> int:
+def _repeat(bench: EnergyBench, work: Work, seconds: float) -> int:
     """Work for at least `seconds`, with a look at the counter now and then; returns its tokens."""
     clock, tokens = bench.clock, 0
     started = looked = clock.now()
@@ -105,7 +106,7 @@ def _repeat(bench: Bench, work: Work, seconds: float) -> int:
     return tokens
 
 
-def _window(bench: Bench, work: Work, length: float) -> Taken:
+def _window(bench: EnergyBench, work: Work, length: float) -> Taken:
     """Work between two marks of every source."""
     first, started = bench.mark(), bench.clock.now()
     tokens = _repeat(bench, work, length)
@@ -116,7 +117,9 @@ def _window(bench: Bench, work: Work, length: float) -> Taken:
 # --- a trace's clock --------------------------------------------------------------------------
 
 
-def align(counter: Source, beside: Iterable[Source], bench: Bench, work: Work) -> None:
+def align(
+    counter: EnergySource, beside: Iterable[EnergySource], bench: EnergyBench, work: Work
+) -> None:
     """Let each trace that does not know its clock find it from steps of load."""
     if isinstance(counter, Trace) and not counter.aligned:
         _align(counter, bench, work)
@@ -124,11 +127,11 @@ def align(counter: Source, beside: Iterable[Source], bench: Bench, work: Work) -
         if isinstance(source, Trace) and not source.aligned:
             try:
                 _align(source, bench, work)
-            except Lost as error:
+            except ReadingLost as error:
                 shown.reason = str(error)
 
 
-def _align(trace: Trace, bench: Bench, work: Work) -> None:
+def _align(trace: Trace, bench: EnergyBench, work: Work) -> None:
     steps = []
     for off, on in STEPS_S:
         bench.clock.sleep(off)

@@ -33,7 +33,7 @@ NOT_DECODED = Absent(reason="an encoder does not decode")
 PAUSE_S = 0.01  # between two engines: threads of the one before stop spinning
 
 
-class Plan(NamedTuple):
+class LatencyPlan(NamedTuple):
     """Prompt length, mean decode context (0: nothing is decoded), seconds for rounds, and how wide a median's interval may be.
 
     `target` is half the 95 % interval over the median; 0 asks for no more than the least number of rounds.
@@ -64,11 +64,11 @@ class Samples(NamedTuple):
         return not target or stats.half_width(self.seconds, self.rounds) <= target
 
 
-class Bench:
+class LatencyBench:
     """One engine under the clock: warmed up when it is made, then asked for rounds."""
 
     def __init__(
-        self, engine: Engine, clock: Clock, plan: Plan, vocabulary: int, seed: int = 0
+        self, engine: Engine, clock: Clock, plan: LatencyPlan, vocabulary: int, seed: int = 0
     ) -> None:
         self.engine, self.clock, self.plan, self.vocabulary = engine, clock, plan, vocabulary
         began = clock.now()
@@ -155,20 +155,23 @@ class Bench:
 def measure_latency(
     engine: Engine,
     clock: Clock,
-    plan: Plan,
+    plan: LatencyPlan,
     vocabulary: int,
     progress: Callable[[int, int], None],
     seed: int = 0,
 ) -> Latency:
     """Warms one engine up and samples rounds until there are enough or `plan.limit_s` is reached."""
     (found,) = take_turns(
-        [Bench(engine, clock, plan, vocabulary, seed)], clock, plan.limit_s, progress
+        [LatencyBench(engine, clock, plan, vocabulary, seed)], clock, plan.limit_s, progress
     )
     return found
 
 
 def take_turns(
-    benches: Sequence[Bench], clock: Clock, limit_s: float, progress: Callable[[int, int], None]
+    benches: Sequence[LatencyBench],
+    clock: Clock,
+    limit_s: float,
+    progress: Callable[[int, int], None],
 ) -> tuple[Latency, ...]:
     """Rounds of all engines in turns until each has enough, or `limit_s` is reached, warm-up included; at least one round."""
     started, number = clock.now() - sum(bench.spent_s for bench in benches), 0
@@ -200,7 +203,7 @@ def warm_up(sample: Callable[[], list[float]], clock: Clock, budget_s: float) ->
     return taken
 
 
-def _steps(bench: Bench, cache: Cache, plan: Plan) -> int:
+def _steps(bench: LatencyBench, cache: Cache, plan: LatencyPlan) -> int:
     """Decode steps of one loop: 32, fewer where a step is slow or the context is short."""
     typical = statistics.median(bench.decode(cache, 3))
     return max(2, min(32, plan.decode_context, round(ROUND_SECONDS / max(typical, 1e-6))))

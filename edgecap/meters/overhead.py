@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 
-from edgecap.meters.latency import Bench, Plan
+from edgecap.meters.latency import LatencyBench, LatencyPlan
 from edgecap.protocols import Clock, Engine
 
 LIMIT_S = 6.0  # a sixth of it for each warm-up
@@ -22,7 +22,7 @@ def measure_overhead(
 
     The context matters a little: a step makes a mask as long. Takes one round, behind warm-ups of `limit_s` / 6 each.
     """
-    bench = Bench(engine, clock, Plan(1, decode_context, limit_s), engine.vocabulary)
+    bench = LatencyBench(engine, clock, LatencyPlan(1, decode_context, limit_s), engine.vocabulary)
     return statistics.median(
         s for _ in range(bench.loops) for s in bench.decode(bench.base, bench.steps)
     )

@@ -29,7 +29,7 @@ FLEETING, SQUARE = (
 QUIET = 0.05  # the threads of the session before stop spinning
 
 
-class Found(NamedTuple):
+class MeasuredPeaks(NamedTuple):
     """FLOP/s by precision (a precision that the provider cannot multiply is left out), and bytes/s by size."""
 
     gemm_flops_per_s: dict[str, float]
@@ -41,7 +41,7 @@ def measure_peaks(
     clock: Clock,
     memory_bytes: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Found:
+) -> MeasuredPeaks:
     """Times all probes; working sets are at most 1/16 of `memory_bytes`, matrices 1/64."""
     shapes = [s for s in SHAPES if 4 * s[1] * s[2] <= memory_bytes // 64] or list(SHAPES[:1])
     sizes = [s for s in SIZES if s <= memory_bytes // 16] or [SIZES[0]]
@@ -53,7 +53,7 @@ def measure_peaks(
         bandwidth.append(_bandwidth(probes, clock, size))
     while _fleeting(bandwidth[-1]) and 4 * bandwidth[-1].working_set_bytes <= memory_bytes // 16:
         bandwidth.append(_bandwidth(probes, clock, 4 * bandwidth[-1].working_set_bytes))
-    return Found(gemm, tuple(bandwidth))
+    return MeasuredPeaks(gemm, tuple(bandwidth))
 
 
 def _bandwidth(probes: Probes, clock: Clock, size: int) -> Bandwidth:

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from edgecap.errors import EdgecapError
-from edgecap.meters.compression import Scored, Text, window_bits
+from edgecap.meters.compression import ScorableText, ScoredDocument, window_bits
 from edgecap.meters.text_windows import Cutter
 from edgecap.protocols import Clock, Engine
 from edgecap.record import DocumentBits
 
 
-class Share(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class DocumentShare(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One document in one part: the bits of its windows that fell to the part, and what the whole document is."""
 
     id: str
@@ -38,13 +38,13 @@ class Unequal(EdgecapError):
 def score_part(
     engine: Engine,
     cutter: Cutter,
-    documents: Iterable[Text],
+    documents: Iterable[ScorableText],
     part: int,
     parts: int,
     clock: Clock,
     total_bytes: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Share]:
+) -> list[DocumentShare]:
     """Every `parts`-th window from number `part` on; each document has a share, if only an empty one."""
     found, number, before = [], 0, 0
     for document in documents:
@@ -58,7 +58,7 @@ def score_part(
         before += cut.bytes
         progress(before, total_bytes)
         found.append(
-            Share(
+            DocumentShare(
                 id=document.id,
                 domain=document.domain,
                 bytes=cut.bytes,
@@ -71,14 +71,14 @@ def score_part(
     return found
 
 
-def join(parts: Sequence[Sequence[Share]]) -> tuple[Scored, ...]:
+def join(parts: Sequence[Sequence[DocumentShare]]) -> tuple[ScoredDocument, ...]:
     """The documents of all parts together. Raises Unequal where the parts do not tell of the same documents."""
     if len({len(part) for part in parts}) != 1:
         raise Unequal("parts of a corpus have different numbers of documents")
     return tuple(_whole(shares) for shares in zip(*parts, strict=True))
 
 
-def _whole(shares: Sequence[Share]) -> Scored:
+def _whole(shares: Sequence[DocumentShare]) -> ScoredDocument:
     first = shares[0]
     if len({(s.id, s.domain, s.bytes, s.tokens, s.lossless) for s in shares}) != 1:
         raise Unequal(f"parts of a corpus do not agree on document {first.id}")
@@ -86,4 +86,4 @@ def _whole(shares: Sequence[Share]) -> Scored:
     whole = DocumentBits(
         id=first.id, domain=first.domain, bytes=first.bytes, tokens=first.tokens, nll_bits=bits
     )
-    return Scored(whole, first.lossless, math.fsum(s.wall_s for s in shares))
+    return ScoredDocument(whole, first.lossless, math.fsum(s.wall_s for s in shares))

@@ -18,7 +18,7 @@ import numpy as np
 from edgecap.protocols import Ids
 
 
-class Encoder(Protocol):
+class WindowEncoder(Protocol):
     """A tokenizer as the exact protocol needs it."""
 
     start: int | None
@@ -54,7 +54,7 @@ class ScoredWindow(NamedTuple):
         return len(self.targets) - self.skip + (self.charged_bits > 0)
 
 
-class Cut(NamedTuple):
+class CutDocument(NamedTuple):
     """A document as a protocol sees it: the bytes that count, the tokens, and their windows."""
 
     bytes: int
@@ -63,20 +63,22 @@ class Cut(NamedTuple):
     lossless: bool
 
 
-Cutter = Callable[[str], Cut]
+Cutter = Callable[[str], CutDocument]
 
 
-def exact(tokenizer: Encoder, context: int, vocabulary: int, stride: int | None = None) -> Cutter:
+def exact(
+    tokenizer: WindowEncoder, context: int, vocabulary: int, stride: int | None = None
+) -> Cutter:
     """The exact protocol, with windows that overlap where there is a `stride` of positions."""
 
-    def cut(text: str) -> Cut:
+    def cut(text: str) -> CutDocument:
         ids = tokenizer.encode(text)
         parts = (
             windows(ids, tokenizer.start, context, vocabulary)
             if stride is None
             else sliding(ids, tokenizer.start, context, stride, vocabulary)
         )
-        return Cut(len(text.encode()), len(ids), parts, tokenizer.is_lossless(text, ids))
+        return CutDocument(len(text.encode()), len(ids), parts, tokenizer.is_lossless(text, ids))
 
     return cut
 
@@ -84,12 +86,12 @@ def exact(tokenizer: Encoder, context: int, vocabulary: int, stride: int | None 
 def paper(tokenizer: PaperEncoder, context: int) -> Cutter:
     """The published scripts: truncated, the first id dropped on both sides, bytes of what the others decode to."""
 
-    def cut(text: str) -> Cut:
+    def cut(text: str) -> CutDocument:
         ids = tokenizer.encode_with_specials(text, context)
         row = np.array(ids, np.int64)
         window = ScoredWindow(row[:-1], row[1:])
         kept = tokenizer.decode(ids[1:])
-        return Cut(
+        return CutDocument(
             len(kept.encode()), max(len(ids) - 1, 0), iter([window] if len(ids) > 1 else []), True
         )
 

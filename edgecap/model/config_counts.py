@@ -37,7 +37,7 @@ class Latents(msgspec.Struct, frozen=True):
     absorbed_kv_numbers: float
 
 
-class Counted(msgspec.Struct, frozen=True, kw_only=True):
+class ConfigCounts(msgspec.Struct, frozen=True, kw_only=True):
     """All counts of one architecture; FLOPs and bytes are of `batch` sequences.
 
     `token` is the mean over `context` steps from an empty cache, `prefill` a prompt of `prompt` tokens,
@@ -73,11 +73,11 @@ def count(
     prompt: int,
     batch: int = 1,
     sweep: tuple[int, ...] = (),
-) -> Counted:
-    """Counts an architecture; see `Counted`."""
+) -> ConfigCounts:
+    """Counts an architecture; see `ConfigCounts`."""
     token, prefill = flops.token_parts(model, context), flops.token_parts(model, prompt)
     sizes = flops.parameters(model)
-    return Counted(
+    return ConfigCounts(
         name=name,
         model_type=model.model_type,
         assumed=model.assumed,

@@ -12,8 +12,15 @@ import msgspec
 
 from edgecap.graph import finish as optimize
 from edgecap.graph.variants import RECIPES, SAMPLED
-from edgecap.pipeline.prepare import Event, Job, Ready, describe_graph, export_recipe, finish_of
-from edgecap.pipeline.worker import Export, Made, Optimize, Step, Vary, expected
+from edgecap.pipeline.prepare import (
+    ProgressEvent,
+    ReadyGraph,
+    RunContext,
+    describe_graph,
+    export_recipe,
+    finish_of,
+)
+from edgecap.pipeline.worker import BuiltGraph, Export, Optimize, Quantize, Step, expected
 from edgecap.record import Failure, Graph
 from edgecap.spec import DEFAULT_CORPUS, CellSpec
 from edgecap.storage import files as store
@@ -22,7 +29,7 @@ from edgecap.storage.cache import ORIGIN, Origin
 from edgecap.text.corpus import Corpus, read_corpus
 
 
-def graph_of(job: Job, cell: CellSpec) -> Ready | Failure:
+def get_or_build(job: RunContext, cell: CellSpec) -> ReadyGraph | Failure:
     """The graph of a cell: found in the folder, in the cache, or made now."""
     for ready in job.found:
         if ready.graph.precision == cell.precision:
@@ -36,11 +43,11 @@ def graph_of(job: Job, cell: CellSpec) -> Ready | Failure:
         )
     if cell.precision == "fp32":
         return _exported(job, cell)
-    base = graph_of(job, CellSpec("fp32", cell.provider))
+    base = get_or_build(job, CellSpec("fp32", cell.provider))
     return base if isinstance(base, Failure) else _varied(job, cell, base)
 
 
-def _exported(job: Job, cell: CellSpec) -> Ready | Failure:
+def _exported(job: RunContext, cell: CellSpec) -> ReadyGraph | Failure:
     spec, finish = job.spec, finish_of(job.spec, job.model, cell.provider)
     folder, trust = str(job.located.path), spec.trust_remote_code
     plan = _Plan(
@@ -59,7 +66,7 @@ def _exported(job: Job, cell: CellSpec) -> Ready | Failure:
     return _cached(job, cell, plan)
 
 
-def _varied(job: Job, cell: CellSpec, base: Ready) -> Ready | Failure:
+def _varied(job: RunContext, cell: CellSpec, base: ReadyGraph) -> ReadyGraph | Failure:
     """A variant of an fp32 graph; one that is made on samples of text depends on the text too."""
     recipe = RECIPES[cell.precision]
     text = _calibration(job) if cell.precision in SAMPLED else None
@@ -68,7 +75,7 @@ def _varied(job: Job, cell: CellSpec, base: Ready) -> Ready | Failure:
         job.home.cache / "variants" / f"{cell.precision}-{_key_of(base, *told)}",
         base.graph.exporter,
         f"{recipe}; samples of {text.name} {text.sha256[:12]}" if text else recipe,
-        lambda out: Vary(
+        lambda out: Quantize(
             graph=str(base.path),
             precision=cell.precision,
             out=out,
@@ -81,12 +88,12 @@ def _varied(job: Job, cell: CellSpec, base: Ready) -> Ready | Failure:
     return _cached(job, cell, plan)
 
 
-def _calibration(job: Job) -> Corpus:
+def _calibration(job: RunContext) -> Corpus:
     """The corpus of the run, or the bundled one where the run has none."""
     return job.corpus if job.corpus.path else read_corpus(DEFAULT_CORPUS, None, job.home.cache)
 
 
-def fused(job: Job, base: Ready) -> Ready | Failure:
+def fused(job: RunContext, base: ReadyGraph) -> ReadyGraph | Failure:
     """An fp32 graph of a folder, fused."""
     recipe = f"{base.graph.recipe}; {optimize.RECIPES[optimize.FUSED]}"
     plan = _Plan(
@@ -98,30 +105,34 @@ def fused(job: Job, base: Ready) -> Ready | Failure:
     return _cached(job, CellSpec("fp32", "cpu"), plan)
 
 
-def _key_of(base: Ready, *told: str) -> str:
+def _key_of(base: ReadyGraph, *told: str) -> str:
     weights = [f"{f.path} {f.sha256}" for f in base.graph.files]
     return store.sha256_of(*(text.encode() for text in (*weights, *told)))[:24]
 
 
-def can_be_fp32(job: Job) -> bool:
+def can_be_fp32(job: RunContext) -> bool:
     """Whether there is an fp32 graph, or something to export it from."""
     return job.located.kind != "onnx" or any(r.graph.precision == "fp32" for r in job.found)
 
 
-def tokenizer_folder(job: Job, provider: str) -> Path:
+def tokenizer_folder(job: RunContext, provider: str) -> Path:
     """The model's folder, or, where it has only a slow tokenizer, the export that converted it."""
     if (job.located.path / "tokenizer.json").is_file() or job.located.kind == "onnx":
         return job.located.path
     return cache_of_export(job, provider)
 
 
-Found = TypeVar("Found")
+Item = TypeVar("Item")
 
 
-def ask(job: Job, cell: CellSpec | None, step: Step, kind: type[Found]) -> Found | Failure:
+def run_step(
+    job: RunContext, cell: CellSpec | None, step: Step, kind: type[Item]
+) -> Item | Failure:
     """What the child that does a step, of a cell or of several together, answers; anything but `kind` is a Failure."""
     answer = job.run(
-        step, lambda p: job.notice(Event(cell, p.stage, p.done, p.total)), job.spec.timeout_s
+        step,
+        lambda p: job.notice(ProgressEvent(cell, p.stage, p.done, p.total)),
+        job.spec.timeout_s,
     )
     return expected(answer, kind)
 
@@ -129,7 +140,7 @@ def ask(job: Job, cell: CellSpec | None, step: Step, kind: type[Found]) -> Found
 # --- the cache --------------------------------------------------------------------------------
 
 
-def cache_of_export(job: Job, provider: str) -> Path:
+def cache_of_export(job: RunContext, provider: str) -> Path:
     """Where the fp32 export for a provider is kept: named by all that it depends on."""
     config = msgspec.json.encode(job.located.config, order="sorted")
     made_by = export_recipe(job.spec, job.model, provider)
@@ -161,53 +172,53 @@ class _Plan(NamedTuple):
     unfused: tuple[str, ...] = ()
 
 
-def _cached(job: Job, cell: CellSpec, plan: _Plan) -> Ready | Failure:
+def _cached(job: RunContext, cell: CellSpec, plan: _Plan) -> ReadyGraph | Failure:
     if plan.target not in job.made:
-        with alone(job, cell, plan.target, f"makes {cell.precision}"):
+        with build_lock(job, cell, plan.target, f"makes {cell.precision}"):
             job.in_use.enter_context(locks.used(plan.target))
             job.made[plan.target] = _kept(plan.target) or _make(job, cell, plan)
     return job.made[plan.target]
 
 
 @contextlib.contextmanager
-def alone(job: Job, cell: CellSpec | None, thing: Path, work: str) -> Iterator[None]:
+def build_lock(job: RunContext, cell: CellSpec | None, thing: Path, work: str) -> Iterator[None]:
     """Lets one process at a time look for a thing in the cache and make it; `work` says what the other one does."""
     with locks.alone(
         thing,
-        lambda: job.notice(Event(cell, f"waiting for another process that {work}")),
+        lambda: job.notice(ProgressEvent(cell, f"waiting for another process that {work}")),
         lambda reason: job.notice(
-            Event(cell, f"going on without a lock in {job.home.cache}: {reason}")
+            ProgressEvent(cell, f"going on without a lock in {job.home.cache}: {reason}")
         ),
     ):
         yield
 
 
-def hold(job: Job, cell: CellSpec | None, path: Path) -> None:
+def mark_in_use(job: RunContext, cell: CellSpec | None, path: Path) -> None:
     """Marks what the cache keeps at a path as in use until the run ends; a path elsewhere needs no mark."""
     thing = locks.thing_of(job.home.cache, path)
     if thing:
-        with alone(job, cell, thing, f"looks at {path.name}"):
+        with build_lock(job, cell, thing, f"looks at {path.name}"):
             job.in_use.enter_context(locks.used(thing))
             store.touch(thing)
 
 
-def _kept(target: Path) -> Ready | None:
+def _kept(target: Path) -> ReadyGraph | None:
     """What an earlier run left, if every byte of it is still there; else it is cleared away."""
     try:
         graph = msgspec.json.decode((target / "graph.json").read_bytes(), type=Graph)
         if store.list_files(target, [f.path for f in graph.files]) == graph.files:
             store.touch(target / "graph.json")
-            return Ready(target, graph)
+            return ReadyGraph(target, graph)
     except (OSError, msgspec.DecodeError):
         pass
     shutil.rmtree(target, ignore_errors=True)
     return None
 
 
-def _make(job: Job, cell: CellSpec, plan: _Plan) -> Ready | Failure:
+def _make(job: RunContext, cell: CellSpec, plan: _Plan) -> ReadyGraph | Failure:
     try:
         with store.new_folder(plan.target) as scratch:
-            answer = ask(job, cell, plan.step(str(scratch)), Made)
+            answer = run_step(job, cell, plan.step(str(scratch)), BuiltGraph)
             if isinstance(answer, Failure):
                 raise _Abandoned(answer)
             files = store.list_files(scratch, list(answer.files))
@@ -217,10 +228,10 @@ def _make(job: Job, cell: CellSpec, plan: _Plan) -> Ready | Failure:
             store.write_atomically(scratch / ORIGIN, msgspec.json.encode(_origin(job)))
     except _Abandoned as abandoned:
         return abandoned.failure
-    return Ready(plan.target, graph)
+    return ReadyGraph(plan.target, graph)
 
 
-def _origin(job: Job) -> Origin:
+def _origin(job: RunContext) -> Origin:
     return Origin(model=job.located.name, made_utc=store.utc_now())
 
 

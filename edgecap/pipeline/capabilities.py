@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from edgecap.errors import UsageError
 from edgecap.graph.export.optimum import TASK
-from edgecap.graph.read import Facts
+from edgecap.graph.read import GraphFacts
 from edgecap.model.architecture import (
     DECODER,
     ENCODER,
@@ -62,7 +62,7 @@ class Model(NamedTuple):
         )
 
 
-def read_model(located: Located, graphs: Sequence[Facts] = ()) -> Model:
+def read_model(located: Located, graphs: Sequence[GraphFacts] = ()) -> Model:
     """What a located model is; `graphs` are those of its folder, once they were looked at.
 
     Raises UsageError where it is neither a decoder nor an encoder, or its config cannot be read.
@@ -82,7 +82,7 @@ def read_model(located: Located, graphs: Sequence[Facts] = ()) -> Model:
     return Model(DECODER, architecture, Sizes(architecture.positions, architecture.vocabulary))
 
 
-def _task(located: Located, graphs: Sequence[Facts]) -> str:
+def _task(located: Located, graphs: Sequence[GraphFacts]) -> str:
     told = task_of(located.config)
     if (
         graphs
@@ -93,14 +93,14 @@ def _task(located: Located, graphs: Sequence[Facts]) -> str:
     return told or DECODER
 
 
-def _encodes(graph: Facts, told: str | None) -> bool:
+def _encodes(graph: GraphFacts, told: str | None) -> bool:
     """No cache and no logits; without a config, segments of a text are an encoder's too."""
     return not graph.has_cache and (
         not graph.predicts or (told is None and "token_type_ids" in graph.inputs)
     )
 
 
-def _sizes(located: Located, graphs: Sequence[Facts], where: str) -> Sizes:
+def _sizes(located: Located, graphs: Sequence[GraphFacts], where: str) -> Sizes:
     """From the config, else from the tables of the graph."""
     told = encoder_sizes(located.config, where)
     shown = graphs[0] if graphs else None
@@ -110,7 +110,9 @@ def _sizes(located: Located, graphs: Sequence[Facts], where: str) -> Sizes:
     )
 
 
-def _architecture(located: Located, graphs: Sequence[Facts], where: str) -> Architecture | Absent:
+def _architecture(
+    located: Located, graphs: Sequence[GraphFacts], where: str
+) -> Architecture | Absent:
     """From the config, or from what the onnxruntime-genai builder leaves in its place; a folder of graphs may have none."""
     if located.kind != "onnx" or located.config:
         return read_architecture(located.config, where)

@@ -13,33 +13,33 @@ from typing import NamedTuple
 import msgspec
 
 from edgecap.errors import EdgecapError, UsageError
-from edgecap.machine.info import look_around
-from edgecap.pipeline.artifacts import graph_of, tokenizer_folder
+from edgecap.machine.info import read_machine
+from edgecap.pipeline.artifacts import get_or_build, tokenizer_folder
 from edgecap.pipeline.capabilities import HORIZON
 from edgecap.pipeline.prepare import (
-    Event,
-    Job,
-    Notice,
-    Ready,
-    Run,
+    ProgressCallback,
+    ProgressEvent,
+    ReadyGraph,
+    RunContext,
+    StepRunner,
+    ignore_events,
     prepare,
     session_of,
     threads_of,
-    unheard,
 )
-from edgecap.pipeline.worker import Pack, Packed, in_child
+from edgecap.pipeline.worker import Codec, CodecResult, in_child
 from edgecap.record import Failure
 from edgecap.spec import CellSpec, Spec
 from edgecap.storage import files
-from edgecap.storage.files import Home
+from edgecap.storage.files import Paths
 from edgecap.text import codec
 
 
 class _Both(NamedTuple):
     """What both directions need: the graph, and the header that describes this end."""
 
-    job: Job
-    ready: Ready
+    job: RunContext
+    ready: ReadyGraph
     header: codec.Header
 
 
@@ -47,10 +47,10 @@ def compress(
     source: Path,
     target: Path,
     spec: Spec,
-    home: Home | None = None,
-    notice: Notice = unheard,
-    run: Run = in_child,
-) -> Packed:
+    home: Paths | None = None,
+    notice: ProgressCallback = ignore_events,
+    run: StepRunner = in_child,
+) -> CodecResult:
     """Compresses a file under a model, `spec.precisions[0]` or fp32; the window is `spec.context`.
 
     Raises UsageError where the request cannot be met, EdgecapError where the model fails.
@@ -75,10 +75,10 @@ def decompress(
     source: Path,
     target: Path,
     spec: Spec,
-    home: Home | None = None,
-    notice: Notice = unheard,
-    run: Run = in_child,
-) -> Packed:
+    home: Paths | None = None,
+    notice: ProgressCallback = ignore_events,
+    run: StepRunner = in_child,
+) -> CodecResult:
     """Gives back the file that `compress` was given. Precision, window and threads are the file's own.
 
     Raises UsageError where model, tokenizer or runtime are not those that it was compressed with, and
@@ -122,7 +122,9 @@ def _check_request(source: Path, target: Path, spec: Spec) -> None:
     files.check_writable(target.parent)
 
 
-def _prepared(spec: Spec, home: Home | None, notice: Notice, run: Run) -> Job:
+def _prepared(
+    spec: Spec, home: Paths | None, notice: ProgressCallback, run: StepRunner
+) -> RunContext:
     job = prepare(spec, home or files.home(), notice, run).job
     if job.model.encodes:
         raise UsageError(
@@ -131,9 +133,9 @@ def _prepared(spec: Spec, home: Home | None, notice: Notice, run: Run) -> Job:
     return job
 
 
-def _both(job: Job, precision: str, threads: int, context: int) -> _Both:
+def _both(job: RunContext, precision: str, threads: int, context: int) -> _Both:
     provider = job.spec.providers[0]
-    ready = graph_of(job, CellSpec(precision, provider))
+    ready = get_or_build(job, CellSpec(precision, provider))
     if isinstance(ready, Failure):
         raise UsageError(f"cannot make {precision}: {ready.message}")
     model = files.sha256_of(*(f"{f.path} {f.sha256}".encode() for f in ready.graph.files))
@@ -146,7 +148,7 @@ def _both(job: Job, precision: str, threads: int, context: int) -> _Both:
 
 def _runtime(provider: str) -> str:
     """What the last bit of a probability depends on beside the graph."""
-    here = look_around((provider,))
+    here = read_machine((provider,))
     told = [here.cpu, here.architecture, *here.flags, provider]
     told += [importlib.metadata.version(name) for name in ("numpy", "constriction", "tokenizers")]
     told += [
@@ -202,10 +204,15 @@ def _name(scratch: Path, target: Path) -> None:
 
 
 def _run(
-    both: _Both, source: Path, target: Path, direction: str, notice: Notice, run: Run
-) -> Packed:
+    both: _Both,
+    source: Path,
+    target: Path,
+    direction: str,
+    notice: ProgressCallback,
+    run: StepRunner,
+) -> CodecResult:
     job, ready, header = both
-    step = Pack(
+    step = Codec(
         direction=direction,
         source=str(source),
         target=str(target),
@@ -219,9 +226,11 @@ def _run(
     )
     with job.in_use:
         answer = run(
-            step, lambda p: notice(Event(None, p.stage, p.done, p.total)), job.spec.timeout_s
+            step,
+            lambda p: notice(ProgressEvent(None, p.stage, p.done, p.total)),
+            job.spec.timeout_s,
         )
-    if isinstance(answer, Packed):
+    if isinstance(answer, CodecResult):
         return answer
     message = (
         answer.message if isinstance(answer, Failure) else msgspec.json.encode(answer).decode()

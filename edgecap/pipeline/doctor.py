@@ -13,34 +13,37 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgecap.errors import EdgecapError
-from edgecap.machine.diagnosis import Diagnosis, Place, Remedy
+from edgecap.machine.diagnosis import Diagnosis, FolderSpace, Remedy
 from edgecap.machine.energy.permission import powercap_commands
-from edgecap.machine.info import default_threads, look_around
+from edgecap.machine.info import default_threads, read_machine
 from edgecap.pipeline.peaks import peaks_of
-from edgecap.pipeline.prepare import Event, Notice, Run, unheard
-from edgecap.pipeline.worker import Examine, Examined, in_child
+from edgecap.pipeline.prepare import ProgressCallback, ProgressEvent, StepRunner, ignore_events
+from edgecap.pipeline.worker import Diagnose, Diagnosed, in_child
 from edgecap.record import Absent, Failure, Machine
 from edgecap.storage import files
-from edgecap.storage.files import Home
+from edgecap.storage.files import Paths
 
 ROOM = 2_000_000_000  # bytes of disk that exports of a small model need
 
 
 def examine(
-    home: Home, notice: Notice = unheard, run: Run = in_child, calibrate: bool = False
+    home: Paths,
+    notice: ProgressCallback = ignore_events,
+    run: StepRunner = in_child,
+    calibrate: bool = False,
 ) -> Diagnosis:
     """Looks at everything; peaks are those that are kept, measured where there are none."""
-    notice(Event(None, "trying providers and counters"))
+    notice(ProgressEvent(None, "trying providers and counters"))
     threads = default_threads()
-    answer = run(Examine(threads=threads), lambda p: None, 300.0)
+    answer = run(Diagnose(threads=threads), lambda p: None, 300.0)
     seen = (
         answer
-        if isinstance(answer, Examined)
-        else Examined(providers={}, counters=(), refused=(), totals={})
+        if isinstance(answer, Diagnosed)
+        else Diagnosed(providers={}, counters=(), refused=(), totals={})
     )
     working = [name for name, reason in seen.providers.items() if not reason]
     peaks = {name: peaks_of(home, name, threads, notice, run, calibrate) for name in working}
-    machine, cache, exporter = look_around(tuple(working)), _place(home.cache), _exporter()
+    machine, cache, exporter = read_machine(tuple(working)), _place(home.cache), _exporter()
     trouble = answer.message if isinstance(answer, Failure) else ""
     return Diagnosis(
         machine=machine,
@@ -55,7 +58,7 @@ def examine(
     )
 
 
-def _place(path: Path) -> Place:
+def _place(path: Path) -> FolderSpace:
     there = next(p for p in (path, *path.absolute().parents) if p.exists())
     try:
         files.check_writable(path)
@@ -63,7 +66,7 @@ def _place(path: Path) -> Place:
     except EdgecapError:
         writable = False
     size = sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) if path.is_dir() else 0
-    return Place(
+    return FolderSpace(
         path=str(path), bytes=size, free_bytes=shutil.disk_usage(there).free, writable=writable
     )
 
@@ -79,7 +82,9 @@ def _exporter() -> str | Absent:
         )
 
 
-def _remedies(machine: Machine, seen: Examined, cache: Place, trouble: str) -> Iterator[Remedy]:
+def _remedies(
+    machine: Machine, seen: Diagnosed, cache: FolderSpace, trouble: str
+) -> Iterator[Remedy]:
     if seen.providers.get("cpu") != "":
         why = trouble or seen.providers.get("cpu") or "no answer"
         yield Remedy(

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from edgecap.errors import EdgecapError, UsageError
-from edgecap.meters.exact.texts import ExactBytes, summed
-from edgecap.pipeline.artifacts import graph_of, tokenizer_folder
-from edgecap.pipeline.prepare import Event, Notice, Run, prepare, session_of, unheard
-from edgecap.pipeline.worker import Marginalise, Marginalised, in_child
+from edgecap.meters.exact.texts import ExactBytesTotals, summed
+from edgecap.pipeline.artifacts import get_or_build, tokenizer_folder
+from edgecap.pipeline.prepare import (
+    ProgressCallback,
+    ProgressEvent,
+    StepRunner,
+    ignore_events,
+    prepare,
+    session_of,
+)
+from edgecap.pipeline.worker import ExactBytes, ExactBytesResult, in_child
 from edgecap.record import Failure
 from edgecap.spec import CellSpec, Spec
-from edgecap.storage.files import Home
+from edgecap.storage.files import Paths
 from edgecap.text.corpus import read_corpus
 
 MOST_BYTES = 64
@@ -26,8 +33,12 @@ def parse_bytes(text: str) -> int:
 
 
 def exact_bytes(
-    spec: Spec, most_bytes: int, home: Home, notice: Notice = unheard, run: Run = in_child
-) -> ExactBytes:
+    spec: Spec,
+    most_bytes: int,
+    home: Paths,
+    notice: ProgressCallback = ignore_events,
+    run: StepRunner = in_child,
+) -> ExactBytesTotals:
     """The exact code length of the first bytes of each document, under `spec.precisions[0]` or fp32.
 
     Raises UsageError where the request cannot be met, EdgecapError where the model fails.
@@ -47,13 +58,15 @@ def exact_bytes(
         _precision(spec, [r.graph.precision for r in job.found]),
     )
     with job.in_use:
-        ready = graph_of(job, CellSpec(precision, provider))
+        ready = get_or_build(job, CellSpec(precision, provider))
         if isinstance(ready, Failure):
             raise UsageError(f"cannot make {precision}: {ready.message}")
         folder = str(tokenizer_folder(job, provider))
-        step = Marginalise(session_of(job, provider, ready), folder, corpus, most_bytes)
-        answer = run(step, lambda p: notice(Event(None, p.stage, p.done, p.total)), spec.timeout_s)
-    if not isinstance(answer, Marginalised):
+        step = ExactBytes(session_of(job, provider, ready), folder, corpus, most_bytes)
+        answer = run(
+            step, lambda p: notice(ProgressEvent(None, p.stage, p.done, p.total)), spec.timeout_s
+        )
+    if not isinstance(answer, ExactBytesResult):
         reason = (
             answer.message
             if isinstance(answer, Failure)

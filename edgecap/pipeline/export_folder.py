@@ -12,22 +12,30 @@ from edgecap import __version__
 from edgecap.errors import UsageError
 from edgecap.graph import export
 from edgecap.model import source
-from edgecap.pipeline.artifacts import cache_of_export, fused, graph_of
-from edgecap.pipeline.prepare import Event, Job, Notice, Ready, Run, prepare, unheard
+from edgecap.pipeline.artifacts import cache_of_export, fused, get_or_build
+from edgecap.pipeline.prepare import (
+    ProgressCallback,
+    ProgressEvent,
+    ReadyGraph,
+    RunContext,
+    StepRunner,
+    ignore_events,
+    prepare,
+)
 from edgecap.pipeline.worker import in_child
 from edgecap.provider_options import parse_provider
 from edgecap.record import Failure, Graph
 from edgecap.spec import DEFAULT_PRECISIONS, CellSpec, Spec
 from edgecap.storage import files as store
-from edgecap.storage.files import Home
+from edgecap.storage.files import Paths
 
 
 def export_folder(
     spec: Spec,
     out: Path,
-    home: Home | None = None,
-    notice: Notice = unheard,
-    run: Run = in_child,
+    home: Paths | None = None,
+    notice: ProgressCallback = ignore_events,
+    run: StepRunner = in_child,
     provider: str = "cpu",
 ) -> dict[str, Graph]:
     """Writes one portable folder with a graph for each precision, tokenizer, config and a manifest of hashes.
@@ -38,7 +46,11 @@ def export_folder(
 
 
 def optimize_folder(
-    spec: Spec, out: Path, home: Home | None = None, notice: Notice = unheard, run: Run = in_child
+    spec: Spec,
+    out: Path,
+    home: Paths | None = None,
+    notice: ProgressCallback = ignore_events,
+    run: StepRunner = in_child,
 ) -> dict[str, Graph]:
     """The same of a folder of ONNX graphs, whose fp32 graph is fused first; variants are made from that.
 
@@ -67,20 +79,22 @@ def optimize_folder(
     return _written(only, out)
 
 
-def _prepared(spec: Spec, out: Path, home: Home | None, notice: Notice, run: Run) -> Job:
+def _prepared(
+    spec: Spec, out: Path, home: Paths | None, notice: ProgressCallback, run: StepRunner
+) -> RunContext:
     if out.exists():
         raise UsageError(f"{out} is there already; give a new folder")
     store.check_writable(out)
     return prepare(spec, home or store.home(), notice, run).job
 
 
-def _written(job: Job, out: Path, provider: str = "cpu") -> dict[str, Graph]:
+def _written(job: RunContext, out: Path, provider: str = "cpu") -> dict[str, Graph]:
     spec, notice = job.spec, job.notice
-    graphs: dict[str, Ready] = {}
+    graphs: dict[str, ReadyGraph] = {}
     precisions = spec.precisions or DEFAULT_PRECISIONS
-    notice(Event(None, f"{len(precisions)} graphs to make", total=len(precisions)))
+    notice(ProgressEvent(None, f"{len(precisions)} graphs to make", total=len(precisions)))
     for precision in precisions:
-        ready = graph_of(job, CellSpec(precision, provider))
+        ready = get_or_build(job, CellSpec(precision, provider))
         if isinstance(ready, Failure):
             raise UsageError(f"cannot make {precision}: {ready.message}")
         graphs[precision] = ready
@@ -96,7 +110,7 @@ class Contents(NamedTuple):
     manifest: bytes
 
 
-def contents(job: Job, graphs: dict[str, Ready], provider: str) -> Contents:
+def contents(job: RunContext, graphs: dict[str, ReadyGraph], provider: str) -> Contents:
     """The portable folder of some graphs, before anything is copied."""
     beside = _beside(job, graphs, provider)
     files = beside | {
@@ -131,7 +145,7 @@ def contents(job: Job, graphs: dict[str, Ready], provider: str) -> Contents:
     return Contents(files, msgspec.json.format(msgspec.json.encode(manifest), indent=1))
 
 
-def _beside(job: Job, graphs: dict[str, Ready], provider: str) -> dict[str, Path]:
+def _beside(job: RunContext, graphs: dict[str, ReadyGraph], provider: str) -> dict[str, Path]:
     """Tokenizer, config and the like, from wherever they are."""
     folders = [job.located.path, *(r.folder for r in graphs.values())]
     if job.located.kind != "onnx":

@@ -7,33 +7,33 @@ from pathlib import Path
 
 import msgspec
 
-from edgecap.machine.info import look_around
-from edgecap.pipeline.prepare import Event, Notice, Run
+from edgecap.machine.info import read_machine
+from edgecap.pipeline.prepare import ProgressCallback, ProgressEvent, StepRunner
 from edgecap.pipeline.worker import Calibrate, Calibrated, expected
 from edgecap.provider_options import parse_provider
 from edgecap.record import Absent, Bandwidth, Failure, Machine, Peaks
 from edgecap.storage import files
-from edgecap.storage.files import Home
+from edgecap.storage.files import Paths
 
 _PATIENCE_S = 600.0
 
 
 def peaks_of(
-    home: Home,
+    home: Paths,
     provider: str,
     threads: int,
-    notice: Notice,
-    run: Run,
+    notice: ProgressCallback,
+    run: StepRunner,
     again: bool = False,
     affinity: tuple[int, ...] = (),
 ) -> Peaks | Absent:
     """What an earlier run kept for this machine, provider, threads and processors, or else a new measurement."""
-    here = look_around((provider,))
+    here = read_machine((provider,))
     path = _kept_at(home, here, provider, threads, affinity)
     kept = kept_peaks(path)
     if kept and not again:
         return kept
-    notice(Event(None, "measuring the machine's peaks"))
+    notice(ProgressEvent(None, "measuring the machine's peaks"))
     step = Calibrate(
         provider=provider, threads=threads, memory_bytes=_memory(here, provider), affinity=affinity
     )
@@ -85,7 +85,7 @@ def kept_peaks(path: Path) -> Peaks | None:
 
 
 def _kept_at(
-    home: Home, here: Machine, provider: str, threads: int, affinity: tuple[int, ...]
+    home: Paths, here: Machine, provider: str, threads: int, affinity: tuple[int, ...]
 ) -> Path:
     """A file named by all that the peaks depend on."""
     runtime = [f"{k} {v}" for k, v in here.versions.items() if k.startswith("onnxruntime")]

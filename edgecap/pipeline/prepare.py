@@ -15,24 +15,32 @@ from edgecap.errors import UsageError
 from edgecap.graph import export, finish
 from edgecap.machine.energy import meter
 from edgecap.machine.info import check_processors, check_threads, default_threads
-from edgecap.meters.compression import Scored
+from edgecap.meters.compression import ScoredDocument
 from edgecap.model import source
 from edgecap.pipeline.capabilities import Model, check_request, read_model
-from edgecap.pipeline.worker import Answer, Look, Looked, Progress, Session, Step, Watch
+from edgecap.pipeline.worker import (
+    Answer,
+    Inspect,
+    Inspected,
+    Progress,
+    Session,
+    Step,
+    StepCallback,
+)
 from edgecap.provider_options import FUSED, base, remedy
 from edgecap.record import Absent, Failure, File, Graph
 from edgecap.spec import DEFAULT_PRECISIONS, PRECISIONS, CellSpec, Spec, cells
 from edgecap.storage import files as store
-from edgecap.storage.files import Home
+from edgecap.storage.files import Paths
 from edgecap.text.corpus import Corpus
 
 METER_AGE_S = 30.0
 
-Run = Callable[[Step, Watch, float], Answer]
-Notice = Callable[["Event"], None]
+StepRunner = Callable[[Step, StepCallback, float], Answer]
+ProgressCallback = Callable[["ProgressEvent"], None]
 
 
-class Event(NamedTuple):
+class ProgressEvent(NamedTuple):
     """What is happening: a cell, its stage, and how far the stage is; without a cell, `total` cells begin."""
 
     cell: CellSpec | None
@@ -41,7 +49,7 @@ class Event(NamedTuple):
     total: int = 1
 
 
-class Ready(NamedTuple):
+class ReadyGraph(NamedTuple):
     """A graph on this disk, ready to run."""
 
     folder: Path
@@ -53,35 +61,37 @@ class Ready(NamedTuple):
         return self.folder / self.graph.files[0].path
 
 
-class Scores(NamedTuple):
+class KnownScores(NamedTuple):
     """Bits of documents from elsewhere: a `folder` of journals that outlives the run, and `documents` from the first on.
 
     `devices` are those that scored these documents.
     """
 
     folder: Path | None = None
-    documents: tuple[Scored, ...] = ()
+    documents: tuple[ScoredDocument, ...] = ()
     devices: tuple[str, ...] = ()
 
 
-NO_SCORES = Scores()
+NO_SCORES = KnownScores()
 
 
-class Job(NamedTuple):
+class RunContext(NamedTuple):
     """All that is known before the first measurement."""
 
     spec: Spec
-    home: Home
+    home: Paths
     located: source.Located
     model: Model
     hashes: source.Hashes
     corpus: Corpus
-    found: tuple[Ready, ...]
-    notice: Notice
-    run: Run
-    made: dict[Path, Ready | Failure]  # checked or tried once a run, not again for the next cell
+    found: tuple[ReadyGraph, ...]
+    notice: ProgressCallback
+    run: StepRunner
+    made: dict[
+        Path, ReadyGraph | Failure
+    ]  # checked or tried once a run, not again for the next cell
     in_use: ExitStack  # what the cache keeps and this run uses is marked until it is closed
-    scores: Scores = NO_SCORES
+    scores: KnownScores = NO_SCORES
 
 
 def export_recipe(spec: Spec, model: Model, provider: str) -> str:
@@ -96,14 +106,14 @@ def finish_of(spec: Spec, model: Model, provider: str) -> str:
     return finish.FUSED if base(provider) in FUSED else finish.BARE
 
 
-def unheard(event: Event) -> None:
+def ignore_events(event: ProgressEvent) -> None:
     """Tells nobody."""
 
 
 class Prepared(NamedTuple):
     """A job, the providers that the runtime offers, and the cells that were asked for."""
 
-    job: Job
+    job: RunContext
     providers: tuple[str, ...]
     wanted: list[CellSpec]
 
@@ -111,7 +121,9 @@ class Prepared(NamedTuple):
 NO_TEXT = Corpus(name="", path="", sha256="", domains={})
 
 
-def prepare(spec: Spec, home: Home, notice: Notice, run: Run, corpus: Corpus = NO_TEXT) -> Prepared:
+def prepare(
+    spec: Spec, home: Paths, notice: ProgressCallback, run: StepRunner, corpus: Corpus = NO_TEXT
+) -> Prepared:
     """Finds the model and looks at it and at the runtime; work that only needs the graphs has no corpus.
 
     Raises UsageError where the request cannot be met.
@@ -129,7 +141,9 @@ def prepare(spec: Spec, home: Home, notice: Notice, run: Run, corpus: Corpus = N
     if located.kind != "onnx":
         export.recipe(spec.exporter, model.exported_as)
     hashes = source.hashes(located, [f for ready in found for f in ready.graph.files])
-    job = Job(spec, home, located, model, hashes, corpus, found, notice, run, {}, ExitStack())
+    job = RunContext(
+        spec, home, located, model, hashes, corpus, found, notice, run, {}, ExitStack()
+    )
     return Prepared(job, looked.providers, wanted)
 
 
@@ -158,7 +172,7 @@ def _check_meter(path: Path, offset_s: float | None) -> None:
 # --- how it is opened -------------------------------------------------------------------------
 
 
-def vocabulary_of(job: Job) -> int:
+def vocabulary_of(job: RunContext) -> int:
     """The ids that the model tells apart."""
     known = job.model.sizes.vocabulary
     if known:
@@ -168,7 +182,7 @@ def vocabulary_of(job: Job) -> int:
     return int(read_tokenizer(job.located.path).size)
 
 
-def session_of(job: Job, provider: str, ready: Ready) -> Session:
+def session_of(job: RunContext, provider: str, ready: ReadyGraph) -> Session:
     """A graph on a provider, opened as the run was asked to."""
     spec = job.spec
     return Session(
@@ -192,15 +206,17 @@ def threads_of(spec: Spec) -> int:
 # --- what is there to run it ------------------------------------------------------------------
 
 
-def _look(located: source.Located, run: Run, spec: Spec) -> tuple[Looked, tuple[Ready, ...]]:
+def _look(
+    located: source.Located, run: StepRunner, spec: Spec
+) -> tuple[Inspected, tuple[ReadyGraph, ...]]:
     """The providers of the runtime, and the graphs that an ONNX folder holds."""
     files = source.onnx_files(located.path) if located.kind == "onnx" else []
     graphs = tuple(str(f.path) for f in files)
-    asked = Look(
+    asked = Inspect(
         graphs=graphs, providers=spec.providers, energy=spec.energy == "require", meter=spec.meter
     )
     looked = run(asked, _unwatched, spec.timeout_s)
-    if not isinstance(looked, Looked):
+    if not isinstance(looked, Inspected):
         reason = f": {looked.message}" if isinstance(looked, Failure) else ""
         raise UsageError(
             f"ONNX Runtime cannot be used here with {', '.join(spec.providers)}{reason}"
@@ -211,7 +227,7 @@ def _look(located: source.Located, run: Run, spec: Spec) -> tuple[Looked, tuple[
         graph = describe_graph(
             file.precision or facts.precision, file.exporter, file.recipe, listed
         )
-        ready.append(Ready(file.path.parent, graph))
+        ready.append(ReadyGraph(file.path.parent, graph))
     return looked, tuple(ready)
 
 
@@ -239,7 +255,7 @@ def describe_graph(
 
 
 def _wanted(
-    spec: Spec, located: source.Located, looked: Looked, found: tuple[Ready, ...]
+    spec: Spec, located: source.Located, looked: Inspected, found: tuple[ReadyGraph, ...]
 ) -> list[CellSpec]:
     """The cells, once precisions and providers are known to be had."""
     for provider in spec.providers:

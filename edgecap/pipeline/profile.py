@@ -16,38 +16,45 @@ from edgecap.analysis.roofline import roofline
 from edgecap.analysis.score import NOT_DECODED, score
 from edgecap.analysis.warnings import above_peak, cautions, foreign_bias
 from edgecap.errors import EdgecapError, Interrupted, UsageError
-from edgecap.machine.info import available_memory, look_around
-from edgecap.meters.compression import Scored
-from edgecap.meters.sharding import Share
+from edgecap.machine.info import available_memory, read_machine
+from edgecap.meters.compression import ScoredDocument
+from edgecap.meters.sharding import DocumentShare
 from edgecap.model import source
 from edgecap.model.flops import count_flops
-from edgecap.pipeline.artifacts import alone, ask, can_be_fp32, graph_of, hold, tokenizer_folder
+from edgecap.pipeline.artifacts import (
+    build_lock,
+    can_be_fp32,
+    get_or_build,
+    mark_in_use,
+    run_step,
+    tokenizer_folder,
+)
 from edgecap.pipeline.capabilities import Model
 from edgecap.pipeline.peaks import peaks_of
 from edgecap.pipeline.prepare import (
     NO_SCORES,
-    Event,
-    Job,
-    Notice,
+    KnownScores,
     Prepared,
-    Ready,
-    Run,
-    Scores,
+    ProgressCallback,
+    ProgressEvent,
+    ReadyGraph,
+    RunContext,
+    StepRunner,
+    ignore_events,
     prepare,
     session_of,
     threads_of,
-    unheard,
 )
 from edgecap.pipeline.worker import (
-    Measure,
-    Measured,
-    Race,
-    Raced,
-    Score,
+    CompressBaselines,
+    CompressedBaselines,
+    MeasureCell,
+    MeasuredCell,
+    MeasuredLatency,
+    MeasureLatency,
+    MeasureMemory,
     ScoredPart,
-    Squeeze,
-    Squeezed,
-    Weigh,
+    ScorePart,
     expected,
     in_child,
 )
@@ -74,8 +81,8 @@ from edgecap.record import (
 )
 from edgecap.spec import SWEEP_STEPS, CellSpec, Spec
 from edgecap.storage import files
-from edgecap.storage.files import Home
-from edgecap.storage.jsonl_log import Journal
+from edgecap.storage.files import Paths
+from edgecap.storage.jsonl_log import JsonlLog
 from edgecap.text import compressors
 from edgecap.text.corpus import describe, read_corpus
 
@@ -92,10 +99,10 @@ MEMORY_OF_GRAPH, MEMORY_OF_SESSION, FREE_SHARE = (
 
 def profile(
     spec: Spec | None = None,
-    home: Home | None = None,
-    notice: Notice = unheard,
-    run: Run = in_child,
-    scores: Scores = NO_SCORES,
+    home: Paths | None = None,
+    notice: ProgressCallback = ignore_events,
+    run: StepRunner = in_child,
+    scores: KnownScores = NO_SCORES,
 ) -> Profile:
     """Measures a model as `spec` asks and returns the record, which is also written under `home.profiles`.
 
@@ -104,27 +111,27 @@ def profile(
     """
     spec, home = spec or Spec(), home or files.home()
     corpus = read_corpus(spec.corpus, spec.documents, home.cache, spec.bias_bits)
-    notice(Event(None, "looking at the model and the runtime"))
+    notice(ProgressEvent(None, "looking at the model and the runtime"))
     ready = prepare(spec, home, notice, run, corpus)
     ready = ready._replace(job=ready.job._replace(scores=scores))
     job, wanted = ready.job, ready.wanted
-    hold(job, None, Path(corpus.path))
+    mark_in_use(job, None, Path(corpus.path))
     files.check_writable(home.profiles)
     record = _new_record(ready)
     path = files.record_path(job.home.profiles, record)
     words = f"{len(wanted)} cells to measure" if len(wanted) > 1 else "measuring"
-    notice(Event(None, words, total=len(wanted)))
+    notice(ProgressEvent(None, words, total=len(wanted)))
     together = len(wanted) > 1 and all(
         parse_provider(c.provider).place == ("cpu", 0) for c in wanted
     )
-    graphs: dict[CellSpec, Ready] = {}
+    graphs: dict[CellSpec, ReadyGraph] = {}
     try:
         for cell_spec in wanted:
             made = _cell(job, record, cell_spec, len(wanted))
             record = _with_cell(record, made)
             files.save(record, path)
-            graph = graph_of(job, cell_spec) if isinstance(made.outcome, Measurement) else None
-            if isinstance(graph, Ready):
+            graph = get_or_build(job, cell_spec) if isinstance(made.outcome, Measurement) else None
+            if isinstance(graph, ReadyGraph):
                 graphs[cell_spec] = graph
         for group in _groups(graphs, together):
             record = _timed(job, record, group, len(wanted))
@@ -153,22 +160,23 @@ def _what_is_kept(record: Profile, wanted: list[CellSpec], path: Path) -> str:
 # --- before the first measurement -------------------------------------------------------------
 
 
-def _baselines(job: Job) -> dict[str, Baseline]:
+def _baselines(job: RunContext) -> dict[str, Baseline]:
     """What general compressors make of the corpus, so that a reader sees what the model buys: found out once."""
     path = compressors.kept_at(job.home.cache, job.corpus.sha256, job.corpus.bytes)
-    with alone(job, None, path, "compresses the corpus"):
+    with build_lock(job, None, path, "compresses the corpus"):
         return compressors.kept(path) or _squeezed(job, path)
 
 
-def _squeezed(job: Job, path: Path) -> dict[str, Baseline]:
-    stage = Squeeze(corpus=job.corpus)
+def _squeezed(job: RunContext, path: Path) -> dict[str, Baseline]:
+    stage = CompressBaselines(corpus=job.corpus)
     answer = expected(
-        job.run(stage, lambda p: job.notice(Event(None, p.stage)), job.spec.timeout_s), Squeezed
+        job.run(stage, lambda p: job.notice(ProgressEvent(None, p.stage)), job.spec.timeout_s),
+        CompressedBaselines,
     )
-    if isinstance(answer, Squeezed):
+    if isinstance(answer, CompressedBaselines):
         compressors.keep(path, answer.baselines)
         return answer.baselines
-    job.notice(Event(None, f"without gzip, xz and zstd: {answer.message}"))
+    job.notice(ProgressEvent(None, f"without gzip, xz and zstd: {answer.message}"))
     return {}
 
 
@@ -182,7 +190,7 @@ def _new_record(ready: Prepared) -> Profile:
         created_utc=files.utc_now("microseconds"),
         complete=False,
         spec=spec,
-        machine=look_around(ready.providers),
+        machine=read_machine(ready.providers),
         source=Source(
             name=located.name,
             kind=located.kind,
@@ -201,7 +209,7 @@ def _new_record(ready: Prepared) -> Profile:
     )
 
 
-def _peaks(job: Job) -> dict[str, Peaks | Absent]:
+def _peaks(job: RunContext) -> dict[str, Peaks | Absent]:
     """What the machine reaches through each provider, from an earlier run unless --calibrate asks again."""
     spec = job.spec
     told = threads_of(spec), job.notice, job.run, spec.calibrate, spec.affinity
@@ -227,12 +235,12 @@ def _with_cell(record: Profile, cell: Cell) -> Profile:
     return msgspec.structs.replace(record, cells=(*record.cells, cell))
 
 
-def _cell(job: Job, record: Profile, cell: CellSpec, cells_in_run: int) -> Cell:
+def _cell(job: RunContext, record: Profile, cell: CellSpec, cells_in_run: int) -> Cell:
     """All of a cell but its latency, which is measured when the graphs of all cells are there."""
     unfit = _unfit(job, record, cell)
     if unfit:
         return _failed(cell, Absent(reason="left out"), unfit)
-    ready = graph_of(job, cell)
+    ready = get_or_build(job, cell)
     if isinstance(ready, Failure):
         return _failed(cell, Absent(reason="it could not be made"), ready)
     answer = _measure(job, record, cell, ready)
@@ -253,7 +261,7 @@ def _cell(job: Job, record: Profile, cell: CellSpec, cells_in_run: int) -> Cell:
     return _judged(job, record, cell, graph, measured, cells_in_run)
 
 
-def _unfit(job: Job, record: Profile, cell: CellSpec) -> Failure | None:
+def _unfit(job: RunContext, record: Profile, cell: CellSpec) -> Failure | None:
     """Why a variant is left out before time is spent on it, where that was asked for."""
     parameters = record.source.parameters
     told = advise(
@@ -270,7 +278,7 @@ def _unfit(job: Job, record: Profile, cell: CellSpec) -> Failure | None:
 
 
 def _judged(
-    job: Job,
+    job: RunContext,
     record: Profile,
     cell: CellSpec,
     graph: Graph,
@@ -310,12 +318,14 @@ def _failed(cell: CellSpec, graph: Graph | Absent, failure: Failure) -> Cell:
     )
 
 
-def _measure(job: Job, record: Profile, cell: CellSpec, ready: Ready) -> Measured | Failure:
+def _measure(
+    job: RunContext, record: Profile, cell: CellSpec, ready: ReadyGraph
+) -> MeasuredCell | Failure:
     model = job.model
-    reference = graph_of(job, CellSpec("fp32", cell.provider)) if can_be_fp32(job) else None
-    step = Measure(
+    reference = get_or_build(job, CellSpec("fp32", cell.provider)) if can_be_fp32(job) else None
+    step = MeasureCell(
         session=session_of(job, cell.provider, ready),
-        reference=str(reference.path) if isinstance(reference, Ready) else None,
+        reference=str(reference.path) if isinstance(reference, ReadyGraph) else None,
         tokenizer=str(tokenizer_folder(job, cell.provider)),
         corpus=job.corpus,
         protocol=job.spec.protocol,
@@ -332,15 +342,15 @@ def _measure(job: Job, record: Profile, cell: CellSpec, ready: Ready) -> Measure
         meter_offset_s=job.spec.meter_offset_s,
     )
     journal = _journal(job, record, step, ready)
-    hold(job, cell, journal)
+    mark_in_use(job, cell, journal)
     _sow(journal, job.scores.documents)
-    answer = ask(job, cell, msgspec.structs.replace(step, journal=str(journal)), Measured)
-    if isinstance(answer, Measured) and job.scores.folder is None:
+    answer = run_step(job, cell, msgspec.structs.replace(step, journal=str(journal)), MeasuredCell)
+    if isinstance(answer, MeasuredCell) and job.scores.folder is None:
         journal.unlink(missing_ok=True)
-    return _told_where(answer, job.scores.devices) if isinstance(answer, Measured) else answer
+    return _told_where(answer, job.scores.devices) if isinstance(answer, MeasuredCell) else answer
 
 
-def _told_where(found: Measured, devices: tuple[str, ...]) -> Measured:
+def _told_where(found: MeasuredCell, devices: tuple[str, ...]) -> MeasuredCell:
     """With the devices that scored parts of the text, if any did."""
     if not devices or not isinstance(found.compression, Compression):
         return found
@@ -350,8 +360,13 @@ def _told_where(found: Measured, devices: tuple[str, ...]) -> Measured:
 
 
 def score_part(
-    spec: Spec, home: Home, part: int, parts: int, notice: Notice = unheard, run: Run = in_child
-) -> tuple[Share, ...] | Failure:
+    spec: Spec,
+    home: Paths,
+    part: int,
+    parts: int,
+    notice: ProgressCallback = ignore_events,
+    run: StepRunner = in_child,
+) -> tuple[DocumentShare, ...] | Failure:
     """Bits of a part of the corpus under the one graph that `spec` asks for; what `profile` scores, in pieces.
 
     Raises UsageError where the request cannot be met.
@@ -369,15 +384,15 @@ def score_part(
             f"{spec.model} is an encoder, which predicts no next token: there are no bits to score"
         )
     with job.in_use:
-        graph = graph_of(job, cell)
+        graph = get_or_build(job, cell)
         return graph if isinstance(graph, Failure) else _scored(job, cell, graph, part, parts)
 
 
 def _scored(
-    job: Job, cell: CellSpec, graph: Ready, part: int, parts: int
-) -> tuple[Share, ...] | Failure:
+    job: RunContext, cell: CellSpec, graph: ReadyGraph, part: int, parts: int
+) -> tuple[DocumentShare, ...] | Failure:
     spec = job.spec
-    step = Score(
+    step = ScorePart(
         session=session_of(job, cell.provider, graph),
         tokenizer=str(tokenizer_folder(job, cell.provider)),
         corpus=job.corpus,
@@ -387,19 +402,19 @@ def _scored(
         part=part,
         parts=parts,
     )
-    found = ask(job, cell, step, ScoredPart)
+    found = run_step(job, cell, step, ScoredPart)
     return found if isinstance(found, Failure) else found.shares
 
 
-def _sow(path: Path, documents: tuple[Scored, ...]) -> None:
+def _sow(path: Path, documents: tuple[ScoredDocument, ...]) -> None:
     """Puts documents that were scored elsewhere into a journal, behind those that it holds."""
     if documents:
-        journal = Journal(path, Scored)
+        journal = JsonlLog(path, ScoredDocument)
         for document in documents[len(journal.finished) :]:
             journal.add(document)
 
 
-def _journal(job: Job, record: Profile, step: Measure, ready: Ready) -> Path:
+def _journal(job: RunContext, record: Profile, step: MeasureCell, ready: ReadyGraph) -> Path:
     """Where finished documents are kept until the cell is: named by all that their bits depend on."""
     scored = msgspec.structs.replace(
         step,
@@ -424,12 +439,12 @@ def _journal(job: Job, record: Profile, step: Measure, ready: Ready) -> Path:
     return folder / f"{files.sha256_of(msgspec.json.encode(told, order='sorted'))[:32]}.jsonl"
 
 
-def _weigh(job: Job, cell: CellSpec, ready: Ready) -> Memory | Failure:
+def _weigh(job: RunContext, cell: CellSpec, ready: ReadyGraph) -> Memory | Failure:
     steps = min(DECODE_STEPS, job.model.decode_context)
-    return ask(
+    return run_step(
         job,
         cell,
-        Weigh(
+        MeasureMemory(
             session=session_of(job, cell.provider, ready),
             files=tuple(str(ready.folder / f.path) for f in ready.graph.files),
             prefill_tokens=min(PREFILL_TOKENS, job.model.horizon - steps),
@@ -442,7 +457,7 @@ def _weigh(job: Job, cell: CellSpec, ready: Ready) -> Memory | Failure:
 # --- latency ----------------------------------------------------------------------------------
 
 
-def _groups(graphs: dict[CellSpec, Ready], together: bool) -> list[dict[CellSpec, Ready]]:
+def _groups(graphs: dict[CellSpec, ReadyGraph], together: bool) -> list[dict[CellSpec, ReadyGraph]]:
     """Cells that are timed in turns: all of them where they fit into memory together, else each alone."""
     needed = sum(MEMORY_OF_GRAPH * r.graph.bytes + MEMORY_OF_SESSION for r in graphs.values())
     if together and needed <= FREE_SHARE * available_memory():
@@ -450,11 +465,15 @@ def _groups(graphs: dict[CellSpec, Ready], together: bool) -> list[dict[CellSpec
     return [{cell: ready} for cell, ready in graphs.items()]
 
 
-def _timed(job: Job, record: Profile, group: dict[CellSpec, Ready], cells_in_run: int) -> Profile:
+def _timed(
+    job: RunContext, record: Profile, group: dict[CellSpec, ReadyGraph], cells_in_run: int
+) -> Profile:
     """The record with the latency of a group of cells; where they end their process together, each is tried alone."""
     if not group:
         return record
-    found = ask(job, next(iter(group)) if len(group) == 1 else None, _race(job, group), Raced)
+    found = run_step(
+        job, next(iter(group)) if len(group) == 1 else None, _race(job, group), MeasuredLatency
+    )
     if isinstance(found, Failure) and len(group) > 1:
         for cell, ready in group.items():
             record = _timed(job, record, {cell: ready}, cells_in_run)
@@ -473,9 +492,9 @@ def _gone(found: Failure) -> Absent:
     return Absent(reason=f"{found.error}: {found.message}", failed=True)
 
 
-def _race(job: Job, group: dict[CellSpec, Ready]) -> Race:
+def _race(job: RunContext, group: dict[CellSpec, ReadyGraph]) -> MeasureLatency:
     model = job.model
-    return Race(
+    return MeasureLatency(
         entrants=tuple(session_of(job, cell.provider, ready) for cell, ready in group.items()),
         prefill_tokens=min(PREFILL_TOKENS, model.horizon),
         decode_context=model.decode_context,
@@ -506,7 +525,7 @@ def _sweep(spec: Spec, model: Model) -> tuple[int, ...]:
 
 
 def _with_latency(
-    job: Job, record: Profile, cell: CellSpec, found: Latency | Failure, cells_in_run: int
+    job: RunContext, record: Profile, cell: CellSpec, found: Latency | Failure, cells_in_run: int
 ) -> Cell:
     had = next(c for c in record.cells if CellSpec(c.precision, c.provider) == cell)
     assert isinstance(had.outcome, Measurement) and isinstance(had.graph, Graph)

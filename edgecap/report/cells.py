@@ -8,23 +8,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from edgecap.analysis.cell_labels import Choice, choices
+from edgecap.analysis.cell_labels import CellView, choices
 from edgecap.analysis.metrics import BY_NAME, estimates
 from edgecap.record import Absent, Cell, Estimate, Measurement, Profile
 from edgecap.report.format import printable
 from edgecap.units import si, significant
 
-Found = Estimate | Absent
+MetricValue = Estimate | Absent
 SHORT, LONG = 18, 90  # characters of a name beside a bar, and in a sentence or table
 
 
 class Line(NamedTuple):
     """A cell: `name` is short, for figures; `label` tells it from all others; `figures` has every metric."""
 
-    choice: Choice
+    choice: CellView
     name: str
     label: str
-    figures: dict[str, Found]
+    figures: dict[str, MetricValue]
 
     @property
     def record(self) -> Profile:
@@ -62,7 +62,7 @@ def sheet(records: Sequence[Profile]) -> list[Line]:
     ]
 
 
-def _short(choice: Choice, several: bool, tag: str) -> str:
+def _short(choice: CellView, several: bool, tag: str) -> str:
     words = [
         choice.cell.precision,
         *([choice.cell.provider] if several else []),

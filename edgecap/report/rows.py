@@ -11,7 +11,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgecap.analysis.cell_labels import Choice, choices
+from edgecap.analysis.cell_labels import CellView, choices
 from edgecap.analysis.metrics import (
     METRICS,
     compression_of,
@@ -25,7 +25,7 @@ from edgecap.record import Absent, Cell, Estimate, Profile
 from edgecap.storage.files import record_path
 
 Value = str | int | float | None
-Row = dict[str, Value]
+CellRow = dict[str, Value]
 
 ABOUT = (
     *("record", "created_utc", "edgecap", "machine", "cpu", "model", "model_sha256", "task"),
@@ -36,7 +36,7 @@ COLUMNS = (*ABOUT, *[f"{m.name}{end}" for m in METRICS for end in ("", "_low", "
 _COMMANDS = ("=", "+", "-", "@", "\t", "\r")  # what makes a spreadsheet compute a text
 
 
-def rows(records: Sequence[Profile]) -> list[Row]:
+def rows(records: Sequence[Profile]) -> list[CellRow]:
     """Every cell of the records, in order; each row has all of `COLUMNS`."""
     return [_row(choice, estimates(choice.record, choice.cell)) for choice in choices(records)]
 
@@ -46,8 +46,8 @@ def name_of_record(record: Profile) -> str:
     return record_path(Path(), record).stem
 
 
-def _row(choice: Choice, found: dict[str, Estimate | Absent]) -> Row:
-    figures: Row = {}
+def _row(choice: CellView, found: dict[str, Estimate | Absent]) -> CellRow:
+    figures: CellRow = {}
     for name, value in found.items():
         had = None if isinstance(value, Absent) else value
         for end, number in (("", "value"), ("_low", "low"), ("_high", "high")):
@@ -60,7 +60,7 @@ def _float(number: float | None) -> float | None:
     return None if number is None else float(number)
 
 
-def _of_record(record: Profile) -> Row:
+def _of_record(record: Profile) -> CellRow:
     return {
         "record": name_of_record(record),
         "created_utc": record.created_utc,
@@ -76,7 +76,7 @@ def _of_record(record: Profile) -> Row:
     }
 
 
-def _of_cell(cell: Cell) -> Row:
+def _of_cell(cell: Cell) -> CellRow:
     text, timed, joules = compression_of(cell), latency_of(cell), energy_of(cell)
     return {
         "precision": cell.precision,
@@ -92,7 +92,7 @@ def _of_cell(cell: Cell) -> Row:
     }
 
 
-def as_csv(found: Sequence[Row]) -> str:
+def as_csv(found: Sequence[CellRow]) -> str:
     """The rows as CSV: one header, empty where absent, numbers in full precision, texts that no spreadsheet computes."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")

@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from edgecap.errors import EdgecapError, UsageError
-from edgecap.report.board.board import Found, board_page, board_values
-from edgecap.report.board.entries import Entry
-from edgecap.storage.collection import Shelf
+from edgecap.report.board.board import BoardFiles, board_page, board_values
+from edgecap.report.board.entries import BoardEntry
+from edgecap.storage.collection import Collection
 
 ADDRESS, PORT = "127.0.0.1", 8765
 _HOSTS = {"127.0.0.1", "localhost"}
@@ -36,7 +36,7 @@ _ALWAYS = {
 }
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     """What goes back: a status, a type, and bytes."""
 
     status: int
@@ -47,17 +47,17 @@ class Answer(NamedTuple):
 class Desk:
     """Answers requests from a shelf, which is read again when it has changed."""
 
-    def __init__(self, shelf: Shelf[tuple[Entry, ...]]) -> None:
+    def __init__(self, shelf: Collection[tuple[BoardEntry, ...]]) -> None:
         self._shelf = shelf
         self._lock = Lock()
         self._values: dict[str, Any] = {"version": None}
         self._files: dict[str, Path] = {}
 
-    def answer(self, path: str) -> Answer:
+    def answer(self, path: str) -> Response:
         """What a path gives; 404 where it gives nothing, 500 where the folder can no longer be read."""
         try:
             if path == "/":
-                return Answer(
+                return Response(
                     200, "text/html; charset=utf-8", board_page(self._now(), live=True).encode()
                 )
             if path == "/version":
@@ -65,7 +65,7 @@ class Desk:
             if path == "/data.json":
                 return _json(self._now())
             if path == "/favicon.ico":  # browsers ask for one by themselves
-                return Answer(204, "image/x-icon", b"")
+                return Response(204, "image/x-icon", b"")
             return self._record(path)
         except (EdgecapError, OSError) as error:
             return _text(500, str(error))
@@ -83,16 +83,16 @@ class Desk:
                 )
             return self._values
 
-    def _record(self, path: str) -> Answer:
+    def _record(self, path: str) -> Response:
         """A file by a name that was given out, so that no path leads elsewhere."""
         folder, _, name = path.lstrip("/").partition("/")
         file = self._files.get(os.fsdecode(unquote_to_bytes(name))) if folder == "records" else None
         if file is None:
             return _text(404, "nothing is here")
-        return Answer(200, "application/json", file.read_bytes())
+        return Response(200, "application/json", file.read_bytes())
 
 
-def _by_name(found: Found) -> dict[str, Path]:
+def _by_name(found: BoardFiles) -> dict[str, Path]:
     """Records by the name of their file, numbered where two folders hold the same."""
     files: dict[str, Path] = {}
     for path in dict.fromkeys(one.path for one in found):
@@ -103,14 +103,14 @@ def _by_name(found: Found) -> dict[str, Path]:
     return files
 
 
-def _json(value: Any) -> Answer:
-    return Answer(
+def _json(value: Any) -> Response:
+    return Response(
         200, "application/json", json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
     )
 
 
-def _text(status: int, words: str) -> Answer:
-    return Answer(status, "text/plain; charset=utf-8", words.encode("utf-8", "replace"))
+def _text(status: int, words: str) -> Response:
+    return Response(status, "text/plain; charset=utf-8", words.encode("utf-8", "replace"))
 
 
 # --- the server -------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ class Origin(msgspec.Struct, frozen=True):
     made_utc: str
 
 
-class Thing(msgspec.Struct, frozen=True):
+class CacheEntry(msgspec.Struct, frozen=True):
     """One thing in the cache. `path` is relative to it; a graph tells its model, precision and recipe.
 
     Only what is `ours` is ever removed.
@@ -59,7 +59,7 @@ class Survey(msgspec.Struct, frozen=True):
     """What a cache holds, largest first, and what is free on its disk."""
 
     cache: str
-    things: tuple[Thing, ...]
+    things: tuple[CacheEntry, ...]
     free_bytes: int
 
     @property
@@ -81,10 +81,10 @@ class _Told(NamedTuple):
 
 
 _DAMAGED = _Told("damaged")
-Read = TypeVar("Read")
+Payload = TypeVar("Payload")
 
 
-def _read(path: Path, kind: type[Read]) -> Read | None:
+def _read(path: Path, kind: type[Payload]) -> Payload | None:
     """What a file says, if it is one, and whole; a link or a pipe is none."""
     status = _status(path)
     if status and stat.S_ISREG(status.st_mode):
@@ -197,7 +197,7 @@ def _place(cache: Path) -> Path:
     return place
 
 
-def _things(cache: Path) -> Iterator[Thing]:
+def _things(cache: Path) -> Iterator[CacheEntry]:
     for entry in sorted(os.scandir(cache), key=lambda entry: entry.name):
         kind = _BY_FOLDER.get(entry.name)
         if not entry.is_dir(follow_symlinks=False):
@@ -210,7 +210,7 @@ def _things(cache: Path) -> Iterator[Thing]:
             yield _thing(cache, Path(entry), entry.name, _Told("unknown to this edgecap"))
 
 
-def _kept(cache: Path, path: Path, kind: _Kind) -> Thing:
+def _kept(cache: Path, path: Path, kind: _Kind) -> CacheEntry:
     if path.is_symlink():
         return _thing(cache, path, kind.name, _Told("a link"))
     if SCRATCH.fullmatch(path.name):
@@ -220,9 +220,11 @@ def _kept(cache: Path, path: Path, kind: _Kind) -> Thing:
     return _thing(cache, path, kind.name, _Told("not named by edgecap"))
 
 
-def _thing(cache: Path, path: Path, kind: str, told: _Told, ours: bool = False) -> Thing:
+def _thing(cache: Path, path: Path, kind: str, told: _Told, ours: bool = False) -> CacheEntry:
     where = path.relative_to(cache).as_posix()
-    return Thing(kind, where, *told, bytes=_bytes(path), last_used_s=last_used(path), ours=ours)
+    return CacheEntry(
+        kind, where, *told, bytes=_bytes(path), last_used_s=last_used(path), ours=ours
+    )
 
 
 def _bytes(path: Path) -> int:

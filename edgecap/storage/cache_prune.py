@@ -12,7 +12,15 @@ import msgspec
 
 from edgecap.errors import UsageError
 from edgecap.storage import locks
-from edgecap.storage.cache import LEFT_OVER, SCRATCH, Thing, is_cache, last_used, reading, survey
+from edgecap.storage.cache import (
+    LEFT_OVER,
+    SCRATCH,
+    CacheEntry,
+    is_cache,
+    last_used,
+    reading,
+    survey,
+)
 
 KEPT_UNASKED = "peaks"  # measurements, unlike all that can be made again
 _YOUNG_S = 60.0  # a file that is written beside its place may still get there
@@ -31,7 +39,7 @@ class Wanted(msgspec.Struct, frozen=True):
 class Stayed(msgspec.Struct, frozen=True):
     """A thing that was chosen and is still there, and why: in use, or the disk refused."""
 
-    thing: Thing
+    thing: CacheEntry
     reason: str
     refused: bool = False
 
@@ -39,7 +47,7 @@ class Stayed(msgspec.Struct, frozen=True):
 class Pruned(msgspec.Struct, frozen=True):
     """What was removed, or would be, what stayed though it was chosen, and the bytes that the cache holds now."""
 
-    removed: tuple[Thing, ...]
+    removed: tuple[CacheEntry, ...]
     stayed: tuple[Stayed, ...]
     left_bytes: int
 
@@ -59,7 +67,7 @@ def prune(cache: Path, wanted: Wanted, dry_run: bool = False, now_s: float | Non
     with reading(cache):
         if place.exists() and not is_cache(place) and any(place.iterdir()):
             raise UsageError(f"{cache} holds nothing that edgecap keeps; nothing is removed there")
-    left, removed, stayed = found.bytes, list[Thing](), list[Stayed]()
+    left, removed, stayed = found.bytes, list[CacheEntry](), list[Stayed]()
     for thing in _chosen(found.things, wanted, time.time() if now_s is None else now_s):
         if wanted.to_bytes is not None and left <= wanted.to_bytes:
             break
@@ -73,19 +81,19 @@ def prune(cache: Path, wanted: Wanted, dry_run: bool = False, now_s: float | Non
     return Pruned(tuple(removed), tuple(stayed), left)
 
 
-def remove(cache: Path, things: Iterable[Thing]) -> None:
+def remove(cache: Path, things: Iterable[CacheEntry]) -> None:
     """Removes some things, but for those in use. A disk that refuses keeps them."""
     for thing in things:
         _removed(cache, thing, dry_run=False)
 
 
-def _chosen(things: tuple[Thing, ...], wanted: Wanted, now_s: float) -> list[Thing]:
+def _chosen(things: tuple[CacheEntry, ...], wanted: Wanted, now_s: float) -> list[CacheEntry]:
     """What may go, the least recently used first."""
     found = [thing for thing in things if thing.ours and _fits(thing, wanted, now_s)]
     return sorted(found, key=lambda thing: thing.last_used_s)
 
 
-def _fits(thing: Thing, wanted: Wanted, now_s: float) -> bool:
+def _fits(thing: CacheEntry, wanted: Wanted, now_s: float) -> bool:
     if wanted.everything:
         return True
     if wanted.kind is None and thing.kind == KEPT_UNASKED:
@@ -97,13 +105,13 @@ def _fits(thing: Thing, wanted: Wanted, now_s: float) -> bool:
     )
 
 
-def _is_of(thing: Thing, model: str) -> bool:
+def _is_of(thing: CacheEntry, model: str) -> bool:
     """Whether a thing is of a model: its whole name, or what stands behind the organisation's."""
     names = (thing.model or "").lower()
     return bool(names) and model.lower() in (names, names.rpartition("/")[2])
 
 
-def _removed(cache: Path, thing: Thing, dry_run: bool) -> Stayed | None:
+def _removed(cache: Path, thing: CacheEntry, dry_run: bool) -> Stayed | None:
     """Removes a thing, or tells why it stays."""
     path = cache / thing.path
     scratch = SCRATCH.fullmatch(path.name)
@@ -117,7 +125,7 @@ def _removed(cache: Path, thing: Thing, dry_run: bool) -> Stayed | None:
     return Stayed(thing, stays) if stays else None
 
 
-def _late(path: Path, thing: Thing) -> str:
+def _late(path: Path, thing: CacheEntry) -> str:
     """What happened to a thing since it was looked at, or is happening without a lock; nothing if it may go."""
     if last_used(path) > thing.last_used_s:
         return "another process used it meanwhile"

@@ -33,7 +33,7 @@ class Kept(NamedTuple, Generic[T]):
     value: T
 
 
-class Shelf(Generic[T]):
+class Collection(Generic[T]):
     """The records in folders and files; of each record only what `keep` makes of it stays in memory.
 
     A folder may hold a journal too, which `tells` what has no record.

@@ -32,7 +32,7 @@ _FLAGS = (
 )
 
 
-class Blobs:
+class ContentStore:
     """The files of one folder; `shared` is another one, of everybody, that is looked into first."""
 
     def __init__(self, root: Path, shared: Path | None = None) -> None:
@@ -116,7 +116,7 @@ class Blobs:
         if self._shared is None:
             return False
         with contextlib.suppress(OSError, UsageError):
-            there = Blobs(self._shared).path(file.sha256)
+            there = ContentStore(self._shared).path(file.sha256)
             if _size(there) == file.bytes:
                 self.put(there, file)
                 return True

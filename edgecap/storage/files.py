@@ -63,14 +63,14 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
 }
 
 
-class Home(msgspec.Struct, frozen=True):
+class Paths(msgspec.Struct, frozen=True):
     """Where a run keeps things: `cache` for exports and variants, `profiles` for records."""
 
     cache: Path
     profiles: Path
 
 
-def home(cache: Path | None = None, profiles: Path | None = None) -> Home:
+def home(cache: Path | None = None, profiles: Path | None = None) -> Paths:
     """`EDGECAP_CACHE` or the user's cache folder, and `./profiles`, where not given."""
     if cache is None:
         import platformdirs
@@ -79,7 +79,7 @@ def home(cache: Path | None = None, profiles: Path | None = None) -> Home:
             os.environ.get("EDGECAP_CACHE")
             or platformdirs.user_cache_dir("edgecap", appauthor=False)
         )
-    return Home(cache=cache, profiles=profiles or Path("profiles"))
+    return Paths(cache=cache, profiles=profiles or Path("profiles"))
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from edgecap.storage.files import disk_errors
 Piece = TypeVar("Piece")
 
 
-class Journal(Generic[Piece]):
+class JsonlLog(Generic[Piece]):
     """Pieces in their order, in a file that only grows; a line that was torn by a crash is done again.
 
     `finished` are the pieces without a gap, from the first on; `whole` are all that can be read, as they lie in the

@@ -12,35 +12,35 @@ from pathlib import Path
 import msgspec
 
 from edgecap.errors import EdgecapError
-from edgecap.pipeline.prepare import Run
-from edgecap.pipeline.worker import Answer, Export, Optimize, Step, Vary, Watch
+from edgecap.pipeline.prepare import StepRunner
+from edgecap.pipeline.worker import Answer, Export, Optimize, Quantize, Step, StepCallback
 from edgecap.storage import cache_prune
 from edgecap.storage.cache import SCRATCH, survey
-from edgecap.storage.jsonl_log import Journal
+from edgecap.storage.jsonl_log import JsonlLog
 
 NOTE = "made.jsonl"
 
 
-class Made(msgspec.Struct, frozen=True):
+class CachedGraph(msgspec.Struct, frozen=True):
     """A graph: the model that it was made for, and its place in the cache."""
 
     model: str
     path: str
 
 
-class Leavings:
+class SweepCleanup:
     """The graphs of one sweep in one cache, written down in the sweep's `private` folder."""
 
     def __init__(self, cache: Path, private: Path) -> None:
         self._cache, self._note = cache, private / NOTE
-        self._made = Journal(self._note, Made)
+        self._made = JsonlLog(self._note, CachedGraph)
 
-    def noting(self, run: Run, model: str) -> Run:
+    def noting(self, run: StepRunner, model: str) -> StepRunner:
         """Does steps as `run` does, and takes note of the graphs that they make."""
 
-        def noted(step: Step, watch: Watch, timeout_s: float) -> Answer:
-            if isinstance(step, Export | Vary | Optimize):
-                self._made.add(Made(model, _place(Path(step.out))))
+        def noted(step: Step, watch: StepCallback, timeout_s: float) -> Answer:
+            if isinstance(step, Export | Quantize | Optimize):
+                self._made.add(CachedGraph(model, _place(Path(step.out))))
             return run(step, watch, timeout_s)
 
         return noted

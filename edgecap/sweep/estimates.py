@@ -17,9 +17,9 @@ from edgecap.model import source
 from edgecap.model.flops import stored_as, weight_bytes
 from edgecap.pipeline.capabilities import read_model
 from edgecap.record import Absent
-from edgecap.storage.jsonl_log import Journal
+from edgecap.storage.jsonl_log import JsonlLog
 from edgecap.sweep.plan import Planned
-from edgecap.sweep.state import Row
+from edgecap.sweep.state import StateRow
 
 HISTORY = "sweeps.jsonl"
 
@@ -31,7 +31,7 @@ class Estimated(NamedTuple):
     basis: str
 
 
-class Need(NamedTuple):
+class SpaceNeeded(NamedTuple):
     """Bytes that a sweep will take at most: its graphs, those of the largest model alone, its records.
 
     Models of unknown size are named.
@@ -51,27 +51,27 @@ class History:
 
     def __init__(self, kept_in: Path) -> None:
         self._path = kept_in / HISTORY
-        self._journal: Journal[Row] | None = None
+        self._journal: JsonlLog[StateRow] | None = None
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[StateRow]:
         """What was measured; nothing where that cannot be read."""
         with contextlib.suppress(EdgecapError):
-            return Journal(self._path, Row).whole
+            return JsonlLog(self._path, StateRow).whole
         return []
 
-    def remember(self, row: Row) -> None:
+    def remember(self, row: StateRow) -> None:
         """Keeps a row for the next estimate; where that cannot be done, the next one knows less."""
         if row.failure is None:
             with contextlib.suppress(EdgecapError):
-                self._journal = self._journal or Journal(self._path, Row)
+                self._journal = self._journal or JsonlLog(self._path, StateRow)
                 self._journal.add(row)
 
 
 # --- time -------------------------------------------------------------------------------------
 
 
-def seconds_of(cells: Sequence[Planned], rows: Iterable[Row]) -> list[Estimated]:
+def seconds_of(cells: Sequence[Planned], rows: Iterable[StateRow]) -> list[Estimated]:
     """Of each cell: the median of the same one, else of that variant with another window or batch, else of that model.
 
     Cells of other texts or options say nothing.
@@ -110,7 +110,7 @@ class Left:
         self._expected = {cell.key: time.seconds for cell, time in zip(cells, times, strict=True)}
         self._took: list[tuple[float, float | None]] = []  # seconds, and what was expected
 
-    def finished(self, row: Row) -> None:
+    def finished(self, row: StateRow) -> None:
         """A cell is done with; one that failed tells nothing about the time of others."""
         expected = self._expected.pop(row.key, None)
         if row.failure is None:
@@ -148,7 +148,7 @@ class Left:
 # --- disk -------------------------------------------------------------------------------------
 
 
-def need_of(cells: Sequence[Planned], rows: Sequence[Row]) -> Need:
+def need_of(cells: Sequence[Planned], rows: Sequence[StateRow]) -> SpaceNeeded:
     """The variants that the cells need, with the fp32 graphs they are made from, whether they are kept already or not."""
     known = {(row.model, row.precision): row.graph_bytes for row in rows if row.graph_bytes}
     records = [row.bytes for row in rows if row.bytes]
@@ -160,7 +160,7 @@ def need_of(cells: Sequence[Planned], rows: Sequence[Row]) -> Need:
         for model, precisions in wanted.items()
     }
     sums = [sum(size or 0 for size in found) for found in sizes.values()]
-    return Need(
+    return SpaceNeeded(
         graphs=sum(sums),
         largest=max(sums, default=0),
         records=len(cells) * int(stats.median(records)) if records else 0,

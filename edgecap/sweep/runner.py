@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
 from edgecap.errors import DiskFull, EdgecapError, Interrupted, UsageError
-from edgecap.pipeline.prepare import Notice, Run, Scores
+from edgecap.pipeline.prepare import KnownScores, ProgressCallback, StepRunner
 from edgecap.pipeline.profile import profile
 from edgecap.pipeline.worker import in_child
 from edgecap.record import Failure, Profile
 from edgecap.spec import Spec
 from edgecap.storage import files
-from edgecap.storage.files import Home
-from edgecap.sweep.cleanup import Leavings
+from edgecap.storage.files import Paths
+from edgecap.sweep.cleanup import SweepCleanup
 from edgecap.sweep.plan import EVERY, Planned
-from edgecap.sweep.state import Finished, Ledger, Row, open_ledger
+from edgecap.sweep.state import Finished, StateRow, SweepState, open_ledger
 
 FLEET = "fleet"  # the stage of a failure that is the fleet's: nothing was found out about the cell
 DISK_PATIENCE_S, DISK_PAUSE_S = 600.0, 5.0
@@ -40,12 +40,12 @@ class News(NamedTuple):
     cell: Planned | None
     words: str = ""
     device: str = ""
-    row: Row | None = None
+    row: StateRow | None = None
     cells: Sequence[Planned] = ()
     left: Sequence[Planned] = ()
 
 
-Watch = Callable[[News], None]
+SweepCallback = Callable[[News], None]
 
 
 class Crew(Protocol):
@@ -55,7 +55,7 @@ class Crew(Protocol):
         """The cells with "every" device unfolded, as the crew stands now."""
 
     def work(
-        self, cells: Sequence[Planned], ledger: Ledger, watch: Watch
+        self, cells: Sequence[Planned], ledger: SweepState, watch: SweepCallback
     ) -> Generator[Finished, None, None]:
         """Each cell, as it is finished, in any order."""
 
@@ -76,8 +76,8 @@ def sweep(
     folder: Path,
     crew: Crew,
     asked: Asked = AS_USUAL,
-    watch: Watch = lambda news: None,
-) -> list[Row]:
+    watch: SweepCallback = lambda news: None,
+) -> list[StateRow]:
     """Does what is missing and returns the rows of the plan's cells, in its order.
 
     Raises UsageError where the folder holds a part of the plan and `resume` was not asked for, or is in use;
@@ -108,7 +108,9 @@ def sweep(
         return rows
 
 
-def missing(cells: Sequence[Planned], rows: dict[str, Row], retry: bool = False) -> list[Planned]:
+def missing(
+    cells: Sequence[Planned], rows: dict[str, StateRow], retry: bool = False
+) -> list[Planned]:
     """The cells without a row, and those that no device ran; with `retry`, those that went wrong too."""
     return [
         c
@@ -117,7 +119,7 @@ def missing(cells: Sequence[Planned], rows: dict[str, Row], retry: bool = False)
     ]
 
 
-def not_run(row: Row) -> bool:
+def not_run(row: StateRow) -> bool:
     """Whether nothing was found out about a cell: the fleet failed, not the cell."""
     return row.failure is not None and row.failure.stage == FLEET
 
@@ -130,19 +132,23 @@ def _check_part(wanted: Sequence[Planned], left: list[Planned], asked: Asked, fo
         )
 
 
-def _what_is_kept(wanted: Sequence[Planned], ledger: Ledger) -> str:
+def _what_is_kept(wanted: Sequence[Planned], ledger: SweepState) -> str:
     return f"{sum(cell.key in ledger.rows for cell in wanted)} of {len(wanted)} cells are in {ledger.folder}"
 
 
-def _kept(ledger: Ledger, finished: Finished, patience_s: float, watch: Watch) -> Row:
+def _kept(
+    ledger: SweepState, finished: Finished, patience_s: float, watch: SweepCallback
+) -> StateRow:
     """Writes it, once there is room: what was measured is worth more than time."""
     return _patiently(lambda: ledger.keep(finished), finished.cell, patience_s, watch)
 
 
-Done = TypeVar("Done")
+Outcome = TypeVar("Outcome")
 
 
-def _patiently(do: Callable[[], Done], cell: Planned, patience_s: float, watch: Watch) -> Done:
+def _patiently(
+    do: Callable[[], Outcome], cell: Planned, patience_s: float, watch: SweepCallback
+) -> Outcome:
     """Does it, again and again while the disk is full. Raises DiskFull where that lasts for longer than `patience_s`."""
     full_since: float | None = None
     while True:
@@ -164,8 +170,8 @@ class Locally:
 
     def __init__(
         self,
-        home: Home,
-        run: Run = in_child,
+        home: Paths,
+        run: StepRunner = in_child,
         keep_exports: bool = True,
         disk_patience_s: float = DISK_PATIENCE_S,
     ) -> None:
@@ -180,10 +186,10 @@ class Locally:
         return cells
 
     def work(
-        self, cells: Sequence[Planned], ledger: Ledger, watch: Watch
+        self, cells: Sequence[Planned], ledger: SweepState, watch: SweepCallback
     ) -> Generator[Finished, None, None]:
         """Each cell in turn. Raises DiskFull where the cache's disk stays full."""
-        leavings = Leavings(self._home.cache, ledger.private)
+        leavings = SweepCleanup(self._home.cache, ledger.private)
         last = {cell.spec.model: cell for cell in cells}
         for cell in cells:
             watch(News("begun", cell))
@@ -197,10 +203,10 @@ class Locally:
         leavings.end()
 
     def _outcome(
-        self, cell: Planned, ledger: Ledger, leavings: Leavings, watch: Watch
+        self, cell: Planned, ledger: SweepState, leavings: SweepCleanup, watch: SweepCallback
     ) -> Profile | Failure:
         """What came of a cell; a full disk is waited for, one that is too small for this cell is its failure."""
-        home = Home(cache=self._home.cache, profiles=ledger.scratch)
+        home = Paths(cache=self._home.cache, profiles=ledger.scratch)
         run = leavings.noting(self._run, cell.spec.model)
 
         def tried() -> Profile | Failure:
@@ -210,7 +216,7 @@ class Locally:
                     home,
                     lambda event: watch(News("stage", cell, event.stage)),
                     run,
-                    Scores(folder=ledger.scores),
+                    KnownScores(folder=ledger.scores),
                 )
             except DiskFull as error:
                 if min(files.free_bytes(home.cache), files.free_bytes(ledger.folder)) > ROOM:
@@ -221,7 +227,7 @@ class Locally:
 
 
 def outcome_of(
-    spec: Spec, home: Home, notice: Notice, run: Run, scores: Scores
+    spec: Spec, home: Paths, notice: ProgressCallback, run: StepRunner, scores: KnownScores
 ) -> Profile | Failure:
     """The record of a run, or why there is none. Raises DiskFull, and Interrupted on Ctrl-C."""
     try:

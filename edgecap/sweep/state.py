@@ -28,14 +28,14 @@ from edgecap.record import Failure, Graph, Profile
 from edgecap.spec import Spec
 from edgecap.storage import files, locks
 from edgecap.storage.collection import JOURNAL, Unread
-from edgecap.storage.jsonl_log import Journal
+from edgecap.storage.jsonl_log import JsonlLog
 from edgecap.sweep.plan import Planned
 
 PRIVATE = ".edgecap"
 _HALF_WRITTEN = re.compile(r"\.[\w.-]+--[0-9a-f]{16}\.json\.\w{8}|\.edgecap-\w{8}", re.ASCII)
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class StateRow(msgspec.Struct, frozen=True, kw_only=True):
     """A finished cell, as the journal keeps it.
 
     `record` names the file of its record, of `bytes` with a hash; where there is none, or the cell in it failed,
@@ -72,13 +72,13 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 1
 
 
-class Ledger:
+class SweepState:
     """The folder, opened by one sweep at a time. Use it as `with open_ledger(...) as ledger`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.private = folder, folder / PRIVATE
         _clear_away(folder)
-        self._journal = Journal(folder / JOURNAL, Row, durable=True)
+        self._journal = JsonlLog(folder / JOURNAL, StateRow, durable=True)
         self.rows = _sound(self._journal.whole, folder)
 
     @property
@@ -101,7 +101,7 @@ class Ledger:
         )
         self._add(*filter(None, found))
 
-    def keep(self, finished: Finished) -> Row:
+    def keep(self, finished: Finished) -> StateRow:
         """Writes the record, then its line. Raises DiskFull or UsageError; then nothing of it counts as done."""
         path = self.folder / finished.cell.file_name
         if isinstance(finished.outcome, Profile):
@@ -113,7 +113,7 @@ class Ledger:
         self._add(row)
         return row
 
-    def _add(self, *rows: Row) -> None:
+    def _add(self, *rows: StateRow) -> None:
         if rows:
             self._journal.add(*rows)
             self.rows.update({row.key: row for row in rows})
@@ -124,7 +124,7 @@ class Ledger:
 
 
 @contextlib.contextmanager
-def open_ledger(folder: Path) -> Iterator[Ledger]:
+def open_ledger(folder: Path) -> Iterator[SweepState]:
     """The folder, made if it is not there, for this process alone.
 
     Raises UsageError where another sweep works on it, or it cannot be written.
@@ -133,25 +133,25 @@ def open_ledger(folder: Path) -> Iterator[Ledger]:
     with files.disk_errors(folder):
         (folder / PRIVATE).mkdir(parents=True, exist_ok=True)
     with _locked(folder):
-        ledger = Ledger(folder)
+        ledger = SweepState(folder)
         try:
             yield ledger
         finally:
             shutil.rmtree(ledger.scratch, ignore_errors=True)
 
 
-def look_into(folder: Path) -> dict[str, Row]:
+def look_into(folder: Path) -> dict[str, StateRow]:
     """The finished cells of a folder by key, without waiting for who works on it; none where there is no folder.
 
     Raises UsageError where it cannot be read.
     """
-    return _sound(Journal(folder / JOURNAL, Row).whole, folder)
+    return _sound(JsonlLog(folder / JOURNAL, StateRow).whole, folder)
 
 
 def unrecorded(journal: Path) -> list[Unread]:
     """The cells of a journal that have no record, and why. Nothing of a journal that cannot be read."""
     with contextlib.suppress(UsageError):
-        last = {row.key: row for row in Journal(journal, Row).whole}
+        last = {row.key: row for row in JsonlLog(journal, StateRow).whole}
         return [
             Unread(journal, f"{row.label}: {told(row.failure)}")
             for row in last.values()
@@ -163,7 +163,7 @@ def unrecorded(journal: Path) -> list[Unread]:
 # --- what is there ----------------------------------------------------------------------------
 
 
-def _sound(rows: Sequence[Row], folder: Path) -> dict[str, Row]:
+def _sound(rows: Sequence[StateRow], folder: Path) -> dict[str, StateRow]:
     """The last line of each cell, if its record still lies there as it was written."""
     names = _names(folder)
     last = {row.key: row for row in rows}
@@ -191,7 +191,7 @@ def _names(folder: Path) -> set[str]:
         return set()
 
 
-def _adopted(cell: Planned, path: Path) -> Row | None:
+def _adopted(cell: Planned, path: Path) -> StateRow | None:
     """The line of a record that lies here without one, if it answers what the cell asks; else it is measured again."""
     with contextlib.suppress(RecordError):
         record = files.load(path)
@@ -222,10 +222,10 @@ def _clear_away(folder: Path) -> None:
             path.unlink()
 
 
-def _row(finished: Finished, path: Path) -> Row:
+def _row(finished: Finished, path: Path) -> StateRow:
     cell, outcome = finished.cell, finished.outcome
     spec = cell.spec
-    row = Row(
+    row = StateRow(
         key=cell.key,
         measured=cell.measured,
         model=Path(spec.model).name,

@@ -11,9 +11,9 @@ import msgspec
 from edgecap.analysis.metrics import told
 from edgecap.report.board.entries import shown
 from edgecap.report.format import printable, table
-from edgecap.sweep.estimates import Estimated, Need
+from edgecap.sweep.estimates import Estimated, SpaceNeeded
 from edgecap.sweep.plan import EVERY, OPTIONS, Planned
-from edgecap.sweep.state import Row
+from edgecap.sweep.state import StateRow
 from edgecap.units import size
 
 WHAT_FAILED = 10  # failed cells that are told one by one behind a sweep
@@ -37,9 +37,9 @@ class Outlook(NamedTuple):
     """A plan before it runs: its cells, the rows of those that are finished, times, disk, and bytes that are free."""
 
     cells: Sequence[Planned]
-    rows: Mapping[str, Row]
+    rows: Mapping[str, StateRow]
     times: Sequence[Estimated]
-    need: Need
+    need: SpaceNeeded
     free: int
     keeps: bool = False  # graphs, when it is done
 
@@ -53,7 +53,7 @@ class Outlook(NamedTuple):
         ]
 
     @property
-    def done(self) -> list[Row]:
+    def done(self) -> list[StateRow]:
         """Rows of the plan's cells, in its order."""
         return [self.rows[cell.key] for cell in self.cells if cell.key in self.rows]
 
@@ -90,7 +90,7 @@ def _options(cells: Sequence[Planned]) -> list[str]:
     return [", ".join(f"{name} {getattr(cell.spec, name)}" for name in names) for cell in cells]
 
 
-def _planned(cell: Planned, options: str, row: Row | None, time: Estimated) -> list[str]:
+def _planned(cell: Planned, options: str, row: StateRow | None, time: Estimated) -> list[str]:
     spec = cell.spec
     return [
         shown(Path(spec.model).name, LONGEST),
@@ -110,7 +110,7 @@ def _planned(cell: Planned, options: str, row: Row | None, time: Estimated) -> l
     ]
 
 
-def _state(row: Row | None) -> str:
+def _state(row: StateRow | None) -> str:
     if row is None:
         return ""
     return "failed" if row.failure and row.wrong else "left out" if row.failure else "done"
@@ -174,7 +174,7 @@ def plan_values(outlook: Outlook) -> dict[str, Any]:
     }
 
 
-def _cell_values(cell: Planned, row: Row | None, time: Estimated) -> dict[str, Any]:
+def _cell_values(cell: Planned, row: StateRow | None, time: Estimated) -> dict[str, Any]:
     return {
         "key": cell.key,
         "model": cell.spec.model,
@@ -195,7 +195,7 @@ def _cell_values(cell: Planned, row: Row | None, time: Estimated) -> dict[str, A
 # --- what came of it --------------------------------------------------------------------------
 
 
-def outcome_text(rows: Sequence[Row]) -> str:
+def outcome_text(rows: Sequence[StateRow]) -> str:
     """How many cells were measured, and why others were not."""
     failed = [row for row in rows if row.failure and row.wrong]
     partly = [row for row in rows if row.wrong and not row.failure]
@@ -214,14 +214,14 @@ def outcome_text(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def failure_line(row: Row) -> str:
+def failure_line(row: StateRow) -> str:
     """A failed cell and its reason, in one line."""
     assert row.failure is not None
     where = f" ({shown(row.device)})" if row.device else ""
     return f"{shown(row.label)}{where}: {printable(' '.join(told(row.failure).split()))}"
 
 
-def outcome_values(rows: Sequence[Row], folder: Path) -> dict[str, Any]:
+def outcome_values(rows: Sequence[StateRow], folder: Path) -> dict[str, Any]:
     """The same for programs."""
     return {
         "folder": str(folder),

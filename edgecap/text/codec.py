@@ -100,7 +100,7 @@ class Coded(NamedTuple):
     stored_bytes: int
 
 
-Progress = Callable[[int, int], None]
+CodecProgress = Callable[[int, int], None]
 
 
 def check_magic(file: BinaryIO) -> None:
@@ -145,11 +145,11 @@ def compress(
     header: Header,
     engine: Stepper,
     tokenizer: TextCodec,
-    progress: Progress,
+    progress: CodecProgress,
 ) -> Coded:
     """Compresses all of `source` into `target`; `progress` hears the bytes that are done, of those known."""
     total = os.fstat(source.fileno()).st_size
-    out = _Output(target)
+    out = _CheckedOutput(target)
     out.write(header.pack())
     digest, size, tokens, bits, stored = hashlib.blake2b(digest_size=8), 0, 0, 0.0, 0
     for piece in _pieces(source):
@@ -171,12 +171,12 @@ def compress(
     return Coded(size, out.size, tokens, bits, stored)
 
 
-def _within(progress: Progress, begin: int, size: int, total: int) -> Progress:
+def _within(progress: CodecProgress, begin: int, size: int, total: int) -> CodecProgress:
     """Progress of a part: `size` of `total` bytes, from `begin` on."""
     return lambda done, of: progress(begin + done * size // max(of, 1), total)
 
 
-class _Output:
+class _CheckedOutput:
     """Counts and checks what it writes."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -191,7 +191,7 @@ class _Output:
         self.write(bytes([kind]) + _number(length) + _number(len(payload)) + payload)
 
 
-def _write_stored(out: _Output, part: bytes) -> None:
+def _write_stored(out: _CheckedOutput, part: bytes) -> None:
     packed = _lzma(part)
     kind, payload = (_LZMA, packed) if len(packed) < len(part) else (_RAW, part)
     out.segment(kind, len(part), payload)
@@ -279,7 +279,7 @@ def decompress(
     header: Header,
     engine: Stepper,
     tokenizer: TextCodec,
-    progress: Progress,
+    progress: CodecProgress,
 ) -> Coded:
     """Writes what was compressed. `source` stands behind its header; see `check_whole`.
 
@@ -322,7 +322,7 @@ def _restored(
     context: int,
     engine: Stepper,
     tokenizer: TextCodec,
-    share: Progress,
+    share: CodecProgress,
 ) -> bytes:
     """The bytes of one segment."""
     if kind == _RAW:
@@ -368,7 +368,7 @@ def _byte(file: BinaryIO) -> int:
 
 
 def _encode(
-    ids: list[int], context: int, engine: Stepper, start: int | None, share: Progress
+    ids: list[int], context: int, engine: Stepper, start: int | None, share: CodecProgress
 ) -> tuple[bytes, float]:
     """Range-coded tokens, and their summed -log2 p in bits."""
     import constriction
@@ -391,7 +391,12 @@ def _encode(
 
 
 def _decode(
-    payload: bytes, count: int, context: int, engine: Stepper, start: int | None, share: Progress
+    payload: bytes,
+    count: int,
+    context: int,
+    engine: Stepper,
+    start: int | None,
+    share: CodecProgress,
 ) -> list[int]:
     """The tokens again."""
     import constriction
@@ -416,7 +421,7 @@ def _walk(
     engine: Stepper,
     start: int | None,
     code: Callable[[int, int, _Distribution | None], int],
-    share: Progress,
+    share: CodecProgress,
 ) -> None:
     """Goes through the windows of a text, `LANES` together, one token of each at a step.
 

@@ -24,8 +24,8 @@ from edgecap.analysis.fitting.bias import (
 )
 from edgecap.analysis.fitting.found import Fit, Fitted, card_of, rescored
 from edgecap.analysis.fitting.series import (
-    Point,
     Series,
+    SeriesModel,
     of_two_corpora,
     one_series,
     series_by_corpus,
@@ -175,7 +175,7 @@ def _models(series: Series, recorded: float | None, bias: float) -> tuple[Fitted
 
 
 def _fitted(
-    p: Point,
+    p: SeriesModel,
     capacity: float,
     zero: int,
     recorded: int | None,

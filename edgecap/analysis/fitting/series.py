@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 
-class Point(NamedTuple):
+class SeriesModel(NamedTuple):
     """A model of a series: its record, the cell that was chosen of it, its text and its FLOPs."""
 
     name: str
@@ -41,7 +41,7 @@ class Point(NamedTuple):
 class Series(NamedTuple):
     """Models by rising FLOPs, and what a reader should know of how they were chosen."""
 
-    points: tuple[Point, ...]
+    points: tuple[SeriesModel, ...]
     notes: tuple[str, ...]
 
     @property
@@ -77,16 +77,16 @@ def series_by_corpus(
     cell, and, naming both records, where those of one corpus were not scored alike.
     """
     preferred = provider or _common_provider(records, precision)
-    points, left = list[Point](), list[tuple[Profile, str]]()
+    points, left = list[SeriesModel](), list[tuple[Profile, str]]()
     for record in records:
         found = _point(record, precision, provider, preferred)
-        if isinstance(found, Point):
+        if isinstance(found, SeriesModel):
             points.append(found)
         else:
             left.append((record, found))
     if not points:
         raise UsageError(left[0][1])
-    grouped: dict[str, list[Point]] = {}
+    grouped: dict[str, list[SeriesModel]] = {}
     for point in points:
         grouped.setdefault(point.record.corpus.sha256, []).append(point)
     return _with_note([_series(group, preferred) for group in grouped.values()], left)
@@ -135,7 +135,9 @@ def of_two_corpora(found: Sequence[Series]) -> str:
     return told_apart(one, other, "corpus", _corpus)
 
 
-def told_apart(one: Point, other: Point, what: str, read: Callable[[Point], object]) -> str:
+def told_apart(
+    one: SeriesModel, other: SeriesModel, what: str, read: Callable[[SeriesModel], object]
+) -> str:
     """Why two records are not of one series; what is no word or number is not written out."""
     first, second = (f" ({v})" if isinstance(v := read(p), str | int) else "" for p in (one, other))
     return (
@@ -144,7 +146,9 @@ def told_apart(one: Point, other: Point, what: str, read: Callable[[Point], obje
     )
 
 
-def _point(record: Profile, precision: str, provider: str | None, preferred: str) -> Point | str:
+def _point(
+    record: Profile, precision: str, provider: str | None, preferred: str
+) -> SeriesModel | str:
     """The cell of a record that is taken, or why there is none: nothing was scored, or counted."""
     name, cells = record.source.name, [c for c in record.cells if provider in (None, c.provider)]
     found = [
@@ -159,7 +163,7 @@ def _point(record: Profile, precision: str, provider: str | None, preferred: str
     if not 1 < record.flops.per_token < math.inf:
         return f"the record of {name} says that a token costs {record.flops.per_token:g} FLOPs, which no model does"
     cell, text = min(found, key=lambda each: each[0].provider != preferred)
-    return Point(name, record, cell, text, record.flops)
+    return SeriesModel(name, record, cell, text, record.flops)
 
 
 def _on(provider: str | None) -> str:
@@ -182,7 +186,7 @@ def _reason(cell: Cell) -> str:
 # --- of one corpus ----------------------------------------------------------------------------
 
 
-def _series(group: Sequence[Point], preferred: str) -> Series:
+def _series(group: Sequence[SeriesModel], preferred: str) -> Series:
     latest, notes = _once(group, preferred)
     for what, read in _ALIKE.items():
         other = next((p for p in latest if read(p) != read(latest[0])), None)
@@ -192,9 +196,9 @@ def _series(group: Sequence[Point], preferred: str) -> Series:
     return Series(tuple(sorted(_named(latest), key=lambda p: p.work)), tuple(notes))
 
 
-def _once(group: Sequence[Point], preferred: str) -> tuple[list[Point], list[str]]:
+def _once(group: Sequence[SeriesModel], preferred: str) -> tuple[list[SeriesModel], list[str]]:
     """Each model once, from its latest record, if it can be on the preferred provider."""
-    latest: dict[str, Point] = {}
+    latest: dict[str, SeriesModel] = {}
     for point in sorted(group, key=lambda p: (p.cell.provider == preferred, p.record.created_utc)):
         latest[point.record.source.weights_sha256] = point
     given = Counter(p.record.source.weights_sha256 for p in group)
@@ -206,7 +210,7 @@ def _once(group: Sequence[Point], preferred: str) -> tuple[list[Point], list[str
     return [latest[key] for key in given], notes
 
 
-def _named(points: Sequence[Point]) -> list[Point]:
+def _named(points: Sequence[SeriesModel]) -> list[SeriesModel]:
     """With the time of the record where two models have one name."""
     known = Counter(p.name for p in points)
     return [
@@ -215,12 +219,12 @@ def _named(points: Sequence[Point]) -> list[Point]:
     ]
 
 
-def _corpus(point: Point) -> str:
+def _corpus(point: SeriesModel) -> str:
     return f"{point.record.corpus.name}, {point.record.corpus.sha256[:8]}"
 
 
 # Of tokenizers, the tokens that they made: their files also hold what is said in a chat.
-_ALIKE: dict[str, Callable[[Point], object]] = {
+_ALIKE: dict[str, Callable[[SeriesModel], object]] = {
     "protocol": lambda p: p.text.protocol,
     "window (--context)": lambda p: p.text.context,
     "stride": lambda p: str(p.text.stride),

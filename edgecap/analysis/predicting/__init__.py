@@ -15,7 +15,7 @@ import msgspec
 from edgecap import stats
 from edgecap.analysis.fitting import Series, one_series, positive_fit
 from edgecap.analysis.predicting.bits import Law, law_of, law_width, left_out
-from edgecap.analysis.predicting.device import Device, device_of
+from edgecap.analysis.predicting.device import DevicePrediction, device_of
 from edgecap.analysis.predicting.doubts import doubts
 from edgecap.analysis.score import document_columns
 from edgecap.errors import UsageError
@@ -25,11 +25,11 @@ from edgecap.record import Architecture, Estimate, Profile
 if TYPE_CHECKING:
     from edgecap.stats import Floats
 
-__all__ = ["Device", "LeftOut", "Prediction", "predict"]
+__all__ = ["DevicePrediction", "HeldOut", "Prediction", "predict"]
 MOST_BIAS = 1000.0  # bits a token: no token carries so many
 
 
-class LeftOut(msgspec.Struct, frozen=True):
+class HeldOut(msgspec.Struct, frozen=True):
     """A model of the series: the bits of a token that it was measured to need, and what the others predict."""
 
     name: str
@@ -68,8 +68,8 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     degrees: int
     law_bits: float | None
     error_bits: float | None
-    device: Device
-    series: tuple[LeftOut, ...]
+    device: DevicePrediction
+    series: tuple[HeldOut, ...]
     cautions: tuple[str, ...]
 
 
@@ -211,13 +211,13 @@ def _joined(
     return Estimate(value=value, low=low, high=high)
 
 
-def _series(series: Series, predicted: Floats | None) -> tuple[LeftOut, ...]:
+def _series(series: Series, predicted: Floats | None) -> tuple[HeldOut, ...]:
     rows = []
     for n, point in enumerate(series.points):
         text, told = point.text, None if predicted is None else float(predicted[n])
         needed = None if told is None else text.text_bits_per_token - told
         error = None if needed is None else needed - text.nll_bits_per_token
         rows.append(
-            LeftOut(point.name, point.flops.per_token, text.nll_bits_per_token, needed, error)
+            HeldOut(point.name, point.flops.per_token, text.nll_bits_per_token, needed, error)
         )
     return tuple(rows)

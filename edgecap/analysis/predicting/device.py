@@ -13,9 +13,15 @@ import msgspec
 
 from edgecap import stats
 from edgecap.analysis import score
-from edgecap.analysis.fitting.series import Point
+from edgecap.analysis.fitting.series import SeriesModel
 from edgecap.analysis.metrics import energy_of, latency_of
-from edgecap.analysis.predicting.steps import Measured, Place, law_of_all, operators_of, predicted
+from edgecap.analysis.predicting.steps import (
+    MeasuredStep,
+    StepSize,
+    law_of_all,
+    operators_of,
+    predicted,
+)
 from edgecap.analysis.roofline import bandwidth_of, peak_rate
 from edgecap.analysis.score import Quantity
 from edgecap.model import flops
@@ -32,14 +38,14 @@ from edgecap.record import (
 )
 
 
-class Step(NamedTuple):
+class StepNeeds(NamedTuple):
     """What a step of the new size cannot do without."""
 
     flops: float
     bytes: float
 
 
-class Device(msgspec.Struct, frozen=True):
+class DevicePrediction(msgspec.Struct, frozen=True):
     """Predicted for one machine, provider and precision; Absent with a reason where nothing can be.
 
     `attainable_s` of a decoded token is what the machine's peaks allow, `starts_s` what starting its `operators` takes, and
@@ -62,7 +68,9 @@ class Device(msgspec.Struct, frozen=True):
     models_with_joules: int
 
 
-def device_of(points: Sequence[Point], model: Architecture, token_flops: float) -> Device:
+def device_of(
+    points: Sequence[SeriesModel], model: Architecture, token_flops: float
+) -> DevicePrediction:
     """What a model of this architecture would take on the device that the points were measured on.
 
     `token_flops` are those of a decoded token.
@@ -81,13 +89,13 @@ def device_of(points: Sequence[Point], model: Architecture, token_flops: float) 
     ]
     known = all(_operators(p) for p in timed)
     operators = _of_new(timed, model) if timed and known else 1.0
-    decode, prefill = (b if isinstance(b, Absent) else Place(operators, b) for b in bounds)
+    decode, prefill = (b if isinstance(b, Absent) else StepSize(operators, b) for b in bounds)
     joules: Estimate | Absent = missing if not timed else _why_no_joules(points)
     if counted and not isinstance(decode, Absent):
         joules = predicted(_all_measured(counted, known, _decode_bound, _joules), decode, None)
     decoded = _all_measured(timed, known, _decode_bound, _decoded)
     first, law = points[-1], law_of_all(decoded)
-    return Device(
+    return DevicePrediction(
         machine=_named(first),
         provider=first.cell.provider,
         precision=first.cell.precision,
@@ -107,7 +115,7 @@ def device_of(points: Sequence[Point], model: Architecture, token_flops: float) 
 # --- whether they can be held together --------------------------------------------------------
 
 
-def _unlike(points: Sequence[Point]) -> str | None:
+def _unlike(points: Sequence[SeriesModel]) -> str | None:
     """Why the points say nothing together: other machines, providers, threads, prompts or contexts."""
     for what, read in _ALIKE.items():
         first = read(points[0])
@@ -117,32 +125,32 @@ def _unlike(points: Sequence[Point]) -> str | None:
     return None
 
 
-def boards_of(point: Point) -> tuple[Gpu, ...]:
+def boards_of(point: SeriesModel) -> tuple[Gpu, ...]:
     """The boards that its cell may have run on."""
     return () if point.cell.provider == "cpu" else point.record.machine.gpus
 
 
-def _host(point: Point) -> tuple[object, ...]:
+def _host(point: SeriesModel) -> tuple[object, ...]:
     machine = point.record.machine
     return machine.name, machine.cpu, machine.logical_cores
 
 
-def _named(point: Point) -> str:
+def _named(point: SeriesModel) -> str:
     """The machine, with its board where that did the work."""
     return ", ".join(
         [point.record.machine.name, *dict.fromkeys(board.name for board in boards_of(point))]
     )
 
 
-def _timing(read: Callable[..., object]) -> Callable[[Point], object]:
-    def found(point: Point) -> object:
+def _timing(read: Callable[..., object]) -> Callable[[SeriesModel], object]:
+    def found(point: SeriesModel) -> object:
         latency = latency_of(point.cell)
         return read(latency) if latency else None
 
     return found
 
 
-_ALIKE: dict[str, Callable[[Point], object]] = {
+_ALIKE: dict[str, Callable[[SeriesModel], object]] = {
     "machine": lambda p: (*_host(p), [board.name for board in boards_of(p)]),
     "provider": lambda p: p.cell.provider,
     "number of threads": _timing(lambda found: found.threads),
@@ -153,12 +161,12 @@ _ALIKE: dict[str, Callable[[Point], object]] = {
 }
 
 
-def _why_untimed(points: Sequence[Point]) -> str:
+def _why_untimed(points: Sequence[SeriesModel]) -> str:
     reasons = [p.cell.roofline.reason for p in points if isinstance(p.cell.roofline, Absent)]
     return reasons[0] if reasons else "no latency was measured"
 
 
-def _why_no_joules(points: Sequence[Point]) -> Absent:
+def _why_no_joules(points: Sequence[SeriesModel]) -> Absent:
     reasons = [found for p in points if isinstance(found := _joules(p), Absent)]
     return reasons[0] if reasons else Absent(reason="no energy was measured")
 
@@ -167,8 +175,8 @@ def _why_no_joules(points: Sequence[Point]) -> Absent:
 
 
 def _steps(
-    like: Point, model: Architecture, token_flops: float
-) -> tuple[Step | Absent, Step | Absent]:
+    like: SeriesModel, model: Architecture, token_flops: float
+) -> tuple[StepNeeds | Absent, StepNeeds | Absent]:
     """A decoded token and a prompt, as `like` was measured."""
     latency, stored = latency_of(like.cell), flops.stored_as(like.cell.precision)
     if latency is None or stored not in _STORED:
@@ -182,10 +190,10 @@ def _steps(
     each, state = flops.kv_bytes_per_token(model, width), flops.state_bytes(model, width)
     prompt = latency.prefill.tokens
     whole = prompt * flops.total(flops.token_parts(model, prompt))
-    prefill = Step(whole, flops.read_bytes(model, stored, prompt) + prompt * each + state)
+    prefill = StepNeeds(whole, flops.read_bytes(model, stored, prompt) + prompt * each + state)
     if isinstance(latency.decode, Absent):
         return latency.decode, prefill
-    return Step(
+    return StepNeeds(
         token_flops, flops.read_bytes(model, stored) + int(latency.decode.context) * each + state
     ), prefill
 
@@ -193,11 +201,11 @@ def _steps(
 _STORED = ("fp32", "fp16", "int8", "int4")
 
 
-def _latest(points: Sequence[Point]) -> Point:
+def _latest(points: Sequence[SeriesModel]) -> SeriesModel:
     return max(points, key=lambda p: p.record.created_utc)
 
 
-def _attainable(like: Point, step: Step) -> float | Absent:
+def _attainable(like: SeriesModel, step: StepNeeds) -> float | Absent:
     """The shortest seconds by the peaks in the latest record."""
     peaks = like.record.peaks.get(like.cell.provider)
     if not isinstance(peaks, Peaks):
@@ -210,7 +218,7 @@ def _attainable(like: Point, step: Step) -> float | Absent:
     )
 
 
-def _operators(point: Point) -> int | None:
+def _operators(point: SeriesModel) -> int | None:
     """Operators of its graph that ran, and layers of its architecture, where both are known."""
     placed = point.cell.outcome.placement if isinstance(point.cell.outcome, Measurement) else None
     shape = point.record.source.architecture
@@ -219,7 +227,7 @@ def _operators(point: Point) -> int | None:
     return sum(share.nodes for share in placed.by_provider.values())
 
 
-def _of_new(points: Sequence[Point], model: Architecture) -> float:
+def _of_new(points: Sequence[SeriesModel], model: Architecture) -> float:
     """Operators of the new size, from those of the series, all of which are known."""
     import numpy as np
 
@@ -233,20 +241,20 @@ def _of_new(points: Sequence[Point], model: Architecture) -> float:
 # --- what the others took ---------------------------------------------------------------------
 
 
-def _decode_bound(point: Point) -> Bound | None:
+def _decode_bound(point: SeriesModel) -> Bound | None:
     return point.cell.roofline.decode if isinstance(point.cell.roofline, Roofline) else None
 
 
-def _prefill_bound(point: Point) -> Bound | None:
+def _prefill_bound(point: SeriesModel) -> Bound | None:
     return point.cell.roofline.prefill if isinstance(point.cell.roofline, Roofline) else None
 
 
-def _prompt(point: Point) -> int | Absent:
+def _prompt(point: SeriesModel) -> int | Absent:
     latency = latency_of(point.cell)
     return latency.prefill.tokens if latency else Absent(reason="no latency was measured")
 
 
-def _decoded(point: Point) -> Quantity | Absent:
+def _decoded(point: SeriesModel) -> Quantity | Absent:
     latency = latency_of(point.cell)
     return (
         score.decode_seconds(latency, _seed(point))
@@ -255,7 +263,7 @@ def _decoded(point: Point) -> Quantity | Absent:
     )
 
 
-def _read(point: Point) -> Quantity | Absent:
+def _read(point: SeriesModel) -> Quantity | Absent:
     latency = latency_of(point.cell)
     return (
         score.prefill_seconds(latency, _seed(point))
@@ -264,7 +272,7 @@ def _read(point: Point) -> Quantity | Absent:
     )
 
 
-def _joules(point: Point) -> Quantity | Absent:
+def _joules(point: SeriesModel) -> Quantity | Absent:
     energy = energy_of(point.cell)
     if energy is None:
         found = getattr(point.cell.outcome, "energy", None)
@@ -273,27 +281,27 @@ def _joules(point: Point) -> Quantity | Absent:
     return counted if isinstance(counted, Absent) else score.decode_joules(counted, _seed(point))
 
 
-def _seed(point: Point) -> int:
+def _seed(point: SeriesModel) -> int:
     """Of its own for each model, whose rounds have nothing to do with those of another."""
     return stats.SEED + int(point.flops.per_token) % 100_003
 
 
 def _all_measured(
-    points: Sequence[Point],
+    points: Sequence[SeriesModel],
     known: bool,
-    bound: Callable[[Point], Bound | None],
-    read: Callable[[Point], Quantity | Absent],
-) -> list[Measured]:
+    bound: Callable[[SeriesModel], Bound | None],
+    read: Callable[[SeriesModel], Quantity | Absent],
+) -> list[MeasuredStep]:
     """Of the points that have both; where operators are not `known` each has one."""
     had = [(bound(p), read(p), float((known and _operators(p)) or 1)) for p in points]
     return [
-        Measured(Place(operators, limit.attainable_s), found)
+        MeasuredStep(StepSize(operators, limit.attainable_s), found)
         for limit, found, operators in had
         if limit is not None and not isinstance(found, Absent)
     ]
 
 
-def _seconds(measured: Sequence[Measured], place: Place | Absent) -> Estimate | Absent:
+def _seconds(measured: Sequence[MeasuredStep], place: StepSize | Absent) -> Estimate | Absent:
     return (
         place if isinstance(place, Absent) else predicted(measured, place, float(place.attainable))
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from edgecap.analysis.fitting.series import Point, Series
+from edgecap.analysis.fitting.series import Series, SeriesModel
 from edgecap.analysis.metrics import cost_cautions
 from edgecap.analysis.predicting.device import boards_of
 from edgecap.record import Architecture, Estimate
@@ -89,14 +89,14 @@ def _beyond(what: str, at: int, had: Sequence[int]) -> str:
     return f"it has {at} {what}, the series {among}: what operators of that shape reach was not measured, seconds may be far off"
 
 
-def _memory(point: Point) -> int:
+def _memory(point: SeriesModel) -> int:
     return max(
         (board.memory_bytes for board in boards_of(point)),
         default=point.record.machine.memory_bytes,
     )
 
 
-def _told(point: Point) -> str:
+def _told(point: SeriesModel) -> str:
     """The cautions of a record that weaken its seconds and joules, by their codes."""
     codes = cost_cautions(point.cell)
     return (

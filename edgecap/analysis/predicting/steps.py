@@ -34,19 +34,19 @@ class StepLaw(NamedTuple):
     each: Floats
     times: Floats
 
-    def at(self, place: Place) -> Floats:
+    def at(self, place: StepSize) -> Floats:
         """What a step of a size takes."""
         return self.each * place.operators + self.times * place.attainable
 
 
-class Place(NamedTuple):
+class StepSize(NamedTuple):
     """A size, or several with arrays of shape (k,): operators of its graph, and the seconds that the machine allows a step."""
 
     operators: float | Floats
     attainable: float | Floats
 
 
-def step_law(places: Place, measured: Floats) -> StepLaw:
+def step_law(places: StepSize, measured: Floats) -> StepLaw:
     """The law of a series, or of each resampling; of one size, or several in one proportion, the multiple alone.
 
     `measured`, above 0, has the shape (..., k).
@@ -67,7 +67,7 @@ def step_law(places: Place, measured: Floats) -> StepLaw:
     )
 
 
-def relative_half_width(places: Place, measured: Floats, at: Place) -> float | None:
+def relative_half_width(places: StepSize, measured: Floats, at: StepSize) -> float | None:
     """Half the 95 % interval of a new size as a share of what is predicted; None where no size is left to test the law.
 
     The prediction interval of regression on the relative errors: t s sqrt(1 + h) with the leverage h of the new size.
@@ -98,23 +98,23 @@ def operators_of(layers: Floats, operators: Floats, at: int) -> float:
 # --- of a series that was measured ------------------------------------------------------------
 
 
-class Measured(NamedTuple):
+class MeasuredStep(NamedTuple):
     """A step of a size: its place, and what it was measured to take."""
 
-    place: Place
+    place: StepSize
     found: Quantity
 
 
-def _places(measured: Sequence[Measured]) -> Place:
+def _places(measured: Sequence[MeasuredStep]) -> StepSize:
     import numpy as np
 
-    return Place(
+    return StepSize(
         np.array([m.place.operators for m in measured]),
         np.array([m.place.attainable for m in measured]),
     )
 
 
-def law_of_all(measured: Sequence[Measured]) -> StepLaw | None:
+def law_of_all(measured: Sequence[MeasuredStep]) -> StepLaw | None:
     """The law of the sizes that were measured; None of none."""
     import numpy as np
 
@@ -123,7 +123,9 @@ def law_of_all(measured: Sequence[Measured]) -> StepLaw | None:
     )
 
 
-def predicted(measured: Sequence[Measured], place: Place, least: float | None) -> Estimate | Absent:
+def predicted(
+    measured: Sequence[MeasuredStep], place: StepSize, least: float | None
+) -> Estimate | Absent:
     """By the law of the series, with the interval of a size that is new, which cannot reach below `least`."""
     import numpy as np
 

@@ -7,10 +7,10 @@ from functools import partial
 
 import msgspec
 
-from edgecap.analysis.cell_labels import Choice, choices
+from edgecap.analysis.cell_labels import CellView, choices
 from edgecap.analysis.compare import Comparison, compare
 from edgecap.analysis.recommend.candidates import Candidate, Considered, consider, with_noise
-from edgecap.analysis.recommend.costs import Cost, Key, Relaxation, costs, nearest, relaxations
+from edgecap.analysis.recommend.costs import Key, LimitCost, Relaxation, costs, nearest, relaxations
 from edgecap.analysis.recommend.limits import OPTIONS, Limit, parse_limit
 from edgecap.analysis.recommend.notes import notes
 from edgecap.analysis.recommend.preference import (
@@ -41,7 +41,7 @@ class Recommendation(msgspec.Struct, frozen=True):
     best: Candidate | None
     runner_up: Candidate | None
     beside: Comparison | None
-    costs: tuple[Cost, ...]
+    costs: tuple[LimitCost, ...]
     nearest: Candidate | None
     relaxations: tuple[Relaxation, ...]
     steps: tuple[str, ...]
@@ -119,7 +119,7 @@ def _told(metric: str) -> list[str]:
     )
 
 
-def _beside(best: Choice, second: Choice) -> Comparison:
+def _beside(best: CellView, second: CellView) -> Comparison:
     """The best against the runner-up, as edgecap compare has it."""
     base = f"precision={second.cell.precision}"
     if second.place == best.place:

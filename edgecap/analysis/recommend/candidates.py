@@ -9,7 +9,7 @@ import msgspec
 
 from edgecap import stats
 from edgecap.analysis import metrics, score
-from edgecap.analysis.cell_labels import Choice
+from edgecap.analysis.cell_labels import CellView
 from edgecap.analysis.metrics import energy_of, latency_of, told
 from edgecap.analysis.recommend.limits import Limit
 from edgecap.record import Absent, Estimate, Failure
@@ -63,7 +63,7 @@ class Considered(NamedTuple):
     """A candidate, and the cell that it is."""
 
     candidate: Candidate
-    choice: Choice
+    choice: CellView
 
     @property
     def measured(self) -> bool:
@@ -87,7 +87,7 @@ class Considered(NamedTuple):
         )
 
 
-def consider(choice: Choice, limits: Sequence[Limit]) -> Considered:
+def consider(choice: CellView, limits: Sequence[Limit]) -> Considered:
     """A cell held against the limits, by its values alone."""
     failure = choice.cell.outcome if isinstance(choice.cell.outcome, Failure) else None
     figures: dict[str, float | Absent] = {} if failure else _figures(choice)
@@ -108,7 +108,7 @@ def consider(choice: Choice, limits: Sequence[Limit]) -> Considered:
     return Considered(candidate, choice)
 
 
-def _figures(choice: Choice) -> dict[str, float | Absent]:
+def _figures(choice: CellView) -> dict[str, float | Absent]:
     """Values without draws. Joules that were assumed are no measurement."""
     found = metrics.quantities(choice.record, choice.cell)
     energy = energy_of(choice.cell)

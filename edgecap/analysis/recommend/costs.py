@@ -21,7 +21,7 @@ class Change(msgspec.Struct, frozen=True):
     freed: float | None
 
 
-class Cost(msgspec.Struct, frozen=True):
+class LimitCost(msgspec.Struct, frozen=True):
     """A limit, the cell that would win without it (the others kept), and what that changes; nothing where none would.
 
     The last of several is of all limits together: its `limit` is None.
@@ -53,7 +53,7 @@ class Relaxation(msgspec.Struct, frozen=True):
 
 def costs(
     everything: Sequence[Considered], limits: Sequence[Limit], key: Key, told: Sequence[str]
-) -> tuple[Cost, ...]:
+) -> tuple[LimitCost, ...]:
     """For every limit, and for all of several, the winner without; `told` are the figures that are compared."""
     best = min((c for c in everything if c.fits()), key=key)
     found = [
@@ -65,11 +65,13 @@ def costs(
     return tuple(found)
 
 
-def _cost(limit: Limit | None, best: Considered, freed: Considered, told: Sequence[str]) -> Cost:
+def _cost(
+    limit: Limit | None, best: Considered, freed: Considered, told: Sequence[str]
+) -> LimitCost:
     if freed is best:
-        return Cost(limit, best.candidate.name)
+        return LimitCost(limit, best.candidate.name)
     changes = (Change(name, best.figure(name), freed.figure(name)) for name in told)
-    return Cost(
+    return LimitCost(
         limit, freed.candidate.name, tuple(c for c in changes if (c.kept, c.freed) != (None, None))
     )
 

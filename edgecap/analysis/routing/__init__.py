@@ -16,7 +16,7 @@ from edgecap import stats
 from edgecap.analysis import score
 from edgecap.analysis.cell_labels import choices, machines_of
 from edgecap.analysis.metrics import energy_of
-from edgecap.analysis.routing.sides import Pair, Side, pair_of, refuse_unlike, scored, too_few
+from edgecap.analysis.routing.sides import RoutedPair, Side, pair_of, refuse_unlike, scored, too_few
 from edgecap.analysis.routing.splits import Split, decide, shown, splits_of
 from edgecap.errors import UsageError
 from edgecap.record import Estimate, Profile
@@ -84,7 +84,7 @@ def route(records: Sequence[Profile], by: str = "time", at_most: float | None = 
     )
 
 
-def _saved(pair: Pair, best: Split) -> Estimate:
+def _saved(pair: RoutedPair, best: Split) -> Estimate:
     """Bits per byte below the small model alone, documents resampled."""
     import numpy as np
 
@@ -96,7 +96,7 @@ def _saved(pair: Pair, best: Split) -> Estimate:
     return score.estimate(pair.low.bits_per_byte - best.bits_per_byte, draws)
 
 
-def _domains(pair: Pair, best: Split) -> dict[str, float]:
+def _domains(pair: RoutedPair, best: Split) -> dict[str, float]:
     """The share of each domain's bytes that goes on, the largest first."""
     total, sent = Counter[str](), Counter[str]()
     for place, n in enumerate(pair.order):
@@ -107,7 +107,7 @@ def _domains(pair: Pair, best: Split) -> dict[str, float]:
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
 
-def _cautions(pair: Pair, by: str) -> tuple[str, ...]:
+def _cautions(pair: RoutedPair, by: str) -> tuple[str, ...]:
     found = []
     if len(pair.order) < FEW:
         found.append(f"{len(pair.order)} documents are few to find a threshold with; score more")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from edgecap.analysis import score
-from edgecap.analysis.cell_labels import Choice
+from edgecap.analysis.cell_labels import CellView
 from edgecap.analysis.metrics import compression_of, latency_of
 from edgecap.errors import UsageError
 from edgecap.record import Absent, DocumentBits, Failure, Measurement
@@ -24,10 +24,10 @@ class Side(msgspec.Struct, frozen=True):
     bits_per_byte: float
 
 
-class Scored(NamedTuple):
+class ScoredSide(NamedTuple):
     """A cell that scored the documents, with the cost of a token."""
 
-    choice: Choice
+    choice: CellView
     documents: tuple[DocumentBits, ...]
     cost: float
 
@@ -45,17 +45,17 @@ class Scored(NamedTuple):
         return Side(self.choice.label, 1000 * self.cost * tokens / self.bytes, bits / self.bytes)
 
 
-class Pair(NamedTuple):
+class RoutedPair(NamedTuple):
     """Two cells with what each does alone, and the places of the documents, the hardest for the small one first."""
 
-    small: Scored
-    large: Scored
+    small: ScoredSide
+    large: ScoredSide
     low: Side
     high: Side
     order: tuple[int, ...]
 
 
-def scored(everything: Sequence[Choice], by: str) -> tuple[list[Scored], dict[str, str]]:
+def scored(everything: Sequence[CellView], by: str) -> tuple[list[ScoredSide], dict[str, str]]:
     """The cells that can take part, and why the others cannot; `by` is time or energy."""
     found, left_out = [], {}
     for choice in everything:
@@ -66,11 +66,11 @@ def scored(everything: Sequence[Choice], by: str) -> tuple[list[Scored], dict[st
         elif not any(d.tokens for d in documents) or not any(d.bytes for d in documents):
             left_out[choice.label] = "no text was scored"
         else:
-            found.append(Scored(choice, documents, cost))
+            found.append(ScoredSide(choice, documents, cost))
     return found, left_out
 
 
-def _cost(choice: Choice, by: str) -> float | Absent:
+def _cost(choice: CellView, by: str) -> float | Absent:
     """Measured seconds or joules of a decoded token."""
     outcome = choice.cell.outcome
     if isinstance(outcome, Failure):
@@ -79,7 +79,7 @@ def _cost(choice: Choice, by: str) -> float | Absent:
     return cost if isinstance(cost, Absent) else cost[0]
 
 
-def _seconds(choice: Choice) -> score.Quantity | Absent:
+def _seconds(choice: CellView) -> score.Quantity | Absent:
     latency = latency_of(choice.cell)
     return (
         score.decode_seconds(latency, None) if latency else Absent(reason="no latency was measured")
@@ -97,13 +97,13 @@ _NEEDED = {
 }
 
 
-def too_few(found: Sequence[Scored], left_out: dict[str, str], by: str) -> str:
+def too_few(found: Sequence[ScoredSide], left_out: dict[str, str], by: str) -> str:
     """Why there is nothing to split."""
     why = "".join(f"; {name}: {reason}" for name, reason in list(left_out.items())[:2])
     return f"{_NEEDED[by]}, there {'is one' if found else 'are none'}{why}"
 
 
-_ALIKE: dict[str, Callable[[Scored], object]] = {
+_ALIKE: dict[str, Callable[[ScoredSide], object]] = {
     "corpus": lambda s: s.choice.record.corpus.sha256,
     "protocol": lambda s: _text(s)[0],
     "window of the text (--context)": lambda s: _text(s)[1],
@@ -112,12 +112,12 @@ _ALIKE: dict[str, Callable[[Scored], object]] = {
 }
 
 
-def _text(found: Scored) -> tuple[object, ...]:
+def _text(found: ScoredSide) -> tuple[object, ...]:
     text = compression_of(found.choice.cell)
     return (text.protocol, text.context, text.stride) if text else (None, None, None)
 
 
-def refuse_unlike(found: Sequence[Scored]) -> None:
+def refuse_unlike(found: Sequence[ScoredSide]) -> None:
     """Raises UsageError, naming the difference, unless all scored the same documents alike."""
     for what, read in _ALIKE.items():
         first = read(found[0])
@@ -129,7 +129,7 @@ def refuse_unlike(found: Sequence[Scored]) -> None:
             )
 
 
-def pair_of(found: Sequence[Scored]) -> Pair:
+def pair_of(found: Sequence[ScoredSide]) -> RoutedPair:
     """The cheapest for a byte of text, and the one that needs the fewest bits for it, or hardly more and is cheaper."""
     sides = [(s, s.side) for s in found]
     small, low = min(sides, key=lambda x: (x[1].cost_per_kb, x[1].bits_per_byte))
@@ -138,7 +138,7 @@ def pair_of(found: Sequence[Scored]) -> Pair:
     large, high = min(near, key=lambda x: (x[1].cost_per_kb, x[1].bits_per_byte))
     own = small.documents
     order = tuple(sorted(range(len(own)), key=lambda n: (-difficulty(own[n]), n)))
-    return Pair(small, large, low, high, order)
+    return RoutedPair(small, large, low, high, order)
 
 
 def difficulty(document: DocumentBits) -> float:

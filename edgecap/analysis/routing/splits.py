@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from edgecap.analysis.routing.sides import Pair, difficulty
+from edgecap.analysis.routing.sides import RoutedPair, difficulty
 
 SHARES = (0.0, 0.10, 0.25, 0.50, 0.75, 1.0)  # of the bytes, that are shown
 _NOTHING = 1e-12  # bits per byte, of rounding
@@ -29,7 +29,7 @@ class Split(msgspec.Struct, frozen=True):
     random_cost_per_kb: float
 
 
-class Verdict(NamedTuple):
+class RoutingVerdict(NamedTuple):
     """What to do, why, and the split where it is one."""
 
     word: str
@@ -37,7 +37,7 @@ class Verdict(NamedTuple):
     best: Split | None = None
 
 
-def splits_of(pair: Pair) -> list[Split]:
+def splits_of(pair: RoutedPair) -> list[Split]:
     """Every split at a border between documents of different difficulty, from none to all."""
     own, other = pair.small.documents, pair.large.documents
     total, hard = pair.small.bytes, [difficulty(own[n]) for n in pair.order]
@@ -82,54 +82,56 @@ def _nearest(splits: Sequence[Split], share: float) -> Split:
     return min(splits, key=lambda s: abs(s.share - share))
 
 
-def decide(splits: Sequence[Split], pair: Pair, at_most: float | None) -> Verdict:
+def decide(splits: Sequence[Split], pair: RoutedPair, at_most: float | None) -> RoutingVerdict:
     """What to do, of the splits from none to all."""
     if at_most is not None and pair.low.bits_per_byte <= at_most:
-        return Verdict(
+        return RoutingVerdict(
             "small alone", f"it is the cheapest, and within the limit of {at_most:g} by itself"
         )
     if not splits and at_most is not None:
-        return Verdict(
+        return RoutingVerdict(
             "out of reach", "it is the cheapest and needs the fewest bits, yet is above that"
         )
     if not splits:
-        return Verdict(
+        return RoutingVerdict(
             "small alone", "it is the cheapest and needs the fewest bits: routing gains nothing"
         )
     return _knee(splits, pair) if at_most is None else _cheapest(splits, pair, at_most)
 
 
-def _cheapest(splits: Sequence[Split], pair: Pair, at_most: float) -> Verdict:
+def _cheapest(splits: Sequence[Split], pair: RoutedPair, at_most: float) -> RoutingVerdict:
     """The cheapest split within the limit, unless the large model alone is cheaper."""
     within = [s for s in splits if s.bits_per_byte <= at_most]
     best = min(within, key=lambda s: (s.cost_per_kb, s.share), default=None)
     if pair.high.bits_per_byte <= at_most and (
         best is None or pair.high.cost_per_kb <= best.cost_per_kb
     ):
-        return Verdict(
+        return RoutingVerdict(
             "large alone",
             f"it is within the limit of {at_most:g}, and every split that is costs more",
         )
     if best is None:
         fewest = min(s.bits_per_byte for s in splits)
-        return Verdict("out of reach", f"the best split needs {fewest:.4f} bits per byte")
+        return RoutingVerdict("out of reach", f"the best split needs {fewest:.4f} bits per byte")
     words = f"the cheapest split within {at_most:g} bits per byte"
     if _gain(best, pair) <= _NOTHING:
         words += "; documents drawn at random are within it for less, since nobody judges them"
-    return Verdict("split", words, best)
+    return RoutingVerdict("split", words, best)
 
 
-def _knee(splits: Sequence[Split], pair: Pair) -> Verdict:
+def _knee(splits: Sequence[Split], pair: RoutedPair) -> RoutingVerdict:
     """The split that gains most over chance, if any does."""
     best = max(splits, key=lambda s: _gain(s, pair))
     if _gain(best, pair) <= _NOTHING:
-        return Verdict(
+        return RoutingVerdict(
             "no gain", "at the same cost, documents drawn at random do as well as the hardest ones"
         )
-    return Verdict("split", "it gains most over documents drawn at random for the same cost", best)
+    return RoutingVerdict(
+        "split", "it gains most over documents drawn at random for the same cost", best
+    )
 
 
-def _gain(split: Split, pair: Pair) -> float:
+def _gain(split: Split, pair: RoutedPair) -> float:
     """Bits per byte below a random share, which nobody judges, of the same cost."""
     dearer = pair.high.cost_per_kb - pair.low.cost_per_kb
     share = min(1.0, (split.cost_per_kb - pair.low.cost_per_kb) / dearer) if dearer > 0 else 1.0

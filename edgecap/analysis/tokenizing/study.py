@@ -58,7 +58,7 @@ class OnLanguages(msgspec.Struct, frozen=True, kw_only=True):
     scripts: tuple[Group, ...]
 
 
-class Cost(msgspec.Struct, frozen=True):
+class TextCost(msgspec.Struct, frozen=True):
     """What the text costs under the prices of one record, in each language and cell."""
 
     bill: Bill
@@ -81,7 +81,7 @@ class LanguageStudy(msgspec.Struct, frozen=True, kw_only=True):
     english: str
     left_out: tuple[Unlike, ...]
     tokenizers: tuple[OnLanguages, ...]
-    costs: tuple[Cost, ...]
+    costs: tuple[TextCost, ...]
 
 
 def on_corpus(tokenizers: Sequence[Opened], corpus: Corpus) -> CorpusStudy:
@@ -124,7 +124,7 @@ def on_languages(
             Unlike(v.language, v.name, len(v.pieces), len(text.english.pieces)) for v in text.unlike
         ),
         tokenizers=tuple(found),
-        costs=tuple(Cost(one, tuple(charges(one, by_name[one.tokenizer]))) for one in bills),
+        costs=tuple(TextCost(one, tuple(charges(one, by_name[one.tokenizer]))) for one in bills),
     )
 
 

@@ -6,12 +6,10 @@ Runtime's docs/ContribOperators.md, and onnx's Operators.md for Attention of ops
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from edgecap.graph.cost.tensors import Shape, Tensor, attribute
-
-Inputs = Sequence[Tensor | None]
+from edgecap.graph.cost.tensors import Inputs, Shape, attribute
 
 
 class Core(NamedTuple):

@@ -6,15 +6,14 @@ shape inference. Source: docs/ContribOperators.md of ONNX Runtime.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from edgecap.graph.cost.attention import Core, UnknownShape, core_of, needed
-from edgecap.graph.cost.tensors import Shape, Tensor, attribute
+from edgecap.graph.cost.tensors import Inputs, Shape, Tensor, attribute
 
-Inputs = Sequence[Tensor | None]
 Outputs = list[Tensor | None]
-Rule = Callable[[Any, Inputs], Outputs]
+ShapeRule = Callable[[Any, Inputs], Outputs]
 
 
 def contrib_outputs(node: Any, inputs: Inputs) -> Outputs | None:
@@ -43,12 +42,12 @@ def _same(node: Any, inputs: Inputs) -> Outputs:
     return [Tensor(_kind(inputs), needed(inputs, 0))]
 
 
-def _typed_by(index: int) -> Rule:
+def _typed_by(index: int) -> ShapeRule:
     """The shape of the first input, the type of another."""
     return lambda node, inputs: [Tensor(_kind(inputs, index), needed(inputs, 0))]
 
 
-def _broadcast(*at: int) -> Rule:
+def _broadcast(*at: int) -> ShapeRule:
     def rule(node: Any, inputs: Inputs) -> Outputs:
         import numpy as np
 
@@ -89,7 +88,7 @@ def _by_columns(node: Any, inputs: Inputs) -> Outputs:
     return [Tensor(_kind(inputs), (*needed(inputs, 0)[:-1], columns))]
 
 
-def _product(left: int = 0, right: int = 1, typed_by: int = 0) -> Rule:
+def _product(left: int = 0, right: int = 1, typed_by: int = 0) -> ShapeRule:
     def rule(node: Any, inputs: Inputs) -> Outputs:
         return [
             Tensor(_kind(inputs, typed_by), product_shape(*operands(node, inputs, left, right)))
@@ -129,7 +128,7 @@ def product_shape(left: Shape, right: Shape) -> Shape:
     return (*np.broadcast_shapes(left[:-2], right[:-2]), left[-2], right[-1])
 
 
-def _gemm(kind_at: int, right: int = 1) -> Rule:
+def _gemm(kind_at: int, right: int = 1) -> ShapeRule:
     def rule(node: Any, inputs: Inputs) -> Outputs:
         left, other = operands(node, inputs, 0, right)
         return [Tensor(_kind(inputs, kind_at), (left[0], other[1]))]
@@ -167,7 +166,7 @@ def _grouped(node: Any, inputs: Inputs) -> Outputs:
     return [_merged(core, inputs), *present, Tensor(_kind(inputs), _scores(core))]
 
 
-def _multi_head(past_at: int) -> Rule:
+def _multi_head(past_at: int) -> ShapeRule:
     def rule(node: Any, inputs: Inputs) -> Outputs:
         core = core_of(node, inputs)
         present = [
@@ -179,7 +178,7 @@ def _multi_head(past_at: int) -> Rule:
     return rule
 
 
-def _projecting(past_at: int, kind_at: int = 0) -> Rule:
+def _projecting(past_at: int, kind_at: int = 0) -> ShapeRule:
     """Keys and values of the cache in one tensor: (2, batch, heads, positions, width)."""
 
     def rule(node: Any, inputs: Inputs) -> Outputs:
@@ -235,7 +234,7 @@ _NAMES_OF_SAME = (
     "BiasAdd BiasGelu BiasSoftmax BitmaskDropout FastGelu Gelu GroupNormalization MeanVarianceNormalization MoE QMoE "
     "QLinearLeakyRelu QLinearSigmoid QLinearSoftmax QuickGelu RotaryEmbedding ScaledSiLU Trilu Inverse"
 )
-RULES: dict[str, Rule] = {
+RULES: dict[str, ShapeRule] = {
     **dict.fromkeys(_NAMES_OF_SAME.split(), _same),
     "Attention": _projecting(4),
     "DecoderMaskedMultiHeadAttention": _multi_head(5),

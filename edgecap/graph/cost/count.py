@@ -20,9 +20,9 @@ import msgspec
 
 from edgecap.errors import UsageError
 from edgecap.graph.cost.attention import UnknownShape
-from edgecap.graph.cost.input_sizes import Run, concrete_inputs, size_of
+from edgecap.graph.cost.input_sizes import RunSize, concrete_inputs, size_of
 from edgecap.graph.cost.operators import is_known, matrix_flops, other_flops
-from edgecap.graph.cost.shapes import ONNX_DOMAINS, Step, Walk
+from edgecap.graph.cost.shapes import ONNX_DOMAINS, NodeStep, Walk
 from edgecap.graph.cost.traffic import IN_PLACE, moves_nothing, new_positions, reads
 from edgecap.graph.nodes import graphs_in, rotary_products
 from edgecap.graph.read import open_graph
@@ -74,7 +74,7 @@ def count_graph(path: Path, batch: int = 1, sequence: int = 1, past: int = 0) ->
         raise UsageError(
             f"batch={batch} sequence={sequence} past={past}: batch and sequence are at least 1, past 0"
         )
-    run = Run(batch, sequence, past)
+    run = RunSize(batch, sequence, past)
     model = _inlined(open_graph(path, weights=False), path)
     _refuse_foreign(model.graph, path)
     scope = ChainMap(concrete_inputs(model, run, path))
@@ -99,7 +99,7 @@ class _Ledger:
         self._cache = self._activations = 0
         self._unknown: Counter[str] = Counter()
 
-    def enter(self, step: Step) -> None:
+    def enter(self, step: NodeStep) -> None:
         """Adds a step."""
         if step.note:
             self._unknown[step.note] += 1
@@ -113,7 +113,7 @@ class _Ledger:
             nodes=1, matrix=matrix, other=other, bytes=moved
         )
 
-    def costs(self, run: Run) -> GraphCosts:
+    def costs(self, run: RunSize) -> GraphCosts:
         """The sums."""
         gathered = {
             n: min(b, self._stored[n]) for n, b in self._parts.items() if n not in self._whole
@@ -131,7 +131,7 @@ class _Ledger:
             unknown=dict(sorted(self._unknown.items())),
         )
 
-    def _read(self, step: Step) -> int:
+    def _read(self, step: NodeStep) -> int:
         total = 0
         for read in reads(step):
             tensor = read.tensor
@@ -156,7 +156,7 @@ class _Ledger:
             self._whole.update(parts)
         return sum(parts.values())
 
-    def _written(self, step: Step) -> int:
+    def _written(self, step: NodeStep) -> int:
         total = 0
         for name, tensor in zip(step.node.output, step.outputs, strict=True):
             size = tensor.bytes if tensor and name else 0
@@ -185,7 +185,7 @@ def _sorted(rows: dict[str, Counter[str]]) -> tuple[OpCost, ...]:
     return tuple(sorted(operators, key=lambda o: (-o.matrix_flops - o.other_flops, -o.bytes, o.op)))
 
 
-def _flops(step: Step, turning: set[str]) -> tuple[int, int, bool]:
+def _flops(step: NodeStep, turning: set[str]) -> tuple[int, int, bool]:
     """Matrix and other FLOPs of all times that a step runs, and whether they are known."""
     node, inputs, outputs = step.node, step.inputs, step.outputs
     if step.folded and node.op_type != "DequantizeLinear":
@@ -205,13 +205,13 @@ def _flops(step: Step, turning: set[str]) -> tuple[int, int, bool]:
     return step.times * matrix, step.times * other, is_known(node)
 
 
-def _shapes_known(step: Step) -> bool:
+def _shapes_known(step: NodeStep) -> bool:
     named = [t for n, t in zip(step.node.output, step.outputs, strict=True) if n]
     there = [t for t in step.inputs if t is not None]
     return all(t is not None and t.shape is not None for t in (*there, *named))
 
 
-def _weight(steps: Sequence[Step], turning: set[str]) -> tuple[int, int]:
+def _weight(steps: Sequence[NodeStep], turning: set[str]) -> tuple[int, int]:
     """By FLOPs, then by bytes written: what makes one branch dearer than another."""
     flops = sum(sum(_flops(s, turning)[:2]) for s in steps)
     return flops, sum(

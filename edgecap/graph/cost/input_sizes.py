@@ -16,7 +16,7 @@ from edgecap.errors import UsageError
 from edgecap.graph.cost.tensors import FEW, Tensor, attribute
 
 
-class Run(NamedTuple):
+class RunSize(NamedTuple):
     """One run of a decoder: `sequence` new positions of `batch` rows behind `past` cached ones."""
 
     batch: int
@@ -66,14 +66,14 @@ _VALUES: dict[str, Any] = {
 }
 
 
-def size_of(name: str, run: Run) -> int | None:
+def size_of(name: str, run: RunSize) -> int | None:
     """The size of a dimension called like `past_sequence_length + 1`; None where the name tells nothing."""
     terms = [_term(t.strip().lower(), run) for t in name.split("+")]
     known = [t for t in terms if t is not None]
     return sum(known) if len(known) == len(terms) else None
 
 
-def _term(term: str, run: Run) -> int | None:
+def _term(term: str, run: RunSize) -> int | None:
     if term.isdigit():
         return int(term)
     if set(term) & set("*/-()") or any(word in term for word in _WIDTHS):
@@ -87,7 +87,7 @@ def is_cache(name: str) -> bool:
     return name.startswith("past") and name not in _VALUES
 
 
-def concrete_inputs(model: Any, run: Run, path: Path) -> dict[str, Tensor]:
+def concrete_inputs(model: Any, run: RunSize, path: Path) -> dict[str, Tensor]:
     """Graph inputs by name as they are in the run.
 
     Raises UsageError where the graph fixes other sizes than asked, has no cache for a past, or leaves
@@ -100,7 +100,7 @@ def concrete_inputs(model: Any, run: Run, path: Path) -> dict[str, Tensor]:
     return {i.name: _input(model, i, run, path) for i in inputs}
 
 
-def _input(model: Any, info: Any, run: Run, path: Path) -> Tensor:
+def _input(model: Any, info: Any, run: RunSize, path: Path) -> Tensor:
     kind, tensor = info.type.tensor_type.elem_type, info.type.tensor_type
     if not info.type.HasField("tensor_type") or not tensor.HasField("shape"):
         return Tensor(kind, None)
@@ -120,7 +120,7 @@ def _names(info: Any) -> list[str]:
     return [d.dim_param for d in info.type.tensor_type.shape.dim]
 
 
-def _size(name: str, axis: int, rank: int, dim: Any, run: Run, path: Path) -> int:
+def _size(name: str, axis: int, rank: int, dim: Any, run: RunSize, path: Path) -> int:
     role = _ROLES.get((name, rank), (None,) * rank)[axis]
     asked = int(getattr(run, role)) if role else None
     if _is_fixed(dim):
@@ -138,11 +138,11 @@ def _is_fixed(dim: Any) -> bool:
     return bool(dim.HasField("dim_value") and dim.dim_value >= 0)  # some write -1 for an open one
 
 
-def _cache_size(model: Any, info: Any, axis: int, dim: Any, run: Run, path: Path) -> int:
+def _cache_size(model: Any, info: Any, axis: int, dim: Any, run: RunSize, path: Path) -> int:
     if _is_fixed(dim):
         return int(dim.dim_value)
     role = _CACHE_ROLES.get(len(info.type.tensor_type.shape.dim), (None,) * 9)[axis]
-    named = size_of(dim.dim_param, Run(run.batch, run.past, 0)) if dim.dim_param else None
+    named = size_of(dim.dim_param, RunSize(run.batch, run.past, 0)) if dim.dim_param else None
     if named is not None:
         role = (
             "batch" if "batch" in dim.dim_param.lower() else "past"
@@ -155,7 +155,7 @@ def _cache_size(model: Any, info: Any, axis: int, dim: Any, run: Run, path: Path
     return int(found)
 
 
-def _value(name: str, kind: int, shape: tuple[int, ...], run: Run) -> Any:
+def _value(name: str, kind: int, shape: tuple[int, ...], run: RunSize) -> Any:
     from onnx import helper
 
     if name not in _VALUES or math.prod(shape) > FEW:

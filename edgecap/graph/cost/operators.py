@@ -25,14 +25,13 @@ whether it happens is the kernel's choice.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from edgecap.graph.cost.attention import CORES, core_of, needed, shape_at
 from edgecap.graph.cost.contrib_shapes import operands
-from edgecap.graph.cost.tensors import BITS, FLOATS, Shape, Tensor, attribute
+from edgecap.graph.cost.tensors import BITS, FLOATS, Inputs, Shape, attribute
 
-Inputs = Sequence[Tensor | None]
 Count = Callable[[Any, Inputs, Inputs], int]
 
 

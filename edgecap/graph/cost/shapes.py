@@ -43,7 +43,7 @@ Scope = ChainMap[str, Tensor]
 Size = Callable[[str], int | None]
 
 
-class Step(NamedTuple):
+class NodeStep(NamedTuple):
     """A node that runs `times` times; `folded` ones depend on stored tensors only and run when loading.
 
     `note` says what is not known about it beside its operator.
@@ -63,7 +63,7 @@ class Walk:
     `stored` collects the bytes of all stored tensors by name, those made when loading included.
     """
 
-    def __init__(self, model: Any, size: Size, weigh: Callable[[Sequence[Step]], Any]) -> None:
+    def __init__(self, model: Any, size: Size, weigh: Callable[[Sequence[NodeStep]], Any]) -> None:
         self._opsets = {
             o.domain if o.domain != "ai.onnx" else "": o.version for o in model.opset_import
         }
@@ -72,7 +72,7 @@ class Walk:
         self._size, self._weigh = size, weigh
         self.stored: dict[str, int] = {}
 
-    def graph(self, graph: Any, scope: Scope) -> list[Step]:
+    def graph(self, graph: Any, scope: Scope) -> list[NodeStep]:
         """The steps of a graph in order; `scope` gains its tensors."""
         for name, tensor in stored_in(graph):
             scope[name] = self._keep(name, tensor)
@@ -85,7 +85,7 @@ class Walk:
 
     # --- one node -------------------------------------------------------------------------
 
-    def _node(self, node: Any, scope: Scope, declared: dict[str, Any]) -> list[Step]:
+    def _node(self, node: Any, scope: Scope, declared: dict[str, Any]) -> list[NodeStep]:
         inputs = tuple(scope.get(name, UNKNOWN) if name else None for name in node.input)
         steps, given = self._entered(node, inputs, scope) or (None, self._outputs(node, inputs))
         outputs = [
@@ -94,7 +94,7 @@ class Walk:
         ]
         if steps is None:
             outputs, folded = self._origins(node, inputs, outputs)
-            steps = [Step(node, inputs, tuple(outputs), folded=folded)]
+            steps = [NodeStep(node, inputs, tuple(outputs), folded=folded)]
         scope.update((n, t or UNKNOWN) for n, t in zip(node.output, outputs, strict=True) if n)
         return steps
 
@@ -202,7 +202,7 @@ class Walk:
 
     def _body(
         self, graph: Any, scope: Scope, given: Sequence[Tensor | None]
-    ) -> tuple[list[Step], list[Tensor | None]]:
+    ) -> tuple[list[NodeStep], list[Tensor | None]]:
         inner = scope.new_child()
         inner.update((i.name, t) for i, t in zip(graph.input, given, strict=False) if t is not None)
         steps = self.graph(graph, inner)
@@ -236,7 +236,7 @@ class Walk:
         note = (
             []
             if times is not None
-            else [Step(node, tuple(inputs), (), note="Loop (trip count unknown)")]
+            else [NodeStep(node, tuple(inputs), (), note="Loop (trip count unknown)")]
         )
         ends = [settled(a, b, times) for a, b in zip(carried, outputs[1:], strict=False)]
         scanned = [stacked(t, times, 0) for t in outputs[1 + len(carried) :]]
@@ -256,7 +256,7 @@ class Walk:
         note = (
             []
             if times is not None
-            else [Step(node, tuple(inputs), (), note="Scan (length unknown)")]
+            else [NodeStep(node, tuple(inputs), (), note="Scan (length unknown)")]
         )
         kept = [stacked(t, times, a) for t, a in zip(outputs[states:], ways, strict=True)]
         ends = [
@@ -265,7 +265,7 @@ class Walk:
         return [*note, *_repeated(steps, 1 if times is None else times)], [*ends, *kept]
 
 
-Entered = tuple[list[Step], list[Tensor | None]]
+Entered = tuple[list[NodeStep], list[Tensor | None]]
 _SUBGRAPHS: dict[str, Callable[[Walk, Any, Sequence[Tensor | None], Scope], Entered]] = {
     "If": Walk.branch,
     "Loop": Walk.loop,
@@ -273,7 +273,7 @@ _SUBGRAPHS: dict[str, Callable[[Walk, Any, Sequence[Tensor | None], Scope], Ente
 }
 
 
-def _repeated(steps: Iterable[Step], times: int) -> list[Step]:
+def _repeated(steps: Iterable[NodeStep], times: int) -> list[NodeStep]:
     return [s._replace(times=s.times * times) for s in steps]
 
 

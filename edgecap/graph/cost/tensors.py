@@ -6,7 +6,7 @@ What runs are asked for is told in `sizes`, how tensors follow from one another 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -61,6 +61,9 @@ class Tensor(NamedTuple):
     def bytes(self) -> int:
         """Bytes of its numbers, 4-bit types at half a byte; strings at one byte each, their least."""
         return -(-self.numbers * BITS.get(self.kind, 8) // 8)
+
+
+Inputs = Sequence[Tensor | None]  # of a node; None is an input that is left out
 
 
 def of_value(value: Any, constant: bool = False) -> Tensor:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from edgecap.graph.cost.attention import CORES
-from edgecap.graph.cost.input_sizes import Run, is_cache, present_of
-from edgecap.graph.cost.shapes import ONNX_DOMAINS, VIEWS, Step
+from edgecap.graph.cost.input_sizes import RunSize, is_cache, present_of
+from edgecap.graph.cost.shapes import ONNX_DOMAINS, VIEWS, NodeStep
 from edgecap.graph.cost.tensors import Tensor, attribute
 
 _NO_BYTES = VIEWS | {"Shape", "Size", "Constant"}
@@ -21,14 +21,14 @@ IN_PLACE = frozenset(
 )  # write new positions behind the past, and copy nothing
 _EXPERTS = {"MoE": (2, 3, 4, 5, 6, 7), "QMoE": (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13)}
 
-Share = tuple[int, int]  # this many of that many
+Fraction = tuple[int, int]  # this many of that many
 
 
-class Read(NamedTuple):
+class InputRead(NamedTuple):
     """Bytes that a node reads of one input; `rows` says that it is a part of it."""
 
     tensor: Tensor
-    share: Share
+    share: Fraction
     rows: bool
 
     def of(self, whole: int) -> int:
@@ -37,20 +37,20 @@ class Read(NamedTuple):
         return min(whole, -(-whole * part // all_of)) if all_of else 0
 
 
-def moves_nothing(step: Step) -> bool:
+def moves_nothing(step: NodeStep) -> bool:
     """Views, and what was done when the model was loaded."""
     return step.folded or (step.node.op_type in _NO_BYTES and step.node.domain in ONNX_DOMAINS)
 
 
-def reads(step: Step) -> Iterator[Read]:
+def reads(step: NodeStep) -> Iterator[InputRead]:
     """What a node reads of each of its inputs."""
     for index, tensor in enumerate(step.inputs):
         if tensor is not None:
             share = _share(step, index)
-            yield Read(tensor, share or (1, 1), share is not None)
+            yield InputRead(tensor, share or (1, 1), share is not None)
 
 
-def _share(step: Step, index: int) -> Share | None:
+def _share(step: NodeStep, index: int) -> Fraction | None:
     rule = _PARTS.get(step.node.op_type)
     tensor = step.inputs[index]
     if rule is None or index not in rule[0] or tensor is None or not tensor.shape:
@@ -61,23 +61,25 @@ def _share(step: Step, index: int) -> Share | None:
         return None
 
 
-Rule = Callable[[Any, Sequence[Tensor | None], Sequence[Tensor | None], Tensor], Share | None]
+TrafficRule = Callable[
+    [Any, Sequence[Tensor | None], Sequence[Tensor | None], Tensor], Fraction | None
+]
 
 
-def _indexed(name: str) -> Rule:
+def _indexed(name: str) -> TrafficRule:
     """As many rows as there are indices."""
 
-    def share(node: Any, inputs: Any, outputs: Any, tensor: Tensor) -> Share:
+    def share(node: Any, inputs: Any, outputs: Any, tensor: Tensor) -> Fraction:
         return inputs[1].numbers, tensor.shape[attribute(node, name, 0)] if tensor.shape else 1
 
     return share
 
 
-def _as_many_as_written(node: Any, inputs: Any, outputs: Any, tensor: Tensor) -> Share:
+def _as_many_as_written(node: Any, inputs: Any, outputs: Any, tensor: Tensor) -> Fraction:
     return outputs[0].numbers if outputs[0] else 0, tensor.numbers
 
 
-def _a_row_a_token(node: Any, inputs: Any, outputs: Any, tensor: Tensor) -> Share | None:
+def _a_row_a_token(node: Any, inputs: Any, outputs: Any, tensor: Tensor) -> Fraction | None:
     """Rotary tables with a row for each position, (positions, width); with a row for each token they are read whole."""
     if tensor.shape is None or len(tensor.shape) != 2 or not inputs[0].shape:
         return None
@@ -86,16 +88,16 @@ def _a_row_a_token(node: Any, inputs: Any, outputs: Any, tensor: Tensor) -> Shar
     return tokens, tensor.shape[0]
 
 
-def _a_row_an_id(node: Any, inputs: Any, outputs: Any, tensor: Tensor) -> Share | None:
+def _a_row_an_id(node: Any, inputs: Any, outputs: Any, tensor: Tensor) -> Fraction | None:
     return inputs[0].numbers, tensor.shape[0] if tensor.shape else 1
 
 
-def _chosen_experts(node: Any, inputs: Any, outputs: Any, tensor: Tensor) -> Share | None:
+def _chosen_experts(node: Any, inputs: Any, outputs: Any, tensor: Tensor) -> Fraction | None:
     tokens = math.prod((inputs[0].shape or ())[:-1])
     return tokens * attribute(node, "k", 1), tensor.shape[0] if tensor.shape else 1
 
 
-_PARTS: dict[str, tuple[tuple[int, ...], Rule]] = {
+_PARTS: dict[str, tuple[tuple[int, ...], TrafficRule]] = {
     "Gather": ((0,), _indexed("axis")),
     "GatherBlockQuantized": ((0, 2, 3), _indexed("gather_axis")),
     **dict.fromkeys(("GatherElements", "GatherND", "Slice"), ((0,), _as_many_as_written)),
@@ -109,7 +111,7 @@ _PARTS: dict[str, tuple[tuple[int, ...], Rule]] = {
 # --- the cache --------------------------------------------------------------------------------
 
 
-def new_positions(graph: Any, tensors: Any, run: Run) -> dict[str, int]:
+def new_positions(graph: Any, tensors: Any, run: RunSize) -> dict[str, int]:
     """Tensors that become the cache -> the bytes of the positions that the run adds to it."""
     pasts = {p: i.name for i in graph.input if is_cache(i.name) for p in present_of(i.name)}
     names = [o.name for o in graph.output if o.name in pasts or o.name.startswith("present")]
@@ -117,7 +119,7 @@ def new_positions(graph: Any, tensors: Any, run: Run) -> dict[str, int]:
     return _traced(graph, wanted)
 
 
-def _added(present: Tensor | None, past: Tensor | None, run: Run) -> int:
+def _added(present: Tensor | None, past: Tensor | None, run: RunSize) -> int:
     if present is None or present.shape is None:
         return 0
     grown = present.bytes - (past.bytes if past else 0)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from edgecap.errors import UsageError
 from edgecap.graph.export.known import check_known
 from edgecap.graph.export.optimum import TASK
-from edgecap.graph.read import look_into, open_graph, write_graph
+from edgecap.graph.read import inspect_graph, open_graph, write_graph
 from edgecap.graph.tied_weights import tie, untie
 from edgecap.machine.info import versions_of
 
@@ -123,7 +123,7 @@ def _named(folder: Path, config: Any) -> str:
 
 def _finished(folder: Path, built: Path) -> onnx.ModelProto:
     """The graph with the cache's width told and a tied embedding as a table. Raises UsageError where it is none."""
-    facts = look_into(built / "model.onnx")
+    facts = inspect_graph(built / "model.onnx")
     strange = [name for name in facts.inputs if not name.startswith(INPUTS)]
     if (
         strange or facts.precision != "fp32"

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecap.graph.cost.input_sizes import Run
+from edgecap.graph.cost.input_sizes import RunSize
 from edgecap.graph.fusion.flow import Flow, uses
 
 LARGEST_NUMBER = 1_000_000  # whole numbers above it say "to the end" of an axis
@@ -81,7 +81,7 @@ def _origin(flow: Flow, name: str) -> bytes:
 
 
 def run_part(
-    flow: Flow, wanted: list[str], given: Mapping[str, np.ndarray], run: Run
+    flow: Flow, wanted: list[str], given: Mapping[str, np.ndarray], run: RunSize
 ) -> list[np.ndarray]:
     """The tensors `wanted` from those `given`; masks and positions are those of a run without padding.
 
@@ -103,14 +103,14 @@ def run_part(
         raise NotRunnable(f"{type(error).__name__}: {error}") from error
 
 
-def _shape_of(flow: Flow, node: Any, run: Run) -> np.ndarray:
+def _shape_of(flow: Flow, node: Any, run: RunSize) -> np.ndarray:
     value = flow.tensor(node.output[0], run).value
     if value is None:
         raise NotRunnable(f"the shape of {node.input[0]} is not known")
     return np.asarray(value)
 
 
-def _plain_inputs(flow: Flow, run: Run) -> dict[str, np.ndarray]:
+def _plain_inputs(flow: Flow, run: RunSize) -> dict[str, np.ndarray]:
     from onnx import helper
 
     values = {

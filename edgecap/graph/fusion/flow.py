@@ -14,12 +14,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from edgecap.graph.cost.input_sizes import Run, concrete_inputs, size_of
+from edgecap.graph.cost.input_sizes import RunSize, concrete_inputs, size_of
 from edgecap.graph.cost.shapes import UNKNOWN, Scope, Walk
 from edgecap.graph.cost.tensors import Shape, Tensor
 from edgecap.graph.nodes import graphs_in, ordered
 
-SQUARE = Run(
+SQUARE = RunSize(
     37, 41, 43
 )  # primes that are no model's sizes: the shape of a tensor tells what its axes are
 _OF_SHAPES = ("Shape", "Size")
@@ -38,16 +38,18 @@ class Flow:
         self.outputs = {o.name for o in model.graph.output}
         self.stored = {t.name: t for t in model.graph.initializer}
         known = before._looks.items() if before else ()
-        self._looks: dict[Run, Look] = {run: Look(self, run, look) for run, look in known}
+        self._looks: dict[RunSize, RunTensors] = {
+            run: RunTensors(self, run, look) for run, look in known
+        }
 
     def again(self) -> Flow:
         """The graph as it is now. What was known of a tensor stays known: no name may have come to mean another."""
         return Flow(self.model, self)
 
-    def tensor(self, name: str, run: Run = SQUARE) -> Tensor:
+    def tensor(self, name: str, run: RunSize = SQUARE) -> Tensor:
         """A tensor as it is in a run; UNKNOWN where the graph has none of that name."""
         if run not in self._looks:
-            self._looks[run] = Look(self, run)
+            self._looks[run] = RunTensors(self, run)
         return self._looks[run].at(name)
 
     def shape(self, name: str) -> Shape | None:
@@ -131,10 +133,10 @@ class Flow:
                 yield next(iter(front))
 
 
-class Look:
+class RunTensors:
     """Tensors of a model in one run; nodes are walked through once, and only those that lead to what is asked."""
 
-    def __init__(self, flow: Flow, run: Run, before: Look | None = None) -> None:
+    def __init__(self, flow: Flow, run: RunSize, before: RunTensors | None = None) -> None:
         self._flow = flow
         self._walk = Walk(flow.model, partial(size_of, run=run), len)
         inputs = {} if before else concrete_inputs(flow.model, run, Path("model.onnx"))

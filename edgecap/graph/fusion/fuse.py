@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 from edgecap.graph.fusion.edit import declare, drop_views_of_the_same, replace_nodes
 from edgecap.graph.fusion.flow import SQUARE, Flow
-from edgecap.graph.fusion.match_attention import Heads, Measure, Unfit, find_heads
+from edgecap.graph.fusion.match_attention import AttentionParameters, Heads, Unfit, find_heads
 from edgecap.graph.fusion.match_norm import fuse_norms, fuse_skips
-from edgecap.graph.fusion.match_rotary import Measured, Turn, find_turn
+from edgecap.graph.fusion.match_rotary import MeasuredTurns, Turn, find_turn
 from edgecap.graph.read import import_contrib
 
 RECIPE = "fused: GroupQueryAttention, RotaryEmbedding, SkipSimplifiedLayerNormalization; v1"
@@ -53,7 +53,7 @@ def fuse(model: Any) -> Fused:
 def _attention(flow: Flow) -> tuple[list[Heads], list[str]]:
     """Attention of layers that have the one that is known, and the others with a reason."""
     found, missing = list[Heads](), list[str]()
-    measured: dict[str, Measure | Unfit] = {}
+    measured: dict[str, AttentionParameters | Unfit] = {}
     inputs = {i.name for i in flow.model.graph.input}
     layers = dict.fromkeys(
         m[1] for i in flow.model.graph.input if (m := re.match(r"past_key_values\.(\d+)", i.name))
@@ -91,7 +91,7 @@ class _Builder:
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
         self._shared: dict[tuple[str, ...], str] = {}
-        self._turns: Measured = {}
+        self._turns: MeasuredTurns = {}
         self.nodes: list[Any] = []
         self.rotary = 0
 

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edgecap.graph.cost.input_sizes import Run
+from edgecap.graph.cost.input_sizes import RunSize
 from edgecap.graph.fusion.evaluate import NotRunnable, largest_number, likeness, run_part
 from edgecap.graph.fusion.flow import SQUARE, Flow
 
 TOLERANCE = 1e-4  # of results near 1, in fp32
 MOST_NUMBERS = 1 << 27  # of a probe; longer windows are not looked for
-_TRIALS = (Run(2, 3, 5), Run(1, 1, 7), Run(1, 6, 0))
+_TRIALS = (RunSize(2, 3, 5), RunSize(1, 1, 7), RunSize(1, 6, 0))
 
 
 class Unfit(Exception):
@@ -48,7 +48,7 @@ class Heads(NamedTuple):
     window: int = -1
 
 
-class Measure(NamedTuple):
+class AttentionParameters(NamedTuple):
     """What attention computes: scores = cap(scale x products), of the last `window` positions; -1 is all, cap 0 none."""
 
     scale: float
@@ -56,7 +56,7 @@ class Measure(NamedTuple):
     window: int
 
 
-def find_heads(flow: Flow, layer: str, measured: dict[str, Measure | Unfit]) -> Heads:
+def find_heads(flow: Flow, layer: str, measured: dict[str, AttentionParameters | Unfit]) -> Heads:
     """Attention at the cache of a layer; what is alike is measured once and noted in `measured`. Raises Unfit."""
     at = _placed(flow, layer)
     alike, _ = likeness(flow, [at.result], (at.query, at.key, at.value))
@@ -68,11 +68,11 @@ def find_heads(flow: Flow, layer: str, measured: dict[str, Measure | Unfit]) -> 
     return at._replace(**found._asdict())
 
 
-def _judged(flow: Flow, at: Heads) -> Measure | Unfit:
+def _judged(flow: Flow, at: Heads) -> AttentionParameters | Unfit:
     """What was measured and holds in every trial, or why not."""
     try:
         found = _measured(flow, at)
-        for run in (*_TRIALS, *([Run(1, 3, found.window + 5)] if found.window > 0 else [])):
+        for run in (*_TRIALS, *([RunSize(1, 3, found.window + 5)] if found.window > 0 else [])):
             _try(flow, at._replace(**found._asdict()), run)
     except Unfit as reason:
         return reason
@@ -179,7 +179,7 @@ def _is_scaled(flow: Flow, name: str) -> bool:
 # --- what it computes -------------------------------------------------------------------------
 
 
-def _measured(flow: Flow, at: Heads) -> Measure:
+def _measured(flow: Flow, at: Heads) -> AttentionParameters:
     """Scale, soft cap and window, as two or more positions show them."""
     rough = _score(flow, at, 0.1)
     if not 1e-6 < rough < 1e6:
@@ -190,7 +190,7 @@ def _measured(flow: Flow, at: Heads) -> Measure:
     probed = 1 / rough if not softcap else 0.2 / rough
     score = _score(flow, at, probed)
     scale = (softcap * math.atanh(score / softcap) if softcap else score) / probed
-    return Measure(_nice(scale, at.width), softcap, _window(flow, at))
+    return AttentionParameters(_nice(scale, at.width), softcap, _window(flow, at))
 
 
 def _score(flow: Flow, at: Heads, product: float) -> float:
@@ -198,7 +198,7 @@ def _score(flow: Flow, at: Heads, product: float) -> float:
     query = np.zeros((1, at.heads, 1, at.width), np.float32)
     key, value = (np.zeros((1, at.kv_heads, 2, at.width), np.float32) for _ in "kv")
     query[..., 0], key[:, :, 1, 0], value[:, :, 0] = 1, product, 1
-    other = float(_run(flow, at, query, key, value, Run(1, 1, 1)).mean())
+    other = float(_run(flow, at, query, key, value, RunSize(1, 1, 1)).mean())
     if not 0 < other < 1:
         raise Unfit("its probabilities are not those of a softmax over keys")
     return math.log(1 / other - 1)
@@ -227,7 +227,7 @@ def _rounded(number: float) -> float:
 def _window(flow: Flow, at: Heads) -> int:
     """Positions that a query attends to, its own included, behind a past longer than any window; -1 for all."""
     longest = largest_number(flow, [at.result], (at.query, at.key, at.value)) + 8
-    run = Run(1, 1, longest)
+    run = RunSize(1, 1, longest)
     if run.total * at.heads * at.width > MOST_NUMBERS:
         raise Unfit(f"its mask knows the number {longest - 8}, too far to look")
     query = np.zeros((1, at.heads, 1, at.width), np.float32)
@@ -238,7 +238,7 @@ def _window(flow: Flow, at: Heads) -> int:
     return -1 if seen == run.total else seen
 
 
-def _try(flow: Flow, at: Heads, run: Run) -> None:
+def _try(flow: Flow, at: Heads, run: RunSize) -> None:
     numbers = np.random.default_rng(sum(run))
     query = numbers.standard_normal((run.batch, at.heads, run.sequence, at.width), np.float32)
     key, value = (
@@ -250,7 +250,7 @@ def _try(flow: Flow, at: Heads, run: Run) -> None:
         raise Unfit("it is no plain causal attention: a bias, a sink, or a mask that is not known")
 
 
-def _run(flow: Flow, at: Heads, query: Any, key: Any, value: Any, run: Run) -> Any:
+def _run(flow: Flow, at: Heads, query: Any, key: Any, value: Any, run: RunSize) -> Any:
     try:
         return run_part(flow, [at.result], {at.query: query, at.key: key, at.value: value}, run)[0]
     except NotRunnable as error:

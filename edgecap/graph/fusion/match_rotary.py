@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edgecap.graph.cost.input_sizes import Run
+from edgecap.graph.cost.input_sizes import RunSize
 from edgecap.graph.cost.tensors import Tensor
 from edgecap.graph.fusion.evaluate import NotRunnable, likeness, part_of, run_part
 from edgecap.graph.fusion.flow import Flow
 
-_RUN = Run(2, 3, 5)
-_START = Run(1, 1, 0)
+_RUN = RunSize(2, 3, 5)
+_START = RunSize(1, 1, 0)
 TURNING = ("Add", "Concat", "Sub")
 
 
@@ -32,12 +32,12 @@ class Turn(NamedTuple):
     interleaved: bool
 
 
-Measured = dict[
+MeasuredTurns = dict[
     str, tuple[Turn | None, tuple[str, ...]]
 ]  # of parts that are alike, with the names in one of them
 
 
-def find_turn(flow: Flow, name: str, measured: Measured) -> Turn | None:
+def find_turn(flow: Flow, name: str, measured: MeasuredTurns) -> Turn | None:
     """How a tensor (batch, heads, sequence, width) was turned; None where it was not, or in no known way.
 
     What is alike is measured once and noted in `measured`.
@@ -55,7 +55,9 @@ def find_turn(flow: Flow, name: str, measured: Measured) -> Turn | None:
     return _once(flow, source, turned, turned != name, measured)
 
 
-def _once(flow: Flow, source: str, turned: str, moved: bool, measured: Measured) -> Turn | None:
+def _once(
+    flow: Flow, source: str, turned: str, moved: bool, measured: MeasuredTurns
+) -> Turn | None:
     alike, names = likeness(flow, [turned], [source])
     key = f"{alike}{moved}"
     if key not in measured:
@@ -135,7 +137,7 @@ def _agrees(flow: Flow, turn: Turn, turned: str, values: dict[str, Any], moved: 
     )
 
 
-def _rows(values: Any, run: Run) -> Any:
+def _rows(values: Any, run: RunSize) -> Any:
     """(batch or 1, 1, sequence, part) of angles in any order of their axes; None where they are not by position."""
     size = values.shape[-1]
     for batch in (run.batch, 1):

@@ -30,11 +30,11 @@ from edgecap.machine.energy.meter import WallMeter
 from edgecap.machine.energy.nvml import open_nvml
 from edgecap.machine.energy.rails import open_pmic, open_rails
 from edgecap.machine.energy.rapl import open_rapl
-from edgecap.machine.energy.resolver import Resolution, Source, drawn_by, resolve
-from edgecap.protocols import Counter
+from edgecap.machine.energy.resolver import Resolution, drawn_by, resolve
+from edgecap.protocols import Counter, EnergySource
 from edgecap.record import LeftOut
 
-__all__ = ["Resolution", "Source", "drawn_by", "find", "resolve"]
+__all__ = ["Resolution", "drawn_by", "find", "resolve"]
 
 
 def find(
@@ -43,12 +43,12 @@ def find(
     meter: Path | None = None,
     meter_offset_s: float | None = None,
     devices: Sequence[int] = (0,),
-) -> list[Source | LeftOut]:
+) -> list[EnergySource | LeftOut]:
     """Everything on this machine that counts energy, and what is there but cannot be read.
 
     `meter` is a wall meter's CSV file, `meter_offset_s` its clock less ours (None: found from steps of load).
     """
-    found: list[Source | LeftOut] = []
+    found: list[EnergySource | LeftOut] = []
     for opened in _openers(sysfs, environ, devices):
         found += opened()
     if meter is not None:
@@ -76,7 +76,7 @@ def _openers(
     ]
 
 
-def _open_meter(path: Path, offset_s: float | None) -> Source | LeftOut:
+def _open_meter(path: Path, offset_s: float | None) -> EnergySource | LeftOut:
     try:
         return WallMeter(path, offset_s)
     except OSError as error:

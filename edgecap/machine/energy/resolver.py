@@ -18,10 +18,8 @@ from typing import NamedTuple
 import msgspec
 
 from edgecap.machine.energy.joined import Joined
-from edgecap.protocols import Counter, Trace
+from edgecap.protocols import EnergySource, Trace
 from edgecap.record import Absent, LeftOut
-
-Source = Counter | Trace
 
 _NVIDIA, _AMD, _PROCESSOR = ("nvidia", "processor"), ("amd", "processor"), ("processor",)
 # The parts of a run by provider, the working one first; of several kinds, that which is there. Providers that
@@ -42,12 +40,12 @@ _BESIDE = (
 class Resolution(NamedTuple):
     """The counter of a run's total, those shown beside it, and what was left out."""
 
-    counter: Source | Absent
-    beside: tuple[Source, ...] = ()
+    counter: EnergySource | Absent
+    beside: tuple[EnergySource, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
 
 
-def resolve(provider: str, found: Sequence[Source | LeftOut]) -> Resolution:
+def resolve(provider: str, found: Sequence[EnergySource | LeftOut]) -> Resolution:
     """The total of a run on `provider` from what was found; nothing is added twice."""
     counters = [f for f in found if not isinstance(f, LeftOut)]
     refused = [f for f in found if isinstance(f, LeftOut)]
@@ -64,15 +62,15 @@ def drawn_by(scope: str) -> tuple[str, ...]:
     return tuple(p for p, options in _PARTS.items() if any(o[0] == scope for o in options))
 
 
-def _parts(provider: str, counters: Sequence[Source]) -> tuple[str, ...]:
+def _parts(provider: str, counters: Sequence[EnergySource]) -> tuple[str, ...]:
     options = _PARTS.get(provider, ((),))
     scopes = {c.scope for c in counters}
     return next((o for o in options if o and o[0] in scopes), options[0])
 
 
 def _take(
-    parts: tuple[str, ...], counters: Sequence[Source], refused: Sequence[LeftOut]
-) -> list[Source]:
+    parts: tuple[str, ...], counters: Sequence[EnergySource], refused: Sequence[LeftOut]
+) -> list[EnergySource]:
     """The counters that are added up; a run on boards of which one is refused has no working part."""
     by_scope = {s: [c for c in counters if c.scope == s] for s in (*parts, *_WHOLE)}
     broken = {r.scope for r in refused if r.missing} - {"processor"}
@@ -88,14 +86,14 @@ def _take(
     return next((o for o in options if o), [])
 
 
-def _total(taken: Sequence[Source]) -> Source | None:
+def _total(taken: Sequence[EnergySource]) -> EnergySource | None:
     if len(taken) == 1:
         return taken[0]
     return Joined([c for c in taken if not isinstance(c, Trace)]) if taken else None
 
 
 def _refused(
-    refused: Sequence[LeftOut], taken: Sequence[Source], parts: tuple[str, ...]
+    refused: Sequence[LeftOut], taken: Sequence[EnergySource], parts: tuple[str, ...]
 ) -> list[LeftOut]:
     """What could not be read; `missing` stays where the total lacks it."""
     whole = not taken or taken[0].scope in _WHOLE
@@ -103,7 +101,9 @@ def _refused(
     return [msgspec.structs.replace(r, missing=r.missing and r.scope in wanted) for r in refused]
 
 
-def _unused(unused: Sequence[Source], taken: Sequence[Source], provider: str) -> list[LeftOut]:
+def _unused(
+    unused: Sequence[EnergySource], taken: Sequence[EnergySource], provider: str
+) -> list[LeftOut]:
     within = (
         f"within {taken[0].name}"
         if taken and taken[0].scope in _WHOLE

@@ -72,7 +72,7 @@ class Vocabulary:
         )
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     """What a search found: log2 p of the encoder's tokens, of all tokenizations, of all covers, and of what is
     left; the `number` of covers, and of beginnings that were read.
     """
@@ -101,7 +101,7 @@ def search(
     start: int | None,
     most_read: int = MOST_READ,
     alive: Callable[[], None] = lambda: None,
-) -> Found:
+) -> SearchResult:
     """Sums the covers of a text whose encoding is `own`, until nothing or next to nothing is left.
 
     Without a `start` token the first token is expected to be anything, as the exact protocol has it. `alive` is called
@@ -112,7 +112,9 @@ def search(
     while tree.read < most_read and not tree.is_done():
         tree.grow(most_read - tree.read)
         alive()
-    return Found(single, tree.tokenizations, tree.covers, tree.left(), tree.number, tree.read)
+    return SearchResult(
+        single, tree.tokenizations, tree.covers, tree.left(), tree.number, tree.read
+    )
 
 
 class _Tree:

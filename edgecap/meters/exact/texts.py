@@ -15,7 +15,7 @@ from edgecap.text.corpus import Document
 from edgecap.text.vocabulary import Pieces, require_spelling
 
 
-class Encoder(Protocol):
+class TextEncoder(Protocol):
     """A tokenizer as the search needs it."""
 
     start: int | None
@@ -44,7 +44,7 @@ class TextBits(msgspec.Struct, frozen=True, kw_only=True):
     read: int
 
 
-class ExactBytes(msgspec.Struct, frozen=True, kw_only=True):
+class ExactBytesTotals(msgspec.Struct, frozen=True, kw_only=True):
     """Bits per byte of the beginnings of documents, by the three code lengths of `TextBits`.
 
     `saved_by_tokenizations` and `saved_by_covers` are the bits per byte by which those are less than that of the
@@ -86,7 +86,7 @@ def beginning(text: str, most: int) -> str:
 def text_bits(
     document: Document,
     most_bytes: int,
-    tokenizer: Encoder,
+    tokenizer: TextEncoder,
     pieces: Pieces,
     vocabulary: Vocabulary,
     engine: Reader,
@@ -122,14 +122,14 @@ def summed(
     corpus: str,
     most: int,
     asked: int,
-) -> ExactBytes:
+) -> ExactBytesTotals:
     """Sums over the texts that could be scored of `asked`, and what they say of the encoder's tokens."""
     columns = np.array(
         [(t.bytes, t.single_bits, t.tokenizations_bits, t.covers_bits) for t in texts], np.float64
     )
     draws = stats.draws_of_sums(columns) if len(columns) > 1 else None
     size, single, tokenizations, covers = columns.sum(axis=0).tolist()
-    return ExactBytes(
+    return ExactBytesTotals(
         model=model,
         precision=precision,
         provider=provider,

@@ -20,34 +20,35 @@ from edgecap.machine.diagnosis import CounterSeen, Total
 from edgecap.model.architecture import ENCODER
 from edgecap.pipeline.worker.steps import (
     Answer,
+    BuiltGraph,
     Calibrate,
     Calibrated,
-    Examine,
-    Examined,
+    Codec,
+    CodecResult,
+    CompressBaselines,
+    CompressedBaselines,
+    Diagnose,
+    Diagnosed,
+    ExactBytes,
+    ExactBytesResult,
     Export,
-    Line,
-    Look,
-    Looked,
-    Made,
-    Marginalise,
-    Marginalised,
-    Measure,
-    Measured,
+    Inspect,
+    Inspected,
+    MeasureCell,
+    MeasuredCell,
+    MeasuredLatency,
+    MeasureLatency,
+    MeasureMemory,
     Optimize,
-    Pack,
-    Packed,
+    OutputLine,
     Progress,
-    Race,
-    Raced,
+    Quantize,
     Refusal,
-    Score,
     ScoredPart,
+    ScorePart,
     Session,
-    Squeeze,
-    Squeezed,
     Step,
-    Vary,
-    Weigh,
+    stage_of,
 )
 from edgecap.record import Absent, Failure, GraphWork, Latency, LeftOut, Memory, Placement, StepWork
 from edgecap.spec import SWEEP_STEPS
@@ -78,7 +79,7 @@ class _Output:
     def __init__(self, pipe: BinaryIO) -> None:
         self._pipe, self._sent, self._stage = pipe, 0.0, ""
 
-    def send(self, line: Line) -> None:
+    def send(self, line: OutputLine) -> None:
         self._pipe.write(msgspec.json.encode(line) + b"\n")
         self._pipe.flush()
 
@@ -117,7 +118,7 @@ def answer(step: Step, report: Report) -> Answer | Refusal:
     except Unreadable as error:
         return (
             Refusal(message=str(error), disk_full=False)
-            if isinstance(step, Look)
+            if isinstance(step, Inspect)
             else _unread(step, error)
         )
     except UsageError as error:
@@ -136,7 +137,7 @@ def _failure(step: Step, error: Exception) -> Failure:
         import traceback
 
         traceback.print_exc()
-    stage = getattr(error, "stage", None) or type(step).__name__.lower()
+    stage = getattr(error, "stage", None) or stage_of(step)
     text = " ".join(str(error).split()) or (
         "out of memory" if isinstance(error, MemoryError) else "no message"
     )
@@ -154,8 +155,8 @@ def _unread(step: Step, error: Unreadable) -> Failure:
 # --- the steps --------------------------------------------------------------------------------
 
 
-def _look(step: Look, report: Report) -> Looked:
-    from edgecap.graph.read import look_into
+def _look(step: Inspect, report: Report) -> Inspected:
+    from edgecap.graph.read import inspect_graph
     from edgecap.provider_options import base
     from edgecap.runtime.providers import built_providers, why_not
 
@@ -165,15 +166,15 @@ def _look(step: Look, report: Report) -> Looked:
         p for p in step.providers if ":" in p and not reasons.get(base(p), "not built in")
     ]
     reasons |= {p: why_not(p) for p in with_options}
-    return Looked(
+    return Inspected(
         providers=tuple(p for p, reason in reasons.items() if reason is None and ":" not in p),
         refused={p: reason for p, reason in reasons.items() if reason is not None},
         no_energy=_no_energy(step) if step.energy else {},
-        graphs=tuple(look_into(Path(g)) for g in step.graphs),
+        graphs=tuple(inspect_graph(Path(g)) for g in step.graphs),
     )
 
 
-def _no_energy(step: Look) -> dict[str, str]:
+def _no_energy(step: Inspect) -> dict[str, str]:
     """Why the energy of a provider cannot be counted, for those where it cannot."""
     totals = {
         provider: _counters(provider, step.meter, None).counter for provider in step.providers
@@ -196,7 +197,7 @@ def _counters(provider: str, meter: str | None, offset_s: float | None) -> Any:
     )
 
 
-def _export(step: Export, report: Report) -> Made:
+def _export(step: Export, report: Report) -> BuiltGraph:
     from edgecap.graph import export, finish
 
     report("export", 0, 1)
@@ -208,15 +209,15 @@ def _export(step: Export, report: Report) -> Made:
         export.take_beside(folder, Path(scratch), out)
         report("optimize", 0, 1)
         written = finish.write(step.finish, plain, out, _apart)
-    return Made(files=tuple(written.files), unfused=written.unfused)
+    return BuiltGraph(files=tuple(written.files), unfused=written.unfused)
 
 
-def _optimize(step: Optimize, report: Report) -> Made:
+def _optimize(step: Optimize, report: Report) -> BuiltGraph:
     from edgecap.graph.finish import write_fused
 
     report("optimize", 0, 1)
     written = write_fused(Path(step.graph), Path(step.out), _apart)
-    return Made(files=tuple(written.files), unfused=written.unfused)
+    return BuiltGraph(files=tuple(written.files), unfused=written.unfused)
 
 
 def _apart(plain: Path, other: Path) -> float:
@@ -231,22 +232,22 @@ def _apart(plain: Path, other: Path) -> float:
     return between(answers(plain), answers(other))
 
 
-def _vary(step: Vary, report: Report) -> Made:
+def _vary(step: Quantize, report: Report) -> BuiltGraph:
     from edgecap.graph.variants import make_variant
 
     report(f"make {step.precision}", 0, 1)
     length, most = min(CALIBRATION[0], step.positions), CALIBRATION[1]
     samples = _samples(step.corpus, step.tokenizer, length, most) if step.corpus else []
-    return Made(
+    return BuiltGraph(
         files=tuple(make_variant(Path(step.graph), step.precision, Path(step.out), samples))
     )
 
 
-def _squeeze(step: Squeeze, report: Report) -> Squeezed:
+def _squeeze(step: CompressBaselines, report: Report) -> CompressedBaselines:
     from edgecap.text.compressors import measure_baselines
 
     texts = (d.text for d in step.corpus.documents)
-    return Squeezed(
+    return CompressedBaselines(
         baselines=measure_baselines(
             texts, step.corpus.bytes, _progress(report, "gzip, xz and zstd")
         )
@@ -264,7 +265,7 @@ def _calibrate(step: Calibrate, report: Report) -> Calibrated:
     return Calibrated(**found._asdict())
 
 
-def _examine(step: Examine, report: Report) -> Examined:
+def _examine(step: Diagnose, report: Report) -> Diagnosed:
     from edgecap.machine.energy import find, resolve
     from edgecap.machine.info import sysfs
     from edgecap.runtime.providers import built_providers, why_not
@@ -276,7 +277,7 @@ def _examine(step: Examine, report: Report) -> Examined:
         name: _total(resolve(name, found)) for name, reason in providers.items() if not reason
     }
     seen = [_seen(f, step.threads, tuple(totals)) for f in found if not isinstance(f, LeftOut)]
-    return Examined(
+    return Diagnosed(
         providers=providers,
         counters=tuple(s for s in seen if isinstance(s, CounterSeen)),
         refused=tuple(s for s in (*found, *seen) if isinstance(s, LeftOut)),
@@ -319,7 +320,7 @@ def _seen(counter: Any, threads: int, runs: tuple[str, ...]) -> Any:
     )
 
 
-def _weigh(step: Weigh, report: Report) -> Memory:
+def _weigh(step: MeasureMemory, report: Report) -> Memory:
     import onnxruntime  # noqa: F401 - loaded before the baseline is read
 
     import edgecap.runtime.engine  # noqa: F401 - likewise
@@ -340,7 +341,7 @@ def _weigh(step: Weigh, report: Report) -> Memory:
     )
 
 
-def _measure(step: Measure, report: Report) -> Measured:
+def _measure(step: MeasureCell, report: Report) -> MeasuredCell:
     """One session at a time: the thread pool of an idle one costs a working one 25 % on two cores."""
     placement = _or_absent(lambda: _placement(step, report))
     _staged("placement", lambda: _check_placement(step, placement))
@@ -352,7 +353,7 @@ def _measure(step: Measure, report: Report) -> Measured:
     compression = (
         NOT_PREDICTED if encodes else _staged("compression", lambda: _compression(step, report))
     )
-    return Measured(
+    return MeasuredCell(
         divergence_bits=divergence,
         cosine=cosine,
         compression=compression,
@@ -362,7 +363,7 @@ def _measure(step: Measure, report: Report) -> Measured:
     )
 
 
-def _check_placement(step: Measure, found: Placement | Absent) -> None:
+def _check_placement(step: MeasureCell, found: Placement | Absent) -> None:
     """Raises EngineError where more time was spent on other providers than is allowed."""
     from edgecap.provider_options import base
     from edgecap.runtime.engine import EngineError
@@ -385,7 +386,7 @@ def _check_placement(step: Measure, found: Placement | Absent) -> None:
         )
 
 
-def _pack(step: Pack, report: Report) -> Packed:
+def _pack(step: Codec, report: Report) -> CodecResult:
     from edgecap.text import codec
     from edgecap.text.tokenizer import read_tokenizer
 
@@ -401,10 +402,10 @@ def _pack(step: Pack, report: Report) -> Packed:
         else:
             codec.read_header(source)
             found = codec.decompress(source, target, header, engine, tokenizer, progress)
-    return Packed(**found._asdict(), seconds=time.perf_counter() - started)
+    return CodecResult(**found._asdict(), seconds=time.perf_counter() - started)
 
 
-def _marginalise(step: Marginalise, report: Report) -> Marginalised:
+def _marginalise(step: ExactBytes, report: Report) -> ExactBytesResult:
     from edgecap.meters.exact.search import Vocabulary
     from edgecap.meters.exact.texts import TextBits, beginning, text_bits
     from edgecap.text.tokenizer import read_pieces, read_tokenizer
@@ -420,7 +421,7 @@ def _marginalise(step: Marginalise, report: Report) -> Marginalised:
         found.append(
             text_bits(document, step.most_bytes, tokenizer, pieces, vocabulary, engine, alive)
         )
-    return Marginalised(texts=tuple(found))
+    return ExactBytesResult(texts=tuple(found))
 
 
 def _staged(stage: str, work: Callable[[], Any]) -> Any:
@@ -467,7 +468,7 @@ def _or_none(work: Callable[[], float]) -> float | None:
         return None
 
 
-def _divergence(step: Measure, report: Report) -> float | Absent:
+def _divergence(step: MeasureCell, report: Report) -> float | Absent:
     from edgecap.meters import divergence
 
     if step.reference is None:
@@ -484,7 +485,7 @@ def _divergence(step: Measure, report: Report) -> float | Absent:
     return divergence.measure_divergence(reference, _open(step.session), samples).bits
 
 
-def _cosine(step: Measure, report: Report) -> float | None:
+def _cosine(step: MeasureCell, report: Report) -> float | None:
     """How an encoder's outputs agree with those of fp32; None where there is no fp32."""
     from edgecap.meters import divergence
 
@@ -500,7 +501,7 @@ def _cosine(step: Measure, report: Report) -> float | None:
     return divergence.measure_cosine(reference, variant, _texts_or_noise(step))
 
 
-def _texts_or_noise(step: Measure) -> list[Any]:
+def _texts_or_noise(step: MeasureCell) -> list[Any]:
     """Samples of the corpus; random ids where the folder has no tokenizer, which an encoder can be measured without."""
     import numpy as np
 
@@ -526,13 +527,13 @@ def _samples(corpus: Corpus, tokenizer: str, length: int, most: int) -> list[Any
     )
 
 
-def _compression(step: Measure, report: Report) -> Any:
-    from edgecap.meters.compression import Plan, Scored, measure_compression
-    from edgecap.storage.jsonl_log import Journal
+def _compression(step: MeasureCell, report: Report) -> Any:
+    from edgecap.meters.compression import ScoredDocument, WindowPlan, measure_compression
+    from edgecap.storage.jsonl_log import JsonlLog
     from edgecap.text.corpus import check_unchanged
 
     cutter, vocabulary = _cutter(step)
-    plan = Plan(step.protocol, step.context, step.stride)
+    plan = WindowPlan(step.protocol, step.context, step.stride)
     scoring = _scoring_graph(step.session, vocabulary)
     found = measure_compression(
         _open(step.session, scoring=scoring),
@@ -542,13 +543,13 @@ def _compression(step: Measure, report: Report) -> Any:
         SystemClock(),
         step.corpus.bytes,
         _progress(report, "compression"),
-        Journal(Path(step.journal), Scored),
+        JsonlLog(Path(step.journal), ScoredDocument),
     )
     check_unchanged(step.corpus)
     return found
 
 
-def _score(step: Score, report: Report) -> ScoredPart:
+def _score(step: ScorePart, report: Report) -> ScoredPart:
     from edgecap.meters.sharding import score_part
     from edgecap.text.corpus import check_unchanged
 
@@ -563,7 +564,7 @@ def _score(step: Score, report: Report) -> ScoredPart:
     return ScoredPart(shares=tuple(found))
 
 
-def _cutter(step: Measure | Score) -> tuple[Any, int | None]:
+def _cutter(step: MeasureCell | ScorePart) -> tuple[Any, int | None]:
     """How the protocol cuts a document, and the ids that its softmax runs over where not all."""
     from edgecap.meters import text_windows
     from edgecap.text.tokenizer import read_paper_tokenizer, read_tokenizer
@@ -583,13 +584,15 @@ def _scoring_graph(session: Session, vocabulary: int | None = None) -> bytes:
     return scoring_graph(Path(session.graph), on_host=on_host, vocabulary=vocabulary)
 
 
-def _race(step: Race, report: Report) -> Raced:
+def _race(step: MeasureLatency, report: Report) -> MeasuredLatency:
     """All sessions in one process: they take turns, and an idle one was seen to disturb no other."""
-    from edgecap.machine.noise import Watch
-    from edgecap.meters.latency import Bench, take_turns
+    from edgecap.machine.noise import NoiseMonitor
+    from edgecap.meters.latency import LatencyBench, take_turns
 
-    benches: list[Bench | Failure] = [_bench(step, entrant, report) for entrant in step.entrants]
-    ready, watch = [b for b in benches if isinstance(b, Bench)], Watch()
+    benches: list[LatencyBench | Failure] = [
+        _bench(step, entrant, report) for entrant in step.entrants
+    ]
+    ready, watch = [b for b in benches if isinstance(b, LatencyBench)], NoiseMonitor()
 
     def watched(done: int, total: int) -> None:
         watch.look()
@@ -603,22 +606,22 @@ def _race(step: Race, report: Report) -> Raced:
     done = [
         b if isinstance(b, Failure) else _with_more(step, b, next(found), report) for b in benches
     ]
-    return Raced(found=tuple(done))
+    return MeasuredLatency(found=tuple(done))
 
 
-def _bench(step: Race, entrant: Session, report: Report) -> Any:
+def _bench(step: MeasureLatency, entrant: Session, report: Report) -> Any:
     """A session that is warmed up, or why there is none."""
-    from edgecap.meters.latency import Bench, Plan
+    from edgecap.meters.latency import LatencyBench, LatencyPlan
 
     report("warm-up", 0, 1)
-    plan = Plan(step.prefill_tokens, step.decode_context, step.limit_s, step.target)
+    plan = LatencyPlan(step.prefill_tokens, step.decode_context, step.limit_s, step.target)
     try:
-        return Bench(_open(entrant), SystemClock(), plan, entrant.vocabulary)
+        return LatencyBench(_open(entrant), SystemClock(), plan, entrant.vocabulary)
     except Exception as error:  # one graph that cannot be run is not the end of the others
         return _failure(step, error)
 
 
-def _overhead(step: Race) -> float:
+def _overhead(step: MeasureLatency) -> float:
     """Seconds of a decode step that computes nothing, on the provider of the first."""
     from edgecap.graph.empty_decoder import empty_decoder
     from edgecap.meters.overhead import measure_overhead
@@ -631,7 +634,7 @@ def _overhead(step: Race) -> float:
         )
 
 
-def _with_more(step: Race, bench: Any, found: Latency, report: Report) -> Latency:
+def _with_more(step: MeasureLatency, bench: Any, found: Latency, report: Report) -> Latency:
     """With other contexts, batches and streams, as far as they were asked for."""
     from edgecap.meters.context_sweep import measure_growth
     from edgecap.meters.throughput import measure_throughput
@@ -659,7 +662,7 @@ def _with_more(step: Race, bench: Any, found: Latency, report: Report) -> Latenc
     return found
 
 
-def _energy(step: Measure, report: Report) -> Any:
+def _energy(step: MeasureCell, report: Report) -> Any:
     from edgecap.machine.energy.assumed import Assumed
     from edgecap.machine.energy.resolver import Resolution
     from edgecap.meters.energy import measure_energy
@@ -682,7 +685,7 @@ def _energy(step: Measure, report: Report) -> Any:
     )
 
 
-def _loads(step: Measure, engine: Any) -> tuple[Callable[[], int], Callable[[], int] | None]:
+def _loads(step: MeasureCell, engine: Any) -> tuple[Callable[[], int], Callable[[], int] | None]:
     """A prompt and a loop of decoding, if there is any; each does its work once and returns its tokens."""
     import numpy as np
 
@@ -695,7 +698,7 @@ def _loads(step: Measure, engine: Any) -> tuple[Callable[[], int], Callable[[], 
     return prefill, _decode_load(step, engine, rng) if step.decode_context else None
 
 
-def _decode_load(step: Measure, engine: Any, rng: Any) -> Callable[[], int]:
+def _decode_load(step: MeasureCell, engine: Any, rng: Any) -> Callable[[], int]:
     steps = max(1, min(32, step.decode_context // 2))
     base = engine.prefill(
         rng.integers(0, step.session.vocabulary, max(1, step.decode_context - steps // 2))
@@ -710,7 +713,7 @@ def _decode_load(step: Measure, engine: Any, rng: Any) -> Callable[[], int]:
     return decode
 
 
-def _scoring_load(step: Measure) -> Callable[[], int]:
+def _scoring_load(step: MeasureCell) -> Callable[[], int]:
     """A window of scoring, on a session of its own."""
     import numpy as np
 
@@ -725,7 +728,7 @@ def _scoring_load(step: Measure) -> Callable[[], int]:
     return score
 
 
-def _work(step: Measure) -> GraphWork:
+def _work(step: MeasureCell) -> GraphWork:
     from edgecap.graph.cost.count import count_graph
 
     prefill = count_graph(Path(step.session.graph), 1, step.prefill_tokens)
@@ -739,7 +742,7 @@ def _step_work(found: Any) -> StepWork:
     return StepWork(**{name: getattr(found, name) for name in StepWork.__struct_fields__})
 
 
-def _placement(step: Measure, report: Report) -> Placement:
+def _placement(step: MeasureCell, report: Report) -> Placement:
     """A short run is enough to see who takes which node; shares of time by operator need the real sizes."""
     import numpy as np
 
@@ -764,17 +767,17 @@ def _progress(report: Report, stage: str) -> Callable[[int, int], None]:
 
 
 _DO: dict[type, Callable[[Any, Report], Answer]] = {
-    Look: _look,
+    Inspect: _look,
     Export: _export,
     Optimize: _optimize,
-    Vary: _vary,
-    Squeeze: _squeeze,
+    Quantize: _vary,
+    CompressBaselines: _squeeze,
     Calibrate: _calibrate,
-    Examine: _examine,
-    Measure: _measure,
-    Score: _score,
-    Race: _race,
-    Weigh: _weigh,
-    Pack: _pack,
-    Marginalise: _marginalise,
+    Diagnose: _examine,
+    MeasureCell: _measure,
+    ScorePart: _score,
+    MeasureLatency: _race,
+    MeasureMemory: _weigh,
+    Codec: _pack,
+    ExactBytes: _marginalise,
 }

@@ -20,15 +20,26 @@ from typing import IO
 import msgspec
 
 from edgecap.errors import DiskFull, UsageError
-from edgecap.pipeline.worker.steps import Answer, Line, Progress, Refusal, Step, Watch, silent
+from edgecap.pipeline.worker.steps import (
+    Answer,
+    OutputLine,
+    Progress,
+    Refusal,
+    Step,
+    StepCallback,
+    ignore_progress,
+    stage_of,
+)
 from edgecap.record import Failure
 
-_DECODER: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
+_DECODER: msgspec.json.Decoder[OutputLine] = msgspec.json.Decoder(OutputLine)
 _GRACE_S = 2.0
 _LIVE: set[subprocess.Popen[bytes]] = set()
 
 
-def in_child(step: Step, watch: Watch = silent, timeout_s: float = 3600.0) -> Answer:
+def in_child(
+    step: Step, watch: StepCallback = ignore_progress, timeout_s: float = 3600.0
+) -> Answer:
     """Does a step in a fresh process.
 
     Returns its answer, or a Failure where it crashed, hung or answered nonsense. Raises UsageError
@@ -80,7 +91,7 @@ def _import_path() -> str:
     return os.pathsep.join(filter(None, [own, os.environ.get("PYTHONPATH")]))
 
 
-def _wait(pipe: IO[bytes], watch: Watch, timeout_s: float) -> Refusal | Answer | None:
+def _wait(pipe: IO[bytes], watch: StepCallback, timeout_s: float) -> Refusal | Answer | None:
     """The child's last word, or None where it left, or said nothing for `timeout_s`. Sleeps between lines."""
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_read_lines, args=(pipe, lines), daemon=True).start()
@@ -92,7 +103,7 @@ def _wait(pipe: IO[bytes], watch: Watch, timeout_s: float) -> Refusal | Answer |
         if not line:
             return None
         try:
-            message: Line = _DECODER.decode(line)
+            message: OutputLine = _DECODER.decode(line)
         except msgspec.DecodeError as error:
             return Failure(
                 stage="worker", error="BadAnswer", message=f"the child answered nonsense: {error}"
@@ -112,7 +123,7 @@ def _read_lines(pipe: IO[bytes], lines: queue.SimpleQueue[bytes]) -> None:
 def _how_it_ended(
     process: subprocess.Popen[bytes], step: Step, timeout_s: float, errors: IO[bytes]
 ) -> Failure:
-    stage = type(step).__name__.lower()
+    stage = stage_of(step)
     try:
         code = process.wait(_GRACE_S)
     except subprocess.TimeoutExpired:

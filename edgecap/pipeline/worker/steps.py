@@ -7,10 +7,10 @@ from typing import TypeVar
 
 import msgspec
 
-from edgecap.graph.read import Facts
+from edgecap.graph.read import GraphFacts
 from edgecap.machine.diagnosis import CounterSeen, Total
 from edgecap.meters.exact.texts import TextBits
-from edgecap.meters.sharding import Share
+from edgecap.meters.sharding import DocumentShare
 from edgecap.record import (
     Absent,
     Bandwidth,
@@ -56,7 +56,7 @@ class Session(_Message, frozen=True, tag="session"):
 # --- asked ------------------------------------------------------------------------------------
 
 
-class Look(_Message, frozen=True, tag="look"):
+class Inspect(_Message, frozen=True, tag="look"):
     """Which providers does the installed runtime offer, and what are these graphs?
 
     Providers that are asked for are tried by running a node, the processor excepted; with `energy`,
@@ -87,7 +87,7 @@ class Optimize(_Message, frozen=True, tag="optimize"):
     out: str
 
 
-class Vary(_Message, frozen=True, tag="vary"):
+class Quantize(_Message, frozen=True, tag="vary"):
     """Make a variant of an fp32 graph in `out`, on samples of a corpus, of at most `positions`, where it needs them."""
 
     graph: str
@@ -98,13 +98,13 @@ class Vary(_Message, frozen=True, tag="vary"):
     positions: int = 256
 
 
-class Squeeze(_Message, frozen=True, tag="squeeze"):
+class CompressBaselines(_Message, frozen=True, tag="squeeze"):
     """What do general compressors make of a corpus?"""
 
     corpus: Corpus
 
 
-class Measure(_Message, frozen=True, tag="measure"):
+class MeasureCell(_Message, frozen=True, tag="measure"):
     """Divergence, compression, placement, energy and work of a graph on a provider.
 
     Finished documents are kept in the file `journal`. Nothing is decoded where `decode_context` is 0.
@@ -128,7 +128,7 @@ class Measure(_Message, frozen=True, tag="measure"):
     meter_offset_s: float | None
 
 
-class Score(_Message, frozen=True, tag="score"):
+class ScorePart(_Message, frozen=True, tag="score"):
     """Bits of the windows of a corpus that fall to `part` of `parts`; see `meters.sharing`."""
 
     session: Session
@@ -141,7 +141,7 @@ class Score(_Message, frozen=True, tag="score"):
     parts: int
 
 
-class Race(_Message, frozen=True, tag="race"):
+class MeasureLatency(_Message, frozen=True, tag="race"):
     """Latency of several graphs, in turns round by round; `target` is half the interval of a median, as its share.
 
     Then, of each, contexts of `sweep`, and every batch with every number of streams. `layers` have a cache. Nothing is
@@ -159,7 +159,7 @@ class Race(_Message, frozen=True, tag="race"):
     layers: int
 
 
-class Weigh(_Message, frozen=True, tag="weigh"):
+class MeasureMemory(_Message, frozen=True, tag="weigh"):
     """Memory of a process that only loads, prefills and decodes."""
 
     session: Session
@@ -177,13 +177,13 @@ class Calibrate(_Message, frozen=True, tag="calibrate"):
     affinity: tuple[int, ...] = ()
 
 
-class Examine(_Message, frozen=True, tag="examine"):
+class Diagnose(_Message, frozen=True, tag="examine"):
     """Which providers run a node, and what do energy counters show, idle and under load of so many threads?"""
 
     threads: int
 
 
-class Pack(_Message, frozen=True, tag="pack"):
+class Codec(_Message, frozen=True, tag="pack"):
     """Compress or decompress a file under a model; `hashes` of model, tokenizer and runtime are written into it."""
 
     direction: str
@@ -196,7 +196,7 @@ class Pack(_Message, frozen=True, tag="pack"):
     hashes: tuple[bytes, bytes, bytes]
 
 
-class Marginalise(_Message, frozen=True, tag="marginalise"):
+class ExactBytes(_Message, frozen=True, tag="marginalise"):
     """What do the first bytes of each document, at most `most_bytes`, cost over all their tokenizations?"""
 
     session: Session
@@ -206,26 +206,48 @@ class Marginalise(_Message, frozen=True, tag="marginalise"):
 
 
 Step = (
-    Look
+    Inspect
     | Export
     | Optimize
-    | Vary
-    | Squeeze
+    | Quantize
+    | CompressBaselines
     | Calibrate
-    | Examine
-    | Measure
-    | Score
-    | Race
-    | Weigh
-    | Pack
-    | Marginalise
+    | Diagnose
+    | MeasureCell
+    | ScorePart
+    | MeasureLatency
+    | MeasureMemory
+    | Codec
+    | ExactBytes
 )
+
+# The stage of a failure, as records keep it: strings that other programs compare.
+_STAGES: dict[type, str] = {
+    Inspect: "look",
+    Export: "export",
+    Optimize: "optimize",
+    Quantize: "vary",
+    CompressBaselines: "squeeze",
+    Calibrate: "calibrate",
+    Diagnose: "examine",
+    MeasureCell: "measure",
+    ScorePart: "score",
+    MeasureLatency: "race",
+    MeasureMemory: "weigh",
+    Codec: "pack",
+    ExactBytes: "marginalise",
+}
+
+
+def stage_of(step: Step) -> str:
+    """Return the name of a step as `Failure.stage` carries it."""
+    return _STAGES[type(step)]
 
 
 # --- answered ---------------------------------------------------------------------------------
 
 
-class Looked(_Message, frozen=True, kw_only=True, tag="looked"):
+class Inspected(_Message, frozen=True, kw_only=True, tag="looked"):
     """Providers that it was built with by the names that people type, without those that were asked for and do not
     work, why those do not, why there is no energy of a provider, and the graphs as asked.
     """
@@ -233,10 +255,10 @@ class Looked(_Message, frozen=True, kw_only=True, tag="looked"):
     providers: tuple[str, ...]
     refused: dict[str, str] = {}
     no_energy: dict[str, str] = {}
-    graphs: tuple[Facts, ...]
+    graphs: tuple[GraphFacts, ...]
 
 
-class Squeezed(_Message, frozen=True, tag="squeezed"):
+class CompressedBaselines(_Message, frozen=True, tag="squeezed"):
     """What each compressor made of the corpus, by name."""
 
     baselines: dict[str, Baseline]
@@ -249,7 +271,7 @@ class Calibrated(_Message, frozen=True, tag="calibrated"):
     bandwidth: tuple[Bandwidth, ...]
 
 
-class Examined(_Message, frozen=True, tag="examined"):
+class Diagnosed(_Message, frozen=True, tag="examined"):
     """Providers with the reason why they do not work (empty where they do), counters, and those that cannot be read."""
 
     providers: dict[str, str]
@@ -258,14 +280,14 @@ class Examined(_Message, frozen=True, tag="examined"):
     totals: dict[str, Total]
 
 
-class Made(_Message, frozen=True, tag="made"):
+class BuiltGraph(_Message, frozen=True, tag="made"):
     """The files of a new graph, relative to its folder, and why parts of it were not fused."""
 
     files: tuple[str, ...]
     unfused: tuple[str, ...] = ()
 
 
-class Measured(_Message, frozen=True, tag="measured"):
+class MeasuredCell(_Message, frozen=True, tag="measured"):
     """What one child found of one cell, memory and latency apart."""
 
     divergence_bits: float | Absent
@@ -279,16 +301,16 @@ class Measured(_Message, frozen=True, tag="measured"):
 class ScoredPart(_Message, frozen=True, tag="scored"):
     """A share of each document of the corpus."""
 
-    shares: tuple[Share, ...]
+    shares: tuple[DocumentShare, ...]
 
 
-class Raced(_Message, frozen=True, tag="raced"):
+class MeasuredLatency(_Message, frozen=True, tag="raced"):
     """The latency of each entrant, or why it could not be timed."""
 
     found: tuple[Latency | Failure, ...]
 
 
-class Packed(_Message, frozen=True, tag="packed"):
+class CodecResult(_Message, frozen=True, tag="packed"):
     """Bytes of the file and of what it was compressed to, tokens, their -log2 p (None when decompressed), bytes stored as they are."""
 
     plain_bytes: int
@@ -299,7 +321,7 @@ class Packed(_Message, frozen=True, tag="packed"):
     seconds: float
 
 
-class Marginalised(_Message, frozen=True, tag="marginalised"):
+class ExactBytesResult(_Message, frozen=True, tag="marginalised"):
     """The code lengths of the beginnings of all documents that have text."""
 
     texts: tuple[TextBits, ...]
@@ -321,24 +343,24 @@ class Refusal(_Message, frozen=True, tag="refusal"):
 
 
 Answer = (
-    Looked
-    | Made
-    | Squeezed
+    Inspected
+    | BuiltGraph
+    | CompressedBaselines
     | Calibrated
-    | Examined
-    | Packed
-    | Measured
+    | Diagnosed
+    | CodecResult
+    | MeasuredCell
     | ScoredPart
-    | Raced
-    | Marginalised
+    | MeasuredLatency
+    | ExactBytesResult
     | Memory
     | Failure
 )
-Line = Progress | Refusal | Answer
-Kind = TypeVar("Kind")
+OutputLine = Progress | Refusal | Answer
+AnswerType = TypeVar("AnswerType")
 
 
-def expected(answer: Answer, kind: type[Kind]) -> Kind | Failure:
+def expected(answer: Answer, kind: type[AnswerType]) -> AnswerType | Failure:
     """The answer, or a Failure where it is another kind of one."""
     if isinstance(answer, kind | Failure):
         return answer
@@ -349,8 +371,8 @@ def expected(answer: Answer, kind: type[Kind]) -> Kind | Failure:
     )
 
 
-Watch = Callable[[Progress], None]
+StepCallback = Callable[[Progress], None]
 
 
-def silent(progress: Progress) -> None:
+def ignore_progress(progress: Progress) -> None:
     """Watches nothing."""

@@ -16,11 +16,11 @@ import msgspec
 
 from edgecap.analysis import published
 from edgecap.record import Absent, Estimate
-from edgecap.report.board.entries import FIGURES, Entry, Text, latest, shown
+from edgecap.report.board.entries import FIGURES, BoardEntry, BoardText, latest, shown
 from edgecap.report.page.template import page
 from edgecap.storage.collection import Kept, Unread
 
-Found = Sequence[Kept[tuple[Entry, ...]] | Unread]
+BoardFiles = Sequence[Kept[tuple[BoardEntry, ...]] | Unread]
 
 # What people read in place of a unit: its name there, and how many of it one SI unit is.
 _READ_AS = {
@@ -37,7 +37,7 @@ class _Row(NamedTuple):
     """An entry with the file that it is from."""
 
     path: Path
-    entry: Entry
+    entry: BoardEntry
 
 
 class _Words:
@@ -64,7 +64,9 @@ def board_page(values: dict[str, Any], live: bool = False) -> str:
     return page("board.html", data=values, live=live, plotly=str)
 
 
-def board_values(found: Found, link: Callable[[Path], str], version: str = "") -> dict[str, Any]:
+def board_values(
+    found: BoardFiles, link: Callable[[Path], str], version: str = ""
+) -> dict[str, Any]:
     """Everything that the page shows, as JSON values: cells in columns, newest record first.
 
     `link` gives the address of a record's file.
@@ -87,7 +89,7 @@ def board_values(found: Found, link: Callable[[Path], str], version: str = "") -
     }
 
 
-def rows_of(found: Found) -> dict[str, Any]:
+def rows_of(found: BoardFiles) -> dict[str, Any]:
     """The same for programs: a row a cell, newest record first, and the files that gave none."""
     rows = _rows(found)
     newest = latest(row.entry for row in rows)
@@ -105,7 +107,7 @@ def relative_link(to: Path, page_folder: Path) -> str:
         return to.absolute().as_uri()
 
 
-def unread(found: Found) -> list[Unread]:
+def unread(found: BoardFiles) -> list[Unread]:
     """What is not shown: damaged files, records without a cell, cells without a record."""
     empty = "holds no cell: the run was cut off before the first, or is going on"
     return [
@@ -115,7 +117,7 @@ def unread(found: Found) -> list[Unread]:
     ]
 
 
-def _rows(found: Found) -> list[_Row]:
+def _rows(found: BoardFiles) -> list[_Row]:
     rows = [_Row(one.path, entry) for one in found if isinstance(one, Kept) for entry in one.value]
     return sorted(rows, key=lambda row: row.entry.created_utc, reverse=True)
 
@@ -147,11 +149,11 @@ def _names(rows: list[_Row]) -> dict[str, list[str]]:
     }
 
 
-def _named_texts(texts: list[Text]) -> list[str]:
+def _named_texts(texts: list[BoardText]) -> list[str]:
     return _apart([_text(t) for t in texts], [f"{_text(t)}, sha256 {t.sha256[:8]}" for t in texts])
 
 
-def _text(t: Text) -> str:
+def _text(t: BoardText) -> str:
     return ", ".join(
         [
             t.corpus,

@@ -22,7 +22,7 @@ COST = Metric("flops_per_token", "FLOP", "FLOPs, a token", True, 0.0)
 FIGURES = (*METRICS, COST)  # of an entry, in this order
 
 
-class Text(NamedTuple):
+class BoardText(NamedTuple):
     """What capacities depend on beside the model: numbers of two texts do not compare."""
 
     corpus: str
@@ -34,7 +34,7 @@ class Text(NamedTuple):
     bias_bits: float
 
 
-class Entry(NamedTuple):
+class BoardEntry(NamedTuple):
     """One cell. `figures` go with FIGURES; `failure` is empty of a measured cell; `joules` tells how they were had."""
 
     model: str
@@ -42,7 +42,7 @@ class Entry(NamedTuple):
     processor: str
     provider: str
     precision: str
-    text: Text
+    text: BoardText
     created_utc: str
     complete: bool
     figures: tuple[Estimate | Absent, ...]
@@ -54,7 +54,7 @@ class Entry(NamedTuple):
     cautions: int
 
 
-def entries(record: Profile) -> tuple[Entry, ...]:
+def entries(record: Profile) -> tuple[BoardEntry, ...]:
     """An entry a cell, failures included."""
     window = next(
         (c.context for c in map(metrics.compression_of, record.cells) if c), record.spec.context
@@ -62,8 +62,8 @@ def entries(record: Profile) -> tuple[Entry, ...]:
     return tuple(_entry(record, cell, window) for cell in record.cells)
 
 
-def _entry(record: Profile, cell: Cell, window: int | None) -> Entry:
-    return Entry(
+def _entry(record: Profile, cell: Cell, window: int | None) -> BoardEntry:
+    return BoardEntry(
         model=shown(record.source.name),
         device=shown(record.machine.name),
         processor=shown(
@@ -116,10 +116,10 @@ def shown(text: str, longest: int = LONGEST) -> str:
     return f"{line[: longest - 9]}…{zlib.crc32(text.encode('utf-8', 'replace')):08x}"
 
 
-def _text(record: Profile, cell: Cell, window: int | None) -> Text:
+def _text(record: Profile, cell: Cell, window: int | None) -> BoardText:
     found, corpus = metrics.compression_of(cell), record.corpus
     protocol = found.protocol if found else record.spec.protocol
-    return Text(
+    return BoardText(
         shown(corpus.name),
         corpus.sha256[:64],
         corpus.documents,
@@ -165,7 +165,7 @@ def _context(cell: Cell) -> float | None:
     return None if latency is None or isinstance(latency.decode, Absent) else latency.decode.context
 
 
-def latest(found: Iterable[Entry]) -> set[int]:
+def latest(found: Iterable[BoardEntry]) -> set[int]:
     """The places of those that no newer one of the same model, device, provider, precision and text follows."""
     newest: dict[tuple[object, ...], tuple[str, int]] = {}
     for place, e in enumerate(found):

@@ -28,7 +28,7 @@ from edgecap.record import (
 from edgecap.report.cells import Line, shortened
 
 MOST = 2000  # rows of a table
-Facts = dict[str, str | float | int | None]
+RawRow = dict[str, str | float | int | None]
 
 
 class Table(NamedTuple):
@@ -54,7 +54,7 @@ def tables(lines: Sequence[Line], records: Sequence[Profile]) -> list[Table]:
     return [_table(title, rows) for title, rows in (of_cells | of_runs).items() if rows]
 
 
-def _table(title: str, rows: Sequence[Facts]) -> Table:
+def _table(title: str, rows: Sequence[RawRow]) -> Table:
     columns = list(dict.fromkeys(name for row in rows for name in row))
     shown = [[_text(row.get(name)) for name in columns] for row in rows[:MOST]]
     return Table(title, [shortened(name, 40) for name in columns], shown, len(rows))
@@ -72,7 +72,7 @@ def _text(value: str | float | None) -> str:
 # --- of each cell -----------------------------------------------------------------------------
 
 
-def _metrics(line: Line) -> Iterator[Facts]:
+def _metrics(line: Line) -> Iterator[RawRow]:
     if line.measured:
         yield {
             name: value
@@ -88,7 +88,7 @@ def _metric(name: str, found: Estimate | Absent) -> list[tuple[str, float | None
     return [(name, value), (f"low {name}", low), (f"high {name}", high)]
 
 
-def _latencies(line: Line) -> Iterator[Facts]:
+def _latencies(line: Line) -> Iterator[RawRow]:
     for step, part in _timed(line):
         spread = {
             f"p{100 * share:g}_s": stats.quantile(part.samples_s, share)
@@ -103,7 +103,7 @@ def _latencies(line: Line) -> Iterator[Facts]:
         }
 
 
-def _rounds(line: Line) -> Iterator[Facts]:
+def _rounds(line: Line) -> Iterator[RawRow]:
     for step, part in _timed(line):
         numbers = dict.fromkeys(part.rounds)
         for number, median in zip(
@@ -120,20 +120,20 @@ def _timed(line: Line) -> Iterator[tuple[str, Prefill | Decode]]:
             yield "decode", found.decode
 
 
-def _domains(line: Line) -> Iterator[Facts]:
+def _domains(line: Line) -> Iterator[RawRow]:
     found = compression_of(line.cell)
     for name, bits in (found.by_domain if found else {}).items():
         yield {"domain": name, **msgspec.to_builtins(bits)}
 
 
-def _documents(line: Line) -> Iterator[Facts]:
+def _documents(line: Line) -> Iterator[RawRow]:
     found = compression_of(line.cell)
     for document in found.per_document if found else ():
         per_byte = document.nll_bits / document.bytes if document.bytes else None
         yield {**msgspec.to_builtins(document), "bits_per_byte": per_byte}
 
 
-def _growth(line: Line) -> Iterator[Facts]:
+def _growth(line: Line) -> Iterator[RawRow]:
     found = latency_of(line.cell)
     for point in found.sweep if found else ():
         medians = {
@@ -149,7 +149,7 @@ def _growth(line: Line) -> Iterator[Facts]:
         }
 
 
-def _throughput(line: Line) -> Iterator[Facts]:
+def _throughput(line: Line) -> Iterator[RawRow]:
     found = latency_of(line.cell)
     for at in found.throughput if found else ():
         if isinstance(at, Throughput):
@@ -158,9 +158,9 @@ def _throughput(line: Line) -> Iterator[Facts]:
             yield {"failure": told(at)}
 
 
-def _of_throughput(at: Throughput) -> Facts:
+def _of_throughput(at: Throughput) -> RawRow:
     rows = at.batch * at.streams
-    read: Facts = {"batch": at.batch, "streams": at.streams}
+    read: RawRow = {"batch": at.batch, "streams": at.streams}
     read |= {"prefill_tokens_per_s": rows * at.prefill_tokens / stats.median(at.prefill_s)}
     if not at.decode_s:
         return read
@@ -168,7 +168,7 @@ def _of_throughput(at: Throughput) -> Facts:
     return read | {"decode_tokens_per_s": decoded, "step_s": stats.median(at.step_s)}
 
 
-def _windows(line: Line) -> Iterator[Facts]:
+def _windows(line: Line) -> Iterator[RawRow]:
     found = energy_of(line.cell)
     if not found:
         return
@@ -178,13 +178,13 @@ def _windows(line: Line) -> Iterator[Facts]:
         ("score", found.nll),
     ):
         for number, w in enumerate(windows):
-            split: Facts = {f"{name}_j": joules for name, joules in w.by_domain.items()}
-            beside: Facts = {f"beside {name}_j": joules for name, joules in w.beside.items()}
-            whole: Facts = {"joules": w.joules, "seconds": w.seconds, "tokens": w.tokens}
+            split: RawRow = {f"{name}_j": joules for name, joules in w.by_domain.items()}
+            beside: RawRow = {f"beside {name}_j": joules for name, joules in w.beside.items()}
+            whole: RawRow = {"joules": w.joules, "seconds": w.seconds, "tokens": w.tokens}
             yield {"step": step, "window": number, **whole, **split, **beside}
 
 
-def _rooflines(line: Line) -> Iterator[Facts]:
+def _rooflines(line: Line) -> Iterator[RawRow]:
     found = line.cell.roofline
     for step in ("prefill", "decode") if isinstance(found, Roofline) else ():
         bound = getattr(found, step)
@@ -193,7 +193,7 @@ def _rooflines(line: Line) -> Iterator[Facts]:
             yield {"step": step, **values, "ratio": bound.ratio.value}
 
 
-def _memory(line: Line) -> Iterator[Facts]:
+def _memory(line: Line) -> Iterator[RawRow]:
     found = line.measured.memory if line.measured else None
     if isinstance(found, Memory):
         device = found.device_peak_bytes
@@ -203,21 +203,21 @@ def _memory(line: Line) -> Iterator[Facts]:
         }
 
 
-def _placement(line: Line) -> Iterator[Facts]:
+def _placement(line: Line) -> Iterator[RawRow]:
     found = line.measured.placement if line.measured else None
     if isinstance(found, Placement):
         for name, share in found.by_provider.items():
             yield {"ran on": name, "nodes": share.nodes, "time_share": share.time_share}
 
 
-def _operators(line: Line) -> Iterator[Facts]:
+def _operators(line: Line) -> Iterator[RawRow]:
     found = line.measured.placement if line.measured else None
     for step, shares in (found.operators if isinstance(found, Placement) else {}).items():
         for name, share in shares.items():
             yield {"step": step, "operator": name, "time_share": share}
 
 
-def _files(line: Line) -> Iterator[Facts]:
+def _files(line: Line) -> Iterator[RawRow]:
     found = line.cell.graph
     for file in found.files if isinstance(found, Graph) else ():
         assert isinstance(found, Graph)
@@ -229,7 +229,7 @@ def _files(line: Line) -> Iterator[Facts]:
         }
 
 
-_CELLS: dict[str, Callable[[Line], Iterator[Facts]]] = {
+_CELLS: dict[str, Callable[[Line], Iterator[RawRow]]] = {
     "Every metric with its 95 % interval": _metrics,
     "Latency of single samples": _latencies,
     "Rounds: medians of prefill and decode": _rounds,
@@ -249,7 +249,7 @@ _CELLS: dict[str, Callable[[Line], Iterator[Facts]]] = {
 # --- of each run ------------------------------------------------------------------------------
 
 
-def _of_run(place: int, record: Profile) -> Iterator[Facts]:
+def _of_run(place: int, record: Profile) -> Iterator[RawRow]:
     """Everything of the record beside its cells, by the path of its field."""
     for part in ("machine", "source", "corpus", "flops", "peaks", "spec"):
         for path, value in _leaves(part, msgspec.to_builtins(getattr(record, part))):

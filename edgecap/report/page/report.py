@@ -21,7 +21,7 @@ from edgecap.units import count, si, significant, size
 _DESCRIBED = 3  # records that are described one by one; more are a table
 
 
-class Entry(NamedTuple):
+class TableCell(NamedTuple):
     """A cell of a table: its text, the number it sorts by, and a second line."""
 
     text: str
@@ -134,12 +134,12 @@ _GLANCE = (
 _HEADINGS = {"divergence_bits": "KL bits"}
 
 
-def _glance(lines: Sequence[Line]) -> tuple[list[str], list[list[Entry]]]:
+def _glance(lines: Sequence[Line]) -> tuple[list[str], list[list[TableCell]]]:
     """Column names, and a row a cell, of the figures that any cell has."""
     shown = [m for m in _GLANCE if any(line.value(m) is not None for line in lines)]
     best = {m: _best(lines, m) for m in shown}
     rows = [
-        [Entry(line.label, "text", _outcome(line)), *[_entry(line, m, best[m]) for m in shown]]
+        [TableCell(line.label, "text", _outcome(line)), *[_entry(line, m, best[m]) for m in shown]]
         for line in lines
     ]
     return ["cell", *[_HEADINGS.get(m, BY_NAME[m].words) for m in shown]], rows
@@ -157,11 +157,11 @@ def _best(lines: Sequence[Line], metric: str) -> str:
     return written(metric, min(had) if BY_NAME[metric].less_is_better else max(had))
 
 
-def _entry(line: Line, metric: str, best: str) -> Entry:
+def _entry(line: Line, metric: str, best: str) -> TableCell:
     found = line.figures[metric]
     if not isinstance(found, Estimate):
-        return Entry("-")
-    return Entry(
+        return TableCell("-")
+    return TableCell(
         written(metric, found.value),
         found.value,
         span(metric, found),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from edgecap import __version__
 from edgecap.analysis.tokenizing.premium import Charge, Premium
-from edgecap.analysis.tokenizing.study import CorpusStudy, Cost, LanguageStudy, OnCorpus
+from edgecap.analysis.tokenizing.study import CorpusStudy, LanguageStudy, OnCorpus, TextCost
 from edgecap.record import Absent, Estimate
 from edgecap.report.cells import shortened
 from edgecap.report.page import token_figures
@@ -153,7 +153,7 @@ def _language(one: Premium) -> list[str]:
 _CHARGE = ["language", "cell", "tokens", "flops", "write_s", "write_j", "read_s"]
 
 
-def _charges(cost: Cost) -> Table:
+def _charges(cost: TextCost) -> Table:
     title = f"Cost of the text with {shortened(cost.bill.model)} on {shortened(cost.bill.machine)}, a token as in its record"
     return Table(title, _CHARGE, [_charge(c) for c in cost.charges], len(cost.charges))
 

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from edgecap.report.format import printable, table
-from edgecap.storage.cache import Survey, Thing
+from edgecap.storage.cache import CacheEntry, Survey
 from edgecap.storage.cache_prune import Pruned
 from edgecap.units import size
 
@@ -78,7 +78,7 @@ def pruned_values(found: Pruned, cache: str, free_bytes: int, dry_run: bool) -> 
     }
 
 
-def _values(thing: Thing) -> dict[str, Any]:
+def _values(thing: CacheEntry) -> dict[str, Any]:
     told = msgspec.to_builtins(thing)
     return {
         **told,
@@ -94,7 +94,7 @@ def _totals(found: Survey) -> list[tuple[str, int, int]]:
     return sorted(((k, len(v), sum(v)) for k, v in sums.items()), key=lambda row: (-row[2], row[0]))
 
 
-def _row(thing: Thing, width: int) -> Sequence[str]:
+def _row(thing: CacheEntry, width: int) -> Sequence[str]:
     room = max(_SHORTEST, width - _BESIDE)
     what = f"{thing.what}: {thing.recipe}" if thing.recipe else thing.what
     what = printable(what if thing.ours else f"{thing.path}: {what}")
@@ -107,7 +107,7 @@ def _row(thing: Thing, width: int) -> Sequence[str]:
     )
 
 
-def _named(thing: Thing) -> str:
+def _named(thing: CacheEntry) -> str:
     return printable(f"{thing.kind} {thing.what} ({thing.path}), {size(thing.bytes)}")
 
 

@@ -13,7 +13,7 @@ from edgecap.units import si, significant, size
 
 if TYPE_CHECKING:
     from edgecap.graph.cost.count import GraphCosts
-    from edgecap.model.config_counts import Counted
+    from edgecap.model.config_counts import ConfigCounts
 
 _PARTS = {
     "projections": "projections",
@@ -26,7 +26,7 @@ _PARTS = {
 _ROWS = 25  # operators; the others are one row
 
 
-def counted(found: Counted, width: int = 100) -> str:
+def counted(found: ConfigCounts, width: int = 100) -> str:
     """The counts of a config."""
     of = f" of {found.batch} sequences" if found.batch > 1 else ""
     lines = [
@@ -49,7 +49,7 @@ def counted(found: Counted, width: int = 100) -> str:
     return "\n".join(lines)
 
 
-def _active(found: Counted) -> str:
+def _active(found: ConfigCounts) -> str:
     return (
         f", {units.count(found.active_parameters)} active"
         if found.active_parameters != found.parameters
@@ -57,7 +57,7 @@ def _active(found: Counted) -> str:
     )
 
 
-def _parts(found: Counted, width: int) -> str:
+def _parts(found: ConfigCounts, width: int) -> str:
     """Each part with its share, those that the architecture has."""
     header = [
         "",
@@ -88,11 +88,11 @@ def _sizes(found: dict[str, int] | dict[str, float]) -> str:
     return ", ".join(f"{size(value)} {name}" for name, value in found.items())
 
 
-def _windows(found: Counted) -> str:
+def _windows(found: ConfigCounts) -> str:
     return " while no window is full" if found.windowed else ""
 
 
-def _state(found: Counted) -> str:
+def _state(found: ConfigCounts) -> str:
     return (
         f", and {size(found.state_bytes)} of state whatever the context (fp32)"
         if found.state_bytes
@@ -100,13 +100,13 @@ def _state(found: Counted) -> str:
     )
 
 
-def _overtakes(found: Counted) -> str:
+def _overtakes(found: ConfigCounts) -> str:
     if found.overtakes is None:
         return "attention never costs more than the weights, however long the context"
     return f"from {found.overtakes:,} positions on, attention costs more than the weights"
 
 
-def _latent(found: Counted) -> list[str]:
+def _latent(found: ConfigCounts) -> list[str]:
     if not found.latent:
         return []
     one = found.latent
@@ -117,7 +117,7 @@ def _latent(found: Counted) -> list[str]:
     ]
 
 
-def _sweep(found: Counted, width: int) -> str:
+def _sweep(found: ConfigCounts, width: int) -> str:
     header = ["context", "token there", "attention", "prompt that long", "KV cache fp16"]
     rows = [
         [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from edgecap.meters.exact.texts import ExactBytes
+from edgecap.meters.exact.texts import ExactBytesTotals
 from edgecap.record import Estimate
 from edgecap.report.cells import shortened
 from edgecap.report.format import printable, table, wrapped
@@ -13,7 +13,7 @@ from edgecap.units import counted
 WORST = 5  # texts that are told one by one
 
 
-def exact_text(found: ExactBytes, width: int) -> str:
+def exact_text(found: ExactBytesTotals, width: int) -> str:
     """The three code lengths, and the texts in which the encoder's tokens cost most over them."""
     head = (
         f"{click.style(printable(found.model), bold=True)} {found.precision} on {found.provider}: the first "

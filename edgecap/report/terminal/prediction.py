@@ -8,7 +8,7 @@ from functools import partial
 import click
 
 from edgecap import units
-from edgecap.analysis.predicting import Device, LeftOut, Prediction
+from edgecap.analysis.predicting import DevicePrediction, HeldOut, Prediction
 from edgecap.record import Absent, Estimate
 from edgecap.report.format import printable, table, wrapped
 from edgecap.report.terminal.candidates import in_lines
@@ -100,7 +100,7 @@ def _device(found: Prediction, width: int) -> str:
     )
 
 
-def _law(device: Device, attainable_s: float, starts_s: float) -> str:
+def _law(device: DevicePrediction, attainable_s: float, starts_s: float) -> str:
     allowed = f"the peaks allow a decoded token in {si(attainable_s, 's')}"
     counted = (
         f"its {device.operators:.0f} operators"
@@ -129,7 +129,7 @@ def _series(found: Prediction, width: int) -> str:
     return f"{text}\nroot mean square of the errors: {found.error_bits:.3f} bits a token"
 
 
-def _left(one: LeftOut) -> list[str]:
+def _left(one: HeldOut) -> list[str]:
     told = (
         ["", ""]
         if one.predicted_bits_per_token is None or one.error_bits is None

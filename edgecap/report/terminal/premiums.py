@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgecap.analysis.tokenizing.premium import Charge, Premium
-from edgecap.analysis.tokenizing.study import Cost, LanguageStudy, Unlike
+from edgecap.analysis.tokenizing.study import LanguageStudy, TextCost, Unlike
 from edgecap.record import Absent, Estimate
 from edgecap.report.cells import shortened
 from edgecap.report.format import printable, table, wrapped
@@ -126,7 +126,7 @@ def _scripts(found: LanguageStudy, width: int) -> str:
     return table(header, rows, width)
 
 
-def _cost(found: Cost, names: dict[str, Premium], shown: Sequence[str], width: int) -> str:
+def _cost(found: TextCost, names: dict[str, Premium], shown: Sequence[str], width: int) -> str:
     bill = found.bill
     by_language: dict[str, list[Charge]] = {}
     for charge in found.charges:
@@ -164,7 +164,7 @@ def _amount(found: Estimate | Absent, unit: str) -> str:
     return "-" if isinstance(found, Absent) else si(found.value, unit)
 
 
-def doubts_of_costs(found: Cost) -> list[str]:
+def doubts_of_costs(found: TextCost) -> list[str]:
     """What the record warns of in the seconds and joules of each cell, by the codes of its cautions."""
     model = shortened(found.bill.model, 40)
     return [
@@ -174,7 +174,7 @@ def doubts_of_costs(found: Cost) -> list[str]:
     ]
 
 
-def no_joules(found: Cost) -> list[str]:
+def no_joules(found: TextCost) -> list[str]:
     """Why cells have no joules, each reason once."""
     reasons: dict[str, list[str]] = {}
     for price in found.bill.prices:

@@ -11,7 +11,7 @@ from edgecap.analysis.compare import Comparison, Difference
 from edgecap.analysis.metrics import BY_NAME
 from edgecap.analysis.recommend import Candidate, Limit, Recommendation
 from edgecap.analysis.recommend.candidates import Held
-from edgecap.analysis.recommend.costs import Change, Cost, Relaxed
+from edgecap.analysis.recommend.costs import Change, LimitCost, Relaxed
 from edgecap.record import Absent
 from edgecap.report.format import printable, table, wrapped
 from edgecap.report.terminal.candidates import (
@@ -198,12 +198,12 @@ def _costs(found: Recommendation, width: int) -> str:
     return table(["without", "would win", *[SHORT[name] for name in told]], rows, width)
 
 
-def _without(cost: Cost) -> list[str]:
+def _without(cost: LimitCost) -> list[str]:
     limit = f"{cost.limit.option}\n{amount(cost.limit)}" if cost.limit else "all of them"
     return [limit, in_lines(cost.winner) if cost.changes else "the same"]
 
 
-def _changes(cost: Cost, told: Sequence[str]) -> list[str]:
+def _changes(cost: LimitCost, told: Sequence[str]) -> list[str]:
     changes = {c.metric: c for c in cost.changes}
     return [_change(changes[name]) if name in changes else "" for name in told]
 

@@ -14,18 +14,18 @@ import msgspec
 
 from edgecap import __version__
 from edgecap.errors import DiskFull, EdgecapError
-from edgecap.meters.compression import Scored
+from edgecap.meters.compression import ScoredDocument
 from edgecap.model import source
-from edgecap.pipeline.artifacts import can_be_fp32, graph_of
+from edgecap.pipeline.artifacts import can_be_fp32, get_or_build
 from edgecap.pipeline.export_folder import contents
-from edgecap.pipeline.prepare import Run, prepare, unheard
+from edgecap.pipeline.prepare import StepRunner, ignore_events, prepare
 from edgecap.pipeline.worker import in_child
 from edgecap.record import Failure, File
 from edgecap.spec import DEFAULT_CORPUS, CellSpec, Spec
 from edgecap.storage import files as store
-from edgecap.storage.content import Blobs
-from edgecap.storage.files import Home
-from edgecap.sweep.cleanup import Leavings
+from edgecap.storage.content import ContentStore
+from edgecap.storage.files import Paths
+from edgecap.sweep.cleanup import SweepCleanup
 from edgecap.sweep.fleet.freight import files_of
 from edgecap.sweep.fleet.messages import Order, Part
 from edgecap.sweep.plan import Planned
@@ -41,7 +41,7 @@ class NotMade(EdgecapError):
         self.failure = failure
 
 
-class Bundle(NamedTuple):
+class ModelBundle(NamedTuple):
     """A model as it travels: the manifest, where its files lie here by hash, and what a record of it must say.
 
     `graph` are the files of the variant that is measured.
@@ -58,10 +58,10 @@ class Bundle(NamedTuple):
 class Bundles:
     """The bundles of a sweep, each made when it is first needed; safe to ask from several threads."""
 
-    def __init__(self, home: Home, shared: Path | None = None, run: Run = in_child) -> None:
+    def __init__(self, home: Paths, shared: Path | None = None, run: StepRunner = in_child) -> None:
         self._home, self._run = home, run
-        self._shared = Blobs(shared) if shared else None
-        self._made: dict[tuple[str, ...], Bundle | EdgecapError] = {}
+        self._shared = ContentStore(shared) if shared else None
+        self._made: dict[tuple[str, ...], ModelBundle | EdgecapError] = {}
         self._texts: dict[tuple[str, int | None, float | None], Corpus] = {}
         self._files: dict[Path, File] = {}
         self._lock, self._making = (
@@ -69,11 +69,11 @@ class Bundles:
             threading.Lock(),
         )  # a text is had while a graph is made
         self._in_use = ExitStack()
-        self._leavings: Leavings | None = None
+        self._leavings: SweepCleanup | None = None
 
     def begin(self, private: Path) -> None:
         """From here on the graphs that are made are written down in a sweep's private folder."""
-        self._leavings = Leavings(self._home.cache, private)
+        self._leavings = SweepCleanup(self._home.cache, private)
 
     def end(self, keep: bool) -> None:
         """The sweep is done; what was made for it goes, unless it is to be kept."""
@@ -87,7 +87,7 @@ class Bundles:
         """Graphs of the cache may go again."""
         self._in_use.close()
 
-    def bundle(self, cell: Planned) -> Bundle:
+    def bundle(self, cell: Planned) -> ModelBundle:
         """The model of a cell. Raises UsageError or NotMade, each time anew where it did once, and DiskFull."""
         spec = cell.spec
         key = (spec.model, spec.precisions[0], spec.providers[0], spec.exporter, str(spec.optimize))
@@ -100,7 +100,7 @@ class Bundles:
             raise found
         return found
 
-    def _tried(self, spec: Spec) -> Bundle | EdgecapError:
+    def _tried(self, spec: Spec) -> ModelBundle | EdgecapError:
         """A bundle, or why there is none. Raises DiskFull where there may be room another time."""
         try:
             return self._make(spec)
@@ -120,7 +120,7 @@ class Bundles:
         return self._texts[key]
 
     def order(
-        self, cell: Planned, part: int | None, documents: tuple[Scored, ...]
+        self, cell: Planned, part: int | None, documents: tuple[ScoredDocument, ...]
     ) -> tuple[Order, dict[str, Path]]:
         """What a device is told, and where the files that it may ask for lie. Raises UsageError or NotMade."""
         bundle, corpus, name = self.bundle(cell), self.corpus(cell), Path(cell.spec.model).name
@@ -162,17 +162,17 @@ class Bundles:
                 self._files[path] = File(path=name, bytes=size, sha256=sha256)
         return self._files[path]
 
-    def _make(self, spec: Spec) -> Bundle:
+    def _make(self, spec: Spec) -> ModelBundle:
         precision, provider = spec.precisions[0], spec.providers[0]
         asked = msgspec.structs.replace(
             spec, providers=("cpu",), energy="auto", threads=None, affinity=(), assume_watts=None
         )
         run = self._leavings.noting(self._run, spec.model) if self._leavings else self._run
-        job = prepare(asked, self._home, unheard, run).job
+        job = prepare(asked, self._home, ignore_events, run).job
         self._in_use.enter_context(job.in_use)
         graphs = {}
         for wanted in dict.fromkeys(("fp32", precision) if can_be_fp32(job) else (precision,)):
-            ready = graph_of(job, CellSpec(wanted, provider))
+            ready = get_or_build(job, CellSpec(wanted, provider))
             if isinstance(ready, Failure):
                 raise NotMade(ready)
             graphs[wanted] = ready
@@ -181,6 +181,6 @@ class Bundles:
         places = {file.sha256: found.files[file.path] for file in files}
         located = job.located
         graph = graphs[precision].graph.files
-        return Bundle(
+        return ModelBundle(
             found.manifest.decode(), places, located.name, located.revision, job.hashes, graph
         )

@@ -37,7 +37,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 _OURS = {"ca", CA, CA_KEY}  # names of the authority itself, which no device may take
 
 
-class Bundle(NamedTuple):
+class CertificateBundle(NamedTuple):
     """What admits a device: three files, whose certificate names it and ends some day."""
 
     ca: Path
@@ -231,7 +231,7 @@ def _key_pem(key: Key) -> bytes:
 # --- checking ---------------------------------------------------------------------------------
 
 
-def check(folder: Path, now: datetime | None = None) -> Bundle:
+def check(folder: Path, now: datetime | None = None) -> CertificateBundle:
     """A device's bundle, if TLS will take it.
 
     Raises UsageError where a file is missing or damaged, the key is another's or others can read it, the
@@ -247,7 +247,7 @@ def check(folder: Path, now: datetime | None = None) -> Bundle:
     _check_signature(folder, ca, cert)
     for path, one in ((folder / CA, ca), (folder / CERT, cert)):
         _check_dates(one, path, now or datetime.now(UTC))
-    return Bundle(
+    return CertificateBundle(
         folder / CA, folder / CERT, folder / KEY, _name_of(cert), cert.not_valid_after_utc
     )
 

@@ -14,12 +14,12 @@ import msgspec
 
 from edgecap.analysis.warnings import foreign_bias
 from edgecap.errors import EdgecapError, RecordError
-from edgecap.meters.compression import NoTokens, Plan, pool
-from edgecap.meters.sharding import Share
+from edgecap.meters.compression import NoTokens, WindowPlan, pool
+from edgecap.meters.sharding import DocumentShare
 from edgecap.record import Cell, Compression, DocumentBits, Failure, Graph, Measurement, Profile
 from edgecap.report.format import printable
 from edgecap.storage.files import read_record
-from edgecap.sweep.fleet.bundles import Bundle
+from edgecap.sweep.fleet.bundles import ModelBundle
 from edgecap.sweep.fleet.messages import Garbled, PartDone
 from edgecap.sweep.fleet.parts import Whole
 from edgecap.sweep.plan import Planned
@@ -47,7 +47,12 @@ def _word(text: str, most: int = MOST_LETTERS) -> str:
 
 
 def record_of(
-    raw: msgspec.Raw, cell: Planned, bundle: Bundle, corpus: Corpus, scored: Whole, device: str = ""
+    raw: msgspec.Raw,
+    cell: Planned,
+    bundle: ModelBundle,
+    corpus: Corpus,
+    scored: Whole,
+    device: str = "",
 ) -> Profile:
     """The record of a cell as it is kept: with the names that this side knows. Raises RecordError or NotAsked.
 
@@ -87,7 +92,7 @@ def _cleaned(value: Any) -> Any:
     return value
 
 
-def _check_same(record: Profile, cell: Planned, bundle: Bundle, corpus: Corpus) -> None:
+def _check_same(record: Profile, cell: Planned, bundle: ModelBundle, corpus: Corpus) -> None:
     """Raises NotAsked where the record is of another cell, model or text."""
     spec, found = cell.spec, record.cells[0]
     _check(
@@ -150,7 +155,7 @@ def _compression(came: Compression, planned: Planned, corpus: Corpus) -> Compres
     try:
         pooled = pool(
             documents,
-            Plan(came.protocol, came.context, came.stride),
+            WindowPlan(came.protocol, came.context, came.stride),
             came.lossless_tokens,
             came.wall_s,
         )
@@ -179,7 +184,7 @@ def _named(came: tuple[DocumentBits, ...], corpus: Corpus, whole: bool) -> Itera
         yield msgspec.structs.replace(told, id=document.id, domain=document.domain)
 
 
-def shares_of(reply: PartDone, corpus: Corpus) -> tuple[Share, ...]:
+def shares_of(reply: PartDone, corpus: Corpus) -> tuple[DocumentShare, ...]:
     """The shares of a part with the documents' own names, if they are of this text. Raises Garbled."""
     shares = reply.shares
     numbers = [

@@ -19,20 +19,20 @@ import msgspec
 from edgecap import __version__
 from edgecap.errors import DiskFull, EdgecapError, Interrupted, UsageError
 from edgecap.model import source
-from edgecap.pipeline.prepare import Run, Scores, unheard
+from edgecap.pipeline.prepare import KnownScores, StepRunner, ignore_events
 from edgecap.pipeline.profile import profile, score_part
-from edgecap.pipeline.worker import Answer, Progress, Step, Watch, in_child
+from edgecap.pipeline.worker import Answer, Progress, Step, StepCallback, in_child
 from edgecap.provider_options import parse_provider
 from edgecap.record import Failure, File
 from edgecap.spec import DEFAULT_CORPUS, Spec
 from edgecap.storage import files as store
 from edgecap.storage import locks
 from edgecap.storage.cache_prune import Wanted, prune
-from edgecap.storage.content import Blobs
-from edgecap.storage.files import Home
+from edgecap.storage.content import ContentStore
+from edgecap.storage.files import Paths
 from edgecap.sweep.fleet.freight import files_of
 from edgecap.sweep.fleet.messages import (
-    Done,
+    CellDone,
     Failed,
     Garbled,
     Needs,
@@ -63,13 +63,13 @@ class Device:
         self,
         cache: Path,
         shared: Path | None = None,
-        run: Run = in_child,
+        run: StepRunner = in_child,
         most_bytes: float | None = None,
     ) -> None:
         """Of `cache`, what was not used for longest goes when it is larger than `most_bytes`."""
         self._cache, self._blobs, self._run, self._most_bytes = (
             cache,
-            Blobs(cache, shared),
+            ContentStore(cache, shared),
             run,
             most_bytes,
         )
@@ -130,16 +130,18 @@ class Device:
             return Needs(had={file.sha256: self._blobs.had(file) for file in lacking})
         with ExitStack() as in_use, tempfile.TemporaryDirectory(prefix="edgecap-run-") as scratch:
             spec = self._here(order, files, in_use)
-            home = Home(cache=self._cache, profiles=Path(scratch))
+            home = Paths(cache=self._cache, profiles=Path(scratch))
             if order.part:
                 found = score_part(spec, home, order.part.number, order.part.of, run=self._watched)
                 return (
                     Failed(failure=found) if isinstance(found, Failure) else PartDone(shares=found)
                 )
-            record = profile(spec, home, unheard, self._watched, Scores(documents=order.documents))
-            return Done(record=msgspec.Raw(msgspec.json.encode(record)))
+            record = profile(
+                spec, home, ignore_events, self._watched, KnownScores(documents=order.documents)
+            )
+            return CellDone(record=msgspec.Raw(msgspec.json.encode(record)))
 
-    def _watched(self, step: Step, watch: Watch, timeout_s: float) -> Answer:
+    def _watched(self, step: Step, watch: StepCallback, timeout_s: float) -> Answer:
         """A step of the run, unless nobody waits for it any more."""
 
         def heard(progress: Progress) -> None:

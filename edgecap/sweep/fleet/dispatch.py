@@ -21,18 +21,18 @@ from typing import NamedTuple
 import msgspec
 
 from edgecap.errors import DiskFull, EdgecapError, UsageError
-from edgecap.meters.sharding import Share, Unequal
+from edgecap.meters.sharding import DocumentShare, Unequal
 from edgecap.pipeline.worker import end_children
 from edgecap.record import Failure
 from edgecap.sweep.fleet.bundles import Bundles, NotMade
-from edgecap.sweep.fleet.line import SILENT_S, Cut, Line, Lost, Seen
-from edgecap.sweep.fleet.needs import Need, Task, can, lack_of
+from edgecap.sweep.fleet.line import SILENT_S, FleetConnection, Lost, SchedulerLost, Seen
+from edgecap.sweep.fleet.needs import Task, TaskRequirements, can, lack_of
 from edgecap.sweep.fleet.parts import Parts, Whole
 from edgecap.sweep.fleet.talks import Talk, talk
 from edgecap.sweep.fleet.todo import Todo
 from edgecap.sweep.plan import EVERY, Planned
-from edgecap.sweep.runner import DISK_PATIENCE_S, DISK_PAUSE_S, FLEET, News, Watch, failed
-from edgecap.sweep.state import Finished, Ledger
+from edgecap.sweep.runner import DISK_PATIENCE_S, DISK_PAUSE_S, FLEET, News, SweepCallback, failed
+from edgecap.sweep.state import Finished, SweepState
 
 PAUSE_S = 0.5  # until devices are looked at again, where nothing is heard
 
@@ -49,7 +49,7 @@ class OnFleet:
     """The devices behind a scheduler."""
 
     def __init__(
-        self, line: Line, bundles: Bundles, rules: Rules, keep_exports: bool = True
+        self, line: FleetConnection, bundles: Bundles, rules: Rules, keep_exports: bool = True
     ) -> None:
         self._line, self._bundles, self._rules, self._keep_exports = (
             line,
@@ -82,7 +82,7 @@ class OnFleet:
             time.sleep(PAUSE_S)
 
     def work(
-        self, cells: Sequence[Planned], ledger: Ledger, watch: Watch
+        self, cells: Sequence[Planned], ledger: SweepState, watch: SweepCallback
     ) -> Generator[Finished, None, None]:
         """Each cell, as it is finished. Raises UsageError where the scheduler stays away, DiskFull where the disk does."""
         self._bundles.begin(ledger.private)
@@ -102,7 +102,12 @@ class _Shift:
     """One run over some cells; everything that changes meanwhile is here."""
 
     def __init__(
-        self, line: Line, bundles: Bundles, rules: Rules, ledger: Ledger, watch: Watch
+        self,
+        line: FleetConnection,
+        bundles: Bundles,
+        rules: Rules,
+        ledger: SweepState,
+        watch: SweepCallback,
     ) -> None:
         self._line, self._bundles, self._rules, self._watch = line, bundles, rules, watch
         self._parts = Parts(ledger.scores)
@@ -110,9 +115,9 @@ class _Shift:
         self._busy: dict[str, _Busy] = {}  # by the device's address
         self._talks: queue.SimpleQueue[Talk] = queue.SimpleQueue()
         self._able: dict[
-            Need, float
+            TaskRequirements, float
         ] = {}  # what is needed -> when a device that has it was there last
-        self._told: set[Need] = set()  # that no device there has, and it was said
+        self._told: set[TaskRequirements] = set()  # that no device there has, and it was said
         self._looked: Sequence[Seen] = ()
         self._full_since: float | None = None
 
@@ -265,7 +270,7 @@ class _Shift:
                 cell=task.cell, outcome=found, device=name, seconds=told.seconds, attempts=attempts
             )
 
-    def _keep(self, told: Talk, shares: tuple[Share, ...]) -> None:
+    def _keep(self, told: Talk, shares: tuple[DocumentShare, ...]) -> None:
         """Keeps a part of a text; the cell follows the last one."""
         (cell, part), name = told.task, told.seen.about.name
         try:
@@ -290,7 +295,7 @@ class _Shift:
 
     def _troubled(self, task: Task, name: str, error: EdgecapError) -> Iterator[Finished]:
         """Once more, unless that was often enough; the scheduler's own end does not count."""
-        if not isinstance(error, Cut):
+        if not isinstance(error, SchedulerLost):
             self._todo.note(task, name, str(error))
         tries = self._todo.tries(task)
         if len(tries) >= self._rules.attempts:

@@ -15,8 +15,8 @@ import msgspec
 from edgecap import __version__
 from edgecap.errors import UsageError
 from edgecap.machine.info import default_threads
-from edgecap.pipeline.prepare import Run
-from edgecap.pipeline.worker import Examine, Examined, expected, in_child
+from edgecap.pipeline.prepare import StepRunner
+from edgecap.pipeline.worker import Diagnose, Diagnosed, expected, in_child
 from edgecap.record import Failure
 from edgecap.storage import files, locks
 from edgecap.sweep.fleet.device import Device
@@ -33,15 +33,15 @@ AGAIN_S, SELDOM_S = (
 # --- what the machine is ----------------------------------------------------------------------
 
 
-def look(name: str, run: Run = in_child) -> About:
+def look(name: str, run: StepRunner = in_child) -> About:
     """What this machine can measure. Raises UsageError where ONNX Runtime cannot be used, or the name is none."""
     import psutil
 
-    from edgecap.machine.info import look_around
+    from edgecap.machine.info import read_machine
 
     check_name(name)
     found = expected(
-        run(Examine(threads=default_threads()), lambda progress: None, 600.0), Examined
+        run(Diagnose(threads=default_threads()), lambda progress: None, 600.0), Diagnosed
     )
     if isinstance(found, Failure):
         raise UsageError(f"this machine cannot measure: {found.message}")
@@ -50,7 +50,7 @@ def look(name: str, run: Run = in_child) -> About:
         edgecap=__version__,
         name=name,
         host=platform.node()[:200],
-        cpu=look_around(providers).cpu[:200],
+        cpu=read_machine(providers).cpu[:200],
         memory_bytes=psutil.virtual_memory().total,
         providers=providers,
         counters=tuple(counter.name for counter in found.counters),

@@ -31,7 +31,7 @@ class Lost(EdgecapError):
     """A question that nobody will answer: the device or the scheduler is gone."""
 
 
-class Cut(Lost):
+class SchedulerLost(Lost):
     """The scheduler is gone, which is no device's fault."""
 
 
@@ -52,7 +52,7 @@ class _Heard(NamedTuple):
     since: float
 
 
-class Line:
+class FleetConnection:
     """Opened with `with`; safe to ask from several threads."""
 
     def __init__(self, address: str, security: Any | None, silent_s: float = SILENT_S) -> None:
@@ -64,7 +64,7 @@ class Line:
         self._looked = -LOOK_S
         self._lock = threading.Lock()
 
-    def __enter__(self) -> Line:
+    def __enter__(self) -> FleetConnection:
         self._call()
         return self
 
@@ -186,7 +186,7 @@ class Line:
         """What a device answers. Raises Lost where it will not, or where the far side failed."""
         client = self._client
         if client is None:
-            raise Cut("the line is down")
+            raise SchedulerLost("the line is down")
         key = f"edgecap-{uuid4().hex}"
         try:
             question = client.submit(
@@ -199,7 +199,7 @@ class Line:
                 pure=False,
             )
         except Exception as error:
-            raise Cut("the line is down") from error
+            raise SchedulerLost("the line is down") from error
         with self._lock:
             self._open[address] = question
         try:
@@ -209,7 +209,7 @@ class Line:
                 client is not self._client
                 or getattr(error, "reason", "") == "scheduler-connection-lost"
             ):
-                raise Cut("the scheduler went away") from None
+                raise SchedulerLost("the scheduler went away") from None
             raise Lost("it left, or was silent for too long") from None
         except Exception as error:
             raise Lost(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
@@ -265,9 +265,9 @@ def _version() -> str:
     return __version__
 
 
-def first_call(address: str, security: Any | None) -> Line:
+def first_call(address: str, security: Any | None) -> FleetConnection:
     """A line that was answered once. Raises UsageError where nobody answers."""
-    line = Line(address, security)
+    line = FleetConnection(address, security)
     try:
         line.__enter__()
     except Lost as error:

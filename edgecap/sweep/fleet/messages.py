@@ -19,8 +19,8 @@ from typing import Annotated, TypeVar
 import msgspec
 
 from edgecap.errors import EdgecapError, UsageError
-from edgecap.meters.compression import Scored
-from edgecap.meters.sharding import Share
+from edgecap.meters.compression import ScoredDocument
+from edgecap.meters.sharding import DocumentShare
 from edgecap.record import Failure, File
 from edgecap.spec import Spec
 from edgecap.sweep.plan import EVERY
@@ -32,7 +32,7 @@ PIECE_BYTES = (
 SLOT = "edgecap"  # the resource of dask that a measuring device has one of
 
 
-class _Message(
+class _FleetMessage(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind"
 ):
     pass
@@ -45,7 +45,7 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     of: int
 
 
-class Order(_Message, frozen=True, tag="order"):
+class Order(_FleetMessage, frozen=True, tag="order"):
     """Measure a cell, or score a `part` of its text.
 
     `spec` has one precision and one provider; its model is what `manifest` (of `edgecap export`, JSON) lists, its
@@ -59,36 +59,36 @@ class Order(_Message, frozen=True, tag="order"):
     text: File | None = None
     text_name: str = ""
     part: Part | None = None
-    documents: tuple[Scored, ...] = ()
+    documents: tuple[ScoredDocument, ...] = ()
 
 
-class Needs(_Message, frozen=True, tag="needs"):
+class Needs(_FleetMessage, frozen=True, tag="needs"):
     """Files that the device lacks, by their hash, and how many bytes of each have come already."""
 
     had: dict[str, int]
 
 
-class Done(_Message, frozen=True, tag="done"):
+class CellDone(_FleetMessage, frozen=True, tag="done"):
     """The record of a cell, as JSON."""
 
     record: msgspec.Raw
 
 
-class PartDone(_Message, frozen=True, tag="part"):
+class PartDone(_FleetMessage, frozen=True, tag="part"):
     """A share of each document."""
 
-    shares: tuple[Share, ...]
+    shares: tuple[DocumentShare, ...]
 
 
-class Failed(_Message, frozen=True, tag="failed"):
+class Failed(_FleetMessage, frozen=True, tag="failed"):
     """Nothing was measured, and why; `elsewhere` says that it is this device's trouble: another one may do it."""
 
     failure: Failure
     elsewhere: bool = False
 
 
-Reply = Needs | Done | PartDone | Failed
-Kind = TypeVar("Kind")
+Reply = Needs | CellDone | PartDone | Failed
+MessageType = TypeVar("MessageType")
 
 # --- what a device says of itself -------------------------------------------------------------
 
@@ -145,7 +145,7 @@ def packed(message: msgspec.Struct) -> bytes:
     return msgspec.json.encode(message)
 
 
-def unpacked(data: object, kind: type[Kind]) -> Kind:
+def unpacked(data: object, kind: type[MessageType]) -> MessageType:
     """A message of the kind that is expected. Raises Garbled: whatever came, nothing but this is done with it."""
     if not isinstance(data, bytes | bytearray | memoryview) or len(data) > MOST_BYTES:
         raise Garbled("not a message of edgecap, or too large for one")

@@ -22,7 +22,7 @@ class Task(NamedTuple):
     part: int | None = None
 
 
-class Need(NamedTuple):
+class TaskRequirements(NamedTuple):
     """What a task asks of a device; `device` is its name, or "" for any."""
 
     provider: str
@@ -32,10 +32,10 @@ class Need(NamedTuple):
     precision: str
 
 
-def need_of(task: Task) -> Need:
+def need_of(task: Task) -> TaskRequirements:
     """A part of a text may be scored anywhere; a cell is measured where it is pinned."""
     spec, whole = task.cell.spec, task.part is None
-    return Need(
+    return TaskRequirements(
         provider=base(spec.providers[0]),
         device=task.cell.device if whole else "",
         energy=whole and spec.energy == "require",
@@ -44,12 +44,12 @@ def need_of(task: Task) -> Need:
     )
 
 
-def can(seen: Seen, need: Need) -> bool:
+def can(seen: Seen, need: TaskRequirements) -> bool:
     """Whether a device has it all."""
     return not why_not(seen, need)
 
 
-def why_not(seen: Seen, need: Need) -> str:
+def why_not(seen: Seen, need: TaskRequirements) -> str:
     """What a device lacks; nothing where it can."""
     about = seen.about
     if need.device and about.name != need.device:
@@ -65,7 +65,7 @@ def why_not(seen: Seen, need: Need) -> str:
     return ""
 
 
-def lack_of(need: Need, devices: Sequence[Seen]) -> str:
+def lack_of(need: TaskRequirements, devices: Sequence[Seen]) -> str:
     """Who is there, and what each lacks; of others than the one that is asked for, nothing."""
     told = [
         f"{seen.about.name} {why}"

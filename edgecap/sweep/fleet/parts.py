@@ -6,8 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from edgecap.meters.compression import Scored
-from edgecap.meters.sharding import Share, Unequal, join
+from edgecap.meters.compression import ScoredDocument
+from edgecap.meters.sharding import DocumentShare, Unequal, join
 from edgecap.storage import files
 from edgecap.sweep.plan import Planned
 
@@ -15,7 +15,7 @@ from edgecap.sweep.plan import Planned
 class Whole(msgspec.Struct, frozen=True):
     """A text that is scored: its documents, and the devices that did it."""
 
-    documents: tuple[Scored, ...] = ()
+    documents: tuple[ScoredDocument, ...] = ()
     devices: tuple[str, ...] = ()
 
 
@@ -34,7 +34,9 @@ class Parts:
             if cell.shards > 1 and not self._path(cell, part).is_file()
         ]
 
-    def keep(self, cell: Planned, part: int, device: str, shares: tuple[Share, ...]) -> None:
+    def keep(
+        self, cell: Planned, part: int, device: str, shares: tuple[DocumentShare, ...]
+    ) -> None:
         """Keeps one more. Raises DiskFull or UsageError."""
         files.write_atomically(self._path(cell, part), msgspec.json.encode((device, shares)))
 
@@ -64,10 +66,10 @@ class Parts:
         except Unequal as error:
             raise Unequal(f"{error}; it was scored by {', '.join(devices)}") from error
 
-    def _read(self, cell: Planned, part: int) -> tuple[str, tuple[Share, ...]]:
+    def _read(self, cell: Planned, part: int) -> tuple[str, tuple[DocumentShare, ...]]:
         try:
             return msgspec.json.decode(
-                self._path(cell, part).read_bytes(), type=tuple[str, tuple[Share, ...]]
+                self._path(cell, part).read_bytes(), type=tuple[str, tuple[DocumentShare, ...]]
             )
         except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Unequal(f"part {part + 1} of the text is damaged on this disk") from error

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgecap.errors import DiskFull, EdgecapError, RecordError
-from edgecap.meters.sharding import Share
+from edgecap.meters.sharding import DocumentShare
 from edgecap.record import Failure, File, Profile
 from edgecap.sweep.fleet import slot as far
 from edgecap.sweep.fleet.bundles import Bundles, NotMade
 from edgecap.sweep.fleet.checking import NotAsked, record_of, shares_of, told_by
-from edgecap.sweep.fleet.line import Line, Lost, Seen
+from edgecap.sweep.fleet.line import FleetConnection, Lost, Seen
 from edgecap.sweep.fleet.messages import (
     PIECE_BYTES,
-    Done,
+    CellDone,
     Failed,
     Garbled,
     Needs,
@@ -39,13 +39,13 @@ class Talk(NamedTuple):
     task: Task
     seen: Seen
     seconds: float
-    found: Profile | tuple[Share, ...] | Failure | EdgecapError
+    found: Profile | tuple[DocumentShare, ...] | Failure | EdgecapError
 
 
-def talk(line: Line, bundles: Bundles, task: Task, seen: Seen, text: Whole) -> Talk:
+def talk(line: FleetConnection, bundles: Bundles, task: Task, seen: Seen, text: Whole) -> Talk:
     """All that is said to one device about one task, in a thread of its own; never raises. `text` was scored before."""
     began = time.monotonic()
-    found: Profile | tuple[Share, ...] | Failure | EdgecapError
+    found: Profile | tuple[DocumentShare, ...] | Failure | EdgecapError
     try:
         found = _answered(line, bundles, task, seen, text)
     except NotMade as error:
@@ -60,8 +60,8 @@ def talk(line: Line, bundles: Bundles, task: Task, seen: Seen, text: Whole) -> T
 
 
 def _answered(
-    line: Line, bundles: Bundles, task: Task, seen: Seen, text: Whole
-) -> Profile | tuple[Share, ...] | Failure:
+    line: FleetConnection, bundles: Bundles, task: Task, seen: Seen, text: Whole
+) -> Profile | tuple[DocumentShare, ...] | Failure:
     order, places = bundles.order(task.cell, task.part, text.documents)
     bundles.hand_over(places)
     reply = _measured(line, order, places, seen)
@@ -71,7 +71,7 @@ def _answered(
             raise Lost(f"{failure.error}: {failure.message}")
         return failure
     corpus = bundles.corpus(task.cell)
-    if isinstance(reply, Done) and task.part is None:
+    if isinstance(reply, CellDone) and task.part is None:
         return record_of(
             reply.record, task.cell, bundles.bundle(task.cell), corpus, text, seen.about.name
         )
@@ -80,7 +80,7 @@ def _answered(
     raise Garbled("an answer to another question came")
 
 
-def _measured(line: Line, order: Order, places: dict[str, Path], seen: Seen) -> Reply:
+def _measured(line: FleetConnection, order: Order, places: dict[str, Path], seen: Seen) -> Reply:
     """The reply to an order, once the device has what it needs for it."""
     for _ in range(ROUNDS):
         reply = _ask(line, seen, far.serve, packed(order))
@@ -93,7 +93,7 @@ def _measured(line: Line, order: Order, places: dict[str, Path], seen: Seen) -> 
     raise Garbled("the device asks for the same files again and again")
 
 
-def _send(line: Line, seen: Seen, sha256: str, path: Path, at: int) -> None:
+def _send(line: FleetConnection, seen: Seen, sha256: str, path: Path, at: int) -> None:
     """A file from byte `at` on, piece by piece, each where the device says that the last one ended."""
     size = path.stat().st_size
     about = packed(File(path="", bytes=size, sha256=sha256))
@@ -113,6 +113,6 @@ def _send(line: Line, seen: Seen, sha256: str, path: Path, at: int) -> None:
     raise Garbled("the device asks for the same piece again and again")
 
 
-def _ask(line: Line, seen: Seen, verb: far.Verb, *said: object) -> Reply:
+def _ask(line: FleetConnection, seen: Seen, verb: far.Verb, *said: object) -> Reply:
     reply: Reply = unpacked(line.ask(seen.address, verb, *said), Reply)  # type: ignore[arg-type]
     return reply

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
 from edgecap.sweep.fleet.line import Seen
-from edgecap.sweep.fleet.needs import Need, Task, can, need_of
+from edgecap.sweep.fleet.needs import Task, TaskRequirements, can, need_of
 from edgecap.sweep.plan import Planned
 
 
@@ -19,7 +19,7 @@ class Todo:
     """Tasks that nobody does now."""
 
     def __init__(self, tasks: Iterable[Task] = ()) -> None:
-        self._lines: dict[Need, deque[tuple[int, Task]]] = {}
+        self._lines: dict[TaskRequirements, deque[tuple[int, Task]]] = {}
         self._behind, self._before = itertools.count(1), itertools.count(-1, -1)
         self._tried: dict[Task, list[tuple[str, str]]] = {}
         for task in tasks:
@@ -33,11 +33,11 @@ class Todo:
             yield from (task for _, task in tuple(line))
 
     @property
-    def needs(self) -> list[Need]:
+    def needs(self) -> list[TaskRequirements]:
         """What the tasks need, each once."""
         return [need for need, line in self._lines.items() if line]
 
-    def of(self, need: Need) -> list[Task]:
+    def of(self, need: TaskRequirements) -> list[Task]:
         """The tasks that need just this."""
         return [task for _, task in self._lines.get(need, ())]
 
@@ -63,7 +63,7 @@ class Todo:
         return None
 
     def _better_elsewhere(
-        self, task: Task, need: Need, seen: Seen, devices: Sequence[Seen]
+        self, task: Task, need: TaskRequirements, seen: Seen, devices: Sequence[Seen]
     ) -> bool:
         tried = {name for name, _ in self._tried.get(task, ())}
         if seen.about.name not in tried:
