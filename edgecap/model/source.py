@@ -136,7 +136,7 @@ def on_the_hub(model: str) -> bool:
 
 def reference_models(shipped: Path | None = None) -> list[Path]:
     """The folders of the reference models that came with edgecap, smallest first."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     roots = [shipped] if shipped else [package / "data" / "models", package.parent / "models"]
     found = {
         p.parent.name: p.parent

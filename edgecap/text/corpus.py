@@ -23,7 +23,7 @@ from edgecap.storage import files, hub
 from edgecap.text.bias_card import Card, read_card
 
 _LINES = (".jsonl", ".ndjson", ".json")
-BUNDLED = Path(__file__).parent / "data"
+BUNDLED = Path(__file__).parents[1] / "data"
 _ON_THE_HUB = re.compile(
     r"hf:(?P<dataset>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?:(?P<file>.+)"
 )
