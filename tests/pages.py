@@ -9,7 +9,7 @@ from conftest import REFERENCE, ROOT
 from test_judging import ENERGY
 
 from edgecap.analysis.score import score
-from edgecap.analysis.tokenizing.opening import open_tokenizers
+from edgecap.analysis.tokenizing.loading import open_tokenizers
 from edgecap.analysis.tokenizing.parallel import read_parallel
 from edgecap.analysis.tokenizing.study import on_corpus, on_languages
 from edgecap.record import (

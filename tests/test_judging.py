@@ -14,7 +14,8 @@ from edgecap import stats
 from edgecap.analysis.compare import compare, verdict
 from edgecap.analysis.metrics import went_wrong
 from edgecap.analysis.score import score
-from edgecap.analysis.warnings import cache_bytes_per_token, cautions
+from edgecap.analysis.warnings import cautions
+from edgecap.analysis.warnings.setup import cache_bytes_per_token
 from edgecap.errors import UsageError
 from edgecap.record import (
     Absent,

@@ -15,7 +15,8 @@ from fakes import FakeClock, FakeCounter
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from edgecap.analysis import score, warnings
+from edgecap.analysis import score
+from edgecap.analysis.warnings.energy import check_energy
 from edgecap.machine.energy import find, meter, permission, resolve
 from edgecap.machine.energy.amd import open_amd
 from edgecap.machine.energy.apple import open_apple
@@ -257,7 +258,7 @@ def energy_of(*joules, **more):
 
 
 def codes(found):
-    return {c.code for c in warnings._of_energy(found)}
+    return {c.code for c in check_energy(found)}
 
 
 def test_the_interval_holds_spread_and_quantisation():
@@ -285,7 +286,7 @@ def test_cautions_of_energy():
         assert codes(energy_of(20.0, 20.0, **{field: 2})) == {"energy-counter-unsteady"}
     assert codes(energy_of(20.0, 20.0, sampler_cpu_share=0.05)) == {"energy-sampler"}
     dram = LeftOut(name="rapl dram", reason="not readable", scope="processor", missing=True)
-    (caution,) = warnings._of_energy(energy_of(20.0, 20.0, left_out=(dram,)))
+    (caution,) = check_energy(energy_of(20.0, 20.0, left_out=(dram,)))
     assert (caution.code, "rapl dram" in caution.message) == ("energy-incomplete", True)
 
 

@@ -16,7 +16,7 @@ from series import BASE, model, replace, text, timed
 from edgecap.analysis import published
 from edgecap.analysis.predicting import predict
 from edgecap.analysis.predicting.bits import law_of, law_width, left_out
-from edgecap.analysis.predicting.leaving import half_width, leverage, student
+from edgecap.analysis.predicting.leave_one_out import half_width, leverage, student
 from edgecap.analysis.predicting.steps import StepSize, operators_of, relative_half_width, step_law
 from edgecap.cli.commands import cli
 from edgecap.errors import UsageError

@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 
 from edgecap.analysis.roofline import bandwidth_of, roofline
-from edgecap.analysis.warnings import above_peak
+from edgecap.analysis.warnings.timing import above_peak
 from edgecap.machine import info
 from edgecap.meters import peaks
 from edgecap.pipeline import peaks as calibration

@@ -10,13 +10,14 @@ from conftest import REFERENCE, ROOT
 from test_cli import edgecap
 
 from edgecap.analysis.metrics import OF_SECONDS
-from edgecap.analysis.tokenizing.opening import open_tokenizers
+from edgecap.analysis.tokenizing.cost import bill, charges
+from edgecap.analysis.tokenizing.loading import open_tokenizers
 from edgecap.analysis.tokenizing.parallel import read_parallel
-from edgecap.analysis.tokenizing.premium import bill, by_script, charges, premiums
+from edgecap.analysis.tokenizing.premium import by_script, premiums
 from edgecap.analysis.tokenizing.speed import ROUNDS, measure_speed
 from edgecap.analysis.tokenizing.study import on_corpus, on_languages
+from edgecap.analysis.tokenizing.text_counts import look_at, script
 from edgecap.analysis.tokenizing.usage import usage
-from edgecap.analysis.tokenizing.writing import look_at, script
 from edgecap.cli.commands import cli
 from edgecap.errors import UsageError
 from edgecap.record import Absent, Caution, Energy, Estimate, Window
@@ -440,12 +441,8 @@ def test_what_the_record_warns_of_in_its_costs_is_told(tmp_path):
 
 
 def test_the_cautions_of_costs_are_those_of_cautions():
-    known = set(
-        re.findall(
-            'code="([a-z0-9-]+)"',
-            (ROOT / "edgecap" / "analysis" / "warnings.py").read_text("utf-8"),
-        )
-    )
+    modules = (ROOT / "edgecap" / "analysis" / "warnings").glob("*.py")
+    known = {c for m in modules for c in re.findall('code="([a-z0-9-]+)"', m.read_text("utf-8"))}
     assert OF_SECONDS - {"latency-failed"} <= known
 
 

@@ -181,7 +181,7 @@ def _values(found: Any) -> dict[str, Any]:
 
 
 def _corpus(models: tuple[str, ...], corpus: str | None, documents: int | None) -> Any:
-    from edgecap.analysis.tokenizing.opening import open_tokenizers
+    from edgecap.analysis.tokenizing.loading import open_tokenizers
     from edgecap.analysis.tokenizing.study import on_corpus
     from edgecap.text.corpus import read_corpus
 
@@ -191,7 +191,7 @@ def _corpus(models: tuple[str, ...], corpus: str | None, documents: int | None) 
 def _languages(
     models: tuple[str, ...], languages: Path, only: str | None, records: tuple[Path, ...]
 ) -> Any:
-    from edgecap.analysis.tokenizing.opening import open_tokenizers
+    from edgecap.analysis.tokenizing.loading import open_tokenizers
     from edgecap.analysis.tokenizing.parallel import read_parallel
     from edgecap.analysis.tokenizing.study import on_languages
     from edgecap.storage.files import load

@@ -14,7 +14,9 @@ from edgecap import __version__
 from edgecap.analysis.advisor import advise
 from edgecap.analysis.roofline import roofline
 from edgecap.analysis.score import NOT_DECODED, score
-from edgecap.analysis.warnings import above_peak, cautions, foreign_bias
+from edgecap.analysis.warnings import cautions
+from edgecap.analysis.warnings.quality import foreign_bias
+from edgecap.analysis.warnings.timing import above_peak
 from edgecap.errors import EdgecapError, Interrupted, UsageError
 from edgecap.machine.info import available_memory, read_machine
 from edgecap.meters.compression import ScoredDocument

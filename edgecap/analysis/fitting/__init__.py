@@ -22,7 +22,7 @@ from edgecap.analysis.fitting.bias import (
     spread,
     without_each,
 )
-from edgecap.analysis.fitting.found import Fit, Fitted, card_of, rescored
+from edgecap.analysis.fitting.result import Fit, Fitted, card_of, rescored
 from edgecap.analysis.fitting.series import (
     Series,
     SeriesModel,

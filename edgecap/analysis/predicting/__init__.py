@@ -15,8 +15,9 @@ import msgspec
 from edgecap import stats
 from edgecap.analysis.fitting import Series, one_series, positive_fit
 from edgecap.analysis.predicting.bits import Law, law_of, law_width, left_out
+from edgecap.analysis.predicting.caveats import doubts
 from edgecap.analysis.predicting.device import DevicePrediction, device_of
-from edgecap.analysis.predicting.doubts import doubts
+from edgecap.analysis.predicting.result import HeldOut, Prediction
 from edgecap.analysis.score import document_columns
 from edgecap.errors import UsageError
 from edgecap.model import flops
@@ -27,50 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DevicePrediction", "HeldOut", "Prediction", "predict"]
 MOST_BIAS = 1000.0  # bits a token: no token carries so many
-
-
-class HeldOut(msgspec.Struct, frozen=True):
-    """A model of the series: the bits of a token that it was measured to need, and what the others predict."""
-
-    name: str
-    flops_per_token: float
-    nll_bits_per_token: float
-    predicted_bits_per_token: float | None
-    error_bits: float | None
-
-
-class Prediction(msgspec.Struct, frozen=True, kw_only=True):
-    """A model that was not run. Intervals are of 95 %: what leaving out each record tells, joined with resampled documents.
-
-    `law_bits` is the first part alone, half the interval of the bits a token on these very documents; None where
-    no `degrees` of freedom are left after the fit, so that the interval is that of the documents. `bias_fitted` says
-    that the bias was not given. `error_bits` is the root of the mean square of the errors of those left out.
-    """
-
-    name: str
-    model_type: str
-    assumed: bool
-    parameters: int
-    weight_bytes: int | None
-    flops_per_token: float
-    corpus: str
-    protocol: str
-    context: int
-    documents: int
-    precision: str
-    bias_bits: float
-    bias_fitted: bool
-    information_capacity: Estimate
-    gain_bits_per_token: Estimate
-    nll_bits_per_token: Estimate
-    bits_per_byte: Estimate
-    text_bits_per_token: float
-    degrees: int
-    law_bits: float | None
-    error_bits: float | None
-    device: DevicePrediction
-    series: tuple[HeldOut, ...]
-    cautions: tuple[str, ...]
 
 
 def predict(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgecap.analysis.fitting.bias import best_bias, capacities
-from edgecap.analysis.predicting.leaving import half_width
+from edgecap.analysis.predicting.leave_one_out import half_width
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgecap import stats
-from edgecap.analysis.predicting.leaving import student
+from edgecap.analysis.predicting.leave_one_out import student
 from edgecap.analysis.score import Quantity
 from edgecap.record import Absent, Estimate
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from edgecap import stats
-from edgecap.analysis.tokenizing.opening import Opened
+from edgecap.analysis.tokenizing.loading import Opened
 from edgecap.record import Absent, Estimate
 from edgecap.text.corpus import Document
 from edgecap.text.tokenizer import read_tokenizer

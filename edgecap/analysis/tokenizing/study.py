@@ -7,18 +7,10 @@ from typing import Any
 
 import msgspec
 
-from edgecap.analysis.tokenizing.opening import Opened
+from edgecap.analysis.tokenizing.cost import Bill, Charge, bill, charges
+from edgecap.analysis.tokenizing.loading import Opened
 from edgecap.analysis.tokenizing.parallel import Parallel
-from edgecap.analysis.tokenizing.premium import (
-    Bill,
-    Charge,
-    Group,
-    Premium,
-    bill,
-    by_script,
-    charges,
-    premiums,
-)
+from edgecap.analysis.tokenizing.premium import Group, Premium, by_script, premiums
 from edgecap.analysis.tokenizing.speed import Speed, measure_speed
 from edgecap.analysis.tokenizing.usage import Usage, usage
 from edgecap.record import Absent, Profile

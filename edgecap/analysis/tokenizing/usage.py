@@ -10,8 +10,8 @@ from typing import NamedTuple
 import msgspec
 
 from edgecap import stats
-from edgecap.analysis.tokenizing import writing
-from edgecap.analysis.tokenizing.opening import Opened
+from edgecap.analysis.tokenizing import text_counts
+from edgecap.analysis.tokenizing.loading import Opened
 from edgecap.record import Absent, Estimate
 from edgecap.text.corpus import Document
 
@@ -67,7 +67,7 @@ def usage(opened: Opened, documents: Iterable[Document]) -> tuple[Usage, dict[st
 
 def _tallied(opened: Opened, text: str) -> _Tally:
     ids = opened.tokenizer.encode(text)
-    written, altered = writing.look_at(text), not opened.tokenizer.is_lossless(text, ids)
+    written, altered = text_counts.look_at(text), not opened.tokenizer.is_lossless(text, ids)
     worded = (written.words, len(ids), 1) if written.has_words else (0, 0, 0)
     return _Tally(
         [(len(text.encode()), len(ids))], written.characters, worded, Counter(ids), int(altered)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgecap.analysis.tokenizing.premium import Charge, Premium
+from edgecap.analysis.tokenizing.cost import Charge
+from edgecap.analysis.tokenizing.premium import Premium
 from edgecap.analysis.tokenizing.study import LanguageStudy, TextCost, Unlike
 from edgecap.record import Absent, Estimate
 from edgecap.report.cells import shortened

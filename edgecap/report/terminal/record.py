@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from edgecap import stats
-from edgecap.analysis.warnings import no_energy
+from edgecap.analysis.warnings.energy import no_energy
 from edgecap.record import (
     Absent,
     Cell,

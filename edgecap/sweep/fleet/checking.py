@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from edgecap.analysis.warnings import foreign_bias
+from edgecap.analysis.warnings.quality import foreign_bias
 from edgecap.errors import EdgecapError, RecordError
 from edgecap.meters.compression import NoTokens, WindowPlan, pool
 from edgecap.meters.sharding import DocumentShare

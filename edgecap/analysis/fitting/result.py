@@ -6,7 +6,7 @@ import msgspec
 
 from edgecap import __version__
 from edgecap.analysis.score import score
-from edgecap.analysis.warnings import FOREIGN_BIAS
+from edgecap.analysis.warnings.quality import FOREIGN_BIAS
 from edgecap.record import Absent, Cell, Estimate, Measurement, Profile
 from edgecap.text.bias_card import Card, CardModel
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from edgecap.analysis.fitting.series import Series, SeriesModel
 from edgecap.analysis.metrics import cost_cautions
 from edgecap.analysis.predicting.device import boards_of
+from edgecap.analysis.predicting.result import Prediction
 from edgecap.record import Architecture, Estimate
 from edgecap.units import size
-
-if TYPE_CHECKING:
-    from edgecap.analysis.predicting import Prediction
 
 FAR = 4.0  # times the FLOPs of the largest, or fewer than those of the smallest: a caution
 FEW = 4  # models: fewer are a weak basis

@@ -1,0 +1,53 @@
+"""Warn about the conditions under which a cell was measured. Pure.
+
+setup    machine, graph and execution provider
+quality  corpus, tokenizer and scoring
+timing   noise, rounds, contexts and streams of the latency benchmark
+energy   power counter and energy windows
+
+Each warning is a `Caution`: a code for programs, a message and advice for people.
+"""
+
+from __future__ import annotations
+
+from edgecap.analysis.warnings import energy, quality, setup, timing
+from edgecap.record import (
+    Caution,
+    Compression,
+    Energy,
+    Graph,
+    Latency,
+    Machine,
+    Measurement,
+    Memory,
+    Placement,
+    Source,
+)
+
+
+def cautions(
+    machine: Machine,
+    source: Source,
+    graph: Graph,
+    provider: str,
+    measured: Measurement,
+    cells_in_run: int,
+) -> tuple[Caution, ...]:
+    """Return all cautions of one measured cell; records and reports keep this order."""
+    result = [
+        *setup.check_load(machine, measured),
+        *setup.check_machine(machine),
+        *setup.check_graph(machine, source, graph, provider),
+        *setup.check_failed_parts(measured),
+    ]
+    if isinstance(measured.placement, Placement):
+        result += setup.check_placement(measured.placement, provider)
+    if isinstance(measured.compression, Compression):
+        result += quality.check_compression(measured.compression)
+    if isinstance(measured.latency, Latency):
+        result += timing.check_latency(measured.latency, cells_in_run)
+    if isinstance(measured.energy, Energy):
+        result += energy.check_energy(measured.energy)
+    if isinstance(measured.memory, Memory) and source.task == "decoder":
+        result += setup.check_cache(measured.memory, source.architecture, graph.precision)
+    return tuple(result)

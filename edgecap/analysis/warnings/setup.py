@@ -1,0 +1,184 @@
+"""Warnings about the setup: machine, graph, KV cache and execution provider. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from edgecap.analysis.advisor import advise
+from edgecap.provider_options import base
+from edgecap.record import (
+    Absent,
+    Architecture,
+    Attention,
+    Caution,
+    Graph,
+    Latency,
+    Machine,
+    Measurement,
+    Memory,
+    Placement,
+    Source,
+)
+
+DIVERGENT = 0.1  # bits per token from fp32
+CACHE_TOLERANCE = 0.01  # relative difference from the size that the config implies
+FALLBACK = 0.01  # share of the operators' time on another provider
+BYTES_PER_WEIGHT = {
+    "fp32": 4.0,
+    "fp16": 2.0,
+    "bf16": 2.0,
+    "int8": 1.0,
+    "int4": 0.5,
+}  # by family, scales not counted
+
+_NO_CACHE = Caution(
+    code="no-kv-cache",
+    message="the graph has no KV cache: each decoded token reads the whole text again",
+    advice="export with past keys and values (text-generation-with-past) before deploying",
+)
+
+
+def check_load(machine: Machine, measured: Measurement) -> Iterator[Caution]:
+    """Warn about the load average before the run, unless load during the benchmark is known.
+
+    The load average covers the last minute, in which edgecap itself may have exported the model or
+    measured another cell. Load during the benchmark excludes edgecap and has its own caution.
+    """
+    if isinstance(measured.latency, Latency) and measured.latency.conditions.other_load is not None:
+        return
+    cores = machine.physical_cores or machine.logical_cores
+    if isinstance(machine.load_average, float) and machine.load_average > 0.25 * cores:
+        yield Caution(
+            code="other-load",
+            message=f"load average {machine.load_average:.2f} on {cores} cores before the run",
+            advice="close other programs, or wait until they are done",
+        )
+
+
+def check_machine(machine: Machine) -> Iterator[Caution]:
+    """Warn about battery power and a power-saving frequency governor."""
+    if machine.power_source == "battery":
+        yield Caution(
+            code="battery",
+            message="running on battery",
+            advice="plug in, or compare only with battery runs",
+        )
+    if machine.governor == "powersave":
+        yield Caution(
+            code="governor",
+            message="the frequency governor is powersave",
+            advice="set it to performance for comparable times",
+        )
+
+
+def check_graph(machine: Machine, source: Source, graph: Graph, provider: str) -> Iterator[Caution]:
+    """Warn about a variant that does not pay here, diverges, or is larger than its precision."""
+    advice = advise(machine, graph.precision, provider, None)
+    if advice:
+        yield advice
+    if isinstance(graph.divergence_bits, float) and graph.divergence_bits > DIVERGENT:
+        yield Caution(
+            code="divergent",
+            message=f"predictions diverge from fp32 by {graph.divergence_bits:.2f} bits per token",
+            advice="check the quality of generated text before shipping this variant",
+        )
+    if graph.unfused:
+        count = len(graph.unfused)
+        more = f", and {count - 1} more" if count > 1 else ""
+        yield Caution(
+            code="not-fused",
+            message=f"the export kept plain operators: {graph.unfused[0]}{more}",
+            advice="expect slower attention than in a fused graph; "
+            "--exporter genai may know this model",
+        )
+    width = BYTES_PER_WEIGHT.get(graph.precision[:4])
+    if (
+        width
+        and isinstance(source.parameters, int)
+        and graph.bytes > 1.3 * width * source.parameters + 4_000_000
+    ):
+        size = graph.bytes / source.parameters
+        yield Caution(
+            code="graph-too-large",
+            message=f"the graph has {size:.1f} bytes per parameter, {width:g} expected",
+            advice="weights may be stored twice or dequantised; check the export",
+        )
+    if isinstance(source.architecture, Architecture) and source.architecture.assumed:
+        yield Caution(
+            code="architecture-assumed",
+            message="the architecture was read by standard names or from the graph, "
+            "not from a known config",
+            advice="check the FLOPs before quoting them",
+        )
+
+
+def check_failed_parts(measured: Measurement) -> Iterator[Caution]:
+    """Warn about latency or memory whose measurement failed while the rest of the cell went on."""
+    parts = {"latency": measured.latency, "memory": measured.memory}
+    for name, part in parts.items():
+        if isinstance(part, Absent) and part.failed:
+            yield Caution(
+                code=f"{name}-failed",
+                message=f"{name} could not be measured: {part.reason}",
+                advice="run again; --debug also shows what the process printed",
+            )
+
+
+def check_placement(placement: Placement, provider: str) -> Iterator[Caution]:
+    """Warn about operators that ran on another provider.
+
+    Covers shares below the limit that fails a cell, and larger ones under --allow-fallback.
+    """
+    elsewhere = {p: s for p, s in placement.by_provider.items() if p != base(provider)}
+    if sum(s.time_share for s in elsewhere.values()) > FALLBACK:
+        shares = ", ".join(
+            f"{s.time_share:.1%} of the time on {p} ({s.nodes} nodes)" for p, s in elsewhere.items()
+        )
+        yield Caution(
+            code="fallback",
+            message=f"not all of it ran on {provider}: {shares}",
+            advice="do not read these numbers as the provider's alone",
+        )
+
+
+def check_cache(
+    memory: Memory, architecture: Architecture | Absent, precision: str
+) -> Iterator[Caution]:
+    """Warn about a missing KV cache, or one of another size than the config implies."""
+    if memory.kv_bytes_per_token == 0:
+        yield _NO_CACHE
+        return
+    expected = cache_bytes_per_token(architecture, precision)
+    if expected and abs(memory.kv_bytes_per_token / expected - 1) > CACHE_TOLERANCE:
+        yield Caution(
+            code="kv-cache-size",
+            message=f"the KV cache takes {memory.kv_bytes_per_token:,} bytes per token, "
+            f"{expected:,} expected from the config",
+            advice="check the cache inputs of the graph: the export may repeat heads "
+            "or expand latent attention",
+        )
+
+
+def cache_bytes_per_token(architecture: Architecture | Absent, precision: str) -> int | None:
+    """Return the bytes of keys and values per token, over all layers.
+
+    Numbers take 2 bytes in fp16 graphs, else 4. None if some layer is not attention.
+    """
+    layers = architecture.layers if isinstance(architecture, Architecture) else ()
+    if not layers or not all(isinstance(x.attention, Attention) for x in layers):
+        return None
+    numbers = sum(
+        _cached_numbers(x.attention) * x.count for x in layers if isinstance(x.attention, Attention)
+    )
+    return numbers * (2 if precision == "fp16" else 4)
+
+
+def _cached_numbers(attention: Attention) -> int:
+    """Count the numbers that a layer caches per token; latent attention caches a compressed form."""
+    if attention.shares_cache:
+        return 0
+    return (
+        attention.latent.kv_rank + attention.latent.rope_dim
+        if attention.latent
+        else attention.kv_heads * (attention.head_dim + attention.value_dim)
+    )
