@@ -20,9 +20,10 @@ from edgecap.analysis.compare import verdict
 from edgecap.analysis.score import decode_seconds, estimate
 from edgecap.meters.latency import LatencyBench, LatencyPlan, take_turns
 from edgecap.pipeline.artifacts import get_or_build
-from edgecap.pipeline.prepare import ignore_events, prepare
+from edgecap.pipeline.prepare import prepare
+from edgecap.pipeline.run_context import ignore_events
 from edgecap.pipeline.worker import in_child
-from edgecap.pipeline.worker.child import SystemClock
+from edgecap.pipeline.worker.sessions import SystemClock
 from edgecap.spec import CellSpec, Spec
 from edgecap.stats import by_round, draws_of_median, median
 from edgecap.storage import files
@@ -78,7 +79,7 @@ def main() -> None:
 
 
 def _graph(precision: str) -> Path:
-    job = prepare(Spec(precisions=(precision,)), files.home(), ignore_events, in_child).job
+    job = prepare(Spec(precisions=(precision,)), files.home(), ignore_events, in_child).context
     return get_or_build(job, CellSpec(precision, "cpu")).path
 
 

@@ -184,8 +184,8 @@ def scripted(corpus, broken=(), interrupt_at=None):
         if isinstance(step, ScorePart):
             return ScoredPart(shares=tuple(shared(step)))
         if isinstance(step, MeasureLatency):
-            return MeasuredLatency(found=tuple(raced(step)))
-        precision = Path(step.session.graph).read_bytes()[:4].decode()
+            return MeasuredLatency(latencies=tuple(raced(step)))
+        precision = Path(step.plan.session.graph).read_bytes()[:4].decode()
         if precision == interrupt_at:
             raise KeyboardInterrupt
         if precision in broken:
@@ -201,12 +201,12 @@ def scripted(corpus, broken=(), interrupt_at=None):
 def shared(step: ScorePart):
     """A part of a text as the fake engine of its precision scores it."""
     clock = FakeClock()
-    precision = Path(step.session.graph).read_bytes()[:4].decode()
+    precision = Path(step.plan.session.graph).read_bytes()[:4].decode()
     engine = FakeEngine(
         clock, vocabulary=256, skill=64 if precision == "fp32" else 60, speed_s=SPEEDS[precision]
     )
-    cutter = text_windows.exact(ByteTokenizer(), step.context, 256, step.stride)
-    return score_part(engine, cutter, step.corpus.documents, step.part, step.parts, clock)
+    cutter = text_windows.exact(ByteTokenizer(), step.plan.context, 256, step.plan.stride)
+    return score_part(engine, cutter, step.plan.corpus.documents, step.part, step.parts, clock)
 
 
 def step_work(tokens):
@@ -253,7 +253,7 @@ def encoded(step: MeasureCell, precision):
 
 def measured(step: MeasureCell, corpus, precision):
     """What a child would have found, from a fake engine whose speed depends on the precision."""
-    if step.session.task == "encoder":
+    if step.plan.session.task == "encoder":
         return encoded(step, precision)
     clock = FakeClock()
     engine = FakeEngine(
@@ -263,9 +263,9 @@ def measured(step: MeasureCell, corpus, precision):
         divergence_bits=0.0 if precision == "fp32" else 0.01,
         compression=measure_compression(
             engine,
-            text_windows.exact(ByteTokenizer(), step.context, 256, step.stride),
+            text_windows.exact(ByteTokenizer(), step.plan.context, 256, step.plan.stride),
             corpus.documents,
-            compression.WindowPlan(step.protocol, step.context, step.stride),
+            compression.WindowPlan(step.plan.protocol, step.plan.context, step.plan.stride),
             clock,
             journal=JsonlLog(Path(step.journal), ScoredDocument),
         ),

@@ -24,7 +24,7 @@ def lasting(seconds):
     def run(step, watch, timeout_s):
         if isinstance(step, MeasureCell):
             time.sleep(seconds)
-            if step.context == BROKEN:
+            if step.plan.context == BROKEN:
                 return Failure(
                     stage="compression",
                     error="NotFinite",

@@ -13,7 +13,7 @@ from test_roofline import LEVELS, RECORD
 from edgecap.machine.diagnosis import CounterSeen, Total
 from edgecap.meters.counter_check import watts_of
 from edgecap.pipeline import doctor
-from edgecap.pipeline.worker import Calibrated, Diagnosed
+from edgecap.pipeline.worker import Calibrated, Diagnose, Diagnosed
 from edgecap.record import Failure, Gpu, LeftOut
 from edgecap.report.terminal.doctor import diagnosis
 from edgecap.runtime import providers
@@ -38,7 +38,7 @@ def found(tmp_path, examined, **machine):
     def run(step, watch, timeout_s):
         return (
             examined
-            if type(step).__name__ == "Examine"
+            if isinstance(step, Diagnose)
             else Calibrated(gemm_flops_per_s={"fp32": 1e11}, bandwidth=LEVELS)
         )
 

@@ -246,11 +246,13 @@ def test_precisions_that_a_folder_cannot_give(spec, corpus, place, tmp_path):
 
 def test_a_variant_that_will_not_pay_is_left_out_and_stays_a_row(spec, corpus, place, monkeypatch):
     """int8 without a dot product; nothing is made or measured for it."""
-    from edgecap.pipeline import profile as pipeline
+    from edgecap.pipeline import record_draft
 
-    look_around = pipeline.read_machine
+    read_machine = record_draft.read_machine
     monkeypatch.setattr(
-        pipeline, "read_machine", lambda p: msgspec.structs.replace(look_around(p), flags=("avx2",))
+        record_draft,
+        "read_machine",
+        lambda p: msgspec.structs.replace(read_machine(p), flags=("avx2",)),
     )
     run = scripted(corpus)
     asked = msgspec.structs.replace(spec, precisions=("fp32", "int8"), skip_unfit=True)
@@ -280,7 +282,7 @@ def test_a_graph_is_finished_for_its_provider(spec, corpus, place, monkeypatch):
     record = profile(asked, place, run=offers)
     assert [c.provider for c in record.cells] == list(providers)
     assert [s.finish for s in run.asked if isinstance(s, Export)] == ["fused", "bare"]
-    sessions = [s.session for s in run.asked if isinstance(s, MeasureCell)]
+    sessions = [s.plan.session for s in run.asked if isinstance(s, MeasureCell)]
     assert [(s.provider, s.level, s.arena) for s in sessions] == [
         (p, "basic", False) for p in providers
     ]

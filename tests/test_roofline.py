@@ -8,10 +8,10 @@ from conftest import ROOT
 
 from edgecap.analysis.roofline import bandwidth_of, roofline
 from edgecap.analysis.warnings.timing import above_peak
-from edgecap.machine import info
 from edgecap.meters import peaks
 from edgecap.pipeline import peaks as calibration
 from edgecap.pipeline.worker import Calibrated, child
+from edgecap.pipeline.worker.handlers import diagnose
 from edgecap.record import Absent, Bandwidth, Failure, GraphWork, Peaks, Roofline, StepWork
 from edgecap.report.terminal.record import show
 from edgecap.runtime import engine
@@ -172,9 +172,9 @@ def test_peaks_are_those_of_the_processors_that_it_is_kept_to(tmp_path, monkeypa
     assert [step.affinity for step in asked] == [(), (0,), (0, 1)]
 
     kept_to = []
-    monkeypatch.setattr(info, "stay_on", kept_to.append)
+    monkeypatch.setattr(diagnose, "stay_on", kept_to.append)
     monkeypatch.setattr(
-        peaks,
+        diagnose,
         "measure_peaks",
         lambda *told: kept_to.append("measured") or peaks.MeasuredPeaks({}, LEVELS),
     )

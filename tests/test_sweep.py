@@ -145,7 +145,7 @@ def ending(monkeypatch, context, code):
     real, script = subprocess.Popen, f"import sys, os, signal, time\nsys.stdin.readline()\n{code}"
 
     def run(step, watch, timeout_s):
-        if not isinstance(step, MeasureCell) or step.context != context:
+        if not isinstance(step, MeasureCell) or step.plan.context != context:
             return as_scripted(step, watch, timeout_s)
         with monkeypatch.context() as patch:
             patch.setattr(parent, "_GRACE_S", 0.2)
@@ -215,7 +215,7 @@ def test_a_mistake_of_ours_costs_a_cell_and_not_the_night(tmp_path):
     cells = planned(tmp_path)
 
     def run(step, watch, timeout_s):
-        if isinstance(step, MeasureCell) and step.context == 16:
+        if isinstance(step, MeasureCell) and step.plan.context == 16:
             raise KeyError("a\nmistake")
         return as_scripted(step, watch, timeout_s)
 
@@ -266,7 +266,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path):
     run = scripted(None)
 
     def pressed(step, watch, timeout_s):
-        if isinstance(step, MeasureCell) and step.context == 18:
+        if isinstance(step, MeasureCell) and step.plan.context == 18:
             raise KeyboardInterrupt
         return as_scripted(step, watch, timeout_s)
 
@@ -559,7 +559,7 @@ def test_a_disk_that_is_too_small_for_one_cell_costs_that_cell(tmp_path):
     cells = planned(tmp_path)
 
     def run(step, watch, timeout_s):
-        if isinstance(step, MeasureCell) and step.context == 17:
+        if isinstance(step, MeasureCell) and step.plan.context == 17:
             raise DiskFull("no room left")
         return as_scripted(step, watch, timeout_s)
 
@@ -763,7 +763,7 @@ def test_a_sweep_that_was_cut_off_still_knows_its_graphs(tmp_path, monkeypatch, 
     there = graphs(tmp_path / "cache")
 
     def pressed(step, watch, timeout_s):
-        if isinstance(step, MeasureCell) and step.context == 18 and at == "measure":
+        if isinstance(step, MeasureCell) and step.plan.context == 18 and at == "measure":
             raise KeyboardInterrupt
         return as_scripted(step, watch, timeout_s)
 
@@ -1077,9 +1077,9 @@ def test_the_board_shows_failed_cells_and_names_those_without_a_record(tmp_path)
     cells = planned(tmp_path)
 
     def run(step, watch, timeout_s):
-        if isinstance(step, MeasureCell) and step.context == 16:
+        if isinstance(step, MeasureCell) and step.plan.context == 16:
             raise KeyError("mistake")
-        if isinstance(step, MeasureCell) and step.context == 17:
+        if isinstance(step, MeasureCell) and step.plan.context == 17:
             return Failure(stage="compression", error="NotFinite", message="NaN")
         return as_scripted(step, watch, timeout_s)
 

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from edgecap.graph.empty_decoder import WIDTH, empty_decoder
 from edgecap.meters.overhead import measure_overhead
 from edgecap.meters.throughput import FEWEST, MOST, ROUNDS, measure_throughput
-from edgecap.pipeline.worker.child import SystemClock
+from edgecap.pipeline.worker.sessions import SystemClock
 from edgecap.record import Failure, Throughput
 from edgecap.runtime.engine import OrtEngine
 

@@ -14,8 +14,10 @@ from conftest import ROOT
 
 from edgecap.errors import DiskFull, UsageError
 from edgecap.pipeline.worker import BuiltGraph, Inspect, Inspected, Quantize, in_child, parent
+from edgecap.pipeline.worker.answers import (
+    Refusal,
+)
 from edgecap.pipeline.worker.child import answer
-from edgecap.pipeline.worker.steps import Refusal
 from edgecap.record import Failure
 from edgecap.runtime import providers
 
@@ -128,12 +130,12 @@ def test_the_end_of_memory_is_no_damage(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_in_the_child_is_told(tmp_path, monkeypatch):
-    from edgecap.pipeline.worker import child
+    from edgecap.pipeline.worker.handlers import graphs
 
     def full(step, report):
         raise OSError(28, "No space left on device", "/cache/model.onnx")
 
-    monkeypatch.setitem(child._DO, Quantize, full)
+    monkeypatch.setitem(graphs.HANDLERS, Quantize, full)
     found = answer(Quantize(graph="g", precision="fp16", out="o"), lambda stage, done, total: None)
     assert found.disk_full
     child_that(

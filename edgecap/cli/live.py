@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from edgecap.pipeline.prepare import ProgressEvent
+    from edgecap.pipeline.run_context import ProgressEvent
     from edgecap.spec import CellSpec
 
 # Usual shares of time: what is done in front of a stage, and the stage's own share; of a cell, ...

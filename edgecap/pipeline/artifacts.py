@@ -1,4 +1,8 @@
-"""Makes the graphs of a model, once: found in its folder, kept in the cache, or exported and converted now."""
+"""Graphs of a model: taken from its folder or the cache, or exported and quantized now, once.
+
+An artifact lies in the cache under a key of all that its bytes depend on. One process builds it
+under a lock; processes that use it mark it, so that nobody prunes it meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -6,164 +10,158 @@ import contextlib
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import msgspec
 
-from edgecap.graph import finish as optimize
+from edgecap.errors import UsageError
+from edgecap.graph import finish
 from edgecap.graph.variants import RECIPES, SAMPLED
-from edgecap.pipeline.prepare import (
-    ProgressEvent,
-    ReadyGraph,
-    RunContext,
-    describe_graph,
-    export_recipe,
-    finish_of,
-)
-from edgecap.pipeline.worker import BuiltGraph, Export, Optimize, Quantize, Step, expected
+from edgecap.pipeline.prepare import describe_graph, export_recipe, finish_of
+from edgecap.pipeline.run_context import ProgressEvent, ReadyGraph, RunContext, run_step
+from edgecap.pipeline.worker import BuiltGraph, Export, Optimize, Quantize, Step
 from edgecap.record import Failure, Graph
 from edgecap.spec import DEFAULT_CORPUS, CellSpec
-from edgecap.storage import files as store
-from edgecap.storage import locks
+from edgecap.storage import files, locks
 from edgecap.storage.cache import ORIGIN, Origin
 from edgecap.text.corpus import Corpus, read_corpus
 
+GRAPH_FILE = "graph.json"  # the description of a cached graph, beside it
 
-def get_or_build(job: RunContext, cell: CellSpec) -> ReadyGraph | Failure:
-    """The graph of a cell: found in the folder, in the cache, or made now."""
-    for ready in job.found:
+
+def get_or_build(context: RunContext, cell: CellSpec) -> ReadyGraph | Failure:
+    """Return the graph of a cell: from the model's folder, from the cache, or built now."""
+    for ready in context.graphs:
         if ready.graph.precision == cell.precision:
             return ready
-    if job.located.kind == "onnx" and not can_be_fp32(job):
-        had = ", ".join(r.graph.precision for r in job.found)
-        return Failure(
-            stage="vary",
-            error="NoSource",
-            message=f"the folder holds {had}, and no fp32 to make it from",
-        )
+    if not can_be_fp32(context):
+        present = ", ".join(r.graph.precision for r in context.graphs)
+        message = f"the folder holds {present}, and no fp32 to make it from"
+        return Failure(stage="vary", error="NoSource", message=message)
     if cell.precision == "fp32":
-        return _exported(job, cell)
-    base = get_or_build(job, CellSpec("fp32", cell.provider))
-    return base if isinstance(base, Failure) else _varied(job, cell, base)
+        return _get_or_export(context, cell)
+    fp32 = get_or_build(context, CellSpec("fp32", cell.provider))
+    return fp32 if isinstance(fp32, Failure) else _get_or_quantize(context, cell, fp32)
 
 
-def _exported(job: RunContext, cell: CellSpec) -> ReadyGraph | Failure:
-    spec, finish = job.spec, finish_of(job.spec, job.model, cell.provider)
-    folder, trust = str(job.located.path), spec.trust_remote_code
-    plan = _Plan(
-        cache_of_export(job, cell.provider),
+def build_or_refuse(context: RunContext, cell: CellSpec) -> ReadyGraph:
+    """Return the graph of a cell. Raises UsageError if it cannot be built."""
+    graph = get_or_build(context, cell)
+    if isinstance(graph, Failure):
+        raise UsageError(f"cannot make {cell.precision}: {graph.message}")
+    return graph
+
+
+def can_be_fp32(context: RunContext) -> bool:
+    """Return True if there is an fp32 graph, or a model to export it from."""
+    is_fp32 = (r.graph.precision == "fp32" for r in context.graphs)
+    return context.located.kind != "onnx" or any(is_fp32)
+
+
+def get_or_fuse(context: RunContext, plain: ReadyGraph) -> ReadyGraph | Failure:
+    """Return an fp32 graph of a folder with fused operators."""
+    recipe = f"{plain.graph.recipe}; {finish.RECIPES[finish.FUSED]}"
+    plan = _BuildPlan(
+        context.home.cache / "fused" / _key_of(plain, recipe, _tool_versions()),
+        plain.graph.exporter,
+        recipe,
+        lambda out: Optimize(graph=str(plain.path), out=out),
+    )
+    return _get_or_run(context, CellSpec("fp32", "cpu"), plan)
+
+
+def tokenizer_folder(context: RunContext, provider: str) -> Path:
+    """Return the folder with `tokenizer.json`.
+
+    It is the model's own, or the export's, which converts a slow tokenizer.
+    """
+    folder = context.located.path
+    if (folder / "tokenizer.json").is_file() or context.located.kind == "onnx":
+        return folder
+    return export_folder_of(context, provider)
+
+
+def export_folder_of(context: RunContext, provider: str) -> Path:
+    """Return the cache folder of the fp32 export for a provider."""
+    config = msgspec.json.encode(context.located.config, order="sorted")
+    parts = (
+        context.hashes.weights,
+        context.hashes.tokenizer,
+        export_recipe(context.spec, context.model, provider),
+        _tool_versions(),
+        str(context.spec.trust_remote_code),
+    )
+    key = files.sha256_of(config, *(p.encode() for p in parts))[:24]
+    return context.home.cache / "exports" / key
+
+
+def _get_or_export(context: RunContext, cell: CellSpec) -> ReadyGraph | Failure:
+    spec, model = context.spec, context.model
+    plan = _BuildPlan(
+        export_folder_of(context, cell.provider),
         spec.exporter,
-        export_recipe(spec, job.model, cell.provider),
+        export_recipe(spec, model, cell.provider),
         lambda out: Export(
-            folder=folder,
+            folder=str(context.located.path),
             out=out,
-            trust_remote_code=trust,
+            trust_remote_code=spec.trust_remote_code,
             exporter=spec.exporter,
-            task=job.model.exported_as,
-            finish=finish,
+            task=model.exported_as,
+            finish=finish_of(spec, model, cell.provider),
         ),
     )
-    return _cached(job, cell, plan)
+    return _get_or_run(context, cell, plan)
 
 
-def _varied(job: RunContext, cell: CellSpec, base: ReadyGraph) -> ReadyGraph | Failure:
-    """A variant of an fp32 graph; one that is made on samples of text depends on the text too."""
+def _get_or_quantize(context: RunContext, cell: CellSpec, fp32: ReadyGraph) -> ReadyGraph | Failure:
+    """Return a variant of an fp32 graph. One that is calibrated on text depends on that text."""
     recipe = RECIPES[cell.precision]
-    text = _calibration(job) if cell.precision in SAMPLED else None
-    told = [recipe, _tools(), *([text.sha256, job.hashes.tokenizer] if text else [])]
-    plan = _Plan(
-        job.home.cache / "variants" / f"{cell.precision}-{_key_of(base, *told)}",
-        base.graph.exporter,
+    text = _calibration_text(context) if cell.precision in SAMPLED else None
+    inputs = [recipe, _tool_versions(), *([text.sha256, context.hashes.tokenizer] if text else [])]
+    plan = _BuildPlan(
+        context.home.cache / "variants" / f"{cell.precision}-{_key_of(fp32, *inputs)}",
+        fp32.graph.exporter,
         f"{recipe}; samples of {text.name} {text.sha256[:12]}" if text else recipe,
         lambda out: Quantize(
-            graph=str(base.path),
+            graph=str(fp32.path),
             precision=cell.precision,
             out=out,
             corpus=text,
-            tokenizer=str(tokenizer_folder(job, cell.provider)) if text else "",
-            positions=job.model.horizon,
+            tokenizer=str(tokenizer_folder(context, cell.provider)) if text else "",
+            positions=context.model.horizon,
         ),
-        base.graph.unfused,
+        fp32.graph.unfused,
     )
-    return _cached(job, cell, plan)
+    return _get_or_run(context, cell, plan)
 
 
-def _calibration(job: RunContext) -> Corpus:
-    """The corpus of the run, or the bundled one where the run has none."""
-    return job.corpus if job.corpus.path else read_corpus(DEFAULT_CORPUS, None, job.home.cache)
+def _calibration_text(context: RunContext) -> Corpus:
+    """Return the corpus of the run, or the bundled one if the run has none."""
+    if context.corpus.path:
+        return context.corpus
+    return read_corpus(DEFAULT_CORPUS, None, context.home.cache)
 
 
-def fused(job: RunContext, base: ReadyGraph) -> ReadyGraph | Failure:
-    """An fp32 graph of a folder, fused."""
-    recipe = f"{base.graph.recipe}; {optimize.RECIPES[optimize.FUSED]}"
-    plan = _Plan(
-        job.home.cache / "fused" / _key_of(base, recipe, _tools()),
-        base.graph.exporter,
-        recipe,
-        lambda out: Optimize(graph=str(base.path), out=out),
-    )
-    return _cached(job, CellSpec("fp32", "cpu"), plan)
+def _key_of(source: ReadyGraph, *inputs: str) -> str:
+    weights = [f"{f.path} {f.sha256}" for f in source.graph.files]
+    return files.sha256_of(*(text.encode() for text in (*weights, *inputs)))[:24]
 
 
-def _key_of(base: ReadyGraph, *told: str) -> str:
-    weights = [f"{f.path} {f.sha256}" for f in base.graph.files]
-    return store.sha256_of(*(text.encode() for text in (*weights, *told)))[:24]
-
-
-def can_be_fp32(job: RunContext) -> bool:
-    """Whether there is an fp32 graph, or something to export it from."""
-    return job.located.kind != "onnx" or any(r.graph.precision == "fp32" for r in job.found)
-
-
-def tokenizer_folder(job: RunContext, provider: str) -> Path:
-    """The model's folder, or, where it has only a slow tokenizer, the export that converted it."""
-    if (job.located.path / "tokenizer.json").is_file() or job.located.kind == "onnx":
-        return job.located.path
-    return cache_of_export(job, provider)
-
-
-Item = TypeVar("Item")
-
-
-def run_step(
-    job: RunContext, cell: CellSpec | None, step: Step, kind: type[Item]
-) -> Item | Failure:
-    """What the child that does a step, of a cell or of several together, answers; anything but `kind` is a Failure."""
-    answer = job.run(
-        step,
-        lambda p: job.notice(ProgressEvent(cell, p.stage, p.done, p.total)),
-        job.spec.timeout_s,
-    )
-    return expected(answer, kind)
-
-
-# --- the cache --------------------------------------------------------------------------------
-
-
-def cache_of_export(job: RunContext, provider: str) -> Path:
-    """Where the fp32 export for a provider is kept: named by all that it depends on."""
-    config = msgspec.json.encode(job.located.config, order="sorted")
-    made_by = export_recipe(job.spec, job.model, provider)
-    parts = (
-        job.hashes.weights,
-        job.hashes.tokenizer,
-        made_by,
-        _tools(),
-        str(job.spec.trust_remote_code),
-    )
-    key = store.sha256_of(config, *(p.encode() for p in parts))[:24]
-    return job.home.cache / "exports" / key
-
-
-def _tools() -> str:
-    """Versions of the tools that make variants."""
+def _tool_versions() -> str:
+    """Return the versions of the libraries that make variants."""
     from edgecap.machine.info import versions
 
     return ", ".join(f"{k} {v}" for k, v in versions().items() if k.startswith("onnx"))
 
 
-class _Plan(NamedTuple):
-    """Where a graph is kept, how it is described, the step that makes it, and what its source has unfused."""
+# --- the cache --------------------------------------------------------------------------------
+
+
+class _BuildPlan(NamedTuple):
+    """How to build a graph: its place in the cache, its description, and the step that makes it.
+
+    `unfused` names what its source graph has unfused.
+    """
 
     target: Path
     exporter: str
@@ -172,42 +170,51 @@ class _Plan(NamedTuple):
     unfused: tuple[str, ...] = ()
 
 
-def _cached(job: RunContext, cell: CellSpec, plan: _Plan) -> ReadyGraph | Failure:
-    if plan.target not in job.made:
-        with build_lock(job, cell, plan.target, f"makes {cell.precision}"):
-            job.in_use.enter_context(locks.used(plan.target))
-            job.made[plan.target] = _kept(plan.target) or _make(job, cell, plan)
-    return job.made[plan.target]
+def _get_or_run(context: RunContext, cell: CellSpec, plan: _BuildPlan) -> ReadyGraph | Failure:
+    """Return a cached graph, or build it; at most once a run, and in one process at a time."""
+    if plan.target not in context.built:
+        with build_lock(context, cell, plan.target, f"makes {cell.precision}"):
+            context.in_use.enter_context(locks.used(plan.target))
+            cached = _read_cached(plan.target)
+            context.built[plan.target] = cached or _build(context, cell, plan)
+    return context.built[plan.target]
 
 
 @contextlib.contextmanager
-def build_lock(job: RunContext, cell: CellSpec | None, thing: Path, work: str) -> Iterator[None]:
-    """Lets one process at a time look for a thing in the cache and make it; `work` says what the other one does."""
+def build_lock(
+    context: RunContext, cell: CellSpec | None, entry: Path, work: str
+) -> Iterator[None]:
+    """Let one process at a time look for a cache entry and build it.
+
+    `work` says what the other process does, for the message of a run that waits.
+    """
+
+    def report(message: str) -> None:
+        context.notice(ProgressEvent(cell, message))
+
     with locks.alone(
-        thing,
-        lambda: job.notice(ProgressEvent(cell, f"waiting for another process that {work}")),
-        lambda reason: job.notice(
-            ProgressEvent(cell, f"going on without a lock in {job.home.cache}: {reason}")
-        ),
+        entry,
+        lambda: report(f"waiting for another process that {work}"),
+        lambda reason: report(f"going on without a lock in {context.home.cache}: {reason}"),
     ):
         yield
 
 
-def mark_in_use(job: RunContext, cell: CellSpec | None, path: Path) -> None:
-    """Marks what the cache keeps at a path as in use until the run ends; a path elsewhere needs no mark."""
-    thing = locks.thing_of(job.home.cache, path)
-    if thing:
-        with build_lock(job, cell, thing, f"looks at {path.name}"):
-            job.in_use.enter_context(locks.used(thing))
-            store.touch(thing)
+def mark_in_use(context: RunContext, cell: CellSpec | None, path: Path) -> None:
+    """Mark the cache entry of a path as in use until the run ends; ignore a path elsewhere."""
+    entry = locks.thing_of(context.home.cache, path)
+    if entry:
+        with build_lock(context, cell, entry, f"looks at {path.name}"):
+            context.in_use.enter_context(locks.used(entry))
+            files.touch(entry)
 
 
-def _kept(target: Path) -> ReadyGraph | None:
-    """What an earlier run left, if every byte of it is still there; else it is cleared away."""
+def _read_cached(target: Path) -> ReadyGraph | None:
+    """Return a graph of an earlier run if each of its files is whole; else clear the folder."""
     try:
-        graph = msgspec.json.decode((target / "graph.json").read_bytes(), type=Graph)
-        if store.list_files(target, [f.path for f in graph.files]) == graph.files:
-            store.touch(target / "graph.json")
+        graph = msgspec.json.decode((target / GRAPH_FILE).read_bytes(), type=Graph)
+        if files.list_files(target, [f.path for f in graph.files]) == graph.files:
+            files.touch(target / GRAPH_FILE)
             return ReadyGraph(target, graph)
     except (OSError, msgspec.DecodeError):
         pass
@@ -215,28 +222,25 @@ def _kept(target: Path) -> ReadyGraph | None:
     return None
 
 
-def _make(job: RunContext, cell: CellSpec, plan: _Plan) -> ReadyGraph | Failure:
+def _build(context: RunContext, cell: CellSpec, plan: _BuildPlan) -> ReadyGraph | Failure:
     try:
-        with store.new_folder(plan.target) as scratch:
-            answer = run_step(job, cell, plan.step(str(scratch)), BuiltGraph)
+        with files.new_folder(plan.target) as scratch:
+            answer = run_step(context, cell, plan.step(str(scratch)), BuiltGraph)
             if isinstance(answer, Failure):
-                raise _Abandoned(answer)
-            files = store.list_files(scratch, list(answer.files))
+                raise _BuildFailed(answer)
+            listed = files.list_files(scratch, list(answer.files))
             unfused = answer.unfused or plan.unfused
-            graph = describe_graph(cell.precision, plan.exporter, plan.recipe, files, unfused)
-            store.write_atomically(scratch / "graph.json", msgspec.json.encode(graph))
-            store.write_atomically(scratch / ORIGIN, msgspec.json.encode(_origin(job)))
-    except _Abandoned as abandoned:
-        return abandoned.failure
+            graph = describe_graph(cell.precision, plan.exporter, plan.recipe, listed, unfused)
+            origin = Origin(model=context.located.name, made_utc=files.utc_now())
+            files.write_atomically(scratch / GRAPH_FILE, msgspec.json.encode(graph))
+            files.write_atomically(scratch / ORIGIN, msgspec.json.encode(origin))
+    except _BuildFailed as error:
+        return error.failure
     return ReadyGraph(plan.target, graph)
 
 
-def _origin(job: RunContext) -> Origin:
-    return Origin(model=job.located.name, made_utc=store.utc_now())
-
-
-class _Abandoned(Exception):
-    """Leaves a scratch folder behind to be removed."""
+class _BuildFailed(Exception):
+    """Leave the scratch folder, so that it is removed."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)

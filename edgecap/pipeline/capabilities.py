@@ -1,7 +1,7 @@
-"""What the model is, as far as its config and its graphs tell, and whether it can do what was asked.
+"""Describe a model from its config and graphs, and check that it can do what is asked.
 
-A decoder predicts the next token; an encoder reads a text at once and predicts none, so that nothing is scored or
-decoded. Where a folder has graphs, those without logits and without cache are encoders whatever the config says.
+A decoder predicts the next token. An encoder reads a text at once and predicts none, so nothing is
+scored or decoded. Graphs without logits and without cache are encoders, whatever the config says.
 """
 
 from __future__ import annotations
@@ -26,12 +26,17 @@ from edgecap.model.source import Located
 from edgecap.record import Absent, Architecture, Attention
 from edgecap.spec import SWEEP_STEPS, Spec
 
-HORIZON = 1024  # steps over which a decoded token's cost is averaged
+HORIZON = 1024  # steps over which the cost of a decoded token is averaged
+PREFILL_TOKENS = 512  # tokens of the prompt that is timed
 _NOT_COUNTED = Absent(reason="an encoder is counted from its graph, not from its config")
 
 
 class Model(NamedTuple):
-    """`task` is "decoder" or "encoder"; `sizes` are what is known of its inputs, `exported_as` what Optimum calls it."""
+    """Task, architecture and sizes of a model.
+
+    `task` is "decoder" or "encoder"; `sizes` holds the positions and token ids that are known;
+    `exported_as` is Optimum's name of the task.
+    """
 
     task: str
     architecture: Architecture | Absent
@@ -40,22 +45,22 @@ class Model(NamedTuple):
 
     @property
     def encodes(self) -> bool:
-        """Whether it is an encoder."""
+        """True for an encoder."""
         return self.task == ENCODER
 
     @property
     def horizon(self) -> int:
-        """Steps that a token's cost is averaged over: 1024, or the model's positions where fewer."""
+        """Steps over which a token's cost is averaged: 1024, or the model's positions if fewer."""
         return min(HORIZON, self.sizes.positions or HORIZON)
 
     @property
     def decode_context(self) -> int:
-        """Mean positions behind which tokens are decoded; 0 where none are."""
+        """Mean context of decoded tokens, in positions; 0 for an encoder."""
         return 0 if self.encodes else self.horizon // 2
 
     @property
     def head_dim(self) -> int | None:
-        """The width of cached keys, where it is known."""
+        """Width of cached keys, or None if unknown."""
         layers = self.architecture.layers if isinstance(self.architecture, Architecture) else ()
         return next(
             (x.attention.head_dim for x in layers if isinstance(x.attention, Attention)), None
@@ -63,9 +68,9 @@ class Model(NamedTuple):
 
 
 def read_model(located: Located, graphs: Sequence[GraphFacts] = ()) -> Model:
-    """What a located model is; `graphs` are those of its folder, once they were looked at.
+    """Describe a model. `graphs` are the inspected graphs of its folder.
 
-    Raises UsageError where it is neither a decoder nor an encoder, or its config cannot be read.
+    Raises UsageError if it is neither a decoder nor an encoder, or its config cannot be read.
     """
     where = str(located.path / "config.json")
     if _task(located, graphs) == ENCODER:
@@ -83,37 +88,38 @@ def read_model(located: Located, graphs: Sequence[GraphFacts] = ()) -> Model:
 
 
 def _task(located: Located, graphs: Sequence[GraphFacts]) -> str:
-    told = task_of(located.config)
-    if (
-        graphs
-        and not located.config.get("is_encoder_decoder")
-        and all(_encodes(g, told) for g in graphs)
-    ):
+    task = task_of(located.config)
+    two_parts = located.config.get("is_encoder_decoder")
+    if graphs and not two_parts and all(_encodes(g, task) for g in graphs):
         return ENCODER
-    return told or DECODER
+    return task or DECODER
 
 
-def _encodes(graph: GraphFacts, told: str | None) -> bool:
-    """No cache and no logits; without a config, segments of a text are an encoder's too."""
-    return not graph.has_cache and (
-        not graph.predicts or (told is None and "token_type_ids" in graph.inputs)
-    )
+def _encodes(graph: GraphFacts, task: str | None) -> bool:
+    """Return True for a graph without cache and logits.
+
+    If no config names the task, an input for segment ids marks an encoder, too.
+    """
+    has_segments = task is None and "token_type_ids" in graph.inputs
+    return not graph.has_cache and (not graph.predicts or has_segments)
 
 
 def _sizes(located: Located, graphs: Sequence[GraphFacts], where: str) -> Sizes:
-    """From the config, else from the tables of the graph."""
-    told = encoder_sizes(located.config, where)
-    shown = graphs[0] if graphs else None
-    return Sizes(
-        told.positions or (shown.positions if shown else None),
-        told.vocabulary or (shown.vocabulary if shown else None),
-    )
+    """Read positions and vocabulary from the config, else from the tables of the graph."""
+    sizes = encoder_sizes(located.config, where)
+    if not graphs:
+        return sizes
+    graph = graphs[0]
+    return Sizes(sizes.positions or graph.positions, sizes.vocabulary or graph.vocabulary)
 
 
 def _architecture(
     located: Located, graphs: Sequence[GraphFacts], where: str
 ) -> Architecture | Absent:
-    """From the config, or from what the onnxruntime-genai builder leaves in its place; a folder of graphs may have none."""
+    """Read the architecture from config.json, or from genai_config.json.
+
+    A folder of graphs may have neither.
+    """
     if located.kind != "onnx" or located.config:
         return read_architecture(located.config, where)
     if located.genai and graphs:
@@ -124,7 +130,7 @@ def _architecture(
 
 
 def check_request(spec: Spec, model: Model) -> None:
-    """Raises UsageError where the model has too few positions for what was asked, or does no such thing."""
+    """Raise UsageError if the model has too few positions for the request, or cannot do it."""
     positions = model.sizes.positions
     if model.encodes:
         _check_encoder(spec)
@@ -136,7 +142,8 @@ def check_request(spec: Spec, model: Model) -> None:
     if positions and longest + decoded > positions:
         behind = f"with the {decoded} tokens decoded behind it, " if decoded else ""
         raise UsageError(
-            f"--context-sweep {longest} does not fit: {behind}it is longer than the model's {positions} positions"
+            f"--context-sweep {longest} does not fit: {behind}it is longer than the model's "
+            f"{positions} positions"
         )
     window = spec.context or model.horizon
     if spec.stride and spec.stride >= window:
@@ -152,10 +159,10 @@ def _check_encoder(spec: Spec) -> None:
         "--stride": spec.stride is not None,
         "--bias": spec.bias_bits is not None,
     }
-    asked = [option for option, given in scoring.items() if given]
-    if asked:
+    options = [option for option, given in scoring.items() if given]
+    if options:
         raise UsageError(
-            f"{asked[0]} is about scoring text, and an encoder does not predict the next token"
+            f"{options[0]} is about scoring text, and an encoder does not predict the next token"
         )
     if spec.exporter == "genai":
         raise UsageError("--exporter genai makes decoders only; an encoder is exported by optimum")

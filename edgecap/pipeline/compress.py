@@ -1,4 +1,7 @@
-"""`edgecap compress` and `decompress`: finds the model, checks that both ends share it, runs the codec in a child."""
+"""Compress and decompress files under a model.
+
+Finds the model, checks that both ends share it, and runs the codec in a child.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,17 @@ import msgspec
 
 from edgecap.errors import EdgecapError, UsageError
 from edgecap.machine.info import read_machine
-from edgecap.pipeline.artifacts import get_or_build, tokenizer_folder
+from edgecap.pipeline.artifacts import build_or_refuse, tokenizer_folder
 from edgecap.pipeline.capabilities import HORIZON
-from edgecap.pipeline.prepare import (
+from edgecap.pipeline.prepare import prepare
+from edgecap.pipeline.run_context import (
     ProgressCallback,
-    ProgressEvent,
     ReadyGraph,
     RunContext,
     StepRunner,
     ignore_events,
-    prepare,
+    one_precision,
+    run_step,
     session_of,
     threads_of,
 )
@@ -35,11 +39,11 @@ from edgecap.storage.files import Paths
 from edgecap.text import codec
 
 
-class _Both(NamedTuple):
-    """What both directions need: the graph, and the header that describes this end."""
+class _Coder(NamedTuple):
+    """The graph that codes, and the header that describes it and this machine."""
 
-    job: RunContext
-    ready: ReadyGraph
+    context: RunContext
+    graph: ReadyGraph
     header: codec.Header
 
 
@@ -51,24 +55,20 @@ def compress(
     notice: ProgressCallback = ignore_events,
     run: StepRunner = in_child,
 ) -> CodecResult:
-    """Compresses a file under a model, `spec.precisions[0]` or fp32; the window is `spec.context`.
+    """Compress a file under a model: `spec.precisions[0]` or fp32, in windows of `spec.context`.
 
-    Raises UsageError where the request cannot be met, EdgecapError where the model fails.
+    Raises UsageError if the request cannot be met, EdgecapError if the model fails.
     """
     _check_request(source, target, spec)
     threads = threads_of(spec)
     if threads > 255:
         raise UsageError(f"--threads {threads}: a compressed file names at most 255")
-    job = _prepared(spec, home, notice, run)
-    had = [r.graph.precision for r in job.found]
-    precision = (
-        spec.precisions[0] if spec.precisions else "fp32" if "fp32" in had or not had else had[0]
-    )
-    positions = job.model.sizes.positions
-    context = min(spec.context or HORIZON, positions or spec.context or HORIZON, 65_535)
-    both = _both(job, precision, threads, context)
-    with _output(target) as scratch:
-        return _run(both, source, scratch, "compress", notice, run)
+    context = _prepare(spec, home, notice, run)
+    window = spec.context or HORIZON
+    window = min(window, context.model.sizes.positions or window, 65_535)
+    coder = _coder(context, one_precision(context), threads, window)
+    with _new_file(target) as scratch:
+        return _run(coder, source, scratch, "compress")
 
 
 def decompress(
@@ -79,25 +79,25 @@ def decompress(
     notice: ProgressCallback = ignore_events,
     run: StepRunner = in_child,
 ) -> CodecResult:
-    """Gives back the file that `compress` was given. Precision, window and threads are the file's own.
+    """Restore a file that `compress` wrote. The file names precision, window and threads.
 
-    Raises UsageError where model, tokenizer or runtime are not those that it was compressed with, and
-    CodecError where it is cut short or altered; nothing is written then.
+    Raises UsageError if model, tokenizer or runtime differ from those that compressed it, and
+    CodecError if the file is cut short or altered; nothing is written then.
     """
     _check_request(source, target, spec)
     with source.open("rb") as file:
         try:
             codec.check_magic(file)
             codec.check_whole(file)
-            told = codec.read_header(file)
+            header = codec.read_header(file)
         except EdgecapError as error:
             raise type(error)(f"{source}: {error}") from None
-    job = _prepared(spec, home, notice, run)
-    both = _both(job, told.precision, told.threads, told.context)
-    _check_same(source, told, both.header, spec.model)
-    with _output(target) as scratch:
+    context = _prepare(spec, home, notice, run)
+    coder = _coder(context, header.precision, header.threads, header.context)
+    _check_same(source, header, coder.header, spec.model)
+    with _new_file(target) as scratch:
         try:
-            return _run(both, source, scratch, "decompress", notice, run)
+            return _run(coder, source, scratch, "decompress")
         except codec.CodecError as error:
             raise codec.CodecError(f"{source}: {error}") from None
 
@@ -122,72 +122,70 @@ def _check_request(source: Path, target: Path, spec: Spec) -> None:
     files.check_writable(target.parent)
 
 
-def _prepared(
+def _prepare(
     spec: Spec, home: Paths | None, notice: ProgressCallback, run: StepRunner
 ) -> RunContext:
-    job = prepare(spec, home or files.home(), notice, run).job
-    if job.model.encodes:
+    context = prepare(spec, home or files.home(), notice, run).context
+    if context.model.encodes:
         raise UsageError(
             f"{spec.model} is an encoder: it does not predict the next token, which the codec needs"
         )
-    return job
+    return context
 
 
-def _both(job: RunContext, precision: str, threads: int, context: int) -> _Both:
-    provider = job.spec.providers[0]
-    ready = get_or_build(job, CellSpec(precision, provider))
-    if isinstance(ready, Failure):
-        raise UsageError(f"cannot make {precision}: {ready.message}")
-    model = files.sha256_of(*(f"{f.path} {f.sha256}".encode() for f in ready.graph.files))
-    short = [
-        bytes.fromhex(h)[:n]
-        for h, n in ((model, 8), (job.hashes.tokenizer, 4), (_runtime(provider), 4))
-    ]
-    return _Both(job, ready, codec.Header(precision, threads, context, *short))
+def _coder(context: RunContext, precision: str, threads: int, window: int) -> _Coder:
+    provider = context.spec.providers[0]
+    graph = build_or_refuse(context, CellSpec(precision, provider))
+    model = files.sha256_of(*(f"{f.path} {f.sha256}".encode() for f in graph.graph.files))
+    short_hashes = (
+        bytes.fromhex(model)[:8],
+        bytes.fromhex(context.hashes.tokenizer)[:4],
+        bytes.fromhex(_runtime_hash(provider))[:4],
+    )
+    return _Coder(context, graph, codec.Header(precision, threads, window, *short_hashes))
 
 
-def _runtime(provider: str) -> str:
-    """What the last bit of a probability depends on beside the graph."""
-    here = read_machine((provider,))
-    told = [here.cpu, here.architecture, *here.flags, provider]
-    told += [importlib.metadata.version(name) for name in ("numpy", "constriction", "tokenizers")]
-    told += [
-        f"{name} {version}"
-        for name, version in here.versions.items()
-        if name.startswith("onnxruntime")
-    ]
-    return files.sha256_of("\n".join(told).encode())
+def _runtime_hash(provider: str) -> str:
+    """Hash all that the last bit of a probability depends on, beside the graph."""
+    machine = read_machine((provider,))
+    parts = [machine.cpu, machine.architecture, *machine.flags, provider]
+    parts += [importlib.metadata.version(name) for name in ("numpy", "constriction", "tokenizers")]
+    parts += [f"{n} {v}" for n, v in machine.versions.items() if n.startswith("onnxruntime")]
+    return files.sha256_of("\n".join(parts).encode())
 
 
-def _check_same(source: Path, told: codec.Header, here: codec.Header, model: str) -> None:
-    if told.model != here.model:
+def _check_same(source: Path, file: codec.Header, here: codec.Header, model: str) -> None:
+    """Raise UsageError if a compressed file needs another model, tokenizer or runtime than here."""
+    if file.model != here.model:
         raise UsageError(
-            f"{source} was compressed with another model, or another export of it: its {told.precision} graph is "
-            f"{told.model.hex()}, that of '{model}' is {here.model.hex()}; give the same folder to both ends (edgecap export)"
+            f"{source} was compressed with another model, or another export of it: "
+            f"its {file.precision} graph is {file.model.hex()}, that of '{model}' is "
+            f"{here.model.hex()}; give the same folder to both ends (edgecap export)"
         )
-    if told.tokenizer != here.tokenizer:
+    if file.tokenizer != here.tokenizer:
         raise UsageError(f"{source} was compressed with another tokenizer than that of '{model}'")
-    if told.runtime != here.runtime:
+    if file.runtime != here.runtime:
         raise UsageError(
-            f"{source} was compressed with another processor, ONNX Runtime, numpy, tokenizers or constriction: the last "
-            "bits of its probabilities may differ here, so it can only be read where these are the same"
+            f"{source} was compressed with another processor, ONNX Runtime, numpy, tokenizers or "
+            "constriction: the last bits of its probabilities may differ here, "
+            "so it can only be read where these are the same"
         )
 
 
 @contextmanager
-def _output(target: Path) -> Iterator[Path]:
-    """A file that gets its name when it is whole."""
+def _new_file(target: Path) -> Iterator[Path]:
+    """Yield a scratch path; give the file its name once it is whole."""
     with (
         files.disk_errors(target),
         tempfile.TemporaryDirectory(dir=target.parent, prefix=".edgecap-") as folder,
     ):
         scratch = Path(folder) / "out"
         yield scratch
-        _name(scratch, target)
+        _rename(scratch, target)
 
 
-def _name(scratch: Path, target: Path) -> None:
-    """Gives the finished file its name; a file that was made there meanwhile is left as it is."""
+def _rename(scratch: Path, target: Path) -> None:
+    """Give the finished file its name. Raise UsageError if that name was taken meanwhile."""
     try:
         try:
             os.link(scratch, target)  # fails where the name is taken, in one step
@@ -203,36 +201,23 @@ def _name(scratch: Path, target: Path) -> None:
         ) from None
 
 
-def _run(
-    both: _Both,
-    source: Path,
-    target: Path,
-    direction: str,
-    notice: ProgressCallback,
-    run: StepRunner,
-) -> CodecResult:
-    job, ready, header = both
+def _run(coder: _Coder, source: Path, target: Path, direction: str) -> CodecResult:
+    context, graph, header = coder
+    provider = context.spec.providers[0]
     step = Codec(
         direction=direction,
         source=str(source),
         target=str(target),
         session=msgspec.structs.replace(
-            session_of(job, job.spec.providers[0], ready), threads=header.threads
+            session_of(context, provider, graph), threads=header.threads
         ),
-        tokenizer=str(tokenizer_folder(job, job.spec.providers[0])),
+        tokenizer=str(tokenizer_folder(context, provider)),
         precision=header.precision,
         context=header.context,
         hashes=(header.model, header.tokenizer, header.runtime),
     )
-    with job.in_use:
-        answer = run(
-            step,
-            lambda p: notice(ProgressEvent(None, p.stage, p.done, p.total)),
-            job.spec.timeout_s,
-        )
-    if isinstance(answer, CodecResult):
-        return answer
-    message = (
-        answer.message if isinstance(answer, Failure) else msgspec.json.encode(answer).decode()
-    )
-    raise codec.CodecError(message)
+    with context.in_use:
+        answer = run_step(context, None, step, CodecResult)
+    if isinstance(answer, Failure):
+        raise codec.CodecError(answer.message)
+    return answer

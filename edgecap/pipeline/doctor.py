@@ -1,6 +1,6 @@
-"""What this machine can measure, and why not the rest: providers, energy counters, peaks, and what disturbs.
+"""Diagnose this machine: providers, energy counters, peaks, noise, and remedies.
 
-Nothing is changed and no command is run for the user: remedies are words.
+Changes nothing and runs no command for the user: remedies are text.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from edgecap.machine.diagnosis import Diagnosis, FolderSpace, Remedy
 from edgecap.machine.energy.permission import powercap_commands
 from edgecap.machine.info import default_threads, read_machine
 from edgecap.pipeline.peaks import peaks_of
-from edgecap.pipeline.prepare import ProgressCallback, ProgressEvent, StepRunner, ignore_events
-from edgecap.pipeline.worker import Diagnose, Diagnosed, in_child
+from edgecap.pipeline.run_context import ProgressCallback, ProgressEvent, StepRunner, ignore_events
+from edgecap.pipeline.worker import Diagnose, Diagnosed, ignore_progress, in_child
 from edgecap.record import Absent, Failure, Machine
 from edgecap.storage import files
 from edgecap.storage.files import Paths
 
-ROOM = 2_000_000_000  # bytes of disk that exports of a small model need
+EXPORT_BYTES = 2_000_000_000  # of disk, for the exports of a small model
+TIMEOUT_S = 300.0
 
 
 def examine(
@@ -32,61 +33,58 @@ def examine(
     run: StepRunner = in_child,
     calibrate: bool = False,
 ) -> Diagnosis:
-    """Looks at everything; peaks are those that are kept, measured where there are none."""
+    """Diagnose everything. Peaks come from the cache; `calibrate` measures them again."""
     notice(ProgressEvent(None, "trying providers and counters"))
     threads = default_threads()
-    answer = run(Diagnose(threads=threads), lambda p: None, 300.0)
-    seen = (
-        answer
-        if isinstance(answer, Diagnosed)
-        else Diagnosed(providers={}, counters=(), refused=(), totals={})
-    )
-    working = [name for name, reason in seen.providers.items() if not reason]
+    answer = run(Diagnose(threads=threads), ignore_progress, TIMEOUT_S)
+    nothing = Diagnosed(providers={}, counters=(), refused=(), totals={})
+    diagnosed = answer if isinstance(answer, Diagnosed) else nothing
+    working = [name for name, reason in diagnosed.providers.items() if not reason]
     peaks = {name: peaks_of(home, name, threads, notice, run, calibrate) for name in working}
-    machine, cache, exporter = read_machine(tuple(working)), _place(home.cache), _exporter()
+    machine, cache = read_machine(tuple(working)), _folder_space(home.cache)
     trouble = answer.message if isinstance(answer, Failure) else ""
     return Diagnosis(
         machine=machine,
-        providers=seen.providers,
-        exporter=exporter,
-        counters=seen.counters,
-        refused=seen.refused,
-        totals=seen.totals,
+        providers=diagnosed.providers,
+        exporter=_exporter(),
+        counters=diagnosed.counters,
+        refused=diagnosed.refused,
+        totals=diagnosed.totals,
         peaks=peaks,
         cache=cache,
-        remedies=tuple(_remedies(machine, seen, cache, trouble)),
+        remedies=tuple(_remedies(machine, diagnosed, cache, trouble)),
     )
 
 
-def _place(path: Path) -> FolderSpace:
-    there = next(p for p in (path, *path.absolute().parents) if p.exists())
+def _folder_space(path: Path) -> FolderSpace:
+    existing = next(p for p in (path, *path.absolute().parents) if p.exists())
     try:
         files.check_writable(path)
         writable = True
     except EdgecapError:
         writable = False
     size = sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) if path.is_dir() else 0
-    return FolderSpace(
-        path=str(path), bytes=size, free_bytes=shutil.disk_usage(there).free, writable=writable
-    )
+    free = shutil.disk_usage(existing).free
+    return FolderSpace(path=str(path), bytes=size, free_bytes=free, writable=writable)
 
 
 def _exporter() -> str | Absent:
-    """The versions of what exports Hugging Face models, or what is missing."""
+    """Return the versions of the exporter's packages, or the one that is missing."""
     names = ("optimum-onnx", "transformers", "torch")
     try:
         return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
     except importlib.metadata.PackageNotFoundError as error:
         return Absent(
-            reason=f"{error.name} is not installed; pip install 'edgecap[export]' on a workstation is enough"
+            reason=f"{error.name} is not installed; "
+            "pip install 'edgecap[export]' on a workstation is enough"
         )
 
 
 def _remedies(
-    machine: Machine, seen: Diagnosed, cache: FolderSpace, trouble: str
+    machine: Machine, diagnosed: Diagnosed, cache: FolderSpace, trouble: str
 ) -> Iterator[Remedy]:
-    if seen.providers.get("cpu") != "":
-        why = trouble or seen.providers.get("cpu") or "no answer"
+    if diagnosed.providers.get("cpu") != "":
+        why = trouble or diagnosed.providers.get("cpu") or "no answer"
         yield Remedy(
             f"ONNX Runtime does not run a node: {why}",
             "pip install --force-reinstall onnxruntime",
@@ -96,22 +94,22 @@ def _remedies(
         yield Remedy(
             f"cannot write {cache.path}", "give another folder: EDGECAP_CACHE or --cache", True
         )
-    if cache.free_bytes < ROOM:
+    if cache.free_bytes < EXPORT_BYTES:
         yield Remedy(
             f"{cache.free_bytes / 1e9:.1f} GB are left on the disk of {cache.path}",
             "free some, or move the cache",
         )
-    if any("not readable" in r.reason and r.name.startswith("rapl") for r in seen.refused):
-        once, kept = powercap_commands(_os_release())
+    if any("not readable" in r.reason and r.name.startswith("rapl") for r in diagnosed.refused):
+        once, permanent = powercap_commands(_os_release())
         yield Remedy(
             "the energy counter of the processor is not readable by this user",
             f"until the next boot: {once}",
         )
-        yield Remedy("the same, for good", kept)
-    for seen_counter in seen.counters:
-        if not any(seen_counter.load_w.values()):
+        yield Remedy("the same, for good", permanent)
+    for counter in diagnosed.counters:
+        if not any(counter.load_w.values()):
             yield Remedy(
-                f"{seen_counter.name} did not move under load",
+                f"{counter.name} did not move under load",
                 "it counts nothing here: its energy will be absent",
             )
     yield from _disturbances(machine)
@@ -140,8 +138,5 @@ def _disturbances(machine: Machine) -> Iterator[Remedy]:
 
 def _os_release() -> str:
     path = Path("/etc/os-release")
-    return (
-        path.read_text("utf-8", "replace")
-        if sys.platform == "linux" and os.access(path, os.R_OK)
-        else ""
-    )
+    readable = sys.platform == "linux" and os.access(path, os.R_OK)
+    return path.read_text("utf-8", "replace") if readable else ""

@@ -1,4 +1,4 @@
-"""One portable folder: a graph for each precision, tokenizer, config, and a manifest of hashes."""
+"""Write a portable folder: a graph for each precision, tokenizer, config, manifest of hashes."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from edgecap import __version__
 from edgecap.errors import UsageError
 from edgecap.graph import export
 from edgecap.model import source
-from edgecap.pipeline.artifacts import cache_of_export, fused, get_or_build
-from edgecap.pipeline.prepare import (
+from edgecap.pipeline.artifacts import build_or_refuse, export_folder_of, get_or_fuse
+from edgecap.pipeline.prepare import prepare
+from edgecap.pipeline.run_context import (
     ProgressCallback,
     ProgressEvent,
     ReadyGraph,
     RunContext,
     StepRunner,
     ignore_events,
-    prepare,
 )
 from edgecap.pipeline.worker import in_child
 from edgecap.provider_options import parse_provider
 from edgecap.record import Failure, Graph
 from edgecap.spec import DEFAULT_PRECISIONS, CellSpec, Spec
-from edgecap.storage import files as store
+from edgecap.storage import files
 from edgecap.storage.files import Paths
 
 
@@ -38,11 +38,13 @@ def export_folder(
     run: StepRunner = in_child,
     provider: str = "cpu",
 ) -> dict[str, Graph]:
-    """Writes one portable folder with a graph for each precision, tokenizer, config and a manifest of hashes.
+    """Export a model into the new folder `out`: graphs, tokenizer, config, manifest of hashes.
 
-    The graphs are finished for `provider`, which need not be there.
+    The graphs are finished for `provider`, which need not be installed. Returns the graphs by
+    precision. Raises UsageError if the folder exists or a graph cannot be made.
     """
-    return _written(_prepared(spec, out, home, notice, run), out, parse_provider(provider).name)
+    context = _prepare(spec, out, home, notice, run)
+    return _write_folder(context, out, parse_provider(provider).name)
 
 
 def optimize_folder(
@@ -52,68 +54,69 @@ def optimize_folder(
     notice: ProgressCallback = ignore_events,
     run: StepRunner = in_child,
 ) -> dict[str, Graph]:
-    """The same of a folder of ONNX graphs, whose fp32 graph is fused first; variants are made from that.
+    """Fuse the fp32 graph of a folder of ONNX graphs, make variants of it, and write them to `out`.
 
-    Raises UsageError where the folder holds no plain fp32 graph.
+    Raises UsageError if the folder holds no plain fp32 graph.
     """
-    job = _prepared(spec, out, home, notice, run)
-    if job.located.kind != "onnx":
+    context = _prepare(spec, out, home, notice, run)
+    if context.located.kind != "onnx":
         raise UsageError(
             f"{spec.model} is no folder of ONNX graphs; edgecap export fuses what it exports"
         )
-    if job.model.encodes:
+    if context.model.encodes:
         raise UsageError(
             f"{spec.model} holds an encoder; what edgecap fuses is the attention of decoders"
         )
-    plain = next((r for r in job.found if r.graph.precision == "fp32"), None)
+    plain = next((r for r in context.graphs if r.graph.precision == "fp32"), None)
     if plain is None:
         raise UsageError(
-            f"{job.located.path} holds no fp32 graph; only that can be fused and checked"
+            f"{context.located.path} holds no fp32 graph; only that can be fused and checked"
         )
-    ready = fused(job, plain)
+    ready = get_or_fuse(context, plain)
     if isinstance(ready, Failure):
         raise UsageError(f"cannot fuse the graph: {ready.message}")
-    only = job._replace(
-        found=(ready,), spec=msgspec.structs.replace(spec, precisions=spec.precisions or ("fp32",))
+    precisions = spec.precisions or ("fp32",)
+    fused = context._replace(
+        graphs=(ready,), spec=msgspec.structs.replace(spec, precisions=precisions)
     )
-    return _written(only, out)
+    return _write_folder(fused, out)
 
 
-def _prepared(
+def _prepare(
     spec: Spec, out: Path, home: Paths | None, notice: ProgressCallback, run: StepRunner
 ) -> RunContext:
     if out.exists():
         raise UsageError(f"{out} is there already; give a new folder")
-    store.check_writable(out)
-    return prepare(spec, home or store.home(), notice, run).job
+    files.check_writable(out)
+    return prepare(spec, home or files.home(), notice, run).context
 
 
-def _written(job: RunContext, out: Path, provider: str = "cpu") -> dict[str, Graph]:
-    spec, notice = job.spec, job.notice
+def _write_folder(context: RunContext, out: Path, provider: str = "cpu") -> dict[str, Graph]:
+    spec, notice = context.spec, context.notice
     graphs: dict[str, ReadyGraph] = {}
     precisions = spec.precisions or DEFAULT_PRECISIONS
     notice(ProgressEvent(None, f"{len(precisions)} graphs to make", total=len(precisions)))
     for precision in precisions:
-        ready = get_or_build(job, CellSpec(precision, provider))
-        if isinstance(ready, Failure):
-            raise UsageError(f"cannot make {precision}: {ready.message}")
-        graphs[precision] = ready
-    with job.in_use, store.new_folder(out) as scratch:
-        _write_portable(contents(job, graphs, provider), scratch)
+        graphs[precision] = build_or_refuse(context, CellSpec(precision, provider))
+    with context.in_use, files.new_folder(out) as scratch:
+        _copy(contents(context, graphs, provider), scratch)
     return {precision: ready.graph for precision, ready in graphs.items()}
 
 
 class Contents(NamedTuple):
-    """What a portable folder holds: where each file lies now, by its path in the folder, and the manifest's JSON."""
+    """Contents of a portable folder.
+
+    `files` maps a path in the folder to the place of the file now; `manifest` is JSON.
+    """
 
     files: dict[str, Path]
     manifest: bytes
 
 
-def contents(job: RunContext, graphs: dict[str, ReadyGraph], provider: str) -> Contents:
-    """The portable folder of some graphs, before anything is copied."""
-    beside = _beside(job, graphs, provider)
-    files = beside | {
+def contents(context: RunContext, graphs: dict[str, ReadyGraph], provider: str) -> Contents:
+    """List the contents of a portable folder, before anything is copied."""
+    beside = _files_beside(context, graphs, provider)
+    places = beside | {
         f"{p}/{f.path}": ready.folder / f.path
         for p, ready in graphs.items()
         for f in ready.graph.files
@@ -121,14 +124,14 @@ def contents(job: RunContext, graphs: dict[str, ReadyGraph], provider: str) -> C
     manifest = {
         "edgecap": __version__,
         "source": {
-            "name": job.located.name,
-            "revision": job.located.revision,
-            "weights_sha256": job.hashes.weights,
-            "tokenizer_sha256": job.hashes.tokenizer,
-            "parameters": source.count_parameters(job.located.path),
+            "name": context.located.name,
+            "revision": context.located.revision,
+            "weights_sha256": context.hashes.weights,
+            "tokenizer_sha256": context.hashes.tokenizer,
+            "parameters": source.count_parameters(context.located.path),
         },
         "files": [
-            {"path": name, "bytes": path.stat().st_size, "sha256": store.sha256_of_file(path)}
+            {"path": name, "bytes": path.stat().st_size, "sha256": files.sha256_of_file(path)}
             for name, path in beside.items()
         ],
         "graphs": [
@@ -142,14 +145,16 @@ def contents(job: RunContext, graphs: dict[str, ReadyGraph], provider: str) -> C
             for precision, ready in graphs.items()
         ],
     }
-    return Contents(files, msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+    return Contents(places, msgspec.json.format(msgspec.json.encode(manifest), indent=1))
 
 
-def _beside(job: RunContext, graphs: dict[str, ReadyGraph], provider: str) -> dict[str, Path]:
-    """Tokenizer, config and the like, from wherever they are."""
-    folders = [job.located.path, *(r.folder for r in graphs.values())]
-    if job.located.kind != "onnx":
-        folders.append(cache_of_export(job, provider))
+def _files_beside(
+    context: RunContext, graphs: dict[str, ReadyGraph], provider: str
+) -> dict[str, Path]:
+    """Find tokenizer, config and the like: in the model, beside a graph, or in the export."""
+    folders = [context.located.path, *(r.folder for r in graphs.values())]
+    if context.located.kind != "onnx":
+        folders.append(export_folder_of(context, provider))
     places = {
         name: next((f / name for f in folders if (f / name).is_file()), None)
         for name in export.BESIDE
@@ -157,8 +162,8 @@ def _beside(job: RunContext, graphs: dict[str, ReadyGraph], provider: str) -> di
     return {name: path for name, path in places.items() if path is not None}
 
 
-def _write_portable(found: Contents, out: Path) -> None:
-    for name, path in found.files.items():
+def _copy(folder: Contents, out: Path) -> None:
+    for name, path in folder.files.items():
         (out / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(path, out / name)
-    store.write_atomically(out / source.MANIFEST, found.manifest)
+    files.write_atomically(out / source.MANIFEST, folder.manifest)

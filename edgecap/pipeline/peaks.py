@@ -1,4 +1,7 @@
-"""The peaks of this machine through a provider: measured once, kept, and measured again when asked; the faster stays."""
+"""Peaks of this machine through a provider: FLOP/s and bytes/s, measured once and cached.
+
+A repeated measurement keeps the faster value of each peak.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from edgecap.machine.info import read_machine
-from edgecap.pipeline.prepare import ProgressCallback, ProgressEvent, StepRunner
+from edgecap.pipeline.run_context import ProgressCallback, ProgressEvent, StepRunner
 from edgecap.pipeline.worker import Calibrate, Calibrated, expected
 from edgecap.provider_options import parse_provider
 from edgecap.record import Absent, Bandwidth, Failure, Machine, Peaks
@@ -27,45 +30,54 @@ def peaks_of(
     again: bool = False,
     affinity: tuple[int, ...] = (),
 ) -> Peaks | Absent:
-    """What an earlier run kept for this machine, provider, threads and processors, or else a new measurement."""
-    here = read_machine((provider,))
-    path = _kept_at(home, here, provider, threads, affinity)
-    kept = kept_peaks(path)
-    if kept and not again:
-        return kept
+    """Return the cached peaks of this machine, provider, threads and processors, or measure them.
+
+    `again` measures even if they are cached. Absent if the measurement fails.
+    """
+    machine = read_machine((provider,))
+    path = _cache_path(home, machine, provider, threads, affinity)
+    cached = read_peaks(path)
+    if cached and not again:
+        return cached
     notice(ProgressEvent(None, "measuring the machine's peaks"))
     step = Calibrate(
-        provider=provider, threads=threads, memory_bytes=_memory(here, provider), affinity=affinity
+        provider=provider,
+        threads=threads,
+        memory_bytes=_memory(machine, provider),
+        affinity=affinity,
     )
     answer = expected(run(step, lambda p: None, _PATIENCE_S), Calibrated)
     if isinstance(answer, Failure):
         return Absent(reason=f"the peaks could not be measured: {answer.message}")
-    found = Peaks(
+    measured = Peaks(
         provider=provider,
         threads=threads,
         gemm_flops_per_s=answer.gemm_flops_per_s,
         bandwidth=answer.bandwidth,
         measured_utc=files.utc_now(),
     )
-    best = _faster(kept, found) if kept else found
+    best = _faster(cached, measured) if cached else measured
     files.write_atomically(path, msgspec.json.encode(best))
     return best
 
 
-def _memory(here: Machine, provider: str) -> int:
-    """What both ends of a probe must fit in."""
+def _memory(machine: Machine, provider: str) -> int:
+    """Return the bytes of memory that a probe must fit in."""
     on_board = parse_provider(provider).place[0] != "cpu"
-    return min([here.memory_bytes, *(g.memory_bytes for g in here.gpus if on_board)])
+    return min([machine.memory_bytes, *(g.memory_bytes for g in machine.gpus if on_board)])
 
 
 def _faster(a: Peaks, b: Peaks) -> Peaks:
-    """The faster of two measurements, number by number: what slows a moment down is no property of the machine."""
+    """Take the faster of two measurements, number by number.
+
+    What slows one moment down is no property of the machine.
+    """
     gemm = {p: max(a.gemm_flops_per_s.get(p, 0.0), rate) for p, rate in b.gemm_flops_per_s.items()}
-    had = {x.working_set_bytes: x for x in a.bandwidth}
+    before = {x.working_set_bytes: x for x in a.bandwidth}
     return msgspec.structs.replace(
         b,
         gemm_flops_per_s=gemm,
-        bandwidth=tuple(_wider(had.get(x.working_set_bytes, x), x) for x in b.bandwidth),
+        bandwidth=tuple(_wider(before.get(x.working_set_bytes, x), x) for x in b.bandwidth),
     )
 
 
@@ -77,26 +89,26 @@ def _wider(a: Bandwidth, b: Bandwidth) -> Bandwidth:
     )
 
 
-def kept_peaks(path: Path) -> Peaks | None:
-    """Peaks from a file, if it is there and whole."""
+def read_peaks(path: Path) -> Peaks | None:
+    """Read peaks from a file; return None if it is missing or damaged."""
     with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
         return msgspec.json.decode(path.read_bytes(), type=Peaks)
     return None
 
 
-def _kept_at(
-    home: Paths, here: Machine, provider: str, threads: int, affinity: tuple[int, ...]
+def _cache_path(
+    home: Paths, machine: Machine, provider: str, threads: int, affinity: tuple[int, ...]
 ) -> Path:
-    """A file named by all that the peaks depend on."""
-    runtime = [f"{k} {v}" for k, v in here.versions.items() if k.startswith("onnxruntime")]
-    told = [
-        here.name,
-        here.cpu,
-        *here.flags,
-        str(here.memory_bytes),
-        str(here.logical_cores),
+    """Return the cache file, named by all that the peaks depend on."""
+    runtime = [f"{k} {v}" for k, v in machine.versions.items() if k.startswith("onnxruntime")]
+    hardware = [
+        machine.name,
+        machine.cpu,
+        *machine.flags,
+        str(machine.memory_bytes),
+        str(machine.logical_cores),
         *runtime,
     ]
-    kept_to = [f"on {','.join(map(str, sorted(affinity)))}"] if affinity else []
-    key = files.sha256_of("\n".join([*told, provider, str(threads), *kept_to]).encode())[:16]
+    processors = [f"on {','.join(map(str, sorted(affinity)))}"] if affinity else []
+    key = files.sha256_of("\n".join([*hardware, provider, str(threads), *processors]).encode())[:16]
     return home.cache / "peaks" / f"{provider}-{threads}-{key}.json"

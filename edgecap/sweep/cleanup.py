@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from edgecap.errors import EdgecapError
-from edgecap.pipeline.prepare import StepRunner
+from edgecap.pipeline.run_context import StepRunner
 from edgecap.pipeline.worker import Answer, Export, Optimize, Quantize, Step, StepCallback
 from edgecap.storage import cache_prune
 from edgecap.storage.cache import SCRATCH, survey

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
 from edgecap.errors import DiskFull, EdgecapError, Interrupted, UsageError
-from edgecap.pipeline.prepare import KnownScores, ProgressCallback, StepRunner
 from edgecap.pipeline.profile import profile
+from edgecap.pipeline.run_context import KnownScores, ProgressCallback, StepRunner
 from edgecap.pipeline.worker import in_child
 from edgecap.record import Failure, Profile
 from edgecap.spec import Spec

@@ -1,47 +1,51 @@
-"""One step in a fresh child process: asked in JSON on its standard input, answered in JSON lines.
+"""Run one step in a fresh child process, with JSON lines over its standard streams.
 
-parent                                   child (python -m edgecap.worker)
-step ──────────────── stdin ───────────▶ does it, with nothing else in the process
-waits, burning nothing ◀─ stdout ─────── progress ... answer | refusal | failure
-holds stdin open (the lifeline) ───────▶ leaves at once when stdin ends
+parent                                   child (python -m edgecap.pipeline.worker)
+step ──────────────── stdin ───────────▶ runs it, with nothing else in the process
+sleeps                ◀─ stdout ──────── progress ... answer | refusal | failure
+holds stdin open      ─────────────────▶ leaves at once when stdin ends
 
-steps    what can be asked and answered
-child    does a step
-parent   starts a child, waits, and turns its end into a value
+steps      steps and answers: the messages
+parent     starts a child, waits, and turns its end into a value
+child      reads a step, runs its handler, and turns errors into values
+handlers   one module for each kind of work; `sessions` has what they share
 """
 
-from edgecap.pipeline.worker.parent import end_children, in_child
-from edgecap.pipeline.worker.steps import (
+from edgecap.pipeline.worker.answers import (
     Answer,
     BuiltGraph,
-    Calibrate,
     Calibrated,
-    Codec,
     CodecResult,
-    CompressBaselines,
     CompressedBaselines,
-    Diagnose,
     Diagnosed,
-    ExactBytes,
     ExactBytesResult,
-    Export,
-    Inspect,
     Inspected,
-    MeasureCell,
     MeasuredCell,
     MeasuredLatency,
-    MeasureLatency,
-    MeasureMemory,
-    Optimize,
     Progress,
-    Quantize,
     ScoredPart,
-    ScorePart,
-    Session,
-    Step,
     StepCallback,
     expected,
     ignore_progress,
+)
+from edgecap.pipeline.worker.parent import end_children, in_child
+from edgecap.pipeline.worker.steps import (
+    Calibrate,
+    Codec,
+    CompressBaselines,
+    Diagnose,
+    ExactBytes,
+    Export,
+    Inspect,
+    MeasureCell,
+    MeasureLatency,
+    MeasureMemory,
+    Optimize,
+    Quantize,
+    ScorePart,
+    ScoringPlan,
+    Session,
+    Step,
 )
 
 __all__ = [
@@ -65,6 +69,7 @@ __all__ = [
     "MeasureLatency",
     "MeasuredLatency",
     "ScorePart",
+    "ScoringPlan",
     "ScoredPart",
     "Session",
     "CompressBaselines",

@@ -1,4 +1,4 @@
-"""`python -m edgecap.worker`: the child process."""
+"""Entry of the child process: `python -m edgecap.pipeline.worker`."""
 
 from edgecap.pipeline.worker.child import main
 

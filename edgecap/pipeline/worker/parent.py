@@ -1,7 +1,7 @@
-"""Starts a child for one step, sleeps until it speaks, and turns its end into a value.
+"""Run a step in a child process: start it, sleep until it writes, turn its end into a value.
 
-The child has a session of its own, so that Ctrl-C reaches only the parent, which then ends the
-child; a parent that is killed takes it along through the lifeline (see `child`).
+The child is in a session of its own, so that Ctrl-C reaches only the parent, which then ends it. If
+the parent is killed, the child leaves when its standard input ends (see `child`).
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ from typing import IO
 import msgspec
 
 from edgecap.errors import DiskFull, UsageError
-from edgecap.pipeline.worker.steps import (
+from edgecap.pipeline.worker.answers import (
     Answer,
     OutputLine,
     Progress,
     Refusal,
-    Step,
     StepCallback,
     ignore_progress,
+)
+from edgecap.pipeline.worker.steps import (
+    Step,
     stage_of,
 )
 from edgecap.record import Failure
@@ -40,22 +42,22 @@ _LIVE: set[subprocess.Popen[bytes]] = set()
 def in_child(
     step: Step, watch: StepCallback = ignore_progress, timeout_s: float = 3600.0
 ) -> Answer:
-    """Does a step in a fresh process.
+    """Run a step in a fresh process.
 
-    Returns its answer, or a Failure where it crashed, hung or answered nonsense. Raises UsageError
-    or DiskFull where the child refused what was asked.
+    Returns its answer, or a Failure if it crashed, hung for `timeout_s`, or answered nonsense.
+    Raises UsageError or DiskFull if the child refuses the step.
     """
     with tempfile.TemporaryFile() as errors, _child(errors) as process:
         assert process.stdin and process.stdout
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(msgspec.json.encode(step) + b"\n")
             process.stdin.flush()
-        found = _wait(process.stdout, watch, timeout_s)
-        if found is None:
-            return _how_it_ended(process, step, timeout_s, errors)
-    if isinstance(found, Refusal):
-        raise DiskFull(found.message) if found.disk_full else UsageError(found.message)
-    return found
+        answer = _wait(process.stdout, watch, timeout_s)
+        if answer is None:
+            return _failure_of(process, step, timeout_s, errors)
+    if isinstance(answer, Refusal):
+        raise DiskFull(answer.message) if answer.disk_full else UsageError(answer.message)
+    return answer
 
 
 @contextlib.contextmanager
@@ -77,14 +79,14 @@ def _child(errors: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def end_children() -> None:
-    """Kills what this process has children do now, from any thread; their steps end as failures."""
+    """Kill the children of this process, from any thread; their steps end as failures."""
     for process in tuple(_LIVE):
         if process.poll() is None:
             _signal(process, getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
 def _import_path() -> str:
-    """The child imports the edgecap that its parent runs, installed or not."""
+    """Return PYTHONPATH for the child, so that it imports the edgecap of its parent."""
     from edgecap import __file__ as here
 
     own = os.path.dirname(os.path.dirname(os.path.abspath(here)))
@@ -92,7 +94,10 @@ def _import_path() -> str:
 
 
 def _wait(pipe: IO[bytes], watch: StepCallback, timeout_s: float) -> Refusal | Answer | None:
-    """The child's last word, or None where it left, or said nothing for `timeout_s`. Sleeps between lines."""
+    """Return the answer of a child, or None if it left or wrote nothing for `timeout_s`.
+
+    Sleeps between lines.
+    """
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_read_lines, args=(pipe, lines), daemon=True).start()
     while True:
@@ -120,7 +125,7 @@ def _read_lines(pipe: IO[bytes], lines: queue.SimpleQueue[bytes]) -> None:
     lines.put(b"")
 
 
-def _how_it_ended(
+def _failure_of(
     process: subprocess.Popen[bytes], step: Step, timeout_s: float, errors: IO[bytes]
 ) -> Failure:
     stage = stage_of(step)
@@ -146,14 +151,14 @@ def _how_it_ended(
 
 
 def _named(number: int) -> tuple[str, str]:
-    """A signal's name, and how a sentence tells it; those for real time have a number only."""
+    """Return the name of a signal, and a phrase for messages. Real-time signals have no name."""
     name = next((s.name for s in signal.Signals if s == number), f"signal {number}")
     hint = "; often the system was out of memory" if name == "SIGKILL" else ""
     return name, f"{name} ({number}){hint}" if name.startswith("SIG") else name
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends the child and whatever it started, and collects it."""
+    """End the child and the processes that it started, and reap it."""
     if process.poll() is None:
         _signal(process, signal.SIGTERM)
         try:

@@ -1,45 +1,24 @@
-"""What can be asked of a child process, and what it answers. Paths travel as text."""
+"""Steps: messages that ask a child for work. Paths travel as text; `answers` has the answers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
-
 import msgspec
 
-from edgecap.graph.read import GraphFacts
-from edgecap.machine.diagnosis import CounterSeen, Total
-from edgecap.meters.exact.texts import TextBits
-from edgecap.meters.sharding import DocumentShare
-from edgecap.record import (
-    Absent,
-    Bandwidth,
-    Baseline,
-    Compression,
-    Energy,
-    Failure,
-    GraphWork,
-    Latency,
-    LeftOut,
-    Memory,
-    Placement,
-)
 from edgecap.text.corpus import Corpus
 
 
-class _Message(
+class Message(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind"
 ):
-    pass
+    """A message between parent and child."""
 
 
-class Session(_Message, frozen=True, tag="session"):
-    """A graph on a provider, named with its options, and how it is opened.
+class Session(Message, frozen=True, tag="session"):
+    """A graph and the options of its ONNX Runtime session.
 
-    `vocabulary` and `head_dim` are the model's, where the graph does not show them; an encoder's `task` leaves out
-    what predicts or decodes. `level` is the runtime's graph
-    optimisation, `arena` its own reserve of memory, `affinity` the processors that the child may run on (all where
-    empty).
+    `provider` may carry options. `vocabulary` and `head_dim` are the model's, for graphs that do
+    not show them. `task` is "decoder" or "encoder". `level` is the graph optimization level,
+    `arena` turns the memory arena on, `affinity` lists the processors of the child (empty: all).
     """
 
     graph: str
@@ -53,14 +32,11 @@ class Session(_Message, frozen=True, tag="session"):
     affinity: tuple[int, ...] = ()
 
 
-# --- asked ------------------------------------------------------------------------------------
+class Inspect(Message, frozen=True, tag="look"):
+    """List the providers of the installed runtime and describe graphs.
 
-
-class Inspect(_Message, frozen=True, tag="look"):
-    """Which providers does the installed runtime offer, and what are these graphs?
-
-    Providers that are asked for are tried by running a node, the processor excepted; with `energy`,
-    counters are looked for too.
+    Each provider that is asked for, except the CPU, is tried with one node; `energy` looks for
+    their energy counters, too.
     """
 
     graphs: tuple[str, ...] = ()
@@ -69,8 +45,11 @@ class Inspect(_Message, frozen=True, tag="look"):
     meter: str | None = None
 
 
-class Export(_Message, frozen=True, tag="export"):
-    """Export a Hugging Face folder for a task of Optimum's to fp32 ONNX in `out`, finished as one of `optimize`'s recipes."""
+class Export(Message, frozen=True, tag="export"):
+    """Export a Hugging Face folder to fp32 ONNX in `out`.
+
+    `task` is Optimum's; `finish` is a key of `graph.finish.RECIPES`.
+    """
 
     folder: str
     out: str
@@ -80,15 +59,18 @@ class Export(_Message, frozen=True, tag="export"):
     finish: str
 
 
-class Optimize(_Message, frozen=True, tag="optimize"):
-    """Fuse an fp32 graph and write it to `out`."""
+class Optimize(Message, frozen=True, tag="optimize"):
+    """Fuse the operators of an fp32 graph and write it to `out`."""
 
     graph: str
     out: str
 
 
-class Quantize(_Message, frozen=True, tag="vary"):
-    """Make a variant of an fp32 graph in `out`, on samples of a corpus, of at most `positions`, where it needs them."""
+class Quantize(Message, frozen=True, tag="vary"):
+    """Make a variant of an fp32 graph in `out`.
+
+    Variants with static ranges are calibrated on samples of the corpus, of at most `positions`.
+    """
 
     graph: str
     precision: str
@@ -98,25 +80,36 @@ class Quantize(_Message, frozen=True, tag="vary"):
     positions: int = 256
 
 
-class CompressBaselines(_Message, frozen=True, tag="squeeze"):
-    """What do general compressors make of a corpus?"""
+class CompressBaselines(Message, frozen=True, tag="squeeze"):
+    """Compress a corpus with gzip, xz and zstd."""
 
     corpus: Corpus
 
 
-class MeasureCell(_Message, frozen=True, tag="measure"):
-    """Divergence, compression, placement, energy and work of a graph on a provider.
+class ScoringPlan(Message, frozen=True, tag="plan"):
+    """How a graph scores a corpus.
 
-    Finished documents are kept in the file `journal`. Nothing is decoded where `decode_context` is 0.
+    `tokenizer` is a folder, `protocol` "exact" or "paper", `context` the positions of a window and
+    `stride` the distance of overlapping windows (None: they do not overlap).
     """
 
     session: Session
-    reference: str | None
     tokenizer: str
     corpus: Corpus
     protocol: str
     context: int
     stride: int | None
+
+
+class MeasureCell(Message, frozen=True, tag="measure"):
+    """Measure placement, divergence, compression, energy and work of a graph on a provider.
+
+    `reference` is the fp32 graph to compare with. The file `journal` keeps finished documents.
+    Nothing is decoded if `decode_context` is 0.
+    """
+
+    plan: ScoringPlan
+    reference: str | None
     journal: str
     prefill_tokens: int
     decode_context: int
@@ -128,24 +121,21 @@ class MeasureCell(_Message, frozen=True, tag="measure"):
     meter_offset_s: float | None
 
 
-class ScorePart(_Message, frozen=True, tag="score"):
-    """Bits of the windows of a corpus that fall to `part` of `parts`; see `meters.sharing`."""
+class ScorePart(Message, frozen=True, tag="score"):
+    """Score the windows of a corpus that fall to `part` of `parts`; see `meters.sharding`."""
 
-    session: Session
-    tokenizer: str
-    corpus: Corpus
-    protocol: str
-    context: int
-    stride: int | None
+    plan: ScoringPlan
     part: int
     parts: int
 
 
-class MeasureLatency(_Message, frozen=True, tag="race"):
-    """Latency of several graphs, in turns round by round; `target` is half the interval of a median, as its share.
+class MeasureLatency(Message, frozen=True, tag="race"):
+    """Measure the latency of several graphs in turns, round by round.
 
-    Then, of each, contexts of `sweep`, and every batch with every number of streams. `layers` have a cache. Nothing is
-    decoded where `decode_context` is 0.
+    Rounds end when half the interval of each median is below the share `target`, or after `limit_s`
+    seconds a graph. Then each graph is timed at the contexts of `sweep`, and at every batch with
+    every number of streams. `layers` sizes the empty graph that measures overhead. Nothing is
+    decoded if `decode_context` is 0.
     """
 
     entrants: tuple[Session, ...]
@@ -159,8 +149,8 @@ class MeasureLatency(_Message, frozen=True, tag="race"):
     layers: int
 
 
-class MeasureMemory(_Message, frozen=True, tag="weigh"):
-    """Memory of a process that only loads, prefills and decodes."""
+class MeasureMemory(Message, frozen=True, tag="weigh"):
+    """Measure the memory of a process that only loads, prefills and decodes."""
 
     session: Session
     files: tuple[str, ...]
@@ -168,8 +158,8 @@ class MeasureMemory(_Message, frozen=True, tag="weigh"):
     steps: int
 
 
-class Calibrate(_Message, frozen=True, tag="calibrate"):
-    """What does a provider reach with so many threads, on the processors of `affinity` (all where empty)?"""
+class Calibrate(Message, frozen=True, tag="calibrate"):
+    """Measure the peaks of a provider with `threads`; `affinity` lists processors (empty: all)."""
 
     provider: str
     threads: int
@@ -177,14 +167,18 @@ class Calibrate(_Message, frozen=True, tag="calibrate"):
     affinity: tuple[int, ...] = ()
 
 
-class Diagnose(_Message, frozen=True, tag="examine"):
-    """Which providers run a node, and what do energy counters show, idle and under load of so many threads?"""
+class Diagnose(Message, frozen=True, tag="examine"):
+    """Try each provider with one node, and read each energy counter idle and under load."""
 
     threads: int
 
 
-class Codec(_Message, frozen=True, tag="pack"):
-    """Compress or decompress a file under a model; `hashes` of model, tokenizer and runtime are written into it."""
+class Codec(Message, frozen=True, tag="pack"):
+    """Compress or decompress a file under a model.
+
+    `direction` is "compress" or "decompress"; `hashes` of model, tokenizer and runtime go into the
+    header of the file.
+    """
 
     direction: str
     source: str
@@ -196,8 +190,8 @@ class Codec(_Message, frozen=True, tag="pack"):
     hashes: tuple[bytes, bytes, bytes]
 
 
-class ExactBytes(_Message, frozen=True, tag="marginalise"):
-    """What do the first bytes of each document, at most `most_bytes`, cost over all their tokenizations?"""
+class ExactBytes(Message, frozen=True, tag="marginalise"):
+    """Sum the probability of the first `most_bytes` bytes of each document over tokenizations."""
 
     session: Session
     tokenizer: str
@@ -242,137 +236,3 @@ _STAGES: dict[type, str] = {
 def stage_of(step: Step) -> str:
     """Return the name of a step as `Failure.stage` carries it."""
     return _STAGES[type(step)]
-
-
-# --- answered ---------------------------------------------------------------------------------
-
-
-class Inspected(_Message, frozen=True, kw_only=True, tag="looked"):
-    """Providers that it was built with by the names that people type, without those that were asked for and do not
-    work, why those do not, why there is no energy of a provider, and the graphs as asked.
-    """
-
-    providers: tuple[str, ...]
-    refused: dict[str, str] = {}
-    no_energy: dict[str, str] = {}
-    graphs: tuple[GraphFacts, ...]
-
-
-class CompressedBaselines(_Message, frozen=True, tag="squeezed"):
-    """What each compressor made of the corpus, by name."""
-
-    baselines: dict[str, Baseline]
-
-
-class Calibrated(_Message, frozen=True, tag="calibrated"):
-    """FLOP/s of matrix products by precision, bytes/s by working set."""
-
-    gemm_flops_per_s: dict[str, float]
-    bandwidth: tuple[Bandwidth, ...]
-
-
-class Diagnosed(_Message, frozen=True, tag="examined"):
-    """Providers with the reason why they do not work (empty where they do), counters, and those that cannot be read."""
-
-    providers: dict[str, str]
-    counters: tuple[CounterSeen, ...]
-    refused: tuple[LeftOut, ...]
-    totals: dict[str, Total]
-
-
-class BuiltGraph(_Message, frozen=True, tag="made"):
-    """The files of a new graph, relative to its folder, and why parts of it were not fused."""
-
-    files: tuple[str, ...]
-    unfused: tuple[str, ...] = ()
-
-
-class MeasuredCell(_Message, frozen=True, tag="measured"):
-    """What one child found of one cell, memory and latency apart."""
-
-    divergence_bits: float | Absent
-    compression: Compression | Absent
-    placement: Placement | Absent
-    work: GraphWork | Absent
-    energy: Energy | Absent
-    cosine: float | None = None
-
-
-class ScoredPart(_Message, frozen=True, tag="scored"):
-    """A share of each document of the corpus."""
-
-    shares: tuple[DocumentShare, ...]
-
-
-class MeasuredLatency(_Message, frozen=True, tag="raced"):
-    """The latency of each entrant, or why it could not be timed."""
-
-    found: tuple[Latency | Failure, ...]
-
-
-class CodecResult(_Message, frozen=True, tag="packed"):
-    """Bytes of the file and of what it was compressed to, tokens, their -log2 p (None when decompressed), bytes stored as they are."""
-
-    plain_bytes: int
-    coded_bytes: int
-    tokens: int
-    nll_bits: float | None
-    stored_bytes: int
-    seconds: float
-
-
-class ExactBytesResult(_Message, frozen=True, tag="marginalised"):
-    """The code lengths of the beginnings of all documents that have text."""
-
-    texts: tuple[TextBits, ...]
-
-
-class Progress(_Message, frozen=True, tag="progress"):
-    """How far a step is: `done` of `total` in a stage."""
-
-    stage: str
-    done: int
-    total: int
-
-
-class Refusal(_Message, frozen=True, tag="refusal"):
-    """The step cannot be done as asked: the parent raises it as a UsageError."""
-
-    message: str
-    disk_full: bool
-
-
-Answer = (
-    Inspected
-    | BuiltGraph
-    | CompressedBaselines
-    | Calibrated
-    | Diagnosed
-    | CodecResult
-    | MeasuredCell
-    | ScoredPart
-    | MeasuredLatency
-    | ExactBytesResult
-    | Memory
-    | Failure
-)
-OutputLine = Progress | Refusal | Answer
-AnswerType = TypeVar("AnswerType")
-
-
-def expected(answer: Answer, kind: type[AnswerType]) -> AnswerType | Failure:
-    """The answer, or a Failure where it is another kind of one."""
-    if isinstance(answer, kind | Failure):
-        return answer
-    return Failure(
-        stage="worker",
-        error="BadAnswer",
-        message=f"the child answered with {type(answer).__name__}",
-    )
-
-
-StepCallback = Callable[[Progress], None]
-
-
-def ignore_progress(progress: Progress) -> None:
-    """Watches nothing."""

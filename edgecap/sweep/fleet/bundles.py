@@ -18,7 +18,8 @@ from edgecap.meters.compression import ScoredDocument
 from edgecap.model import source
 from edgecap.pipeline.artifacts import can_be_fp32, get_or_build
 from edgecap.pipeline.export_folder import contents
-from edgecap.pipeline.prepare import StepRunner, ignore_events, prepare
+from edgecap.pipeline.prepare import prepare
+from edgecap.pipeline.run_context import StepRunner, ignore_events
 from edgecap.pipeline.worker import in_child
 from edgecap.record import Failure, File
 from edgecap.spec import DEFAULT_CORPUS, CellSpec, Spec
@@ -168,7 +169,7 @@ class Bundles:
             spec, providers=("cpu",), energy="auto", threads=None, affinity=(), assume_watts=None
         )
         run = self._leavings.noting(self._run, spec.model) if self._leavings else self._run
-        job = prepare(asked, self._home, ignore_events, run).job
+        job = prepare(asked, self._home, ignore_events, run).context
         self._in_use.enter_context(job.in_use)
         graphs = {}
         for wanted in dict.fromkeys(("fp32", precision) if can_be_fp32(job) else (precision,)):

@@ -19,8 +19,9 @@ import msgspec
 from edgecap import __version__
 from edgecap.errors import DiskFull, EdgecapError, Interrupted, UsageError
 from edgecap.model import source
-from edgecap.pipeline.prepare import KnownScores, StepRunner, ignore_events
-from edgecap.pipeline.profile import profile, score_part
+from edgecap.pipeline.profile import profile
+from edgecap.pipeline.run_context import KnownScores, StepRunner, ignore_events
+from edgecap.pipeline.scoring import score_part
 from edgecap.pipeline.worker import Answer, Progress, Step, StepCallback, in_child
 from edgecap.provider_options import parse_provider
 from edgecap.record import Failure, File

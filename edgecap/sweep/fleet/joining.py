@@ -15,7 +15,7 @@ import msgspec
 from edgecap import __version__
 from edgecap.errors import UsageError
 from edgecap.machine.info import default_threads
-from edgecap.pipeline.prepare import StepRunner
+from edgecap.pipeline.run_context import StepRunner
 from edgecap.pipeline.worker import Diagnose, Diagnosed, expected, in_child
 from edgecap.record import Failure
 from edgecap.storage import files, locks

@@ -1,0 +1,127 @@
+"""Measure a cell: build its graph, then measure bits, divergence, placement, energy and memory.
+
+Latency comes last, for all cells in turns: see `timing`. `judging` computes scores.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from edgecap.analysis.advisor import advise
+from edgecap.pipeline.artifacts import can_be_fp32, get_or_build, mark_in_use
+from edgecap.pipeline.capabilities import PREFILL_TOKENS
+from edgecap.pipeline.judging import as_absent, failed_cell, pending_cell
+from edgecap.pipeline.run_context import ReadyGraph, RunContext, run_step, session_of
+from edgecap.pipeline.scoring import add_known_documents, document_log, scoring_plan
+from edgecap.pipeline.worker import MeasureCell, MeasuredCell, MeasureMemory
+from edgecap.record import (
+    LEFT_OUT,
+    Absent,
+    Cell,
+    Compression,
+    Failure,
+    Measurement,
+    Memory,
+    Profile,
+)
+from edgecap.spec import CellSpec
+
+DECODE_STEPS = 32  # of the memory step
+LATENCY_PENDING = Absent(reason="the run ended before the latency was measured")
+
+
+def measure_cell(context: RunContext, record: Profile, cell: CellSpec) -> Cell:
+    """Measure everything of a cell but its latency. A failure is a cell, too."""
+    unfit = _unfit(context, record, cell)
+    if unfit:
+        return failed_cell(cell, Absent(reason="left out"), unfit)
+    graph = get_or_build(context, cell)
+    if isinstance(graph, Failure):
+        return failed_cell(cell, Absent(reason="it could not be made"), graph)
+    answer = _measure(context, record, cell, graph)
+    if isinstance(answer, Failure):
+        return failed_cell(cell, graph.graph, answer)
+    measurement = Measurement(
+        compression=answer.compression,
+        latency=LATENCY_PENDING,
+        energy=answer.energy,
+        memory=_measure_memory(context, cell, graph),
+        placement=answer.placement,
+        work=answer.work,
+    )
+    described = msgspec.structs.replace(
+        graph.graph, divergence_bits=answer.divergence_bits, cosine=answer.cosine
+    )
+    return pending_cell(cell, described, measurement)
+
+
+def _unfit(context: RunContext, record: Profile, cell: CellSpec) -> Failure | None:
+    """Return why --skip-unfit leaves a variant out, before any time is spent on it."""
+    if not context.spec.skip_unfit:
+        return None
+    parameters = record.source.parameters
+    known = parameters if isinstance(parameters, int) else None
+    advice = advise(record.machine, cell.precision, cell.provider, known)
+    if advice is None:
+        return None
+    message = f"left out: {advice.message}; {advice.advice}"
+    return Failure(stage=LEFT_OUT, error=advice.code, message=message)
+
+
+def _measure(
+    context: RunContext, record: Profile, cell: CellSpec, graph: ReadyGraph
+) -> MeasuredCell | Failure:
+    spec, model = context.spec, context.model
+    plan = scoring_plan(context, cell, graph)
+    log = document_log(context, record.machine, plan, graph)
+    mark_in_use(context, cell, log)
+    add_known_documents(log, context.scores.documents)
+    step = MeasureCell(
+        plan=plan,
+        reference=_reference(context, cell),
+        journal=str(log),
+        prefill_tokens=min(PREFILL_TOKENS, model.horizon),
+        decode_context=model.decode_context,
+        operators=spec.operators,
+        allow_fallback=spec.allow_fallback,
+        energy=spec.energy,
+        assume_watts=spec.assume_watts,
+        meter=spec.meter and str(Path(spec.meter).absolute()),
+        meter_offset_s=spec.meter_offset_s,
+    )
+    answer = run_step(context, cell, step, MeasuredCell)
+    if isinstance(answer, Failure):
+        return answer
+    if context.scores.folder is None:
+        log.unlink(missing_ok=True)
+    return _with_devices(answer, context.scores.devices)
+
+
+def _reference(context: RunContext, cell: CellSpec) -> str | None:
+    """Return the path of the fp32 graph to compare with, or None if there is none."""
+    if not can_be_fp32(context):
+        return None
+    fp32 = get_or_build(context, CellSpec("fp32", cell.provider))
+    return str(fp32.path) if isinstance(fp32, ReadyGraph) else None
+
+
+def _with_devices(answer: MeasuredCell, devices: tuple[str, ...]) -> MeasuredCell:
+    """Add contributing devices to the result."""
+    if not devices or not isinstance(answer.compression, Compression):
+        return answer
+    compression = msgspec.structs.replace(answer.compression, scored_on=devices)
+    return msgspec.structs.replace(answer, compression=compression)
+
+
+def _measure_memory(context: RunContext, cell: CellSpec, graph: ReadyGraph) -> Memory | Absent:
+    steps = min(DECODE_STEPS, context.model.decode_context)
+    step = MeasureMemory(
+        session=session_of(context, cell.provider, graph),
+        files=tuple(str(graph.folder / f.path) for f in graph.graph.files),
+        prefill_tokens=min(PREFILL_TOKENS, context.model.horizon - steps),
+        steps=steps,
+    )
+    answer = run_step(context, cell, step, Memory)
+    return as_absent(answer) if isinstance(answer, Failure) else answer

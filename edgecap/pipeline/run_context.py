@@ -1,0 +1,139 @@
+"""Context of one run: the request, the model, the text, the graphs, and who runs a step.
+
+`prepare` makes it, every later stage reads it. Nothing here starts a process or touches a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from edgecap.machine.info import default_threads
+from edgecap.meters.compression import ScoredDocument
+from edgecap.model.source import Hashes, Located
+from edgecap.pipeline.capabilities import Model
+from edgecap.pipeline.worker import Answer, Session, Step, StepCallback, expected
+from edgecap.record import Failure, Graph
+from edgecap.spec import CellSpec, Spec
+from edgecap.storage.files import Paths
+from edgecap.text.corpus import Corpus
+
+StepRunner = Callable[[Step, StepCallback, float], Answer]
+ProgressCallback = Callable[["ProgressEvent"], None]
+AnswerKind = TypeVar("AnswerKind")
+
+
+class ProgressEvent(NamedTuple):
+    """Progress of a stage of a cell. Without a cell, `total` counts the cells that begin."""
+
+    cell: CellSpec | None
+    stage: str
+    done: int = 0
+    total: int = 1
+
+
+def ignore_events(event: ProgressEvent) -> None:
+    """Ignore progress events."""
+
+
+class ReadyGraph(NamedTuple):
+    """A graph on this disk, ready to run."""
+
+    folder: Path
+    graph: Graph
+
+    @property
+    def path(self) -> Path:
+        """The ONNX file."""
+        return self.folder / self.graph.files[0].path
+
+
+class KnownScores(NamedTuple):
+    """Bits of documents that were scored elsewhere, or before.
+
+    `documents` are the first documents of the corpus, in order; `devices` scored them. `folder`
+    keeps the logs of finished documents beyond the run.
+    """
+
+    folder: Path | None = None
+    documents: tuple[ScoredDocument, ...] = ()
+    devices: tuple[str, ...] = ()
+
+
+NO_SCORES = KnownScores()
+
+
+class RunContext(NamedTuple):
+    """Everything that is known before the first measurement."""
+
+    spec: Spec
+    home: Paths
+    located: Located
+    model: Model
+    hashes: Hashes
+    corpus: Corpus
+    graphs: tuple[ReadyGraph, ...]  # of a folder of ONNX graphs
+    notice: ProgressCallback
+    run: StepRunner
+    built: dict[Path, ReadyGraph | Failure]  # by cache folder: build or check each once a run
+    in_use: ExitStack  # holds the marks on cache entries of this run; close it at the end
+    scores: KnownScores = NO_SCORES
+
+
+def run_step(
+    context: RunContext, cell: CellSpec | None, step: Step, kind: type[AnswerKind]
+) -> AnswerKind | Failure:
+    """Run a step in a child and return its answer, or a Failure for any other kind of answer."""
+    answer = context.run(
+        step,
+        lambda p: context.notice(ProgressEvent(cell, p.stage, p.done, p.total)),
+        context.spec.timeout_s,
+    )
+    return expected(answer, kind)
+
+
+def session_of(context: RunContext, provider: str, ready: ReadyGraph) -> Session:
+    """Return the session options of a graph on a provider, as the request sets them."""
+    spec = context.spec
+    return Session(
+        graph=str(ready.path),
+        provider=provider,
+        threads=threads_of(spec),
+        vocabulary=_vocabulary(context),
+        head_dim=context.model.head_dim,
+        task=context.model.task,
+        level=spec.graph_level,
+        arena=spec.arena,
+        affinity=spec.affinity,
+    )
+
+
+def one_precision(context: RunContext) -> str:
+    """Return the precision of a command that runs one graph.
+
+    The first that was asked for, else fp32, else the first of the model's folder.
+    """
+    if context.spec.precisions:
+        return context.spec.precisions[0]
+    present = [r.graph.precision for r in context.graphs]
+    return "fp32" if "fp32" in present or not present else present[0]
+
+
+def threads_of(spec: Spec) -> int:
+    """Return the intra-op threads of every session.
+
+    The default is the number of physical cores, or of the processors in `spec.affinity` if fewer.
+    """
+    return spec.threads or min(default_threads(), len(spec.affinity) or default_threads())
+
+
+def _vocabulary(context: RunContext) -> int:
+    """Return the number of token ids: from the model, else from its tokenizer."""
+    known = context.model.sizes.vocabulary
+    if known:
+        return known
+    from edgecap.text.tokenizer import read_tokenizer
+
+    return int(read_tokenizer(context.located.path).size)

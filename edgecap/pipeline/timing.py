@@ -1,0 +1,96 @@
+"""Measure the latency of the cells of a run, in turns if their graphs fit into memory together."""
+
+from __future__ import annotations
+
+import msgspec
+
+from edgecap.machine.info import available_memory
+from edgecap.pipeline.artifacts import get_or_build
+from edgecap.pipeline.capabilities import PREFILL_TOKENS, Model
+from edgecap.pipeline.judging import as_absent
+from edgecap.pipeline.run_context import ReadyGraph, RunContext, run_step, session_of
+from edgecap.pipeline.worker import MeasuredLatency, MeasureLatency
+from edgecap.provider_options import parse_provider
+from edgecap.record import Absent, Architecture, Cell, Failure, Latency, Measurement, Profile
+from edgecap.spec import SWEEP_STEPS, CellSpec, Spec
+
+TimingGroup = dict[CellSpec, ReadyGraph]
+DEFAULT_LAYERS = 24  # of the empty graph, if the model's are unknown
+SWEEP = (128, 512, 1024)  # contexts that are timed by default
+# Memory that sessions side by side may need: a factor of the graph, bytes a session, share of free.
+MEMORY_OF_GRAPH, MEMORY_OF_SESSION, FREE_SHARE = 1.5, 150_000_000, 0.6
+
+
+def timing_groups(context: RunContext, record: Profile) -> list[TimingGroup]:
+    """Group the measured cells for timing.
+
+    All cells share one process and take turns if they run on the CPU and fit into memory together;
+    else each is timed alone.
+    """
+    graphs: TimingGroup = {}
+    for cell in record.cells:
+        spec = CellSpec(cell.precision, cell.provider)
+        graph = get_or_build(context, spec) if isinstance(cell.outcome, Measurement) else None
+        if isinstance(graph, ReadyGraph):
+            graphs[spec] = graph
+    on_cpu = all(parse_provider(c.provider).place == ("cpu", 0) for c in record.cells)
+    needed = sum(MEMORY_OF_GRAPH * r.graph.bytes + MEMORY_OF_SESSION for r in graphs.values())
+    if on_cpu and len(graphs) > 1 and needed <= FREE_SHARE * available_memory():
+        return [graphs]
+    return [{cell: graph} for cell, graph in graphs.items()]
+
+
+def measure_latency(context: RunContext, record: Profile, group: TimingGroup) -> list[Cell]:
+    """Measure the latency of a group and return its cells with it.
+
+    If the process of a group of several ends early, each cell is timed alone.
+    """
+    alone = next(iter(group)) if len(group) == 1 else None
+    answer = run_step(context, alone, _step(context, group), MeasuredLatency)
+    if isinstance(answer, MeasuredLatency):
+        latencies: tuple[Latency | Failure, ...] = answer.latencies
+    elif alone:
+        latencies = (answer,)
+    else:
+        singles = [{cell: graph} for cell, graph in group.items()]
+        return [cell for single in singles for cell in measure_latency(context, record, single)]
+    cells = {CellSpec(c.precision, c.provider): c for c in record.cells}
+    return [_with_latency(cells[c], x) for c, x in zip(group, latencies, strict=True)]
+
+
+def _step(context: RunContext, group: TimingGroup) -> MeasureLatency:
+    model, spec = context.model, context.spec
+    return MeasureLatency(
+        entrants=tuple(session_of(context, c.provider, graph) for c, graph in group.items()),
+        prefill_tokens=min(PREFILL_TOKENS, model.horizon),
+        decode_context=model.decode_context,
+        limit_s=spec.limit_s,
+        target=spec.precision_target,
+        sweep=_contexts(spec, model),
+        batches=spec.batches,
+        streams=spec.streams,
+        layers=_layers(model.architecture),
+    )
+
+
+def _layers(architecture: Architecture | Absent) -> int:
+    if isinstance(architecture, Absent):
+        return DEFAULT_LAYERS
+    return sum(layer.count for layer in architecture.layers)
+
+
+def _contexts(spec: Spec, model: Model) -> tuple[int, ...]:
+    """Return the contexts to time: those asked for, else the usual ones that fit the model."""
+    if spec.context_sweep is not None:
+        return spec.context_sweep
+    decoded = 0 if model.encodes else SWEEP_STEPS
+    unknown = PREFILL_TOKENS if model.encodes else SWEEP[-1] + decoded
+    most = model.sizes.positions or unknown
+    return tuple(c for c in SWEEP if c + decoded <= most)
+
+
+def _with_latency(cell: Cell, latency: Latency | Failure) -> Cell:
+    assert isinstance(cell.outcome, Measurement)
+    measured = as_absent(latency) if isinstance(latency, Failure) else latency
+    outcome = msgspec.structs.replace(cell.outcome, latency=measured)
+    return msgspec.structs.replace(cell, outcome=outcome)

@@ -1,0 +1,75 @@
+"""Build graphs: export a model, fuse operators, quantize."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edgecap.graph import export, finish
+from edgecap.graph.variants import make_variant
+from edgecap.machine.info import default_threads
+from edgecap.pipeline.worker.answers import (
+    BuiltGraph,
+)
+from edgecap.pipeline.worker.sessions import Report, corpus_samples
+from edgecap.pipeline.worker.steps import (
+    Export,
+    Optimize,
+    Quantize,
+)
+
+CALIBRATION_TOKENS, CALIBRATION_SAMPLES = 256, 32  # to find ranges of activations
+
+
+def _export(step: Export, report: Report) -> BuiltGraph:
+    report("export", 0, 1)
+    folder, out = Path(step.folder), Path(step.out)
+    with tempfile.TemporaryDirectory(dir=step.out) as scratch:
+        plain = export.export_fp32(
+            folder, Path(scratch), step.trust_remote_code, step.exporter, step.task
+        )
+        export.take_beside(folder, Path(scratch), out)
+        report("optimize", 0, 1)
+        written = finish.write(step.finish, plain, out, _divergence)
+    return BuiltGraph(files=tuple(written.files), unfused=written.unfused)
+
+
+def _optimize(step: Optimize, report: Report) -> BuiltGraph:
+    report("optimize", 0, 1)
+    written = finish.write_fused(Path(step.graph), Path(step.out), _divergence)
+    return BuiltGraph(files=tuple(written.files), unfused=written.unfused)
+
+
+def _divergence(plain: Path, other: Path) -> float:
+    """Return bits a token by which a graph differs from another.
+
+    Runs one session at a time: there may be memory for one only.
+    """
+    from edgecap.meters.divergence import answers_of, between
+    from edgecap.runtime.engine import OrtEngine
+
+    def answers(path: Path) -> Any:
+        return answers_of(OrtEngine(path, "cpu", default_threads()))
+
+    return between(answers(plain), answers(other))
+
+
+def _quantize(step: Quantize, report: Report) -> BuiltGraph:
+    report(f"make {step.precision}", 0, 1)
+    length = min(CALIBRATION_TOKENS, step.positions)
+    samples = (
+        corpus_samples(step.corpus, step.tokenizer, length, CALIBRATION_SAMPLES)
+        if step.corpus
+        else []
+    )
+    files = make_variant(Path(step.graph), step.precision, Path(step.out), samples)
+    return BuiltGraph(files=tuple(files))
+
+
+HANDLERS: dict[type, Callable[[Any, Report], BuiltGraph]] = {
+    Export: _export,
+    Optimize: _optimize,
+    Quantize: _quantize,
+}

@@ -1,0 +1,125 @@
+"""Measure the latency of several graphs in one process, in turns."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from edgecap.graph.empty_decoder import empty_decoder
+from edgecap.machine.noise import NoiseMonitor
+from edgecap.meters.context_sweep import measure_growth
+from edgecap.meters.latency import LatencyBench, LatencyPlan, take_turns
+from edgecap.meters.overhead import measure_overhead
+from edgecap.meters.throughput import measure_throughput
+from edgecap.pipeline.worker.answers import (
+    MeasuredLatency,
+)
+from edgecap.pipeline.worker.sessions import (
+    Report,
+    SystemClock,
+    failure_of,
+    open_session,
+    progress_of,
+)
+from edgecap.pipeline.worker.steps import (
+    MeasureLatency,
+    Session,
+    stage_of,
+)
+from edgecap.record import Failure, Latency
+from edgecap.spec import SWEEP_STEPS
+
+SWEEP_SHARE = 1 / 3  # of the time limit of a cell, for other contexts
+
+
+def measure_latency(step: MeasureLatency, report: Report) -> MeasuredLatency:
+    """Time all sessions in one process.
+
+    They take turns, and an idle one was seen to disturb no other.
+    """
+    benches = [_bench(step, entrant, report) for entrant in step.entrants]
+    ready = [bench for bench in benches if isinstance(bench, LatencyBench)]
+    timed = iter(_take_turns(step, ready, report))
+    return MeasuredLatency(
+        latencies=tuple(
+            bench if isinstance(bench, Failure) else _with_sweeps(step, bench, next(timed), report)
+            for bench in benches
+        )
+    )
+
+
+def _bench(step: MeasureLatency, entrant: Session, report: Report) -> LatencyBench | Failure:
+    """Open and warm up a session; a graph that cannot run does not stop the others."""
+    report("warm-up", 0, 1)
+    plan = LatencyPlan(step.prefill_tokens, step.decode_context, step.limit_s, step.target)
+    try:
+        return LatencyBench(open_session(entrant), SystemClock(), plan, entrant.vocabulary)
+    except Exception as error:
+        return failure_of(stage_of(step), error)
+
+
+def _take_turns(step: MeasureLatency, ready: list[LatencyBench], report: Report) -> list[Latency]:
+    """Time rounds of all benches, beside a monitor of system noise; then the overhead."""
+    monitor = NoiseMonitor()
+
+    def progress(done: int, total: int) -> None:
+        monitor.look()
+        report("latency", done, total)
+
+    limit_s = step.limit_s * len(ready)
+    turns = take_turns(ready, SystemClock(), limit_s, progress) if ready else ()
+    conditions = monitor.found()
+    overhead_s = _overhead(step) if step.decode_context else None
+    return [
+        msgspec.structs.replace(turn, conditions=conditions, overhead_s=overhead_s)
+        for turn in turns
+    ]
+
+
+def _overhead(step: MeasureLatency) -> float | None:
+    """Time a decode step that computes nothing, in seconds; None if that fails.
+
+    It runs on the provider of the first entrant.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "empty.onnx"
+            path.write_bytes(empty_decoder(step.layers))
+            engine = open_session(step.entrants[0], path=path)
+            return measure_overhead(engine, SystemClock(), step.decode_context)
+    except Exception:
+        return None
+
+
+def _with_sweeps(
+    step: MeasureLatency, bench: LatencyBench, latency: Latency, report: Report
+) -> Latency:
+    """Add other contexts, batches and streams, as far as the step asks for them."""
+    clock = SystemClock()
+    if step.sweep:
+        sweep = measure_growth(
+            bench.engine,
+            clock,
+            step.sweep,
+            bench.vocabulary,
+            step.limit_s * SWEEP_SHARE,
+            progress_of(report, "contexts"),
+            SWEEP_STEPS if step.decode_context else 0,
+        )
+        latency = msgspec.structs.replace(latency, sweep=sweep)
+    points = [(batch, streams) for batch in step.batches for streams in step.streams]
+    if points != [(1, 1)]:
+        throughput = measure_throughput(
+            bench.engine,
+            clock,
+            points,
+            step.prefill_tokens,
+            step.decode_context,
+            bench.vocabulary,
+            step.limit_s,
+            progress_of(report, "throughput"),
+        )
+        latency = msgspec.structs.replace(latency, throughput=throughput)
+    return latency

@@ -1,0 +1,31 @@
+"""Measure the memory of one graph, in a process that does nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnxruntime  # noqa: F401 - loaded before the baseline is read
+
+import edgecap.runtime.engine  # noqa: F401 - likewise
+from edgecap.machine.info import device_memory
+from edgecap.meters.memory import ON_HOST, measure_memory
+from edgecap.pipeline.worker.sessions import Report, open_session
+from edgecap.pipeline.worker.steps import (
+    MeasureMemory,
+)
+from edgecap.provider_options import parse_provider
+from edgecap.record import Memory
+
+
+def measure(step: MeasureMemory, report: Report) -> Memory:
+    """Measure resident and device memory over load, prefill and decode."""
+    report("memory", 0, 1)
+    on_host = parse_provider(step.session.provider).place[0] == "cpu"
+    return measure_memory(
+        lambda: open_session(step.session),
+        step.session.vocabulary,
+        step.prefill_tokens,
+        step.steps,
+        [Path(f) for f in step.files],
+        (lambda: ON_HOST) if on_host else device_memory,
+    )

@@ -1,0 +1,242 @@
+"""Measure a cell but for its latency and memory: placement, divergence, bits, energy, work.
+
+One session at a time: the thread pool of an idle one costs a working one 25 % on two cores.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecap.graph.cost.count import count_graph
+from edgecap.graph.scoring import scoring_graph
+from edgecap.meters import divergence, text_windows
+from edgecap.meters.compression import ScoredDocument, WindowPlan, measure_compression
+from edgecap.meters.sharding import score_part
+from edgecap.model.architecture import ENCODER
+from edgecap.pipeline.worker.answers import (
+    Answer,
+    MeasuredCell,
+    ScoredPart,
+)
+from edgecap.pipeline.worker.handlers import energy
+from edgecap.pipeline.worker.sessions import (
+    Report,
+    SystemClock,
+    corpus_samples,
+    in_stage,
+    open_session,
+    or_absent,
+    progress_of,
+)
+from edgecap.pipeline.worker.steps import (
+    MeasureCell,
+    ScorePart,
+    ScoringPlan,
+    Session,
+)
+from edgecap.provider_options import base, parse_provider
+from edgecap.record import Absent, Compression, GraphWork, Placement, StepWork
+from edgecap.runtime.engine import EngineError
+from edgecap.storage.jsonl_log import JsonlLog
+from edgecap.text.corpus import check_unchanged
+from edgecap.text.tokenizer import read_paper_tokenizer, read_tokenizer
+
+NOT_PREDICTED = Absent(reason="an encoder does not predict the next token")
+MOST_ELSEWHERE = 0.05  # share of operator time on other providers than the one asked for
+NO_FP32 = Absent(reason="there is no fp32 graph of this model to compare with")
+
+
+def _measure_cell(step: MeasureCell, report: Report) -> MeasuredCell:
+    placement = or_absent(lambda: _placement(step, report))
+    in_stage("placement", lambda: _check_placement(step, placement))
+    encodes = step.plan.session.task == ENCODER
+    return MeasuredCell(
+        cosine=in_stage("divergence", lambda: _cosine(step, report)) if encodes else None,
+        divergence_bits=NOT_PREDICTED
+        if encodes
+        else in_stage("divergence", lambda: _divergence(step, report)),
+        compression=NOT_PREDICTED
+        if encodes
+        else in_stage("compression", lambda: _compression(step, report)),
+        energy=or_absent(
+            lambda: energy.measure(step, report, lambda: _scoring_session(step.plan.session))
+        ),
+        placement=placement,
+        work=or_absent(lambda: _work(step)),
+    )
+
+
+# --- placement --------------------------------------------------------------------------------
+
+
+def _placement(step: MeasureCell, report: Report) -> Placement:
+    """Profile a run to see which provider takes which node.
+
+    A short run is enough for that; shares of time by operator need the real sizes.
+    """
+    report("placement", 0, 1)
+    tokens, context = (step.prefill_tokens, step.decode_context) if step.operators else (32, 32)
+    with tempfile.TemporaryDirectory() as scratch:
+        engine = open_session(step.plan.session, profile_to=Path(scratch) / "profile")
+        engine.prefill(np.zeros(min(tokens, step.prefill_tokens), np.int64))
+        engine.prefill(np.zeros(min(tokens, step.prefill_tokens), np.int64))
+        if step.decode_context:
+            cache = engine.prefill(np.zeros(min(context, step.decode_context), np.int64))
+            for _ in range(4):
+                engine.decode(cache, 0)
+        profiled = engine.end_profile()
+    phases = {"prefill": profiled.shares(slice(1, 2)), "decode": profiled.shares(slice(3, None))}
+    operators = {name: shares for name, shares in phases.items() if shares and step.operators}
+    return Placement(by_provider=profiled.by_provider, operators=operators)
+
+
+def _check_placement(step: MeasureCell, placement: Placement | Absent) -> None:
+    """Raise EngineError if other providers took more time than allowed."""
+    name = base(step.plan.session.provider)
+    if step.allow_fallback or name == "cpu":
+        return
+    if isinstance(placement, Absent) or not placement.by_provider:
+        empty = "the runtime's profile holds no operator"
+        why = placement.reason if isinstance(placement, Absent) else empty
+        raise EngineError(
+            f"nothing proves that it ran on '{name}': {why}; --allow-fallback measures it as it is"
+        )
+    elsewhere = {p: s.time_share for p, s in placement.by_provider.items() if p != name}
+    if sum(elsewhere.values()) > MOST_ELSEWHERE:
+        shares = ", ".join(f"{share:.0%} on {p}" for p, share in elsewhere.items())
+        raise EngineError(
+            f"of the operators' time {shares}, not on '{name}'; "
+            "--allow-fallback measures it as it is"
+        )
+
+
+# --- divergence from fp32 ---------------------------------------------------------------------
+
+
+def _divergence(step: MeasureCell, report: Report) -> float | Absent:
+    """Return the mean KL divergence from fp32 in bits a token."""
+    plan = step.plan
+    if step.reference is None:
+        return NO_FP32
+    if _is_reference(step):
+        return 0.0
+    report("divergence", 0, 1)
+    length = min(divergence.SAMPLE_TOKENS, plan.context)
+    samples = corpus_samples(plan.corpus, plan.tokenizer, length, divergence.SAMPLES)
+    if not samples:
+        return Absent(reason="the corpus has no tokens")
+    reference = open_session(plan.session, path=Path(step.reference), provider="cpu")
+    return divergence.measure_divergence(reference, open_session(plan.session), samples).bits
+
+
+def _cosine(step: MeasureCell, report: Report) -> float | None:
+    """Return the cosine of an encoder's outputs with those of fp32; None without fp32.
+
+    The variant runs in any case: it may answer NaN, which is an error.
+    """
+    report("divergence", 0, 1)
+    variant, samples = open_session(step.plan.session), _encoder_samples(step)
+    if step.reference is None or _is_reference(step):
+        itself = divergence.measure_cosine(variant, variant, samples)
+        return None if step.reference is None else itself
+    reference = open_session(step.plan.session, path=Path(step.reference), provider="cpu")
+    return divergence.measure_cosine(reference, variant, samples)
+
+
+def _is_reference(step: MeasureCell) -> bool:
+    session = step.plan.session
+    return step.reference == session.graph and session.provider == "cpu"
+
+
+def _encoder_samples(step: MeasureCell) -> list[Any]:
+    """Return samples of the corpus, or random ids if the folder has no tokenizer."""
+    plan, length = step.plan, min(divergence.SAMPLE_TOKENS, step.prefill_tokens)
+    if (Path(plan.tokenizer) / "tokenizer.json").is_file():
+        samples = corpus_samples(plan.corpus, plan.tokenizer, length, divergence.SAMPLES)
+        texts = [sample for sample in samples if len(sample)]
+        if texts:
+            return texts
+    rng = np.random.default_rng(5)
+    return [rng.integers(0, plan.session.vocabulary, length) for _ in range(divergence.SAMPLES)]
+
+
+# --- bits of the corpus -----------------------------------------------------------------------
+
+
+def _compression(step: MeasureCell, report: Report) -> Compression:
+    plan = step.plan
+    cutter, vocabulary = _cutter(plan)
+    compression = measure_compression(
+        _scoring_session(plan.session, vocabulary),
+        cutter,
+        plan.corpus.documents,
+        WindowPlan(plan.protocol, plan.context, plan.stride),
+        SystemClock(),
+        plan.corpus.bytes,
+        progress_of(report, "compression"),
+        JsonlLog(Path(step.journal), ScoredDocument),
+    )
+    check_unchanged(plan.corpus)
+    return compression
+
+
+def _score_part(step: ScorePart, report: Report) -> ScoredPart:
+    plan = step.plan
+    cutter, vocabulary = _cutter(plan)
+    shares = score_part(
+        _scoring_session(plan.session, vocabulary),
+        cutter,
+        plan.corpus.documents,
+        step.part,
+        step.parts,
+        SystemClock(),
+        plan.corpus.bytes,
+        progress_of(report, "compression"),
+    )
+    check_unchanged(plan.corpus)
+    return ScoredPart(shares=tuple(shares))
+
+
+def _cutter(plan: ScoringPlan) -> tuple[Any, int | None]:
+    """Return how the protocol cuts a document, and the ids of its softmax if not all."""
+    vocabulary = plan.session.vocabulary
+    if plan.protocol == "paper":
+        shipped = read_paper_tokenizer(Path(plan.tokenizer))
+        return text_windows.paper(shipped, plan.context), min(shipped.size, vocabulary)
+    plain = read_tokenizer(Path(plan.tokenizer))
+    return text_windows.exact(plain, plan.context, vocabulary, plan.stride), None
+
+
+def _scoring_session(session: Session, vocabulary: int | None = None) -> Any:
+    """Open a session whose graph answers -log2 p of targets, so that logits stay inside."""
+    on_host = parse_provider(session.provider).name == "cpu"
+    head = scoring_graph(Path(session.graph), on_host=on_host, vocabulary=vocabulary)
+    return open_session(session, scoring=head)
+
+
+# --- work of the graph ------------------------------------------------------------------------
+
+
+def _work(step: MeasureCell) -> GraphWork:
+    """Count FLOPs and bytes of the graph that ran."""
+    graph = Path(step.plan.session.graph)
+    prefill = count_graph(graph, 1, step.prefill_tokens)
+    if not step.decode_context:
+        return GraphWork(prefill=_step_work(prefill), decode=None, unknown=prefill.unknown)
+    decode = count_graph(graph, 1, 1, max(0, step.decode_context - 1))
+    return GraphWork(prefill=_step_work(prefill), decode=_step_work(decode), unknown=decode.unknown)
+
+
+def _step_work(costs: Any) -> StepWork:
+    return StepWork(**{name: getattr(costs, name) for name in StepWork.__struct_fields__})
+
+
+HANDLERS: dict[type, Callable[[Any, Report], Answer]] = {
+    MeasureCell: _measure_cell,
+    ScorePart: _score_part,
+}
