@@ -369,7 +369,7 @@ def test_a_bias_that_was_fitted_otherwise_is_told_and_applied(
     assert record.corpus.bias_bits == (0 if asked.documents else -1.25)
     for cell in record.cells:
         told = [c.message for c in cell.cautions if c.code == "bias-of-another-protocol"]
-        words = f"the bias -1.25 was fitted under protocol exact, window 1024; this was scored under {said}"
+        words = f"the bias -1.25 was fitted under protocol exact, window 1024; this text was scored under {said}"
         assert told == ([] if said is None else [words])
 
 
@@ -383,7 +383,7 @@ def test_a_model_with_fewer_positions_than_the_card_was_fitted_with_is_told(
         run=scripted(read_corpus(spec.corpus)),
     )
     (told,) = [c for c in record.cells[0].cautions if c.code == "bias-of-another-protocol"]
-    assert "window 2048; this was scored under protocol exact, window 1024" in told.message
+    assert "window 2048; this text was scored under protocol exact, window 1024" in told.message
 
 
 def test_a_cell_that_was_not_scored_has_no_bias_to_doubt(spec, corpus_file, place):
