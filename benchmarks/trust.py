@@ -18,7 +18,7 @@ from pathlib import Path
 
 from edgecap.analysis.compare import verdict
 from edgecap.analysis.score import decode_seconds, estimate
-from edgecap.meters.latency import LatencyBench, LatencyPlan, take_turns
+from edgecap.meters.latency import LatencyBench, LatencyPlan, measure_in_turns
 from edgecap.pipeline.artifacts import get_or_build
 from edgecap.pipeline.prepare import prepare
 from edgecap.pipeline.run_context import ignore_events
@@ -89,7 +89,7 @@ def _pair(graph: Path, share: float, limit_s: float):
     plan, clock = LatencyPlan(512, 512, limit_s, 0.03), SystemClock()
     engines = [OrtEngine(graph, "cpu", 2, vocabulary=8192) for _ in range(2)]
     sides = [engines[0], Slowed(engines[1], share) if share else engines[1]]
-    return take_turns(
+    return measure_in_turns(
         [LatencyBench(e, clock, plan, 8192) for e in sides],
         clock,
         2 * limit_s,

@@ -17,11 +17,11 @@ import numpy as np
 
 import edgecap
 from edgecap.analysis import published
-from edgecap.analysis.fitting import Fit, card_of, fit
-from edgecap.analysis.fitting.bias import agreement, best_bias, capacities, ranks, spread
+from edgecap.analysis.fitting import Fit, fit, make_card
+from edgecap.analysis.fitting.bias import best_bias, capacities, kendall_tau, ranks, spread
 from edgecap.analysis.metrics import compression_of, energy_of, latency_of, status, why
 from edgecap.analysis.predicting import predict
-from edgecap.analysis.predicting.bits import law_of, law_width, left_out
+from edgecap.analysis.predicting.bits import fit_law, law_half_width, predict_left_out
 from edgecap.analysis.score import Quantity, decode_joules, decode_seconds, prefill_seconds
 from edgecap.errors import RecordError, UsageError
 from edgecap.record import Absent, Architecture, Cell, Estimate, Flops, Graph, Measurement, Profile
@@ -49,7 +49,7 @@ def published_series() -> dict[str, Series]:
     """The series of the published figure."""
     return {
         name: [(p.model, math.log2(p.flops_per_token), p.gain_bits_per_token) for p in points]
-        for name, points in published.series().items()
+        for name, points in published.published_series().items()
     }
 
 
@@ -115,7 +115,7 @@ def bias_row(name: str, models: Series) -> list[str]:
     work, gains = (np.array([m[i] for m in models]) for i in (1, 2))
     best = float(best_bias(work, gains))
     spreads = [spread(capacities(work, gains, b)) for b in (0.0, published.BIAS, best)]
-    predicted = left_out(work, gains)
+    predicted = predict_left_out(work, gains)
     if predicted is None:
         return [
             name,
@@ -152,8 +152,8 @@ def coverage(series: dict[str, Series]) -> str:
         work, gains = (np.array([m[i] for m in models]) for i in (1, 2))
         for i in range(len(models)) if len(models) > 3 else ():
             others = np.delete(work, i), np.delete(gains, i)
-            half = law_width(*others, float(work[i]))
-            error = abs(float(law_of(*others).gain(float(work[i]))) - gains[i])
+            half = law_half_width(*others, float(work[i]))
+            error = abs(float(fit_law(*others).gain(float(work[i]))) - gains[i])
             assert half is not None
             inside.append(error <= half)
             widths.append(half)
@@ -167,7 +167,7 @@ def coverage(series: dict[str, Series]) -> str:
 
 def moved() -> str:
     """How far the bias moves the ranks of the published models."""
-    points = published.published()
+    points = published.read_published()
     work, gains = (
         np.array([value(p) for p in points])
         for value in (lambda p: math.log2(p.flops_per_token), lambda p: p.gain_bits_per_token)
@@ -178,7 +178,7 @@ def moved() -> str:
         new = capacities(work, gains, float(b)).tolist()
         steps = [after - before for before, after in zip(ranks(old), ranks(new), strict=True)]
         far = max(range(len(steps)), key=lambda i: abs(steps[i]))
-        tau, other = agreement(old, new), sum(map(bool, steps))
+        tau, other = kendall_tau(old, new), sum(map(bool, steps))
         most = f"{points[far].model}: {ranks(old)[far]} to {ranks(new)[far]}" if other else ""
         rows.append([str(b), f"{tau:.2f}", str(other), most, points[ranks(new).index(1)].model])
     return table(["b", "Kendall's tau with b = -24", "other rank", "moved furthest", "first"], rows)
@@ -462,7 +462,7 @@ def main() -> None:
     for page, blocks in pages(found).items():
         (ROOT / page).write_text(filled(page, (ROOT / page).read_text(), blocks))
     if found is not None:
-        bias_card.beside(CORPUS).write_text(bias_card.encode(card_of(found)))
+        bias_card.beside(CORPUS).write_text(bias_card.encode(make_card(found)))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import numpy as np
 from edgecap.graph.read import GraphFacts
 from edgecap.meters import compression, text_windows
 from edgecap.meters.compression import ScoredDocument, measure_compression
-from edgecap.meters.latency import LatencyBench, LatencyPlan, take_turns
+from edgecap.meters.latency import LatencyBench, LatencyPlan, measure_in_turns
 from edgecap.meters.sharding import score_part
 from edgecap.pipeline.worker import (
     BuiltGraph,
@@ -205,7 +205,7 @@ def shared(step: ScorePart):
     engine = FakeEngine(
         clock, vocabulary=256, skill=64 if precision == "fp32" else 60, speed_s=SPEEDS[precision]
     )
-    cutter = text_windows.exact(ByteTokenizer(), step.plan.context, 256, step.plan.stride)
+    cutter = text_windows.exact_cutter(ByteTokenizer(), step.plan.context, 256, step.plan.stride)
     return score_part(engine, cutter, step.plan.corpus.documents, step.part, step.parts, clock)
 
 
@@ -234,7 +234,7 @@ def raced(step: MeasureLatency):
         )
         for n in names
     ]
-    return take_turns(benches, clock, 30.0 * len(benches), lambda done, total: None)
+    return measure_in_turns(benches, clock, 30.0 * len(benches), lambda done, total: None)
 
 
 def encoded(step: MeasureCell, precision):
@@ -263,7 +263,7 @@ def measured(step: MeasureCell, corpus, precision):
         divergence_bits=0.0 if precision == "fp32" else 0.01,
         compression=measure_compression(
             engine,
-            text_windows.exact(ByteTokenizer(), step.plan.context, 256, step.plan.stride),
+            text_windows.exact_cutter(ByteTokenizer(), step.plan.context, 256, step.plan.stride),
             corpus.documents,
             compression.WindowPlan(step.plan.protocol, step.plan.context, step.plan.stride),
             clock,

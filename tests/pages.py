@@ -9,9 +9,9 @@ from conftest import REFERENCE, ROOT
 from test_judging import ENERGY
 
 from edgecap.analysis.score import score
-from edgecap.analysis.tokenizing.loading import open_tokenizers
+from edgecap.analysis.tokenizing.loading import load_tokenizers
 from edgecap.analysis.tokenizing.parallel import read_parallel
-from edgecap.analysis.tokenizing.study import on_corpus, on_languages
+from edgecap.analysis.tokenizing.study import study_corpus, study_languages
 from edgecap.record import (
     Absent,
     Caution,
@@ -154,7 +154,9 @@ def two_machines():
 
 def tokens_by_domain(folder):
     """The page of a tokenizer on the bundled corpus."""
-    return corpus_page(on_corpus(open_tokenizers([str(REFERENCE)]), read_corpus("edgecap-mixed")))
+    return corpus_page(
+        study_corpus(load_tokenizers([str(REFERENCE)]), read_corpus("edgecap-mixed"))
+    )
 
 
 def tokens_by_language(folder):
@@ -173,7 +175,7 @@ def tokens_by_language(folder):
     rows += [{"language": f"x-{n}", "articles": [chr(0x900 + n) * 9, "na"]} for n in range(60)]
     file = folder / "parallel.jsonl"
     file.write_text("\n".join(json.dumps(row) for row in rows), "utf-8")
-    tokenizers = open_tokenizers([str(REFERENCE)])
+    tokenizers = load_tokenizers([str(REFERENCE)])
     priced = with_energy()
     priced = replace(priced, source=replace(priced.source, tokenizer_sha256=tokenizers[0].sha256))
-    return languages_page(on_languages(tokenizers, read_parallel(file), [priced]))
+    return languages_page(study_languages(tokenizers, read_parallel(file), [priced]))

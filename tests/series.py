@@ -6,7 +6,7 @@ import msgspec
 from conftest import ROOT
 
 from edgecap.analysis import score
-from edgecap.analysis.roofline import roofline
+from edgecap.analysis.roofline import compute_roofline
 from edgecap.model import flops
 from edgecap.record import Absent, Measurement
 from edgecap.storage import files
@@ -140,7 +140,7 @@ def _timed(record, cell, efficiency):
         cache_bytes=int(prompt * flops.kv_bytes_per_token(shape, width)),
     )
     outcome = replace(found, work=replace(found.work, decode=decode, prefill=prefill))
-    bound = roofline(outcome, record.flops, record.peaks[cell.provider], cell.precision)
+    bound = compute_roofline(outcome, record.flops, record.peaks[cell.provider], cell.precision)
     assert not isinstance(bound, Absent)
     latency = replace(
         found.latency,
@@ -156,7 +156,7 @@ def _timed(record, cell, efficiency):
         ),
     )
     outcome = replace(outcome, latency=latency)
-    bound = roofline(outcome, record.flops, record.peaks[cell.provider], cell.precision)
+    bound = compute_roofline(outcome, record.flops, record.peaks[cell.provider], cell.precision)
     return replace(
         cell, outcome=outcome, roofline=bound, score=score.score(outcome, record.flops, 0.0)
     )

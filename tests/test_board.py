@@ -268,7 +268,7 @@ def test_a_board_of_ten_thousand_cells_is_below_15_mb(tmp_path):
 def test_the_published_points_are_those_of_the_figure(shared):
     with (shared / "expected" / "paper_figure.csv").open() as file:
         expected = list(csv.DictReader(file))
-    points = published.published()
+    points = published.read_published()
     assert len(points) == len(expected) == 39
     for point, row in zip(points, expected, strict=True):
         assert point.model == row["model"]

@@ -102,7 +102,7 @@ def test_the_size_is_the_summed_nll(text):
     data = text.encode()
     for start in (256, None):
         packed, found = press(data, Bytes(start))
-        cut = text_windows.exact(Bytes(start), HEADER.context, 257)(text)
+        cut = text_windows.exact_cutter(Bytes(start), HEADER.context, 257)(text)
         bits = document_bits(Model(), cut)
         assert found.nll_bits == pytest.approx(bits, rel=1e-6)
         assert bits / 8 <= len(packed) <= 1.001 * bits / 8 + 64

@@ -11,7 +11,7 @@ from test_cli import edgecap
 from test_roofline import LEVELS, RECORD
 
 from edgecap.machine.diagnosis import CounterSeen, Total
-from edgecap.meters.counter_check import watts_of
+from edgecap.meters.counter_check import measure_watts
 from edgecap.pipeline import doctor
 from edgecap.pipeline.worker import Calibrated, Diagnose, Diagnosed
 from edgecap.record import Failure, Gpu, LeftOut
@@ -116,11 +116,11 @@ def test_an_unwritable_cache_is_fatal(tmp_path):
 
 def test_watts_are_joules_over_seconds():
     clock = FakeClock()
-    assert watts_of(FakeCounter(clock, watts=12.0), clock) == pytest.approx(
+    assert measure_watts(FakeCounter(clock, watts=12.0), clock) == pytest.approx(
         {"package-0": 9.0, "dram": 3.0}
     )
     work = lambda: clock.sleep(0.1)  # noqa: E731
-    assert watts_of(FakeCounter(clock, watts=4.0), clock, work)["dram"] == pytest.approx(
+    assert measure_watts(FakeCounter(clock, watts=4.0), clock, work)["dram"] == pytest.approx(
         1.0, rel=0.02
     )
 

@@ -15,7 +15,7 @@ from fakes import FakeClock, FakeCounter, FakeEngine, scripted
 from edgecap.analysis.compare import compare
 from edgecap.errors import UsageError
 from edgecap.graph.read import inspect_graph
-from edgecap.meters.context_sweep import measure_growth
+from edgecap.meters.context_sweep import measure_context_sweep
 from edgecap.meters.divergence import Garbage, measure_cosine
 from edgecap.meters.energy import measure_energy
 from edgecap.meters.throughput import measure_throughput
@@ -340,7 +340,7 @@ def test_outputs_that_point_elsewhere_are_garbage():
 def test_meters_without_decoding():
     clock = FakeClock()
     engine = FakeEngine(clock)
-    (point,) = measure_growth(engine, clock, (8,), 16, 10.0, steps=0)
+    (point,) = measure_context_sweep(engine, clock, (8,), 16, 10.0, steps=0)
     assert (len(point.prefill_s), point.decode_s) == (5, ())
     (load,) = measure_throughput(engine, clock, [(1, 1)], 8, 0, 16, 10.0)
     assert (load.steps, load.context, load.decode_s, load.step_s) == (0, 0.0, (), ())

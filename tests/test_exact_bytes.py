@@ -15,7 +15,7 @@ from test_tokenizing import BYTE_LEVEL, WORDPIECE, refused, saved
 
 from edgecap.errors import EdgecapError, UsageError
 from edgecap.meters.exact.search import ROWS, TOLERANCE, Vocabulary, search
-from edgecap.meters.exact.texts import TextBits, beginning, summed, text_bits
+from edgecap.meters.exact.texts import TextBits, sum_texts, text_bits, text_prefix
 from edgecap.pipeline.exact_bytes import exact_bytes, parse_bytes
 from edgecap.pipeline.worker import ExactBytes, ExactBytesResult
 from edgecap.record import Failure
@@ -168,7 +168,7 @@ def test_vocabulary_finds_what_begins_and_what_is_begun():
     ],
 )
 def test_a_beginning_is_cut_between_words_or_characters(text, most, expected):
-    assert beginning(text, most) == expected
+    assert text_prefix(text, most) == expected
 
 
 def test_a_text_that_tokens_do_not_spell_is_refused():
@@ -192,7 +192,7 @@ def test_sums_over_texts():
                  covers_bits=18.0 + n, least_bits=17.0 + n, covers=5, read=9)
         for n in range(3)
     ]  # fmt: skip
-    found = summed(tuple(made), "m", "fp32", "cpu", "c", 10, 5)
+    found = sum_texts(tuple(made), "m", "fp32", "cpu", "c", 10, 5)
     assert (found.single, found.saved_by_tokenizations.value, found.saved_by_covers.value) == (
         2.1,
         0.1,
@@ -203,7 +203,7 @@ def test_sums_over_texts():
         "left out: 2 documents without text, or with a first character of more than 10 bytes"
         in exact_text(found, 200)
     )
-    one = summed(tuple(made[:1]), "m", "fp32", "cpu", "c", 1, 1)
+    one = sum_texts(tuple(made[:1]), "m", "fp32", "cpu", "c", 1, 1)
     assert one.saved_by_covers.low is None
     assert "the first 1 byte or fewer of 1 document of c, 10 bytes" in exact_text(one, 200)
     assert "left out" not in exact_text(one, 200)

@@ -17,16 +17,16 @@ from series import BASE, model, replace, text
 
 from edgecap import stats
 from edgecap.analysis import published
-from edgecap.analysis.fitting import card_of, fit
+from edgecap.analysis.fitting import fit, make_card
 from edgecap.analysis.fitting.bias import (
-    agreement,
     best_bias,
     capacities,
-    determined,
-    endless_spread,
+    is_determined,
+    kendall_tau,
+    leave_one_out_biases,
+    limit_spread,
     ranks,
     spread,
-    without_each,
 )
 from edgecap.analysis.score import score
 from edgecap.cli.commands import cli
@@ -98,35 +98,33 @@ def test_a_law_is_found_again():
     gains = 0.2 * work + 24.0
     assert best_bias(work, gains) == pytest.approx(-24.0)
     assert spread(capacities(work, gains, -24.0)) == pytest.approx(0, abs=1e-12)
-    assert without_each(work, gains) == pytest.approx([-24.0] * 4)
+    assert leave_one_out_biases(work, gains) == pytest.approx([-24.0] * 4)
 
 
 def test_nothing_is_best_where_all_gain_the_same_or_are_of_one_size():
     assert np.isnan(best_bias(np.array([20.0, 20.0]), np.array([18.0, 19.0])))
     assert np.isnan(best_bias(np.array([20.0, 22.0]), np.array([18.0, 18.0])))
     falling = np.array([19.0, 18.9, 18.8])
-    assert not determined(
+    assert not is_determined(
         np.array([20.0, 22.0, 24.0]), falling, best_bias(np.array([20.0, 22.0, 24.0]), falling)
     )
 
 
 def test_an_endless_bias_is_no_solution():
     work, gains = np.array([21.0, 22.0, 24.0]), np.array([18.0, 18.4, 19.4])
-    assert spread(capacities(work, gains, 1e9)) == pytest.approx(endless_spread(work), rel=1e-6)
-    assert (
-        spread(capacities(work, gains, float(best_bias(work, gains)))) < endless_spread(work) / 10
-    )
+    assert spread(capacities(work, gains, 1e9)) == pytest.approx(limit_spread(work), rel=1e-6)
+    assert spread(capacities(work, gains, float(best_bias(work, gains)))) < limit_spread(work) / 10
 
 
 def test_ranks_and_their_agreement_against_scipy():
     rng = np.random.default_rng(3)
     one, other = rng.random(12), rng.random(12)
-    assert agreement(one.tolist(), other.tolist()) == pytest.approx(
+    assert kendall_tau(one.tolist(), other.tolist()) == pytest.approx(
         scipy.stats.kendalltau(one, other).statistic
     )
     assert ranks(one.tolist()) == scipy.stats.rankdata(-one, "min").tolist()
     assert ranks([2.0, 3.0, 2.0]) == [2, 1, 2]
-    assert agreement([1.0], [2.0]) == 1.0
+    assert kendall_tau([1.0], [2.0]) == 1.0
 
 
 # --- the published figure ---------------------------------------------------------------------
@@ -134,7 +132,7 @@ def test_ranks_and_their_agreement_against_scipy():
 
 @pytest.mark.parametrize("name", OPTIMA)
 def test_the_published_series_want_minus_22_to_minus_27(name):
-    work, gains = series_of(published.series()[name])
+    work, gains = series_of(published.published_series()[name])
     found = float(best_bias(work, gains))
     assert found == pytest.approx(OPTIMA[name], abs=0.01)
     assert found == pytest.approx(by_scipy(work, gains), abs=1e-3)
@@ -144,7 +142,7 @@ def test_the_published_series_want_minus_22_to_minus_27(name):
 def test_the_table_of_other_hands_says_the_same(shared):
     with (shared / "expected" / "paper_figure.csv").open() as file:
         rows = {row["model"]: row for row in csv.DictReader(file)}
-    for name, points in published.series().items():
+    for name, points in published.published_series().items():
         own = [rows[p.model] for p in points]
         work = np.array([math.log2(float(r["flops_per_token"])) for r in own])
         gains = np.array([float(r["information_capacity"]) for r in own]) * work + 24
@@ -152,10 +150,10 @@ def test_the_table_of_other_hands_says_the_same(shared):
 
 
 def test_the_bias_turns_published_ranks_round():
-    work, gains = series_of(published.published())
+    work, gains = series_of(published.read_published())
     old, new = (capacities(work, gains, b).tolist() for b in (-24.0, -30.0))
-    assert agreement(old, new) == pytest.approx(scipy.stats.kendalltau(old, new).statistic)
-    assert agreement(old, new) < 0.8
+    assert kendall_tau(old, new) == pytest.approx(scipy.stats.kendalltau(old, new).statistic)
+    assert kendall_tau(old, new) < 0.8
 
 
 def test_the_pages_numbers_are_those_of_the_script():
@@ -173,7 +171,7 @@ def test_the_pages_numbers_are_those_of_the_script():
     bundled = bias_card.beside(script.CORPUS)
     assert bundled.exists() == (found is not None)
     if found is not None:
-        assert bundled.read_text() == bias_card.encode(card_of(found)), "run scripts/pages.py"
+        assert bundled.read_text() == bias_card.encode(make_card(found)), "run scripts/pages.py"
 
 
 # --- records ----------------------------------------------------------------------------------
@@ -428,7 +426,7 @@ def fitted(corpus):
 
 def test_a_corpus_takes_its_bias_from_the_card_beside_it(corpus, fitted):
     before = corpus_identity(str(corpus), corpus.parent)
-    bias_card.beside(corpus).write_text(bias_card.encode(card_of(fitted)))
+    bias_card.beside(corpus).write_text(bias_card.encode(make_card(fitted)))
     read = read_corpus(str(corpus))
     assert read.bias_bits == fitted.bias_bits.value
     assert describe(read, None, {}).bias_bits == fitted.bias_bits.value
@@ -439,7 +437,7 @@ def test_a_corpus_takes_its_bias_from_the_card_beside_it(corpus, fitted):
 
 
 def test_the_card_says_where_the_bias_came_from(fitted):
-    written = bias_card.encode(card_of(fitted))
+    written = bias_card.encode(make_card(fitted))
     found = msgspec.json.decode(written, type=bias_card.Card)
     assert found.sha256 == fitted.sha256 and found.low == fitted.bias_bits.low
     assert [m.weights_sha256 for m in found.models] == [
@@ -460,7 +458,7 @@ def test_the_card_says_where_the_bias_came_from(fitted):
     ],
 )
 def test_another_card_is_refused_in_a_line_unless_a_bias_is_given(corpus, fitted, damage, said):
-    bias_card.beside(corpus).write_text(damage(bias_card.encode(card_of(fitted))))
+    bias_card.beside(corpus).write_text(damage(bias_card.encode(make_card(fitted))))
     with pytest.raises(UsageError, match=said) as error:
         read_corpus(str(corpus))
     assert "\n" not in str(error.value) and "--bias" in str(error.value)

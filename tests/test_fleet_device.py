@@ -14,7 +14,7 @@ from fakes import scripted
 from edgecap import __version__
 from edgecap.errors import EdgecapError, RecordError, Unreadable, UsageError
 from edgecap.graph.read import inspect_graph
-from edgecap.meters.sharding import join
+from edgecap.meters.sharding import join_parts
 from edgecap.pipeline.worker import MeasureCell, Progress
 from edgecap.record import Failure, File
 from edgecap.storage.files import Paths
@@ -531,7 +531,7 @@ def test_words_of_a_device_neither_command_a_terminal_nor_name_a_document(client
 
 def test_bits_that_others_scored_are_not_changed(client, good, tmp_path):
     device = Device(tmp_path / "cache", None, run)
-    documents = join([said(client, device, part) for part in (0, 1)])
+    documents = join_parts([said(client, device, part) for part in (0, 1)])
     assert checked(client, good, Whole(documents, ("a", "b"))).cells[
         0
     ].outcome.compression.scored_on == ("a", "b")

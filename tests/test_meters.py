@@ -26,7 +26,7 @@ def quiet(done, total):
 
 @given(st.lists(st.integers(1, 99), max_size=60), st.integers(2, 20), st.sampled_from([0, None]))
 def test_every_token_is_scored_or_charged_once(ids, context, start):
-    found = list(text_windows.windows(ids, start, context, 100))
+    found = list(text_windows.split_windows(ids, start, context, 100))
     scored = [
         t
         for w in found
@@ -57,7 +57,7 @@ def test_a_uniform_model_costs_log2_vocabulary_a_token(texts, context):
     clock = FakeClock()
     found = compression.measure_compression(
         FakeEngine(clock, vocabulary=256),
-        text_windows.exact(ByteTokenizer(), context, 256),
+        text_windows.exact_cutter(ByteTokenizer(), context, 256),
         documents,
         WindowPlan("exact", context),
         clock,
@@ -74,7 +74,7 @@ def test_without_start_token_one_byte_is_charged_in_full():
     clock = FakeClock()
     found = compression.measure_compression(
         FakeEngine(clock, 256, skill=4),
-        text_windows.exact(ByteTokenizer(start=None), 8, 256),
+        text_windows.exact_cutter(ByteTokenizer(start=None), 8, 256),
         [Document(id="1", domain="a", text="x")],
         WindowPlan("exact", 8),
         clock,
@@ -86,7 +86,7 @@ def test_nan_is_an_error_not_a_number():
     engine = FakeEngine(FakeClock())
     engine.nll = lambda inputs, targets: np.full(len(targets), np.nan)
     with pytest.raises(compression.NotFinite):
-        compression.document_bits(engine, text_windows.exact(ByteTokenizer(), 8, 256)("abc"))
+        compression.document_bits(engine, text_windows.exact_cutter(ByteTokenizer(), 8, 256)("abc"))
 
 
 # --- divergence -------------------------------------------------------------------------------
@@ -347,12 +347,12 @@ def test_a_small_machine_is_not_filled_up():
 def test_growth_takes_turns_and_keeps_the_cache():
     clock = FakeClock()
     engine = FakeEngine(clock)
-    found = context_sweep.measure_growth(engine, clock, (4, 16), 16, 60.0)
+    found = context_sweep.measure_context_sweep(engine, clock, (4, 16), 16, 60.0)
     assert [p.context for p in found] == [4, 16]
     assert [len(p) for p in engine.prompts[:4]] == [4, 16, 4, 16]
     assert found[1].prefill_s == pytest.approx([0.016] * context_sweep.ROUNDS)
     assert found[1].decode_s == pytest.approx([0.001] * context_sweep.ROUNDS)
-    short = context_sweep.measure_growth(engine, clock, (4, 16), 16, 0.0)
+    short = context_sweep.measure_context_sweep(engine, clock, (4, 16), 16, 0.0)
     assert len(short[0].prefill_s) == len(short[1].prefill_s) == 1
 
 
@@ -365,10 +365,10 @@ def test_a_context_that_does_not_fit_is_not_the_end_of_the_others():
                 raise MemoryError("no room for 128 positions")
             return super().prefill(inputs)
 
-    found = context_sweep.measure_growth(Small(clock), clock, (4, 128), 16, 60.0)
+    found = context_sweep.measure_context_sweep(Small(clock), clock, (4, 128), 16, 60.0)
     assert (len(found[0].prefill_s), found[0].failed) == (context_sweep.ROUNDS, None)
     assert (found[1].prefill_s, found[1].failed) == ((), "MemoryError: no room for 128 positions")
-    (once,) = context_sweep.measure_growth(FakeEngine(clock), clock, (4,), 16, -1.0)
+    (once,) = context_sweep.measure_context_sweep(FakeEngine(clock), clock, (4,), 16, -1.0)
     assert once.cold
     assert not found[0].cold
 
@@ -391,7 +391,7 @@ def test_engines_take_turns_and_the_order_turns_round():
         for n, s in (("a", 0.004), ("b", 0.005))
     ]
     order.clear()
-    found = latency.take_turns(benches, clock, 60.0, quiet)
+    found = latency.measure_in_turns(benches, clock, 60.0, quiet)
     assert "".join(dict.fromkeys(order)) == "ab"
     changes = "".join(n for n, before in zip(order, ["", *order], strict=False) if n != before)
     assert changes.startswith("abab")  # a b | b a | a b: neighbours of two rounds are one stretch

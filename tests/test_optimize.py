@@ -18,7 +18,7 @@ from edgecap.graph.fusion.join_matmuls import join_products
 from edgecap.graph.read import open_graph, weight_bytes
 from edgecap.machine.info import device_memory, stay_on
 from edgecap.machine.noise import NoiseMonitor
-from edgecap.meters.divergence import answers_of, between
+from edgecap.meters.divergence import max_divergence, sample_answers
 from edgecap.pipeline.export_folder import optimize_folder
 from edgecap.pipeline.worker import BuiltGraph, Export, Optimize, ignore_progress, in_child
 from edgecap.runtime.engine import OrtEngine
@@ -56,8 +56,8 @@ def test_an_export_is_fused_and_answers_as_the_plain_graph(folder, plain):
     fused = folder / "fused" / "model.onnx"
     assert {"GroupQueryAttention", "SkipSimplifiedLayerNormalization"} <= operators(fused)
     assert not {"GroupQueryAttention"} & operators(plain)
-    a, b = (answers_of(OrtEngine(p, "cpu", 2)) for p in (plain, fused))
-    assert between(a, b) < optimize.MOST_BITS
+    a, b = (sample_answers(OrtEngine(p, "cpu", 2)) for p in (plain, fused))
+    assert max_divergence(a, b) < optimize.MOST_BITS
     assert (folder / "fused" / "tokenizer.json").is_file()
     assert not list((folder / "fused").glob("tmp*"))
 
@@ -141,8 +141,8 @@ def test_a_fused_graph_that_does_not_run_is_not_kept(plain, tmp_path):
 
 def test_divergence_of_nan_is_the_largest():
     p = np.log2(np.full((1, 2), 0.5))
-    assert between([p, p], [p, p]) == 0
-    assert np.isnan(between([p, p], [p, np.full((1, 2), np.nan)]))
+    assert max_divergence([p, p], [p, p]) == 0
+    assert np.isnan(max_divergence([p, p], [p, np.full((1, 2), np.nan)]))
 
 
 def test_an_exporter_that_does_not_know_the_model_says_so(folder):

@@ -30,7 +30,7 @@ from edgecap.machine.energy.rapl import open_rapl
 from edgecap.machine.energy.sampled import Integral, Sampled
 from edgecap.machine.energy.tally import Tallied, Tally
 from edgecap.meters import energy, energy_windows
-from edgecap.meters.counter_readings import Still, find_ticks
+from edgecap.meters.counter_readings import CounterStalled, find_ticks
 from edgecap.protocols import Upkeep
 from edgecap.record import Absent, Energy, LeftOut, Window
 
@@ -221,7 +221,7 @@ def test_ticks_are_those_of_each_domain():
     ticks = find_ticks(Joined([fast, slow]), clock)
     assert ticks["package-0"] == pytest.approx(0.001, rel=0.3)
     assert ticks["gpu-1"] == pytest.approx(0.1, rel=0.05)
-    with pytest.raises(Still):
+    with pytest.raises(CounterStalled):
         find_ticks(FakeCounter(clock, tick_s=1e9), clock)
     once = FakeCounter(clock)
     start = clock.now()

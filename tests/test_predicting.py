@@ -15,9 +15,14 @@ from series import BASE, model, replace, text, timed
 
 from edgecap.analysis import published
 from edgecap.analysis.predicting import predict
-from edgecap.analysis.predicting.bits import law_of, law_width, left_out
+from edgecap.analysis.predicting.bits import fit_law, law_half_width, predict_left_out
 from edgecap.analysis.predicting.leave_one_out import half_width, leverage, student
-from edgecap.analysis.predicting.steps import StepSize, operators_of, relative_half_width, step_law
+from edgecap.analysis.predicting.steps import (
+    StepSize,
+    estimate_operators,
+    fit_step_law,
+    relative_half_width,
+)
 from edgecap.cli.commands import cli
 from edgecap.errors import UsageError
 from edgecap.model import flops
@@ -101,16 +106,19 @@ def test_a_mean_alone():
 
 def test_too_few_to_leave_one_out():
     work, gains = np.array([21.0, 22.0]), np.array([18.0, 18.5])
-    assert left_out(work, gains) is None and law_width(work, gains, 23.0) is None
-    assert left_out(work, gains, -12.0) is not None and law_width(work, gains, 23.0, -12.0) > 0
+    assert predict_left_out(work, gains) is None and law_half_width(work, gains, 23.0) is None
+    assert (
+        predict_left_out(work, gains, -12.0) is not None
+        and law_half_width(work, gains, 23.0, -12.0) > 0
+    )
 
 
 @pytest.mark.parametrize("name", ERRORS)
 def test_errors_on_the_published_series(name):
-    points = published.series()[name]
+    points = published.published_series()[name]
     work = np.array([math.log2(p.flops_per_token) for p in points])
     gains = np.array([p.gain_bits_per_token for p in points])
-    errors = left_out(work, gains) - gains
+    errors = predict_left_out(work, gains) - gains
     rms, largest = ERRORS[name]
     assert math.sqrt((errors**2).mean()) == pytest.approx(rms, abs=0.001)
     assert np.abs(errors).max() == pytest.approx(largest, abs=0.001)
@@ -118,13 +126,13 @@ def test_errors_on_the_published_series(name):
 
 def test_intervals_on_the_published_series_hold_what_they_say():
     inside = []
-    for points in published.series().values():
+    for points in published.published_series().values():
         work = np.array([math.log2(p.flops_per_token) for p in points])
         gains = np.array([p.gain_bits_per_token for p in points])
         for i in range(len(points)) if len(points) > 3 else ():
             others = np.delete(work, i), np.delete(gains, i)
             inside.append(
-                abs(law_of(*others).gain(work[i]) - gains[i]) <= law_width(*others, work[i])
+                abs(fit_law(*others).gain(work[i]) - gains[i]) <= law_half_width(*others, work[i])
             )
     assert len(inside) == 25 and sum(inside) >= 23
 
@@ -278,7 +286,7 @@ def test_the_law_of_steps_is_regression_on_relative_errors():
     n = np.array([4.0, 5.0, 5.0, 8.0, 9.0])
     rows = np.column_stack([n / t, x / t])
     (each, times), squares, *_ = np.linalg.lstsq(rows, np.ones(5), rcond=None)
-    law = step_law(StepSize(n, x), t)
+    law = fit_step_law(StepSize(n, x), t)
     assert (float(law.each), float(law.times)) == (pytest.approx(each), pytest.approx(times))
     new = np.array([12.0, 40.0]) / (12 * each + 40 * times)
     spread = math.sqrt(float(squares[0]) / 3) * math.sqrt(
@@ -288,7 +296,7 @@ def test_the_law_of_steps_is_regression_on_relative_errors():
     assert relative_half_width(StepSize(n, x), t, at) == pytest.approx(
         scipy.stats.t.ppf(0.975, 3) * spread, rel=1e-4
     )
-    many = step_law(StepSize(n, x), np.stack([t, 2 * t]))
+    many = fit_step_law(StepSize(n, x), np.stack([t, 2 * t]))
     assert many.each == pytest.approx([each, 2 * each])
     assert relative_half_width(StepSize(n[:2], x[:2]), t[:2], at) is None
 
@@ -303,7 +311,7 @@ def test_the_law_of_steps_is_regression_on_relative_errors():
 def test_no_part_of_a_step_is_below_zero(measured, each, times):
     x, t = np.array([1.0, 2.0, 4.0]), np.array(measured)
     law, (a, r) = (
-        step_law(StepSize(np.ones(3), x), t),
+        fit_step_law(StepSize(np.ones(3), x), t),
         scipy.optimize.nnls(np.column_stack([1 / t, x / t]), np.ones(3))[0],
     )
     assert (float(law.each), float(law.times)) == (pytest.approx(a), pytest.approx(r))
@@ -311,14 +319,14 @@ def test_no_part_of_a_step_is_below_zero(measured, each, times):
 
 
 def test_sizes_in_one_proportion_have_the_multiple_alone():
-    law = step_law(StepSize(np.array([1.0, 3.0]), np.array([2.0, 6.0])), np.array([4.0, 12.0]))
+    law = fit_step_law(StepSize(np.array([1.0, 3.0]), np.array([2.0, 6.0])), np.array([4.0, 12.0]))
     assert (float(law.each), float(law.times)) == (0.0, 2.0)
 
 
 def test_operators_grow_with_the_layers():
     layers, operators = np.array([4, 5, 7]), np.array([88.0, 101.0, 127.0])
-    assert operators_of(layers, operators, 48) == pytest.approx(36 + 13 * 48)
-    assert operators_of(layers[:1], operators[:1], 8) == 176
+    assert estimate_operators(layers, operators, 48) == pytest.approx(36 + 13 * 48)
+    assert estimate_operators(layers[:1], operators[:1], 8) == 176
 
 
 def test_a_deep_model_starts_more_operators():

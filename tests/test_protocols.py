@@ -41,7 +41,7 @@ from edgecap.text.tokenizer import read_tokenizer
 )
 def test_every_token_is_new_in_one_window(ids, context, start, data):
     stride = data.draw(st.integers(1, context - 1))
-    found = list(text_windows.sliding(ids, start, context, stride, 100))
+    found = list(text_windows.sliding_windows(ids, start, context, stride, 100))
     new = [t for w in found for t in w.targets[w.skip :].tolist()]
     assert new == (ids if start is not None else ids[1:])
     assert sum(w.tokens for w in found) == len(ids)
@@ -200,7 +200,7 @@ def documents(count=7):
 
 
 def scored(journal, engine=None, count=7):
-    cutter = text_windows.exact(ByteTokenizer(), 16, 256)
+    cutter = text_windows.exact_cutter(ByteTokenizer(), 16, 256)
     return measure_compression(
         engine or FakeEngine(FakeClock(), 256, skill=7),
         cutter,
@@ -397,7 +397,7 @@ def test_lines_are_streamed_through_the_real_client(monkeypatch):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     script = (
-        "from edgecap import hub; import sys;"
+        "from edgecap.storage import hub; import sys;"
         "sys.stdout.buffer.write(hub.read_lines('org/name', 'data/f.jsonl', None, 3))"
     )
 

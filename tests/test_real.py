@@ -16,7 +16,7 @@ from edgecap.errors import UsageError
 from edgecap.graph.read import inspect_graph, open_graph, write_graph
 from edgecap.graph.scoring import scoring_graph
 from edgecap.graph.tied_weights import tie, untie
-from edgecap.meters.text_windows import windows
+from edgecap.meters.text_windows import split_windows
 from edgecap.model import source
 from edgecap.pipeline.export_folder import export_folder
 from edgecap.pipeline.profile import profile
@@ -188,7 +188,7 @@ def bits_by_edgecap(model, reference, texts):
     found = [
         scorer.nll(w.inputs, w.targets).sum()
         for t in texts
-        for w in windows(tokenizer.encode(t), tokenizer.start, context, 0)
+        for w in split_windows(tokenizer.encode(t), tokenizer.start, context, 0)
     ]
     return sum(found) / sum(len(t.encode()) for t in texts)
 

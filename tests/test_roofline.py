@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from conftest import ROOT
 
-from edgecap.analysis.roofline import bandwidth_of, roofline
+from edgecap.analysis.roofline import bandwidth_of, compute_roofline
 from edgecap.analysis.warnings.timing import above_peak
 from edgecap.meters import peaks
 from edgecap.pipeline import peaks as calibration
@@ -49,7 +49,7 @@ def measured(prefill, decode):
 def test_bounds_by_hand():
     """Prefill: 1e12 FLOP at 1 TFLOP/s; decode: 300 MB of weights and 20 MB of cache at 10 GB/s."""
     outcome = measured(step(10**12, 300_000_000), step(10**8, 300_000_000, 20_000_000))
-    found = roofline(outcome, Absent(reason="no config"), PEAKS, "fp32")
+    found = compute_roofline(outcome, Absent(reason="no config"), PEAKS, "fp32")
     assert (found.prefill.limit, found.prefill.attainable_s) == ("compute", pytest.approx(1.0))
     assert (found.decode.limit, found.decode.attainable_s) == ("memory", pytest.approx(0.032))
     assert found.decode.intensity == pytest.approx(10**8 / 320_000_000)
@@ -64,7 +64,7 @@ def test_stored_bounds_can_be_recomputed():
     assert len(bounds) == 3
     for cell in bounds:
         assert (
-            roofline(cell.outcome, RECORD.flops, RECORD.peaks["cpu"], cell.precision)
+            compute_roofline(cell.outcome, RECORD.flops, RECORD.peaks["cpu"], cell.precision)
             == cell.roofline
         )
         assert cell.score.roofline_ratio == cell.roofline.decode.ratio
@@ -74,14 +74,15 @@ def test_int8_is_held_against_the_faster_of_its_kernels():
     outcome = measured(step(10**12, 1), step(10**8, 1))
     for precision, rate in (("int8", 4e12), ("int4", 4e12), ("fp16", 1e12)):
         assert (
-            roofline(outcome, Absent(reason=""), PEAKS, precision).prefill.peak_flops_per_s == rate
+            compute_roofline(outcome, Absent(reason=""), PEAKS, precision).prefill.peak_flops_per_s
+            == rate
         )
 
 
 def test_a_step_above_the_peak_is_a_caution():
-    slow = roofline(measured(step(1, 1), step(1, 1)), Absent(reason=""), PEAKS, "fp32")
+    slow = compute_roofline(measured(step(1, 1), step(1, 1)), Absent(reason=""), PEAKS, "fp32")
     assert not list(above_peak(slow))
-    fast = roofline(measured(step(10**15, 1), step(1, 1)), Absent(reason=""), PEAKS, "fp32")
+    fast = compute_roofline(measured(step(10**15, 1), step(1, 1)), Absent(reason=""), PEAKS, "fp32")
     (found,) = above_peak(fast)
     assert (
         found.code == "above-peak" and "prefill" in found.message and "--calibrate" in found.advice
@@ -89,7 +90,7 @@ def test_a_step_above_the_peak_is_a_caution():
 
 
 def test_counted_flops_rule_over_the_graphs():
-    found = roofline(measured(step(1, 1), step(1, 1)), RECORD.flops, PEAKS, "fp32")
+    found = compute_roofline(measured(step(1, 1), step(1, 1)), RECORD.flops, PEAKS, "fp32")
     assert (found.prefill.flops, found.decode.flops) == (
         RECORD.flops.prefill,
         RECORD.flops.per_token,
@@ -116,12 +117,12 @@ def test_a_model_in_a_cache_is_not_held_against_the_main_memory():
     ],
 )
 def test_what_is_missing_is_said(peaks, words):
-    found = roofline(measured(step(1, 1), step(1, 1)), RECORD.flops, peaks, "fp32")
+    found = compute_roofline(measured(step(1, 1), step(1, 1)), RECORD.flops, peaks, "fp32")
     assert isinstance(found, Absent) and words in found.reason
 
 
 def test_show_says_what_binds():
-    bound = roofline(
+    bound = compute_roofline(
         measured(step(10**12, 1), step(1, 300_000_000)), Absent(reason=""), PEAKS, "fp32"
     )
     assert isinstance(bound, Roofline)

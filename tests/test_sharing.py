@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from edgecap.meters import compression, text_windows
-from edgecap.meters.sharding import DocumentShare, Unequal, join, score_part
+from edgecap.meters.sharding import DocumentShare, Unequal, join_parts, score_part
 from edgecap.text.corpus import Document
 
 
@@ -26,7 +26,7 @@ def documents(texts):
 
 
 def cutter(context=8, stride=None):
-    return text_windows.exact(ByteTokenizer(), context, 256, stride)
+    return text_windows.exact_cutter(ByteTokenizer(), context, 256, stride)
 
 
 def engine():
@@ -57,7 +57,7 @@ def test_parts_are_the_whole_to_the_last_bit(texts, parts, stride, chance):
         texts = [*texts, "something"]
     shares = parts_of(texts, parts, stride=stride)
     chance.shuffle(shares)
-    joined = [scored.bits for scored in join(shares)]
+    joined = [scored.bits for scored in join_parts(shares)]
     assert tuple(joined) == at_once(texts, stride=stride).per_document
 
 
@@ -73,13 +73,13 @@ def test_one_long_document_is_shared_evenly():
 def test_parts_of_two_texts_do_not_join(change):
     one, two = parts_of(["some text of many words"], 2)
     with pytest.raises(Unequal, match="do not agree"):
-        join([one, [msgspec.structs.replace(two[0], **change)]])
+        join_parts([one, [msgspec.structs.replace(two[0], **change)]])
 
 
 def test_parts_that_lack_a_document_do_not_join():
     one, two = parts_of(["some", "text"], 2)
     with pytest.raises(Unequal, match="different numbers"):
-        join([one, two[:1]])
+        join_parts([one, two[:1]])
 
 
 def test_a_share_survives_the_journey():

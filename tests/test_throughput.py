@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from edgecap.graph.empty_decoder import WIDTH, empty_decoder
 from edgecap.meters.overhead import measure_overhead
-from edgecap.meters.throughput import FEWEST, MOST, ROUNDS, measure_throughput
+from edgecap.meters.throughput import MAX_STEPS, MIN_STEPS, ROUNDS, measure_throughput
 from edgecap.pipeline.worker.sessions import SystemClock
 from edgecap.record import Failure, Throughput
 from edgecap.runtime.engine import OrtEngine
@@ -123,7 +123,7 @@ def test_ids_are_fresh_in_every_row_stream_and_round():
 
 @pytest.mark.parametrize(
     ("speed_s", "context", "steps"),
-    [(1e-9, 64, MOST), (1.0, 64, FEWEST), (0.03, 64, 10), (1e-9, 5, 5), (1e-9, 1, 2)],
+    [(1e-9, 64, MAX_STEPS), (1.0, 64, MIN_STEPS), (0.03, 64, 10), (1e-9, 5, 5), (1e-9, 1, 2)],
 )
 def test_a_loop_takes_about_as_long_as_asked(speed_s, context, steps):
     (found,) = measure(Rows(speed_s=speed_s), [(2, 1)], context=context)
@@ -311,7 +311,7 @@ def test_streams_of_a_session_do_not_mix(tmp_path):
     assert all(isinstance(t, Throughput) for t in found)
     assert all(s > 0 for t in found for s in (*t.prefill_s, *t.decode_s, *t.step_s))
     assert all(t.decode_s[n] >= t.step_s[n] for t in found for n in range(ROUNDS))
-    assert engine.checked >= (1 + 1 + 4 + 4) * (1 + ROUNDS) * (2 + FEWEST)
+    assert engine.checked >= (1 + 1 + 4 + 4) * (1 + ROUNDS) * (2 + MIN_STEPS)
 
 
 def test_a_graph_for_one_row_refuses_more(tmp_path):

@@ -10,14 +10,14 @@ from conftest import REFERENCE, ROOT
 from test_cli import edgecap
 
 from edgecap.analysis.metrics import OF_SECONDS
-from edgecap.analysis.tokenizing.cost import bill, charges
-from edgecap.analysis.tokenizing.loading import open_tokenizers
+from edgecap.analysis.tokenizing.cost import list_charges, list_prices
+from edgecap.analysis.tokenizing.loading import load_tokenizers
 from edgecap.analysis.tokenizing.parallel import read_parallel
-from edgecap.analysis.tokenizing.premium import by_script, premiums
+from edgecap.analysis.tokenizing.premium import group_by_script, measure_premiums
 from edgecap.analysis.tokenizing.speed import ROUNDS, measure_speed
-from edgecap.analysis.tokenizing.study import on_corpus, on_languages
-from edgecap.analysis.tokenizing.text_counts import look_at, script
-from edgecap.analysis.tokenizing.usage import usage
+from edgecap.analysis.tokenizing.study import study_corpus, study_languages
+from edgecap.analysis.tokenizing.text_counts import count_text, script
+from edgecap.analysis.tokenizing.usage import measure_usage
 from edgecap.cli.commands import cli
 from edgecap.errors import UsageError
 from edgecap.record import Absent, Caution, Energy, Estimate, Window
@@ -104,7 +104,7 @@ def saved(folder, made):
 
 
 def opened(folder, made):
-    return open_tokenizers([str(saved(folder, made))])[0]
+    return load_tokenizers([str(saved(folder, made))])[0]
 
 
 def texts(*found, domain="d"):
@@ -152,7 +152,7 @@ def test_wordpiece_is_not_reversible():
 
 
 def test_the_reference_tokenizer_spells_the_whole_corpus():
-    one = open_tokenizers(["edgecap-ref-xs"])[0]
+    one = load_tokenizers(["edgecap-ref-xs"])[0]
     for document in read_corpus("edgecap-mixed").documents:
         assert one.pieces.spell(one.tokenizer.encode(document.text)) == document.text.encode()
 
@@ -176,7 +176,7 @@ def test_the_reference_tokenizer_spells_the_whole_corpus():
     ],
 )
 def test_words_are_runs_of_letters_marks_and_digits(text, words):
-    assert look_at(text).words == words
+    assert count_text(text).words == words
 
 
 def test_scripts_and_their_spaces():
@@ -191,9 +191,11 @@ def test_scripts_and_their_spaces():
         None,
         None,
     ]
-    assert look_at("日本語のテキスト").scripts[0] in ("Han", "Katakana", "Hiragana")
-    assert not look_at("ภาษาไทย").has_words and look_at("한국어 문장").has_words
-    assert look_at("one 字 in many words of this text").has_words and not look_at("12").scripts
+    assert count_text("日本語のテキスト").scripts[0] in ("Han", "Katakana", "Hiragana")
+    assert not count_text("ภาษาไทย").has_words and count_text("한국어 문장").has_words
+    assert (
+        count_text("one 字 in many words of this text").has_words and not count_text("12").scripts
+    )
 
 
 # --- use --------------------------------------------------------------------------------------
@@ -201,7 +203,7 @@ def test_scripts_and_their_spaces():
 
 def test_use_is_counted_by_domain_and_in_all(tmp_path):
     one = opened(tmp_path / "b", BYTE_LEVEL)
-    whole, found = usage(
+    whole, found = measure_usage(
         one, [*texts("ab ab", "ä", domain="x"), *texts("字", domain="y"), Document("e", "z", "")]
     )
     assert list(found) == ["x", "y", "z"]
@@ -232,7 +234,7 @@ def test_use_is_counted_by_domain_and_in_all(tmp_path):
 
 def test_byte_fallback_of_sentencepiece(tmp_path):
     one = opened(tmp_path / "s", SENTENCEPIECE)
-    whole, _ = usage(one, texts("a字"))  # ▁a, three bytes
+    whole, _ = measure_usage(one, texts("a字"))  # ▁a, three bytes
     assert (whole.tokens, whole.byte_fallback_share, whole.single_byte_share) == (4, 3 / 4, 3 / 4)
     assert whole.altered_documents == 0
 
@@ -243,7 +245,7 @@ def test_text_that_is_lost_is_told(tmp_path):
         ("w", WORDPIECE, "Hello ab zebra", 1 / 4),
     ):
         one = opened(tmp_path / name, made)
-        study = on_corpus([one], corpus_of(tmp_path, text))
+        study = study_corpus([one], corpus_of(tmp_path, text))
         whole = study.tokenizers[0].all
         assert whole.altered_documents == 1 and whole.unknown_share == pytest.approx(unknown)
         shown = corpus_text(study, 100)
@@ -251,7 +253,7 @@ def test_text_that_is_lost_is_told(tmp_path):
             "do not come back from their tokens: 1 of 1" in click.unstyle(shown).replace("\n", " ")
             and "text that is lost" in shown
         )
-    lower = usage(opened(tmp_path / "w", WORDPIECE), texts("Hello"))[0]
+    lower = measure_usage(opened(tmp_path / "w", WORDPIECE), texts("Hello"))[0]
     assert lower.altered_documents == 1 and lower.unknown_share == 0
 
 
@@ -265,7 +267,7 @@ def corpus_of(folder, *found):
 
 def test_two_side_by_side(tmp_path):
     pair = [opened(tmp_path / "b", BYTE_LEVEL), opened(tmp_path / "s", SENTENCEPIECE)]
-    study = on_corpus(pair, corpus_of(tmp_path, "ab ab ab", "a a a", "字"))
+    study = study_corpus(pair, corpus_of(tmp_path, "ab ab ab", "a a a", "字"))
     shown = corpus_text(study, 120)
     assert "s, ratio" in shown and "Tokens for the same text" in shown
     first, second = (t.all for t in study.tokenizers)
@@ -275,7 +277,7 @@ def test_two_side_by_side(tmp_path):
 
 
 def test_speed_is_taken_in_turns_with_tokenizers_that_have_seen_nothing():
-    one = open_tokenizers(["edgecap-ref-xs"])[0]
+    one = load_tokenizers(["edgecap-ref-xs"])[0]
     ticks = iter(range(1000))
     found = measure_speed([one, one], texts("hello " * 10), lambda: float(next(ticks)))
     assert all(
@@ -289,9 +291,9 @@ def test_names_tell_tokenizers_apart(tmp_path):
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     folders = [str(saved(tmp_path / side / "same", BYTE_LEVEL)) for side in ("one", "two")]
-    assert [o.name for o in open_tokenizers(folders)] == folders
+    assert [o.name for o in load_tokenizers(folders)] == folders
     with pytest.raises(UsageError, match="given twice"):
-        open_tokenizers([folders[0], folders[0]])
+        load_tokenizers([folders[0], folders[0]])
 
 
 # --- languages --------------------------------------------------------------------------------
@@ -313,7 +315,7 @@ def parallel(folder, rows=None, name="parallel.jsonl"):
 
 def test_premium_is_tokens_over_those_of_english(tmp_path):
     one = opened(tmp_path / "b", BYTE_LEVEL)
-    found = {p.language: p for p in premiums(one, read_parallel(parallel(tmp_path)))}
+    found = {p.language: p for p in measure_premiums(one, read_parallel(parallel(tmp_path)))}
     assert (found["eng"].tokens, found["eng"].premium) == (
         3,
         Estimate(value=1.0, low=1.0, high=1.0),
@@ -322,7 +324,7 @@ def test_premium_is_tokens_over_those_of_english(tmp_path):
     assert found["xx"].premium.low < 2 < found["xx"].premium.high
     han = found["zz-Hant"]
     assert (han.premium.value, han.script, han.byte_fallback_share) == (2.0, "Han", 1.0)
-    assert [(g.script, g.languages, g.median) for g in by_script(list(found.values()))] == [
+    assert [(g.script, g.languages, g.median) for g in group_by_script(list(found.values()))] == [
         ("Latin", 2, 1.5),
         ("Han", 1, 2),
     ]
@@ -330,7 +332,7 @@ def test_premium_is_tokens_over_those_of_english(tmp_path):
 
 def test_whole_texts_have_premiums_without_intervals(tmp_path):
     rows = [{"language": "eng", "text": "ab"}, {"language": "xx", "text": "a字"}]
-    study = on_languages(
+    study = study_languages(
         [opened(tmp_path / "b", BYTE_LEVEL)], read_parallel(parallel(tmp_path, rows))
     )
     assert study.tokenizers[0].languages[1].premium == Estimate(value=4.0, low=None, high=None)
@@ -341,10 +343,10 @@ def test_one_of_a_kind_and_two_tokenizers_side_by_side(tmp_path):
     rows = [{"language": "eng", "text": "ab"}]
     pair = [opened(tmp_path / "b", BYTE_LEVEL), opened(tmp_path / "s", SENTENCEPIECE)]
     text = read_parallel(parallel(tmp_path, rows))
-    assert "1 language," in languages_text(on_languages(pair, text), 100)
-    assert "By script, the median premium\n" in languages_text(on_languages(pair, text), 100)
-    assert ": 1 language<" in languages_page(on_languages(pair[:1], text))
-    study = on_corpus(pair[:1], corpus_of(tmp_path, "ab"))
+    assert "1 language," in languages_text(study_languages(pair, text), 100)
+    assert "By script, the median premium\n" in languages_text(study_languages(pair, text), 100)
+    assert ": 1 language<" in languages_page(study_languages(pair[:1], text))
+    study = study_corpus(pair[:1], corpus_of(tmp_path, "ab"))
     assert "1 document," in corpus_text(study, 100) and ": 1 document," in corpus_page(study)
 
 
@@ -354,8 +356,8 @@ def test_a_language_with_other_pieces_than_english_has_no_premium(tmp_path):
         {"language": "half", "text": "a"},
         {"language": "more", "text": "", "articles": ["a"] * 4},
     ]
-    one = open_tokenizers(["edgecap-ref-xs"])
-    study = on_languages(one, read_parallel(parallel(tmp_path, rows)), [load(RECORD)])
+    one = load_tokenizers(["edgecap-ref-xs"])
+    study = study_languages(one, read_parallel(parallel(tmp_path, rows)), [load(RECORD)])
     known = {"eng", "xx", "zz-Hant"}
     assert {p.language for p in study.tokenizers[0].languages} == known
     assert {c.language for c in study.costs[0].charges} == known
@@ -412,27 +414,27 @@ def test_bytes_that_are_no_text_and_a_folder(tmp_path):
 
 
 def test_costs_are_tokens_times_what_a_token_costs_in_the_record(tmp_path):
-    record, one = load(RECORD), open_tokenizers(["edgecap-ref-xs"])[0]
-    prices = bill(record, [one])
-    found = premiums(one, read_parallel(parallel(tmp_path)))
-    made = charges(prices, found)
+    record, one = load(RECORD), load_tokenizers(["edgecap-ref-xs"])[0]
+    prices = list_prices(record, [one])
+    found = measure_premiums(one, read_parallel(parallel(tmp_path)))
+    made = list_charges(prices, found)
     assert len(made) == len(found) * len(prices.prices)
     for charge in made:
         price = next(p for p in prices.prices if p.cell == charge.cell)
         assert charge.flops == charge.tokens * record.flops.per_token
         assert charge.write_s.value == charge.tokens * price.decode_s.value
         assert charge.write_j == price.decode_j  # absent, with the record's reason
-    shown = languages_text(on_languages([one], read_parallel(parallel(tmp_path)), [record]), 100)
+    shown = languages_text(study_languages([one], read_parallel(parallel(tmp_path)), [record]), 100)
     assert "no joules of fp32, fp16, int8, int4: no RAPL counter" in shown
 
 
 def test_what_the_record_warns_of_in_its_costs_is_told(tmp_path):
-    record, one = load(RECORD), open_tokenizers(["edgecap-ref-xs"])
+    record, one = load(RECORD), load_tokenizers(["edgecap-ref-xs"])
     codes = ("noisy", "few-documents", "energy-incomplete", "noisy", "divergent")
     told = tuple(Caution(code=code, message="m", advice="a") for code in codes)
     quiet = [replace(cell, cautions=told[1:2]) for cell in record.cells[1:]]
     doubted = replace(record, cells=(replace(record.cells[0], cautions=told), *quiet))
-    study = on_languages(one, read_parallel(parallel(tmp_path)), [doubted])
+    study = study_languages(one, read_parallel(parallel(tmp_path)), [doubted])
     line = "fp32 (edgecap-ref-xs): energy-incomplete, noisy"
     assert line in click.unstyle(
         languages_text(study, 100)
@@ -447,7 +449,7 @@ def test_the_cautions_of_costs_are_those_of_cautions():
 
 
 def test_joules_are_charged_where_the_record_has_them(tmp_path):
-    record, one = load(RECORD), open_tokenizers(["edgecap-ref-xs"])[0]
+    record, one = load(RECORD), load_tokenizers(["edgecap-ref-xs"])[0]
     window = tuple(Window(joules=j, seconds=1.0, tokens=10) for j in (1.0, 2.0, 3.0))
     energy = Energy(counter="rapl", domains=("package-0",), provenance="counter", tick_s=0.001, resolution_j=1e-6,
                     idle_w=(1.0, 1.0), prefill=window, decode=window)  # fmt: skip
@@ -456,7 +458,7 @@ def test_joules_are_charged_where_the_record_has_them(tmp_path):
         record,
         cells=(replace(cell, outcome=replace(cell.outcome, energy=energy)), *record.cells[1:]),
     )
-    study = on_languages([one], read_parallel(parallel(tmp_path)), [measured])
+    study = study_languages([one], read_parallel(parallel(tmp_path)), [measured])
     charge = next(c for c in study.costs[0].charges if c.cell == "fp32" and c.language == "eng")
     assert charge.write_j.value == pytest.approx(0.2 * charge.tokens)
     assert "fp32, J" in languages_text(study, 200) and "write_j" in languages_page(study)
@@ -464,10 +466,10 @@ def test_joules_are_charged_where_the_record_has_them(tmp_path):
 
 def test_a_record_of_another_tokenizer_is_refused(tmp_path):
     with pytest.raises(UsageError, match="another tokenizer"):
-        bill(load(RECORD), [opened(tmp_path / "b", BYTE_LEVEL)])
+        list_prices(load(RECORD), [opened(tmp_path / "b", BYTE_LEVEL)])
     failed = replace(load(RECORD), cells=())
     with pytest.raises(UsageError, match="no cell that was measured"):
-        bill(failed, open_tokenizers(["edgecap-ref-xs"]))
+        list_prices(failed, load_tokenizers(["edgecap-ref-xs"]))
 
 
 def test_many_languages_are_shown_at_their_ends():
@@ -481,7 +483,7 @@ def test_names_from_outside_are_only_names(tmp_path):
         {"language": "eng", "text": "ab"},
         {"language": "\x1b[31m<b>", "name": "</script><img>\u202e", "text": "ab"},
     ]
-    study = on_languages(
+    study = study_languages(
         [opened(tmp_path / "b", BYTE_LEVEL)], read_parallel(parallel(tmp_path, rows))
     )
     assert "\x1b[31m" not in languages_text(study, 100)
@@ -490,9 +492,9 @@ def test_names_from_outside_are_only_names(tmp_path):
 
 
 def test_the_declaration_of_human_rights(shared):
-    one = open_tokenizers(["edgecap-ref-xs"])[0]
+    one = load_tokenizers(["edgecap-ref-xs"])[0]
     text = read_parallel(shared / "data" / "udhr.jsonl")
-    found = {p.language: p for p in premiums(one, text)}
+    found = {p.language: p for p in measure_premiums(one, text)}
     assert len(found) == 67 and all(
         p.pieces == 30 and p.premium.low is not None and p.lossless for p in found.values()
     )
@@ -503,7 +505,7 @@ def test_the_declaration_of_human_rights(shared):
     assert {"Han", "Latin", "Cyrillic", "Hiragana+Han", "Hangul", "Thai"} <= {
         p.script for p in found.values()
     }
-    page = languages_page(on_languages([one], text))
+    page = languages_page(study_languages([one], text))
     assert 'id="figure-premiums"' in page
 
 

@@ -46,9 +46,9 @@ SERIES = (
 _EXPERTS = "MoE"
 
 
-def series() -> dict[str, list[PublishedModel]]:
+def published_series() -> dict[str, list[PublishedModel]]:
     """The published models of each series, by rising FLOPs."""
-    points = [p for p in published() if _EXPERTS not in p.model]
+    points = [p for p in read_published() if _EXPERTS not in p.model]
     return {
         name.rstrip("-"): sorted(
             (p for p in points if p.model.startswith(name)), key=lambda p: p.flops_per_token
@@ -57,7 +57,7 @@ def series() -> dict[str, list[PublishedModel]]:
     }
 
 
-def published() -> list[PublishedModel]:
+def read_published() -> list[PublishedModel]:
     """The 39 points in the order of the figure's legend."""
     text = resources.files("edgecap").joinpath("data", "published.csv").read_text("utf-8")
     return [
@@ -66,7 +66,7 @@ def published() -> list[PublishedModel]:
     ]
 
 
-def comparable(record: Profile, cell: Cell) -> bool:
+def is_comparable(record: Profile, cell: Cell) -> bool:
     """Whether a cell was scored as the published models were: protocol, window, text by its name, and bias."""
     outcome = cell.outcome
     found = outcome.compression if isinstance(outcome, Measurement) else None

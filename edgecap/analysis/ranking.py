@@ -16,7 +16,7 @@ from edgecap.errors import UsageError
 from edgecap.record import Absent, Compression, DocumentBits, Measurement, Profile
 
 
-class Ranked(msgspec.Struct, frozen=True, kw_only=True):
+class RankedDocument(msgspec.Struct, frozen=True, kw_only=True):
     """One document: its place in the corpus, from 1, and bits per byte by model, in the order of their sizes.
 
     `rank` counts from the hardest, under the largest model. `bits_per_doubling` is the least-squares slope of bits
@@ -39,7 +39,7 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     precision: str
     provider: str
     models: tuple[str, ...]
-    documents: tuple[Ranked, ...]
+    documents: tuple[RankedDocument, ...]
 
     @property
     def bits_per_doubling(self) -> float | None:
@@ -48,7 +48,7 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
         return stats.median(slopes) if slopes else None
 
     @property
-    def eased(self) -> list[Ranked]:
+    def eased(self) -> list[RankedDocument]:
         """The documents that a larger model makes easier, the most eased first."""
         falling = [
             (d.bits_per_doubling, d.rank, d)
@@ -91,10 +91,10 @@ def rank_documents(records: Sequence[Profile]) -> Ranking:
 
 def _row(
     place: int, names: Sequence[str], sizes: Sequence[int | None], found: Sequence[DocumentBits]
-) -> Ranked:
+) -> RankedDocument:
     bits = [document.nll_bits / document.bytes for document in found]
     first = found[0]
-    return Ranked(
+    return RankedDocument(
         rank=0,
         document=place + 1,
         id=first.id,

@@ -35,7 +35,7 @@ KERNELS = {
 }
 
 
-def roofline(
+def compute_roofline(
     measured: Measurement, flops: Flops | Absent, peaks: Peaks | Absent | None, precision: str
 ) -> Roofline | Absent:
     """Prefill and decode of one measured cell beside the peaks of its provider."""

@@ -72,7 +72,7 @@ def fit(
 
 
 def _keep(found: list[Fit], output: Path, records: tuple[Path, ...]) -> None:
-    from edgecap.analysis.fitting import card_of
+    from edgecap.analysis.fitting import make_card
     from edgecap.errors import UsageError
     from edgecap.text.bias_card import ENDING, MARK, encode
 
@@ -81,7 +81,7 @@ def _keep(found: list[Fit], output: Path, records: tuple[Path, ...]) -> None:
         raise UsageError(
             f"--write-corpus holds the bias of one corpus, these records are of {corpora}"
         )
-    write(output, encode(card_of(found[0])), records, MARK)
+    write(output, encode(make_card(found[0])), records, MARK)
     click.echo(f"card: {output}", err=True)
     if not output.name.endswith(ENDING):
         click.echo(f"profile looks for CORPUS{ENDING} beside the corpus: name it so", err=True)
@@ -90,7 +90,7 @@ def _keep(found: list[Fit], output: Path, records: tuple[Path, ...]) -> None:
 def _rescore(
     found: list[Fit], records: list[Profile], paths: tuple[Path, ...], folder: Path
 ) -> None:
-    from edgecap.analysis.fitting import rescored
+    from edgecap.analysis.fitting import apply_bias
     from edgecap.errors import UsageError
     from edgecap.storage import files
 
@@ -107,5 +107,5 @@ def _rescore(
         if bias_bits is None:
             click.echo(f"not rescored: {path}, whose text has no fitted bias", err=True)
             continue
-        files.save(rescored(record, bias_bits), name)
+        files.save(apply_bias(record, bias_bits), name)
         click.echo(f"record: {name}", err=True)

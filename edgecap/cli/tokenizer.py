@@ -181,26 +181,26 @@ def _values(found: Any) -> dict[str, Any]:
 
 
 def _corpus(models: tuple[str, ...], corpus: str | None, documents: int | None) -> Any:
-    from edgecap.analysis.tokenizing.loading import open_tokenizers
-    from edgecap.analysis.tokenizing.study import on_corpus
+    from edgecap.analysis.tokenizing.loading import load_tokenizers
+    from edgecap.analysis.tokenizing.study import study_corpus
     from edgecap.text.corpus import read_corpus
 
-    return on_corpus(open_tokenizers(models), read_corpus(corpus or DEFAULT_CORPUS, documents))
+    return study_corpus(load_tokenizers(models), read_corpus(corpus or DEFAULT_CORPUS, documents))
 
 
 def _languages(
     models: tuple[str, ...], languages: Path, only: str | None, records: tuple[Path, ...]
 ) -> Any:
-    from edgecap.analysis.tokenizing.loading import open_tokenizers
+    from edgecap.analysis.tokenizing.loading import load_tokenizers
     from edgecap.analysis.tokenizing.parallel import read_parallel
-    from edgecap.analysis.tokenizing.study import on_languages
+    from edgecap.analysis.tokenizing.study import study_languages
     from edgecap.storage.files import load
 
     wanted = [part.strip() for part in (only or "").split(",") if part.strip()]
     if only is not None and not wanted:
         raise click.UsageError("--only names no language; leave it out for all")
-    return on_languages(
-        open_tokenizers(models), read_parallel(languages, wanted), [load(path) for path in records]
+    return study_languages(
+        load_tokenizers(models), read_parallel(languages, wanted), [load(path) for path in records]
     )
 
 

@@ -69,7 +69,7 @@ class DocumentLog(Protocol):
         """Keeps one more."""
 
 
-class Forgetful:
+class NoLog:
     """A journal that keeps nothing."""
 
     finished: Sequence[ScoredDocument] = ()
@@ -113,7 +113,7 @@ def measure_compression(
     journal: DocumentLog | None = None,
 ) -> Compression:
     """Scores a corpus whose texts have `total_bytes`; documents that the journal holds are not scored again."""
-    journal = journal or Forgetful()
+    journal = journal or NoLog()
     found, before = list(journal.finished), 0
     for index, document in enumerate(documents):
         size = len(document.text.encode())
@@ -124,7 +124,9 @@ def measure_compression(
         before += size
     progress(total_bytes, total_bytes)
     lossless = all(s.lossless for s in found)
-    return pool([s.bits for s in found], plan, lossless, math.fsum(s.wall_s for s in found))
+    return pool_documents(
+        [s.bits for s in found], plan, lossless, math.fsum(s.wall_s for s in found)
+    )
 
 
 def _share_of(
@@ -149,7 +151,7 @@ def _score(
     return ScoredDocument(scored, cut.lossless, clock.now() - started)
 
 
-def pool(
+def pool_documents(
     found: Sequence[DocumentBits], plan: WindowPlan, lossless: bool, wall_s: float
 ) -> Compression:
     """Sums over documents and their quotients."""

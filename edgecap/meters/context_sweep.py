@@ -17,7 +17,7 @@ from edgecap.spec import SWEEP_STEPS
 ROUNDS = 5
 
 
-def measure_growth(
+def measure_context_sweep(
     engine: Engine,
     clock: Clock,
     contexts: Sequence[int],

@@ -9,7 +9,7 @@ from edgecap.protocols import Clock, Counter
 SECONDS = 1.0
 
 
-def watts_of(
+def measure_watts(
     counter: Counter, clock: Clock, work: Callable[[], None] | None = None
 ) -> dict[str, float]:
     """Watts by domain over a second of doing nothing, or of repeating `work`. Raises OSError as counters do."""

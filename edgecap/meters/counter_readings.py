@@ -19,7 +19,7 @@ WATCH_S, CHANGES, STILL_S, SLOW_S, IDLE_BOUND_S = 5.0, 9, 0.05, 10.0, 60.0
 STALL_TICKS = 5
 
 
-class Still(Exception):
+class CounterStalled(Exception):
     """A counter did not move while it was watched."""
 
 
@@ -30,7 +30,7 @@ class ReadingLost(Exception):
 Result = TypeVar("Result")
 
 
-def ask(question: Callable[..., Result], *about: Any) -> Result:
+def read_source(question: Callable[..., Result], *about: Any) -> Result:
     """What a counter or trace answers; `ReadingLost` where it raises OSError."""
     try:
         return question(*about)
@@ -66,7 +66,7 @@ class CounterReadings:
 
     def mark(self) -> Mark:
         """Joules now."""
-        values, now = ask(self._counter.read), self._clock.now()
+        values, now = read_source(self._counter.read), self._clock.now()
         self._note(values, now)
         return values
 
@@ -95,7 +95,7 @@ class CounterReadings:
         return dict(zip(self.domains, steps, strict=True))
 
 
-class Traced:
+class TraceReadings:
     """Readings of a trace; there is nothing to look at while it is written elsewhere."""
 
     stalls = 0
@@ -112,14 +112,16 @@ class Traced:
 
     def between(self, began: Mark, ended: Mark) -> dict[str, float]:
         """What the trace says of the time between."""
-        return dict(zip(self.domains, ask(self._trace.between, began[0], ended[0]), strict=True))
+        return dict(
+            zip(self.domains, read_source(self._trace.between, began[0], ended[0]), strict=True)
+        )
 
 
-class Beside:
+class SideReadings:
     """Readings that are only shown: where they fail, the measurement goes on, and the reason is kept."""
 
-    def __init__(self, readings: Readings) -> None:
-        self._readings, self.domains = readings, readings.domains
+    def __init__(self, source: Readings) -> None:
+        self._readings, self.domains = source, source.domains
         self.reason: str | None = None
 
     def mark(self) -> Mark:
@@ -139,31 +141,35 @@ class Beside:
             return {}
 
 
-def readings(source: Counter | Trace, clock: Clock, tick_s: float) -> Readings:
+def open_readings(source: Counter | Trace, clock: Clock, tick_s: float) -> Readings:
     """A source of either kind."""
-    return Traced(source) if isinstance(source, Trace) else CounterReadings(source, clock, tick_s)
+    return (
+        TraceReadings(source)
+        if isinstance(source, Trace)
+        else CounterReadings(source, clock, tick_s)
+    )
 
 
 def find_ticks(counter: Counter, clock: Clock) -> dict[str, float]:
     """Seconds between changes of each domain that moves, found by watching for as long as it takes.
 
     Five seconds, less once every domain has changed nine times; ten where some domain has not changed twice;
-    a minute where none has moved at all. Raises `Still` then.
+    a minute where none has moved at all. Raises `CounterStalled` then.
     """
     started, changes, last = (
         clock.now(),
         [list[float]() for _ in counter.domains],
-        ask(counter.read),
+        read_source(counter.read),
     )
     while not _seen_enough(changes, clock.now() - started):
         clock.sleep(0.0002 if clock.now() - started < 1 else 0.002)
-        values, now = ask(counter.read), clock.now()
+        values, now = read_source(counter.read), clock.now()
         for seen, before, value in zip(changes, last, values, strict=True):
             if value != before:
                 seen.append(now)
         last = values
     if not any(changes):
-        raise Still(f"{counter.name} did not move within {IDLE_BOUND_S:.0f} s")
+        raise CounterStalled(f"{counter.name} did not move within {IDLE_BOUND_S:.0f} s")
     watched = clock.now() - started
     return {
         d: _tick(seen, watched) for d, seen in zip(counter.domains, changes, strict=True) if seen
@@ -184,7 +190,7 @@ def _tick(seen: Sequence[float], watched: float) -> float:
     return statistics.median(gaps) if gaps else watched
 
 
-def still_domains(counter: Counter, ticks: dict[str, float]) -> list[LeftOut]:
+def stalled_domains(counter: Counter, ticks: dict[str, float]) -> list[LeftOut]:
     """Domains that never moved while others did: nothing is known of them, which is not 0 J."""
     reason = f"it did not move within {SLOW_S:.0f} s: the machine shows it, but does not count it"
     return [LeftOut(name=d, reason=reason, missing=True) for d in counter.domains if d not in ticks]

@@ -79,7 +79,7 @@ def _cosines(p: Floats, q: Floats) -> Floats:
     return found if p.shape[1] > 1 else found[:0]
 
 
-def answers_of(engine: Engine) -> list[Floats]:
+def sample_answers(engine: Engine) -> list[Floats]:
     """log2 p of the next token behind arbitrary ids, shapes (n, vocabulary): read at once, and behind a cache."""
     rng = np.random.default_rng(4)
     ids = rng.integers(0, engine.vocabulary or SMALLEST, SAMPLE_TOKENS, dtype=np.int64)
@@ -90,7 +90,7 @@ def answers_of(engine: Engine) -> list[Floats]:
     ]
 
 
-def between(p: Sequence[Floats], q: Sequence[Floats]) -> float:
+def max_divergence(p: Sequence[Floats], q: Sequence[Floats]) -> float:
     """The largest of the mean divergences KL(p || q) of each pair, bits a token."""
     found = [float(_rows(a, b)[0].mean()) for a, b in zip(p, q, strict=True)]
     return max(found, key=lambda bits: (not math.isfinite(bits), bits))

@@ -11,21 +11,21 @@ import time
 from collections.abc import Callable, Sequence
 
 from edgecap.meters.counter_readings import (
-    Beside,
+    CounterStalled,
     ReadingLost,
-    Still,
+    SideReadings,
     find_ticks,
-    readings,
-    still_domains,
+    open_readings,
+    stalled_domains,
 )
 from edgecap.meters.energy_windows import (
     WINDOWS,
-    AllTaken,
     EnergyBench,
-    Taken,
+    RawWindow,
+    RawWindows,
     Work,
-    align,
-    take_all,
+    align_traces,
+    record_windows,
 )
 from edgecap.protocols import Clock, EnergySource, Trace
 from edgecap.record import Absent, Energy, LeftOut, Window
@@ -57,13 +57,13 @@ def measure_energy(
     try:
         ticks, still = _ticks(counter, clock)
         tick_s = max(ticks)
-        shown = tuple(Beside(readings(s, clock, tick_s)) for s in beside)
-        bench = EnergyBench(clock, readings(counter, clock, tick_s), shown, tick_s)
-        align(counter, beside, bench, prefill)
-        taken = take_all(bench, counter, phases, at)
+        shown = tuple(SideReadings(open_readings(s, clock, tick_s)) for s in beside)
+        bench = EnergyBench(clock, open_readings(counter, clock, tick_s), shown, tick_s)
+        align_traces(counter, beside, bench, prefill)
+        taken = record_windows(bench, counter, phases, at)
         stage[0] = "when its windows were added up"
         return _energy(counter, bench, taken, epoch() - clock.now(), beside, (*left_out, *still))
-    except Still as error:
+    except CounterStalled as error:
         return Absent(reason=str(error))
     except ReadingLost as error:
         return Absent(reason=f"{counter.name} could no longer be read {stage[0]}: {error}")
@@ -77,7 +77,7 @@ def _ticks(counter: EnergySource, clock: Clock) -> tuple[list[float], list[LeftO
     if isinstance(counter, Trace):
         return [counter.period_s], []
     found = find_ticks(counter, clock)
-    return list(found.values()), still_domains(counter, found)
+    return list(found.values()), stalled_domains(counter, found)
 
 
 # --- from marks to joules ---------------------------------------------------------------------
@@ -86,7 +86,7 @@ def _ticks(counter: EnergySource, clock: Clock) -> tuple[list[float], list[LeftO
 def _energy(
     counter: EnergySource,
     bench: EnergyBench,
-    taken: AllTaken,
+    taken: RawWindows,
     origin: float,
     beside: Sequence[EnergySource],
     left_out: Sequence[LeftOut],
@@ -134,7 +134,7 @@ def _quantisation(counter: EnergySource, tick_s: float, window: Window) -> float
     return max(tick_s / window.seconds, len(counter.domains) * counter.resolution_j / window.joules)
 
 
-def _asked(bench: EnergyBench, taken: Taken, origin: float) -> Window:
+def _asked(bench: EnergyBench, taken: RawWindow, origin: float) -> Window:
     """The joules of a window."""
     total = bench.total.between(*taken.ends[0])
     shown = [b.between(*ends) for b, ends in zip(bench.beside, taken.ends[1:], strict=True)]

@@ -161,13 +161,13 @@ def measure_latency(
     seed: int = 0,
 ) -> Latency:
     """Warms one engine up and samples rounds until there are enough or `plan.limit_s` is reached."""
-    (found,) = take_turns(
+    (found,) = measure_in_turns(
         [LatencyBench(engine, clock, plan, vocabulary, seed)], clock, plan.limit_s, progress
     )
     return found
 
 
-def take_turns(
+def measure_in_turns(
     benches: Sequence[LatencyBench],
     clock: Clock,
     limit_s: float,

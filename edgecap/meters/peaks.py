@@ -22,7 +22,7 @@ ROUNDS, SECONDS = (
     3,
     0.05,
 )  # of each probe in a round: what disturbs one round is unlikely to disturb all
-FLEETING, SQUARE = (
+SHORT_RUN_S, SQUARE = (
     1e-3,
     4096,
 )  # a run shorter than this many seconds is followed by a larger one; the first product
@@ -66,7 +66,7 @@ def _bandwidth(probes: Probes, clock: Clock, size: int) -> Bandwidth:
 
 
 def _fleeting(found: Bandwidth) -> bool:
-    return found.working_set_bytes / found.read_bytes_per_s < FLEETING
+    return found.working_set_bytes / found.read_bytes_per_s < SHORT_RUN_S
 
 
 def _gemm_rates(
@@ -93,7 +93,7 @@ def _larger(
 ) -> float:
     """FLOP/s of square products that grow while a run is over before it has well begun; 0 where none is needed."""
     side, best = SQUARE, 0.0
-    while seconds < FLEETING and 4 * side * side <= matrix_bytes:
+    while seconds < SHORT_RUN_S and 4 * side * side <= matrix_bytes:
         probe = _opened(probes, precision, (side, side, side))
         if probe is None:
             break

@@ -71,7 +71,7 @@ def score_part(
     return found
 
 
-def join(parts: Sequence[Sequence[DocumentShare]]) -> tuple[ScoredDocument, ...]:
+def join_parts(parts: Sequence[Sequence[DocumentShare]]) -> tuple[ScoredDocument, ...]:
     """The documents of all parts together. Raises Unequal where the parts do not tell of the same documents."""
     if len({len(part) for part in parts}) != 1:
         raise Unequal("parts of a corpus have different numbers of documents")

@@ -66,7 +66,7 @@ class CutDocument(NamedTuple):
 Cutter = Callable[[str], CutDocument]
 
 
-def exact(
+def exact_cutter(
     tokenizer: WindowEncoder, context: int, vocabulary: int, stride: int | None = None
 ) -> Cutter:
     """The exact protocol, with windows that overlap where there is a `stride` of positions."""
@@ -74,16 +74,16 @@ def exact(
     def cut(text: str) -> CutDocument:
         ids = tokenizer.encode(text)
         parts = (
-            windows(ids, tokenizer.start, context, vocabulary)
+            split_windows(ids, tokenizer.start, context, vocabulary)
             if stride is None
-            else sliding(ids, tokenizer.start, context, stride, vocabulary)
+            else sliding_windows(ids, tokenizer.start, context, stride, vocabulary)
         )
         return CutDocument(len(text.encode()), len(ids), parts, tokenizer.is_lossless(text, ids))
 
     return cut
 
 
-def paper(tokenizer: PaperEncoder, context: int) -> Cutter:
+def paper_cutter(tokenizer: PaperEncoder, context: int) -> Cutter:
     """The published scripts: truncated, the first id dropped on both sides, bytes of what the others decode to."""
 
     def cut(text: str) -> CutDocument:
@@ -98,7 +98,7 @@ def paper(tokenizer: PaperEncoder, context: int) -> Cutter:
     return cut
 
 
-def windows(
+def split_windows(
     ids: Sequence[int], start: int | None, context: int, vocabulary: int
 ) -> Iterator[ScoredWindow]:
     """Cuts a document's ids into windows; every id is a target, or charged, exactly once."""
@@ -111,7 +111,7 @@ def windows(
         )
 
 
-def sliding(
+def sliding_windows(
     ids: Sequence[int], start: int | None, context: int, stride: int, vocabulary: int
 ) -> Iterator[ScoredWindow]:
     """Windows of `context` positions that begin every `stride`; each scores what the one before did not.

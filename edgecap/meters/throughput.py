@@ -25,8 +25,8 @@ from edgecap.record import Failure, Throughput
 
 ROUNDS = 5
 LOOP_SECONDS = 0.3  # of decoding, about
-FEWEST, MOST = 2, 32  # decode steps of a loop
-TRIED = 3  # decode steps of the warm-up
+MIN_STEPS, MAX_STEPS = 2, 32  # decode steps of a loop
+WARM_UP_STEPS = 3  # decode steps of the warm-up
 
 
 class _Script(NamedTuple):
@@ -98,7 +98,7 @@ class _Bench:
 
     def __init__(self, batch: int, streams: int, prefill_tokens: int, decode_context: int) -> None:
         self.streams, self.decode_context = streams, decode_context
-        self.shape = _Shape(batch, prefill_tokens, *_loop(decode_context, TRIED))
+        self.shape = _Shape(batch, prefill_tokens, *_loop(decode_context, WARM_UP_STEPS))
         self.warm = False
         self.samples: list[_Sample] = []
         self.failure: Failure | None = None
@@ -119,8 +119,8 @@ class _Bench:
 
     def _fit(self, step_s: float) -> None:
         """Steps of a loop, as many as the warm-up's `step_s` allow."""
-        most = min(MOST, self.decode_context, round(LOOP_SECONDS / max(step_s, 1e-6)))
-        behind, steps = _loop(self.decode_context, max(FEWEST, most))
+        most = min(MAX_STEPS, self.decode_context, round(LOOP_SECONDS / max(step_s, 1e-6)))
+        behind, steps = _loop(self.decode_context, max(MIN_STEPS, most))
         self.shape = self.shape._replace(behind=behind, steps=steps)
 
     def found(self) -> Throughput | Failure:

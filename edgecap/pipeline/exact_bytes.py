@@ -6,7 +6,7 @@ Serves `edgecap tokenizer --bytes exact-N`.
 from __future__ import annotations
 
 from edgecap.errors import EdgecapError, UsageError
-from edgecap.meters.exact.texts import ExactBytesTotals, summed
+from edgecap.meters.exact.texts import ExactBytesTotals, sum_texts
 from edgecap.pipeline.artifacts import build_or_refuse, tokenizer_folder
 from edgecap.pipeline.prepare import prepare
 from edgecap.pipeline.run_context import (
@@ -77,4 +77,4 @@ def exact_bytes(
             f"--bytes exact-{most_bytes}: no document begins with a whole character of so few bytes"
         )
     name = context.located.name
-    return summed(answer.texts, name, precision, provider, corpus.name, most_bytes, corpus.count)
+    return sum_texts(answer.texts, name, precision, provider, corpus.name, most_bytes, corpus.count)

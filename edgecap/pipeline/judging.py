@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from edgecap.analysis.roofline import roofline
+from edgecap.analysis.roofline import compute_roofline
 from edgecap.analysis.score import NOT_DECODED, score
 from edgecap.analysis.warnings import cautions
 from edgecap.analysis.warnings.quality import foreign_bias
@@ -48,7 +48,9 @@ def judge(record: Profile, cell: Cell, card: Card | None, cells_in_run: int) -> 
     measured, graph = cell.outcome, cell.graph
     if isinstance(measured, Failure) or isinstance(graph, Absent):
         return cell
-    bound = roofline(measured, record.flops, record.peaks.get(cell.provider), cell.precision)
+    bound = compute_roofline(
+        measured, record.flops, record.peaks.get(cell.provider), cell.precision
+    )
     decode = bound.decode if isinstance(bound, Roofline) else bound
     ratio = decode.ratio if isinstance(decode, Bound) else decode or NOT_DECODED
     return msgspec.structs.replace(

@@ -13,22 +13,22 @@ import msgspec
 from edgecap.analysis import score
 from edgecap.analysis.fitting.bias import (
     CRITERION,
-    agreement,
     best_bias,
     capacities,
-    determined,
-    endless_spread,
+    is_determined,
+    kendall_tau,
+    leave_one_out_biases,
+    limit_spread,
     ranks,
     spread,
-    without_each,
 )
-from edgecap.analysis.fitting.result import Fit, Fitted, card_of, rescored
+from edgecap.analysis.fitting.result import Fit, FittedModel, apply_bias, make_card
 from edgecap.analysis.fitting.series import (
     Series,
     SeriesModel,
-    of_two_corpora,
     one_series,
     series_by_corpus,
+    two_corpora_message,
 )
 from edgecap.errors import UsageError
 from edgecap.record import Estimate, Profile
@@ -39,14 +39,14 @@ if TYPE_CHECKING:
 __all__ = [
     "CRITERION",
     "Fit",
-    "Fitted",
+    "FittedModel",
     "Series",
-    "card_of",
+    "make_card",
     "fit",
     "fit_series",
     "one_series",
-    "positive_fit",
-    "rescored",
+    "fit_bias",
+    "apply_bias",
 ]
 WIDE = 2.0  # times that the capacity differs between the ends of the interval: then b is badly determined
 HARDLY = 0.5  # of the spread with an endless bias: then no bias makes these capacities constant
@@ -68,7 +68,7 @@ def fit(records: Sequence[Profile], precision: str = "fp32") -> list[Fit]:
 def _too_few(lonely: Series, found: Sequence[Series]) -> str:
     one = lonely.points[0]
     if len(found) > 1:
-        return of_two_corpora(found)
+        return two_corpora_message(found)
     again = f" ({lonely.notes[0]})" if lonely.notes else ""
     return f"a bias is fitted on two models of a series and more, this is one: {one.name}{again}; give records of others"
 
@@ -76,7 +76,7 @@ def _too_few(lonely: Series, found: Sequence[Series]) -> str:
 def fit_series(series: Series, precision: str) -> Fit:
     """The bias of one series. Raises UsageError where none makes the capacities constant."""
     first, work, gains = series.points[0], series.work, series.gains
-    bias = positive_fit(series)
+    bias = fit_bias(series)
     drawn = series.drawn_gains
     draws = None if drawn is None else best_bias(work, drawn)
     interval = _interval(bias, work, drawn, draws)
@@ -100,8 +100,8 @@ def fit_series(series: Series, precision: str) -> Fit:
         spread_with_zero=spread(capacities(work, gains, 0.0)),
         spread_recorded=None if recorded is None else spread(old),
         spread_fitted=0.0 if len(series.points) == 2 else spread(new),
-        spread_endless=endless_spread(work),
-        agreement=None if len(new) == 2 else agreement(old.tolist(), new.tolist()),
+        spread_endless=limit_spread(work),
+        agreement=None if len(new) == 2 else kendall_tau(old.tolist(), new.tolist()),
         models=_models(series, recorded, bias),
         cautions=series.notes,
     )
@@ -110,7 +110,7 @@ def fit_series(series: Series, precision: str) -> Fit:
     )
 
 
-def positive_fit(series: Series) -> float:
+def fit_bias(series: Series) -> float:
     """The bias of least spread. Raises UsageError where the models are of one size or the larger ones gain no more."""
     work, gains = series.work, series.gains
     bias = best_bias(work, gains)
@@ -118,7 +118,7 @@ def positive_fit(series: Series) -> float:
         raise UsageError(
             f"all models cost {series.points[0].flops.per_token:g} FLOPs a token: a bias needs two sizes"
         )
-    if not determined(work, gains, bias):
+    if not is_determined(work, gains, bias):
         gained = ", ".join(f"{p.name} {p.text.gain_bits_per_token:.3f}" for p in series.points)
         raise UsageError(
             f"no bias makes these capacities constant, because larger models do not gain more bits a token ({gained}): "
@@ -136,7 +136,7 @@ def _undetermined(work: Floats, drawn: Floats | None, draws: Floats | None) -> f
 
     if drawn is None or draws is None:
         return 0.0
-    return float(np.mean(~determined(work, drawn, draws)))
+    return float(np.mean(~is_determined(work, drawn, draws)))
 
 
 def _interval(bias: float, work: Floats, drawn: Floats | None, draws: Floats | None) -> Estimate:
@@ -156,7 +156,7 @@ def _capacity(
 # --- models and cautions ----------------------------------------------------------------------
 
 
-def _models(series: Series, recorded: float | None, bias: float) -> tuple[Fitted, ...]:
+def _models(series: Series, recorded: float | None, bias: float) -> tuple[FittedModel, ...]:
     work, gains = series.work, series.gains
     zero, old, new = (capacities(work, gains, b) for b in (0.0, recorded or 0.0, bias))
     # Two capacities that were made equal differ by rounding, which is no order.
@@ -168,7 +168,7 @@ def _models(series: Series, recorded: float | None, bias: float) -> tuple[Fitted
         ranks(zero.tolist()),
         before,
         places,
-        without_each(work, gains),
+        leave_one_out_biases(work, gains),
         strict=True,
     )
     return tuple(_fitted(p, float(capacity), *rest) for p, capacity, *rest in rows)
@@ -181,9 +181,9 @@ def _fitted(
     recorded: int | None,
     fitted: int,
     bias_without: float | None,
-) -> Fitted:
+) -> FittedModel:
     source = p.record.source
-    return Fitted(
+    return FittedModel(
         name=p.name,
         weights_sha256=source.weights_sha256,
         tokenizer_sha256=source.tokenizer_sha256,

@@ -46,7 +46,7 @@ def capacities(work: Floats, gains: Floats, bias: float | Floats) -> Floats:
     return found
 
 
-def determined(work: Floats, gains: Floats, bias: Floats) -> NDArray[np.bool_]:
+def is_determined(work: Floats, gains: Floats, bias: Floats) -> NDArray[np.bool_]:
     """Whether larger models gain more and the best bias leaves capacities above 0, without which it means nothing."""
     import numpy as np
 
@@ -63,12 +63,12 @@ def spread(values: Floats) -> float:
     return float(values.std()) / mean if mean else float("inf")
 
 
-def endless_spread(work: Floats) -> float:
+def limit_spread(work: Floats) -> float:
     """What the spread tends to as the bias grows without end: that of 1 / log2 N, whatever the models gain."""
     return spread(1 / work)
 
 
-def without_each(work: Floats, gains: Floats) -> list[float | None]:
+def leave_one_out_biases(work: Floats, gains: Floats) -> list[float | None]:
     """The bias fitted without each model in turn; None where fewer than two are left, or nothing is determined."""
     import numpy as np
 
@@ -83,7 +83,7 @@ def ranks(values: Sequence[float]) -> list[int]:
     return [1 + sum(other > value for other in values) for value in values]
 
 
-def agreement(first: Sequence[float], second: Sequence[float]) -> float:
+def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float:
     """Kendall's tau of two orders: 1 the same, -1 reversed; pairs that are equal in one count neither way."""
     pairs = [(i, j) for i in range(len(first)) for j in range(i)]
     alike = [_sign(first[i] - first[j]) * _sign(second[i] - second[j]) for i, j in pairs]

@@ -11,7 +11,7 @@ from edgecap.record import Absent, Cell, Estimate, Measurement, Profile
 from edgecap.text.bias_card import Card, CardModel
 
 
-class Fitted(msgspec.Struct, frozen=True):
+class FittedModel(msgspec.Struct, frozen=True):
     """A model of the series: places by capacity with the old bias, none where the records had several, and the new.
 
     `bias_without` is the bias fitted without this model, None where two or fewer would be left.
@@ -56,11 +56,11 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
     spread_fitted: float
     spread_endless: float
     agreement: float | None
-    models: tuple[Fitted, ...]
+    models: tuple[FittedModel, ...]
     cautions: tuple[str, ...]
 
 
-def card_of(found: Fit) -> Card:
+def make_card(found: Fit) -> Card:
     """The card of a corpus that carries a fitted bias."""
     return Card(
         corpus=found.corpus,
@@ -83,7 +83,7 @@ def card_of(found: Fit) -> Card:
     )
 
 
-def rescored(record: Profile, bias_bits: float) -> Profile:
+def apply_bias(record: Profile, bias_bits: float) -> Profile:
     """The record with the scores that its measurements have under a bias of their own; nothing that was measured changes."""
     replace = msgspec.structs.replace
     spec = (

@@ -125,17 +125,17 @@ def one_series(records: Sequence[Profile], precision: str, provider: str | None 
     """The one series that all records belong to. Raises UsageError, also where their corpora differ."""
     found = series_by_corpus(records, precision, provider)
     if len(found) > 1:
-        raise UsageError(of_two_corpora(found))
+        raise UsageError(two_corpora_message(found))
     return found[0]
 
 
-def of_two_corpora(found: Sequence[Series]) -> str:
+def two_corpora_message(found: Sequence[Series]) -> str:
     """Why several series are not one."""
     one, other = _named([found[0].points[0], found[1].points[0]])
-    return told_apart(one, other, "corpus", _corpus)
+    return difference_message(one, other, "corpus", _corpus)
 
 
-def told_apart(
+def difference_message(
     one: SeriesModel, other: SeriesModel, what: str, read: Callable[[SeriesModel], object]
 ) -> str:
     """Why two records are not of one series; what is no word or number is not written out."""
@@ -192,7 +192,7 @@ def _series(group: Sequence[SeriesModel], preferred: str) -> Series:
         other = next((p for p in latest if read(p) != read(latest[0])), None)
         if other:
             one, other = _named([latest[0], other])
-            raise UsageError(told_apart(one, other, what, read))
+            raise UsageError(difference_message(one, other, what, read))
     return Series(tuple(sorted(_named(latest), key=lambda p: p.work)), tuple(notes))
 
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edgecap import stats
-from edgecap.analysis.fitting import Series, one_series, positive_fit
-from edgecap.analysis.predicting.bits import Law, law_of, law_width, left_out
-from edgecap.analysis.predicting.caveats import doubts
-from edgecap.analysis.predicting.device import DevicePrediction, device_of
+from edgecap.analysis.fitting import Series, fit_bias, one_series
+from edgecap.analysis.predicting.bits import CapacityLaw, fit_law, law_half_width, predict_left_out
+from edgecap.analysis.predicting.caveats import find_caveats
+from edgecap.analysis.predicting.device import DevicePrediction, predict_device
 from edgecap.analysis.predicting.result import HeldOut, Prediction
 from edgecap.analysis.score import document_columns
 from edgecap.errors import UsageError
@@ -50,9 +50,12 @@ def predict(
         model, first.flops.context, first.flops.prefill_tokens, first.flops.own_position
     )
     at = math.log2(counted.per_token)
-    law = law_of(work, gains, bias_bits)
-    half = law_width(work, gains, at, bias_bits)
-    predicted, free = left_out(work, gains, bias_bits), len(work) - (2 if bias_bits is None else 1)
+    law = fit_law(work, gains, bias_bits)
+    half = law_half_width(work, gains, at, bias_bits)
+    predicted, free = (
+        predict_left_out(work, gains, bias_bits),
+        len(work) - (2 if bias_bits is None else 1),
+    )
     stored = flops.stored_as(precision)
     found = Prediction(
         name=name,
@@ -77,11 +80,13 @@ def predict(
         error_bits=None
         if predicted is None
         else float(math.sqrt(((gains - predicted) ** 2).mean())),
-        device=device_of(series.points, model, counted.per_token),
+        device=predict_device(series.points, model, counted.per_token),
         series=_series(series, predicted),
         cautions=(),
     )
-    return msgspec.structs.replace(found, cautions=(*series.notes, *doubts(found, series, model)))
+    return msgspec.structs.replace(
+        found, cautions=(*series.notes, *find_caveats(found, series, model))
+    )
 
 
 def _check(series: Series, model: Architecture, name: str, bias_bits: float | None) -> None:
@@ -96,7 +101,7 @@ def _check(series: Series, model: Architecture, name: str, bias_bits: float | No
             f"a series is two models and more, this is one: {first.name}{again}; give records of others, or --bias"
         )
     if bias_bits is None:
-        positive_fit(series)
+        fit_bias(series)
     if model.positions is not None and model.positions < first.flops.context:
         raise UsageError(
             f"{name} has {model.positions} positions, and the FLOPs of the records are means over {first.flops.context}"
@@ -107,7 +112,7 @@ def _check(series: Series, model: Architecture, name: str, bias_bits: float | No
 
 
 def _bits(
-    series: Series, law: Law, at: float, half: float | None, bias_bits: float | None
+    series: Series, law: CapacityLaw, at: float, half: float | None, bias_bits: float | None
 ) -> dict[str, Estimate]:
     """Gain, bits a token and a byte, and capacity, each with both errors; `half` is that of the law in bits a token."""
     text, gain = series.points[0].text, float(law.gain(at))
@@ -132,7 +137,7 @@ def _drawn(series: Series, at: float, bias_bits: float | None) -> dict[str, Floa
     text = series.points[0].text
     sums = stats.draws_of_sums(document_columns(text))
     tokens = sums[:, 2].clip(1)
-    law = law_of(series.work, gains, bias_bits)
+    law = fit_law(series.work, gains, bias_bits)
     gain = law.gain(at)
     needed = gains[:, 0] + sums[:, 1] / tokens - gain
     return {

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 
-class Law(NamedTuple):
+class CapacityLaw(NamedTuple):
     """Bias in bits a token and mean capacity of a series; arrays where they are those of many resamplings."""
 
     bias: Floats
@@ -28,15 +28,15 @@ class Law(NamedTuple):
         return self.capacity * work - self.bias
 
 
-def law_of(work: Floats, gains: Floats, bias_bits: float | None = None) -> Law:
+def fit_law(work: Floats, gains: Floats, bias_bits: float | None = None) -> CapacityLaw:
     """The law of a series, or of each resampling of it; the bias is fitted where none is given."""
     import numpy as np
 
     bias = best_bias(work, gains) if bias_bits is None else np.full(gains.shape[:-1], bias_bits)
-    return Law(bias, capacities(work, gains, bias).mean(-1))
+    return CapacityLaw(bias, capacities(work, gains, bias).mean(-1))
 
 
-def left_out(work: Floats, gains: Floats, bias_bits: float | None = None) -> Floats | None:
+def predict_left_out(work: Floats, gains: Floats, bias_bits: float | None = None) -> Floats | None:
     """What each size gains, predicted from the others; None where those are too few for a law."""
     import numpy as np
 
@@ -44,15 +44,15 @@ def left_out(work: Floats, gains: Floats, bias_bits: float | None = None) -> Flo
         return None
     others = [(np.delete(work, i), np.delete(gains, i)) for i in range(len(work))]
     return np.array(
-        [law_of(w, g, bias_bits).gain(float(at)) for (w, g), at in zip(others, work, strict=True)]
+        [fit_law(w, g, bias_bits).gain(float(at)) for (w, g), at in zip(others, work, strict=True)]
     )
 
 
-def law_width(
+def law_half_width(
     work: Floats, gains: Floats, at: float, bias_bits: float | None = None
 ) -> float | None:
     """Half the 95 % interval of the gain of a new size, from leaving out each one; None where they are too few."""
-    predicted = left_out(work, gains, bias_bits)
+    predicted = predict_left_out(work, gains, bias_bits)
     if predicted is None:
         return None
     # In units of capacity, in which the sizes scatter alike.

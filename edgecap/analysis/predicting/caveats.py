@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from edgecap.analysis.fitting.series import Series, SeriesModel
 from edgecap.analysis.metrics import cost_cautions
-from edgecap.analysis.predicting.device import boards_of
+from edgecap.analysis.predicting.device import possible_gpus
 from edgecap.analysis.predicting.result import Prediction
 from edgecap.record import Architecture, Estimate
 from edgecap.units import size
@@ -18,7 +18,7 @@ SHAPE = (
 )
 
 
-def doubts(found: Prediction, series: Series, model: Architecture) -> list[str]:
+def find_caveats(found: Prediction, series: Series, model: Architecture) -> list[str]:
     """What makes the prediction weaker than its numbers look."""
     said, k = [], len(series.points)
     if found.degrees == 0:
@@ -88,7 +88,7 @@ def _beyond(what: str, at: int, had: Sequence[int]) -> str:
 
 def _memory(point: SeriesModel) -> int:
     return max(
-        (board.memory_bytes for board in boards_of(point)),
+        (board.memory_bytes for board in possible_gpus(point)),
         default=point.record.machine.memory_bytes,
     )
 

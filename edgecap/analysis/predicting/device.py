@@ -18,9 +18,9 @@ from edgecap.analysis.metrics import energy_of, latency_of
 from edgecap.analysis.predicting.steps import (
     MeasuredStep,
     StepSize,
-    law_of_all,
-    operators_of,
-    predicted,
+    estimate_operators,
+    fit_measured_steps,
+    predict_step,
 )
 from edgecap.analysis.roofline import bandwidth_of, peak_rate
 from edgecap.analysis.score import Quantity
@@ -68,7 +68,7 @@ class DevicePrediction(msgspec.Struct, frozen=True):
     models_with_joules: int
 
 
-def device_of(
+def predict_device(
     points: Sequence[SeriesModel], model: Architecture, token_flops: float
 ) -> DevicePrediction:
     """What a model of this architecture would take on the device that the points were measured on.
@@ -92,9 +92,9 @@ def device_of(
     decode, prefill = (b if isinstance(b, Absent) else StepSize(operators, b) for b in bounds)
     joules: Estimate | Absent = missing if not timed else _why_no_joules(points)
     if counted and not isinstance(decode, Absent):
-        joules = predicted(_all_measured(counted, known, _decode_bound, _joules), decode, None)
+        joules = predict_step(_all_measured(counted, known, _decode_bound, _joules), decode, None)
     decoded = _all_measured(timed, known, _decode_bound, _decoded)
-    first, law = points[-1], law_of_all(decoded)
+    first, law = points[-1], fit_measured_steps(decoded)
     return DevicePrediction(
         machine=_named(first),
         provider=first.cell.provider,
@@ -125,7 +125,7 @@ def _unlike(points: Sequence[SeriesModel]) -> str | None:
     return None
 
 
-def boards_of(point: SeriesModel) -> tuple[Gpu, ...]:
+def possible_gpus(point: SeriesModel) -> tuple[Gpu, ...]:
     """The boards that its cell may have run on."""
     return () if point.cell.provider == "cpu" else point.record.machine.gpus
 
@@ -138,7 +138,7 @@ def _host(point: SeriesModel) -> tuple[object, ...]:
 def _named(point: SeriesModel) -> str:
     """The machine, with its board where that did the work."""
     return ", ".join(
-        [point.record.machine.name, *dict.fromkeys(board.name for board in boards_of(point))]
+        [point.record.machine.name, *dict.fromkeys(board.name for board in possible_gpus(point))]
     )
 
 
@@ -151,7 +151,7 @@ def _timing(read: Callable[..., object]) -> Callable[[SeriesModel], object]:
 
 
 _ALIKE: dict[str, Callable[[SeriesModel], object]] = {
-    "machine": lambda p: (*_host(p), [board.name for board in boards_of(p)]),
+    "machine": lambda p: (*_host(p), [board.name for board in possible_gpus(p)]),
     "provider": lambda p: p.cell.provider,
     "number of threads": _timing(lambda found: found.threads),
     "prompt": _timing(lambda found: found.prefill.tokens),
@@ -233,7 +233,7 @@ def _of_new(points: Sequence[SeriesModel], model: Architecture) -> float:
 
     shapes = [p.record.source.architecture for p in points]
     layers = [s.depth for s in shapes if isinstance(s, Architecture)]
-    return operators_of(
+    return estimate_operators(
         np.array(layers), np.array([_operators(p) for p in points], np.float64), model.depth
     )
 
@@ -303,5 +303,7 @@ def _all_measured(
 
 def _seconds(measured: Sequence[MeasuredStep], place: StepSize | Absent) -> Estimate | Absent:
     return (
-        place if isinstance(place, Absent) else predicted(measured, place, float(place.attainable))
+        place
+        if isinstance(place, Absent)
+        else predict_step(measured, place, float(place.attainable))
     )

@@ -46,7 +46,7 @@ class StepSize(NamedTuple):
     attainable: float | Floats
 
 
-def step_law(places: StepSize, measured: Floats) -> StepLaw:
+def fit_step_law(places: StepSize, measured: Floats) -> StepLaw:
     """The law of a series, or of each resampling; of one size, or several in one proportion, the multiple alone.
 
     `measured`, above 0, has the shape (..., k).
@@ -77,7 +77,7 @@ def relative_half_width(places: StepSize, measured: Floats, at: StepSize) -> flo
     free = len(measured) - PARAMETERS
     if free < 1:
         return None
-    law = step_law(places, measured)
+    law = fit_step_law(places, measured)
     errors = law.at(places) / measured - 1
     rows = np.column_stack([places.operators / measured, places.attainable / measured])
     new = np.array([at.operators, at.attainable]) / float(law.at(at))
@@ -85,7 +85,7 @@ def relative_half_width(places: StepSize, measured: Floats, at: StepSize) -> flo
     return student(free) * math.sqrt(float((errors**2).sum()) / free) * math.sqrt(1 + leverage)
 
 
-def operators_of(layers: Floats, operators: Floats, at: int) -> float:
+def estimate_operators(layers: Floats, operators: Floats, at: int) -> float:
     """Operators of a graph with `at` layers, from those of a series: least squares where its depths differ, else in proportion."""
     import numpy as np
 
@@ -114,28 +114,32 @@ def _places(measured: Sequence[MeasuredStep]) -> StepSize:
     )
 
 
-def law_of_all(measured: Sequence[MeasuredStep]) -> StepLaw | None:
+def fit_measured_steps(measured: Sequence[MeasuredStep]) -> StepLaw | None:
     """The law of the sizes that were measured; None of none."""
     import numpy as np
 
     return (
-        step_law(_places(measured), np.array([m.found[0] for m in measured])) if measured else None
+        fit_step_law(_places(measured), np.array([m.found[0] for m in measured]))
+        if measured
+        else None
     )
 
 
-def predicted(
+def predict_step(
     measured: Sequence[MeasuredStep], place: StepSize, least: float | None
 ) -> Estimate | Absent:
     """By the law of the series, with the interval of a size that is new, which cannot reach below `least`."""
     import numpy as np
 
-    law = law_of_all(measured)
+    law = fit_measured_steps(measured)
     if law is None:
         return Absent(reason="no model of the series has it")
     places, values = _places(measured), np.array([m.found[0] for m in measured])
     drawn = [m.found[1] for m in measured if m.found[1] is not None]
     draws = (
-        step_law(places, np.column_stack(drawn)).at(place) if len(drawn) == len(measured) else None
+        fit_step_law(places, np.column_stack(drawn)).at(place)
+        if len(drawn) == len(measured)
+        else None
     )
     return _estimate(
         float(law.at(place)), draws, relative_half_width(places, values, place), least or 0.0

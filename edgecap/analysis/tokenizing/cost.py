@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import msgspec
 
 from edgecap.analysis import metrics
-from edgecap.analysis.tokenizing.loading import Opened
+from edgecap.analysis.tokenizing.loading import LoadedTokenizer
 from edgecap.analysis.tokenizing.premium import Premium
 from edgecap.errors import UsageError
 from edgecap.record import Absent, Estimate, Flops, Latency, Measurement, Profile
 
 
-class Price(msgspec.Struct, frozen=True):
+class CellPrice(msgspec.Struct, frozen=True):
     """What a token costs in a cell: seconds and joules of one decoded, and seconds of one of a prompt.
 
     `cautions` are the codes of the record's cautions that concern seconds or joules, in the order of the alphabet.
@@ -26,14 +26,14 @@ class Price(msgspec.Struct, frozen=True):
     prompt_token_s: Estimate | Absent
 
 
-class Bill(msgspec.Struct, frozen=True):
+class PriceList(msgspec.Struct, frozen=True):
     """The prices of a record: `flops_per_token` as counted, and each cell's."""
 
     model: str
     machine: str
     tokenizer: str
     flops_per_token: float | Absent
-    prices: tuple[Price, ...]
+    prices: tuple[CellPrice, ...]
 
 
 class Charge(msgspec.Struct, frozen=True):
@@ -48,7 +48,7 @@ class Charge(msgspec.Struct, frozen=True):
     read_s: Estimate | Absent
 
 
-def bill(record: Profile, tokenizers: Sequence[Opened]) -> Bill:
+def list_prices(record: Profile, tokenizers: Sequence[LoadedTokenizer]) -> PriceList:
     """The prices of a record. Raises UsageError where it is of another tokenizer than those given, or has no price."""
     opened = next((t for t in tokenizers if t.sha256 == record.source.tokenizer_sha256), None)
     if opened is None:
@@ -64,14 +64,14 @@ def bill(record: Profile, tokenizers: Sequence[Opened]) -> Bill:
             name = f"{cell.precision} {cell.provider}" if several else cell.precision
             prompt = _of_a_prompt(cell.outcome, found["prefill_s"])
             prices.append(
-                Price(
+                CellPrice(
                     name, metrics.cost_cautions(cell), found["decode_s"], found["decode_j"], prompt
                 )
             )
     if not prices:
         raise UsageError(f"the record of {record.source.name} has no cell that was measured")
     flops = record.flops.per_token if isinstance(record.flops, Flops) else record.flops
-    return Bill(record.source.name, record.machine.name, opened.name, flops, tuple(prices))
+    return PriceList(record.source.name, record.machine.name, opened.name, flops, tuple(prices))
 
 
 def _of_a_prompt(outcome: Measurement, found: Estimate | Absent) -> Estimate | Absent:
@@ -79,22 +79,22 @@ def _of_a_prompt(outcome: Measurement, found: Estimate | Absent) -> Estimate | A
     return _times(found, 1 / tokens)
 
 
-def charges(bill: Bill, found: Sequence[Premium]) -> list[Charge]:
+def list_charges(prices: PriceList, found: Sequence[Premium]) -> list[Charge]:
     """What the text costs in each language and cell."""
     return [
         Charge(
             one.language,
             price.cell,
             one.tokens,
-            bill.flops_per_token
-            if isinstance(bill.flops_per_token, Absent)
-            else one.tokens * bill.flops_per_token,
+            prices.flops_per_token
+            if isinstance(prices.flops_per_token, Absent)
+            else one.tokens * prices.flops_per_token,
             _times(price.decode_s, one.tokens),
             _times(price.decode_j, one.tokens),
             _times(price.prompt_token_s, one.tokens),
         )
         for one in found
-        for price in bill.prices
+        for price in prices.prices
     ]
 
 

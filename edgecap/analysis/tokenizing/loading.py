@@ -12,7 +12,7 @@ from edgecap.text.tokenizer import TextTokenizer, read_pieces, read_tokenizer
 from edgecap.text.vocabulary import Pieces
 
 
-class Opened(NamedTuple):
+class LoadedTokenizer(NamedTuple):
     """A tokenizer with the model's name, the folder it came from, its hash as records have it, and its vocabulary."""
 
     name: str
@@ -22,7 +22,7 @@ class Opened(NamedTuple):
     pieces: Pieces
 
 
-def open_tokenizers(models: Sequence[str]) -> list[Opened]:
+def load_tokenizers(models: Sequence[str]) -> list[LoadedTokenizer]:
     """The tokenizers of models by name, each named so that they can be told apart.
 
     Raises UsageError where one cannot be had, or one is given twice.
@@ -38,7 +38,7 @@ def open_tokenizers(models: Sequence[str]) -> list[Opened]:
     if len(set(names)) < len(names):
         names = list(models)
     return [
-        Opened(
+        LoadedTokenizer(
             name,
             folder,
             source.tokenizer_sha256(folder),

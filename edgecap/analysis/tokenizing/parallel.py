@@ -22,7 +22,7 @@ from edgecap.errors import UsageError, did_you_mean
 _ENGLISH = re.compile(r"(en|eng)([-_].*)?", re.IGNORECASE)
 
 
-class Version(NamedTuple):
+class LanguageText(NamedTuple):
     """The text in one language, piece by piece."""
 
     language: str
@@ -30,30 +30,30 @@ class Version(NamedTuple):
     pieces: tuple[str, ...]
 
 
-class Parallel(NamedTuple):
+class ParallelText(NamedTuple):
     """The text in all languages that were asked for, and in English."""
 
     path: Path
-    english: Version
-    versions: tuple[Version, ...]
+    english: LanguageText
+    versions: tuple[LanguageText, ...]
 
     @property
-    def alike(self) -> tuple[Version, ...]:
+    def alike(self) -> tuple[LanguageText, ...]:
         """Those with as many pieces as English."""
         return tuple(v for v in self.versions if len(v.pieces) == len(self.english.pieces))
 
     @property
-    def unlike(self) -> tuple[Version, ...]:
+    def unlike(self) -> tuple[LanguageText, ...]:
         """Those with more or fewer pieces than English, whose tokens cannot be compared."""
         return tuple(v for v in self.versions if len(v.pieces) != len(self.english.pieces))
 
 
-def read_parallel(path: Path, only: Sequence[str] = ()) -> Parallel:
+def read_parallel(path: Path, only: Sequence[str] = ()) -> ParallelText:
     """A file of parallel text; `only` names languages beside English, all where empty.
 
     Raises UsageError where the file is none, has no English or two, or lacks a language that was asked for.
     """
-    found: dict[str, Version] = {}
+    found: dict[str, LanguageText] = {}
     for number, row in _rows(path):
         version = _version(row, number, path)
         had = found.get(version.language)
@@ -67,14 +67,14 @@ def read_parallel(path: Path, only: Sequence[str] = ()) -> Parallel:
     unknown = next((code for code in only if code not in found), None)
     if unknown is not None:
         raise UsageError(f"--only: no language '{unknown}' in {path}{did_you_mean(unknown, found)}")
-    return Parallel(
+    return ParallelText(
         path,
         english,
         tuple(v for v in found.values() if not only or v is english or v.language in only),
     )
 
 
-def _english(found: Mapping[str, Version], path: Path) -> Version:
+def _english(found: Mapping[str, LanguageText], path: Path) -> LanguageText:
     """What others are compared with. Raises UsageError where it is not one language."""
     codes = [code for code in found if _ENGLISH.fullmatch(code)]
     if not codes:
@@ -114,7 +114,7 @@ def _rows(path: Path) -> list[tuple[int, Any]]:
     return found
 
 
-def _version(row: Any, number: int, path: Path) -> Version:
+def _version(row: Any, number: int, path: Path) -> LanguageText:
     where = f"--languages {path}, line {number}"
     if not isinstance(row, dict) or not isinstance(row.get("language"), str) or not row["language"]:
         raise UsageError(f"{where}: no 'language' field with a code")
@@ -127,6 +127,6 @@ def _version(row: Any, number: int, path: Path) -> Version:
     if any("\ud800" <= c <= "\udfff" for piece in pieces for c in piece):
         raise UsageError(f"{where}: a lone surrogate is not text")
     name = row.get("name")
-    return Version(
+    return LanguageText(
         row["language"], name if isinstance(name, str) else row["language"], tuple(pieces)
     )

@@ -17,8 +17,8 @@ import msgspec
 
 from edgecap import stats
 from edgecap.analysis.tokenizing import text_counts
-from edgecap.analysis.tokenizing.loading import Opened
-from edgecap.analysis.tokenizing.parallel import Parallel, Version
+from edgecap.analysis.tokenizing.loading import LoadedTokenizer
+from edgecap.analysis.tokenizing.parallel import LanguageText, ParallelText
 from edgecap.analysis.tokenizing.usage import share_of
 from edgecap.errors import UsageError
 from edgecap.record import Estimate
@@ -45,7 +45,7 @@ class Premium(msgspec.Struct, frozen=True, kw_only=True):
     lossless: bool
 
 
-class Group(msgspec.Struct, frozen=True):
+class ScriptGroup(msgspec.Struct, frozen=True):
     """Languages of one script: how many, and their median, least and largest premium."""
 
     script: str
@@ -63,7 +63,7 @@ class _Read(NamedTuple):
     lossless: bool
 
 
-def premiums(opened: Opened, text: Parallel) -> list[Premium]:
+def measure_premiums(opened: LoadedTokenizer, text: ParallelText) -> list[Premium]:
     """The premium of each language with as many pieces as English, in the order of the file; English has 1.
 
     Raises UsageError where the tokenizer makes no token of the English text.
@@ -74,7 +74,7 @@ def premiums(opened: Opened, text: Parallel) -> list[Premium]:
     return [_premium(opened, version, _read(opened, version), english) for version in text.alike]
 
 
-def _read(opened: Opened, version: Version) -> _Read:
+def _read(opened: LoadedTokenizer, version: LanguageText) -> _Read:
     found = [opened.tokenizer.encode(piece) for piece in version.pieces]
     lossless = all(
         opened.tokenizer.is_lossless(p, ids) for p, ids in zip(version.pieces, found, strict=True)
@@ -82,8 +82,10 @@ def _read(opened: Opened, version: Version) -> _Read:
     return _Read([len(ids) for ids in found], Counter(i for ids in found for i in ids), lossless)
 
 
-def _premium(opened: Opened, version: Version, found: _Read, english: _Read) -> Premium:
-    written = text_counts.look_at("\n".join(version.pieces))
+def _premium(
+    opened: LoadedTokenizer, version: LanguageText, found: _Read, english: _Read
+) -> Premium:
+    written = text_counts.count_text("\n".join(version.pieces))
     size, characters = sum(len(p.encode()) for p in version.pieces), sum(map(len, version.pieces))
     tokens = sum(found.sizes)
     unknown = frozenset() if opened.pieces.unknown is None else frozenset({opened.pieces.unknown})
@@ -115,10 +117,10 @@ def _ratio(sizes: Sequence[int], english: Sequence[int]) -> Estimate:
     return Estimate(value=found.value, low=found.low, high=found.high)
 
 
-def by_script(found: Sequence[Premium]) -> list[Group]:
+def group_by_script(found: Sequence[Premium]) -> list[ScriptGroup]:
     """The languages by script, the cheapest script first."""
     groups: dict[str, list[float]] = {}
     for one in found:
         groups.setdefault(one.script, []).append(one.premium.value)
-    made = [Group(s, len(v), stats.median(v), min(v), max(v)) for s, v in groups.items()]
+    made = [ScriptGroup(s, len(v), stats.median(v), min(v), max(v)) for s, v in groups.items()]
     return sorted(made, key=lambda group: group.median)

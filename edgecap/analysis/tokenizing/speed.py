@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from edgecap import stats
-from edgecap.analysis.tokenizing.loading import Opened
+from edgecap.analysis.tokenizing.loading import LoadedTokenizer
 from edgecap.record import Absent, Estimate
 from edgecap.text.corpus import Document
 from edgecap.text.tokenizer import read_tokenizer
@@ -30,7 +30,7 @@ class Speed(msgspec.Struct, frozen=True):
 
 
 def measure_speed(
-    tokenizers: Sequence[Opened],
+    tokenizers: Sequence[LoadedTokenizer],
     documents: Iterable[Document],
     now: Callable[[], float] = time.perf_counter,
 ) -> list[Speed | Absent]:
@@ -57,7 +57,7 @@ def _first(documents: Iterable[Document]) -> tuple[list[str], int]:
     return texts, size
 
 
-def _spent(opened: Opened, texts: Sequence[str], now: Callable[[], float]) -> float:
+def _spent(opened: LoadedTokenizer, texts: Sequence[str], now: Callable[[], float]) -> float:
     tokenizer = read_tokenizer(opened.folder)
     started = now()
     for text in texts:

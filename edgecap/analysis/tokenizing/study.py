@@ -7,17 +7,22 @@ from typing import Any
 
 import msgspec
 
-from edgecap.analysis.tokenizing.cost import Bill, Charge, bill, charges
-from edgecap.analysis.tokenizing.loading import Opened
-from edgecap.analysis.tokenizing.parallel import Parallel
-from edgecap.analysis.tokenizing.premium import Group, Premium, by_script, premiums
+from edgecap.analysis.tokenizing.cost import Charge, PriceList, list_charges, list_prices
+from edgecap.analysis.tokenizing.loading import LoadedTokenizer
+from edgecap.analysis.tokenizing.parallel import ParallelText
+from edgecap.analysis.tokenizing.premium import (
+    Premium,
+    ScriptGroup,
+    group_by_script,
+    measure_premiums,
+)
 from edgecap.analysis.tokenizing.speed import Speed, measure_speed
-from edgecap.analysis.tokenizing.usage import Usage, usage
+from edgecap.analysis.tokenizing.usage import Usage, measure_usage
 from edgecap.record import Absent, Profile
 from edgecap.text.corpus import Corpus
 
 
-class OnCorpus(msgspec.Struct, frozen=True, kw_only=True):
+class TokenizerOnCorpus(msgspec.Struct, frozen=True, kw_only=True):
     """A tokenizer on a corpus: `vocabulary` tokens of a `kind`, their use in all and by domain, and its speed."""
 
     name: str
@@ -36,10 +41,10 @@ class CorpusStudy(msgspec.Struct, frozen=True, kw_only=True):
     corpus_sha256: str
     documents: int
     bytes: int
-    tokenizers: tuple[OnCorpus, ...]
+    tokenizers: tuple[TokenizerOnCorpus, ...]
 
 
-class OnLanguages(msgspec.Struct, frozen=True, kw_only=True):
+class TokenizerOnLanguages(msgspec.Struct, frozen=True, kw_only=True):
     """A tokenizer on a parallel text: each language from the cheapest to the dearest, and by script."""
 
     name: str
@@ -47,17 +52,17 @@ class OnLanguages(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     vocabulary: int
     languages: tuple[Premium, ...]
-    scripts: tuple[Group, ...]
+    scripts: tuple[ScriptGroup, ...]
 
 
 class TextCost(msgspec.Struct, frozen=True):
     """What the text costs under the prices of one record, in each language and cell."""
 
-    bill: Bill
+    bill: PriceList
     charges: tuple[Charge, ...]
 
 
-class Unlike(msgspec.Struct, frozen=True):
+class LanguageLeftOut(msgspec.Struct, frozen=True):
     """A language that has no premium, since the text has another number of pieces in it than in English."""
 
     language: str
@@ -71,18 +76,20 @@ class LanguageStudy(msgspec.Struct, frozen=True, kw_only=True):
 
     text: str
     english: str
-    left_out: tuple[Unlike, ...]
-    tokenizers: tuple[OnLanguages, ...]
+    left_out: tuple[LanguageLeftOut, ...]
+    tokenizers: tuple[TokenizerOnLanguages, ...]
     costs: tuple[TextCost, ...]
 
 
-def on_corpus(tokenizers: Sequence[Opened], corpus: Corpus) -> CorpusStudy:
+def study_corpus(tokenizers: Sequence[LoadedTokenizer], corpus: Corpus) -> CorpusStudy:
     """What each tokenizer makes of a corpus, and how fast."""
     speeds = measure_speed(tokenizers, corpus.documents)
     found = []
     for opened, speed in zip(tokenizers, speeds, strict=True):
-        whole, by_domain = usage(opened, corpus.documents)
-        found.append(OnCorpus(**_about(opened), all=whole, by_domain=by_domain, speed=speed))
+        whole, by_domain = measure_usage(opened, corpus.documents)
+        found.append(
+            TokenizerOnCorpus(**_about(opened), all=whole, by_domain=by_domain, speed=speed)
+        )
     return CorpusStudy(
         corpus=corpus.name,
         corpus_sha256=corpus.sha256,
@@ -92,20 +99,22 @@ def on_corpus(tokenizers: Sequence[Opened], corpus: Corpus) -> CorpusStudy:
     )
 
 
-def on_languages(
-    tokenizers: Sequence[Opened], text: Parallel, records: Sequence[Profile] = ()
+def study_languages(
+    tokenizers: Sequence[LoadedTokenizer], text: ParallelText, records: Sequence[Profile] = ()
 ) -> LanguageStudy:
     """What each tokenizer makes of a text in each language, and what that costs in each record.
 
     Raises UsageError where a record is of none of the tokenizers.
     """
-    bills = [bill(record, tokenizers) for record in records]
+    bills = [list_prices(record, tokenizers) for record in records]
     found = []
     for opened in tokenizers:
-        languages = sorted(premiums(opened, text), key=lambda one: one.premium.value)
+        languages = sorted(measure_premiums(opened, text), key=lambda one: one.premium.value)
         found.append(
-            OnLanguages(
-                **_about(opened), languages=tuple(languages), scripts=tuple(by_script(languages))
+            TokenizerOnLanguages(
+                **_about(opened),
+                languages=tuple(languages),
+                scripts=tuple(group_by_script(languages)),
             )
         )
     by_name = {one.name: one.languages for one in found}
@@ -113,14 +122,17 @@ def on_languages(
         text=text.path.name,
         english=text.english.language,
         left_out=tuple(
-            Unlike(v.language, v.name, len(v.pieces), len(text.english.pieces)) for v in text.unlike
+            LanguageLeftOut(v.language, v.name, len(v.pieces), len(text.english.pieces))
+            for v in text.unlike
         ),
         tokenizers=tuple(found),
-        costs=tuple(TextCost(one, tuple(charges(one, by_name[one.tokenizer]))) for one in bills),
+        costs=tuple(
+            TextCost(one, tuple(list_charges(one, by_name[one.tokenizer]))) for one in bills
+        ),
     )
 
 
-def _about(opened: Opened) -> dict[str, Any]:
+def _about(opened: LoadedTokenizer) -> dict[str, Any]:
     """The fields that both have."""
     return {
         "name": opened.name,

@@ -29,14 +29,14 @@ UNSPACED = frozenset(
         "Balinese",
     }
 )
-MOST_UNSPACED = 0.05  # share of letters in such scripts up to which a text has words
+MAX_UNSPACED = 0.05  # share of letters in such scripts up to which a text has words
 _NAMED = {"Cjk": "Han", "Kangxi": "Han", "Canadian": "Canadian Aboriginal", "Ol": "Ol Chiki"}
 _WIDTHS = {"Fullwidth", "Halfwidth"}
 _NO_SCRIPT = {"", "Modifier", "Feminine", "Masculine", "Micro", "Ideographic", "Mathematical"}
 _WORD = re.compile(r"[^\s'\u2019]+(?:['\u2019][^\s'\u2019]+)*")
 
 
-class Writing(NamedTuple):
+class TextCounts(NamedTuple):
     """How much was written: code points, words, and letters by script."""
 
     characters: int
@@ -53,10 +53,10 @@ class Writing(NamedTuple):
     def has_words(self) -> bool:
         """Whether spaces tell its words apart."""
         unspaced = sum(self.letters[name] for name in UNSPACED)
-        return self.words > 0 and unspaced <= MOST_UNSPACED * self.letters.total()
+        return self.words > 0 and unspaced <= MAX_UNSPACED * self.letters.total()
 
 
-def look_at(text: str) -> Writing:
+def count_text(text: str) -> TextCounts:
     """What a text is written in."""
     letters: Counter[str] = Counter()
     counts = Counter(text)
@@ -64,7 +64,7 @@ def look_at(text: str) -> Writing:
         if name := script(character):
             letters[name] += n
     table = {ord(c): kept for c in counts if (kept := _in_words(c)) != c}
-    return Writing(len(text), len(_WORD.findall(text.translate(table))), letters)
+    return TextCounts(len(text), len(_WORD.findall(text.translate(table))), letters)
 
 
 @lru_cache(maxsize=1 << 16)

@@ -11,7 +11,7 @@ import msgspec
 
 from edgecap import stats
 from edgecap.analysis.tokenizing import text_counts
-from edgecap.analysis.tokenizing.loading import Opened
+from edgecap.analysis.tokenizing.loading import LoadedTokenizer
 from edgecap.record import Absent, Estimate
 from edgecap.text.corpus import Document
 
@@ -55,7 +55,9 @@ class _Tally(NamedTuple):
 _NOTHING = _Tally([], 0, (0, 0, 0), Counter(), 0)
 
 
-def usage(opened: Opened, documents: Iterable[Document]) -> tuple[Usage, dict[str, Usage]]:
+def measure_usage(
+    opened: LoadedTokenizer, documents: Iterable[Document]
+) -> tuple[Usage, dict[str, Usage]]:
     """What the tokenizer makes of all documents, and of those of each domain in the order of the text."""
     found: dict[str, _Tally] = {}
     for document in documents:
@@ -65,9 +67,9 @@ def usage(opened: Opened, documents: Iterable[Document]) -> tuple[Usage, dict[st
     return _usage(opened, reduce(_joined, found.values(), _NOTHING)), by_domain
 
 
-def _tallied(opened: Opened, text: str) -> _Tally:
+def _tallied(opened: LoadedTokenizer, text: str) -> _Tally:
     ids = opened.tokenizer.encode(text)
-    written, altered = text_counts.look_at(text), not opened.tokenizer.is_lossless(text, ids)
+    written, altered = text_counts.count_text(text), not opened.tokenizer.is_lossless(text, ids)
     worded = (written.words, len(ids), 1) if written.has_words else (0, 0, 0)
     return _Tally(
         [(len(text.encode()), len(ids))], written.characters, worded, Counter(ids), int(altered)
@@ -85,7 +87,7 @@ def _joined(one: _Tally, other: _Tally) -> _Tally:
     )
 
 
-def _usage(opened: Opened, tally: _Tally) -> Usage:
+def _usage(opened: LoadedTokenizer, tally: _Tally) -> Usage:
     tokens, pieces = tally.ids.total(), opened.pieces
     words, of_words, worded = tally.worded
     return Usage(

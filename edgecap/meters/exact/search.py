@@ -27,10 +27,10 @@ from edgecap.protocols import Floats, Ids
 
 ROWS = 32  # beginnings of one length that the model reads together
 TOLERANCE = 2.0**-10  # of what was found, that may be left: 0.0014 bits of a whole text
-MOST_READ = 20_000  # beginnings a text
+MAX_READ = 20_000  # beginnings a text
 
 
-class Reader(Protocol):
+class TokenModel(Protocol):
     """An engine as the search needs it."""
 
     vocabulary: int
@@ -97,9 +97,9 @@ def search(
     text: bytes,
     own: Sequence[int],
     vocabulary: Vocabulary,
-    engine: Reader,
+    engine: TokenModel,
     start: int | None,
-    most_read: int = MOST_READ,
+    most_read: int = MAX_READ,
     alive: Callable[[], None] = lambda: None,
 ) -> SearchResult:
     """Sums the covers of a text whose encoding is `own`, until nothing or next to nothing is left.
@@ -121,7 +121,7 @@ class _Tree:
     """Beginnings of covers that were not read yet, by length, and the covers so far."""
 
     def __init__(
-        self, text: bytes, vocabulary: Vocabulary, engine: Reader, start: int | None
+        self, text: bytes, vocabulary: Vocabulary, engine: TokenModel, start: int | None
     ) -> None:
         rests = [text[at:] for at in range(len(text))]
         self._from = [

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from edgecap import stats
-from edgecap.meters.exact.search import Reader, Vocabulary, search
+from edgecap.meters.exact.search import TokenModel, Vocabulary, search
 from edgecap.record import Estimate
 from edgecap.text.corpus import Document
 from edgecap.text.vocabulary import Pieces, require_spelling
@@ -69,7 +69,7 @@ class ExactBytesTotals(msgspec.Struct, frozen=True, kw_only=True):
     texts: tuple[TextBits, ...]
 
 
-def beginning(text: str, most: int) -> str:
+def text_prefix(text: str, most: int) -> str:
     """A text's first `most` bytes of UTF-8 or fewer: cut in front of its last space there, else behind a character."""
     raw = text.encode()
     if len(raw) <= most:
@@ -89,14 +89,14 @@ def text_bits(
     tokenizer: TextEncoder,
     pieces: Pieces,
     vocabulary: Vocabulary,
-    engine: Reader,
+    engine: TokenModel,
     alive: Callable[[], None] = lambda: None,
 ) -> TextBits:
     """The code lengths of a document's beginning; `alive` is called now and then.
 
     Raises UsageError where its tokens do not spell it.
     """
-    text = beginning(document.text, most_bytes)
+    text = text_prefix(document.text, most_bytes)
     ids = tokenizer.encode(text)
     spelled = require_spelling(pieces, ids, text, document.id)
     found = search(spelled, ids, vocabulary, engine, tokenizer.start, alive=alive)
@@ -114,7 +114,7 @@ def text_bits(
     )
 
 
-def summed(
+def sum_texts(
     texts: tuple[TextBits, ...],
     model: str,
     precision: str,

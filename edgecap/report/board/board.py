@@ -242,7 +242,7 @@ def _records(rows: list[_Row], link: Callable[[Path], str]) -> list[dict[str, An
 
 
 def _published() -> list[list[Any]]:
-    return [[*point, _short(point.gain_bits_per_token)] for point in published.published()]
+    return [[*point, _short(point.gain_bits_per_token)] for point in published.read_published()]
 
 
 # --- rows for programs ------------------------------------------------------------------------

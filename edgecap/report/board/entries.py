@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from edgecap.analysis import metrics
 from edgecap.analysis.metrics import METRICS, Metric, status, why
-from edgecap.analysis.published import comparable
+from edgecap.analysis.published import is_comparable
 from edgecap.record import Absent, Cell, Estimate, Flops, Profile
 from edgecap.report.format import printable
 from edgecap.spec import Spec
@@ -79,7 +79,7 @@ def _entry(record: Profile, cell: Cell, window: int | None) -> BoardEntry:
         failure=shown(why(cell), 300),
         joules=_joules(cell),
         context=_context(cell),
-        as_published=comparable(record, cell),
+        as_published=is_comparable(record, cell),
         cautions=len(cell.cautions),
     )
 

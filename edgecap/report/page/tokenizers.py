@@ -7,7 +7,12 @@ from collections.abc import Sequence
 from edgecap import __version__
 from edgecap.analysis.tokenizing.cost import Charge
 from edgecap.analysis.tokenizing.premium import Premium
-from edgecap.analysis.tokenizing.study import CorpusStudy, LanguageStudy, OnCorpus, TextCost
+from edgecap.analysis.tokenizing.study import (
+    CorpusStudy,
+    LanguageStudy,
+    TextCost,
+    TokenizerOnCorpus,
+)
 from edgecap.record import Absent, Estimate
 from edgecap.report.cells import shortened
 from edgecap.report.page import token_figures
@@ -90,7 +95,7 @@ _USE += [
 ]
 
 
-def _uses(found: Sequence[OnCorpus]) -> list[Table]:
+def _uses(found: Sequence[TokenizerOnCorpus]) -> list[Table]:
     return [
         Table(
             f"{shortened(one.name)}: {one.kind}, {one.vocabulary:,} tokens",
@@ -102,7 +107,7 @@ def _uses(found: Sequence[OnCorpus]) -> list[Table]:
     ]
 
 
-def _use_rows(found: OnCorpus) -> list[list[str]]:
+def _use_rows(found: TokenizerOnCorpus) -> list[list[str]]:
     return [
         [
             shortened(name, 40),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from edgecap.analysis.fitting import Fit, Fitted
+from edgecap.analysis.fitting import Fit, FittedModel
 from edgecap.record import Estimate
 from edgecap.report.format import printable, table, wrapped
 from edgecap.report.terminal.candidates import in_lines
@@ -73,7 +73,7 @@ def _models(found: Fit, width: int) -> str:
     return f"{text}\n{order}"
 
 
-def _row(model: Fitted, recorded: bool) -> list[str]:
+def _row(model: FittedModel, recorded: bool) -> list[str]:
     places = [model.rank_with_zero, *([model.rank_recorded] if recorded else []), model.rank_fitted]
     without = "" if model.bias_without is None else f"{model.bias_without:.2f}"
     return [

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from edgecap.analysis.tokenizing.cost import Charge
 from edgecap.analysis.tokenizing.premium import Premium
-from edgecap.analysis.tokenizing.study import LanguageStudy, TextCost, Unlike
+from edgecap.analysis.tokenizing.study import LanguageLeftOut, LanguageStudy, TextCost
 from edgecap.record import Absent, Estimate
 from edgecap.report.cells import shortened
 from edgecap.report.format import printable, table, wrapped
@@ -88,7 +88,7 @@ def doubts_of_languages(found: LanguageStudy) -> list[str]:
     return [*_unlike(found.left_out), *_altered(found)]
 
 
-def _unlike(left_out: Sequence[Unlike]) -> list[str]:
+def _unlike(left_out: Sequence[LanguageLeftOut]) -> list[str]:
     if not left_out:
         return []
     some = ", ".join(f"{shortened(one.language, 12)} ({one.pieces})" for one in left_out[:8])

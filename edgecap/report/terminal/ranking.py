@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgecap.analysis.ranking import Ranked, Ranking
+from edgecap.analysis.ranking import RankedDocument, Ranking
 from edgecap.report.cells import shortened
 from edgecap.report.format import printable, table, wrapped
 from edgecap.report.terminal.tokenizers import NAME
@@ -40,6 +40,6 @@ def _eased(found: Ranking, slope: float, width: int) -> str:
     return "\n".join([wrapped(head, width, None), *([table(header, rows, width)] if rows else [])])
 
 
-def _row(one: Ranked, models: Sequence[str]) -> list[str]:
+def _row(one: RankedDocument, models: Sequence[str]) -> list[str]:
     about = [shortened(one.id, NAME), shortened(one.domain, NAME), f"{one.bytes:,}"]
     return [*about, *[f"{one.bits_per_byte[name]:.3f}" for name in models]]

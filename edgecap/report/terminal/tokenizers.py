@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from edgecap.analysis.tokenizing.speed import Speed
-from edgecap.analysis.tokenizing.study import CorpusStudy, OnCorpus, OnLanguages
+from edgecap.analysis.tokenizing.study import CorpusStudy, TokenizerOnCorpus, TokenizerOnLanguages
 from edgecap.analysis.tokenizing.usage import Usage
 from edgecap.record import Absent, Estimate
 from edgecap.report.cells import shortened
@@ -28,7 +28,7 @@ def corpus_text(found: CorpusStudy, width: int) -> str:
     return "\n\n".join(parts)
 
 
-def _on_corpus(found: OnCorpus, width: int) -> str:
+def _on_corpus(found: TokenizerOnCorpus, width: int) -> str:
     header = [
         "",
         "bytes/token",
@@ -47,7 +47,7 @@ def _on_corpus(found: OnCorpus, width: int) -> str:
     return "\n".join(lines)
 
 
-def title_of(found: OnCorpus | OnLanguages) -> str:
+def title_of(found: TokenizerOnCorpus | TokenizerOnLanguages) -> str:
     """A tokenizer in a line."""
     return f"{click.style(printable(found.name), bold=True)}  {printable(found.kind)}, {found.vocabulary:,} tokens"
 
@@ -118,7 +118,7 @@ def note(found: Usage) -> str:
     )
 
 
-def _beside(found: Sequence[OnCorpus], width: int) -> str:
+def _beside(found: Sequence[TokenizerOnCorpus], width: int) -> str:
     first = found[0]
     header = [
         "",

@@ -14,7 +14,7 @@ import msgspec
 
 from edgecap.analysis.warnings.quality import foreign_bias
 from edgecap.errors import EdgecapError, RecordError
-from edgecap.meters.compression import NoTokens, WindowPlan, pool
+from edgecap.meters.compression import NoTokens, WindowPlan, pool_documents
 from edgecap.meters.sharding import DocumentShare
 from edgecap.record import Cell, Compression, DocumentBits, Failure, Graph, Measurement, Profile
 from edgecap.report.format import printable
@@ -153,7 +153,7 @@ def _compression(came: Compression, planned: Planned, corpus: Corpus) -> Compres
     )
     documents = tuple(_named(came.per_document, corpus, spec.protocol == "exact"))
     try:
-        pooled = pool(
+        pooled = pool_documents(
             documents,
             WindowPlan(came.protocol, came.context, came.stride),
             came.lossless_tokens,

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from edgecap.meters.compression import ScoredDocument
-from edgecap.meters.sharding import DocumentShare, Unequal, join
+from edgecap.meters.sharding import DocumentShare, Unequal, join_parts
 from edgecap.storage import files
 from edgecap.sweep.plan import Planned
 
@@ -62,7 +62,7 @@ class Parts:
         read = [self._read(cell, part) for part in range(cell.shards)]
         devices = tuple(sorted({device for device, _ in read}))
         try:
-            return Whole(join([shares for _, shares in read]), devices)
+            return Whole(join_parts([shares for _, shares in read]), devices)
         except Unequal as error:
             raise Unequal(f"{error}; it was scored by {', '.join(devices)}") from error
 

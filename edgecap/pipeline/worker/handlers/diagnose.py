@@ -10,7 +10,7 @@ from edgecap.graph.read import inspect_graph
 from edgecap.machine.diagnosis import CounterSeen, Total
 from edgecap.machine.energy import Resolution, drawn_by, find, resolve
 from edgecap.machine.info import stay_on, sysfs
-from edgecap.meters.counter_check import watts_of
+from edgecap.meters.counter_check import measure_watts
 from edgecap.meters.peaks import measure_peaks
 from edgecap.pipeline.worker.answers import (
     Answer,
@@ -97,7 +97,10 @@ def _check_counter(counter: Any, threads: int, working: tuple[str, ...]) -> Coun
     shape = CPU_LOAD if provider == "cpu" else BOARD_LOAD
     load = OrtProbes(provider, threads).gemm("fp32", *shape)
     try:
-        idle, loaded = watts_of(counter, SystemClock()), watts_of(counter, SystemClock(), load)
+        idle, loaded = (
+            measure_watts(counter, SystemClock()),
+            measure_watts(counter, SystemClock(), load),
+        )
     except OSError as error:
         return LeftOut(name=counter.name, reason=str(error), scope=counter.scope)
     finally:

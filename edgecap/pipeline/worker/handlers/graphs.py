@@ -47,13 +47,13 @@ def _divergence(plain: Path, other: Path) -> float:
 
     Runs one session at a time: there may be memory for one only.
     """
-    from edgecap.meters.divergence import answers_of, between
+    from edgecap.meters.divergence import max_divergence, sample_answers
     from edgecap.runtime.engine import OrtEngine
 
     def answers(path: Path) -> Any:
-        return answers_of(OrtEngine(path, "cpu", default_threads()))
+        return sample_answers(OrtEngine(path, "cpu", default_threads()))
 
-    return between(answers(plain), answers(other))
+    return max_divergence(answers(plain), answers(other))
 
 
 def _quantize(step: Quantize, report: Report) -> BuiltGraph:

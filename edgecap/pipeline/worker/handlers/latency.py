@@ -9,8 +9,8 @@ import msgspec
 
 from edgecap.graph.empty_decoder import empty_decoder
 from edgecap.machine.noise import NoiseMonitor
-from edgecap.meters.context_sweep import measure_growth
-from edgecap.meters.latency import LatencyBench, LatencyPlan, take_turns
+from edgecap.meters.context_sweep import measure_context_sweep
+from edgecap.meters.latency import LatencyBench, LatencyPlan, measure_in_turns
 from edgecap.meters.overhead import measure_overhead
 from edgecap.meters.throughput import measure_throughput
 from edgecap.pipeline.worker.answers import (
@@ -69,7 +69,7 @@ def _take_turns(step: MeasureLatency, ready: list[LatencyBench], report: Report)
         report("latency", done, total)
 
     limit_s = step.limit_s * len(ready)
-    turns = take_turns(ready, SystemClock(), limit_s, progress) if ready else ()
+    turns = measure_in_turns(ready, SystemClock(), limit_s, progress) if ready else ()
     conditions = monitor.found()
     overhead_s = _overhead(step) if step.decode_context else None
     return [
@@ -99,7 +99,7 @@ def _with_sweeps(
     """Add other contexts, batches and streams, as far as the step asks for them."""
     clock = SystemClock()
     if step.sweep:
-        sweep = measure_growth(
+        sweep = measure_context_sweep(
             bench.engine,
             clock,
             step.sweep,

@@ -207,9 +207,9 @@ def _cutter(plan: ScoringPlan) -> tuple[Any, int | None]:
     vocabulary = plan.session.vocabulary
     if plan.protocol == "paper":
         shipped = read_paper_tokenizer(Path(plan.tokenizer))
-        return text_windows.paper(shipped, plan.context), min(shipped.size, vocabulary)
+        return text_windows.paper_cutter(shipped, plan.context), min(shipped.size, vocabulary)
     plain = read_tokenizer(Path(plan.tokenizer))
-    return text_windows.exact(plain, plan.context, vocabulary, plan.stride), None
+    return text_windows.exact_cutter(plain, plan.context, vocabulary, plan.stride), None
 
 
 def _scoring_session(session: Session, vocabulary: int | None = None) -> Any:
