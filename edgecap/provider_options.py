@@ -86,7 +86,7 @@ def parse_provider(text: str) -> Requested:
     """One provider with its options. Raises UsageError in one line."""
     found = parse_providers(text)
     if len(found) != 1:
-        raise UsageError(f"--provider {text}: one provider is needed here, {len(found)} are given")
+        raise UsageError(f"{text}: one provider is needed here, {len(found)} are given")
     return found[0]
 
 
@@ -115,17 +115,13 @@ def _begun(part: str, text: str) -> tuple[str, bool, str]:
     """Name, whether a colon follows it, and the first option or nothing."""
     name, colon, option = (p.strip() for p in part.partition(":"))
     if "=" in name:
-        raise UsageError(
-            f"--provider {text}: '{part}' is an option without a provider; write NAME:KEY=VALUE"
-        )
+        raise UsageError(f"{text}: '{part}' is an option without a provider; write NAME:KEY=VALUE")
     name = name.lower()
     if name not in PROVIDERS:
         known = f"(known: {', '.join(PROVIDERS)})"
         raise UsageError(f"unknown provider '{name}' {known}{did_you_mean(name, PROVIDERS)}")
     if colon and not option:
-        raise UsageError(
-            f"--provider {text}: nothing follows '{name}:'; write {name} or {name}:KEY=VALUE"
-        )
+        raise UsageError(f"{text}: nothing follows '{name}:'; write {name} or {name}:KEY=VALUE")
     return name, bool(colon), option
 
 
@@ -133,13 +129,13 @@ def _add(provider: Requested, part: str, text: str) -> None:
     key, equals, value = (p.strip() for p in part.partition("="))
     if not equals or not value or not _KEY.fullmatch(key):
         raise UsageError(
-            f"--provider {text}: '{part}' is no option; write {provider.name}:KEY=VALUE,KEY=VALUE"
+            f"{text}: '{part}' is no option; write {provider.name}:KEY=VALUE,KEY=VALUE"
         )
     if key in provider.options:
-        raise UsageError(f"--provider {text}: {key} is given twice for {provider.name}")
+        raise UsageError(f"{text}: {key} is given twice for {provider.name}")
     if key in WHOLE and not re.fullmatch(r"[0-9]{1,4}", value):
         raise UsageError(
-            f"--provider {text}: {key}={value} must be a whole number from 0, as the system counts devices"
+            f"{text}: {key}={value} must be a whole number from 0, as the system counts devices"
         )
     provider.options[key] = value
 

@@ -1,4 +1,7 @@
-"""What is asked of one run, checked once: `Spec`, and the cells it unfolds into."""
+"""`Spec`: the request for one run, checked once, and the cells it unfolds into.
+
+Messages name fields in backticks (`limit_s`); the command line writes the option instead (--limit).
+"""
 
 from __future__ import annotations
 
@@ -13,21 +16,19 @@ ENERGY = ("auto", "off", "require")
 PROTOCOLS = ("exact", "paper")
 EXPORTERS = ("optimum", "genai")
 LEVELS = ("off", "basic", "extended", "all")  # of the runtime's graph optimisation
-# What people type. Only ever longer: a compressed file names its precision by its place here.
+# Names that people type. Append only: a compressed file stores a precision by its index here.
 PRECISIONS = (
-    *(
-        "fp32",
-        "fp16",
-        "int8",
-        "int4",
-        "bf16",
-        "int8w",
-        "int4b16",
-        "int4b64",
-        "int4b128",
-        "int8wb128",
-        "int4hqq",
-    ),
+    "fp32",
+    "fp16",
+    "int8",
+    "int4",
+    "bf16",
+    "int8w",
+    "int4b16",
+    "int4b64",
+    "int4b128",
+    "int8wb128",
+    "int4hqq",
     "int8s",
 )
 DEFAULT_PRECISIONS = PRECISIONS[:4]
@@ -49,15 +50,24 @@ class CellSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One run as it was asked for. Empty `precisions` means the default four, or all that an ONNX folder holds.
+    """The request for one run. Raise UsageError if a field is out of range.
 
-    `context` positions of a window (None: 1024 or the model's positions), `stride` positions between the
-    beginnings of windows that overlap, `documents` at most of the corpus, `bias_bits` bits per token
-    (None: the corpus's own), `limit_s` seconds for the rounds of one cell, which go on until half the interval of a median is
-    `precision_target` of it, `timeout_s` seconds that a
-    child process may say nothing, `threads` intra-op threads (None: the physical cores). `calibrate` measures the machine's peaks
-    again, `energy` is auto, off or require (refuse to run without a counter), `assume_watts` stands in for a counter and is
-    marked so, `meter` is a wall meter's CSV file whose clock is `meter_offset_s` ahead of ours (None: found), `operators` keeps the share of time of each operator, `context_sweep` positions to time beside.
+    `precisions`        variants; empty: the default four, or all that an ONNX folder holds
+    `context`           positions of a window; None: 1024 or the model's positions
+    `stride`            positions between the starts of overlapping windows
+    `documents`         score only the first so many documents of the corpus
+    `bias_bits`         bits per token; None: the bias of the corpus
+    `limit_s`           seconds for the latency rounds of one cell, which end earlier when half the
+                        interval of a median is at most `precision_target` of the median
+    `timeout_s`         seconds without progress after which a child process is ended
+    `threads`           intra-op threads; None: the physical cores
+    `calibrate`         measure the machine's peaks again
+    `energy`            auto, off, or require: refuse to run without an energy counter
+    `assume_watts`      constant power in place of a counter; results are marked as assumed
+    `meter`             CSV file of a wall meter
+    `meter_offset_s`    seconds that the clock of `meter` is ahead; None: detect it
+    `operators`         store the share of time of each operator
+    `context_sweep`     further contexts, in positions, at which latency is measured
     """
 
     model: str = DEFAULT_MODEL
@@ -93,123 +103,86 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     streams: tuple[int, ...] = (1,)
 
     def __post_init__(self) -> None:
+        self._check_names()
+        self._check_ranges()
+        self._check_energy()
+
+    def _check_names(self) -> None:
         for name in self.precisions:
-            _known("precision", name, PRECISIONS)
-        for asked in self.providers:
-            if parse_provider(asked).options and asked.startswith("cpu:"):
+            _check_known("precision", name, PRECISIONS)
+        for provider in self.providers:
+            if parse_provider(provider).options and provider.startswith("cpu:"):
                 raise UsageError(
-                    f"--provider {asked}: cpu takes no options; --threads, --affinity and others are edgecap's"
+                    f"`providers` {provider}: cpu takes no options; use `threads`, `affinity`, "
+                    "`arena` or `graph_level`"
                 )
-        _known("protocol", self.protocol, PROTOCOLS)
-        _at_least("--context", self.context, 2)
-        _at_least("--stride", self.stride, 1)
-        _at_least("--documents", self.documents, 1)
-        if self.stride and self.protocol == "paper":
-            raise UsageError(
-                "--stride belongs to the exact protocol; the paper's has one window a document"
-            )
-        _known("--energy", self.energy, ENERGY)
-        _at_least("--assume-watts", self.assume_watts, 0.001, most=1e6)
-        if self.meter_offset_s is not None and not (
-            self.meter and math.isfinite(self.meter_offset_s)
-        ):
-            raise UsageError(
-                "--meter-offset is the seconds that the clock of a --meter FILE is ahead of this one"
-            )
-        if self.energy == "off" and (self.meter or self.assume_watts):
-            raise UsageError("--energy off measures none: give neither --meter nor --assume-watts")
-        if self.assume_watts and (self.meter or self.energy == "require"):
-            raise UsageError(
-                "--assume-watts is for machines without a counter: give neither --meter nor --energy require"
-            )
-        _known("exporter", self.exporter, EXPORTERS)
-        _known("graph optimisation", self.graph_level, LEVELS)
-        for context in self.context_sweep or ():
-            _at_least("--context-sweep", context, 1)
-        for option, numbers in (("--batch", self.batches), ("--streams", self.streams)):
-            for number in numbers:
-                _at_least(option, number, 1, most=4096)
-            if not numbers:
-                raise UsageError(f"{option} needs at least one number")
-        for processor in self.affinity:
-            _at_least("--affinity", processor, 0)
-        _at_least("--threads", self.threads, 1)
-        _at_least("--limit", self.limit_s, 0.1)
-        if not 0 < self.precision_target < 1:
-            raise UsageError(
-                f"--precision-target {self.precision_target} must be a share above 0 and below 1, as 0.03"
-            )
-        _at_least("--timeout", self.timeout_s, 1, most=1e6)
+        _check_known("protocol", self.protocol, PROTOCOLS)
+        _check_known("`energy`", self.energy, ENERGY)
+        _check_known("exporter", self.exporter, EXPORTERS)
+        _check_known("graph optimisation", self.graph_level, LEVELS)
         if not self.providers:
             raise UsageError(f"no provider given; known: {', '.join(PROVIDERS)}")
+
+    def _check_ranges(self) -> None:
+        _check_range("context", self.context, 2)
+        _check_range("stride", self.stride, 1)
+        _check_range("documents", self.documents, 1)
+        if self.stride and self.protocol == "paper":
+            raise UsageError(
+                "`stride` belongs to the exact protocol; the paper's has one window per document"
+            )
+        for context in self.context_sweep or ():
+            _check_range("context_sweep", context, 1)
+        for field, numbers in (("batches", self.batches), ("streams", self.streams)):
+            for number in numbers:
+                _check_range(field, number, 1, most=4096)
+            if not numbers:
+                raise UsageError(f"`{field}` needs at least one number")
+        for processor in self.affinity:
+            _check_range("affinity", processor, 0)
+        _check_range("threads", self.threads, 1)
+        _check_range("limit_s", self.limit_s, 0.1)
+        if not 0 < self.precision_target < 1:
+            raise UsageError(
+                f"`precision_target` {self.precision_target} must be a share above 0 and below 1, "
+                "as 0.03"
+            )
+        _check_range("timeout_s", self.timeout_s, 1, most=1e6)
         if self.bias_bits is not None and not math.isfinite(self.bias_bits):
-            raise UsageError(f"--bias {self.bias_bits} is not a finite number of bits per token")
+            raise UsageError(
+                f"`bias_bits` {self.bias_bits} is not a finite number of bits per token"
+            )
+
+    def _check_energy(self) -> None:
+        _check_range("assume_watts", self.assume_watts, 0.001, most=1e6)
+        offset = self.meter_offset_s
+        if offset is not None and not (self.meter and math.isfinite(offset)):
+            raise UsageError(
+                "`meter_offset_s` needs a `meter` file: it is the seconds that its clock is ahead"
+            )
+        if self.energy == "off" and (self.meter or self.assume_watts):
+            raise UsageError(
+                "`energy` off measures no energy: give neither `meter` nor `assume_watts`"
+            )
+        if self.assume_watts and (self.meter or self.energy == "require"):
+            raise UsageError(
+                "`assume_watts` is for machines without a counter: "
+                "give neither `meter` nor `energy` require"
+            )
 
 
 def cells(precisions: tuple[str, ...], providers: tuple[str, ...]) -> list[CellSpec]:
-    """Precision x provider, each once, in the order asked."""
+    """Combine each precision with each provider, without repeats, provider outermost."""
     return [CellSpec(p, e) for e in dict.fromkeys(providers) for p in dict.fromkeys(precisions)]
 
 
-def split_names(text: str) -> tuple[str, ...]:
-    """`"fp32, int8"` -> `("fp32", "int8")`."""
-    return tuple(part.strip().lower() for part in text.split(",") if part.strip())
-
-
-def split_steps(text: str, option: str) -> tuple[int, ...]:
-    """`"128,512"`, `"128:1024:x2"` or `"128:512:+128"` -> whole numbers, rising. Raises UsageError."""
-    try:
-        first, *rest = text.split(":")
-        if not rest:
-            return tuple(sorted({int(part) for part in text.split(",")}))
-        step = rest[1] if rest[1:] else "x2"
-        found = _stepped(int(first), int(rest[0]), step[0], int(step[1:]))
-    except (ValueError, IndexError):
-        found = ()
-    if not found:
-        raise UsageError(
-            f"{option} {text}: write 128,512,2048 or FIRST:LAST:xFACTOR or FIRST:LAST:+STEP"
-        )
-    return found
-
-
-def split_numbers(text: str, option: str) -> tuple[int, ...]:
-    """`"0,2-3"` -> `(0, 2, 3)`. Raises UsageError."""
-    found: set[int] = set()
-    for part in filter(None, (p.strip() for p in text.split(","))):
-        first, dash, last = part.partition("-")
-        if (
-            not first.isdigit()
-            or (dash and not last.isdigit())
-            or int(last or first) - int(first) not in range(4096)
-        ):
-            raise UsageError(f"{option} {text}: write whole numbers from 0, as 0,2 or 0-3")
-        found.update(range(int(first), int(last or first) + 1))
-    return tuple(sorted(found))
-
-
-def _stepped(begin: int, end: int, sign: str, by: int) -> tuple[int, ...]:
-    if (
-        sign not in "x+"
-        or by < (2 if sign == "x" else 1)
-        or not 1 <= begin <= end
-        or (end - begin) / by > 1e5
-    ):
-        return ()
-    found, at = [], begin
-    while at <= end:
-        found.append(at)
-        at = at * by if sign == "x" else at + by
-    return tuple(found)
-
-
-def _known(what: str, name: str, known: tuple[str, ...] | dict[str, str]) -> None:
+def _check_known(noun: str, name: str, known: tuple[str, ...]) -> None:
     if name not in known:
         raise UsageError(
-            f"unknown {what} '{name}' (known: {', '.join(known)}){did_you_mean(name, known)}"
+            f"unknown {noun} '{name}' (known: {', '.join(known)}){did_you_mean(name, known)}"
         )
 
 
-def _at_least(option: str, value: float | None, least: float, most: float = 1e9) -> None:
+def _check_range(field: str, value: float | None, least: float, most: float = 1e9) -> None:
     if value is not None and not least <= value <= most:
-        raise UsageError(f"{option} {value} must be a number from {least:g} to {most:g}")
+        raise UsageError(f"`{field}` {value} must be a number from {least:g} to {most:g}")

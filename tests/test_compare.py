@@ -90,13 +90,13 @@ def test_rules(text, rule):
     ("text", "words"),
     [
         ("wrose", "did you mean 'worse'"),
-        ("", "--fail-on takes worse"),
+        ("", "write worse\\[:METRIC\\[:PERCENT\\]\\]"),
         ("worse:decode", "no metric 'decode'"),
         ("worse:divergence_bits", "no metric 'divergence_bits'"),
         ("worse:decode_s:x", "no percentage"),
         ("worse:decode_s:-1", "no percentage"),
         ("worse:decode_s:nan", "no percentage"),
-        ("worse:decode_s:1:2", "--fail-on takes"),
+        ("worse:decode_s:1:2", "is no rule; write worse"),
     ],
 )
 def test_rules_that_are_none(text, words):

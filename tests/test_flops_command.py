@@ -12,7 +12,7 @@ from test_real import exported
 
 from edgecap.errors import UsageError
 from edgecap.model.source import count_parameters
-from edgecap.spec import split_steps
+from edgecap.parsing import parse_series
 
 LLAMA = {
     "model_type": "llama",
@@ -100,7 +100,7 @@ def test_a_graph_and_its_config_agree(cache):
         (("--config", "{list}"), "not a JSON object"),
         (("--config", "{config}", "--context", "0"), "x>=1"),
         (("--config", "{config}", "--batch", "-1"), "is not in the range"),
-        (("--config", "{config}", "--sweep", "batch=1:4:x2"), "what grows is the context"),
+        (("--config", "{config}", "--sweep", "batch=1:4:x2"), "only the context can grow"),
         (("--config", "{config}", "--sweep", "context=8:4:x2"), "FIRST:LAST:xFACTOR"),
         (("--onnx", "{folder}"), "holds no .onnx file"),
         (("--onnx", "{folder}/nothing"), "is not there"),
@@ -130,15 +130,15 @@ def test_wrong_requests_are_one_line(tmp_path, words, said):
     ],
 )
 def test_steps(text, steps):
-    assert split_steps(text, "--sweep") == steps
+    assert parse_series(text) == steps
 
 
 @pytest.mark.parametrize(
     "text", ["", "a", "1:2:3", "4:2", "1:9:x1", "1:9:+0", "0:4:x2", "1:99999999:+1", "1,,2"]
 )
 def test_steps_that_are_none(text):
-    with pytest.raises(UsageError, match="--sweep"):
-        split_steps(text, "--sweep")
+    with pytest.raises(UsageError, match="write 128,512,2048 or FIRST:LAST:xFACTOR"):
+        parse_series(text)
 
 
 def test_counting_a_config_loads_nothing_heavy(tmp_path):

@@ -148,9 +148,9 @@ def test_a_model_on_the_hub_is_not_fetched_to_make_a_list(tmp_path):
         ("contexts = '64'", "whole numbers"),
         ("contexts = true", "whole numbers"),
         ("contexts = 1.5", "whole numbers"),
-        ("contexts = 1", "--context 1"),
+        ("contexts = 1", "`context` 1"),
         ("batches = 0", "whole numbers"),
-        ("batches = 5000", "--batch 5000"),
+        ("batches = 5000", "`batches` 5000"),
         ("device = 'a'\nshards = 0", "'shards'"),
         ("precisions = 'int9'", "did you mean 'int8'"),
         ("providers = 'nope'", "unknown provider"),
@@ -172,11 +172,11 @@ def test_a_model_on_the_hub_is_not_fetched_to_make_a_list(tmp_path):
         ("device = 'a'\n[options]\naffinity = [0, 'a']", "[options] affinity"),
         ("device = 'a'\n[options]\ndocumints = 3", "did you mean 'documents'"),
         ("device = 'a'\n[options]\ncontext = 3", "write contexts above [options]"),
-        ("device = 'a'\n[options]\nlimit_s = nan", "--limit nan"),
+        ("device = 'a'\n[options]\nlimit_s = nan", "`limit_s` nan"),
         ("device = 'a'\n[options]\nbias_bits = inf", "not a finite number"),
         (
             "device = 'a'\n[options]\nprotocol = 'paper'\nstride = 3",
-            "--stride belongs to the exact protocol",
+            "`stride` belongs to the exact protocol",
         ),
     ],
 )
@@ -332,7 +332,7 @@ def test_files_are_read_once(tmp_path, monkeypatch):
     folder = model(tmp_path / "a")
     first = model_identity(str(folder), tmp_path / "kept")
     with monkeypatch.context() as patch:
-        patch.setattr("edgecap.store.sha256_of_file", lambda path: pytest.fail("read again"))
+        patch.setattr("edgecap.storage.files.sha256_of_file", lambda path: pytest.fail("read again"))
         assert model_identity(str(folder), tmp_path / "kept") == first
     (folder / "config.json").touch()
     assert model_identity(str(folder), tmp_path / "kept") == first

@@ -8,7 +8,8 @@ from scipy.stats import bootstrap
 
 from edgecap import stats, units
 from edgecap.errors import EdgecapError, Interrupted, RecordError, UsageError, did_you_mean
-from edgecap.spec import Spec, cells, split_names
+from edgecap.parsing import parse_names
+from edgecap.spec import Spec, cells
 
 samples = st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=40)
 
@@ -87,19 +88,19 @@ def test_sums_of_many_documents_are_drawn_in_blocks(monkeypatch):
     [
         ({"precisions": ("int9",)}, "did you mean 'int8'"),
         ({"providers": ("cudda",)}, "did you mean 'cuda'"),
-        ({"context": 1}, "--context 1"),
-        ({"threads": 0}, "--threads 0"),
-        ({"limit_s": float("nan")}, "--limit nan"),
-        ({"bias_bits": float("inf")}, "--bias inf"),
+        ({"context": 1}, "`context` 1"),
+        ({"threads": 0}, "`threads` 0"),
+        ({"limit_s": float("nan")}, "`limit_s` nan"),
+        ({"bias_bits": float("inf")}, "`bias_bits` inf"),
         ({"protocol": "papr"}, "unknown protocol"),
-        ({"energy": "maybe"}, "unknown --energy"),
-        ({"energy": "off", "assume_watts": 5.0}, "--energy off measures none"),
-        ({"assume_watts": 5.0, "energy": "require"}, "--assume-watts is for machines without"),
-        ({"meter_offset_s": 3.0}, "--meter-offset is the seconds"),
-        ({"precision_target": 2.0}, "--precision-target"),
-        ({"precision_target": 0.0}, "--precision-target 0.0 must be a share above 0 and below 1"),
-        ({"precision_target": float("nan")}, "--precision-target nan"),
-        ({"context_sweep": (0,)}, "--context-sweep"),
+        ({"energy": "maybe"}, "unknown `energy`"),
+        ({"energy": "off", "assume_watts": 5.0}, "`energy` off measures no energy"),
+        ({"assume_watts": 5.0, "energy": "require"}, "`assume_watts` is for machines without"),
+        ({"meter_offset_s": 3.0}, "`meter_offset_s` needs a `meter` file"),
+        ({"precision_target": 2.0}, "`precision_target` 2.0"),
+        ({"precision_target": 0.0}, "`precision_target` 0.0 must be a share above 0 and below 1"),
+        ({"precision_target": float("nan")}, "`precision_target` nan"),
+        ({"context_sweep": (0,)}, "`context_sweep` 0"),
     ],
 )
 def test_wrong_requests_are_refused(fields, words):
@@ -110,4 +111,4 @@ def test_wrong_requests_are_refused(fields, words):
 def test_cells_are_precision_by_provider_each_once():
     found = cells(("fp32", "int8", "fp32"), ("cpu", "cuda"))
     assert [str(c) for c in found] == ["fp32 on cpu", "int8 on cpu", "fp32 on cuda", "int8 on cuda"]
-    assert split_names(" FP32, int8 ,") == ("fp32", "int8")
+    assert parse_names(" FP32, int8 ,") == ("fp32", "int8")

@@ -28,7 +28,8 @@ from edgecap.analysis.metrics import (
     told,
 )
 from edgecap.analysis.score import Quantity
-from edgecap.errors import UsageError, did_you_mean
+from edgecap.errors import UsageError
+from edgecap.parsing import parse_pairs
 from edgecap.provider_options import base
 from edgecap.record import Absent, Decode, Estimate, Failure, Latency, Measurement, Prefill, Profile
 
@@ -146,13 +147,18 @@ def _measured(choice: CellView) -> bool:
     return isinstance(choice.cell.outcome, Measurement)
 
 
+def parse_baseline(text: str) -> dict[str, str]:
+    """Read `precision=NAME[,provider=NAME]`. Raise UsageError."""
+    return parse_pairs(text, ("precision", "provider"))
+
+
 def _pick(everything: list[CellView], baseline: str | None) -> CellView:
     usable = [c for c in everything if _measured(c)]
     if not usable:
         raise UsageError("nothing to compare: no cell was measured")
     if baseline is None:
         return next((c for c in usable if c.cell.precision == "fp32"), usable[0])
-    wanted = _parse(baseline)
+    wanted = parse_baseline(baseline)
     found = [
         c
         for c in usable
@@ -162,20 +168,6 @@ def _pick(everything: list[CellView], baseline: str | None) -> CellView:
         have = ", ".join(f"precision={c.cell.precision},provider={c.cell.provider}" for c in usable)
         raise UsageError(f"no measured cell matches --baseline {baseline}; there are: {have}")
     return found[0]
-
-
-def _parse(baseline: str) -> dict[str, str]:
-    wanted = {}
-    for part in baseline.split(","):
-        key, equals, value = part.partition("=")
-        key = key.strip()
-        if not equals or key not in ("precision", "provider"):
-            hint = did_you_mean(key, ("precision", "provider"))
-            raise UsageError(
-                f"--baseline takes precision=NAME or provider=NAME, not '{part}'{hint}"
-            )
-        wanted[key] = value.strip()
-    return wanted
 
 
 def _compare(a: _Side, against: CellView | str) -> Comparison:

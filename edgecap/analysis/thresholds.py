@@ -38,18 +38,18 @@ class Violation(NamedTuple):
 
 
 def parse_rule(text: str) -> FailRule:
-    """`worse[:metric[:percent]]`. Raises UsageError for what is none."""
+    """Read `worse[:METRIC[:PERCENT]]` or `unknown[:METRIC]`. Raise UsageError."""
     verdict, *rest = (part.strip() for part in text.split(":"))
     if verdict not in VERDICTS or len(rest) > 2:
         hint = did_you_mean(verdict, VERDICTS)
         raise UsageError(
-            f"--fail-on takes worse[:METRIC[:PERCENT]] or unknown[:METRIC], not '{text}'{hint}"
+            f"'{text}' is no rule; write worse[:METRIC[:PERCENT]] or unknown[:METRIC]{hint}"
         )
     metric = rest[0] if rest else None
     known = tuple(m.name for m in COMPARED)
     if metric is not None and metric not in known:
         hint = did_you_mean(metric, known) or f" (known: {', '.join(known)})"
-        raise UsageError(f"--fail-on {text}: no metric '{metric}'{hint}")
+        raise UsageError(f"{text}: no metric '{metric}'{hint}")
     return FailRule(verdict, metric, _percent(text, rest[1]) if len(rest) == 2 else 0.0)
 
 
@@ -59,7 +59,7 @@ def _percent(text: str, word: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 <= value < math.inf:
-        raise UsageError(f"--fail-on {text}: '{word}' is no percentage of 0 or more")
+        raise UsageError(f"{text}: '{word}' is no percentage of 0 or more")
     return value / 100
 
 

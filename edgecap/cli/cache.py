@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgecap.cli import types
 from edgecap.cli.words import print_json, print_text, width
-from edgecap.errors import UsageError, did_you_mean
+from edgecap.errors import UsageError
 
 if TYPE_CHECKING:
     from edgecap.storage.cache import Survey
@@ -75,16 +76,25 @@ def _list(cache: Path | None, as_json: bool) -> None:
 @cache.command()
 @_options
 @click.option(
-    "--older-than", metavar="TIME", help="What was last used longer ago: 30d, 12h or 90m."
+    "--older-than",
+    "older_than_s",
+    type=types.AGE,
+    metavar="TIME",
+    help="What was last used longer ago: 30d, 12h or 90m.",
 )
 @click.option(
     "--to",
+    "to_bytes",
+    type=types.SIZE,
     metavar="SIZE",
     help="The least recently used, until the cache is as small: 10GB, 500MB.",
 )
 @click.option("--model", metavar="NAME", help="Graphs of a model.")
 @click.option(
-    "--kind", metavar="KIND", help="One kind: export, variant, fused, peaks, journal, ..."
+    "--kind",
+    type=types.CACHE_KIND,
+    metavar="KIND",
+    help="One kind: export, variant, fused, peaks, journal, ...",
 )
 @click.option(
     "--all", "everything", is_flag=True, help="All that edgecap keeps, the machine's peaks too."
@@ -98,7 +108,7 @@ def prune(
     as_json: bool,
     everything: bool,
     dry_run: bool,
-    **chosen: str | None,
+    **chosen: Any,
 ) -> None:
     """Remove what fits all of the options, the least recently used first.
 
@@ -119,41 +129,16 @@ def prune(
         sys.exit(1)
 
 
-def _wanted(
-    everything: bool, older_than: str | None, to: str | None, model: str | None, kind: str | None
-) -> Wanted:
-    """What was asked for. Raises UsageError."""
-    from edgecap.analysis.recommend.limits import BYTES, Option, parse_amount
+def _wanted(everything: bool, **chosen: Any) -> Wanted:
+    """Return what to remove. Raise UsageError if no option, or --all beside another, chooses it."""
     from edgecap.storage.cache_prune import Wanted
 
-    if everything and any(text is not None for text in (older_than, to, model, kind)):
+    is_chosen = any(value is not None for value in chosen.values())
+    if everything and is_chosen:
         raise UsageError("--all removes all that edgecap keeps: leave it out, or the other options")
-    if not everything and all(text is None for text in (older_than, to, model, kind)):
+    if not everything and not is_chosen:
         raise UsageError(CHOOSE)
-    age = Option(
-        "--older-than", "age_s", {"m": 60.0, "h": 3600.0, "d": 86_400.0}, "30d, 12h or 90m"
-    )
-    room = Option("--to", "bytes", BYTES, "10GB or 500MB")
-    return Wanted(
-        older_than_s=None if older_than is None else parse_amount(age, older_than),
-        to_bytes=None if to is None else parse_amount(room, to),
-        model=model,
-        kind=None if kind is None else _kind(kind),
-        everything=everything,
-    )
-
-
-def _kind(text: str) -> str:
-    """The name of a kind, which may also be typed as its folder is called."""
-    from edgecap.storage.cache import NAMES
-
-    typed = text.strip().lower().replace("-", " ")
-    found = next((name for name in NAMES if typed in (name, f"{name}s")), None)
-    if found is None:
-        raise UsageError(
-            f"--kind '{text}' is none of {', '.join(NAMES)}{did_you_mean(typed, NAMES)}"
-        )
-    return found
+    return Wanted(everything=everything, **chosen)
 
 
 def _folder(cache: Path | None) -> Path:

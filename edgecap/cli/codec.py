@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
-from edgecap.cli.options import model_options, providers_of
+from edgecap.cli import types
+from edgecap.cli.options import model_options, request
 from edgecap.cli.words import print_json, print_text
-from edgecap.spec import PRECISIONS, split_names
+from edgecap.spec import PRECISIONS
 
 
 def _codec_options(command: Any) -> Any:
@@ -22,7 +23,12 @@ def _codec_options(command: Any) -> Any:
         help="A new file.",
     )
     provider = click.option(
-        "--provider", "providers", default="cpu", show_default=True, help="One execution provider."
+        "--provider",
+        "providers",
+        type=types.PROVIDERS,
+        default="cpu",
+        show_default=True,
+        help="One execution provider.",
     )
     return output(provider(command))
 
@@ -33,6 +39,8 @@ def _codec_options(command: Any) -> Any:
 @_codec_options
 @click.option(
     "--precision",
+    "precisions",
+    type=types.NAMES,
     metavar="NAME",
     default="",
     help=f"One of {', '.join(PRECISIONS)}. Default: fp32.",
@@ -47,7 +55,12 @@ def _codec_options(command: Any) -> Any:
     "--threads", type=int, metavar="N", help="Intra-op threads. Default: the physical cores."
 )
 def compress(
-    file: Path, cache: Path | None, output: Path, precision: str, as_json: bool, **fields: Any
+    file: Path,
+    cache: Path | None,
+    output: Path,
+    precisions: tuple[str, ...],
+    as_json: bool,
+    **fields: Any,
 ) -> None:
     """Compress a file with a model: the bits that profile measures, as a real file.
 
@@ -58,10 +71,9 @@ def compress(
     """
     from edgecap.pipeline.compress import compress as pack
 
-    names = split_names(precision)
-    if len(names) > 1:
-        raise click.UsageError(f"compress takes one precision, not {precision}")
-    _pack(pack, file, cache, output, as_json, {"precisions": names, **fields})
+    if len(precisions) > 1:
+        raise click.UsageError(f"compress takes one precision, not {','.join(precisions)}")
+    _pack(pack, file, cache, output, as_json, {"precisions": precisions, **fields})
 
 
 @click.command()
@@ -84,13 +96,12 @@ def _pack(
     import msgspec
 
     from edgecap.cli.live import Live
-    from edgecap.spec import Spec
     from edgecap.storage.files import home
     from edgecap.units import si, size
 
-    asked = Spec(**{**fields, "providers": providers_of(fields["providers"])})
+    spec = request(**fields)
     with Live() as live:
-        found = work(file, output, asked, home(cache), live)
+        found = work(file, output, spec, home(cache), live)
     if as_json:
         print_json(msgspec.to_builtins(found))
         return

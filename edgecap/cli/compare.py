@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from edgecap.cli import types
 from edgecap.cli.words import as_json as json_of
 from edgecap.cli.words import put, width
+
+if TYPE_CHECKING:
+    from edgecap.analysis.thresholds import FailRule
 
 FORMATS = ("text", "md", "junit", "json")
 
@@ -17,12 +22,14 @@ FORMATS = ("text", "md", "junit", "json")
 @click.argument("records", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--baseline",
+    type=types.BASELINE,
     metavar="precision=NAME[,provider=NAME]",
     help="The cell that others are held against.",
 )
 @click.option(
     "--fail-on",
     "rules",
+    type=types.FAIL_RULE,
     multiple=True,
     metavar="worse[:METRIC[:PERCENT]]",
     help="Exit with 1 where a metric is worse, by more than so many percent; may be repeated. Also unknown[:METRIC].",
@@ -42,7 +49,7 @@ FORMATS = ("text", "md", "junit", "json")
 def compare(
     records: tuple[Path, ...],
     baseline: str | None,
-    rules: tuple[str, ...],
+    rules: tuple[FailRule, ...],
     form: str,
     output: Path | None,
     as_json: bool,
@@ -57,7 +64,7 @@ def compare(
     Example: edgecap compare OLD.json NEW.json --fail-on worse:decode_s:10 --format junit -o compare.xml
     """
     from edgecap.analysis.compare import compare as compare_records
-    from edgecap.analysis.thresholds import parse_rule, violations
+    from edgecap.analysis.thresholds import violations
     from edgecap.report.data import comparison_values
     from edgecap.report.format import printable
     from edgecap.report.terminal import comparison
@@ -65,9 +72,8 @@ def compare(
 
     if as_json and form not in ("text", "json"):
         raise click.UsageError(f"--json is --format json, not {form}")
-    asked = [parse_rule(rule) for rule in rules]
     found = compare_records([load(path) for path in records], baseline)
-    broken = violations(found, asked)
+    broken = violations(found, rules)
     text = {
         "text": lambda: comparison.comparisons(found, width()),
         "md": lambda: comparison.markdown(found, broken),

@@ -8,9 +8,8 @@ from typing import Any
 
 import click
 
-from edgecap.cli.options import how_run, model_options, precision_option, which_model
+from edgecap.cli.options import how_run, model_options, precision_option, request, which_model
 from edgecap.cli.words import print_json
-from edgecap.spec import split_names
 
 
 @click.command()
@@ -32,9 +31,7 @@ from edgecap.spec import split_names
     metavar="PROVIDER",
     help="Finish the graphs for this execution provider, which need not be here.",
 )
-def export(
-    precisions: str, cache: Path | None, output: Path, as_json: bool, provider: str, **fields: Any
-) -> None:
+def export(cache: Path | None, output: Path, as_json: bool, provider: str, **fields: Any) -> None:
     """Write one portable ONNX folder with tokenizer, variants and a manifest of hashes.
 
     Profile it on a device that has neither PyTorch nor transformers.
@@ -43,9 +40,7 @@ def export(
     """
     from edgecap.pipeline.export_folder import export_folder
 
-    _write_folder(
-        partial(export_folder, provider=provider), precisions, cache, output, as_json, fields
-    )
+    _write_folder(partial(export_folder, provider=provider), cache, output, as_json, fields)
 
 
 @click.command()
@@ -60,9 +55,7 @@ def export(
     metavar="FOLDER",
     help="A new folder.",
 )
-def optimize(
-    precisions: str, cache: Path | None, output: Path, as_json: bool, **fields: Any
-) -> None:
+def optimize(cache: Path | None, output: Path, as_json: bool, **fields: Any) -> None:
     """Fuse the fp32 graph of an ONNX folder: attention, rotary embedding, norms.
 
     The fused graph is checked against the plain one. edgecap export does this by itself; this is for
@@ -72,12 +65,11 @@ def optimize(
     """
     from edgecap.pipeline.export_folder import optimize_folder
 
-    _write_folder(optimize_folder, precisions, cache, output, as_json, fields)
+    _write_folder(optimize_folder, cache, output, as_json, fields)
 
 
 def _write_folder(
     work: Any,
-    precisions: str,
     cache: Path | None,
     output: Path,
     as_json: bool,
@@ -86,13 +78,12 @@ def _write_folder(
     import msgspec
 
     from edgecap.cli.live import Live
-    from edgecap.spec import Spec
     from edgecap.storage.files import home
     from edgecap.units import size
 
-    asked = Spec(precisions=split_names(precisions), **fields)
+    spec = request(**fields)
     with Live() as live:
-        graphs = work(asked, output, home(cache), live)
+        graphs = work(spec, output, home(cache), live)
     if as_json:
         print_json(
             {

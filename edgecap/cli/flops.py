@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgecap.cli import types
 from edgecap.cli.words import print_json, print_text, width
-from edgecap.spec import split_steps
 
 if TYPE_CHECKING:
     from edgecap.model.source import OnnxFile
@@ -52,6 +52,7 @@ Examples:
 )
 @click.option(
     "--sweep",
+    type=types.CONTEXT_GROWTH,
     metavar="context=FIRST:LAST:x2",
     help="Also show how the counts grow: FIRST:LAST:xFACTOR, FIRST:LAST:+STEP or a list.",
 )
@@ -100,22 +101,13 @@ def _of_config(config: str, as_json: bool, asked: dict[str, Any]) -> None:
 
     name, fields, where = read_config(config)
     model = read_architecture(fields, where)
-    sweep = _sweep(asked["sweep"]) if asked["sweep"] else ()
+    sweep = asked["sweep"] or ()
     context, prompt = asked["context"] or DEFAULT_CONTEXT, asked["prompt"] or DEFAULT_PROMPT
     found = count(model, name, context, prompt, asked["batch"], sweep)
     if as_json:
         print_json(msgspec.to_builtins(found))
     else:
         print_text(counted(found, width()))
-
-
-def _sweep(text: str) -> tuple[int, ...]:
-    name, _, steps = text.partition("=")
-    if name != "context":
-        raise click.UsageError(
-            f"--sweep {text}: what grows is the context; write context=128:131072:x2"
-        )
-    return split_steps(steps, "--sweep")
 
 
 def _of_graphs(onnx: Path, as_json: bool, asked: dict[str, Any]) -> None:

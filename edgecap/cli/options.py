@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from edgecap.provider_options import parse_providers
-from edgecap.spec import DEFAULT_MODEL, PRECISIONS
+from edgecap.cli import types
+from edgecap.errors import UsageError
+from edgecap.spec import DEFAULT_MODEL, PRECISIONS, Spec
 
 
 def options(*options: Any) -> Callable[[Any], Any]:
@@ -96,12 +99,47 @@ how_joined = options(
 precision_option = click.option(
     "--precision",
     "precisions",
+    type=types.NAMES,
     metavar="LIST",
     default="",
     help=f"Variants, of {', '.join(PRECISIONS)}. Default: the first four, or all that an ONNX folder holds.",
 )
 
 
-def providers_of(text: str) -> tuple[str, ...]:
-    """Providers as typed, each with its options in one spelling."""
-    return tuple(str(provider) for provider in parse_providers(text))
+# Fields of `Spec` and axes of a plan whose option has another name; others only change _ to -.
+OPTION_NAMES = {
+    "models": "model",
+    "precisions": "precision",
+    "providers": "provider",
+    "corpora": "corpus",
+    "contexts": "context",
+    "batches": "batch",
+    "bias_bits": "bias",
+    "limit_s": "limit",
+    "timeout_s": "timeout",
+    "meter_offset_s": "meter-offset",
+    "arena": "no-arena",
+    "optimize": "plain",
+}
+_FIELD = re.compile(r"`(\w+)`")
+
+
+def request(**fields: Any) -> Spec:
+    """Return the `Spec` of these fields. Raise UsageError that names options, not fields."""
+    with option_names():
+        return Spec(**fields)
+
+
+@contextlib.contextmanager
+def option_names() -> Iterator[None]:
+    """Write options for the fields in backticks of a UsageError: `limit_s` becomes --limit."""
+    try:
+        yield
+    except UsageError as error:
+        raise type(error)(_FIELD.sub(_option, str(error))) from error
+
+
+def _option(field: re.Match[str]) -> str:
+    name = field[1]
+    known = name in OPTION_NAMES or name in Spec.__struct_fields__
+    return f"--{OPTION_NAMES.get(name, name.replace('_', '-'))}" if known else field[0]

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgecap.cli.options import model_options, precision_option, providers_of
+from edgecap.cli import types
+from edgecap.cli.options import model_options, precision_option, request
 from edgecap.cli.rank import check_ranked, rank
 from edgecap.cli.show import show_record
 from edgecap.cli.words import print_json
 from edgecap.provider_options import PROVIDERS
-from edgecap.spec import DEFAULT_CORPUS, LEVELS, split_names, split_numbers, split_steps
+from edgecap.spec import DEFAULT_CORPUS, LEVELS
 
 if TYPE_CHECKING:
     from edgecap.record import Profile
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 @click.option(
     "--provider",
     "providers",
+    type=types.PROVIDERS,
     default="cpu",
     show_default=True,
     metavar="LIST",
@@ -74,6 +76,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--affinity",
+    type=types.PROCESSORS,
     metavar="LIST",
     default="",
     help="Processors to run on, as 0,2 or 0-3. Default: all.",
@@ -145,13 +148,14 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--context-sweep",
+    type=types.SERIES_OR_NONE,
     metavar="LIST",
-    default="",
     help="Also time prefill and decoding at these contexts: 128,512 or FIRST:LAST:x2, or none. Default: 128,512,1024.",
 )
 @click.option(
     "--batch",
     "batches",
+    type=types.SERIES,
     metavar="LIST",
     default="1",
     show_default=True,
@@ -159,6 +163,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--streams",
+    type=types.SERIES,
     metavar="LIST",
     default="1",
     show_default=True,
@@ -184,12 +189,6 @@ if TYPE_CHECKING:
     help="Where the record is written.",
 )
 def profile(
-    precisions: str,
-    providers: str,
-    context_sweep: str,
-    batches: str,
-    streams: str,
-    affinity: str,
     cache: Path | None,
     output: Path,
     as_json: bool,
@@ -206,23 +205,14 @@ def profile(
     from msgspec.structs import replace
 
     from edgecap.analysis.metrics import went_wrong
-    from edgecap.spec import Spec
     from edgecap.storage.files import home
 
-    asked = Spec(
-        precisions=split_names(precisions),
-        providers=providers_of(providers),
-        context_sweep=_sweep(context_sweep),
-        batches=split_steps(batches, "--batch"),
-        streams=split_steps(streams, "--streams"),
-        affinity=split_numbers(affinity, "--affinity"),
-        **fields,
-    )
-    models = _models(model, asked.revision)
+    spec = request(**fields)
+    models = _models(model, spec.revision)
     if rank_documents:
-        check_ranked(rank_documents, Path(asked.corpus))
+        check_ranked(rank_documents, Path(spec.corpus))
     records = [
-        _measured(replace(asked, model=name), home(cache, output), as_json) for name in models
+        _measured(replace(spec, model=name), home(cache, output), as_json) for name in models
     ]
     if as_json:
         _print_values(records)
@@ -274,10 +264,3 @@ def _print_values(records: list[Profile]) -> None:
 
     values = [record_values(record) for record in records]
     print_json(values[0] if len(values) == 1 else values)
-
-
-def _sweep(text: str) -> tuple[int, ...] | None:
-    """None where nothing was said, nothing where that was asked for."""
-    if text.strip().lower() == "none":
-        return ()
-    return split_steps(text, "--context-sweep") if text else None

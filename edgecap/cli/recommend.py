@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgecap.cli import types
 from edgecap.cli.words import print_json, print_text, width
 from edgecap.errors import UsageError
 
@@ -27,18 +28,27 @@ Examples:
 
 @click.command(epilog=EXAMPLES)
 @click.argument("records", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--max-latency-ms", metavar="MS", help="Milliseconds of a decoded token.")
+@click.option(
+    "--max-latency-ms", type=types.LIMIT, metavar="MS", help="Milliseconds of a decoded token."
+)
 @click.option(
     "--max-ttft-ms",
+    type=types.LIMIT,
     metavar="MS",
     help="Milliseconds to read the prompt, of the length that was measured.",
 )
 @click.option(
-    "--max-memory", metavar="SIZE", help="Peak RAM of the process: 200MB, 1.5GB, 512MiB, or bytes."
+    "--max-memory",
+    type=types.LIMIT,
+    metavar="SIZE",
+    help="Peak RAM of the process: 200MB, 1.5GB, 512MiB, or bytes.",
 )
-@click.option("--max-file", metavar="SIZE", help="Size of the ONNX files, written likewise.")
+@click.option(
+    "--max-file", type=types.LIMIT, metavar="SIZE", help="Size of the ONNX files, written likewise."
+)
 @click.option(
     "--max-energy-j",
+    type=types.LIMIT,
     metavar="J",
     help="Joules of a decoded token: 0.02, or 20mJ. Assumed joules do not count.",
 )
@@ -46,11 +56,15 @@ Examples:
     "--max-bits-per-byte",
     "--min-bits-per-byte-quality",
     "max_bits_per_byte",
+    type=types.LIMIT,
     metavar="BITS",
     help="Quality at least so good: at most so many bits for a byte of text, since fewer are better.",
 )
 @click.option(
-    "--max-kl", metavar="BITS", help="Divergence from the same model's fp32, bits a token."
+    "--max-kl",
+    type=types.LIMIT,
+    metavar="BITS",
+    help="Divergence from the same model's fp32, bits a token.",
 )
 @click.option(
     "--prefer",
@@ -70,7 +84,7 @@ def recommend(
     route: bool,
     route_by: str | None,
     as_json: bool,
-    **limits: str | None,
+    **given: Limit | None,
 ) -> None:
     """Say which variant to ship: the best within your limits, the runner-up, what each limit costs.
 
@@ -80,23 +94,16 @@ def recommend(
     """
     from edgecap.storage.files import load
 
-    asked = _limits(limits)
+    limits = [limit for limit in given.values() if limit is not None]
     if not records:
         raise UsageError("recommend needs a record; edgecap profile writes one into profiles/")
     if route:
-        _refuse_beside_route(asked, prefer)
-        _route([load(path) for path in records], asked, route_by or "time", as_json)
+        _refuse_beside_route(limits, prefer)
+        _route([load(path) for path in records], limits, route_by or "time", as_json)
     elif route_by:
         raise UsageError("--route-by belongs to --route")
     else:
-        _recommend([load(path) for path in records], asked, prefer, as_json)
-
-
-def _limits(given: dict[str, str | None]) -> list[Limit]:
-    from edgecap.analysis.recommend import parse_limit
-
-    options = {f"--{name.replace('_', '-')}": text for name, text in given.items()}
-    return [parse_limit(name, text) for name, text in options.items() if text is not None]
+        _recommend([load(path) for path in records], limits, prefer, as_json)
 
 
 def _refuse_beside_route(limits: list[Limit], prefer: str | None) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgecap.cli.options import how_joined
+from edgecap.cli import types
+from edgecap.cli.options import how_joined, option_names
 from edgecap.cli.words import print_json, print_text, width
 from edgecap.errors import UsageError
 
@@ -50,10 +51,22 @@ AXES = {
     "device": ("device", "NAME,...|every", "Devices of the fleet. Default: any that can."),
 }
 
+AXIS_TYPES: dict[str, types.ParsedType] = {
+    "models": types.LIST,
+    "precisions": types.NAMES,
+    "providers": types.PROVIDERS,
+    "corpora": types.LIST,
+    "contexts": types.INTEGERS,
+    "batches": types.INTEGERS,
+    "device": types.LIST,
+}
+
 
 def _axes(command: Any) -> Any:
     for name, (option, metavar, words) in reversed(AXES.items()):
-        command = click.option(f"--{option}", name, metavar=metavar, help=words)(command)
+        command = click.option(
+            f"--{option}", name, type=AXIS_TYPES[name], metavar=metavar, help=words
+        )(command)
     return command
 
 
@@ -144,11 +157,13 @@ def sweep(
         sys.exit(1)
 
 
-def _cells(plan: Path | None, axes: dict[str, str | None], cache: Path) -> tuple[Planned, ...]:
+def _cells(
+    plan: Path | None, axes: dict[str, tuple[Any, ...] | None], cache: Path
+) -> tuple[Planned, ...]:
     """The cells of a plan, or of the options; not of both, so that it is clear what was asked."""
     from edgecap.sweep.plan import read_plan, unfold
 
-    said = {name: text for name, text in axes.items() if text is not None}
+    said = {name: values for name, values in axes.items() if values is not None}
     if plan and said:
         raise click.UsageError(
             f"--{AXES[next(iter(said))][0]} belongs into the plan {plan}, or leave the plan out"
@@ -159,22 +174,8 @@ def _cells(plan: Path | None, axes: dict[str, str | None], cache: Path) -> tuple
         raise click.UsageError(
             "name a plan, or give --model and other axes; see edgecap sweep --help"
         )
-    return unfold({name: _parts(name, text) for name, text in said.items()}, Path(), cache)
-
-
-def _parts(name: str, text: str) -> list[Any]:
-    """The values of an axis as a plan has them."""
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if name == "providers":  # whose options have commas of their own
-        return [text]
-    if name not in ("contexts", "batches"):
-        return parts
-    try:
-        return [int(part) for part in parts]
-    except ValueError:
-        raise UsageError(
-            f"--{AXES[name][0]} {text[:80]}: write whole numbers, as 128,512"
-        ) from None
+    with option_names():
+        return unfold(said, Path(), cache)
 
 
 def _named(plan: Path | None, cells: tuple[Planned, ...]) -> str:

@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
-from edgecap.cli.options import providers_of
+from edgecap.cli import types
+from edgecap.cli.options import request
 from edgecap.cli.words import GENERATED, as_json, check_output, print_json, print_text, width, write
-from edgecap.spec import DEFAULT_CORPUS, PRECISIONS, split_names
+from edgecap.spec import DEFAULT_CORPUS, PRECISIONS
 
 EXAMPLES = """\b
 Examples:
@@ -43,7 +44,12 @@ _RUN_ONLY = ("precision", "provider", "threads", "cache", "timeout_s")  # option
     help="One text in many languages instead: JSON Lines with 'language' and 'text', or 'articles', a list of pieces that "
     "stand beside each other in all languages; 'name' where there is one. One row must be English.",
 )
-@click.option("--only", metavar="LIST", help="Of --languages, these beside English: deu,cmn-Hans.")
+@click.option(
+    "--only",
+    type=types.LIST,
+    metavar="LIST",
+    help="Of --languages, these beside English: deu,cmn-Hans.",
+)
 @click.option(
     "--record",
     "records",
@@ -54,17 +60,22 @@ _RUN_ONLY = ("precision", "provider", "threads", "cache", "timeout_s")  # option
 )
 @click.option(
     "--bytes",
-    "exact",
+    "most_bytes",
+    type=types.EXACT_BYTES,
     metavar="exact-N",
     help="Run the model on the first N bytes of each document, and sum their probability over all tokenizations.",
 )
 @click.option(
     "--precision",
+    type=types.NAMES,
     metavar="NAME",
     help=f"Of --bytes: one of {', '.join(PRECISIONS)}. Default: fp32.",
 )
 @click.option(
-    "--provider", metavar="NAME", help="Of --bytes: one execution provider. Default: cpu."
+    "--provider",
+    type=types.PROVIDERS,
+    metavar="NAME",
+    help="Of --bytes: one execution provider. Default: cpu.",
 )
 @click.option(
     "--threads",
@@ -98,9 +109,9 @@ def tokenizer(
     corpus: str | None,
     documents: int | None,
     languages: Path | None,
-    only: str | None,
+    only: tuple[str, ...] | None,
     records: tuple[Path, ...],
-    exact: str | None,
+    most_bytes: int | None,
     output: Path | None,
     json_form: bool,
     **run: Any,
@@ -114,15 +125,15 @@ def tokenizer(
     from edgecap.model.source import meant_by
 
     models = tuple(name for model in models for name in meant_by(model))
-    _check(corpus or documents, languages, only is not None or records, exact, output, run)
+    _check(corpus or documents, languages, only is not None or records, most_bytes, output, run)
     if output is not None:
         read = {
             "the corpus": [Path(corpus)] if corpus else [],
             "the file of --languages": [languages] if languages else [],
         }
         check_output(output, {**read, "one of the records": records}, _mark(output))
-    if exact is not None:
-        found = _exact(models, corpus, documents, exact, run)
+    if most_bytes is not None:
+        found = _exact(models, corpus, documents, most_bytes, run)
     elif languages is not None:
         found = _languages(models, languages, only, records)
     else:
@@ -142,7 +153,7 @@ def tokenizer(
 
 
 def _check(
-    corpus: Any, languages: Any, of_languages: Any, exact: str | None, output: Path | None, run: Any
+    corpus: Any, languages: Any, of_languages: Any, exact: int | None, output: Path | None, run: Any
 ) -> None:
     """Raises click.UsageError where options do not belong together."""
     if languages and (corpus or exact):
@@ -189,36 +200,38 @@ def _corpus(models: tuple[str, ...], corpus: str | None, documents: int | None) 
 
 
 def _languages(
-    models: tuple[str, ...], languages: Path, only: str | None, records: tuple[Path, ...]
+    models: tuple[str, ...],
+    languages: Path,
+    only: tuple[str, ...] | None,
+    records: tuple[Path, ...],
 ) -> Any:
     from edgecap.analysis.tokenizing.loading import load_tokenizers
     from edgecap.analysis.tokenizing.parallel import read_parallel
     from edgecap.analysis.tokenizing.study import study_languages
     from edgecap.storage.files import load
 
-    wanted = [part.strip() for part in (only or "").split(",") if part.strip()]
-    if only is not None and not wanted:
+    if only is not None and not only:
         raise click.UsageError("--only names no language; leave it out for all")
     return study_languages(
-        load_tokenizers(models), read_parallel(languages, wanted), [load(path) for path in records]
+        load_tokenizers(models),
+        read_parallel(languages, only or ()),
+        [load(path) for path in records],
     )
 
 
 def _exact(
-    models: tuple[str, ...], corpus: str | None, documents: int | None, exact: str, run: Any
+    models: tuple[str, ...], corpus: str | None, documents: int | None, most_bytes: int, run: Any
 ) -> Any:
     from edgecap.cli.live import Live
-    from edgecap.pipeline.exact_bytes import exact_bytes, parse_bytes
-    from edgecap.spec import Spec
+    from edgecap.pipeline.exact_bytes import exact_bytes
     from edgecap.storage.files import home
 
     if len(models) > 1:
         raise click.UsageError(f"--bytes runs one model, not {len(models)}")
-    most = parse_bytes(exact)
-    names, providers = split_names(run["precision"] or ""), providers_of(run["provider"] or "cpu")
+    names, providers = run["precision"] or (), run["provider"] or ("cpu",)
     if len(names) > 1 or len(providers) > 1:
         raise click.UsageError("--bytes takes one precision and one provider")
-    spec = Spec(
+    spec = request(
         model=models[0],
         corpus=corpus or DEFAULT_CORPUS,
         documents=documents,
@@ -228,7 +241,7 @@ def _exact(
         timeout_s=run["timeout_s"] or 3600.0,
     )
     with Live() as live:
-        return exact_bytes(spec, most, home(run["cache"]), live)
+        return exact_bytes(spec, most_bytes, home(run["cache"]), live)
 
 
 def _text(found: Any) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from edgecap.cli import types
 from edgecap.cli.fleet import until_stopped
 from edgecap.cli.options import how_joined
 
@@ -29,6 +30,7 @@ from edgecap.cli.options import how_joined
 )
 @click.option(
     "--cache-limit",
+    type=types.SIZE,
     metavar="SIZE",
     help="Remove what was not used for longest beyond so much: 20GB.",
 )
@@ -39,7 +41,7 @@ def worker(
     insecure: bool,
     shared: Path | None,
     cache: Path | None,
-    cache_limit: str | None,
+    cache_limit: float | None,
 ) -> None:
     """Measure for a fleet, one cell at a time, until Ctrl-C.
 
@@ -54,17 +56,11 @@ def worker(
     network.configure()
     secured = network.security(tls)
 
-    from edgecap.analysis.recommend.limits import BYTES, Option, parse_amount
     from edgecap.storage.files import home, slug
     from edgecap.sweep.fleet.device import Device
     from edgecap.sweep.fleet.joining import alone, check_welcome, join, look
     from edgecap.sweep.fleet.messages import check_name
 
-    most = (
-        None
-        if cache_limit is None
-        else parse_amount(Option("--cache-limit", "size", BYTES, "20GB"), cache_limit)
-    )
     own = certificates.check(tls).name if tls else slug(platform.node())[:63]
     called, kept = check_name(name or own), home(cache).cache
 
@@ -78,5 +74,5 @@ def worker(
         say(
             f"providers {', '.join(about.providers)}; energy counters {', '.join(about.counters) or 'none'}"
         )
-        device = Device(kept, shared, most_bytes=most)
+        device = Device(kept, shared, most_bytes=cache_limit)
         asyncio.run(until_stopped(join(where, secured, device, about, say)))

@@ -27,12 +27,10 @@ MOST_BYTES = 64
 
 
 def parse_bytes(text: str) -> int:
-    """Parse `"exact-24"` as 24. Raises UsageError."""
+    """Read the number of bytes: `"exact-24"` -> 24. Raise UsageError."""
     form, _, number = text.partition("-")
     if form != "exact" or not number.isdecimal() or not 1 <= int(number) <= MOST_BYTES:
-        raise UsageError(
-            f"--bytes {text}: write exact-N with N bytes from 1 to {MOST_BYTES}, as exact-24"
-        )
+        raise UsageError(f"{text}: write exact-N with N bytes from 1 to {MOST_BYTES}, as exact-24")
     return int(number)
 
 

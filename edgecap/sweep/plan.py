@@ -27,6 +27,7 @@ import msgspec
 
 from edgecap.errors import UsageError, did_you_mean
 from edgecap.model.source import SERIES, members
+from edgecap.parsing import parse_name
 from edgecap.provider_options import parse_providers
 from edgecap.spec import DEFAULT_CORPUS, DEFAULT_MODEL, DEFAULT_PRECISIONS, Spec
 from edgecap.storage import files
@@ -210,7 +211,7 @@ def _cells(block: dict[str, Any], contents: _Contents) -> Iterator[Planned]:
         ):
             spec = Spec(
                 model=model,
-                precisions=(precision.strip().lower(),),
+                precisions=(parse_name(precision),),
                 providers=(provider,),
                 corpus=corpus,
                 context=context,
