@@ -375,10 +375,10 @@ import os, sys, time
 from pathlib import Path
 from fakes import scripted
 from edgecap.pipeline import worker
-from edgecap.corpus import read_corpus
-from edgecap.pipeline import profile
+from edgecap.text.corpus import read_corpus
+from edgecap.pipeline.profile import profile
 from edgecap.spec import Spec
-from edgecap.store import home
+from edgecap.storage.files import home
 
 text, folder, stop = sys.argv[1], Path(sys.argv[2]), getattr(worker, sys.argv[3])
 answer = scripted(read_corpus(text))
@@ -433,9 +433,9 @@ def logged(folder, count):
 
 
 def test_two_processes_make_a_variant_once(begin, tmp_path):
-    first = begin("Vary")
+    first = begin("Quantize")
     assert logged(tmp_path, 1) == [first.pid]
-    second = begin("Vary")
+    second = begin("Quantize")
     assert heard(second, "waiting for another process that makes int8")
     (tmp_path / "go").touch()
     assert first.communicate() and second.communicate()
@@ -445,9 +445,9 @@ def test_two_processes_make_a_variant_once(begin, tmp_path):
 
 
 def test_a_killed_maker_is_followed_by_who_waits(begin, tmp_path):
-    first = begin("Vary")
+    first = begin("Quantize")
     logged(tmp_path, 1)
-    second = begin("Vary")
+    second = begin("Quantize")
     heard(second, "waiting for another process")
     first.send_signal(signal.SIGKILL)
     assert logged(tmp_path, 2) == [first.pid, second.pid]
@@ -459,7 +459,7 @@ def test_a_killed_maker_is_followed_by_who_waits(begin, tmp_path):
 
 
 def test_a_killed_run_uses_nothing(begin, tmp_path):
-    cache, process = tmp_path / "cache", begin("Race")
+    cache, process = tmp_path / "cache", begin("MeasureLatency")
     logged(tmp_path, 1)
     assert {s.thing.kind for s in prune(cache, ALL).stayed} == {"export", "variant"}
     process.send_signal(signal.SIGKILL)

@@ -332,7 +332,9 @@ def test_files_are_read_once(tmp_path, monkeypatch):
     folder = model(tmp_path / "a")
     first = model_identity(str(folder), tmp_path / "kept")
     with monkeypatch.context() as patch:
-        patch.setattr("edgecap.storage.files.sha256_of_file", lambda path: pytest.fail("read again"))
+        patch.setattr(
+            "edgecap.storage.files.sha256_of_file", lambda path: pytest.fail("read again")
+        )
         assert model_identity(str(folder), tmp_path / "kept") == first
     (folder / "config.json").touch()
     assert model_identity(str(folder), tmp_path / "kept") == first
