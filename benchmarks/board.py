@@ -20,8 +20,8 @@ from test_board_browser import CHROMIUM, TIMED, sync_api  # noqa: E402
 
 from edgecap.report.board.board import board_page, board_values, relative_link  # noqa: E402
 from edgecap.report.board.entries import entries  # noqa: E402
-from edgecap.storage import files  # noqa: E402
 from edgecap.storage.collection import Collection  # noqa: E402
+from edgecap.storage.records import load  # noqa: E402
 from edgecap.units import size  # noqa: E402
 
 
@@ -32,7 +32,7 @@ def main():
         if sys.argv[2:]
         else next((ROOT / "profiles" / "reference").glob("*.json"))
     )
-    record = files.load(source)
+    record = load(source)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         count = cells // len(record.cells)

@@ -26,7 +26,7 @@ from edgecap.pipeline.worker import in_child
 from edgecap.pipeline.worker.sessions import SystemClock
 from edgecap.spec import CellSpec, Spec
 from edgecap.stats import by_round, draws_of_median, median
-from edgecap.storage import files
+from edgecap.storage.files import resolve_paths
 
 MARGIN = 0.05
 SIDES = {"equal": 0.0, "slower": 0.10}  # how much longer the second side takes
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def _graph(precision: str) -> Path:
-    job = prepare(Spec(precisions=(precision,)), files.home(), ignore_events, in_child).context
+    job = prepare(Spec(precisions=(precision,)), resolve_paths(), ignore_events, in_child).context
     return get_or_build(job, CellSpec(precision, "cpu")).path
 
 

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from edgecap.pipeline.profile import profile
     from edgecap.record import Profile
     from edgecap.spec import Spec
-    from edgecap.storage.files import load
+    from edgecap.storage.records import load
 
 _MODULES = {
     "EdgecapError": "errors",
     "Profile": "record",
     "Spec": "spec",
     "compare": "analysis.compare",
-    "load": "storage.files",
+    "load": "storage.records",
     "profile": "pipeline.profile",
 }
 

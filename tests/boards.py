@@ -8,10 +8,10 @@ from conftest import ROOT
 from edgecap.analysis.score import score
 from edgecap.record import Absent, Energy, Estimate, Failure, Window
 from edgecap.report.board.entries import FIGURES, entries
-from edgecap.storage import files
 from edgecap.storage.collection import Kept
+from edgecap.storage.records import load, save
 
-BASE = files.load(ROOT / "tests" / "data" / "record-5.json")
+BASE = load(ROOT / "tests" / "data" / "record-5.json")
 HOSTILE = '</script><script>window.hacked=1</script><img src=x onerror="window.hacked=1">'
 BIDI = "safe\u202egnp.exe\u2066"
 replace = msgspec.structs.replace
@@ -78,7 +78,7 @@ def as_published(record):
 def saved(folder, *records):
     """The folder with these records, each in a file of its own."""
     for number, record in enumerate(records):
-        files.save(record, folder / f"record-{number}.json")
+        save(record, folder / f"record-{number}.json")
     return folder
 
 

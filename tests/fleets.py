@@ -11,7 +11,8 @@ from pathlib import Path
 from conftest import REFERENCE
 from fakes import scripted
 
-from edgecap.storage.files import Paths, load
+from edgecap.storage.files import Paths
+from edgecap.storage.records import load
 from edgecap.sweep import runner as sweeping
 from edgecap.sweep.fleet.bundles import Bundles
 from edgecap.sweep.fleet.dispatch import OnFleet, Rules

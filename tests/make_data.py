@@ -13,7 +13,8 @@ from fakes import scripted
 from edgecap.pipeline import prepare, profile
 from edgecap.record import SCHEMA, Machine
 from edgecap.spec import Spec
-from edgecap.storage import files
+from edgecap.storage.files import resolve_paths
+from edgecap.storage.records import save
 from edgecap.text.corpus import read_corpus
 
 DATA = Path(__file__).parent / "data"
@@ -42,7 +43,7 @@ def frozen_record():
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
-        home = files.home(Path(folder) / "cache", Path(folder) / "profiles")
+        home = resolve_paths(Path(folder) / "cache", Path(folder) / "profiles")
         file = Path(folder) / "six.jsonl"
         rows = [
             {
@@ -68,7 +69,7 @@ def frozen_record():
 def main():
     path = DATA / f"record-{SCHEMA}.json"
     if not path.exists() or "--record" in sys.argv:
-        files.save(frozen_record(), path)
+        save(frozen_record(), path)
     import test_recommend
     import test_routing
     from test_judging import RECORD, compare, comparison, show, text_of

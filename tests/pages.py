@@ -23,11 +23,11 @@ from edgecap.record import (
     Window,
 )
 from edgecap.report.page.tokenizers import corpus_page, languages_page
-from edgecap.storage import files
+from edgecap.storage.records import load
 from edgecap.text.corpus import read_corpus
 
 replace = msgspec.structs.replace
-RECORD = files.load(ROOT / "tests" / "data" / "record-5.json")
+RECORD = load(ROOT / "tests" / "data" / "record-5.json")
 MEASURED = replace(
     RECORD, cells=tuple(c for c in RECORD.cells if isinstance(c.outcome, Measurement))
 )

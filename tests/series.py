@@ -9,9 +9,9 @@ from edgecap.analysis import score
 from edgecap.analysis.roofline import compute_roofline
 from edgecap.model import flops
 from edgecap.record import Absent, Measurement
-from edgecap.storage import files
+from edgecap.storage.records import load
 
-BASE = files.load(ROOT / "tests" / "data" / "record-5.json")
+BASE = load(ROOT / "tests" / "data" / "record-5.json")
 replace = msgspec.structs.replace
 
 

@@ -24,8 +24,8 @@ from edgecap.record import Absent, Failure
 from edgecap.report.board.board import board_page, board_values, relative_link, rows_of, unread
 from edgecap.report.board.entries import FIGURES, entries, latest, shown
 from edgecap.report.server import Desk, is_own, open_server
-from edgecap.storage import files
 from edgecap.storage.collection import Collection, Kept, Unread
+from edgecap.storage.records import save
 
 AT = {metric.name: place for place, metric in enumerate(FIGURES)}
 
@@ -101,7 +101,7 @@ def test_a_file_is_read_again_only_when_it_changed(tmp_path):
     assert len(read) == 2
     shelf.read()
     assert (len(read), shelf.version()) == (2, before)
-    files.save(named("another"), tmp_path / "record-1.json")
+    save(named("another"), tmp_path / "record-1.json")
     (tmp_path / "record-0.json").unlink()
     assert shelf.version() != before
     assert [one.value[0].model for one in shelf.read()] == ["another"]
@@ -398,7 +398,7 @@ def test_the_page_its_data_and_its_records_are_served(served):
 def test_a_new_record_changes_version_and_data(served):
     folder, ask, _ = served
     before = json.loads(ask("/data.json")[1])
-    files.save(named("newcomer"), folder / "new name.json")
+    save(named("newcomer"), folder / "new name.json")
     (folder / "torn.json").write_text("{")
     assert json.loads(ask("/version")[1])["version"] != before["version"]
     after = json.loads(ask("/data.json")[1])

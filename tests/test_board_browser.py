@@ -10,8 +10,8 @@ from boards import BASE, BIDI, HOSTILE, as_published, many, named, replace, save
 from edgecap.report.board.board import board_page, board_values, relative_link
 from edgecap.report.board.entries import entries
 from edgecap.report.server import Desk, open_server
-from edgecap.storage import files
 from edgecap.storage.collection import Collection, Kept, Unread
+from edgecap.storage.records import save
 
 CHROMIUM = os.environ.get("EDGECAP_CHROMIUM") or shutil.which("chromium")
 if not CHROMIUM:
@@ -438,7 +438,7 @@ def test_a_served_board_takes_new_records_and_keeps_its_filters(open_page, tmp_p
         page = open_page(f"http://127.0.0.1:{server.server_address[1]}/")
         page.check("[data-facet=precision][value=int8]")
         assert page.locator("#cells tbody tr").count() == 1
-        files.save(named("second", "board"), folder / "second.json")
+        save(named("second", "board"), folder / "second.json")
         page.wait_for_selector("#cells tbody tr >> nth=1", timeout=20_000)
         assert page.locator("#cells tbody tr").count() == 2
         assert page.is_checked("[data-facet=precision][value=int8]")

@@ -20,9 +20,10 @@ from edgecap.pipeline.profile import profile
 from edgecap.pipeline.worker import CompressBaselines, MeasureCell, MeasureLatency, Quantize
 from edgecap.spec import Spec
 from edgecap.storage import cache as caching
-from edgecap.storage import files, locks
+from edgecap.storage import locks
 from edgecap.storage.cache import survey
 from edgecap.storage.cache_prune import Wanted, prune
+from edgecap.storage.files import resolve_paths
 from edgecap.text import compressors
 from edgecap.text.corpus import read_corpus
 
@@ -32,7 +33,7 @@ DAY_S = 86_400
 
 @pytest.fixture
 def place(tmp_path):
-    return files.home(tmp_path / "kept", tmp_path / "profiles")
+    return resolve_paths(tmp_path / "kept", tmp_path / "profiles")
 
 
 @pytest.fixture

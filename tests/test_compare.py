@@ -17,10 +17,10 @@ from edgecap.cli.commands import cli
 from edgecap.errors import UsageError
 from edgecap.record import LEFT_OUT, Absent, Energy, Failure, Window
 from edgecap.report.terminal.comparison import comparisons, junit, markdown
-from edgecap.storage import files
+from edgecap.storage.records import load, save
 
 FILE = ROOT / "tests" / "data" / "record-1.json"
-RECORD = files.load(FILE)
+RECORD = load(FILE)
 DATA = ROOT / "tests" / "data"
 HOSTILE = "</script> | `x` <b> \u202e" + "y" * 10_000
 
@@ -66,7 +66,7 @@ def run(*words):
 def pair(tmp_path):
     paths = [tmp_path / "old.json", tmp_path / "new.json"]
     for path, record in zip(paths, (RECORD, SLOWER), strict=True):
-        files.save(record, path)
+        save(record, path)
     return paths
 
 
@@ -343,7 +343,7 @@ def test_a_record_is_not_written_over(pair):
     old, new = pair
     found = run(old, new, "-o", new)
     assert isinstance(found.exception, UsageError)
-    assert files.load(new) == SLOWER
+    assert load(new) == SLOWER
 
 
 def test_one_baseline_against_many():

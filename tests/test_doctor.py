@@ -17,7 +17,7 @@ from edgecap.pipeline.worker import Calibrated, Diagnose, Diagnosed
 from edgecap.record import Failure, Gpu, LeftOut
 from edgecap.report.terminal.doctor import diagnosis
 from edgecap.runtime import providers
-from edgecap.storage import files
+from edgecap.storage.files import resolve_paths
 
 from fakes import FakeClock, FakeCounter  # isort: skip
 
@@ -47,7 +47,7 @@ def found(tmp_path, examined, **machine):
         doctor.read_machine,
     )
     try:
-        return doctor.examine(files.home(tmp_path / "cache", tmp_path), run=run)
+        return doctor.examine(resolve_paths(tmp_path / "cache", tmp_path), run=run)
     finally:
         doctor.read_machine = before
 

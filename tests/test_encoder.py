@@ -32,7 +32,8 @@ from edgecap.report.terminal.comparison import comparison
 from edgecap.report.terminal.record import show
 from edgecap.runtime.engine import OrtEngine
 from edgecap.spec import Spec
-from edgecap.storage import files
+from edgecap.storage import records
+from edgecap.storage.files import resolve_paths
 from edgecap.text.corpus import read_corpus
 
 POSITIONS = 64
@@ -87,7 +88,7 @@ def encoders(tmp_path_factory, cache):
     for kind in KINDS:
         model = built(root / kind, kind)
         asked = Spec(model=str(root / kind), precisions=("fp32", "int8"))
-        export_folder(asked, root / f"{kind}-onnx", files.home(cache))
+        export_folder(asked, root / f"{kind}-onnx", resolve_paths(cache))
         found[kind] = root / kind, root / f"{kind}-onnx", model
     return found
 
@@ -202,7 +203,7 @@ def test_the_profile_of_an_encoder(encoders, corpus_file, cache, tmp_path):
         model=str(folder), precisions=("fp32", "int8"), corpus=str(corpus_file), limit_s=0.5, assume_watts=5.0,
         batches=(1, 2), context_sweep=(16, 64), operators=True,
     )  # fmt: skip
-    record = profile(asked, files.home(cache, tmp_path / "p"))
+    record = profile(asked, resolve_paths(cache, tmp_path / "p"))
     assert record.source.task == "encoder"
     assert all(isinstance(c.outcome, Measurement) for c in record.cells), record.cells
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -262,7 +263,7 @@ def test_a_folder_with_nothing_but_a_graph(encoders, corpus_file, cache, tmp_pat
     shutil.copyfile(encoders["roberta"][1] / "int8/model.onnx", folder / "model.onnx")
     record = profile(
         Spec(model=str(folder), corpus=str(corpus_file), limit_s=0.3, energy="off"),
-        files.home(cache, tmp_path / "p"),
+        resolve_paths(cache, tmp_path / "p"),
     )
     (cell,) = record.cells
     assert (record.source.task, cell.precision) == ("encoder", "int8")
@@ -274,7 +275,7 @@ def test_a_folder_with_nothing_but_a_graph(encoders, corpus_file, cache, tmp_pat
 def test_static_int8_is_made_on_texts_as_long_as_the_positions(encoders, cache, tmp_path):
     out = tmp_path / "static"
     export_folder(
-        Spec(model=str(encoders["roberta"][1]), precisions=("int8s",)), out, files.home(cache)
+        Spec(model=str(encoders["roberta"][1]), precisions=("int8s",)), out, resolve_paths(cache)
     )
     assert inspect_graph(out / "int8s/model.onnx").precision == "int8s"
 
@@ -284,9 +285,9 @@ def test_the_codec_and_fusing_refuse_an_encoder(encoders, cache, tmp_path):
     text = tmp_path / "text"
     text.write_text("text")
     with pytest.raises(UsageError, match="does not predict the next token"):
-        compress(text, tmp_path / "packed", Spec(model=str(folder)), files.home(cache))
+        compress(text, tmp_path / "packed", Spec(model=str(folder)), resolve_paths(cache))
     with pytest.raises(UsageError, match="holds an encoder"):
-        optimize_folder(Spec(model=str(exported)), tmp_path / "fused", files.home(cache))
+        optimize_folder(Spec(model=str(exported)), tmp_path / "fused", resolve_paths(cache))
 
 
 # --- fakes ------------------------------------------------------------------------------------
@@ -302,19 +303,19 @@ def test_the_record_of_an_encoder_from_a_scripted_child(corpus_file, tmp_path):
     run = scripted(read_corpus(str(corpus_file)))
     record = profile(
         Spec(model=str(folder), corpus=str(corpus_file)),
-        files.home(tmp_path / "c", tmp_path / "p"),
+        resolve_paths(tmp_path / "c", tmp_path / "p"),
         run=run,
     )
     assert not any(isinstance(step, CompressBaselines) for step in run.asked)
     assert (record.source.task, record.corpus.baselines) == ("encoder", {})
     assert isinstance(record.flops, Absent)
-    assert [files.load(p) for p in (tmp_path / "p").glob("*.json")] == [record]
+    assert [records.load(p) for p in (tmp_path / "p").glob("*.json")] == [record]
     assert "decode" not in unstyle(show(record)).replace("nothing is scored or decoded", "")
 
 
 def test_old_records_are_of_decoders():
     for path in sorted((Path(__file__).parent / "data").glob("record-*.json")):
-        assert files.load(path).source.task == "decoder"
+        assert records.load(path).source.task == "decoder"
 
 
 class _Answering(FakeEngine):

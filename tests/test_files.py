@@ -18,7 +18,8 @@ from edgecap.errors import DiskFull, RecordError, UsageError
 from edgecap.machine import info as machine
 from edgecap.model import source
 from edgecap.record import SCHEMA, Absent
-from edgecap.storage import files as store
+from edgecap.storage.files import check_writable, list_files, new_folder, write_atomically
+from edgecap.storage.records import load, read_record, record_path, save, schema
 from edgecap.text.corpus import describe, read_corpus
 
 OLD = ROOT / "tests" / "data"
@@ -29,14 +30,14 @@ OLD = ROOT / "tests" / "data"
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     target = tmp_path / "deep" / "record.json"
-    store.write_atomically(target, b"first")
+    write_atomically(target, b"first")
 
     def no_room(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", no_room)
     with pytest.raises(DiskFull, match="no room left"):
-        store.write_atomically(target, b"second")
+        write_atomically(target, b"second")
     assert target.read_bytes() == b"first"
     assert [p.name for p in target.parent.iterdir()] == ["record.json"]
 
@@ -44,18 +45,18 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     with (
         pytest.raises(ValueError, match="broken"),
-        store.new_folder(tmp_path / "export") as scratch,
+        new_folder(tmp_path / "export") as scratch,
     ):
         (scratch / "model.onnx").write_bytes(b"half")
         raise ValueError("broken")
     assert list(tmp_path.iterdir()) == []
-    with store.new_folder(tmp_path / "export") as scratch:
+    with new_folder(tmp_path / "export") as scratch:
         (scratch / "model.onnx").write_bytes(b"whole")
     assert (tmp_path / "export" / "model.onnx").read_bytes() == b"whole"
 
 
 def test_the_first_of_two_makers_wins(tmp_path):
-    with store.new_folder(tmp_path / "export") as mine:
+    with new_folder(tmp_path / "export") as mine:
         (mine / "a").write_text("mine")
         (tmp_path / "export").mkdir()
         (tmp_path / "export" / "a").write_text("theirs")
@@ -66,17 +67,17 @@ def test_the_first_of_two_makers_wins(tmp_path):
 def test_an_unwritable_place_is_refused_before_work(tmp_path):
     (tmp_path / "profiles").write_text("a file is in the way")
     with pytest.raises(UsageError, match="cannot write"):
-        store.check_writable(tmp_path / "profiles" / "deeper")
+        check_writable(tmp_path / "profiles" / "deeper")
 
 
 def test_checking_a_place_leaves_nothing(tmp_path):
-    store.check_writable(tmp_path / "new" / "folder")
+    check_writable(tmp_path / "new" / "folder")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("number", range(1, SCHEMA + 1))
 def test_records_of_every_schema_are_read(number):
-    record = store.load(OLD / f"record-{number}.json")
+    record = load(OLD / f"record-{number}.json")
     assert record.schema == SCHEMA
     assert msgspec.json.decode(msgspec.json.encode(record), type=type(record)) == record
 
@@ -95,33 +96,33 @@ def test_records_of_every_schema_are_read(number):
 def test_damaged_and_newer_records_are_refused(tmp_path, text, words):
     (tmp_path / "r.json").write_text(text)
     with pytest.raises(RecordError, match=words):
-        store.load(tmp_path / "r.json")
+        load(tmp_path / "r.json")
 
 
 def test_an_error_in_a_record_names_its_path():
     raw = json.loads((OLD / "record-1.json").read_text())
     raw["cells"][0]["outcome"]["latency"]["load_s"] = "long"
     with pytest.raises(RecordError, match=r"cells.*latency.load_s"):
-        store.read_record(raw, "r.json")
+        read_record(raw, "r.json")
 
 
 def test_a_missing_record_is_one_line(tmp_path):
     with pytest.raises(RecordError, match="No such file"):
-        store.load(tmp_path / "nothing.json")
+        load(tmp_path / "nothing.json")
 
 
 def test_the_name_of_a_record_is_safe_anywhere():
-    record = store.load(OLD / "record-1.json")
+    record = load(OLD / "record-1.json")
     odd = msgspec.structs.replace(
         record, source=msgspec.structs.replace(record.source, name="../../etc/pass wd:*?")
     )
-    path = store.record_path(ROOT / "profiles", odd)
+    path = record_path(ROOT / "profiles", odd)
     assert path.parent == ROOT / "profiles"
     assert path.name.startswith("etc-pass-wd--")
 
 
 def test_the_schema_describes_the_record():
-    assert store.schema()["$defs"]["Profile"]["required"]
+    assert schema()["$defs"]["Profile"]["required"]
 
 
 # --- corpus -----------------------------------------------------------------------------------
@@ -313,7 +314,7 @@ def test_what_was_left_half_made_is_swept(tmp_path):
     for name, age in ((".export.old", 2 * 86_400), (".export.new", 60)):
         (tmp_path / name).mkdir()
         os.utime(tmp_path / name, (time.time() - age,) * 2)
-    with store.new_folder(tmp_path / "export"):
+    with new_folder(tmp_path / "export"):
         pass
     assert sorted(p.name for p in tmp_path.iterdir()) == [".export.new", "export"]
 
@@ -321,7 +322,7 @@ def test_what_was_left_half_made_is_swept(tmp_path):
 def test_a_manifest_that_lies(tmp_path):
     (tmp_path / "fp32").mkdir()
     (tmp_path / "fp32" / "model.onnx").write_bytes(b"graph")
-    files = store.list_files(tmp_path / "fp32", ["model.onnx"])
+    files = list_files(tmp_path / "fp32", ["model.onnx"])
     graph = {
         "precision": "fp32",
         "folder": "fp32",
@@ -385,9 +386,9 @@ def test_more_threads_than_processors_are_refused(monkeypatch):
 
 def test_lists_of_numbers_are_one_line(tmp_path):
     """A record holds ten thousands of samples, and people look at it."""
-    record = store.load(OLD / "record-1.json")
-    store.save(record, tmp_path / "r.json")
-    assert store.load(tmp_path / "r.json") == record
+    record = load(OLD / "record-1.json")
+    save(record, tmp_path / "r.json")
+    assert load(tmp_path / "r.json") == record
     text = (tmp_path / "r.json").read_text()
     samples = record.cells[0].outcome.latency.decode.samples_s
     line = next(x for x in text.splitlines() if len(x.split(", ")) == len(samples))
@@ -410,7 +411,7 @@ def test_samples_that_cannot_be_reckoned_with_are_damage(tmp_path, change, words
     path = tmp_path / "odd.json"
     path.write_text(json.dumps(raw))
     with pytest.raises(RecordError, match=words):
-        store.load(path)
+        load(path)
 
 
 def test_of_two_runtimes_the_one_that_is_imported_is_told(monkeypatch, tmp_path):

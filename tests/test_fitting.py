@@ -32,7 +32,7 @@ from edgecap.analysis.score import score
 from edgecap.cli.commands import cli
 from edgecap.errors import UsageError
 from edgecap.record import Absent, Failure, Measurement
-from edgecap.storage import files as store
+from edgecap.storage.records import load, save
 from edgecap.sweep.fingerprint import corpus_identity
 from edgecap.text import bias_card
 from edgecap.text.corpus import describe, read_corpus
@@ -479,7 +479,7 @@ def files(tmp_path):
     paths = []
     for record in three(wobble=0.01):
         paths.append(tmp_path / f"{record.source.name}.json")
-        store.save(record, paths[-1])
+        save(record, paths[-1])
     return [str(p) for p in paths]
 
 
@@ -523,10 +523,10 @@ def test_fit_writes_a_card_over_a_former_one_only(files, tmp_path):
 def test_records_are_rescored_as_if_measured_under_the_bias(files, tmp_path):
     done = run("fit", *files, "--rescore", str(tmp_path / "new"))
     assert done.exit_code == 0, done.output
-    found = [store.load(tmp_path / "new" / Path(f).name) for f in files]
+    found = [load(tmp_path / "new" / Path(f).name) for f in files]
     bias = found[0].corpus.bias_bits
     assert bias != 0 and {r.corpus.bias_bits for r in found} == {bias}
-    for old, new in zip(map(store.load, files), found, strict=True):
+    for old, new in zip(map(load, files), found, strict=True):
         assert [c.outcome for c in old.cells] == [c.outcome for c in new.cells]
         for before, after in zip(old.cells, new.cells, strict=True):
             if isinstance(before.outcome, Measurement):
@@ -541,7 +541,7 @@ def test_records_are_rescored_as_if_measured_under_the_bias(files, tmp_path):
 
 def test_a_record_of_a_text_without_a_fit_is_not_rescored(files, tmp_path):
     lacking = model("d", 22.0, 24, corpus=replace(BASE.corpus, name="other", sha256="f" * 64))
-    store.save(
+    save(
         replace(lacking, cells=tuple(c for c in lacking.cells if c.precision != "fp32")),
         tmp_path / "d.json",
     )
@@ -561,7 +561,7 @@ def test_a_card_that_profile_would_not_find_is_told(files, tmp_path):
 def test_a_card_holds_one_corpus(files, tmp_path):
     for record in three(corpus=replace(BASE.corpus, name="other", sha256="f" * 64)):
         files.append(str(tmp_path / f"other-{record.source.name}.json"))
-        store.save(record, tmp_path / f"other-{record.source.name}.json")
+        save(record, tmp_path / f"other-{record.source.name}.json")
     refused = run("fit", *files, "--write-corpus", str(tmp_path / "x.card.json"))
     assert isinstance(refused.exception, UsageError) and "six, other" in str(refused.exception)
     assert run("fit", *files).stdout.count("bias of ") == 2
@@ -580,5 +580,5 @@ def test_names_from_outside_command_no_terminal(tmp_path):
     paths = []
     for n, record in enumerate(hostile):
         paths.append(str(tmp_path / f"{n}.json"))
-        store.save(record, tmp_path / f"{n}.json")
+        save(record, tmp_path / f"{n}.json")
     assert "\x1b[31m" not in run("fit", *paths).stdout

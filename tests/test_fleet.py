@@ -13,7 +13,8 @@ from fleets import HERE, RULES, TOOLS, Fleet, lines, measured, plan, scores
 
 from edgecap.errors import DiskFull, UsageError
 from edgecap.storage.cache import survey
-from edgecap.storage.files import Paths, load
+from edgecap.storage.files import Paths
+from edgecap.storage.records import load
 from edgecap.sweep import runner as sweeping
 from edgecap.sweep.fleet import network
 from edgecap.sweep.fleet.bundles import Bundles

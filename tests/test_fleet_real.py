@@ -11,7 +11,8 @@ from fleets import RULES, TOOLS, Fleet, lines, scores
 from edgecap.machine.info import default_threads
 from edgecap.pipeline.peaks import peaks_of
 from edgecap.pipeline.run_context import ignore_events
-from edgecap.storage.files import Paths, load
+from edgecap.storage.files import Paths
+from edgecap.storage.records import load
 from edgecap.sweep import runner as sweeping
 from edgecap.sweep.fleet import network
 from edgecap.sweep.fleet.bundles import Bundles

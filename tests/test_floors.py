@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "edgecap"
 FLOORS = {
     1: [
         "errors",
+        "names",
         "units",
         "parsing",
         "stats",

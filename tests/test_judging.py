@@ -32,9 +32,9 @@ from edgecap.record import (
 from edgecap.report.data import comparison_values, medians, record_values
 from edgecap.report.terminal.comparison import comparison
 from edgecap.report.terminal.record import show
-from edgecap.storage import files
+from edgecap.storage.records import load
 
-RECORD = files.load(ROOT / "tests" / "data" / "record-1.json")
+RECORD = load(ROOT / "tests" / "data" / "record-1.json")
 ENERGY = Energy(
     counter="rapl",
     domains=("package-0",),

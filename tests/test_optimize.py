@@ -23,7 +23,7 @@ from edgecap.pipeline.export_folder import optimize_folder
 from edgecap.pipeline.worker import BuiltGraph, Export, Optimize, ignore_progress, in_child
 from edgecap.runtime.engine import OrtEngine
 from edgecap.spec import Spec
-from edgecap.storage import files
+from edgecap.storage.files import resolve_paths
 
 
 def operators(path):
@@ -116,7 +116,9 @@ def test_a_graph_without_cache_cannot_be_fused(tmp_path):
     (tmp_path / "onnx/tokenizer.json").write_bytes((REFERENCE / "tokenizer.json").read_bytes())
     with pytest.raises(UsageError, match=r"model\.onnx cannot be fused: it has no KV cache$"):
         optimize_folder(
-            Spec(model=str(tmp_path / "onnx")), tmp_path / "fused", files.home(tmp_path / "cache")
+            Spec(model=str(tmp_path / "onnx")),
+            tmp_path / "fused",
+            resolve_paths(tmp_path / "cache"),
         )
     assert not (tmp_path / "fused").exists()
 

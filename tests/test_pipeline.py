@@ -23,14 +23,15 @@ from edgecap.pipeline.worker import (
 from edgecap.record import LEFT_OUT, SCHEMA, Absent, Compression, Failure, Flops, Measurement
 from edgecap.report.terminal.record import show
 from edgecap.spec import Spec
-from edgecap.storage import files
+from edgecap.storage.files import resolve_paths
+from edgecap.storage.records import load
 from edgecap.text import bias_card
 from edgecap.text.corpus import read_corpus
 
 
 @pytest.fixture
 def place(tmp_path):
-    return files.home(tmp_path / "cache", tmp_path / "profiles")
+    return resolve_paths(tmp_path / "cache", tmp_path / "profiles")
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def corpus(corpus_file):
 
 def written(place):
     paths = sorted(place.profiles.glob("*.json"))
-    return [files.load(p) for p in paths]
+    return [load(p) for p in paths]
 
 
 def test_the_record_of_a_whole_run(spec, corpus, place):

@@ -29,7 +29,7 @@ from edgecap.model import flops
 from edgecap.model.architecture import read_architecture
 from edgecap.record import Absent, Caution, Estimate, Gpu, Measurement, Placement, ProviderShare
 from edgecap.spec import PRECISIONS
-from edgecap.storage import files as store
+from edgecap.storage.records import load, save
 
 # Root mean square and largest of the leave-one-out errors on the published figure, bits a token.
 ERRORS = {
@@ -427,7 +427,7 @@ def test_a_bias_that_no_token_carries_is_refused():
 
 def test_a_real_record_predicts_itself():
     """What a config cannot do without is what the graph was counted to need, for every precision."""
-    record = store.load(max((ROOT / "profiles" / "reference").glob("edgecap-ref-xs--*.json")))
+    record = load(max((ROOT / "profiles" / "reference").glob("edgecap-ref-xs--*.json")))
     for cell in record.cells:
         found = predict(
             [record], record.source.architecture, "again", cell.precision, bias_bits=0.0
@@ -513,7 +513,7 @@ def files(tmp_path):
     paths = []
     for record in law_series(noise=(0.01, -0.01, -0.01, 0.01)):
         paths.append(tmp_path / f"{record.source.name}.json")
-        store.save(record, paths[-1])
+        save(record, paths[-1])
     return [str(p) for p in paths]
 
 
@@ -595,7 +595,7 @@ def test_records_of_two_texts_are_refused(files, config, tmp_path):
     other = model(
         "other", 22.0, hidden=160, corpus=replace(BASE.corpus, name="other", sha256="f" * 64)
     )
-    store.save(other, tmp_path / "other.json")
+    save(other, tmp_path / "other.json")
     said = refused(*files, tmp_path / "other.json", "--config", config)
     assert "corpus of other (other" in said and "that of w64 (six" in said
 

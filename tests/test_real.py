@@ -23,7 +23,7 @@ from edgecap.pipeline.profile import profile
 from edgecap.record import Absent, Failure, Measurement
 from edgecap.runtime.engine import OrtEngine
 from edgecap.spec import Spec
-from edgecap.storage import files
+from edgecap.storage.files import list_files, resolve_paths
 from edgecap.text.corpus import read_corpus
 from edgecap.text.tokenizer import read_tokenizer
 
@@ -33,7 +33,7 @@ def exported(model, cache, precisions=("fp32",), fused=True):
     out = cache / f"{'portable' if fused else 'plain'}-{Path(model).name}-{'-'.join(precisions)}"
     if not out.exists():
         export_folder(
-            Spec(model=str(model), precisions=precisions, optimize=fused), out, files.home(cache)
+            Spec(model=str(model), precisions=precisions, optimize=fused), out, resolve_paths(cache)
         )
     return out
 
@@ -111,7 +111,7 @@ def test_no_code_from_a_model_folder_runs(tiny, tmp_path, cache):
         (folder / name).write_text(json.dumps(changed))
     (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').write('ran')\n")
     export_folder(
-        Spec(model=str(folder), precisions=("fp32",)), tmp_path / "out", files.home(cache)
+        Spec(model=str(folder), precisions=("fp32",)), tmp_path / "out", resolve_paths(cache)
     )
     assert not (tmp_path / "ran").exists()
     unknown = {
@@ -123,7 +123,7 @@ def test_no_code_from_a_model_folder_runs(tiny, tmp_path, cache):
     (folder / "config.json").write_text(json.dumps(unknown))
     with pytest.raises(UsageError, match="transformers does not know"):
         export_folder(
-            Spec(model=str(folder), precisions=("fp32",)), tmp_path / "out2", files.home(cache)
+            Spec(model=str(folder), precisions=("fp32",)), tmp_path / "out2", resolve_paths(cache)
         )
     assert not (tmp_path / "ran").exists()
 
@@ -221,7 +221,7 @@ def test_profile_of_a_portable_folder(reference, corpus_file, tmp_path, cache):
     spec = Spec(
         model=str(reference), corpus=str(corpus_file), precisions=("fp32", "int8"), limit_s=2
     )
-    record = profile(spec, files.home(cache, tmp_path / "profiles"))
+    record = profile(spec, resolve_paths(cache, tmp_path / "profiles"))
     fp32, int8 = record.cells
     assert isinstance(fp32.outcome, Measurement)
     assert isinstance(int8.outcome, Measurement)
@@ -256,10 +256,10 @@ def test_profile_of_a_builder_folder(reference, corpus_file, tmp_path, cache):
     made = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True)
     assert made.returncode == 0, made.stderr[-2000:]
     spec = Spec(model=str(out), corpus=str(corpus_file), limit_s=2)
-    record = profile(spec, files.home(cache, tmp_path / "profiles"))
+    record = profile(spec, resolve_paths(cache, tmp_path / "profiles"))
     plain = profile(
         Spec(model=str(reference), corpus=str(corpus_file), precisions=("fp32",), limit_s=2),
-        files.home(cache, tmp_path / "profiles"),
+        resolve_paths(cache, tmp_path / "profiles"),
     )
     (built,), (exported_cell,) = record.cells, plain.cells
     assert built.graph.exporter == "genai"
@@ -278,7 +278,7 @@ def test_profile_of_an_optimum_folder(tiny, corpus_file, tmp_path, cache):
         shutil.copy(portable / name, folder)
     shutil.copy(portable / "fp32/model.onnx", folder)
     spec = Spec(model=str(folder), corpus=str(corpus_file), precisions=("fp32", "int8"), limit_s=1)
-    record = profile(spec, files.home(cache, tmp_path / "profiles"))
+    record = profile(spec, resolve_paths(cache, tmp_path / "profiles"))
     assert all(isinstance(c.outcome, Measurement) for c in record.cells)
     assert isinstance(record.source.parameters, Absent)
 
@@ -292,13 +292,13 @@ def test_a_graph_without_cache_is_decoded_without(tiny, corpus_file, tmp_path, c
         main_export(str(tiny), tmp_path / "plain", task="text-generation", do_validation=False)
     (tmp_path / "plain/config.json").unlink()
     spec = Spec(model=str(tmp_path / "plain"), corpus=str(corpus_file), limit_s=1, context=64)
-    (cell,) = profile(spec, files.home(cache, tmp_path / "profiles")).cells
+    (cell,) = profile(spec, resolve_paths(cache, tmp_path / "profiles")).cells
     assert isinstance(cell.outcome, Measurement), cell.outcome
     assert "no-kv-cache" in {c.code for c in cell.cautions}
     assert cell.score.information_capacity.reason == "the folder has no config.json"
     with_cache = profile(
         Spec(model=str(exported(tiny, cache)), corpus=str(corpus_file), limit_s=1, context=64),
-        files.home(cache, tmp_path / "profiles"),
+        resolve_paths(cache, tmp_path / "profiles"),
     ).cells[0]
     assert cell.outcome.compression.bits_per_byte == pytest.approx(
         with_cache.outcome.compression.bits_per_byte, rel=1e-5
@@ -317,11 +317,11 @@ def test_a_variant_that_answers_nonsense_is_a_failure(reference, corpus_file, tm
     for graph in manifest["graphs"]:
         graph["files"] = [
             {"path": f.path, "bytes": f.bytes, "sha256": f.sha256}
-            for f in files.list_files(folder / graph["precision"], ["model.onnx"])
+            for f in list_files(folder / graph["precision"], ["model.onnx"])
         ]
     (folder / "edgecap.json").write_text(json.dumps(manifest))
     spec = Spec(model=str(folder), corpus=str(corpus_file), precisions=("fp16",), limit_s=1)
-    (cell,) = profile(spec, files.home(cache, tmp_path / "profiles")).cells
+    (cell,) = profile(spec, resolve_paths(cache, tmp_path / "profiles")).cells
     assert isinstance(cell.outcome, Failure)
     assert (cell.outcome.stage, cell.outcome.error) == ("divergence", "Garbage")
 
@@ -367,7 +367,7 @@ def test_joules_from_a_driven_powercap_tree(reference, corpus_file, tmp_path, ca
     driver = subprocess.Popen([sys.executable, "-c", POWERCAP, "10", *counted])
     try:
         spec = Spec(model=str(reference), corpus=str(corpus_file), precisions=("fp32",), limit_s=1)
-        (cell,) = profile(spec, files.home(cache, tmp_path / "profiles")).cells
+        (cell,) = profile(spec, resolve_paths(cache, tmp_path / "profiles")).cells
     finally:
         driver.kill()
         driver.wait()

@@ -28,11 +28,11 @@ from pages import (
 from edgecap.analysis.metrics import METRICS
 from edgecap.cli.commands import cli
 from edgecap.errors import UsageError
+from edgecap.names import printable
 from edgecap.pipeline import profile
 from edgecap.record import LEFT_OUT, Absent, Failure
 from edgecap.report.cells import sheet
 from edgecap.report.data import record_values
-from edgecap.report.format import printable
 from edgecap.report.page.figures import sections
 from edgecap.report.page.markdown import markdown
 from edgecap.report.page.plots import FEW
@@ -44,7 +44,7 @@ from edgecap.report.page.verdict import changed, verdicts
 from edgecap.report.page.worth_figures import pareto
 from edgecap.report.rows import COLUMNS, as_csv, rows
 from edgecap.spec import Spec
-from edgecap.storage import files
+from edgecap.storage.records import load
 
 DATA = ROOT / "tests" / "data"
 FILE = DATA / "record-5.json"
@@ -432,7 +432,7 @@ def test_a_record_is_never_written_over(tmp_path):
     mine = tmp_path / "record.json"
     mine.write_bytes(FILE.read_bytes())
     assert isinstance(report(mine, "-o", mine, "--format", "json").exception, UsageError)
-    assert files.load(mine) == RECORD
+    assert load(mine) == RECORD
 
 
 def test_a_page_without_a_name_is_report_html(tmp_path):

@@ -15,9 +15,10 @@ from edgecap.pipeline.worker.handlers import diagnose
 from edgecap.record import Absent, Bandwidth, Failure, GraphWork, Peaks, Roofline, StepWork
 from edgecap.report.terminal.record import show
 from edgecap.runtime import engine
-from edgecap.storage import files
+from edgecap.storage.files import resolve_paths
+from edgecap.storage.records import load
 
-RECORD = files.load(ROOT / "tests" / "data" / "record-3.json")
+RECORD = load(ROOT / "tests" / "data" / "record-3.json")
 LEVELS = (
     Bandwidth(working_set_bytes=4_000_000, read_bytes_per_s=100e9, copy_bytes_per_s=80e9),
     Bandwidth(working_set_bytes=64_000_000, read_bytes_per_s=10e9, copy_bytes_per_s=9e9),
@@ -137,7 +138,7 @@ def test_show_says_what_binds():
 
 
 def test_peaks_are_measured_once_and_again_when_asked(tmp_path):
-    home, asked = files.home(tmp_path / "cache", tmp_path), []
+    home, asked = resolve_paths(tmp_path / "cache", tmp_path), []
 
     def run(step, watch, timeout_s):
         asked.append(step)
@@ -162,7 +163,7 @@ def test_peaks_are_measured_once_and_again_when_asked(tmp_path):
 
 
 def test_peaks_are_those_of_the_processors_that_it_is_kept_to(tmp_path, monkeypatch):
-    home, asked = files.home(tmp_path / "cache", tmp_path), []
+    home, asked = resolve_paths(tmp_path / "cache", tmp_path), []
 
     def run(step, watch, timeout_s):
         asked.append(step)
@@ -186,7 +187,7 @@ def test_peaks_are_those_of_the_processors_that_it_is_kept_to(tmp_path, monkeypa
 def test_peaks_that_cannot_be_measured_are_absent(tmp_path):
     broken = lambda *asked: Failure(stage="calibrate", error="SIGKILL", message="ended by SIGKILL")  # noqa: E731
     found = calibration.peaks_of(
-        files.home(tmp_path, tmp_path), "cpu", 2, lambda event: None, broken
+        resolve_paths(tmp_path, tmp_path), "cpu", 2, lambda event: None, broken
     )
     assert "ended by SIGKILL" in found.reason
 

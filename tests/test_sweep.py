@@ -27,10 +27,10 @@ from edgecap.errors import DiskFull, Interrupted, UsageError
 from edgecap.meters.compression import ScoredDocument
 from edgecap.pipeline.worker import Export, MeasureCell, Quantize, in_child, parent
 from edgecap.record import Failure
-from edgecap.storage import files
 from edgecap.storage.cache import survey
-from edgecap.storage.files import Paths, load
+from edgecap.storage.files import Paths, disk_errors
 from edgecap.storage.jsonl_log import JsonlLog
+from edgecap.storage.records import load, save
 from edgecap.sweep import runner as sweeping
 from edgecap.sweep.estimates import Estimated, History, Left, need_of, seconds_of
 from edgecap.sweep.plan import read_plan, unfold
@@ -510,7 +510,7 @@ def test_a_full_disk_is_waited_for_and_then_given_up_without_loss(
     def run(step, watch, timeout_s):
         if isinstance(step, Quantize if full == "cache" else MeasureCell) and not waits:
             fill()
-        with files.disk_errors(disk):
+        with disk_errors(disk):
             return as_scripted(step, watch, timeout_s)
 
     def freed(news):
@@ -668,7 +668,7 @@ def test_ten_thousand_cells_are_listed_and_resumed_within_five_seconds_of_proces
     record = load(tmp_path / "out" / one.file_name)
     (tmp_path / "many").mkdir()
     path = tmp_path / "many" / cells[0].file_name
-    files.save(record, path)
+    save(record, path)
     row, data = _row(Finished(cell=cells[0], outcome=record, seconds=2.0), path), path.read_bytes()
     with (tmp_path / "many" / "journal.jsonl").open("wb") as journal:
         for number, cell in enumerate(cells):

@@ -26,7 +26,7 @@ from edgecap.report.page.token_figures import of_records
 from edgecap.report.page.tokenizers import corpus_page, languages_page
 from edgecap.report.terminal.premiums import ends, languages_text
 from edgecap.report.terminal.tokenizers import corpus_text, percent
-from edgecap.storage.files import load
+from edgecap.storage.records import load
 from edgecap.text.corpus import Document, read_corpus
 from edgecap.text.vocabulary import pieces_of
 

@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    from edgecap.report.format import printable
+    from edgecap.names import printable
 
     click.echo(f"edgecap: {printable(' '.join(message.split()))}", err=True)
     sys.exit(code)

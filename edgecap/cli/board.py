@@ -96,7 +96,7 @@ def _write(shelf: Cells, output: Path | None, as_json: bool) -> None:
 
 
 def _tell(files: list[Unread]) -> None:
-    from edgecap.report.format import printable
+    from edgecap.names import printable
 
     for one in files[:TOLD]:
         click.echo(f"not shown: {printable(one.reason)}", err=True)

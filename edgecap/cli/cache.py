@@ -142,9 +142,9 @@ def _wanted(everything: bool, **chosen: Any) -> Wanted:
 
 
 def _folder(cache: Path | None) -> Path:
-    from edgecap.storage.files import home
+    from edgecap.storage.files import resolve_paths
 
-    return home(cache).cache
+    return resolve_paths(cache).cache
 
 
 def _survey(cache: Path | None) -> Survey:

@@ -96,12 +96,12 @@ def _pack(
     import msgspec
 
     from edgecap.cli.live import Live
-    from edgecap.storage.files import home
+    from edgecap.storage.files import resolve_paths
     from edgecap.units import si, size
 
     spec = request(**fields)
     with Live() as live:
-        found = work(file, output, spec, home(cache), live)
+        found = work(file, output, spec, resolve_paths(cache), live)
     if as_json:
         print_json(msgspec.to_builtins(found))
         return

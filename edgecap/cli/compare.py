@@ -65,10 +65,10 @@ def compare(
     """
     from edgecap.analysis.compare import compare as compare_records
     from edgecap.analysis.thresholds import violations
+    from edgecap.names import printable
     from edgecap.report.data import comparison_values
-    from edgecap.report.format import printable
     from edgecap.report.terminal import comparison
-    from edgecap.storage.files import load
+    from edgecap.storage.records import load
 
     if as_json and form not in ("text", "json"):
         raise click.UsageError(f"--json is --format json, not {form}")

@@ -32,10 +32,10 @@ def doctor(cache: Path | None, calibrate: bool, as_json: bool) -> None:
     from edgecap.cli.live import Live
     from edgecap.pipeline.doctor import examine
     from edgecap.report.terminal.doctor import diagnosis
-    from edgecap.storage.files import home
+    from edgecap.storage.files import resolve_paths
 
     with Live() as live:
-        found = examine(home(cache), live, calibrate=calibrate)
+        found = examine(resolve_paths(cache), live, calibrate=calibrate)
     if as_json:
         print_json({**msgspec.to_builtins(found), "can_run": found.can_run})
     else:

@@ -78,12 +78,12 @@ def _write_folder(
     import msgspec
 
     from edgecap.cli.live import Live
-    from edgecap.storage.files import home
+    from edgecap.storage.files import resolve_paths
     from edgecap.units import size
 
     spec = request(**fields)
     with Live() as live:
-        graphs = work(spec, output, home(cache), live)
+        graphs = work(spec, output, resolve_paths(cache), live)
     if as_json:
         print_json(
             {

@@ -57,7 +57,7 @@ def fit(
 
     from edgecap.analysis.fitting import fit as fitted_on
     from edgecap.report.terminal.fit import fitted
-    from edgecap.storage.files import load
+    from edgecap.storage.records import load
 
     loaded = [load(path) for path in records]
     found = fitted_on(loaded, precision)
@@ -92,7 +92,7 @@ def _rescore(
 ) -> None:
     from edgecap.analysis.fitting import apply_bias
     from edgecap.errors import UsageError
-    from edgecap.storage import files
+    from edgecap.storage.records import save
 
     biases = {one.sha256: one.bias_bits.value for one in found}
     names = [folder / path.name for path in paths]
@@ -107,5 +107,5 @@ def _rescore(
         if bias_bits is None:
             click.echo(f"not rescored: {path}, whose text has no fitted bias", err=True)
             continue
-        files.save(apply_bias(record, bias_bits), name)
+        save(apply_bias(record, bias_bits), name)
         click.echo(f"record: {name}", err=True)

@@ -54,7 +54,7 @@ def predict(
     from edgecap.model.architecture import read_architecture
     from edgecap.model.source import read_config
     from edgecap.report.terminal.prediction import predicted
-    from edgecap.storage.files import load
+    from edgecap.storage.records import load
 
     name, fields, where = read_config(config)
     found = predicted_from(

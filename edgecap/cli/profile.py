@@ -205,14 +205,15 @@ def profile(
     from msgspec.structs import replace
 
     from edgecap.analysis.metrics import went_wrong
-    from edgecap.storage.files import home
+    from edgecap.storage.files import resolve_paths
 
     spec = request(**fields)
     models = _models(model, spec.revision)
     if rank_documents:
         check_ranked(rank_documents, Path(spec.corpus))
     records = [
-        _measured(replace(spec, model=name), home(cache, output), as_json) for name in models
+        _measured(replace(spec, model=name), resolve_paths(cache, output), as_json)
+        for name in models
     ]
     if as_json:
         _print_values(records)
@@ -248,7 +249,7 @@ def _models(text: str, revision: str | None) -> list[str]:
 def _measured(asked: Spec, where: Paths, as_json: bool) -> Profile:
     from edgecap.cli.live import Live
     from edgecap.pipeline.profile import profile as measure
-    from edgecap.storage.files import record_path
+    from edgecap.storage.records import record_path
 
     with Live() as live:
         record = measure(asked, where, live)

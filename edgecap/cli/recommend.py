@@ -92,7 +92,7 @@ def recommend(
 
     Example: edgecap recommend profiles/RECORD.json --max-latency-ms 0.4
     """
-    from edgecap.storage.files import load
+    from edgecap.storage.records import load
 
     limits = [limit for limit in given.values() if limit is not None]
     if not records:

@@ -43,7 +43,7 @@ def report(records: tuple[Path, ...], output: Path | None, form: str | None, as_
 
     Example: edgecap report profiles/RECORD.json -o report.html
     """
-    from edgecap.storage.files import load
+    from edgecap.storage.records import load
 
     if as_json and form not in (None, "json"):
         raise click.UsageError(f"--json is --format json, not {form}")

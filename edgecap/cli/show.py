@@ -18,7 +18,7 @@ def show(record: Path, as_json: bool) -> None:
 
     Example: edgecap show profiles/edgecap-ref-xs--laptop--20261123T204500Z.json
     """
-    from edgecap.storage.files import load
+    from edgecap.storage.records import load
 
     show_record(load(record), as_json)
 
@@ -30,7 +30,7 @@ def schema(as_json: bool) -> None:
 
     Example: edgecap schema > record.schema.json
     """
-    from edgecap.storage.files import schema as record_schema
+    from edgecap.storage.records import schema as record_schema
 
     print_json(record_schema())
 

@@ -140,9 +140,9 @@ def sweep(
     Each cell gets a record of its own, written when it is done. A cell that fails is a row with its reason, and the
     sweep goes on. The same plan again measures nothing twice.
     """
-    from edgecap.storage.files import home
+    from edgecap.storage.files import resolve_paths
 
-    where = home(cache)
+    where = resolve_paths(cache)
     axes = {name: given.pop(name) for name in AXES}
     cells = _cells(plan, axes, where.cache)
     folder = output or Path("sweeps") / _named(plan, cells)
@@ -180,9 +180,9 @@ def _cells(
 
 def _named(plan: Path | None, cells: tuple[Planned, ...]) -> str:
     """The plan's name, or that of the models."""
-    from edgecap.storage.files import slug
+    from edgecap.names import safe_filename
 
-    return slug(
+    return safe_filename(
         plan.stem if plan else "-".join(dict.fromkeys(Path(cell.spec.model).name for cell in cells))
     )
 
@@ -190,7 +190,7 @@ def _named(plan: Path | None, cells: tuple[Planned, ...]) -> str:
 def _show(
     cells: tuple[Planned, ...], folder: Path, where: Paths, keeps: bool, as_json: bool
 ) -> None:
-    from edgecap.report.format import printable
+    from edgecap.names import printable
     from edgecap.storage.files import free_bytes
     from edgecap.sweep.estimates import History, need_of, seconds_of
     from edgecap.sweep.state import look_into
@@ -265,7 +265,7 @@ def _fleet(
 
 
 def _tell(rows: list[StateRow], folder: Path, as_json: bool) -> None:
-    from edgecap.report.format import printable
+    from edgecap.names import printable
     from edgecap.sweep.summary import outcome_text, outcome_values
 
     if as_json:

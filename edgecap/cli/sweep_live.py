@@ -100,7 +100,7 @@ class SweepLive:
 
     def _say(self, words: str) -> None:
         """A line that stays; not twice the same."""
-        from edgecap.report.format import printable
+        from edgecap.names import printable
 
         line = printable(words)
         if line == self._said:
@@ -140,7 +140,7 @@ class SweepLive:
     def _picture(self, now: float) -> Any:
         from rich.text import Text
 
-        from edgecap.report.format import printable
+        from edgecap.names import printable
 
         running = list(self._running.values())
         shown = running[:_MOST_LINES]

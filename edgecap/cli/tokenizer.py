@@ -208,7 +208,7 @@ def _languages(
     from edgecap.analysis.tokenizing.loading import load_tokenizers
     from edgecap.analysis.tokenizing.parallel import read_parallel
     from edgecap.analysis.tokenizing.study import study_languages
-    from edgecap.storage.files import load
+    from edgecap.storage.records import load
 
     if only is not None and not only:
         raise click.UsageError("--only names no language; leave it out for all")
@@ -224,7 +224,7 @@ def _exact(
 ) -> Any:
     from edgecap.cli.live import Live
     from edgecap.pipeline.exact_bytes import exact_bytes
-    from edgecap.storage.files import home
+    from edgecap.storage.files import resolve_paths
 
     if len(models) > 1:
         raise click.UsageError(f"--bytes runs one model, not {len(models)}")
@@ -241,7 +241,7 @@ def _exact(
         timeout_s=run["timeout_s"] or 3600.0,
     )
     with Live() as live:
-        return exact_bytes(spec, most_bytes, home(run["cache"]), live)
+        return exact_bytes(spec, most_bytes, resolve_paths(run["cache"]), live)
 
 
 def _text(found: Any) -> str:

@@ -56,13 +56,14 @@ def worker(
     network.configure()
     secured = network.security(tls)
 
-    from edgecap.storage.files import home, slug
+    from edgecap.names import safe_filename
+    from edgecap.storage.files import resolve_paths
     from edgecap.sweep.fleet.device import Device
     from edgecap.sweep.fleet.joining import alone, check_welcome, join, look
     from edgecap.sweep.fleet.messages import check_name
 
-    own = certificates.check(tls).name if tls else slug(platform.node())[:63]
-    called, kept = check_name(name or own), home(cache).cache
+    own = certificates.check(tls).name if tls else safe_filename(platform.node())[:63]
+    called, kept = check_name(name or own), resolve_paths(cache).cache
 
     def say(words: str) -> None:
         click.echo(f"edgecap: {words}", err=True)

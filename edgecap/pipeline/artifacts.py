@@ -22,8 +22,16 @@ from edgecap.pipeline.run_context import ProgressEvent, ReadyGraph, RunContext, 
 from edgecap.pipeline.worker import BuiltGraph, Export, Optimize, Quantize, Step
 from edgecap.record import Failure, Graph
 from edgecap.spec import DEFAULT_CORPUS, CellSpec
-from edgecap.storage import files, locks
+from edgecap.storage import locks
 from edgecap.storage.cache import ORIGIN, Origin
+from edgecap.storage.files import (
+    list_files,
+    new_folder,
+    sha256_of,
+    touch,
+    utc_now,
+    write_atomically,
+)
 from edgecap.text.corpus import Corpus, read_corpus
 
 GRAPH_FILE = "graph.json"  # the description of a cached graph, beside it
@@ -91,7 +99,7 @@ def export_folder_of(context: RunContext, provider: str) -> Path:
         _tool_versions(),
         str(context.spec.trust_remote_code),
     )
-    key = files.sha256_of(config, *(p.encode() for p in parts))[:24]
+    key = sha256_of(config, *(p.encode() for p in parts))[:24]
     return context.home.cache / "exports" / key
 
 
@@ -144,7 +152,7 @@ def _calibration_text(context: RunContext) -> Corpus:
 
 def _key_of(source: ReadyGraph, *inputs: str) -> str:
     weights = [f"{f.path} {f.sha256}" for f in source.graph.files]
-    return files.sha256_of(*(text.encode() for text in (*weights, *inputs)))[:24]
+    return sha256_of(*(text.encode() for text in (*weights, *inputs)))[:24]
 
 
 def _tool_versions() -> str:
@@ -206,15 +214,15 @@ def mark_in_use(context: RunContext, cell: CellSpec | None, path: Path) -> None:
     if entry:
         with build_lock(context, cell, entry, f"looks at {path.name}"):
             context.in_use.enter_context(locks.used(entry))
-            files.touch(entry)
+            touch(entry)
 
 
 def _read_cached(target: Path) -> ReadyGraph | None:
     """Return a graph of an earlier run if each of its files is whole; else clear the folder."""
     try:
         graph = msgspec.json.decode((target / GRAPH_FILE).read_bytes(), type=Graph)
-        if files.list_files(target, [f.path for f in graph.files]) == graph.files:
-            files.touch(target / GRAPH_FILE)
+        if list_files(target, [f.path for f in graph.files]) == graph.files:
+            touch(target / GRAPH_FILE)
             return ReadyGraph(target, graph)
     except (OSError, msgspec.DecodeError):
         pass
@@ -224,16 +232,16 @@ def _read_cached(target: Path) -> ReadyGraph | None:
 
 def _build(context: RunContext, cell: CellSpec, plan: _BuildPlan) -> ReadyGraph | Failure:
     try:
-        with files.new_folder(plan.target) as scratch:
+        with new_folder(plan.target) as scratch:
             answer = run_step(context, cell, plan.step(str(scratch)), BuiltGraph)
             if isinstance(answer, Failure):
                 raise _BuildFailed(answer)
-            listed = files.list_files(scratch, list(answer.files))
+            listed = list_files(scratch, list(answer.files))
             unfused = answer.unfused or plan.unfused
             graph = describe_graph(cell.precision, plan.exporter, plan.recipe, listed, unfused)
-            origin = Origin(model=context.located.name, made_utc=files.utc_now())
-            files.write_atomically(scratch / GRAPH_FILE, msgspec.json.encode(graph))
-            files.write_atomically(scratch / ORIGIN, msgspec.json.encode(origin))
+            origin = Origin(model=context.located.name, made_utc=utc_now())
+            write_atomically(scratch / GRAPH_FILE, msgspec.json.encode(graph))
+            write_atomically(scratch / ORIGIN, msgspec.json.encode(origin))
     except _BuildFailed as error:
         return error.failure
     return ReadyGraph(plan.target, graph)

@@ -34,8 +34,7 @@ from edgecap.pipeline.run_context import (
 from edgecap.pipeline.worker import Codec, CodecResult, in_child
 from edgecap.record import Failure
 from edgecap.spec import CellSpec, Spec
-from edgecap.storage import files
-from edgecap.storage.files import Paths
+from edgecap.storage.files import Paths, check_writable, disk_errors, resolve_paths, sha256_of
 from edgecap.text import codec
 
 
@@ -117,15 +116,15 @@ def _check_request(source: Path, target: Path, spec: Spec) -> None:
         importlib.metadata.version("constriction")
     except importlib.metadata.PackageNotFoundError:
         raise UsageError("the codec needs constriction: pip install 'edgecap[codec]'") from None
-    with files.disk_errors(target):
+    with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-    files.check_writable(target.parent)
+    check_writable(target.parent)
 
 
 def _prepare(
     spec: Spec, home: Paths | None, notice: ProgressCallback, run: StepRunner
 ) -> RunContext:
-    context = prepare(spec, home or files.home(), notice, run).context
+    context = prepare(spec, home or resolve_paths(), notice, run).context
     if context.model.encodes:
         raise UsageError(
             f"{spec.model} is an encoder: it does not predict the next token, which the codec needs"
@@ -136,7 +135,7 @@ def _prepare(
 def _coder(context: RunContext, precision: str, threads: int, window: int) -> _Coder:
     provider = context.spec.providers[0]
     graph = build_or_refuse(context, CellSpec(precision, provider))
-    model = files.sha256_of(*(f"{f.path} {f.sha256}".encode() for f in graph.graph.files))
+    model = sha256_of(*(f"{f.path} {f.sha256}".encode() for f in graph.graph.files))
     short_hashes = (
         bytes.fromhex(model)[:8],
         bytes.fromhex(context.hashes.tokenizer)[:4],
@@ -151,7 +150,7 @@ def _runtime_hash(provider: str) -> str:
     parts = [machine.cpu, machine.architecture, *machine.flags, provider]
     parts += [importlib.metadata.version(name) for name in ("numpy", "constriction", "tokenizers")]
     parts += [f"{n} {v}" for n, v in machine.versions.items() if n.startswith("onnxruntime")]
-    return files.sha256_of("\n".join(parts).encode())
+    return sha256_of("\n".join(parts).encode())
 
 
 def _check_same(source: Path, file: codec.Header, here: codec.Header, model: str) -> None:
@@ -176,7 +175,7 @@ def _check_same(source: Path, file: codec.Header, here: codec.Header, model: str
 def _new_file(target: Path) -> Iterator[Path]:
     """Yield a scratch path; give the file its name once it is whole."""
     with (
-        files.disk_errors(target),
+        disk_errors(target),
         tempfile.TemporaryDirectory(dir=target.parent, prefix=".edgecap-") as folder,
     ):
         scratch = Path(folder) / "out"

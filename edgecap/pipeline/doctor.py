@@ -20,8 +20,7 @@ from edgecap.pipeline.peaks import peaks_of
 from edgecap.pipeline.run_context import ProgressCallback, ProgressEvent, StepRunner, ignore_events
 from edgecap.pipeline.worker import Diagnose, Diagnosed, ignore_progress, in_child
 from edgecap.record import Absent, Failure, Machine
-from edgecap.storage import files
-from edgecap.storage.files import Paths
+from edgecap.storage.files import Paths, check_writable
 
 EXPORT_BYTES = 2_000_000_000  # of disk, for the exports of a small model
 TIMEOUT_S = 300.0
@@ -59,7 +58,7 @@ def examine(
 def _folder_space(path: Path) -> FolderSpace:
     existing = next(p for p in (path, *path.absolute().parents) if p.exists())
     try:
-        files.check_writable(path)
+        check_writable(path)
         writable = True
     except EdgecapError:
         writable = False

@@ -26,8 +26,14 @@ from edgecap.pipeline.worker import in_child
 from edgecap.provider_options import parse_provider
 from edgecap.record import Failure, Graph
 from edgecap.spec import DEFAULT_PRECISIONS, CellSpec, Spec
-from edgecap.storage import files
-from edgecap.storage.files import Paths
+from edgecap.storage.files import (
+    Paths,
+    check_writable,
+    new_folder,
+    resolve_paths,
+    sha256_of_file,
+    write_atomically,
+)
 
 
 def export_folder(
@@ -87,8 +93,8 @@ def _prepare(
 ) -> RunContext:
     if out.exists():
         raise UsageError(f"{out} is there already; give a new folder")
-    files.check_writable(out)
-    return prepare(spec, home or files.home(), notice, run).context
+    check_writable(out)
+    return prepare(spec, home or resolve_paths(), notice, run).context
 
 
 def _write_folder(context: RunContext, out: Path, provider: str = "cpu") -> dict[str, Graph]:
@@ -98,7 +104,7 @@ def _write_folder(context: RunContext, out: Path, provider: str = "cpu") -> dict
     notice(ProgressEvent(None, f"{len(precisions)} graphs to make", total=len(precisions)))
     for precision in precisions:
         graphs[precision] = build_or_refuse(context, CellSpec(precision, provider))
-    with context.in_use, files.new_folder(out) as scratch:
+    with context.in_use, new_folder(out) as scratch:
         _copy(contents(context, graphs, provider), scratch)
     return {precision: ready.graph for precision, ready in graphs.items()}
 
@@ -131,7 +137,7 @@ def contents(context: RunContext, graphs: dict[str, ReadyGraph], provider: str) 
             "parameters": source.count_parameters(context.located.path),
         },
         "files": [
-            {"path": name, "bytes": path.stat().st_size, "sha256": files.sha256_of_file(path)}
+            {"path": name, "bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
             for name, path in beside.items()
         ],
         "graphs": [
@@ -166,4 +172,4 @@ def _copy(folder: Contents, out: Path) -> None:
     for name, path in folder.files.items():
         (out / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(path, out / name)
-    files.write_atomically(out / source.MANIFEST, folder.manifest)
+    write_atomically(out / source.MANIFEST, folder.manifest)

@@ -15,8 +15,7 @@ from edgecap.pipeline.run_context import ProgressCallback, ProgressEvent, StepRu
 from edgecap.pipeline.worker import Calibrate, Calibrated, expected
 from edgecap.provider_options import parse_provider
 from edgecap.record import Absent, Bandwidth, Failure, Machine, Peaks
-from edgecap.storage import files
-from edgecap.storage.files import Paths
+from edgecap.storage.files import Paths, sha256_of, utc_now, write_atomically
 
 _PATIENCE_S = 600.0
 
@@ -54,10 +53,10 @@ def peaks_of(
         threads=threads,
         gemm_flops_per_s=answer.gemm_flops_per_s,
         bandwidth=answer.bandwidth,
-        measured_utc=files.utc_now(),
+        measured_utc=utc_now(),
     )
     best = _faster(cached, measured) if cached else measured
-    files.write_atomically(path, msgspec.json.encode(best))
+    write_atomically(path, msgspec.json.encode(best))
     return best
 
 
@@ -110,5 +109,5 @@ def _cache_path(
         *runtime,
     ]
     processors = [f"on {','.join(map(str, sorted(affinity)))}"] if affinity else []
-    key = files.sha256_of("\n".join([*hardware, provider, str(threads), *processors]).encode())[:16]
+    key = sha256_of("\n".join([*hardware, provider, str(threads), *processors]).encode())[:16]
     return home.cache / "peaks" / f"{provider}-{threads}-{key}.json"

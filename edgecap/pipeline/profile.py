@@ -24,8 +24,7 @@ from edgecap.pipeline.timing import measure_latency, timing_groups
 from edgecap.pipeline.worker import in_child
 from edgecap.record import Profile
 from edgecap.spec import Spec
-from edgecap.storage import files
-from edgecap.storage.files import Paths
+from edgecap.storage.files import Paths, check_writable, resolve_paths
 from edgecap.text.corpus import read_corpus
 
 
@@ -41,14 +40,14 @@ def profile(
     Documents in `scores` are not scored again. Raises UsageError before anything is measured if the
     request cannot be met, and Interrupted on Ctrl-C, after the finished cells were written.
     """
-    spec, home = spec or Spec(), home or files.home()
+    spec, home = spec or Spec(), home or resolve_paths()
     corpus = read_corpus(spec.corpus, spec.documents, home.cache, spec.bias_bits)
     notice(ProgressEvent(None, "looking at the model and the runtime"))
     prepared = prepare(spec, home, notice, run, corpus, scores)
     context, _, cells = prepared
     with context.in_use:
         mark_in_use(context, None, Path(corpus.path))
-        files.check_writable(home.profiles)
+        check_writable(home.profiles)
         with open_draft(prepared) as draft:
             words = f"{len(cells)} cells to measure" if len(cells) > 1 else "measuring"
             notice(ProgressEvent(None, words, total=len(cells)))

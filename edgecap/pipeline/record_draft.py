@@ -31,7 +31,8 @@ from edgecap.record import (
     Profile,
     Source,
 )
-from edgecap.storage import files
+from edgecap.storage.files import utc_now
+from edgecap.storage.records import record_path, save
 from edgecap.text import compressors
 from edgecap.text.corpus import describe
 
@@ -71,7 +72,7 @@ class RecordDraft:
 
     def _save(self, **changes: object) -> None:
         self.record = msgspec.structs.replace(self.record, **changes)
-        files.save(self.record, self._path)
+        save(self.record, self._path)
 
 
 @contextmanager
@@ -82,7 +83,7 @@ def open_draft(prepared: Prepared) -> Iterator[RecordDraft]:
     """
     context, _, cells = prepared
     record = _start_record(prepared)
-    path = files.record_path(context.home.profiles, record)
+    path = record_path(context.home.profiles, record)
     draft = RecordDraft(
         record, path, lambda record, cell: judge(record, cell, context.corpus.card, len(cells))
     )
@@ -106,7 +107,7 @@ def _start_record(prepared: Prepared) -> Profile:
     return Profile(
         schema=SCHEMA,
         edgecap=__version__,
-        created_utc=files.utc_now("microseconds"),
+        created_utc=utc_now("microseconds"),
         complete=False,
         spec=spec,
         machine=read_machine(providers),

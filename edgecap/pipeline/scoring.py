@@ -24,8 +24,7 @@ from edgecap.pipeline.run_context import (
 from edgecap.pipeline.worker import ScoredPart, ScorePart, ScoringPlan, in_child
 from edgecap.record import Failure, Machine
 from edgecap.spec import CellSpec, Spec
-from edgecap.storage import files
-from edgecap.storage.files import Paths
+from edgecap.storage.files import Paths, sha256_of
 from edgecap.storage.jsonl_log import JsonlLog
 from edgecap.text.corpus import read_corpus
 
@@ -85,7 +84,7 @@ def document_log(
         (machine.cpu, sorted(machine.versions.items()), __version__),
     )
     folder = context.scores.folder or context.home.cache / "journals"
-    return folder / f"{files.sha256_of(msgspec.json.encode(key, order='sorted'))[:32]}.jsonl"
+    return folder / f"{sha256_of(msgspec.json.encode(key, order='sorted'))[:32]}.jsonl"
 
 
 def add_known_documents(log: Path, documents: tuple[ScoredDocument, ...]) -> None:

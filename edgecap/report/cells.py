@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from edgecap.analysis.cell_labels import CellView, choices
 from edgecap.analysis.metrics import BY_NAME, estimates
+from edgecap.names import printable
 from edgecap.record import Absent, Cell, Estimate, Measurement, Profile
-from edgecap.report.format import printable
 from edgecap.units import si, significant
 
 MetricValue = Estimate | Absent

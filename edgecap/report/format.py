@@ -57,8 +57,3 @@ def name_of(cell: Cell, cells: Sequence[Cell]) -> str:
     """The precision, with the provider where the record has several."""
     several = len({c.provider for c in cells}) > 1
     return f"{cell.precision} {cell.provider}" if several else cell.precision
-
-
-def printable(name: str) -> str:
-    """A name from outside, without what could command a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in name)

@@ -22,7 +22,7 @@ from edgecap.analysis.metrics import (
     why,
 )
 from edgecap.record import Absent, Cell, Estimate, Profile
-from edgecap.storage.files import record_path
+from edgecap.storage.records import record_path
 
 Value = str | int | float | None
 CellRow = dict[str, Value]

@@ -12,7 +12,8 @@ from typing import Generic, NamedTuple, TypeVar
 
 from edgecap.errors import RecordError, UsageError
 from edgecap.record import Profile
-from edgecap.storage import files as store
+from edgecap.storage.files import sha256_of
+from edgecap.storage.records import load
 
 T = TypeVar("T")
 JOURNAL = "journal.jsonl"  # of a sweep
@@ -54,7 +55,7 @@ class Collection(Generic[T]):
 
     def version(self) -> str:
         """A word that changes when a file comes, goes or changes."""
-        return store.sha256_of(
+        return sha256_of(
             *(f"{path}\0{stamp}".encode("utf-8", "replace") for path, stamp in self._files())
         )[:16]
 
@@ -75,7 +76,7 @@ class Collection(Generic[T]):
 
     def _open(self, path: Path) -> Kept[T] | Unread:
         try:
-            return Kept(path, self._keep(store.load(path)))
+            return Kept(path, self._keep(load(path)))
         except RecordError as error:
             reason = str(error).replace(str(path), path.name)
         except (

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from edgecap.errors import UsageError
 from edgecap.record import File
-from edgecap.storage import files as store
+from edgecap.storage.files import disk_errors, sha256_of_file
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FLAGS = (
@@ -66,7 +66,7 @@ class ContentStore:
             raise UsageError(
                 f"a piece of {file.sha256[:12]} does not fit: it begins at {offset}, {had} bytes are here"
             )
-        with store.disk_errors(part):
+        with disk_errors(part):
             part.parent.mkdir(parents=True, exist_ok=True)
             with os.fdopen(os.open(part, _FLAGS, 0o644), "wb") as stream:
                 stream.write(data)
@@ -82,7 +82,7 @@ class ContentStore:
             return
         part = target.with_name(f"{file.sha256}.{secrets.token_hex(8)}.part")
         try:
-            with store.disk_errors(target):
+            with disk_errors(target):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, part)
             self._accept(part, file)
@@ -96,10 +96,10 @@ class ContentStore:
         """
         for file in files:
             kept, target = self.path(file.sha256), folder / file.path
-            if not self._is_here(file) or store.sha256_of_file(kept) != file.sha256:
+            if not self._is_here(file) or sha256_of_file(kept) != file.sha256:
                 kept.unlink(missing_ok=True)
                 raise UsageError(f"what was kept as {file.sha256[:12]} is damaged")
-            with store.disk_errors(target):
+            with disk_errors(target):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 try:
                     os.link(kept, target)
@@ -123,10 +123,10 @@ class ContentStore:
         return False
 
     def _accept(self, part: Path, file: File) -> None:
-        if _size(part) != file.bytes or store.sha256_of_file(part) != file.sha256:
+        if _size(part) != file.bytes or sha256_of_file(part) != file.sha256:
             part.unlink()
             raise UsageError(f"what came for {file.sha256[:12]} has another hash")
-        with store.disk_errors(part):
+        with disk_errors(part):
             os.replace(part, self.path(file.sha256))
 
 

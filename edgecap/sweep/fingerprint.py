@@ -14,7 +14,7 @@ import msgspec
 from edgecap.errors import UsageError
 from edgecap.model import source
 from edgecap.spec import DEFAULT_CORPUS, PRECISIONS
-from edgecap.storage import files as store
+from edgecap.storage.files import sha256_of, sha256_of_file, write_atomically
 from edgecap.text.bias_card import ENDING, beside
 
 _NOT_THE_MODEL = {".md", ".png", ".jpg", ".lock"}  # beside it, for people
@@ -102,8 +102,8 @@ def _together(files: list[tuple[str, Path]], cache: Path) -> str:
     hashes = [f"{name} {_hash_of(path, known)}" for name, path in files]
     if known != before:
         with contextlib.suppress(UsageError):  # a disk that takes no more costs time, not the sweep
-            store.write_atomically(memory, msgspec.json.encode(known))
-    return store.sha256_of(*(line.encode("utf-8", "surrogateescape") for line in hashes))
+            write_atomically(memory, msgspec.json.encode(known))
+    return sha256_of(*(line.encode("utf-8", "surrogateescape") for line in hashes))
 
 
 def _hash_of(path: Path, known: _Memory) -> str:
@@ -114,7 +114,7 @@ def _hash_of(path: Path, known: _Memory) -> str:
         size, changed = found.st_size, (found.st_mtime_ns, found.st_ctime_ns)
         had = known.get(name)
         if had is None or (had.bytes, had.changed) != (size, changed):
-            known[name] = _Seen(size, changed, store.sha256_of_file(path))
+            known[name] = _Seen(size, changed, sha256_of_file(path))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     return known[name].sha256

@@ -27,10 +27,11 @@ import msgspec
 
 from edgecap.errors import UsageError, did_you_mean
 from edgecap.model.source import SERIES, members
+from edgecap.names import safe_filename
 from edgecap.parsing import parse_name
 from edgecap.provider_options import parse_providers
 from edgecap.spec import DEFAULT_CORPUS, DEFAULT_MODEL, DEFAULT_PRECISIONS, Spec
-from edgecap.storage import files
+from edgecap.storage.files import sha256_of
 from edgecap.sweep.fingerprint import corpus_identity, model_identity, precisions_of
 
 AXES = {  # as it is written, and what it may be written as too
@@ -72,7 +73,7 @@ class Planned(msgspec.Struct, frozen=True, dict=True):
     def key(self) -> str:
         """Sixteen hexadecimal digits."""
         return (
-            files.sha256_of(self.measured.encode(), self.device.encode())[:16]
+            sha256_of(self.measured.encode(), self.device.encode())[:16]
             if self.device
             else self.measured
         )
@@ -86,15 +87,13 @@ class Planned(msgspec.Struct, frozen=True, dict=True):
             for name in OPTIONS
             if getattr(self.spec, name) != getattr(usual, name)
         }
-        return files.sha256_of(
-            msgspec.json.encode(told, order="sorted"), self.spec.corpus.encode()
-        )[:16]
+        return sha256_of(msgspec.json.encode(told, order="sorted"), self.spec.corpus.encode())[:16]
 
     @property
     def file_name(self) -> str:
         """The file of its record: readable in front, unique behind; nothing in it comes from another machine."""
         words = (Path(self.spec.model).name, self.spec.precisions[0], self.spec.providers[0])
-        return f"{'--'.join(files.slug(word) for word in words)}--{self.key}.json"
+        return f"{'--'.join(safe_filename(word) for word in words)}--{self.key}.json"
 
     def __str__(self) -> str:
         spec = self.spec
@@ -230,9 +229,9 @@ def _key(spec: Spec, model: str, corpus: str) -> str:
         for name in Spec.__struct_fields__
         if (value := getattr(spec, name)) != getattr(usual, name) and name != "timeout_s"
     }
-    return files.sha256_of(
-        msgspec.json.encode(told, order="sorted"), model.encode(), corpus.encode()
-    )[:16]
+    return sha256_of(msgspec.json.encode(told, order="sorted"), model.encode(), corpus.encode())[
+        :16
+    ]
 
 
 def _options(asked: dict[str, Any]) -> dict[str, Any]:

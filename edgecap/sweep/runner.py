@@ -18,8 +18,7 @@ from edgecap.pipeline.run_context import KnownScores, ProgressCallback, StepRunn
 from edgecap.pipeline.worker import in_child
 from edgecap.record import Failure, Profile
 from edgecap.spec import Spec
-from edgecap.storage import files
-from edgecap.storage.files import Paths
+from edgecap.storage.files import Paths, free_bytes
 from edgecap.sweep.cleanup import SweepCleanup
 from edgecap.sweep.plan import EVERY, Planned
 from edgecap.sweep.state import Finished, StateRow, SweepState, open_ledger
@@ -219,7 +218,7 @@ class Locally:
                     KnownScores(folder=ledger.scores),
                 )
             except DiskFull as error:
-                if min(files.free_bytes(home.cache), files.free_bytes(ledger.folder)) > ROOM:
+                if min(free_bytes(home.cache), free_bytes(ledger.folder)) > ROOM:
                     return failed("disk", error)
                 raise
 

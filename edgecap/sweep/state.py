@@ -26,9 +26,17 @@ from edgecap.analysis.metrics import told, went_wrong
 from edgecap.errors import RecordError, UsageError
 from edgecap.record import Failure, Graph, Profile
 from edgecap.spec import Spec
-from edgecap.storage import files, locks
+from edgecap.storage import locks
 from edgecap.storage.collection import JOURNAL, Unread
+from edgecap.storage.files import (
+    check_writable,
+    disk_errors,
+    sha256_of_file,
+    utc_now,
+    write_atomically,
+)
 from edgecap.storage.jsonl_log import JsonlLog
+from edgecap.storage.records import load, save
 from edgecap.sweep.plan import Planned
 
 PRIVATE = ".edgecap"
@@ -105,9 +113,9 @@ class SweepState:
         """Writes the record, then its line. Raises DiskFull or UsageError; then nothing of it counts as done."""
         path = self.folder / finished.cell.file_name
         if isinstance(finished.outcome, Profile):
-            files.save(finished.outcome, path)
+            save(finished.outcome, path)
         else:
-            with files.disk_errors(path):
+            with disk_errors(path):
                 path.unlink(missing_ok=True)  # of an earlier attempt
         row = _row(finished, path)
         self._add(row)
@@ -129,8 +137,8 @@ def open_ledger(folder: Path) -> Iterator[SweepState]:
 
     Raises UsageError where another sweep works on it, or it cannot be written.
     """
-    files.check_writable(folder)
-    with files.disk_errors(folder):
+    check_writable(folder)
+    with disk_errors(folder):
         (folder / PRIVATE).mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         ledger = SweepState(folder)
@@ -177,7 +185,7 @@ def _sound(rows: Sequence[StateRow], folder: Path) -> dict[str, StateRow]:
 def _hash_of(path: Path) -> str:
     """The hash of a record's file, or nothing where it cannot be read."""
     try:
-        return files.sha256_of_file(path)
+        return sha256_of_file(path)
     except OSError:
         return ""
 
@@ -194,7 +202,7 @@ def _names(folder: Path) -> set[str]:
 def _adopted(cell: Planned, path: Path) -> StateRow | None:
     """The line of a record that lies here without one, if it answers what the cell asks; else it is measured again."""
     with contextlib.suppress(RecordError):
-        record = files.load(path)
+        record = load(path)
         if (
             record.complete
             and len(record.cells) == 1
@@ -236,7 +244,7 @@ def _row(finished: Finished, path: Path) -> StateRow:
         device=finished.device,
         seconds=finished.seconds,
         attempts=finished.attempts,
-        finished_utc=files.utc_now(),
+        finished_utc=utc_now(),
     )
     if isinstance(outcome, Failure):
         return msgspec.structs.replace(row, failure=outcome, wrong=True)
@@ -269,9 +277,9 @@ def _locked(folder: Path) -> Iterator[None]:
         )
     try:
         with contextlib.suppress(UsageError):
-            files.write_atomically(
+            write_atomically(
                 holder,
-                f"process {os.getpid()} on {platform.node()} since {files.utc_now()}".encode(),
+                f"process {os.getpid()} on {platform.node()} since {utc_now()}".encode(),
             )
         yield
     finally:

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from edgecap.analysis.metrics import told
+from edgecap.names import printable
 from edgecap.report.board.entries import shown
-from edgecap.report.format import printable, table
+from edgecap.report.format import table
 from edgecap.sweep.estimates import Estimated, SpaceNeeded
 from edgecap.sweep.plan import EVERY, OPTIONS, Planned
 from edgecap.sweep.state import StateRow

@@ -19,7 +19,7 @@ import msgspec
 
 from edgecap.errors import UsageError
 from edgecap.record import Baseline
-from edgecap.storage import files
+from edgecap.storage.files import sha256_of, touch, write_atomically
 
 
 def measure_baselines(
@@ -74,7 +74,7 @@ def _zstd(total_bytes: int) -> Any:
 def kept_at(cache: Path, corpus_sha256: str, corpus_bytes: int) -> Path:
     """A file named by the corpus and by all that its baselines depend on; Python comes with its own liblzma."""
     versions = (zlib.ZLIB_RUNTIME_VERSION, platform.python_version(), metadata.version("zstandard"))
-    key = files.sha256_of(*(v.encode() for v in versions), str(corpus_bytes).encode())[:16]
+    key = sha256_of(*(v.encode() for v in versions), str(corpus_bytes).encode())[:16]
     return cache / "baselines" / f"{corpus_sha256}-{key}.json"
 
 
@@ -82,7 +82,7 @@ def kept(path: Path) -> dict[str, Baseline]:
     """What an earlier run found out, if it is there and whole, else nothing."""
     with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
         found = msgspec.json.decode(path.read_bytes(), type=dict[str, Baseline])
-        files.touch(path)
+        touch(path)
         return found
     return {}
 
@@ -90,4 +90,4 @@ def kept(path: Path) -> dict[str, Baseline]:
 def keep(path: Path, found: dict[str, Baseline]) -> None:
     """Keeps it; where that cannot be, the next run finds it out again."""
     with contextlib.suppress(UsageError):
-        files.write_atomically(path, msgspec.json.encode(found))
+        write_atomically(path, msgspec.json.encode(found))

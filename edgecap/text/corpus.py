@@ -19,7 +19,8 @@ import msgspec
 from edgecap.errors import UsageError
 from edgecap.record import Baseline, CorpusInfo, Domain
 from edgecap.spec import DEFAULT_CORPUS
-from edgecap.storage import files, hub
+from edgecap.storage import hub
+from edgecap.storage.files import resolve_paths, sha256_of, write_atomically
 from edgecap.text.bias_card import Card, read_card
 
 _LINES = (".jsonl", ".ndjson", ".json")
@@ -87,7 +88,7 @@ def read_corpus(
     Files of the Hub are kept in `cache` where only a part of them is asked for. Raises UsageError
     where there is no such file, or it is empty, broken or not UTF-8, or its card is for another text.
     """
-    path, bias = _find(name, limit, cache or files.home().cache)
+    path, bias = _find(name, limit, cache or resolve_paths().cache)
     digest, sizes = hashlib.sha256(), dict[str, list[int]]()
     for document in _documents(path, path.stem, limit, digest, name):
         sizes.setdefault(document.domain, []).append(len(document.text.encode()))
@@ -142,9 +143,7 @@ def _find(name: str, limit: int | None, cache: Path) -> tuple[Path, float]:
     bias = declared.get(file.rpartition("/")[2], declared.get("", 0.0))
     if limit is None or not file.endswith(_LINES):
         return hub.fetch_file(dataset, file, revision), bias
-    key = files.sha256_of(
-        dataset.encode(), (revision or "").encode(), file.encode(), str(limit).encode()
-    )
+    key = sha256_of(dataset.encode(), (revision or "").encode(), file.encode(), str(limit).encode())
     return _first_lines(dataset, file, revision, limit, cache / "corpora" / key[:16]), bias
 
 
@@ -156,7 +155,7 @@ def _first_lines(dataset: str, file: str, revision: str | None, limit: int, fold
         return had[-1]
     kept = folder / (commit or "unknown") / name
     if not kept.exists():
-        files.write_atomically(kept, hub.read_lines(dataset, file, commit or revision, limit))
+        write_atomically(kept, hub.read_lines(dataset, file, commit or revision, limit))
     return kept
 
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 from edgecap.analysis import metrics
 from edgecap.analysis.metrics import METRICS, Metric, status, why
 from edgecap.analysis.published import is_comparable
+from edgecap.names import printable
 from edgecap.record import Absent, Cell, Estimate, Flops, Profile
-from edgecap.report.format import printable
 from edgecap.spec import Spec
 
 LONGEST = 160  # characters of a name that are shown

@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 
 from edgecap.analysis.metrics import METRICS
+from edgecap.names import printable
 from edgecap.record import Estimate, Profile
 from edgecap.report.cells import Line, sheet, span, written
-from edgecap.report.format import printable
 from edgecap.report.page import notes, reproduce
 from edgecap.report.page.figures import sections
 from edgecap.report.page.report import describe, title

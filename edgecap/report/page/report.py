@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from edgecap.analysis.metrics import BY_NAME, status
+from edgecap.names import printable
 from edgecap.record import Absent, Estimate, Flops, Latency, Profile
 from edgecap.report.cells import Line, sheet, shortened, span, written
-from edgecap.report.format import printable
 from edgecap.report.page import notes, raw_tables, reproduce
 from edgecap.report.page.figures import sections
 from edgecap.report.page.template import page

@@ -9,7 +9,8 @@ from typing import Any
 import click
 import msgspec
 
-from edgecap.report.format import printable, table
+from edgecap.names import printable
+from edgecap.report.format import table
 from edgecap.storage.cache import CacheEntry, Survey
 from edgecap.storage.cache_prune import Pruned
 from edgecap.units import size

@@ -11,7 +11,8 @@ import click
 from edgecap.analysis.metrics import BY_NAME
 from edgecap.analysis.recommend import SHOWN, Candidate, Limit, Recommendation
 from edgecap.analysis.recommend.candidates import Held
-from edgecap.report.format import printable, table
+from edgecap.names import printable
+from edgecap.report.format import table
 from edgecap.units import si
 
 NAME, LONGEST = 24, 60  # columns of a name's line, characters of it that are shown

@@ -9,8 +9,9 @@ from xml.etree import ElementTree
 import click
 
 from edgecap.analysis.metrics import METRICS
+from edgecap.names import printable
 from edgecap.record import Absent, Estimate
-from edgecap.report.format import printable, table, wrapped
+from edgecap.report.format import table, wrapped
 from edgecap.units import si, significant
 
 if TYPE_CHECKING:

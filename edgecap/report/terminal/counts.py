@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from edgecap import units
+from edgecap.names import printable
 from edgecap.record import FlopParts
-from edgecap.report.format import printable, table, wrapped
+from edgecap.report.format import table, wrapped
 from edgecap.units import si, significant, size
 
 if TYPE_CHECKING:

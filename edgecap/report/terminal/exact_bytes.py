@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 
 from edgecap.meters.exact.texts import ExactBytesTotals
+from edgecap.names import printable
 from edgecap.record import Estimate
 from edgecap.report.cells import shortened
-from edgecap.report.format import printable, table, wrapped
+from edgecap.report.format import table, wrapped
 from edgecap.units import counted
 
 WORST = 5  # texts that are told one by one

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import click
 
 from edgecap.analysis.fitting import Fit, FittedModel
+from edgecap.names import printable
 from edgecap.record import Estimate
-from edgecap.report.format import printable, table, wrapped
+from edgecap.report.format import table, wrapped
 from edgecap.report.terminal.candidates import in_lines
 from edgecap.units import si
 

@@ -9,8 +9,9 @@ import click
 
 from edgecap import units
 from edgecap.analysis.predicting import DevicePrediction, HeldOut, Prediction
+from edgecap.names import printable
 from edgecap.record import Absent, Estimate
-from edgecap.report.format import printable, table, wrapped
+from edgecap.report.format import table, wrapped
 from edgecap.report.terminal.candidates import in_lines
 from edgecap.units import si, size
 

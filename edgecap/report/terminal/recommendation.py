@@ -12,8 +12,9 @@ from edgecap.analysis.metrics import BY_NAME
 from edgecap.analysis.recommend import Candidate, Limit, Recommendation
 from edgecap.analysis.recommend.candidates import Held
 from edgecap.analysis.recommend.costs import Change, LimitCost, Relaxed
+from edgecap.names import printable
 from edgecap.record import Absent
-from edgecap.report.format import printable, table, wrapped
+from edgecap.report.format import table, wrapped
 from edgecap.report.terminal.candidates import (
     ALWAYS,
     SHORT,

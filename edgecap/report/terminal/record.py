@@ -6,6 +6,7 @@ import click
 
 from edgecap import stats
 from edgecap.analysis.warnings.energy import no_energy
+from edgecap.names import printable
 from edgecap.record import (
     Absent,
     Cell,
@@ -22,7 +23,7 @@ from edgecap.record import (
     Profile,
 )
 from edgecap.report.data import measured_cells, medians
-from edgecap.report.format import name_of, printable, table, wrapped
+from edgecap.report.format import name_of, table, wrapped
 from edgecap.report.terminal.energy import energies, provenance_of
 from edgecap.report.terminal.roofline import growth, operators, rooflines
 from edgecap.report.terminal.throughput import throughputs

@@ -7,8 +7,9 @@ import textwrap
 import click
 
 from edgecap.analysis.routing import Route, Side, Split
+from edgecap.names import printable
 from edgecap.record import Estimate
-from edgecap.report.format import printable, table, wrapped
+from edgecap.report.format import table, wrapped
 from edgecap.report.terminal.candidates import short
 from edgecap.units import si, significant
 

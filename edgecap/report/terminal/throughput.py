@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from edgecap import stats
+from edgecap.names import printable
 from edgecap.record import Failure, Latency, Profile, Throughput
 from edgecap.report.data import measured_cells
-from edgecap.report.format import name_of, printable, table
+from edgecap.report.format import name_of, table
 from edgecap.units import si, significant
 
 

@@ -9,9 +9,10 @@ import click
 from edgecap.analysis.tokenizing.speed import Speed
 from edgecap.analysis.tokenizing.study import CorpusStudy, TokenizerOnCorpus, TokenizerOnLanguages
 from edgecap.analysis.tokenizing.usage import Usage
+from edgecap.names import printable
 from edgecap.record import Absent, Estimate
 from edgecap.report.cells import shortened
-from edgecap.report.format import printable, table, wrapped
+from edgecap.report.format import table, wrapped
 from edgecap.units import counted, si, significant, size
 
 NAME = 24  # characters of a name in a table

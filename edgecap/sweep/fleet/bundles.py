@@ -16,6 +16,7 @@ from edgecap import __version__
 from edgecap.errors import DiskFull, EdgecapError
 from edgecap.meters.compression import ScoredDocument
 from edgecap.model import source
+from edgecap.names import safe_filename
 from edgecap.pipeline.artifacts import can_be_fp32, get_or_build
 from edgecap.pipeline.export_folder import contents
 from edgecap.pipeline.prepare import prepare
@@ -23,9 +24,8 @@ from edgecap.pipeline.run_context import StepRunner, ignore_events
 from edgecap.pipeline.worker import in_child
 from edgecap.record import Failure, File
 from edgecap.spec import DEFAULT_CORPUS, CellSpec, Spec
-from edgecap.storage import files as store
 from edgecap.storage.content import ContentStore
-from edgecap.storage.files import Paths
+from edgecap.storage.files import Paths, free_bytes, sha256_of_file
 from edgecap.sweep.cleanup import SweepCleanup
 from edgecap.sweep.fleet.freight import files_of
 from edgecap.sweep.fleet.messages import Order, Part
@@ -106,7 +106,7 @@ class Bundles:
         try:
             return self._make(spec)
         except DiskFull as error:
-            if store.free_bytes(self._home.cache) > ROOM:
+            if free_bytes(self._home.cache) > ROOM:
                 return NotMade(failed("disk", error))
             raise
         except EdgecapError as error:
@@ -156,9 +156,9 @@ class Bundles:
         """A text as it travels, hashed once."""
         with self._lock:
             if path not in self._files:
-                size, sha256 = path.stat().st_size, store.sha256_of_file(path)
+                size, sha256 = path.stat().st_size, sha256_of_file(path)
                 name = (
-                    store.slug(path.stem)[:40] + path.suffix
+                    safe_filename(path.stem)[:40] + path.suffix
                 )  # how a text is read hangs on the suffix
                 self._files[path] = File(path=name, bytes=size, sha256=sha256)
         return self._files[path]

@@ -16,9 +16,9 @@ from edgecap.analysis.warnings.quality import foreign_bias
 from edgecap.errors import EdgecapError, RecordError
 from edgecap.meters.compression import NoTokens, WindowPlan, pool_documents
 from edgecap.meters.sharding import DocumentShare
+from edgecap.names import printable
 from edgecap.record import Cell, Compression, DocumentBits, Failure, Graph, Measurement, Profile
-from edgecap.report.format import printable
-from edgecap.storage.files import read_record
+from edgecap.storage.records import read_record
 from edgecap.sweep.fleet.bundles import ModelBundle
 from edgecap.sweep.fleet.messages import Garbled, PartDone
 from edgecap.sweep.fleet.parts import Whole

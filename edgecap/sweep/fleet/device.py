@@ -19,6 +19,7 @@ import msgspec
 from edgecap import __version__
 from edgecap.errors import DiskFull, EdgecapError, Interrupted, UsageError
 from edgecap.model import source
+from edgecap.names import safe_filename
 from edgecap.pipeline.profile import profile
 from edgecap.pipeline.run_context import KnownScores, StepRunner, ignore_events
 from edgecap.pipeline.scoring import score_part
@@ -26,11 +27,10 @@ from edgecap.pipeline.worker import Answer, Progress, Step, StepCallback, in_chi
 from edgecap.provider_options import parse_provider
 from edgecap.record import Failure, File
 from edgecap.spec import DEFAULT_CORPUS, Spec
-from edgecap.storage import files as store
 from edgecap.storage import locks
 from edgecap.storage.cache_prune import Wanted, prune
 from edgecap.storage.content import ContentStore
-from edgecap.storage.files import Paths
+from edgecap.storage.files import Paths, new_folder, sha256_of, touch, write_atomically
 from edgecap.sweep.fleet.freight import files_of
 from edgecap.sweep.fleet.messages import (
     CellDone,
@@ -179,15 +179,15 @@ class Device:
 
     def _model(self, order: Order, files: tuple[File, ...], in_use: ExitStack) -> Path:
         """The model's folder, made of blobs when it is first needed, and kept while it is used."""
-        bundle = self._cache / "bundles" / store.sha256_of(order.manifest.encode())[:32]
-        folder = bundle / store.slug(order.model_name)
+        bundle = self._cache / "bundles" / sha256_of(order.manifest.encode())[:32]
+        folder = bundle / safe_filename(order.model_name)
         with locks.alone(bundle, lambda: None, lambda reason: None):
             in_use.enter_context(locks.used(bundle))
             if not (folder / source.MANIFEST).is_file():
-                with store.new_folder(folder) as scratch:
+                with new_folder(folder) as scratch:
                     self._lay_out(files, scratch)
-                    store.write_atomically(scratch / source.MANIFEST, order.manifest.encode())
-            store.touch(bundle)
+                    write_atomically(scratch / source.MANIFEST, order.manifest.encode())
+            touch(bundle)
         return folder
 
     def _text(self, order: Order, in_use: ExitStack) -> str:
@@ -196,13 +196,13 @@ class Device:
                 raise UsageError("an order without a text is one for the bundled corpus")
             return DEFAULT_CORPUS
         texts = self._cache / "texts" / order.text.sha256
-        name = store.slug(order.text_name)
+        name = safe_filename(order.text_name)
         with locks.alone(texts, lambda: None, lambda reason: None):
             in_use.enter_context(locks.used(texts))
             if not (texts / name / name).is_file():
-                with store.new_folder(texts / name) as scratch:
+                with new_folder(texts / name) as scratch:
                     self._lay_out((msgspec.structs.replace(order.text, path=name),), scratch)
-            store.touch(texts)
+            touch(texts)
         return str(texts / name / name)
 
     def _lay_out(self, files: tuple[File, ...], folder: Path) -> None:

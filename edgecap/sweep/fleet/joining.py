@@ -18,7 +18,8 @@ from edgecap.machine.info import default_threads
 from edgecap.pipeline.run_context import StepRunner
 from edgecap.pipeline.worker import Diagnose, Diagnosed, expected, in_child
 from edgecap.record import Failure
-from edgecap.storage import files, locks
+from edgecap.storage import locks
+from edgecap.storage.files import disk_errors
 from edgecap.sweep.fleet.device import Device
 from edgecap.sweep.fleet.messages import SLOT, About, check_name
 from edgecap.sweep.fleet.network import open_worker
@@ -67,7 +68,7 @@ def resources(about: About) -> dict[str, float]:
 @contextlib.contextmanager
 def alone(cache: Path) -> Iterator[None]:
     """Holds a cache for this process as a device. Raises UsageError where another worker has it."""
-    with files.disk_errors(cache):
+    with disk_errors(cache):
         cache.mkdir(parents=True, exist_ok=True)
     try:
         lock = locks.take(cache / "worker.lock")

@@ -8,7 +8,7 @@ import msgspec
 
 from edgecap.meters.compression import ScoredDocument
 from edgecap.meters.sharding import DocumentShare, Unequal, join_parts
-from edgecap.storage import files
+from edgecap.storage.files import write_atomically
 from edgecap.sweep.plan import Planned
 
 
@@ -38,7 +38,7 @@ class Parts:
         self, cell: Planned, part: int, device: str, shares: tuple[DocumentShare, ...]
     ) -> None:
         """Keeps one more. Raises DiskFull or UsageError."""
-        files.write_atomically(self._path(cell, part), msgspec.json.encode((device, shares)))
+        write_atomically(self._path(cell, part), msgspec.json.encode((device, shares)))
 
     def whole(self, cell: Planned) -> Whole:
         """All parts of a cell together, which are there; nothing where it is not scored in parts.

@@ -1,0 +1,153 @@
+"""Records as files: their names, writing, reading, and upgrades of older schemas.
+
+A record of an older schema is upgraded step by step; one of a newer schema is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgecap.errors import EdgecapError, RecordError
+from edgecap.names import safe_filename
+from edgecap.record import SCHEMA, Absent, Energy, Latency, Measurement, Profile
+from edgecap.storage.files import write_atomically
+
+LONGEST_S = 1e7  # of a sample: four months
+_NUMBERS = re.compile(rb"\[\n\s*([-+.\deE]+(?:,\n\s*[-+.\deE]+)*)\n\s*\]")
+
+
+def _upgrade_to_2(raw: dict[str, Any]) -> dict[str, Any]:
+    """What schema 2 added has defaults that say that it was not measured, or was as it always had been."""
+    return {**raw, "schema": 2}
+
+
+def _upgrade_to_3(raw: dict[str, Any]) -> dict[str, Any]:
+    """Layers may be without attention now, so that attention says what it is; the rest has defaults."""
+    raw = {**raw, "schema": 3}
+    architecture = raw.get("source", {}).get("architecture", {})
+    for layer in architecture.get("layers", ()):
+        layer["attention"] = {**layer["attention"], "kind": "attention"}
+    return raw
+
+
+def _upgrade_to_4(raw: dict[str, Any]) -> dict[str, Any]:
+    """What went on meanwhile has a place of its own; decoding says what it is, since it may be absent."""
+    for cell in raw.get("cells", ()):
+        latency = cell["outcome"].get("latency", {})
+        if latency.get("kind") == "latency":
+            shares = {name: latency.pop(name, None) for name in ("steal_share", "other_load")}
+            latency |= {"conditions": shares, "decode": {**latency["decode"], "kind": "decode"}}
+    return {**raw, "schema": 4}
+
+
+def _upgrade_to_5(raw: dict[str, Any]) -> dict[str, Any]:
+    """Every text was scored on the machine of its record."""
+    return {**raw, "schema": 5}
+
+
+# schema number -> the step that turns a raw record of that number into the next one
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    1: _upgrade_to_2,
+    2: _upgrade_to_3,
+    3: _upgrade_to_4,
+    4: _upgrade_to_5,
+}
+
+
+def record_path(profiles: Path, record: Profile) -> Path:
+    """`<model>--<machine>--<utc>.json`, names reduced to what every file system takes."""
+    stamp = re.sub(r"[^0-9.TZ]", "", record.created_utc)
+    return (
+        profiles
+        / f"{safe_filename(record.source.name)}--{safe_filename(record.machine.name)}--{stamp}.json"
+    )
+
+
+def save(record: Profile, path: Path) -> None:
+    """Writes a record atomically, indented for people who look and diff; a list of numbers is one line."""
+    text = msgspec.json.format(msgspec.json.encode(record), indent=1)
+    write_atomically(
+        path,
+        _NUMBERS.sub(
+            lambda found: b"[%s]" % b", ".join(part.strip() for part in found[1].split(b",")), text
+        )
+        + b"\n",
+    )
+
+
+def load(path: str | os.PathLike[str]) -> Profile:
+    """Reads a record, upgrading older schemas.
+
+    Raises RecordError where the file is missing, damaged or newer than this program.
+    """
+    path = Path(path)
+    try:
+        raw = msgspec.json.decode(path.read_bytes())
+    except OSError as error:
+        raise RecordError(f"cannot read {path}: {error.strerror}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RecordError(f"{path} is not a whole JSON file: {error}") from error
+    return read_record(raw, str(path))
+
+
+def read_record(raw: Any, where: str) -> Profile:
+    """A record from parsed JSON, any known schema."""
+    number = raw.get("schema") if isinstance(raw, dict) else None
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise RecordError(f"{where} is not an edgecap record: it has no schema number")
+    if number > SCHEMA:
+        raise RecordError(
+            f"{where} has schema {number}; this edgecap reads up to {SCHEMA}: upgrade edgecap"
+        )
+    try:
+        for step in range(number, SCHEMA):
+            raw = UPGRADES[step](raw)
+        record = msgspec.convert(raw, Profile)
+    except (msgspec.ValidationError, EdgecapError, AttributeError, KeyError, TypeError) as error:
+        raise RecordError(f"{where} is not a valid record: {error}") from error
+    return _checked(record, where)
+
+
+def _checked(record: Profile, where: str) -> Profile:
+    """The record, if its samples can be reckoned with. Raises RecordError."""
+    for cell in record.cells:
+        problem = _problem(cell.outcome) if isinstance(cell.outcome, Measurement) else None
+        if problem:
+            raise RecordError(f"{where} is damaged: {cell.precision} on {cell.provider}: {problem}")
+    return record
+
+
+def _problem(found: Measurement) -> str | None:
+    """What is wrong with samples or windows, in words."""
+    latency, energy = found.latency, found.energy
+    timed = (
+        {"prefill": latency.prefill, "decode": latency.decode}
+        if isinstance(latency, Latency)
+        else {}
+    )
+    for name, part in timed.items():
+        if isinstance(part, Absent):
+            continue
+        if not part.samples_s or len(part.samples_s) != len(part.rounds):
+            return f"{name} has {len(part.samples_s)} samples of {len(part.rounds)} rounds"
+        if not (min(part.samples_s) > 0 and max(part.samples_s) < LONGEST_S):
+            return f"{name} has seconds that no clock can have measured"
+    windows = (*energy.prefill, *energy.decode, *energy.nll) if isinstance(energy, Energy) else ()
+    if isinstance(energy, Energy) and not energy.prefill:
+        return "energy has no window of prefill"
+    return (
+        "energy has a window without seconds or tokens"
+        if any(w.seconds <= 0 or w.tokens <= 0 for w in windows)
+        else None
+    )
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a record, from the types."""
+    return msgspec.json.schema(Profile)
