@@ -29,7 +29,7 @@ from fleets import Fleet, lines, measured, plan, scores  # noqa: E402
 from edgecap.storage.files import Paths  # noqa: E402
 from edgecap.sweep import runner as sweeping  # noqa: E402
 from edgecap.sweep.fleet import network  # noqa: E402
-from edgecap.sweep.fleet.dispatch import Rules  # noqa: E402
+from edgecap.sweep.fleet.dispatch import FleetLimits  # noqa: E402
 
 
 @contextmanager
@@ -158,14 +158,14 @@ def rough(folder):
         thread.start()
         began = time.monotonic()
         try:
-            rules = Rules(attempts=12, wait_s=60.0)
+            rules = FleetLimits(attempts=12, wait_s=60.0)
             rows = measured(fleet, cells, folder / "out", rules, told.append, silent_s=15.0)
         finally:
             stop.set()
             thread.join()
         say("wall", f"{time.monotonic() - began:.0f} s")
         sweeping.sweep(
-            cells, folder / "local", sweeping.Locally(Paths(folder / "cache", folder), slow(0))
+            cells, folder / "local", sweeping.LocalBackend(Paths(folder / "cache", folder), slow(0))
         )
         kept, local = scores(folder / "out"), scores(folder / "local")
         say("cells", len(cells))

@@ -273,3 +273,8 @@ def measured(step: MeasureCell, corpus, precision):
         work=GraphWork(prefill=step_work(512), decode=step_work(1), unknown={}),
         energy=Absent(reason="no RAPL counter: /sys/class/powercap holds no intel-rapl zone"),
     )
+
+
+def corpus_of(step):
+    """Return the corpus that a step carries itself or in its scoring plan, else None."""
+    return getattr(getattr(step, "plan", step), "corpus", None)

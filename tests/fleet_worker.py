@@ -13,14 +13,14 @@ import time
 from pathlib import Path
 
 import msgspec
-from fakes import scripted
+from fakes import corpus_of, scripted
 
 from edgecap import __version__
 from edgecap.pipeline.worker import MeasureCell, Progress, ScorePart
 from edgecap.sweep.fleet import network
+from edgecap.sweep.fleet.dask_worker import join
 from edgecap.sweep.fleet.device import Device
-from edgecap.sweep.fleet.joining import join
-from edgecap.sweep.fleet.messages import About, CellDone, Order, packed, unpacked
+from edgecap.sweep.fleet.messages import CellDone, DeviceInfo, Order, decode, encode
 
 
 def slow(seconds, fast=None):
@@ -33,7 +33,7 @@ def slow(seconds, fast=None):
                 break
             watch(Progress(stage="sleeps", done=0, total=1))
             time.sleep(min(left, 0.5))
-        return scripted(getattr(step, "corpus", None))(step, watch, timeout_s)
+        return scripted(corpus_of(step))(step, watch, timeout_s)
 
     return run
 
@@ -59,7 +59,7 @@ def spoiled(trick, order, reply):
         record["cells"] *= 2
     if trick == "samples":
         record["cells"][0]["outcome"]["latency"]["decode"]["samples_s"] = [-1.0]
-    return packed(CellDone(record=msgspec.Raw(msgspec.json.encode(record))))
+    return encode(CellDone(record=msgspec.Raw(msgspec.json.encode(record))))
 
 
 class BadDevice(Device):
@@ -72,7 +72,7 @@ class BadDevice(Device):
             time.sleep(600)
         reply = super().answer(data, *wanted)
         spoils = b'"kind":"part"' if self._trick == "tokens" else b'"kind":"done"'
-        return spoiled(self._trick, unpacked(data, Order), reply) if spoils in reply[:40] else reply
+        return spoiled(self._trick, decode(data, Order), reply) if spoils in reply[:40] else reply
 
 
 class Replay(Device):
@@ -103,7 +103,7 @@ def main():
     device = BadDevice(*given, trick=trick) if trick else Device(*given)
     if trick == "replay":
         device = Replay(Path(cache), seconds)
-    about = About(
+    about = DeviceInfo(
         edgecap=__version__,
         name=name,
         host="elsewhere",

@@ -9,20 +9,20 @@ import time
 from pathlib import Path
 
 from conftest import REFERENCE
-from fakes import scripted
+from fakes import corpus_of, scripted
 
 from edgecap.storage.files import Paths
 from edgecap.storage.records import load
 from edgecap.sweep import runner as sweeping
 from edgecap.sweep.fleet.bundles import Bundles
-from edgecap.sweep.fleet.dispatch import OnFleet, Rules
-from edgecap.sweep.fleet.line import FleetConnection
+from edgecap.sweep.fleet.connection import FleetConnection
+from edgecap.sweep.fleet.dispatch import FleetBackend, FleetLimits
 from edgecap.sweep.plan import unfold
-from edgecap.sweep.runner import Asked
+from edgecap.sweep.runner import SweepOptions
 
 HERE = Path(__file__).parent
 TOOLS = {**os.environ, "PYTHONPATH": f"{HERE.parent}{os.pathsep}{HERE}"}
-RULES = Rules(attempts=3, wait_s=20.0)
+RULES = FleetLimits(attempts=3, wait_s=20.0)
 
 
 def interruptible():
@@ -110,7 +110,7 @@ class Fleet:
             process.wait()
 
 
-ASKED = Asked(resume=True)
+ASKED = SweepOptions(resume=True)
 
 
 def plan(folder, cells=8, **more):
@@ -129,12 +129,14 @@ def measured(
 ):
     """Rows by key of a sweep on the fleet."""
     home = Paths(cache or folder.parent / "cache", folder)
-    bundles = Bundles(
-        home, None, lambda step, w, t: scripted(getattr(step, "corpus", None))(step, w, t)
-    )
+    bundles = Bundles(home, None, lambda step, w, t: scripted(corpus_of(step))(step, w, t))
     with FleetConnection(fleet.address, None, silent_s=silent_s) as line:
         rows = sweeping.sweep(
-            cells, folder, OnFleet(line, bundles, rules, keeps), asked, news or (lambda told: None)
+            cells,
+            folder,
+            FleetBackend(line, bundles, rules, keeps),
+            asked,
+            news or (lambda told: None),
         )
     return {row.key: row for row in rows}
 

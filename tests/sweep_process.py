@@ -8,7 +8,7 @@ Each measurement takes SECONDS; one with a context of BROKEN positions fails.
 import sys
 import time
 
-from fakes import scripted
+from fakes import corpus_of, scripted
 
 from edgecap import cli
 from edgecap.pipeline.worker import MeasureCell
@@ -30,15 +30,15 @@ def lasting(seconds):
                     error="NotFinite",
                     message="NaN for a \x1b[31mtoken's\nprobability",
                 )
-        return scripted(getattr(step, "corpus", None))(step, watch, timeout_s)
+        return scripted(corpus_of(step))(step, watch, timeout_s)
 
     return run
 
 
 def main():
-    runner.Locally.__init__.__defaults__ = (
+    runner.LocalBackend.__init__.__defaults__ = (
         lasting(float(sys.argv.pop(1))),
-        *runner.Locally.__init__.__defaults__[1:],
+        *runner.LocalBackend.__init__.__defaults__[1:],
     )
     sys.argv[0] = "edgecap"
     cli.main()

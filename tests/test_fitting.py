@@ -33,7 +33,7 @@ from edgecap.cli.commands import cli
 from edgecap.errors import UsageError
 from edgecap.record import Absent, Failure, Measurement
 from edgecap.storage.records import load, save
-from edgecap.sweep.fingerprint import corpus_identity
+from edgecap.sweep.fingerprint import corpus_fingerprint
 from edgecap.text import bias_card
 from edgecap.text.corpus import describe, read_corpus
 
@@ -425,7 +425,7 @@ def fitted(corpus):
 
 
 def test_a_corpus_takes_its_bias_from_the_card_beside_it(corpus, fitted):
-    before = corpus_identity(str(corpus), corpus.parent)
+    before = corpus_fingerprint(str(corpus), corpus.parent)
     bias_card.beside(corpus).write_text(bias_card.encode(make_card(fitted)))
     read = read_corpus(str(corpus))
     assert read.bias_bits == fitted.bias_bits.value
@@ -433,7 +433,7 @@ def test_a_corpus_takes_its_bias_from_the_card_beside_it(corpus, fitted):
     assert describe(read, -3.0, {}).bias_bits == -3.0
     assert read_corpus(str(corpus), limit=1).bias_bits == 0
     assert read_corpus(str(corpus), limit=2).bias_bits == fitted.bias_bits.value
-    assert corpus_identity(str(corpus), corpus.parent) != before
+    assert corpus_fingerprint(str(corpus), corpus.parent) != before
 
 
 def test_the_card_says_where_the_bias_came_from(fitted):

@@ -18,9 +18,9 @@ from edgecap.storage.records import load
 from edgecap.sweep import runner as sweeping
 from edgecap.sweep.fleet import network
 from edgecap.sweep.fleet.bundles import Bundles
-from edgecap.sweep.fleet.dispatch import Rules
-from edgecap.sweep.fleet.line import FleetConnection
-from edgecap.sweep.runner import Asked, Locally, missing
+from edgecap.sweep.fleet.connection import FleetConnection
+from edgecap.sweep.fleet.dispatch import FleetLimits
+from edgecap.sweep.runner import LocalBackend, SweepOptions, cells_to_do
 
 
 @pytest.fixture
@@ -47,7 +47,9 @@ def pair(tmp_path_factory):
 
 def local(tmp_path, cells):
     """The scores of one machine."""
-    sweeping.sweep(cells, tmp_path / "local", Locally(Paths(tmp_path / "cache", tmp_path), slow(0)))
+    sweeping.sweep(
+        cells, tmp_path / "local", LocalBackend(Paths(tmp_path / "cache", tmp_path), slow(0))
+    )
     return scores(tmp_path / "local")
 
 
@@ -88,12 +90,14 @@ def test_graphs_that_were_made_for_devices_go_unless_they_are_kept(pair, tmp_pat
 def test_cells_go_where_they_are_pinned_and_what_nobody_can_run_is_told(pair, tmp_path):
     cells = plan(tmp_path, cells=4, device="two") + plan(tmp_path, cells=2, providers="cuda")
     away = plan(tmp_path, cells=2, device="away")
-    rows = measured(pair, cells + away, tmp_path / "out", Rules(attempts=2, wait_s=2.0))
+    rows = measured(pair, cells + away, tmp_path / "out", FleetLimits(attempts=2, wait_s=2.0))
     assert [rows[cell.key].device for cell in cells[:4]] == ["two"] * 4
     for cell in cells[4:]:
         told = rows[cell.key].failure.message
         assert "one has no cuda" in told and "two has no cuda" in told
-    assert missing(cells + away, rows) == list(cells[4:] + away)  # nothing was found out about them
+    assert cells_to_do(cells + away, rows) == list(
+        cells[4:] + away
+    )  # nothing was found out about them
     for cell in away:
         assert (
             rows[cell.key].failure.message
@@ -120,7 +124,11 @@ def test_a_text_in_parts_costs_the_same_bits_to_the_last(pair, tmp_path):
 def test_a_full_disk_is_waited_for_and_nothing_is_lost(pair, tmp_path, monkeypatch, what):
     full, waited = threading.Event(), []
     full.set()
-    kind = sweeping.SweepState if what == "keep" else sys.modules["edgecap.sweep.fleet.parts"].Parts
+    kind = (
+        sweeping.SweepState
+        if what == "keep"
+        else sys.modules["edgecap.sweep.fleet.scored_parts"].Parts
+    )
     save = kind.keep
 
     def keep(self, *given):
@@ -225,7 +233,7 @@ def test_nothing_is_lost_while_devices_die_and_stall_and_the_scheduler_restarts(
     thread = threading.Thread(target=trouble)
     thread.start()
     try:
-        rows = measured(fleet, cells, tmp_path / "out", Rules(attempts=8, wait_s=60.0))
+        rows = measured(fleet, cells, tmp_path / "out", FleetLimits(attempts=8, wait_s=60.0))
     finally:
         stop.set()
         thread.join()
@@ -269,7 +277,7 @@ def test_what_bad_devices_send_is_not_written(fleet, tmp_path):
     for trick in tricks:
         fleet.add(trick, 0.0, trick)
     cells = plan(tmp_path, cells=2, device=tricks)[: len(tricks)]
-    rows = measured(fleet, cells, tmp_path / "out", Rules(attempts=2, wait_s=30.0))
+    rows = measured(fleet, cells, tmp_path / "out", FleetLimits(attempts=2, wait_s=30.0))
     assert {cell.device for cell in cells} == set(tricks)
     for cell in cells:
         row = rows[cell.key]
@@ -313,7 +321,7 @@ def test_parts_that_do_not_agree_are_reported_and_scored_anew(fleet, tmp_path):
     row = rows[cells[0].key]
     assert "do not agree" in row.failure.message and "bad, good" in row.failure.message
     fleet.kill("bad")
-    again = measured(fleet, cells, tmp_path / "out", asked=Asked(retry=True))
+    again = measured(fleet, cells, tmp_path / "out", asked=SweepOptions(retry=True))
     assert not any(row.wrong for row in again.values())
 
 
@@ -367,9 +375,12 @@ def test_a_device_that_borrows_a_name_is_turned_away(pair):
 def test_nobody_there_is_told(fleet, tmp_path):
     with pytest.raises(UsageError, match="no device has joined"):
         measured(
-            fleet, plan(tmp_path, cells=2, device="every"), tmp_path / "out", Rules(wait_s=1.0)
+            fleet,
+            plan(tmp_path, cells=2, device="every"),
+            tmp_path / "out",
+            FleetLimits(wait_s=1.0),
         )
-    rows = measured(fleet, plan(tmp_path, cells=2), tmp_path / "out", Rules(wait_s=1.0))
+    rows = measured(fleet, plan(tmp_path, cells=2), tmp_path / "out", FleetLimits(wait_s=1.0))
     assert {row.failure.message for row in rows.values()} == {
         "no device of the fleet can run it: none is there"
     }
@@ -385,7 +396,7 @@ def test_a_scheduler_that_stays_away_ends_the_sweep_with_what_is_finished(fleet,
             fleet.scheduler.kill()
 
     with pytest.raises(UsageError, match="what is finished is kept"):
-        measured(fleet, cells, tmp_path / "out", Rules(wait_s=2.0), news)
+        measured(fleet, cells, tmp_path / "out", FleetLimits(wait_s=2.0), news)
     assert 1 <= len(scores(tmp_path / "out")) < 10
     fleet.scheduler.wait()
     fleet.start_scheduler()

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from conftest import REFERENCE
-from fakes import scripted
+from fakes import corpus_of, scripted
 
 from edgecap import __version__
 from edgecap.errors import EdgecapError, RecordError, Unreadable, UsageError
@@ -18,35 +18,35 @@ from edgecap.meters.sharding import join_parts
 from edgecap.pipeline.worker import MeasureCell, Progress
 from edgecap.record import Failure, File
 from edgecap.storage.files import Paths
-from edgecap.sweep.fleet import talks
+from edgecap.sweep.fleet import conversation
 from edgecap.sweep.fleet.bundles import Bundles
-from edgecap.sweep.fleet.checking import NotAsked, record_of, shares_of
+from edgecap.sweep.fleet.connection import ConnectionLost, DeviceStatus, _about, _pulse
 from edgecap.sweep.fleet.device import Device
-from edgecap.sweep.fleet.freight import MOST_FILES, files_of
-from edgecap.sweep.fleet.line import Lost, Seen, _about, _pulse
+from edgecap.sweep.fleet.manifest import MOST_FILES, model_files
 from edgecap.sweep.fleet.messages import (
-    About,
     CellDone,
-    Failed,
-    Garbled,
-    Needs,
+    DeviceInfo,
+    FilesNeeded,
+    InvalidMessage,
     PartDone,
+    TaskFailed,
     check_name,
-    packed,
-    unpacked,
+    decode,
+    encode,
 )
-from edgecap.sweep.fleet.needs import Task
-from edgecap.sweep.fleet.parts import Whole
+from edgecap.sweep.fleet.requirements import Task
+from edgecap.sweep.fleet.scored_parts import ScoredText
+from edgecap.sweep.fleet.validation import UnexpectedRecord, validated_record, validated_shares
 from edgecap.sweep.plan import unfold
 from edgecap.text.bias_card import Card
 from edgecap.text.corpus import read_corpus
 
 H = "0" * 64
-NOTHING = Whole()
+NOTHING = ScoredText()
 
 
 def run(step, watch, timeout_s):
-    return scripted(getattr(step, "corpus", None))(step, watch, timeout_s)
+    return scripted(corpus_of(step))(step, watch, timeout_s)
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +76,12 @@ class Wire:
 
     def ask(self, address, verb, *said):
         self.asked += 1
-        return self.device.answer(*said) if verb is talks.far.serve else self.device.take(*said)
+        return (
+            self.device.answer(*said) if verb is conversation.far.serve else self.device.take(*said)
+        )
 
 
-ABOUT = About(
+ABOUT = DeviceInfo(
     edgecap=__version__,
     name="one",
     host="h",
@@ -88,12 +90,12 @@ ABOUT = About(
     providers=("cpu",),
     counters=(),
 )
-SEEN = Seen("tcp://127.0.0.1:1", ABOUT, True)
+SEEN = DeviceStatus("tcp://127.0.0.1:1", ABOUT, True)
 
 
 def said(client, device, part=None, text=NOTHING):
     cell, bundles = client
-    return talks.talk(Wire(device), bundles, Task(cell, part), SEEN, text).found
+    return conversation.run_task(Wire(device), bundles, Task(cell, part), SEEN, text).found
 
 
 @pytest.fixture
@@ -108,7 +110,9 @@ def device(tmp_path):
 
 
 def answered(device, order, **changes):
-    return unpacked(device.answer(packed(msgspec.structs.replace(order, **changes))), talks.Reply)
+    return decode(
+        device.answer(encode(msgspec.structs.replace(order, **changes))), conversation.Reply
+    )
 
 
 def test_an_honest_pair_has_a_record_and_sends_a_model_once(client, device):
@@ -117,30 +121,32 @@ def test_an_honest_pair_has_a_record_and_sends_a_model_once(client, device):
         record.complete and record.spec == client[0].spec and record.source.name == REFERENCE.name
     )
     wire = Wire(device)
-    talks.talk(wire, client[1], Task(client[0]), SEEN, NOTHING)
+    conversation.run_task(wire, client[1], Task(client[0]), SEEN, NOTHING)
     assert wire.asked == 1
     parts = [said(client, device, part) for part in (0, 1)]
     assert all(len(shares) == 4 for shares in parts)
 
 
 def test_a_transfer_that_is_cut_off_goes_on_at_its_offset(client, device, monkeypatch):
-    monkeypatch.setattr(talks, "PIECE_BYTES", 500)
+    monkeypatch.setattr(conversation, "PIECE_BYTES", 500)
     offsets = []
 
     class Cable(Wire):
         def ask(self, address, verb, *words):
-            if verb is talks.far.take:
+            if verb is conversation.far.take:
                 offsets.append(words[1])
                 if len(offsets) == 4:
-                    raise Lost("it was pulled")
+                    raise ConnectionLost("it was pulled")
             return super().ask(address, verb, *words)
 
     assert (
-        str(talks.talk(Cable(device), client[1], Task(client[0]), SEEN, NOTHING).found)
+        str(conversation.run_task(Cable(device), client[1], Task(client[0]), SEEN, NOTHING).found)
         == "it was pulled"
     )
     assert offsets == [0, 500, 1000, 1500]
-    assert talks.talk(Cable(device), client[1], Task(client[0]), SEEN, NOTHING).found.complete
+    assert conversation.run_task(
+        Cable(device), client[1], Task(client[0]), SEEN, NOTHING
+    ).found.complete
     assert offsets[4] == 1500 and offsets.count(500) < offsets.count(0)
 
 
@@ -235,11 +241,11 @@ def listing(*paths, graph="fp32", beside="config.json", size=1, sha256=H):
 )
 def test_a_manifest_that_is_none_makes_nothing(device, order, tmp_path, manifest):
     with pytest.raises(UsageError) as error:
-        files_of(manifest)
+        model_files(manifest)
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
     if manifest != "\ud800":
         reply = answered(device, order, manifest=manifest)
-        assert isinstance(reply, Failed) and reply.failure.stage == "refused"
+        assert isinstance(reply, TaskFailed) and reply.failure.stage == "refused"
     assert not (tmp_path / "cache").exists()
 
 
@@ -248,11 +254,11 @@ def test_a_file_that_says_another_size_is_not_taken(device, order, client):
     sha256, path = next(iter(places.items()))
     size = path.stat().st_size
     for lie in (size - 1, size + 1):
-        reply = unpacked(
-            device.take(packed(File(path="", bytes=lie, sha256=sha256)), 0, path.read_bytes()),
-            talks.Reply,
+        reply = decode(
+            device.take(encode(File(path="", bytes=lie, sha256=sha256)), 0, path.read_bytes()),
+            conversation.Reply,
         )
-        assert isinstance(reply, Failed) or reply.had == {sha256: size}
+        assert isinstance(reply, TaskFailed) or reply.had == {sha256: size}
     assert sha256 in answered(device, order).had
 
 
@@ -264,10 +270,10 @@ def test_names_lead_nowhere(client, order, tmp_path, name):
     places = client[1].order(client[0], None, ())[1]
     for sha256, path in places.items():
         device.take(
-            packed(File(path="", bytes=path.stat().st_size, sha256=sha256)), 0, path.read_bytes()
+            encode(File(path="", bytes=path.stat().st_size, sha256=sha256)), 0, path.read_bytes()
         )
     reply = answered(device, order, model_name=name, text_name=name)
-    assert isinstance(reply, CellDone | Failed)
+    assert isinstance(reply, CellDone | TaskFailed)
     assert {path.name for path in tmp_path.iterdir()} <= {"cache"}
     below = [path.relative_to(tmp_path / "cache").parts for path in (tmp_path / "cache").rglob("*")]
     assert all(part.isprintable() and len(part) < 120 for parts in below for part in parts)
@@ -307,9 +313,9 @@ def test_neither_code_nor_files_of_the_device_are_reachable(client, device, orde
     "data", [b"", b"x", b"\x80\x04.", b"{}", b"[" * 99999, 7, None, b'{"kind":"order"}', b" " * 9]
 )
 def test_what_is_no_order_is_answered(device, data):
-    reply = unpacked(device.answer(data), talks.Reply)
-    assert isinstance(reply, Failed) and reply.elsewhere
-    assert isinstance(unpacked(device.take(data, 0, b""), talks.Reply), Failed)
+    reply = decode(device.answer(data), conversation.Reply)
+    assert isinstance(reply, TaskFailed) and reply.elsewhere
+    assert isinstance(decode(device.take(data, 0, b""), conversation.Reply), TaskFailed)
 
 
 def test_another_version_is_told(device, order):
@@ -345,11 +351,13 @@ def test_what_nobody_waits_for_any_more_is_given_up(client, tmp_path):
     device = Device(tmp_path / "cache", None, slow)
     wire, replies = Wire(device), []
     wire.ask = lambda address, verb, *words: (
-        device.answer(*words, lambda: wanted[0]) if verb is talks.far.serve else device.take(*words)
+        device.answer(*words, lambda: wanted[0])
+        if verb is conversation.far.serve
+        else device.take(*words)
     )
     thread = threading.Thread(
         target=lambda: replies.append(
-            talks.talk(wire, client[1], Task(client[0]), SEEN, NOTHING).found
+            conversation.run_task(wire, client[1], Task(client[0]), SEEN, NOTHING).found
         )
     )
     thread.start()
@@ -378,7 +386,7 @@ class Liar:
 
 
 def needs(**had):
-    return packed(Needs(had=had))
+    return encode(FilesNeeded(had=had))
 
 
 def test_a_device_gets_no_file_but_the_models_and_not_for_ever(client):
@@ -391,15 +399,15 @@ def test_a_device_gets_no_file_but_the_models_and_not_for_ever(client):
         needs(**{sha256: -1}),
         needs(**{sha256: 10**18}),
     ):
-        assert isinstance(said(client, Liar(bad, needs())), Garbled)
+        assert isinstance(said(client, Liar(bad, needs())), InvalidMessage)
     wire = Wire(Liar(needs(**{sha256: 0}), needs()))
     assert "again and again" in str(
-        talks.talk(wire, client[1], Task(client[0]), SEEN, NOTHING).found
+        conversation.run_task(wire, client[1], Task(client[0]), SEEN, NOTHING).found
     )
-    assert wire.asked == 2 * talks.ROUNDS
+    assert wire.asked == 2 * conversation.ROUNDS
     wire = Wire(Liar(needs(**{sha256: 0}), needs(**{sha256: 0})))
     assert "again and again" in str(
-        talks.talk(wire, client[1], Task(client[0]), SEEN, NOTHING).found
+        conversation.run_task(wire, client[1], Task(client[0]), SEEN, NOTHING).found
     )
     assert wire.asked < 60
 
@@ -409,7 +417,7 @@ def test_a_device_gets_no_file_but_the_models_and_not_for_ever(client):
     [object(), Path("/etc/passwd"), None, b"\x80\x04.", {"kind": "done"}, "x", b" " * 300_000_000],
 )
 def test_a_reply_that_is_no_message_is_nothing(client, reply):
-    assert isinstance(said(client, Liar(reply)), Garbled)
+    assert isinstance(said(client, Liar(reply)), InvalidMessage)
 
 
 @pytest.fixture(scope="module")
@@ -425,7 +433,7 @@ def good(client, tmp_path_factory):
 def checked(client, record, scored=NOTHING):
     cell, bundles = client
     raw = msgspec.Raw(record if isinstance(record, bytes) else json.dumps(record).encode())
-    return record_of(raw, cell, bundles.bundle(cell), bundles.corpus(cell), scored)
+    return validated_record(raw, cell, bundles.bundle(cell), bundles.corpus(cell), scored)
 
 
 def test_a_bias_that_was_fitted_otherwise_is_told_by_the_side_that_knows_the_card(client, good):
@@ -437,9 +445,9 @@ def test_a_bias_that_was_fitted_otherwise_is_told_by_the_side_that_knows_the_car
     corpus = msgspec.structs.replace(bundles.corpus(planned), card=fitted)
     for _ in range(2):  # the second comes from a device that has said so itself
         raw = msgspec.Raw(json.dumps(record).encode())
-        kept = record_of(raw, planned, bundles.bundle(planned), corpus, NOTHING)
+        kept = validated_record(raw, planned, bundles.bundle(planned), corpus, NOTHING)
         (told,) = [c for c in kept.cells[0].cautions if c.code == "bias-of-another-protocol"]
-        assert "window 1024; this was scored under protocol exact, window 64" in told.message
+        assert "window 1024; this text was scored under protocol exact, window 64" in told.message
         record["cells"][0]["cautions"] = msgspec.to_builtins(kept.cells[0].cautions)
     assert not [c for c in checked(client, good).cells[0].cautions if c.code == told.code]
 
@@ -491,7 +499,7 @@ DOCUMENT = "cells.0.outcome.compression.per_document.0"
     ],
 )
 def test_a_record_of_something_else_is_refused(client, good, path, value):
-    with pytest.raises((NotAsked, RecordError)):
+    with pytest.raises((UnexpectedRecord, RecordError)):
         checked(client, changed(good, path, value))
 
 
@@ -507,7 +515,7 @@ def test_what_is_no_json_is_refused(client, raw):
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_numbers_that_are_none_are_refused(client, good, number):
     text = json.dumps(changed(good, f"{DOCUMENT}.nll_bits", "HERE")).replace('"HERE"', number)
-    with pytest.raises((RecordError, NotAsked)):
+    with pytest.raises((RecordError, UnexpectedRecord)):
         checked(client, text.encode())
 
 
@@ -522,7 +530,7 @@ def test_words_of_a_device_neither_command_a_terminal_nor_name_a_document(client
     ids = [document.id for document in client[1].corpus(client[0]).documents]
     assert [document.id for document in cell.outcome.compression.per_document] == ids
     told = Failure(stage="\x1b[2J", error="a\nb" * 100, message="\x07" * 9999)
-    failed = said(client, Liar(packed(Failed(failure=told))))
+    failed = said(client, Liar(encode(TaskFailed(failure=told))))
     assert (
         all(word.isprintable() for word in (failed.stage, failed.error, failed.message))
         and len(failed.message) <= 500
@@ -532,22 +540,22 @@ def test_words_of_a_device_neither_command_a_terminal_nor_name_a_document(client
 def test_bits_that_others_scored_are_not_changed(client, good, tmp_path):
     device = Device(tmp_path / "cache", None, run)
     documents = join_parts([said(client, device, part) for part in (0, 1)])
-    assert checked(client, good, Whole(documents, ("a", "b"))).cells[
+    assert checked(client, good, ScoredText(documents, ("a", "b"))).cells[
         0
     ].outcome.compression.scored_on == ("a", "b")
     bits = documents[0].bits
     other = documents[0]._replace(bits=msgspec.structs.replace(bits, nll_bits=bits.nll_bits + 1))
-    with pytest.raises(NotAsked, match="parts"):
-        checked(client, good, Whole((other, *documents[1:]), ()))
+    with pytest.raises(UnexpectedRecord, match="parts"):
+        checked(client, good, ScoredText((other, *documents[1:]), ()))
 
 
 def test_shares_of_another_text_are_refused(client, tmp_path):
     cell, bundles = client
     corpus = bundles.corpus(cell)
     shares = said(client, Device(tmp_path / "cache", None, run), 0)
-    assert shares_of(PartDone(shares=shares), corpus) == shares
+    assert validated_shares(PartDone(shares=shares), corpus) == shares
     named = msgspec.structs.replace(shares[0], id="\x1b[2J", domain="x")
-    assert shares_of(PartDone(shares=(named, *shares[1:])), corpus) == shares
+    assert validated_shares(PartDone(shares=(named, *shares[1:])), corpus) == shares
     for bad in (
         shares[1:],
         (*shares, shares[0]),
@@ -555,8 +563,8 @@ def test_shares_of_another_text_are_refused(client, tmp_path):
         (msgspec.structs.replace(shares[0], window_bits=(float("nan"),)), *shares[1:]),
         (msgspec.structs.replace(shares[0], bytes=-1), *shares[1:]),
     ):
-        with pytest.raises(Garbled):
-            shares_of(PartDone(shares=bad), corpus)
+        with pytest.raises(InvalidMessage):
+            validated_shares(PartDone(shares=bad), corpus)
 
 
 # --- who a device says it is ------------------------------------------------------------------

@@ -13,9 +13,9 @@ import pytest
 from fleets import TOOLS, Fleet, plan
 
 from edgecap.errors import UsageError
-from edgecap.sweep.fleet import certificates, network, reaching
-from edgecap.sweep.fleet.line import first_call
-from edgecap.sweep.fleet.reaching import Unreachable, check_reachable
+from edgecap.sweep.fleet import certificates, network, reachability
+from edgecap.sweep.fleet.connection import connect
+from edgecap.sweep.fleet.reachability import Unreachable, check_reachable
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_what_is_no_scheduler_is_told(bundles):
 def test_a_name_that_is_not_known_is_told():
     words, lasting = refused("tcp://nobody.invalid:8786", None)
     assert "nobody.invalid" in words and not lasting
-    assert reaching._parted("tls://[fd00::20]:8786") == ("fd00::20", 8786)
+    assert reachability._parted("tls://[fd00::20]:8786") == ("fd00::20", 8786)
 
 
 # --- commands ---------------------------------------------------------------------------------
@@ -239,7 +239,7 @@ def test_a_scheduler_that_cannot_load_edgecap_is_told_before_a_cell_is_tried(tmp
         with pytest.raises(UsageError, match="cannot load this edgecap"):
             for _ in range(100):
                 try:
-                    first_call(f"tcp://127.0.0.1:{port}", None)
+                    connect(f"tcp://127.0.0.1:{port}", None)
                 except UsageError as error:
                     if "no scheduler" not in str(error):
                         raise

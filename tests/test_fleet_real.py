@@ -16,10 +16,10 @@ from edgecap.storage.records import load
 from edgecap.sweep import runner as sweeping
 from edgecap.sweep.fleet import network
 from edgecap.sweep.fleet.bundles import Bundles
-from edgecap.sweep.fleet.dispatch import OnFleet
-from edgecap.sweep.fleet.line import FleetConnection
+from edgecap.sweep.fleet.connection import FleetConnection
+from edgecap.sweep.fleet.dispatch import FleetBackend
 from edgecap.sweep.plan import unfold
-from edgecap.sweep.runner import Locally
+from edgecap.sweep.runner import LocalBackend
 
 NO_EXPORTER = """
 import sys
@@ -77,12 +77,12 @@ def test_devices_without_an_exporter_find_the_bits_of_one_machine(tmp_path):
         bundles = Bundles(home, tmp_path / "handed")
         with FleetConnection(fleet.address, None) as line:
             rows = sweeping.sweep(
-                cells, tmp_path / "fleet", OnFleet(line, bundles, RULES._replace(wait_s=60.0))
+                cells, tmp_path / "fleet", FleetBackend(line, bundles, RULES._replace(wait_s=60.0))
             )
     finally:
         fleet.end()
     assert [row.failure for row in rows] == [None] * len(cells)
-    sweeping.sweep(cells, tmp_path / "local", Locally(home))
+    sweeping.sweep(cells, tmp_path / "local", LocalBackend(home))
     assert scores(tmp_path / "fleet") == scores(tmp_path / "local")
     assert len(lines(tmp_path / "fleet")) == len(cells)
     assert list((tmp_path / "handed" / "blobs").iterdir())

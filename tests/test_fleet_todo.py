@@ -4,19 +4,21 @@ import msgspec
 from test_fleet_device import ABOUT
 
 from edgecap.spec import Spec
-from edgecap.sweep.fleet.line import Seen
-from edgecap.sweep.fleet.needs import Task, lack_of, need_of
-from edgecap.sweep.fleet.todo import Todo
-from edgecap.sweep.plan import Planned
+from edgecap.sweep.fleet.connection import DeviceStatus
+from edgecap.sweep.fleet.requirements import Task, requirements_of, shortfalls
+from edgecap.sweep.fleet.task_queue import TaskQueue
+from edgecap.sweep.plan import PlannedCell
 
 
 def cell(name, device="", provider="cpu", **options):
     spec = Spec(model="edgecap-ref-xs", precisions=("int8",), providers=(provider,), **options)
-    return Planned(name, spec, device)
+    return PlannedCell(name, spec, device)
 
 
 def seen(name, heard=True, **changes):
-    return Seen(f"tcp://{name}", msgspec.structs.replace(ABOUT, name=name, **changes), heard)
+    return DeviceStatus(
+        f"tcp://{name}", msgspec.structs.replace(ABOUT, name=name, **changes), heard
+    )
 
 
 ONE, TWO, GPU = seen("one"), seen("two"), seen("gpu", providers=("cpu", "cuda"))
@@ -38,36 +40,36 @@ def test_tasks_come_in_the_order_of_the_plan_whatever_they_need():
         cell("e", "two"),
         cell("f", "one"),
     ]
-    assert drained(Todo(map(Task, cells)), ONE) == ["a", "b", "d", "f"]
-    assert drained(Todo(map(Task, cells)), GPU) == ["a", "c", "d"]
-    todo = Todo(map(Task, cells))
+    assert drained(TaskQueue(map(Task, cells)), ONE) == ["a", "b", "d", "f"]
+    assert drained(TaskQueue(map(Task, cells)), GPU) == ["a", "c", "d"]
+    todo = TaskQueue(map(Task, cells))
     todo.first(Task(cells[5]))
     assert drained(todo, ONE) == ["f", "a", "b", "d", "f"] and len(todo) == 2
     assert [task.cell.measured for task in todo] == ["c", "e"] and len(todo.needs) == 2
 
 
 def test_a_task_that_went_wrong_somewhere_goes_elsewhere_while_there_is_one():
-    todo = Todo([Task(cell("a")), Task(cell("b"))])
+    todo = TaskQueue([Task(cell("a")), Task(cell("b"))])
     todo.note(Task(cell("a")), "one", "it left")
     assert drained(todo, ONE) == ["b"] and drained(todo, ONE, [ONE]) == ["a"]
     todo.first(Task(cell("a")))
     assert drained(todo, ONE, [ONE, seen("two", heard=False)]) == ["a"]
     assert todo.tries(Task(cell("a"))) == [("one", "it left")]
-    pinned = Todo([Task(cell("p", "one"))])
+    pinned = TaskQueue([Task(cell("p", "one"))])
     pinned.note(Task(cell("p", "one")), "one", "it left")
     assert drained(pinned, ONE) == ["p"]
 
 
 def test_parts_of_a_cell_go_with_it():
     whole, other = cell("a"), cell("b")
-    todo = Todo([Task(whole, 0), Task(other), Task(whole, 1)])
+    todo = TaskQueue([Task(whole, 0), Task(other), Task(whole, 1)])
     todo.remove(whole)
     assert drained(todo, ONE) == ["b"]
 
 
 def test_what_a_device_lacks_is_told():
     def lacks(asked, *devices):
-        return lack_of(need_of(Task(asked)), devices)
+        return shortfalls(requirements_of(Task(asked)), devices)
 
     assert lacks(cell("a", "away"), ONE, TWO) == "away is not there; who is: one, two"
     assert lacks(cell("a", "away")) == "away is not there; who is: nobody"
@@ -78,4 +80,4 @@ def test_what_a_device_lacks_is_told():
     assert lacks(cell("a"), seen("one", memory_bytes=1000)) == "one has too little memory"
     assert lacks(cell("a")) == "none is there"
     assert lacks(cell("a", "one", provider="cuda"), ONE, TWO) == "one has no cuda"
-    assert need_of(Task(cell("a", "one"), 0)).device == ""  # a part may be scored anywhere
+    assert requirements_of(Task(cell("a", "one"), 0)).device == ""  # a part may be scored anywhere

@@ -13,7 +13,7 @@ from edgecap.errors import UsageError
 from edgecap.model import source
 from edgecap.spec import DEFAULT_PRECISIONS, Spec
 from edgecap.sweep import plan as planning
-from edgecap.sweep.fingerprint import corpus_identity, model_identity
+from edgecap.sweep.fingerprint import corpus_fingerprint, model_fingerprint
 from edgecap.sweep.plan import read_plan, unfold
 
 
@@ -330,23 +330,23 @@ def test_keys_stay_what_they_are(tmp_path):
 
 def test_files_are_read_once(tmp_path, monkeypatch):
     folder = model(tmp_path / "a")
-    first = model_identity(str(folder), tmp_path / "kept")
+    first = model_fingerprint(str(folder), tmp_path / "kept")
     with monkeypatch.context() as patch:
         patch.setattr(
             "edgecap.storage.files.sha256_of_file", lambda path: pytest.fail("read again")
         )
-        assert model_identity(str(folder), tmp_path / "kept") == first
+        assert model_fingerprint(str(folder), tmp_path / "kept") == first
     (folder / "config.json").touch()
-    assert model_identity(str(folder), tmp_path / "kept") == first
+    assert model_fingerprint(str(folder), tmp_path / "kept") == first
 
 
 @pytest.mark.parametrize("rubbish", [b"", b"\xff\xfe\x00", b"[1, 2]", b'{"a": 3}'])
 def test_a_damaged_memory_costs_only_time(tmp_path, rubbish):
     text = tmp_path / "t.txt"
     text.write_text("words")
-    first = corpus_identity(str(text), tmp_path / "kept")
+    first = corpus_fingerprint(str(text), tmp_path / "kept")
     (tmp_path / "kept" / "hashes.json").write_bytes(rubbish)
-    assert corpus_identity(str(text), tmp_path / "kept") == first
+    assert corpus_fingerprint(str(text), tmp_path / "kept") == first
     assert json.loads((tmp_path / "kept" / "hashes.json").read_bytes())
 
 
@@ -354,7 +354,8 @@ def test_a_text_with_another_ending_is_another_text(tmp_path):
     for name in ("t.txt", "t.jsonl"):
         (tmp_path / name).write_text('{"text": "x"}\n')
     assert (
-        len({corpus_identity(str(tmp_path / name), tmp_path) for name in ("t.txt", "t.jsonl")}) == 2
+        len({corpus_fingerprint(str(tmp_path / name), tmp_path) for name in ("t.txt", "t.jsonl")})
+        == 2
     )
 
 

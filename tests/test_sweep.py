@@ -18,7 +18,7 @@ import msgspec
 import psutil
 import pytest
 from conftest import REFERENCE
-from fakes import scripted
+from fakes import corpus_of, scripted
 from sweep_process import BROKEN, lasting
 
 from edgecap import cli
@@ -32,19 +32,25 @@ from edgecap.storage.files import Paths, disk_errors
 from edgecap.storage.jsonl_log import JsonlLog
 from edgecap.storage.records import load, save
 from edgecap.sweep import runner as sweeping
-from edgecap.sweep.estimates import Estimated, History, Left, need_of, seconds_of
+from edgecap.sweep.estimates import (
+    History,
+    RemainingTime,
+    TimeEstimate,
+    estimate_disk,
+    estimate_times,
+)
 from edgecap.sweep.plan import read_plan, unfold
-from edgecap.sweep.runner import Asked, Locally, News
-from edgecap.sweep.state import Finished, StateRow, _row, look_into, open_ledger
+from edgecap.sweep.runner import LocalBackend, SweepEvent, SweepOptions
+from edgecap.sweep.state import Finished, StateRow, _row, open_state, read_rows
 
 HERE = Path(__file__).parent
-RESUMED = Asked(resume=True)
+RESUMED = SweepOptions(resume=True)
 TOOLS = {**os.environ, "PYTHONPATH": f"{HERE.parent}{os.pathsep}{HERE}"}
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 
 
 def as_scripted(step, watch, timeout_s):
-    return scripted(getattr(step, "corpus", None))(step, watch, timeout_s)
+    return scripted(corpus_of(step))(step, watch, timeout_s)
 
 
 def refused(step, watch, timeout_s):
@@ -67,7 +73,7 @@ def planned(tmp_path, cells=6, **more):
 
 def swept(cells, tmp_path, run=as_scripted, asked=RESUMED, watch=lambda news: None, **more):
     """The rows by key of a sweep into `tmp_path/out`."""
-    crew = Locally(Paths(tmp_path / "cache", tmp_path), run, **more)
+    crew = LocalBackend(Paths(tmp_path / "cache", tmp_path), run, **more)
     return {row.key: row for row in sweeping.sweep(cells, tmp_path / "out", crew, asked, watch)}
 
 
@@ -101,13 +107,13 @@ def check_whole(folder, cells):
 
 def test_each_cell_gets_a_record_and_a_second_time_nothing_is_done(tmp_path):
     cells = planned(tmp_path)
-    rows = swept(cells, tmp_path, asked=Asked())
+    rows = swept(cells, tmp_path, asked=SweepOptions())
     assert list(rows) == [cell.key for cell in cells] and not any(
         row.wrong for row in rows.values()
     )
     check_whole(tmp_path / "out", cells)
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
-    assert swept(cells, tmp_path, refused, Asked()) == rows
+    assert swept(cells, tmp_path, refused, SweepOptions()) == rows
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     assert {**before, ".edgecap": 0} == {**after, ".edgecap": 0}
     for cell in cells:
@@ -118,7 +124,7 @@ def test_a_part_of_a_plan_is_gone_on_with_only_when_asked(tmp_path):
     cells = planned(tmp_path)
     swept(cells[:2], tmp_path)
     with pytest.raises(UsageError, match="holds 2 of the 6 cells; --resume does the others"):
-        swept(cells, tmp_path, refused, Asked())
+        swept(cells, tmp_path, refused, SweepOptions())
     news = []
     swept(cells, tmp_path, watch=news.append)
     assert [told.cell for told in news if told.kind == "begun"] == list(cells[2:])
@@ -230,10 +236,10 @@ def test_failed_cells_are_done_again_when_asked(tmp_path, monkeypatch):
     cells = planned(tmp_path)
     swept(cells, tmp_path, ending(monkeypatch, 17, "os.abort()"))
     news = []
-    rows = swept(cells, tmp_path, asked=Asked(retry=True), watch=news.append)
+    rows = swept(cells, tmp_path, asked=SweepOptions(retry=True), watch=news.append)
     assert [told.cell.spec.context for told in news if told.kind == "begun"] == [17, 17]
     assert not any(row.wrong or row.failure for row in rows.values())
-    assert look_into(tmp_path / "out") == rows
+    assert read_rows(tmp_path / "out") == rows
 
 
 def test_a_cell_that_fails_anew_loses_the_record_of_its_part(tmp_path):
@@ -242,18 +248,18 @@ def test_a_cell_that_fails_anew_loses_the_record_of_its_part(tmp_path):
     def gone(step, watch, timeout_s):
         raise UsageError("gone")
 
-    with open_ledger(tmp_path / "out") as ledger:
+    with open_state(tmp_path / "out") as ledger:
         ledger.keep(Finished(cell=cell, outcome=load_of(cell, tmp_path)))
         ledger.keep(Finished(cell=cell, outcome=Failure(stage="x", error="y", message="z")))
         assert not (tmp_path / "out" / cell.file_name).exists()
-    (row,) = look_into(tmp_path / "out").values()
+    (row,) = read_rows(tmp_path / "out").values()
     assert row.failure.stage == "x" and not row.record
 
 
 def load_of(cell, tmp_path):
     """A record of a cell."""
     sweeping.sweep(
-        [cell], tmp_path / "other", Locally(Paths(tmp_path / "cache", tmp_path), as_scripted)
+        [cell], tmp_path / "other", LocalBackend(Paths(tmp_path / "cache", tmp_path), as_scripted)
     )
     return load(tmp_path / "other" / cell.file_name)
 
@@ -347,7 +353,7 @@ def test_a_process_that_is_asked_to_end_keeps_everything(tmp_path, number):
 
 def test_a_process_that_is_killed_at_any_moment_loses_nothing(tmp_path):
     chance, undisturbed = random.Random(8), planned(tmp_path)
-    crew = Locally(Paths(tmp_path / "cache", tmp_path), as_scripted)
+    crew = LocalBackend(Paths(tmp_path / "cache", tmp_path), as_scripted)
     sweeping.sweep(undisturbed, tmp_path / "whole", crew)
     for _ in range(10):
         one = Process(tmp_path, 0.15, "--resume")
@@ -437,12 +443,12 @@ def test_a_folder_that_is_a_file_is_told(tmp_path):
         swept(planned(tmp_path), tmp_path, refused)
     assert (tmp_path / "out").read_text() == "mine"
     with pytest.raises(UsageError, match="cannot read"):
-        look_into(tmp_path / "out")
+        read_rows(tmp_path / "out")
 
 
 @on_linux
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):
-    crew = Locally(Paths(tmp_path / "cache", tmp_path), refused)
+    crew = LocalBackend(Paths(tmp_path / "cache", tmp_path), refused)
     with pytest.raises(UsageError, match="cannot write /proc/out"):
         sweeping.sweep(planned(tmp_path), Path("/proc/out"), crew)
 
@@ -520,7 +526,11 @@ def test_a_full_disk_is_waited_for_and_then_given_up_without_loss(
             (disk / "filler").unlink(missing_ok=True)
 
     rows = sweeping.sweep(
-        cells, out, Locally(home, run, disk_patience_s=60), Asked(disk_patience_s=60), freed
+        cells,
+        out,
+        LocalBackend(home, run, disk_patience_s=60),
+        SweepOptions(disk_patience_s=60),
+        freed,
     )
     assert len(waits) == 3 and "no room left on the disk" in waits[0].words
     assert not any(row.wrong for row in rows)
@@ -530,12 +540,15 @@ def test_a_full_disk_is_waited_for_and_then_given_up_without_loss(
     with pytest.raises(DiskFull, match=r"\d of 12 cells are in .*make room, and --resume goes on"):
         shutil.rmtree(home.cache / "variants")
         sweeping.sweep(
-            more, out, Locally(home, run, disk_patience_s=0.2), Asked(True, disk_patience_s=0.2)
+            more,
+            out,
+            LocalBackend(home, run, disk_patience_s=0.2),
+            SweepOptions(True, disk_patience_s=0.2),
         )
     (disk / "filler").unlink()
     kept = scores(out)
     assert len(kept) == len(lines_of(out)) >= 6
-    sweeping.sweep(more, out, Locally(home, as_scripted), RESUMED)
+    sweeping.sweep(more, out, LocalBackend(home, as_scripted), RESUMED)
     check_whole(out, more)
     assert kept.items() <= scores(out).items()
 
@@ -577,7 +590,7 @@ def measured_again(cells, tmp_path):
     assert {path.name for path in (tmp_path / "out").glob("*.json")} == {
         cell.file_name for cell in cells
     }
-    assert len(look_into(tmp_path / "out")) == len(cells)
+    assert len(read_rows(tmp_path / "out")) == len(cells)
     return [cells.index(told.cell) for told in news if told.kind == "begun"]
 
 
@@ -623,7 +636,7 @@ def test_a_journal_that_is_gone_is_made_anew_from_the_records(tmp_path):
     before = swept(cells, tmp_path)
     (tmp_path / "out" / "journal.jsonl").unlink()
     assert measured_again(cells, tmp_path) == []
-    assert {key: row.sha256 for key, row in look_into(tmp_path / "out").items()} == {
+    assert {key: row.sha256 for key, row in read_rows(tmp_path / "out").items()} == {
         key: row.sha256 for key, row in before.items()
     }
 
@@ -640,7 +653,7 @@ def test_rubbish_in_the_journal_costs_no_other_line(tmp_path, monkeypatch, place
     rubbish = b"\x00\xff\xfe\n[[[[[\n[0]\n[0, {}]\n[-5, null]\n" + b"[" * 5000
     path.write_bytes(b"\n".join([*lines[:at], rubbish, *lines[at:]]))
     assert measured_again(cells, tmp_path) == []
-    assert sum(row.wrong for row in look_into(tmp_path / "out").values()) == 2
+    assert sum(row.wrong for row in read_rows(tmp_path / "out").values()) == 2
 
 
 def test_a_record_of_another_question_is_not_taken_for_an_answer(tmp_path):
@@ -731,7 +744,9 @@ def test_graphs_stay_when_asked(tmp_path):
 def test_graphs_that_were_there_stay(tmp_path):
     cells = planned(tmp_path)
     sweeping.sweep(
-        cells[:1], tmp_path / "before", Locally(Paths(tmp_path / "cache", tmp_path), as_scripted)
+        cells[:1],
+        tmp_path / "before",
+        LocalBackend(Paths(tmp_path / "cache", tmp_path), as_scripted),
     )
     there = graphs(tmp_path / "cache")
     swept(cells, tmp_path, keep_exports=False)
@@ -746,7 +761,7 @@ def test_graphs_that_somebody_makes_meanwhile_stay(tmp_path):
             sweeping.sweep(
                 others,
                 tmp_path / "others",
-                Locally(Paths(tmp_path / "cache", tmp_path), as_scripted),
+                LocalBackend(Paths(tmp_path / "cache", tmp_path), as_scripted),
             )
         return as_scripted(step, watch, timeout_s)
 
@@ -758,7 +773,9 @@ def test_graphs_that_somebody_makes_meanwhile_stay(tmp_path):
 def test_a_sweep_that_was_cut_off_still_knows_its_graphs(tmp_path, monkeypatch, at):
     cells = planned(tmp_path)
     sweeping.sweep(
-        cells[:1], tmp_path / "before", Locally(Paths(tmp_path / "cache", tmp_path), as_scripted)
+        cells[:1],
+        tmp_path / "before",
+        LocalBackend(Paths(tmp_path / "cache", tmp_path), as_scripted),
     )
     there = graphs(tmp_path / "cache")
 
@@ -815,23 +832,23 @@ def row_of(cell, seconds, **more):
 
 def test_cells_of_other_options_or_texts_say_nothing_of_time(tmp_path):
     (cell, *_), (other, *_) = planned(tmp_path, 2), planned(tmp_path, 2, options={"limit_s": 99.0})
-    assert seconds_of([other], [row_of(cell, 10.0)]) == [Estimated(None, "never measured")]
+    assert estimate_times([other], [row_of(cell, 10.0)]) == [TimeEstimate(None, "never measured")]
     assert cell.like != other.like
 
 
 def test_times_come_from_the_most_alike(tmp_path):
     fp32, other, int8, int8_other = planned(tmp_path, 4)
     rows = [row_of(fp32, 10.0), row_of(fp32, 30.0), row_of(int8, 4.0)]
-    assert [time.seconds for time in seconds_of([fp32, other, int8, int8_other], rows)] == [
+    assert [time.seconds for time in estimate_times([fp32, other, int8, int8_other], rows)] == [
         20.0,
         20.0,
         4.0,
         4.0,
     ]
     (gpu,) = planned(tmp_path, 2, precisions="fp32", providers="cuda")
-    assert seconds_of([gpu], rows) == [Estimated(None, "never measured")]
-    assert seconds_of(planned(tmp_path, 2, precisions="int4"), rows) == [
-        Estimated(10.0, "from other variants")
+    assert estimate_times([gpu], rows) == [TimeEstimate(None, "never measured")]
+    assert estimate_times(planned(tmp_path, 2, precisions="int4"), rows) == [
+        TimeEstimate(10.0, "from other variants")
     ]
 
 
@@ -842,8 +859,8 @@ def test_a_cell_that_failed_tells_no_time(tmp_path):
     )
     assert History(tmp_path / "cache").rows == []
     history.remember(row_of(cell, 5.0))
-    assert seconds_of([cell], History(tmp_path / "cache").rows) == [
-        Estimated(5.0, "measured before")
+    assert estimate_times([cell], History(tmp_path / "cache").rows) == [
+        TimeEstimate(5.0, "measured before")
     ]
     (tmp_path / "cache" / "sweeps.jsonl").write_bytes(b"\xff\x00rubbish\n" * 3)
     assert History(tmp_path / "cache").rows == []
@@ -851,7 +868,7 @@ def test_a_cell_that_failed_tells_no_time(tmp_path):
 
 def test_what_is_left_is_corrected_as_the_sweep_goes(tmp_path):
     cells = planned(tmp_path, 8)
-    left = Left(cells, [Estimated(10.0, "")] * 4 + [Estimated(None, "")] * 4)
+    left = RemainingTime(cells, [TimeEstimate(10.0, "")] * 4 + [TimeEstimate(None, "")] * 4)
     assert left.seconds({}) == 80.0
     assert left.seconds({cells[0].key: 4.0}) == 76.0
     left.finished(row_of(cells[0], 20.0))
@@ -859,12 +876,12 @@ def test_what_is_left_is_corrected_as_the_sweep_goes(tmp_path):
     left.finished(row_of(cells[1], 0.1, failure=Failure(stage="a", error="b", message="c")))
     assert left.seconds({}) == 2 * 20.0 + 4 * 20.0
     assert left.seconds({cells[2].key: 0.0, cells[3].key: 50.0}) == (20.0 + 4 * 20.0) / 2
-    assert Left(cells, [Estimated(None, "")] * 8).seconds({}) is None
+    assert RemainingTime(cells, [TimeEstimate(None, "")] * 8).seconds({}) is None
 
 
 def test_disk_is_counted_by_model(tmp_path):
     cells = planned(tmp_path, 2)
-    need = need_of(
+    need = estimate_disk(
         cells,
         [
             row_of(cells[0], 1.0, graph_bytes=100, bytes=7),
@@ -872,7 +889,7 @@ def test_disk_is_counted_by_model(tmp_path):
         ],
     )
     assert (need.graphs, need.largest, need.records, need.unknown) == (130, 130, 16, ())
-    need = need_of([*cells, *planned(tmp_path, 2, models="org/name")], [])
+    need = estimate_disk([*cells, *planned(tmp_path, 2, models="org/name")], [])
     assert need.unknown == ("name",) and need.graphs == need.largest > 1_000_000
 
 
@@ -887,7 +904,7 @@ def typed(tmp_path, monkeypatch, capsys):
     planned(tmp_path)
     monkeypatch.setattr(signal, "signal", lambda *given: None)
     monkeypatch.setattr(
-        Locally.__init__, "__defaults__", (lasting(0), *Locally.__init__.__defaults__[1:])
+        LocalBackend.__init__, "__defaults__", (lasting(0), *LocalBackend.__init__.__defaults__[1:])
     )
 
     def run(plan, *more, words=("plan.toml", "-o", "out")):
@@ -1030,21 +1047,21 @@ def live(monkeypatch):
     monkeypatch.setattr(sweep_live, "_live", lambda: screen)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setattr(sweep_live, "_clock", lambda seconds: f"+{seconds:.0f}")
-    return sweep_live.SweepLive(lambda left: [Estimated(10.0, "")] * len(left)), screen
+    return sweep_live.SweepLive(lambda left: [TimeEstimate(10.0, "")] * len(left)), screen
 
 
 def test_what_is_new_is_drawn_at_once_and_each_line_says_what_it_is(tmp_path, live):
     (view, screen), cells = live, planned(tmp_path)
-    view(News("planned", None, cells=cells, left=cells[1:]))
-    view(News("begun", cells[1]))
+    view(SweepEvent("planned", None, cells=cells, left=cells[1:]))
+    view(SweepEvent("begun", cells[1]))
     for stage in ("export", "export", "compression"):
-        view(News("stage", cells[1], stage))
+        view(SweepEvent("stage", cells[1], stage))
     assert len(screen.drawn) == 4  # a stage that goes on waits for its half second
     head, line = screen.drawn[-1]
     assert head == "━━────────── 1 of 6 finished, about 50 s left, until +50"
     assert line == "  since +0  compression  edgecap-ref-xs, fp32 on cpu, text, context 17"
     why = Failure(stage="export", error="E", message="no\nsuch\x1b[2J thing")
-    view(News("finished", cells[1], row=row_of(cells[1], 1.0, failure=why, wrong=True)))
+    view(SweepEvent("finished", cells[1], row=row_of(cells[1], 1.0, failure=why, wrong=True)))
     assert screen.drawn[-1] == [
         "━━━━──────── 2 of 6 finished, 1 failed, about 40 s left, until +40"
     ]
@@ -1056,14 +1073,14 @@ def test_what_is_new_is_drawn_at_once_and_each_line_says_what_it_is(tmp_path, li
 
 def test_a_fleet_shows_devices_and_a_full_disk_is_told_once(tmp_path, live):
     (view, screen), cells = live, planned(tmp_path, 40)
-    view(News("planned", None, cells=cells, left=cells))
+    view(SweepEvent("planned", None, cells=cells, left=cells))
     for number, cell in enumerate(cells[:14]):
-        view(News("begun", cell, "", f"device-{number}"))
+        view(SweepEvent("begun", cell, "", f"device-{number}"))
     lines = screen.drawn[-1]
     assert "14 running" in lines[0] and lines[-1] == "  and 2 more" and len(lines) == 14
     assert "device-3: edgecap-ref-xs" in lines[4]
     for _ in range(3):
-        view(News("waits", cells[0], "no room; waiting"))
+        view(SweepEvent("waits", cells[0], "no room; waiting"))
     assert (
         screen.kept == [f"{cells[0]}: no room; waiting"]
         and "waits for room on the disk" in screen.drawn[-1][1]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgecap.cli.words import GENERATED, print_json, write
+from edgecap.cli.output import GENERATED, print_json, write
 
 if TYPE_CHECKING:
     from edgecap.report.board.entries import BoardEntry
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Cells = Collection[tuple[BoardEntry, ...]]
 
 DEFAULT_PLACE, DEFAULT_PAGE = Path("profiles"), Path("board.html")
-TOLD = 5  # unread files that are named on the terminal; the page names all
+MOST_NAMED = 5  # unread files that are named on the terminal; the page names all
 
 
 @click.command()
@@ -67,13 +67,13 @@ def _shelf(places: tuple[Path, ...]) -> Cells:
     from edgecap.errors import UsageError
     from edgecap.report.board.entries import entries
     from edgecap.storage.collection import Collection
-    from edgecap.sweep.state import unrecorded
+    from edgecap.sweep.state import cells_without_record
 
     if not places and not DEFAULT_PLACE.is_dir():
         raise UsageError(
             "nothing to show: there is no folder profiles here; name folders with records, or records"
         )
-    return Collection(places or (DEFAULT_PLACE,), entries, unrecorded)
+    return Collection(places or (DEFAULT_PLACE,), entries, cells_without_record)
 
 
 def _write(shelf: Cells, output: Path | None, as_json: bool) -> None:
@@ -98,10 +98,10 @@ def _write(shelf: Cells, output: Path | None, as_json: bool) -> None:
 def _tell(files: list[Unread]) -> None:
     from edgecap.names import printable
 
-    for one in files[:TOLD]:
+    for one in files[:MOST_NAMED]:
         click.echo(f"not shown: {printable(one.reason)}", err=True)
-    if len(files) > TOLD:
-        click.echo(f"not shown: {len(files) - TOLD} more; the page names them", err=True)
+    if len(files) > MOST_NAMED:
+        click.echo(f"not shown: {len(files) - MOST_NAMED} more; the page names them", err=True)
 
 
 def _serve(shelf: Cells, port: int | None) -> None:

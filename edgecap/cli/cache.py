@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgecap.cli import types
-from edgecap.cli.words import print_json, print_text, width
+from edgecap.cli.output import print_json, print_text, width
 from edgecap.errors import UsageError
 
 if TYPE_CHECKING:

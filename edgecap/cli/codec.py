@@ -9,7 +9,7 @@ import click
 
 from edgecap.cli import types
 from edgecap.cli.options import model_options, request
-from edgecap.cli.words import print_json, print_text
+from edgecap.cli.output import print_json, print_text
 from edgecap.spec import PRECISIONS
 
 

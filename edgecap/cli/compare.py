@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from edgecap.cli import types
-from edgecap.cli.words import as_json as json_of
-from edgecap.cli.words import put, width
+from edgecap.cli.output import print_or_write, width
+from edgecap.cli.output import to_json as json_of
 
 if TYPE_CHECKING:
     from edgecap.analysis.thresholds import FailRule
@@ -80,7 +80,7 @@ def compare(
         "junit": lambda: comparison.junit(found, broken),
         "json": lambda: json_of(comparison_values(found)),
     }["json" if as_json else form]()
-    put(text, output, records)
+    print_or_write(text, output, records)
     for one in broken:
         words = printable(f"{one.candidate} against {one.baseline}: {one.message}")
         click.echo(f"not accepted: {words}", err=True)

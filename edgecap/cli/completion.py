@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-from edgecap.cli.words import print_text
+from edgecap.cli.output import print_text
 
 _SHELLS = ("bash", "zsh", "fish")
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from edgecap.cli.options import how_run, model_options, precision_option, request, which_model
-from edgecap.cli.words import print_json
+from edgecap.cli.output import print_json
 
 
 @click.command()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgecap.cli.words import print_json, print_text, width, write
+from edgecap.cli.output import print_json, print_text, width, write
 
 if TYPE_CHECKING:
     from edgecap.analysis.fitting import Fit

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgecap.cli.words import print_json, print_text
+from edgecap.cli.output import print_json, print_text
 
 if TYPE_CHECKING:
     from edgecap.sweep.fleet.certificates import CertificateBundle

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgecap.cli import types
-from edgecap.cli.words import print_json, print_text, width
+from edgecap.cli.output import print_json, print_text, width
 
 if TYPE_CHECKING:
     from edgecap.model.source import OnnxFile

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edgecap.cli.words import print_json, print_text, width
+from edgecap.cli.output import print_json, print_text, width
 
 EXAMPLES = """\b
 Examples:

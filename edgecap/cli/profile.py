@@ -11,9 +11,9 @@ import click
 
 from edgecap.cli import types
 from edgecap.cli.options import model_options, precision_option, request
+from edgecap.cli.output import print_json
 from edgecap.cli.rank import check_ranked, rank
 from edgecap.cli.show import show_record
-from edgecap.cli.words import print_json
 from edgecap.provider_options import PROVIDERS
 from edgecap.spec import DEFAULT_CORPUS, LEVELS
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgecap.cli.words import check_output, print_text, width, write
+from edgecap.cli.output import check_output, print_text, width, write
 
 if TYPE_CHECKING:
     from edgecap.record import Profile

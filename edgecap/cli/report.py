@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from edgecap.cli.words import GENERATED, print_json, write
-from edgecap.cli.words import as_json as json_of
+from edgecap.cli.output import GENERATED, print_json, write
+from edgecap.cli.output import to_json as json_of
 from edgecap.record import Profile
 
 PAGE = Path("report.html")

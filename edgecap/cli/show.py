@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from edgecap.cli.words import print_json, print_text, width
+from edgecap.cli.output import print_json, print_text, width
 
 
 @click.command()

@@ -11,13 +11,13 @@ import click
 
 from edgecap.cli import types
 from edgecap.cli.options import how_joined, option_names
-from edgecap.cli.words import print_json, print_text, width
+from edgecap.cli.output import print_json, print_text, width
 from edgecap.errors import UsageError
 
 if TYPE_CHECKING:
     from edgecap.storage.files import Paths
-    from edgecap.sweep.plan import Planned
-    from edgecap.sweep.runner import Asked, Crew, News
+    from edgecap.sweep.plan import PlannedCell
+    from edgecap.sweep.runner import Backend, SweepEvent, SweepOptions
     from edgecap.sweep.state import StateRow
 
 EXAMPLES = """\b
@@ -149,9 +149,9 @@ def sweep(
     if dry_run:
         _show(cells, folder, where, given["keep_exports"], as_json)
         return
-    from edgecap.sweep.runner import Asked
+    from edgecap.sweep.runner import SweepOptions
 
-    rows = _run(cells, folder, where, Asked(resume, retry_failed, disk_patience_s), given)
+    rows = _run(cells, folder, where, SweepOptions(resume, retry_failed, disk_patience_s), given)
     _tell(rows, folder, as_json)
     if any(row.wrong for row in rows):
         sys.exit(1)
@@ -159,7 +159,7 @@ def sweep(
 
 def _cells(
     plan: Path | None, axes: dict[str, tuple[Any, ...] | None], cache: Path
-) -> tuple[Planned, ...]:
+) -> tuple[PlannedCell, ...]:
     """The cells of a plan, or of the options; not of both, so that it is clear what was asked."""
     from edgecap.sweep.plan import read_plan, unfold
 
@@ -178,7 +178,7 @@ def _cells(
         return unfold(said, Path(), cache)
 
 
-def _named(plan: Path | None, cells: tuple[Planned, ...]) -> str:
+def _named(plan: Path | None, cells: tuple[PlannedCell, ...]) -> str:
     """The plan's name, or that of the models."""
     from edgecap.names import safe_filename
 
@@ -188,19 +188,19 @@ def _named(plan: Path | None, cells: tuple[Planned, ...]) -> str:
 
 
 def _show(
-    cells: tuple[Planned, ...], folder: Path, where: Paths, keeps: bool, as_json: bool
+    cells: tuple[PlannedCell, ...], folder: Path, where: Paths, keeps: bool, as_json: bool
 ) -> None:
     from edgecap.names import printable
     from edgecap.storage.files import free_bytes
-    from edgecap.sweep.estimates import History, need_of, seconds_of
-    from edgecap.sweep.state import look_into
-    from edgecap.sweep.summary import Outlook, plan_text, plan_values
+    from edgecap.sweep.estimates import History, estimate_disk, estimate_times
+    from edgecap.sweep.state import read_rows
+    from edgecap.sweep.summary import PlanSummary, plan_text, plan_values
 
-    rows = look_into(folder)
+    rows = read_rows(folder)
     before = [*History(where.cache).rows, *rows.values()]
     left = [cell for cell in cells if cell.key not in rows]
-    need, free = need_of(left, before), free_bytes(where.cache)
-    outlook = Outlook(cells, rows, seconds_of(cells, before), need, free, keeps)
+    need, free = estimate_disk(left, before), free_bytes(where.cache)
+    outlook = PlanSummary(cells, rows, estimate_times(cells, before), need, free, keeps)
     if as_json:
         print_json({"folder": str(folder), **plan_values(outlook)})
     else:
@@ -208,12 +208,16 @@ def _show(
 
 
 def _run(
-    cells: tuple[Planned, ...], folder: Path, where: Paths, asked: Asked, given: dict[str, Any]
+    cells: tuple[PlannedCell, ...],
+    folder: Path,
+    where: Paths,
+    asked: SweepOptions,
+    given: dict[str, Any],
 ) -> list[StateRow]:
     """Measures, tells how it goes, and remembers for the next estimate how long it took."""
     from edgecap.cli.sweep_live import SweepLive
     from edgecap.storage.files import check_writable
-    from edgecap.sweep.estimates import History, seconds_of
+    from edgecap.sweep.estimates import History, estimate_times
     from edgecap.sweep.runner import sweep as measure
 
     for place in filter(None, (where.cache, given["shared"])):
@@ -221,9 +225,9 @@ def _run(
     history = History(where.cache)
     with contextlib.ExitStack() as opened:
         crew = _crew(where, given, asked.disk_patience_s, opened)
-        live = opened.enter_context(SweepLive(lambda left: seconds_of(left, history.rows)))
+        live = opened.enter_context(SweepLive(lambda left: estimate_times(left, history.rows)))
 
-        def heard(news: News) -> None:
+        def heard(news: SweepEvent) -> None:
             live(news)
             if news.row:
                 history.remember(news.row)
@@ -233,35 +237,37 @@ def _run(
 
 def _crew(
     where: Paths, given: dict[str, Any], disk_patience_s: float, opened: contextlib.ExitStack
-) -> Crew:
+) -> Backend:
     """Who measures; what must be closed again goes into `opened`."""
-    from edgecap.sweep.runner import Locally
+    from edgecap.sweep.runner import LocalBackend
 
     if given["scheduler"] is None:
         stray = next((name for name in ("tls", "shared", "insecure") if given[name]), None)
         if stray:
             raise UsageError(f"--{stray} belongs to a fleet: give its --scheduler")
-        return Locally(where, keep_exports=given["keep_exports"], disk_patience_s=disk_patience_s)
+        return LocalBackend(
+            where, keep_exports=given["keep_exports"], disk_patience_s=disk_patience_s
+        )
     return _fleet(where, given, disk_patience_s, opened)
 
 
 def _fleet(
     where: Paths, given: dict[str, Any], disk_patience_s: float, opened: contextlib.ExitStack
-) -> Crew:
+) -> Backend:
     from edgecap.sweep.fleet import network
 
     address = network.check_address(given["scheduler"], given["tls"], given["insecure"])
     network.configure()
 
     from edgecap.sweep.fleet.bundles import Bundles
-    from edgecap.sweep.fleet.dispatch import OnFleet, Rules
-    from edgecap.sweep.fleet.line import first_call
+    from edgecap.sweep.fleet.connection import connect
+    from edgecap.sweep.fleet.dispatch import FleetBackend, FleetLimits
 
-    line = first_call(address, network.security(given["tls"]))
+    line = connect(address, network.security(given["tls"]))
     opened.push(line)
     bundles = opened.enter_context(contextlib.closing(Bundles(where, given["shared"])))
-    rules = Rules(given["attempts"], given["wait_s"], disk_patience_s)
-    return OnFleet(line, bundles, rules, given["keep_exports"])
+    rules = FleetLimits(given["attempts"], given["wait_s"], disk_patience_s)
+    return FleetBackend(line, bundles, rules, given["keep_exports"])
 
 
 def _tell(rows: list[StateRow], folder: Path, as_json: bool) -> None:

@@ -12,9 +12,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from edgecap.sweep.estimates import Estimated
-    from edgecap.sweep.plan import Planned
-    from edgecap.sweep.runner import News
+    from edgecap.sweep.estimates import TimeEstimate
+    from edgecap.sweep.plan import PlannedCell
+    from edgecap.sweep.runner import SweepEvent
 
 _EVERY_S = 0.5
 _MOST_LINES = 12  # of running cells
@@ -33,11 +33,11 @@ class _Running(NamedTuple):
 class SweepLive:
     """Shows the news of a sweep; a context manager, to be called with each piece of news."""
 
-    def __init__(self, expect: Callable[[Sequence[Planned]], Sequence[Estimated]]) -> None:
+    def __init__(self, expect: Callable[[Sequence[PlannedCell]], Sequence[TimeEstimate]]) -> None:
         """`expect` gives the times of the cells that are left, once they are known."""
-        from edgecap.sweep.estimates import Left
+        from edgecap.sweep.estimates import RemainingTime
 
-        self._expect, self._left = expect, Left((), ())
+        self._expect, self._left = expect, RemainingTime((), ())
         self._total = self._done = self._wrong = 0
         self._running: dict[str, _Running] = {}
         self._drawn = 0.0
@@ -59,7 +59,7 @@ class SweepLive:
             self._live.update("", refresh=True)
             self._live.stop()
 
-    def __call__(self, news: News) -> None:
+    def __call__(self, news: SweepEvent) -> None:
         """Takes note, and draws or prints if it is time."""
         if news.kind == "planned":
             self._begin(news)
@@ -74,17 +74,17 @@ class SweepLive:
         if self._live:
             self._draw(at_once=self._note(news))
 
-    def _begin(self, news: News) -> None:
-        from edgecap.sweep.estimates import Left
+    def _begin(self, news: SweepEvent) -> None:
+        from edgecap.sweep.estimates import RemainingTime
 
         self._total, self._done = len(news.cells), len(news.cells) - len(news.left)
-        self._left = Left(news.left, self._expect(news.left))
+        self._left = RemainingTime(news.left, self._expect(news.left))
         if self._done and news.left:
             self._say(f"{self._done} of {self._total} cells are finished already")
         elif self._done:
             self._say("all cells are finished already")
 
-    def _finished(self, news: News) -> None:
+    def _finished(self, news: SweepEvent) -> None:
         from edgecap.sweep.summary import duration, failure_line
 
         row = news.row
@@ -113,7 +113,7 @@ class SweepLive:
 
     # --- on a terminal ------------------------------------------------------------------------
 
-    def _note(self, news: News) -> bool:
+    def _note(self, news: SweepEvent) -> bool:
         """Keeps what runs; whether that is something else than before."""
         if news.cell is None:
             return True

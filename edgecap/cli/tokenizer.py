@@ -9,7 +9,15 @@ import click
 
 from edgecap.cli import types
 from edgecap.cli.options import request
-from edgecap.cli.words import GENERATED, as_json, check_output, print_json, print_text, width, write
+from edgecap.cli.output import (
+    GENERATED,
+    check_output,
+    print_json,
+    print_text,
+    to_json,
+    width,
+    write,
+)
 from edgecap.spec import DEFAULT_CORPUS, PRECISIONS
 
 EXAMPLES = """\b
@@ -143,7 +151,7 @@ def tokenizer(
     if output is not None:
         write(
             output,
-            f"{as_json(_values(found))}\n" if _is_json(output) else _page(found),
+            f"{to_json(_values(found))}\n" if _is_json(output) else _page(found),
             (),
             _mark(output),
         )

@@ -58,8 +58,13 @@ def worker(
 
     from edgecap.names import safe_filename
     from edgecap.storage.files import resolve_paths
+    from edgecap.sweep.fleet.dask_worker import (
+        check_admission,
+        exclusive_cache,
+        join,
+        read_device_info,
+    )
     from edgecap.sweep.fleet.device import Device
-    from edgecap.sweep.fleet.joining import alone, check_welcome, join, look
     from edgecap.sweep.fleet.messages import check_name
 
     own = certificates.check(tls).name if tls else safe_filename(platform.node())[:63]
@@ -68,10 +73,10 @@ def worker(
     def say(words: str) -> None:
         click.echo(f"edgecap: {words}", err=True)
 
-    with alone(kept), contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
-        check_welcome(where, secured)
+    with exclusive_cache(kept), contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
+        check_admission(where, secured)
         say("looking at this machine")
-        about = look(called)
+        about = read_device_info(called)
         say(
             f"providers {', '.join(about.providers)}; energy counters {', '.join(about.counters) or 'none'}"
         )

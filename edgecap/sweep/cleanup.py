@@ -18,7 +18,7 @@ from edgecap.storage import cache_prune
 from edgecap.storage.cache import SCRATCH, survey
 from edgecap.storage.jsonl_log import JsonlLog
 
-NOTE = "made.jsonl"
+LOG_NAME = "made.jsonl"
 
 
 class CachedGraph(msgspec.Struct, frozen=True):
@@ -32,7 +32,7 @@ class SweepCleanup:
     """The graphs of one sweep in one cache, written down in the sweep's `private` folder."""
 
     def __init__(self, cache: Path, private: Path) -> None:
-        self._cache, self._note = cache, private / NOTE
+        self._cache, self._note = cache, private / LOG_NAME
         self._made = JsonlLog(self._note, CachedGraph)
 
     def noting(self, run: StepRunner, model: str) -> StepRunner:

@@ -18,20 +18,20 @@ from edgecap.model.flops import stored_as, weight_bytes
 from edgecap.pipeline.capabilities import read_model
 from edgecap.record import Absent
 from edgecap.storage.jsonl_log import JsonlLog
-from edgecap.sweep.plan import Planned
+from edgecap.sweep.plan import PlannedCell
 from edgecap.sweep.state import StateRow
 
 HISTORY = "sweeps.jsonl"
 
 
-class Estimated(NamedTuple):
+class TimeEstimate(NamedTuple):
     """Seconds of a cell, and what they were taken from; None where nothing like it was measured."""
 
     seconds: float | None
     basis: str
 
 
-class SpaceNeeded(NamedTuple):
+class DiskEstimate(NamedTuple):
     """Bytes that a sweep will take at most: its graphs, those of the largest model alone, its records.
 
     Models of unknown size are named.
@@ -71,7 +71,7 @@ class History:
 # --- time -------------------------------------------------------------------------------------
 
 
-def seconds_of(cells: Sequence[Planned], rows: Iterable[StateRow]) -> list[Estimated]:
+def estimate_times(cells: Sequence[PlannedCell], rows: Iterable[StateRow]) -> list[TimeEstimate]:
     """Of each cell: the median of the same one, else of that variant with another window or batch, else of that model.
 
     Cells of other texts or options say nothing.
@@ -86,7 +86,7 @@ def seconds_of(cells: Sequence[Planned], rows: Iterable[StateRow]) -> list[Estim
     return [_seconds_of(cell, medians) for cell in cells]
 
 
-def _seconds_of(cell: Planned, medians: dict[tuple[str, ...], float]) -> Estimated:
+def _seconds_of(cell: PlannedCell, medians: dict[tuple[str, ...], float]) -> TimeEstimate:
     model, precision, provider = (
         Path(cell.spec.model).name,
         cell.spec.precisions[0],
@@ -99,14 +99,14 @@ def _seconds_of(cell: Planned, medians: dict[tuple[str, ...], float]) -> Estimat
         (like, "from other variants"),
     ):
         if name in medians:
-            return Estimated(medians[name], basis)
-    return Estimated(None, "never measured")
+            return TimeEstimate(medians[name], basis)
+    return TimeEstimate(None, "never measured")
 
 
-class Left:
+class RemainingTime:
     """The seconds that the cells of a sweep still take, as it goes: corrected by those that it has finished."""
 
-    def __init__(self, cells: Sequence[Planned], times: Sequence[Estimated]) -> None:
+    def __init__(self, cells: Sequence[PlannedCell], times: Sequence[TimeEstimate]) -> None:
         self._expected = {cell.key: time.seconds for cell, time in zip(cells, times, strict=True)}
         self._took: list[tuple[float, float | None]] = []  # seconds, and what was expected
 
@@ -148,7 +148,7 @@ class Left:
 # --- disk -------------------------------------------------------------------------------------
 
 
-def need_of(cells: Sequence[Planned], rows: Sequence[StateRow]) -> SpaceNeeded:
+def estimate_disk(cells: Sequence[PlannedCell], rows: Sequence[StateRow]) -> DiskEstimate:
     """The variants that the cells need, with the fp32 graphs they are made from, whether they are kept already or not."""
     known = {(row.model, row.precision): row.graph_bytes for row in rows if row.graph_bytes}
     records = [row.bytes for row in rows if row.bytes]
@@ -160,7 +160,7 @@ def need_of(cells: Sequence[Planned], rows: Sequence[StateRow]) -> SpaceNeeded:
         for model, precisions in wanted.items()
     }
     sums = [sum(size or 0 for size in found) for found in sizes.values()]
-    return SpaceNeeded(
+    return DiskEstimate(
         graphs=sum(sums),
         largest=max(sums, default=0),
         records=len(cells) * int(stats.median(records)) if records else 0,

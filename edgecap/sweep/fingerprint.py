@@ -20,7 +20,7 @@ from edgecap.text.bias_card import ENDING, beside
 _NOT_THE_MODEL = {".md", ".png", ".jpg", ".lock"}  # beside it, for people
 
 
-def model_identity(model: str, cache: Path) -> str:
+def model_fingerprint(model: str, cache: Path) -> str:
     """One word for all files of a model's folder, or the name and revision of one on the Hub.
 
     Raises UsageError where there is none, or the folder holds no model.
@@ -34,7 +34,7 @@ def model_identity(model: str, cache: Path) -> str:
     return _together([(str(p.relative_to(located.path)), p) for p in files], cache)
 
 
-def corpus_identity(corpus: str, cache: Path) -> str:
+def corpus_fingerprint(corpus: str, cache: Path) -> str:
     """One word for the text of a corpus and its card; what lies on the Hub is what its name says."""
     if corpus == DEFAULT_CORPUS or corpus.startswith("hf:"):
         return corpus
@@ -83,7 +83,7 @@ def _is_part(path: Path, root: Path) -> bool:
 # --- hashes that are remembered ---------------------------------------------------------------
 
 
-class _Seen(msgspec.Struct, frozen=True):
+class _HashedFile(msgspec.Struct, frozen=True):
     """A file as it was when it was hashed: bytes, and the times of its last change in nanoseconds."""
 
     bytes: int
@@ -91,7 +91,7 @@ class _Seen(msgspec.Struct, frozen=True):
     sha256: str
 
 
-_Memory = dict[str, _Seen]  # by path
+_HashCache = dict[str, _HashedFile]  # by path
 
 
 def _together(files: list[tuple[str, Path]], cache: Path) -> str:
@@ -106,7 +106,7 @@ def _together(files: list[tuple[str, Path]], cache: Path) -> str:
     return sha256_of(*(line.encode("utf-8", "surrogateescape") for line in hashes))
 
 
-def _hash_of(path: Path, known: _Memory) -> str:
+def _hash_of(path: Path, known: _HashCache) -> str:
     """The SHA-256 of a file, read only where its size or times are new."""
     name = os.fsencode(os.path.abspath(path)).decode("utf-8", "replace")
     try:
@@ -114,13 +114,13 @@ def _hash_of(path: Path, known: _Memory) -> str:
         size, changed = found.st_size, (found.st_mtime_ns, found.st_ctime_ns)
         had = known.get(name)
         if had is None or (had.bytes, had.changed) != (size, changed):
-            known[name] = _Seen(size, changed, sha256_of_file(path))
+            known[name] = _HashedFile(size, changed, sha256_of_file(path))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     return known[name].sha256
 
 
-def _remembered(memory: Path) -> _Memory:
+def _remembered(memory: Path) -> _HashCache:
     with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
-        return msgspec.json.decode(memory.read_bytes(), type=_Memory)
+        return msgspec.json.decode(memory.read_bytes(), type=_HashCache)
     return {}

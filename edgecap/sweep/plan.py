@@ -32,7 +32,7 @@ from edgecap.parsing import parse_name
 from edgecap.provider_options import parse_providers
 from edgecap.spec import DEFAULT_CORPUS, DEFAULT_MODEL, DEFAULT_PRECISIONS, Spec
 from edgecap.storage.files import sha256_of
-from edgecap.sweep.fingerprint import corpus_identity, model_identity, precisions_of
+from edgecap.sweep.fingerprint import corpus_fingerprint, model_fingerprint, precisions_of
 
 AXES = {  # as it is written, and what it may be written as too
     "models": "model",
@@ -57,7 +57,7 @@ _NOT_IN_A_PLAN = {
 OPTIONS = tuple(f for f in Spec.__struct_fields__ if f not in _UNFOLDED and f not in _NOT_IN_A_PLAN)
 
 
-class Planned(msgspec.Struct, frozen=True, dict=True):
+class PlannedCell(msgspec.Struct, frozen=True, dict=True):
     """A cell: `spec` has one precision, provider and batch size; `device` is a name, "every", or "" for any.
 
     `measured` names what is measured by its content, `key` that and the device: the same key is the same cell,
@@ -104,7 +104,7 @@ class Planned(msgspec.Struct, frozen=True, dict=True):
         return ", ".join(said + ([self.device] if self.device else []))
 
 
-def read_plan(path: Path, cache: Path) -> tuple[Planned, ...]:
+def read_plan(path: Path, cache: Path) -> tuple[PlannedCell, ...]:
     """The cells of a TOML file, each once, models outermost; paths in it are relative to it.
 
     Raises UsageError where it cannot be read, asks for what there is not, or its models or corpora are not there.
@@ -121,13 +121,13 @@ def read_plan(path: Path, cache: Path) -> tuple[Planned, ...]:
         raise UsageError(f"{path}: {error}") from error
 
 
-def unfold(asked: Mapping[str, Any], base: Path, cache: Path) -> tuple[Planned, ...]:
+def unfold(asked: Mapping[str, Any], base: Path, cache: Path) -> tuple[PlannedCell, ...]:
     """The cells of a plan's table; the files of models and corpora are hashed once and remembered in `cache`.
 
     A table that names no axis has no cells of its own, only those of its [[also]] blocks.
     """
     contents = _Contents(base, cache)
-    found: dict[str, Planned] = {}
+    found: dict[str, PlannedCell] = {}
     for block in _blocks(asked):
         for cell in _cells(block, contents):
             found.setdefault(cell.key, cell)
@@ -183,7 +183,7 @@ def _unknown(word: str) -> str:
     return f"unknown '{word[:LONGEST]}' (known: {', '.join(known)}){did_you_mean(word, known)}"
 
 
-def _cells(block: dict[str, Any], contents: _Contents) -> Iterator[Planned]:
+def _cells(block: dict[str, Any], contents: _Contents) -> Iterator[PlannedCell]:
     """Every combination of a block's axes."""
     options = _options(block.get("options", {}))
     shards = _whole("shards", block.get("shards", 1), MOST_SHARDS)
@@ -218,7 +218,7 @@ def _cells(block: dict[str, Any], contents: _Contents) -> Iterator[Planned]:
                 **options,
             )
             measured = _key(spec, contents.model(model), contents.corpus(corpus))
-            yield from (Planned(measured, spec, device, shards) for device in devices)
+            yield from (PlannedCell(measured, spec, device, shards) for device in devices)
 
 
 def _key(spec: Spec, model: str, corpus: str) -> str:
@@ -264,8 +264,8 @@ class _Contents:
     def __init__(self, base: Path, cache: Path) -> None:
         self._base = base
         self.place = lru_cache(None)(self._place)
-        self.model = lru_cache(None)(lambda place: model_identity(place, cache))
-        self.corpus = lru_cache(None)(lambda place: corpus_identity(place, cache))
+        self.model = lru_cache(None)(lambda place: model_fingerprint(place, cache))
+        self.corpus = lru_cache(None)(lambda place: corpus_fingerprint(place, cache))
         self.precisions = lru_cache(None)(precisions_of)
 
     def _place(self, name: str) -> str:

@@ -1,6 +1,6 @@
 """Measures the cells of a plan, one record each, and loses none: what is finished is kept, what failed is a row.
 
-`sweep` is the table of contents. Who measures is a crew: this machine (`Locally`), or the devices of a
+`sweep` is the table of contents. Who measures is a crew: this machine (`LocalBackend`), or the devices of a
 fleet (`fleet.dispatch`). A crew yields what it finished; while the disk takes no record it is not asked for more.
 """
 
@@ -20,15 +20,17 @@ from edgecap.record import Failure, Profile
 from edgecap.spec import Spec
 from edgecap.storage.files import Paths, free_bytes
 from edgecap.sweep.cleanup import SweepCleanup
-from edgecap.sweep.plan import EVERY, Planned
-from edgecap.sweep.state import Finished, StateRow, SweepState, open_ledger
+from edgecap.sweep.plan import EVERY, PlannedCell
+from edgecap.sweep.state import Finished, StateRow, SweepState, open_state
 
 FLEET = "fleet"  # the stage of a failure that is the fleet's: nothing was found out about the cell
 DISK_PATIENCE_S, DISK_PAUSE_S = 600.0, 5.0
-ROOM = 100_000_000  # bytes; a disk with more than that free was too small for one cell, not full
+FULL_BELOW_BYTES = (
+    100_000_000  # bytes; a disk with more than that free was too small for one cell, not full
+)
 
 
-class News(NamedTuple):
+class SweepEvent(NamedTuple):
     """What happened; `words` are for people.
 
     `planned` (of the `cells`, those that are `left`), and then of a cell: `begun`, `stage`, `again` (it is tried once
@@ -36,30 +38,30 @@ class News(NamedTuple):
     """
 
     kind: str
-    cell: Planned | None
+    cell: PlannedCell | None
     words: str = ""
     device: str = ""
     row: StateRow | None = None
-    cells: Sequence[Planned] = ()
-    left: Sequence[Planned] = ()
+    cells: Sequence[PlannedCell] = ()
+    left: Sequence[PlannedCell] = ()
 
 
-SweepCallback = Callable[[News], None]
+SweepCallback = Callable[[SweepEvent], None]
 
 
-class Crew(Protocol):
+class Backend(Protocol):
     """Who measures."""
 
-    def devices(self, cells: Sequence[Planned]) -> Sequence[Planned]:
+    def devices(self, cells: Sequence[PlannedCell]) -> Sequence[PlannedCell]:
         """The cells with "every" device unfolded, as the crew stands now."""
 
     def work(
-        self, cells: Sequence[Planned], ledger: SweepState, watch: SweepCallback
+        self, cells: Sequence[PlannedCell], ledger: SweepState, watch: SweepCallback
     ) -> Generator[Finished, None, None]:
         """Each cell, as it is finished, in any order."""
 
 
-class Asked(NamedTuple):
+class SweepOptions(NamedTuple):
     """What of the plan is to be done: `resume` goes on in a folder that holds a part, `retry` does failed cells again."""
 
     resume: bool = False
@@ -67,14 +69,14 @@ class Asked(NamedTuple):
     disk_patience_s: float = DISK_PATIENCE_S
 
 
-AS_USUAL = Asked()
+DEFAULT_OPTIONS = SweepOptions()
 
 
 def sweep(
-    cells: Sequence[Planned],
+    cells: Sequence[PlannedCell],
     folder: Path,
-    crew: Crew,
-    asked: Asked = AS_USUAL,
+    crew: Backend,
+    asked: SweepOptions = DEFAULT_OPTIONS,
     watch: SweepCallback = lambda news: None,
 ) -> list[StateRow]:
     """Does what is missing and returns the rows of the plan's cells, in its order.
@@ -83,16 +85,16 @@ def sweep(
     DiskFull where it takes no record for `disk_patience_s`; Interrupted on Ctrl-C. Each leaves what is finished.
     """
     wanted = list({cell.key: cell for cell in crew.devices(cells)}.values())
-    with open_ledger(folder) as ledger:
+    with open_state(folder) as ledger:
         ledger.adopt(wanted)
-        left = missing(wanted, ledger.rows, asked.retry)
+        left = cells_to_do(wanted, ledger.rows, asked.retry)
         _check_part(wanted, left, asked, folder)
-        watch(News("planned", None, cells=wanted, left=left))
+        watch(SweepEvent("planned", None, cells=wanted, left=left))
         try:
             with contextlib.closing(crew.work(left, ledger, watch)) as work:
                 for finished in work:
                     row = _kept(ledger, finished, asked.disk_patience_s, watch)
-                    watch(News("finished", finished.cell, device=finished.device, row=row))
+                    watch(SweepEvent("finished", finished.cell, device=finished.device, row=row))
         except (KeyboardInterrupt, Interrupted):
             raise Interrupted(
                 f"interrupted: {_what_is_kept(wanted, ledger)}; --resume goes on"
@@ -107,9 +109,9 @@ def sweep(
         return rows
 
 
-def missing(
-    cells: Sequence[Planned], rows: dict[str, StateRow], retry: bool = False
-) -> list[Planned]:
+def cells_to_do(
+    cells: Sequence[PlannedCell], rows: dict[str, StateRow], retry: bool = False
+) -> list[PlannedCell]:
     """The cells without a row, and those that no device ran; with `retry`, those that went wrong too."""
     return [
         c
@@ -123,7 +125,9 @@ def not_run(row: StateRow) -> bool:
     return row.failure is not None and row.failure.stage == FLEET
 
 
-def _check_part(wanted: Sequence[Planned], left: list[Planned], asked: Asked, folder: Path) -> None:
+def _check_part(
+    wanted: Sequence[PlannedCell], left: list[PlannedCell], asked: SweepOptions, folder: Path
+) -> None:
     if left and len(left) < len(wanted) and not (asked.resume or asked.retry):
         raise UsageError(
             f"{folder} holds {len(wanted) - len(left)} of the {len(wanted)} cells; "
@@ -131,7 +135,7 @@ def _check_part(wanted: Sequence[Planned], left: list[Planned], asked: Asked, fo
         )
 
 
-def _what_is_kept(wanted: Sequence[Planned], ledger: SweepState) -> str:
+def _what_is_kept(wanted: Sequence[PlannedCell], ledger: SweepState) -> str:
     return f"{sum(cell.key in ledger.rows for cell in wanted)} of {len(wanted)} cells are in {ledger.folder}"
 
 
@@ -146,7 +150,7 @@ Outcome = TypeVar("Outcome")
 
 
 def _patiently(
-    do: Callable[[], Outcome], cell: Planned, patience_s: float, watch: SweepCallback
+    do: Callable[[], Outcome], cell: PlannedCell, patience_s: float, watch: SweepCallback
 ) -> Outcome:
     """Does it, again and again while the disk is full. Raises DiskFull where that lasts for longer than `patience_s`."""
     full_since: float | None = None
@@ -157,14 +161,14 @@ def _patiently(
             full_since = time.monotonic() if full_since is None else full_since
             if time.monotonic() - full_since >= patience_s:
                 raise
-            watch(News("waits", cell, f"{error}; waiting for room, nothing is lost"))
+            watch(SweepEvent("waits", cell, f"{error}; waiting for room, nothing is lost"))
             time.sleep(min(DISK_PAUSE_S, patience_s / 4))
 
 
 # --- on this machine --------------------------------------------------------------------------
 
 
-class Locally:
+class LocalBackend:
     """The machine that it runs on, one cell after another."""
 
     def __init__(
@@ -177,7 +181,7 @@ class Locally:
         self._home, self._run = home, run
         self._keep_exports, self._disk_patience_s = keep_exports, disk_patience_s
 
-    def devices(self, cells: Sequence[Planned]) -> Sequence[Planned]:
+    def devices(self, cells: Sequence[PlannedCell]) -> Sequence[PlannedCell]:
         """Raises UsageError where a cell belongs to a device of a fleet."""
         pinned = next((cell.device for cell in cells if cell.device not in ("", EVERY)), None)
         if pinned is not None:
@@ -185,13 +189,13 @@ class Locally:
         return cells
 
     def work(
-        self, cells: Sequence[Planned], ledger: SweepState, watch: SweepCallback
+        self, cells: Sequence[PlannedCell], ledger: SweepState, watch: SweepCallback
     ) -> Generator[Finished, None, None]:
         """Each cell in turn. Raises DiskFull where the cache's disk stays full."""
         leavings = SweepCleanup(self._home.cache, ledger.private)
         last = {cell.spec.model: cell for cell in cells}
         for cell in cells:
-            watch(News("begun", cell))
+            watch(SweepEvent("begun", cell))
             began = time.monotonic()
             outcome = self._outcome(cell, ledger, leavings, watch)
             yield Finished(cell=cell, outcome=outcome, seconds=time.monotonic() - began)
@@ -202,7 +206,7 @@ class Locally:
         leavings.end()
 
     def _outcome(
-        self, cell: Planned, ledger: SweepState, leavings: SweepCleanup, watch: SweepCallback
+        self, cell: PlannedCell, ledger: SweepState, leavings: SweepCleanup, watch: SweepCallback
     ) -> Profile | Failure:
         """What came of a cell; a full disk is waited for, one that is too small for this cell is its failure."""
         home = Paths(cache=self._home.cache, profiles=ledger.scratch)
@@ -213,13 +217,13 @@ class Locally:
                 return outcome_of(
                     cell.spec,
                     home,
-                    lambda event: watch(News("stage", cell, event.stage)),
+                    lambda event: watch(SweepEvent("stage", cell, event.stage)),
                     run,
                     KnownScores(folder=ledger.scores),
                 )
             except DiskFull as error:
-                if min(free_bytes(home.cache), free_bytes(ledger.folder)) > ROOM:
-                    return failed("disk", error)
+                if min(free_bytes(home.cache), free_bytes(ledger.folder)) > FULL_BELOW_BYTES:
+                    return failure_of("disk", error)
                 raise
 
         return _patiently(tried, cell, self._disk_patience_s, watch)
@@ -234,12 +238,12 @@ def outcome_of(
     except (DiskFull, Interrupted):
         raise
     except EdgecapError as error:
-        return failed("refused", error)
+        return failure_of("refused", error)
     except Exception as error:  # a mistake of ours, or of a library, costs a cell, not the night
-        return failed("edgecap", error)
+        return failure_of("edgecap", error)
 
 
-def failed(stage: str, error: Exception) -> Failure:
+def failure_of(stage: str, error: Exception) -> Failure:
     """A failure in the words of an error."""
     return Failure(
         stage=stage,

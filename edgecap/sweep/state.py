@@ -37,7 +37,7 @@ from edgecap.storage.files import (
 )
 from edgecap.storage.jsonl_log import JsonlLog
 from edgecap.storage.records import load, save
-from edgecap.sweep.plan import Planned
+from edgecap.sweep.plan import PlannedCell
 
 PRIVATE = ".edgecap"
 _HALF_WRITTEN = re.compile(r"\.[\w.-]+--[0-9a-f]{16}\.json\.\w{8}|\.edgecap-\w{8}", re.ASCII)
@@ -73,7 +73,7 @@ class StateRow(msgspec.Struct, frozen=True, kw_only=True):
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a cell: a record, or a failure where no record could be begun."""
 
-    cell: Planned
+    cell: PlannedCell
     outcome: Profile | Failure
     device: str = ""
     seconds: float = 0.0
@@ -99,7 +99,7 @@ class SweepState:
         """Where a run may write meanwhile."""
         return self.private / "scratch"
 
-    def adopt(self, cells: Iterable[Planned]) -> None:
+    def adopt(self, cells: Iterable[PlannedCell]) -> None:
         """Takes in records of these cells that lie here without a line."""
         lined = {row.key for row in self._journal.whole}
         lost = {cell.file_name: cell for cell in cells if cell.key not in lined}
@@ -132,7 +132,7 @@ class SweepState:
 
 
 @contextlib.contextmanager
-def open_ledger(folder: Path) -> Iterator[SweepState]:
+def open_state(folder: Path) -> Iterator[SweepState]:
     """The folder, made if it is not there, for this process alone.
 
     Raises UsageError where another sweep works on it, or it cannot be written.
@@ -148,7 +148,7 @@ def open_ledger(folder: Path) -> Iterator[SweepState]:
             shutil.rmtree(ledger.scratch, ignore_errors=True)
 
 
-def look_into(folder: Path) -> dict[str, StateRow]:
+def read_rows(folder: Path) -> dict[str, StateRow]:
     """The finished cells of a folder by key, without waiting for who works on it; none where there is no folder.
 
     Raises UsageError where it cannot be read.
@@ -156,7 +156,7 @@ def look_into(folder: Path) -> dict[str, StateRow]:
     return _sound(JsonlLog(folder / JOURNAL, StateRow).whole, folder)
 
 
-def unrecorded(journal: Path) -> list[Unread]:
+def cells_without_record(journal: Path) -> list[Unread]:
     """The cells of a journal that have no record, and why. Nothing of a journal that cannot be read."""
     with contextlib.suppress(UsageError):
         last = {row.key: row for row in JsonlLog(journal, StateRow).whole}
@@ -199,7 +199,7 @@ def _names(folder: Path) -> set[str]:
         return set()
 
 
-def _adopted(cell: Planned, path: Path) -> StateRow | None:
+def _adopted(cell: PlannedCell, path: Path) -> StateRow | None:
     """The line of a record that lies here without one, if it answers what the cell asks; else it is measured again."""
     with contextlib.suppress(RecordError):
         record = load(path)

@@ -12,12 +12,12 @@ from edgecap.analysis.metrics import told
 from edgecap.names import printable
 from edgecap.report.board.entries import shown
 from edgecap.report.format import table
-from edgecap.sweep.estimates import Estimated, SpaceNeeded
-from edgecap.sweep.plan import EVERY, OPTIONS, Planned
+from edgecap.sweep.estimates import DiskEstimate, TimeEstimate
+from edgecap.sweep.plan import EVERY, OPTIONS, PlannedCell
 from edgecap.sweep.state import StateRow
 from edgecap.units import size
 
-WHAT_FAILED = 10  # failed cells that are told one by one behind a sweep
+MOST_FAILURES = 10  # failed cells that are told one by one behind a sweep
 LONGEST = 32  # characters of a name in a column
 _COLUMNS = (
     "model",
@@ -34,18 +34,18 @@ _COLUMNS = (
 _ALWAYS = {"model", "precision", "time", ""}
 
 
-class Outlook(NamedTuple):
+class PlanSummary(NamedTuple):
     """A plan before it runs: its cells, the rows of those that are finished, times, disk, and bytes that are free."""
 
-    cells: Sequence[Planned]
+    cells: Sequence[PlannedCell]
     rows: Mapping[str, StateRow]
-    times: Sequence[Estimated]
-    need: SpaceNeeded
+    times: Sequence[TimeEstimate]
+    need: DiskEstimate
     free: int
     keeps: bool = False  # graphs, when it is done
 
     @property
-    def left(self) -> list[Estimated]:
+    def left(self) -> list[TimeEstimate]:
         """Times of the cells that are to be done."""
         return [
             time
@@ -62,7 +62,7 @@ class Outlook(NamedTuple):
 # --- before it runs ---------------------------------------------------------------------------
 
 
-def plan_text(outlook: Outlook, width: int) -> str:
+def plan_text(outlook: PlanSummary, width: int) -> str:
     """A line a cell, why cells failed, then time and disk."""
     options = _options(outlook.cells)
     lines = [
@@ -85,13 +85,15 @@ def _cells_table(lines: list[list[str]], width: int) -> str:
     )
 
 
-def _options(cells: Sequence[Planned]) -> list[str]:
+def _options(cells: Sequence[PlannedCell]) -> list[str]:
     """Of each cell, those options that not all cells share."""
     names = [name for name in OPTIONS if len({str(getattr(cell.spec, name)) for cell in cells}) > 1]
     return [", ".join(f"{name} {getattr(cell.spec, name)}" for name in names) for cell in cells]
 
 
-def _planned(cell: Planned, options: str, row: StateRow | None, time: Estimated) -> list[str]:
+def _planned(
+    cell: PlannedCell, options: str, row: StateRow | None, time: TimeEstimate
+) -> list[str]:
     spec = cell.spec
     return [
         shown(Path(spec.model).name, LONGEST),
@@ -117,7 +119,7 @@ def _state(row: StateRow | None) -> str:
     return "failed" if row.failure and row.wrong else "left out" if row.failure else "done"
 
 
-def _summary(outlook: Outlook) -> list[str]:
+def _summary(outlook: PlanSummary) -> list[str]:
     """How many cells, how long those take that are left, and what the disk must hold."""
     done, left = outlook.done, outlook.left
     wrong = sum(row.wrong for row in done)
@@ -129,7 +131,7 @@ def _cells(found: Sequence[Any]) -> str:
     return f"{len(found)} cell{'s' * (len(found) != 1)}"
 
 
-def _time_line(left: Sequence[Estimated]) -> str:
+def _time_line(left: Sequence[TimeEstimate]) -> str:
     known = [time.seconds for time in left if time.seconds is not None]
     if not known:
         return "time: not known, nothing like these cells was measured here before"
@@ -142,7 +144,7 @@ def _time_line(left: Sequence[Estimated]) -> str:
     return f"time: about {duration(sum(known))} on one device{beside}"
 
 
-def _disk_lines(outlook: Outlook) -> list[str]:
+def _disk_lines(outlook: PlanSummary) -> list[str]:
     need, free = outlook.need, outlook.free
     graphs = need.graphs if outlook.keeps else need.largest
     several = (
@@ -160,7 +162,7 @@ def _disk_lines(outlook: Outlook) -> list[str]:
     )
 
 
-def plan_values(outlook: Outlook) -> dict[str, Any]:
+def plan_values(outlook: PlanSummary) -> dict[str, Any]:
     """The same for programs."""
     return {
         "cells": [
@@ -175,7 +177,7 @@ def plan_values(outlook: Outlook) -> dict[str, Any]:
     }
 
 
-def _cell_values(cell: Planned, row: StateRow | None, time: Estimated) -> dict[str, Any]:
+def _cell_values(cell: PlannedCell, row: StateRow | None, time: TimeEstimate) -> dict[str, Any]:
     return {
         "key": cell.key,
         "model": cell.spec.model,
@@ -204,14 +206,14 @@ def outcome_text(rows: Sequence[StateRow]) -> str:
     words = [f"{len(rows) - len(failed) - left_out} measured", f"{len(failed)} failed"]
     words += [f"{left_out} left out"] if left_out else []
     lines = [f"{_cells(rows)}: {', '.join(words)}"]
-    lines += [f"failed: {failure_line(row)}" for row in failed[:WHAT_FAILED]]
+    lines += [f"failed: {failure_line(row)}" for row in failed[:MOST_FAILURES]]
     lines += (
-        [f"and {len(failed) - WHAT_FAILED} more: --dry-run tells all of them"]
-        if len(failed) > WHAT_FAILED
+        [f"and {len(failed) - MOST_FAILURES} more: --dry-run tells all of them"]
+        if len(failed) > MOST_FAILURES
         else []
     )
-    lines += [f"measured but for a part: {shown(row.label)}" for row in partly[:WHAT_FAILED]]
-    lines += [f"and {len(partly) - WHAT_FAILED} more"] if len(partly) > WHAT_FAILED else []
+    lines += [f"measured but for a part: {shown(row.label)}" for row in partly[:MOST_FAILURES]]
+    lines += [f"and {len(partly) - MOST_FAILURES} more"] if len(partly) > MOST_FAILURES else []
     return "\n".join(lines)
 
 

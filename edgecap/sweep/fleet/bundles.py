@@ -27,14 +27,14 @@ from edgecap.spec import DEFAULT_CORPUS, CellSpec, Spec
 from edgecap.storage.content import ContentStore
 from edgecap.storage.files import Paths, free_bytes, sha256_of_file
 from edgecap.sweep.cleanup import SweepCleanup
-from edgecap.sweep.fleet.freight import files_of
+from edgecap.sweep.fleet.manifest import model_files
 from edgecap.sweep.fleet.messages import Order, Part
-from edgecap.sweep.plan import Planned
-from edgecap.sweep.runner import ROOM, failed
+from edgecap.sweep.plan import PlannedCell
+from edgecap.sweep.runner import FULL_BELOW_BYTES, failure_of
 from edgecap.text.corpus import Corpus, read_corpus
 
 
-class NotMade(EdgecapError):
+class BuildFailed(EdgecapError):
     """A variant that could not be made here; `failure` says why."""
 
     def __init__(self, failure: Failure) -> None:
@@ -88,7 +88,7 @@ class Bundles:
         """Graphs of the cache may go again."""
         self._in_use.close()
 
-    def bundle(self, cell: Planned) -> ModelBundle:
+    def bundle(self, cell: PlannedCell) -> ModelBundle:
         """The model of a cell. Raises UsageError or NotMade, each time anew where it did once, and DiskFull."""
         spec = cell.spec
         key = (spec.model, spec.precisions[0], spec.providers[0], spec.exporter, str(spec.optimize))
@@ -106,13 +106,13 @@ class Bundles:
         try:
             return self._make(spec)
         except DiskFull as error:
-            if free_bytes(self._home.cache) > ROOM:
-                return NotMade(failed("disk", error))
+            if free_bytes(self._home.cache) > FULL_BELOW_BYTES:
+                return BuildFailed(failure_of("disk", error))
             raise
         except EdgecapError as error:
             return error
 
-    def corpus(self, cell: Planned) -> Corpus:
+    def corpus(self, cell: PlannedCell) -> Corpus:
         """The text of a cell. Raises UsageError."""
         key = (cell.spec.corpus, cell.spec.documents, cell.spec.bias_bits)
         with self._lock:
@@ -121,7 +121,7 @@ class Bundles:
         return self._texts[key]
 
     def order(
-        self, cell: Planned, part: int | None, documents: tuple[ScoredDocument, ...]
+        self, cell: PlannedCell, part: int | None, documents: tuple[ScoredDocument, ...]
     ) -> tuple[Order, dict[str, Path]]:
         """What a device is told, and where the files that it may ask for lie. Raises UsageError or NotMade."""
         bundle, corpus, name = self.bundle(cell), self.corpus(cell), Path(cell.spec.model).name
@@ -175,10 +175,10 @@ class Bundles:
         for wanted in dict.fromkeys(("fp32", precision) if can_be_fp32(job) else (precision,)):
             ready = get_or_build(job, CellSpec(wanted, provider))
             if isinstance(ready, Failure):
-                raise NotMade(ready)
+                raise BuildFailed(ready)
             graphs[wanted] = ready
         found = contents(job, graphs, provider)
-        files = files_of(found.manifest.decode())
+        files = model_files(found.manifest.decode())
         places = {file.sha256: found.files[file.path] for file in files}
         located = job.located
         graph = graphs[precision].graph.files

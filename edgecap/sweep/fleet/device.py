@@ -31,25 +31,25 @@ from edgecap.storage import locks
 from edgecap.storage.cache_prune import Wanted, prune
 from edgecap.storage.content import ContentStore
 from edgecap.storage.files import Paths, new_folder, sha256_of, touch, write_atomically
-from edgecap.sweep.fleet.freight import files_of
+from edgecap.sweep.fleet.manifest import model_files
 from edgecap.sweep.fleet.messages import (
     CellDone,
-    Failed,
-    Garbled,
-    Needs,
+    DeviceProgress,
+    FilesNeeded,
+    InvalidMessage,
     Order,
     PartDone,
-    Pulse,
     Reply,
-    packed,
-    unpacked,
+    TaskFailed,
+    decode,
+    encode,
 )
-from edgecap.sweep.runner import failed
+from edgecap.sweep.runner import failure_of
 
 _OF_FILES = re.compile(r"path|lib|file|dir|config|plugin|cache", re.I)  # in an option's name
 
 
-class GivenUp(EdgecapError):
+class TaskAbandoned(EdgecapError):
     """Nobody waits for this measurement any more, or this device cannot do it."""
 
 
@@ -75,7 +75,7 @@ class Device:
             most_bytes,
         )
         self._slot, self._wanted = threading.Lock(), _always
-        self.pulse = Pulse()
+        self.pulse = DeviceProgress()
 
     # --- what it is told ----------------------------------------------------------------------
 
@@ -83,21 +83,21 @@ class Device:
         """The reply to an order, whatever goes wrong; it is given up as soon as it is not `wanted` any more."""
         with self._slot:
             self._wanted = wanted
-            reply = packed(self._reply(data))
-            self.pulse = Pulse(beats=self.pulse.beats + 1)
+            reply = encode(self._reply(data))
+            self.pulse = DeviceProgress(beats=self.pulse.beats + 1)
             self._tidy()
             return reply
 
     def _reply(self, data: bytes) -> Reply:
         try:
             self._check_wanted()
-            return self._obey(unpacked(data, Order))
-        except (DiskFull, Garbled, GivenUp, Interrupted) as error:
-            return Failed(failure=failed("device", error), elsewhere=True)
+            return self._obey(decode(data, Order))
+        except (DiskFull, InvalidMessage, TaskAbandoned, Interrupted) as error:
+            return TaskFailed(failure=failure_of("device", error), elsewhere=True)
         except EdgecapError as error:
-            return Failed(failure=failed("refused", error))
+            return TaskFailed(failure=failure_of("refused", error))
         except Exception as error:  # a mistake of ours costs a cell, not the device
-            return Failed(failure=failed("edgecap", error), elsewhere=True)
+            return TaskFailed(failure=failure_of("edgecap", error), elsewhere=True)
 
     def _tidy(self) -> None:
         """Makes room for the next model."""
@@ -109,33 +109,35 @@ class Device:
         """Takes a piece of a file; replies with what is here of it, or that nothing more is needed."""
         with self._slot:
             try:
-                return packed(self._taken(unpacked(about, File), offset, data))
+                return encode(self._taken(decode(about, File), offset, data))
             except EdgecapError as error:
-                return packed(Failed(failure=failed("device", error), elsewhere=True))
+                return encode(TaskFailed(failure=failure_of("device", error), elsewhere=True))
 
-    def _taken(self, file: File, offset: int, data: bytes) -> Needs:
+    def _taken(self, file: File, offset: int, data: bytes) -> FilesNeeded:
         if not self._blobs.missing((file,)) or self._blobs.take(file, offset, data):
-            return Needs(had={})
-        return Needs(had={file.sha256: self._blobs.had(file)})
+            return FilesNeeded(had={})
+        return FilesNeeded(had={file.sha256: self._blobs.had(file)})
 
     # --- what it does -------------------------------------------------------------------------
 
     def _obey(self, order: Order) -> Reply:
         if order.edgecap != __version__:
-            raise GivenUp(
+            raise TaskAbandoned(
                 f"this device runs edgecap {__version__}, the client {order.edgecap[:40]}: install the same"
             )
-        files = files_of(order.manifest)
+        files = model_files(order.manifest)
         lacking = self._blobs.missing((*files, *((order.text,) if order.text else ())))
         if lacking:
-            return Needs(had={file.sha256: self._blobs.had(file) for file in lacking})
+            return FilesNeeded(had={file.sha256: self._blobs.had(file) for file in lacking})
         with ExitStack() as in_use, tempfile.TemporaryDirectory(prefix="edgecap-run-") as scratch:
             spec = self._here(order, files, in_use)
             home = Paths(cache=self._cache, profiles=Path(scratch))
             if order.part:
                 found = score_part(spec, home, order.part.number, order.part.of, run=self._watched)
                 return (
-                    Failed(failure=found) if isinstance(found, Failure) else PartDone(shares=found)
+                    TaskFailed(failure=found)
+                    if isinstance(found, Failure)
+                    else PartDone(shares=found)
                 )
             record = profile(
                 spec, home, ignore_events, self._watched, KnownScores(documents=order.documents)
@@ -147,7 +149,7 @@ class Device:
 
         def heard(progress: Progress) -> None:
             self._check_wanted()
-            self.pulse = Pulse(
+            self.pulse = DeviceProgress(
                 self.pulse.beats + 1, progress.stage[:80], progress.done, progress.total
             )
             watch(progress)
@@ -159,7 +161,7 @@ class Device:
 
     def _check_wanted(self) -> None:
         if not self._wanted():
-            raise GivenUp("the client or the scheduler went away")
+            raise TaskAbandoned("the client or the scheduler went away")
 
     # --- what it is given ---------------------------------------------------------------------
 
@@ -212,7 +214,7 @@ class Device:
         except DiskFull:
             raise
         except UsageError as error:
-            raise GivenUp(str(error)) from error
+            raise TaskAbandoned(str(error)) from error
 
 
 def _check_options(provider: str) -> None:

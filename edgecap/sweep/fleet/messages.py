@@ -62,7 +62,7 @@ class Order(_FleetMessage, frozen=True, tag="order"):
     documents: tuple[ScoredDocument, ...] = ()
 
 
-class Needs(_FleetMessage, frozen=True, tag="needs"):
+class FilesNeeded(_FleetMessage, frozen=True, tag="needs"):
     """Files that the device lacks, by their hash, and how many bytes of each have come already."""
 
     had: dict[str, int]
@@ -80,14 +80,14 @@ class PartDone(_FleetMessage, frozen=True, tag="part"):
     shares: tuple[DocumentShare, ...]
 
 
-class Failed(_FleetMessage, frozen=True, tag="failed"):
+class TaskFailed(_FleetMessage, frozen=True, tag="failed"):
     """Nothing was measured, and why; `elsewhere` says that it is this device's trouble: another one may do it."""
 
     failure: Failure
     elsewhere: bool = False
 
 
-Reply = Needs | CellDone | PartDone | Failed
+Reply = FilesNeeded | CellDone | PartDone | TaskFailed
 MessageType = TypeVar("MessageType")
 
 # --- what a device says of itself -------------------------------------------------------------
@@ -98,7 +98,7 @@ Word = Annotated[str, msgspec.Meta(pattern=rf"\A{_WORDS}\Z")]
 Few = Annotated[tuple[Word, ...], msgspec.Meta(max_length=32)]
 
 
-class About(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class DeviceInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a device says of itself when it joins."""
 
     edgecap: Word
@@ -110,7 +110,7 @@ class About(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     counters: Few
 
 
-class Pulse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class DeviceProgress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How far a measurement is; `beats` counts its signs of life."""
 
     beats: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -136,22 +136,22 @@ def check_name(name: str) -> str:
 # --- as they travel ---------------------------------------------------------------------------
 
 
-class Garbled(EdgecapError):
+class InvalidMessage(EdgecapError):
     """A message that is none."""
 
 
-def packed(message: msgspec.Struct) -> bytes:
+def encode(message: msgspec.Struct) -> bytes:
     """A message as it travels."""
     return msgspec.json.encode(message)
 
 
-def unpacked(data: object, kind: type[MessageType]) -> MessageType:
+def decode(data: object, kind: type[MessageType]) -> MessageType:
     """A message of the kind that is expected. Raises Garbled: whatever came, nothing but this is done with it."""
     if not isinstance(data, bytes | bytearray | memoryview) or len(data) > MOST_BYTES:
-        raise Garbled("not a message of edgecap, or too large for one")
+        raise InvalidMessage("not a message of edgecap, or too large for one")
     try:
         return msgspec.json.decode(bytes(data), type=kind)
     except (msgspec.DecodeError, EdgecapError, UnicodeDecodeError, RecursionError) as error:
-        raise Garbled(
+        raise InvalidMessage(
             f"not a message of this edgecap: {' '.join(str(error).split())[:200]}"
         ) from error

@@ -235,7 +235,7 @@ class _OneLine(logging.Formatter):
         return " ".join(f"{record.name}: {record.getMessage()}{why}".split())
 
 
-def calm(server: Any) -> None:
+def slow_timers(server: Any) -> None:
     """Slows the timers of a Worker or Scheduler that no configuration reaches; to be called before it starts."""
     timers = server.periodic_callbacks
     for name, seconds in SLOWED_S.items():
@@ -274,5 +274,5 @@ def open_worker(address: str, security: Any | None, **more: Any) -> Any:
         dashboard_address=HTTP,
         **more,
     )
-    calm(worker)
+    slow_timers(worker)
     return worker

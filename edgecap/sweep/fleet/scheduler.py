@@ -52,7 +52,7 @@ async def _opened(host: str, port: int, security: Any) -> Any:
         dashboard=False,
         dashboard_address=network.HTTP,
     )
-    network.calm(scheduler)
+    network.slow_timers(scheduler)
     try:
         return await scheduler
     except RuntimeError as error:

@@ -10,12 +10,12 @@ import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
-from edgecap.sweep.fleet.line import Seen
-from edgecap.sweep.fleet.needs import Task, TaskRequirements, can, need_of
-from edgecap.sweep.plan import Planned
+from edgecap.sweep.fleet.connection import DeviceStatus
+from edgecap.sweep.fleet.requirements import Task, TaskRequirements, meets, requirements_of
+from edgecap.sweep.plan import PlannedCell
 
 
-class Todo:
+class TaskQueue:
     """Tasks that nobody does now."""
 
     def __init__(self, tasks: Iterable[Task] = ()) -> None:
@@ -23,7 +23,9 @@ class Todo:
         self._behind, self._before = itertools.count(1), itertools.count(-1, -1)
         self._tried: dict[Task, list[tuple[str, str]]] = {}
         for task in tasks:
-            self._lines.setdefault(need_of(task), deque()).append((next(self._behind), task))
+            self._lines.setdefault(requirements_of(task), deque()).append(
+                (next(self._behind), task)
+            )
 
     def __len__(self) -> int:
         return sum(map(len, self._lines.values()))
@@ -43,17 +45,19 @@ class Todo:
 
     def first(self, task: Task) -> None:
         """Puts a task before all others."""
-        self._lines.setdefault(need_of(task), deque()).appendleft((next(self._before), task))
+        self._lines.setdefault(requirements_of(task), deque()).appendleft(
+            (next(self._before), task)
+        )
 
-    def remove(self, cell: Planned) -> None:
+    def remove(self, cell: PlannedCell) -> None:
         """Takes away what belongs to a cell; it costs a walk, and is needed where a cell has parts."""
         for need, line in self._lines.items():
             if any(task.cell is cell for _, task in line):
                 self._lines[need] = deque(entry for entry in line if entry[1].cell is not cell)
 
-    def taken(self, seen: Seen, devices: Sequence[Seen]) -> Task | None:
+    def taken(self, seen: DeviceStatus, devices: Sequence[DeviceStatus]) -> Task | None:
         """The first task that a device can do, taken out; those that went wrong on it go elsewhere, while there is one."""
-        able = [need for need in self.needs if can(seen, need)]
+        able = [need for need in self.needs if meets(seen, need)]
         for need in sorted(able, key=lambda need: self._lines[need][0][0]):
             line = self._lines[need]
             for entry in line:
@@ -63,13 +67,18 @@ class Todo:
         return None
 
     def _better_elsewhere(
-        self, task: Task, need: TaskRequirements, seen: Seen, devices: Sequence[Seen]
+        self,
+        task: Task,
+        need: TaskRequirements,
+        seen: DeviceStatus,
+        devices: Sequence[DeviceStatus],
     ) -> bool:
         tried = {name for name, _ in self._tried.get(task, ())}
         if seen.about.name not in tried:
             return False
         return any(
-            other.heard and other.about.name not in tried and can(other, need) for other in devices
+            other.heard and other.about.name not in tried and meets(other, need)
+            for other in devices
         )
 
     # --- what went wrong ----------------------------------------------------------------------

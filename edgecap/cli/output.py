@@ -16,17 +16,17 @@ GENERATED = '<meta name="generator" content="edgecap">'  # what a page of edgeca
 
 def print_json(value: Any) -> None:
     """A value for programs."""
-    click.echo(as_json(value))
+    click.echo(to_json(value))
 
 
-def as_json(value: Any) -> str:
+def to_json(value: Any) -> str:
     """JSON as it is printed, one key a line."""
     import msgspec
 
     return msgspec.json.format(msgspec.json.encode(value), indent=1).decode()
 
 
-def put(text: str, output: Path | None, inputs: Iterable[Path] = ()) -> None:
+def print_or_write(text: str, output: Path | None, inputs: Iterable[Path] = ()) -> None:
     """Prints a result, or writes it to a file, without colours and with a line end."""
     if output is None:
         print_text(text)

@@ -18,31 +18,31 @@ import msgspec
 
 from edgecap import __version__
 from edgecap.errors import EdgecapError, UsageError
-from edgecap.sweep.fleet.messages import SLOT, About, Pulse
-from edgecap.sweep.fleet.reaching import Unreachable, check_reachable
+from edgecap.sweep.fleet.messages import SLOT, DeviceInfo, DeviceProgress
+from edgecap.sweep.fleet.reachability import Unreachable, check_reachable
 
-LOOK_S = 1.0  # between looks at who is there
+POLL_S = 1.0  # between looks at who is there
 CALL_S = 5.0  # that a call to the scheduler may take
 PING_S = 3.0  # that a device may take to say that it is awake
 SILENT_S = 30.0  # without a heartbeat, of which there is one in five seconds
 
 
-class Lost(EdgecapError):
+class ConnectionLost(EdgecapError):
     """A question that nobody will answer: the device or the scheduler is gone."""
 
 
-class SchedulerLost(Lost):
+class SchedulerLost(ConnectionLost):
     """The scheduler is gone, which is no device's fault."""
 
 
-class Seen(NamedTuple):
+class DeviceStatus(NamedTuple):
     """A device that is there: where, what it says of itself, whether it is heard, does something for others, how far."""
 
     address: str
-    about: About
+    about: DeviceInfo
     heard: bool
     busy: bool = False
-    pulse: Pulse = Pulse()
+    pulse: DeviceProgress = DeviceProgress()
 
 
 class _Heard(NamedTuple):
@@ -60,8 +60,8 @@ class FleetConnection:
         self._client: Any = None
         self._open: dict[str, Any] = {}  # address of a device -> the question that it has
         self._heard: dict[str, _Heard] = {}
-        self._seen: list[Seen] = []
-        self._looked = -LOOK_S
+        self._seen: list[DeviceStatus] = []
+        self._looked = -POLL_S
         self._lock = threading.Lock()
 
     def __enter__(self) -> FleetConnection:
@@ -73,10 +73,10 @@ class FleetConnection:
 
     # --- who is there -------------------------------------------------------------------------
 
-    def devices(self) -> list[Seen]:
+    def devices(self) -> list[DeviceStatus]:
         """The devices, looked up once a second at most. Raises Lost where the scheduler cannot be reached."""
         now = time.monotonic()
-        if now - self._looked >= LOOK_S:
+        if now - self._looked >= POLL_S:
             self._seen = self._look()
             self._looked = time.monotonic()
         return self._seen
@@ -101,9 +101,9 @@ class FleetConnection:
             )
             self._check_scheduler()
         except Unreachable as error:
-            raise Lost(str(error)) from error
+            raise ConnectionLost(str(error)) from error
         except (OSError, RuntimeError, ValueError, EOFError) as error:
-            raise Lost(
+            raise ConnectionLost(
                 f"no scheduler answers at {self._address} ({' '.join(str(error).split())[:200]})"
             ) from error
 
@@ -126,14 +126,14 @@ class FleetConnection:
             )
 
     def _hang_up(self) -> None:
-        client, self._client, self._looked = self._client, None, -LOOK_S
+        client, self._client, self._looked = self._client, None, -POLL_S
         if client is not None:
             for question in tuple(self._open.values()):
                 _cancelled(question)
             with contextlib.suppress(Exception):
                 client.close(timeout=2)
 
-    def _look(self) -> list[Seen]:
+    def _look(self) -> list[DeviceStatus]:
         try:
             if self._client is None or self._client.status != "running":
                 raise OSError("the line is down")
@@ -143,9 +143,9 @@ class FleetConnection:
                 )
             )
         except Exception as error:  # a closed line has many names
-            raise Lost(f"the scheduler at {self._address} is gone") from error
+            raise ConnectionLost(f"the scheduler at {self._address} is gone") from error
 
-    async def _told(self, scheduler: Any) -> list[Seen]:
+    async def _told(self, scheduler: Any) -> list[DeviceStatus]:
         told, working = await asyncio.wait_for(
             asyncio.gather(scheduler.identity(), scheduler.processing()), CALL_S
         )
@@ -157,7 +157,7 @@ class FleetConnection:
         )
         mine = {question.key for question in tuple(self._open.values())}
         return [
-            Seen(
+            DeviceStatus(
                 address=address,
                 about=about,
                 heard=awake,
@@ -210,9 +210,11 @@ class FleetConnection:
                 or getattr(error, "reason", "") == "scheduler-connection-lost"
             ):
                 raise SchedulerLost("the scheduler went away") from None
-            raise Lost("it left, or was silent for too long") from None
+            raise ConnectionLost("it left, or was silent for too long") from None
         except Exception as error:
-            raise Lost(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+            raise ConnectionLost(
+                f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            ) from error
         finally:
             with self._lock:
                 if self._open.get(address) is question:
@@ -227,23 +229,23 @@ class FleetConnection:
             _cancelled(question)
 
 
-def _about(told: dict[str, Any]) -> About | None:
+def _about(told: dict[str, Any]) -> DeviceInfo | None:
     """What a worker says of itself; None where edgecap did not start it, it makes no sense, or it borrows a name.
 
     The scheduler has each name once; a worker whose own words give it another is not who it says.
     """
     try:
-        about = msgspec.convert(told.get(SLOT), About)
+        about = msgspec.convert(told.get(SLOT), DeviceInfo)
     except msgspec.ValidationError:
         return None
     return about if about.name == told.get("name") else None
 
 
-def _pulse(told: dict[str, Any]) -> Pulse:
+def _pulse(told: dict[str, Any]) -> DeviceProgress:
     try:
-        return msgspec.convert(told.get("metrics", {}).get(SLOT), Pulse)
+        return msgspec.convert(told.get("metrics", {}).get(SLOT), DeviceProgress)
     except (msgspec.ValidationError, AttributeError):
-        return Pulse()
+        return DeviceProgress()
 
 
 async def _answers(scheduler: Any, address: str) -> bool:
@@ -265,17 +267,17 @@ def _version() -> str:
     return __version__
 
 
-def first_call(address: str, security: Any | None) -> FleetConnection:
+def connect(address: str, security: Any | None) -> FleetConnection:
     """A line that was answered once. Raises UsageError where nobody answers."""
     line = FleetConnection(address, security)
     try:
         line.__enter__()
-    except Lost as error:
+    except ConnectionLost as error:
         raise UsageError(
             f"{error}; edgecap fleet start begins one" if _nobody(error) else str(error)
         ) from error
     return line
 
 
-def _nobody(error: Lost) -> bool:
+def _nobody(error: ConnectionLost) -> bool:
     return not (isinstance(error.__cause__, Unreachable) and error.__cause__.lasting)

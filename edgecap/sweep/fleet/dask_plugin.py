@@ -1,6 +1,6 @@
 """The one measuring slot of a dask worker: what dask calls there, and who waits for the answer.
 
-Dask calls `serve` and `take` by their names; whose they are is known to the `Slot` of the worker that runs them.
+Dask calls `serve` and `take` by their names; whose they are is known to the `DevicePlugin` of the worker that runs them.
 Dask cannot end what runs; the slot sees that a question was taken back, or that the scheduler is gone, and the device
 then ends its child, since nobody waits for it.
 """
@@ -13,13 +13,13 @@ from typing import Any
 from edgecap.pipeline.worker import end_children
 from edgecap.record import Failure
 from edgecap.sweep.fleet.device import Device
-from edgecap.sweep.fleet.messages import SLOT, Failed, packed
+from edgecap.sweep.fleet.messages import SLOT, TaskFailed, encode
 
 Verb = Callable[..., bytes]  # of these that dask calls
 
 
-class Slot:
-    """What a dask worker knows of the device that it is; `slot_of` makes one that dask takes as a plugin."""
+class DevicePlugin:
+    """What a dask worker knows of the device that it is; `plugin_of` makes one that dask takes as a plugin."""
 
     name = SLOT
 
@@ -49,11 +49,11 @@ class Slot:
         return not self._gone and key not in self._taken_back
 
 
-def slot_of(device: Device) -> Slot:
+def plugin_of(device: Device) -> DevicePlugin:
     """The slot of a device."""
     from distributed import WorkerPlugin
 
-    class Plugged(Slot, WorkerPlugin):  # type: ignore[misc]  # dask wants its own class, which is heavy to load
+    class Plugged(DevicePlugin, WorkerPlugin):  # type: ignore[misc]  # dask wants its own class, which is heavy to load
         pass
 
     return Plugged(device)
@@ -62,23 +62,23 @@ def slot_of(device: Device) -> Slot:
 def serve(order: bytes) -> bytes:
     """The reply to an order; a process that is no device of edgecap says so."""
     slot, key = _slot_and_key()
-    return slot.device.answer(order, lambda: slot.wanted(key)) if slot else packed(_STRANGER)
+    return slot.device.answer(order, lambda: slot.wanted(key)) if slot else encode(_STRANGER)
 
 
 def take(about: bytes, offset: int, data: bytes) -> bytes:
     """The reply to a piece of a file."""
     slot, _ = _slot_and_key()
-    return slot.device.take(about, offset, data) if slot else packed(_STRANGER)
+    return slot.device.take(about, offset, data) if slot else encode(_STRANGER)
 
 
-def _slot_and_key() -> tuple[Slot | None, str]:
+def _slot_and_key() -> tuple[DevicePlugin | None, str]:
     from distributed import get_worker
 
     worker = get_worker()
     return worker.plugins.get(SLOT), str(worker.get_current_task())
 
 
-_STRANGER = Failed(
+_STRANGER = TaskFailed(
     failure=Failure(
         stage="device",
         error="NoDevice",

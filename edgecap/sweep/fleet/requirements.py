@@ -8,17 +8,17 @@ from typing import NamedTuple
 from edgecap import __version__
 from edgecap.provider_options import base
 from edgecap.sweep.estimates import graph_bytes
-from edgecap.sweep.fleet.line import Seen
-from edgecap.sweep.plan import Planned
+from edgecap.sweep.fleet.connection import DeviceStatus
+from edgecap.sweep.plan import PlannedCell
 
-OTHER = "is another device"
-MOST_TOLD = 20  # devices
+OTHER_DEVICE = "is another device"
+MOST_LISTED = 20  # devices
 
 
 class Task(NamedTuple):
     """A cell, or a part of its text."""
 
-    cell: Planned
+    cell: PlannedCell
     part: int | None = None
 
 
@@ -32,7 +32,7 @@ class TaskRequirements(NamedTuple):
     precision: str
 
 
-def need_of(task: Task) -> TaskRequirements:
+def requirements_of(task: Task) -> TaskRequirements:
     """A part of a text may be scored anywhere; a cell is measured where it is pinned."""
     spec, whole = task.cell.spec, task.part is None
     return TaskRequirements(
@@ -44,16 +44,16 @@ def need_of(task: Task) -> TaskRequirements:
     )
 
 
-def can(seen: Seen, need: TaskRequirements) -> bool:
+def meets(seen: DeviceStatus, need: TaskRequirements) -> bool:
     """Whether a device has it all."""
-    return not why_not(seen, need)
+    return not shortfall(seen, need)
 
 
-def why_not(seen: Seen, need: TaskRequirements) -> str:
+def shortfall(seen: DeviceStatus, need: TaskRequirements) -> str:
     """What a device lacks; nothing where it can."""
     about = seen.about
     if need.device and about.name != need.device:
-        return OTHER
+        return OTHER_DEVICE
     if about.edgecap != __version__:
         return f"runs edgecap {about.edgecap}"
     if need.provider not in about.providers:
@@ -65,14 +65,14 @@ def why_not(seen: Seen, need: TaskRequirements) -> str:
     return ""
 
 
-def lack_of(need: TaskRequirements, devices: Sequence[Seen]) -> str:
+def shortfalls(need: TaskRequirements, devices: Sequence[DeviceStatus]) -> str:
     """Who is there, and what each lacks; of others than the one that is asked for, nothing."""
     told = [
         f"{seen.about.name} {why}"
         for seen in devices
-        if (why := why_not(seen, need) or "does not answer") != OTHER
+        if (why := shortfall(seen, need) or "does not answer") != OTHER_DEVICE
     ]
-    there = ", ".join(sorted(seen.about.name for seen in devices)[:MOST_TOLD]) or "nobody"
-    return ", ".join(told[:MOST_TOLD]) or (
+    there = ", ".join(sorted(seen.about.name for seen in devices)[:MOST_LISTED]) or "nobody"
+    return ", ".join(told[:MOST_LISTED]) or (
         f"{need.device} is not there; who is: {there}" if need.device else "none is there"
     )

@@ -20,20 +20,20 @@ from edgecap.names import printable
 from edgecap.record import Cell, Compression, DocumentBits, Failure, Graph, Measurement, Profile
 from edgecap.storage.records import read_record
 from edgecap.sweep.fleet.bundles import ModelBundle
-from edgecap.sweep.fleet.messages import Garbled, PartDone
-from edgecap.sweep.fleet.parts import Whole
-from edgecap.sweep.plan import Planned
+from edgecap.sweep.fleet.messages import InvalidMessage, PartDone
+from edgecap.sweep.fleet.scored_parts import ScoredText
+from edgecap.sweep.plan import PlannedCell
 from edgecap.text.corpus import Corpus
 
 MOST_BITS = 1e15  # of a window; fp32 gives no token more than 150
 MOST_LETTERS = 2000  # of a text from a device
 
 
-class NotAsked(EdgecapError):
+class UnexpectedRecord(EdgecapError):
     """A record of something else."""
 
 
-def told_by(failure: Failure) -> Failure:
+def printable_failure(failure: Failure) -> Failure:
     """A failure in a device's words, without what could command a terminal."""
     return Failure(
         stage=_word(failure.stage, 80),
@@ -46,12 +46,12 @@ def _word(text: str, most: int = MOST_LETTERS) -> str:
     return printable(text[:most])
 
 
-def record_of(
+def validated_record(
     raw: msgspec.Raw,
-    cell: Planned,
+    cell: PlannedCell,
     bundle: ModelBundle,
     corpus: Corpus,
-    scored: Whole,
+    scored: ScoredText,
     device: str = "",
 ) -> Profile:
     """The record of a cell as it is kept: with the names that this side knows. Raises RecordError or NotAsked.
@@ -63,7 +63,9 @@ def record_of(
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecordError(f"what came is no JSON: {error}") from error
     if not record.complete or len(record.cells) != 1:
-        raise NotAsked(f"a record of {len(record.cells)} cells came, not of one finished one")
+        raise UnexpectedRecord(
+            f"a record of {len(record.cells)} cells came, not of one finished one"
+        )
     _check_same(record, cell, bundle, corpus)
     return msgspec.structs.replace(
         record,
@@ -92,7 +94,7 @@ def _cleaned(value: Any) -> Any:
     return value
 
 
-def _check_same(record: Profile, cell: Planned, bundle: ModelBundle, corpus: Corpus) -> None:
+def _check_same(record: Profile, cell: PlannedCell, bundle: ModelBundle, corpus: Corpus) -> None:
     """Raises NotAsked where the record is of another cell, model or text."""
     spec, found = cell.spec, record.cells[0]
     _check(
@@ -115,13 +117,13 @@ def _hashes(files: Any) -> set[str]:
 def _check(same: dict[str, tuple[object, object]]) -> None:
     wrong = next((name for name, (came, asked) in same.items() if came != asked), None)
     if wrong:
-        raise NotAsked(f"a record came with another {wrong} than was asked for")
+        raise UnexpectedRecord(f"a record came with another {wrong} than was asked for")
 
 
 # --- the text ---------------------------------------------------------------------------------
 
 
-def _told(cell: Cell, planned: Planned, corpus: Corpus, scored: Whole) -> Cell:
+def _told(cell: Cell, planned: PlannedCell, corpus: Corpus, scored: ScoredText) -> Cell:
     """The cell with the documents' own names, and the devices that scored them, where that was not its own alone.
 
     A device is told a bias, not where it was fitted: only this side sees whether that was for another protocol.
@@ -133,14 +135,14 @@ def _told(cell: Cell, planned: Planned, corpus: Corpus, scored: Whole) -> Cell:
     if scored.documents and [d.nll_bits for d in compression.per_document] != [
         document.bits.nll_bits for document in scored.documents
     ]:
-        raise NotAsked("a record came with other bits than the parts of its text have")
+        raise UnexpectedRecord("a record came with other bits than the parts of its text have")
     compression = msgspec.structs.replace(compression, scored_on=scored.devices)
     outcome = msgspec.structs.replace(found, compression=compression)
     unsaid = (c for c in foreign_bias(corpus.card, compression) if c not in cell.cautions)
     return msgspec.structs.replace(cell, outcome=outcome, cautions=(*cell.cautions, *unsaid))
 
 
-def _compression(came: Compression, planned: Planned, corpus: Corpus) -> Compression:
+def _compression(came: Compression, planned: PlannedCell, corpus: Corpus) -> Compression:
     """What came, pooled anew. Raises NotAsked where it is of other documents, or its sums are not theirs."""
     spec = planned.spec
     _check(
@@ -160,12 +162,12 @@ def _compression(came: Compression, planned: Planned, corpus: Corpus) -> Compres
             came.wall_s,
         )
     except NoTokens as error:
-        raise NotAsked("a record came without a token of the text") from error
+        raise UnexpectedRecord("a record came without a token of the text") from error
     if (pooled.bits_per_byte, pooled.tokens) != (
         came.bits_per_byte,
         came.tokens,
     ) or not 0 <= came.wall_s < math.inf:
-        raise NotAsked("a record came whose sums are not those of its documents")
+        raise UnexpectedRecord("a record came whose sums are not those of its documents")
     return pooled
 
 
@@ -178,20 +180,20 @@ def _named(came: tuple[DocumentBits, ...], corpus: Corpus, whole: bool) -> Itera
             and told.tokens >= 0
             and (told.bytes == size or not whole)
         ):
-            raise NotAsked("a record came with bits or bytes that a document cannot have")
+            raise UnexpectedRecord("a record came with bits or bytes that a document cannot have")
         if not 0 <= told.bytes <= size:
-            raise NotAsked("a record came with more bytes than a document has")
+            raise UnexpectedRecord("a record came with more bytes than a document has")
         yield msgspec.structs.replace(told, id=document.id, domain=document.domain)
 
 
-def shares_of(reply: PartDone, corpus: Corpus) -> tuple[DocumentShare, ...]:
+def validated_shares(reply: PartDone, corpus: Corpus) -> tuple[DocumentShare, ...]:
     """The shares of a part with the documents' own names, if they are of this text. Raises Garbled."""
     shares = reply.shares
     numbers = [
         b for share in shares for b in (*share.window_bits, share.wall_s, share.tokens, share.bytes)
     ]
     if len(shares) != corpus.count or not all(0 <= n < MOST_BITS for n in numbers):  # NaN fails too
-        raise Garbled("a part came that is not one of this text")
+        raise InvalidMessage("a part came that is not one of this text")
     return tuple(
         msgspec.structs.replace(share, id=document.id, domain=document.domain)
         for share, document in zip(shares, corpus.documents, strict=True)

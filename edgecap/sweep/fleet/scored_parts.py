@@ -9,24 +9,24 @@ import msgspec
 from edgecap.meters.compression import ScoredDocument
 from edgecap.meters.sharding import DocumentShare, Unequal, join_parts
 from edgecap.storage.files import write_atomically
-from edgecap.sweep.plan import Planned
+from edgecap.sweep.plan import PlannedCell
 
 
-class Whole(msgspec.Struct, frozen=True):
+class ScoredText(msgspec.Struct, frozen=True):
     """A text that is scored: its documents, and the devices that did it."""
 
     documents: tuple[ScoredDocument, ...] = ()
     devices: tuple[str, ...] = ()
 
 
-class Parts:
+class ScoredParts:
     """The parts in a folder, a file each."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._whole: dict[str, Whole] = {}
+        self._whole: dict[str, ScoredText] = {}
 
-    def missing(self, cell: Planned) -> list[int]:
+    def missing(self, cell: PlannedCell) -> list[int]:
         """Numbers of the parts that nobody scored yet; none of a cell that is not scored in parts."""
         return [
             part
@@ -35,12 +35,12 @@ class Parts:
         ]
 
     def keep(
-        self, cell: Planned, part: int, device: str, shares: tuple[DocumentShare, ...]
+        self, cell: PlannedCell, part: int, device: str, shares: tuple[DocumentShare, ...]
     ) -> None:
         """Keeps one more. Raises DiskFull or UsageError."""
         write_atomically(self._path(cell, part), msgspec.json.encode((device, shares)))
 
-    def whole(self, cell: Planned) -> Whole:
+    def whole(self, cell: PlannedCell) -> ScoredText:
         """All parts of a cell together, which are there; nothing where it is not scored in parts.
 
         Raises Unequal where they do not belong together; none is kept then.
@@ -52,21 +52,21 @@ class Parts:
                 for part in range(cell.shards):
                     self._path(cell, part).unlink(missing_ok=True)
                 raise
-        return self._whole.get(cell.key, Whole())
+        return self._whole.get(cell.key, ScoredText())
 
-    def forget(self, cell: Planned) -> None:
+    def forget(self, cell: PlannedCell) -> None:
         """Gives the memory back, once the cell is finished."""
         self._whole.pop(cell.key, None)
 
-    def _joined(self, cell: Planned) -> Whole:
+    def _joined(self, cell: PlannedCell) -> ScoredText:
         read = [self._read(cell, part) for part in range(cell.shards)]
         devices = tuple(sorted({device for device, _ in read}))
         try:
-            return Whole(join_parts([shares for _, shares in read]), devices)
+            return ScoredText(join_parts([shares for _, shares in read]), devices)
         except Unequal as error:
             raise Unequal(f"{error}; it was scored by {', '.join(devices)}") from error
 
-    def _read(self, cell: Planned, part: int) -> tuple[str, tuple[DocumentShare, ...]]:
+    def _read(self, cell: PlannedCell, part: int) -> tuple[str, tuple[DocumentShare, ...]]:
         try:
             return msgspec.json.decode(
                 self._path(cell, part).read_bytes(), type=tuple[str, tuple[DocumentShare, ...]]
@@ -74,5 +74,5 @@ class Parts:
         except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Unequal(f"part {part + 1} of the text is damaged on this disk") from error
 
-    def _path(self, cell: Planned, part: int) -> Path:
+    def _path(self, cell: PlannedCell, part: int) -> Path:
         return self._folder / f"{cell.key}-{part}-of-{cell.shards}.json"

@@ -20,13 +20,13 @@ from edgecap.pipeline.worker import Diagnose, Diagnosed, expected, in_child
 from edgecap.record import Failure
 from edgecap.storage import locks
 from edgecap.storage.files import disk_errors
+from edgecap.sweep.fleet.dask_plugin import plugin_of
 from edgecap.sweep.fleet.device import Device
-from edgecap.sweep.fleet.messages import SLOT, About, check_name
+from edgecap.sweep.fleet.messages import SLOT, DeviceInfo, check_name
 from edgecap.sweep.fleet.network import open_worker
-from edgecap.sweep.fleet.reaching import Unreachable, check_reachable
-from edgecap.sweep.fleet.slot import slot_of
+from edgecap.sweep.fleet.reachability import Unreachable, check_reachable
 
-AGAIN_S, SELDOM_S = (
+RETRY_S, LONGEST_RETRY_S = (
     2.0,
     30.0,
 )  # between tries to join: at first, and when it has been in vain for long
@@ -34,7 +34,7 @@ AGAIN_S, SELDOM_S = (
 # --- what the machine is ----------------------------------------------------------------------
 
 
-def look(name: str, run: StepRunner = in_child) -> About:
+def read_device_info(name: str, run: StepRunner = in_child) -> DeviceInfo:
     """What this machine can measure. Raises UsageError where ONNX Runtime cannot be used, or the name is none."""
     import psutil
 
@@ -47,7 +47,7 @@ def look(name: str, run: StepRunner = in_child) -> About:
     if isinstance(found, Failure):
         raise UsageError(f"this machine cannot measure: {found.message}")
     providers = tuple(name for name, reason in found.providers.items() if not reason)
-    return About(
+    return DeviceInfo(
         edgecap=__version__,
         name=name,
         host=platform.node()[:200],
@@ -58,7 +58,7 @@ def look(name: str, run: StepRunner = in_child) -> About:
     )
 
 
-def resources(about: About) -> dict[str, float]:
+def resources(about: DeviceInfo) -> dict[str, float]:
     """The same as dask counts it: one slot, and what a cell may ask for."""
     found = {SLOT: 1.0, f"device:{about.name}": 1.0, "memory": float(about.memory_bytes)}
     found |= {f"provider:{name}": 1.0 for name in about.providers}
@@ -66,7 +66,7 @@ def resources(about: About) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def alone(cache: Path) -> Iterator[None]:
+def exclusive_cache(cache: Path) -> Iterator[None]:
     """Holds a cache for this process as a device. Raises UsageError where another worker has it."""
     with disk_errors(cache):
         cache.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ def alone(cache: Path) -> Iterator[None]:
 # --- joining ----------------------------------------------------------------------------------
 
 
-def check_welcome(address: str, security: Any | None) -> None:
+def check_admission(address: str, security: Any | None) -> None:
     """Raises UsageError where a scheduler is there that will never let us in; one that is not there may come."""
     try:
         check_reachable(address, security)
@@ -97,10 +97,14 @@ def check_welcome(address: str, security: Any | None) -> None:
 
 
 async def join(
-    address: str, security: Any | None, device: Device, about: About, say: Callable[[str], None]
+    address: str,
+    security: Any | None,
+    device: Device,
+    about: DeviceInfo,
+    say: Callable[[str], None],
 ) -> None:
     """Serves a scheduler until cancelled, joining again whenever it was lost or is not there yet."""
-    pause = AGAIN_S
+    pause = RETRY_S
     with tempfile.TemporaryDirectory(prefix="edgecap-worker-") as scratch:
         while True:
             try:
@@ -108,7 +112,7 @@ async def join(
             except Unreachable as error:
                 say(f"{error}; trying again")
                 joined = False
-            pause = AGAIN_S if joined else min(2 * pause, SELDOM_S)
+            pause = RETRY_S if joined else min(2 * pause, LONGEST_RETRY_S)
             await asyncio.sleep(pause)
 
 
@@ -116,13 +120,13 @@ async def _serve_once(
     address: str,
     security: Any | None,
     device: Device,
-    about: About,
+    about: DeviceInfo,
     scratch: str,
     say: Callable[[str], None],
 ) -> bool:
     """Whether it had joined, until it was lost. Raises Unreachable."""
     await asyncio.to_thread(check_reachable, address, security)
-    slot = slot_of(device)
+    slot = plugin_of(device)
     worker = open_worker(
         address,
         security,

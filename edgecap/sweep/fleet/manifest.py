@@ -21,7 +21,7 @@ MOST_FILES = 4096  # a large model has a few hundred, where each tensor is a fil
 MOST_LETTERS = 4_000_000  # of a manifest
 
 
-def files_of(manifest: str) -> tuple[File, ...]:
+def model_files(manifest: str) -> tuple[File, ...]:
     """Every file of a model by its path in the folder.
 
     Raises UsageError where the manifest is none, or lists what is no part of an export.
