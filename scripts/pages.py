@@ -26,7 +26,7 @@ from edgecap.analysis.score import Quantity, decode_joules, decode_seconds, pref
 from edgecap.errors import RecordError, UsageError
 from edgecap.record import Absent, Architecture, Cell, Estimate, Flops, Graph, Measurement, Profile
 from edgecap.report.terminal.comparison import comparison
-from edgecap.report.terminal.record import show
+from edgecap.report.terminal.summary import summary
 from edgecap.spec import DEFAULT_CORPUS, DEFAULT_MODEL, DEFAULT_PRECISIONS
 from edgecap.text import bias_card
 from edgecap.text.corpus import read_corpus
@@ -300,7 +300,7 @@ def shown() -> dict[str, str]:
     int8 = next(c for c in edgecap.compare([record], "precision=fp16") if c.candidate == "int8")
     command = f"edgecap compare {path.relative_to(ROOT)} --baseline precision=fp16"
     return {
-        "profile": f"{as_text('$ edgecap profile')}\n{as_text(show(record))}",
+        "profile": f"{as_text('$ edgecap profile')}\n{as_text(summary(record))}",
         "compare": f"{as_text(f'$ {command}')}\n{as_text(comparison(int8))}",
     }
 

@@ -70,17 +70,15 @@ def main():
     path = DATA / f"record-{SCHEMA}.json"
     if not path.exists() or "--record" in sys.argv:
         save(frozen_record(), path)
+    import test_judging
     import test_recommend
     import test_routing
-    from test_judging import RECORD, compare, comparison, show, text_of
     from test_report import goldens
 
     for name, text in goldens().items():
         (DATA / name).write_text(text, "utf-8")
-    (DATA / "show-1.txt").write_text(text_of(show(RECORD)))
-    (DATA / "compare-1.txt").write_text(
-        "\n".join(text_of(comparison(c)) for c in compare([RECORD]))
-    )
+    for name, text in test_judging.goldens().items():
+        (DATA / f"{name}-1.txt").write_text(text)
     for name, text in (test_recommend.golden() | test_routing.golden()).items():
         (DATA / name).write_text(text)
 

@@ -29,7 +29,7 @@ from edgecap.pipeline.worker import CompressBaselines
 from edgecap.record import Absent, Energy, Measurement, Roofline
 from edgecap.report.data import record_values
 from edgecap.report.terminal.comparison import comparison
-from edgecap.report.terminal.record import show
+from edgecap.report.terminal.details import details
 from edgecap.runtime.engine import OrtEngine
 from edgecap.spec import Spec
 from edgecap.storage import records
@@ -231,7 +231,7 @@ def test_the_profile_of_an_encoder(encoders, corpus_file, cache, tmp_path):
 
 def _check_reports(record):
     """No column, table or number of what was not measured."""
-    text = unstyle(show(record))
+    text = unstyle(details(record))
     assert "cosine  prefill 64  " in text
     for strange in (
         "nan",
@@ -269,7 +269,7 @@ def test_a_folder_with_nothing_but_a_graph(encoders, corpus_file, cache, tmp_pat
     assert (record.source.task, cell.precision) == ("encoder", "int8")
     assert cell.outcome.latency.prefill.tokens == POSITIONS
     assert cell.graph.cosine is None  # there is no fp32 to compare with
-    assert "cosine  " not in unstyle(show(record))
+    assert "cosine  " not in unstyle(details(record))
 
 
 def test_static_int8_is_made_on_texts_as_long_as_the_positions(encoders, cache, tmp_path):
@@ -309,8 +309,8 @@ def test_the_record_of_an_encoder_from_a_scripted_child(corpus_file, tmp_path):
     assert not any(isinstance(step, CompressBaselines) for step in run.asked)
     assert (record.source.task, record.corpus.baselines) == ("encoder", {})
     assert isinstance(record.flops, Absent)
+    assert "decode" not in unstyle(details(record)).replace("nothing is scored or decoded", "")
     assert [records.load(p) for p in (tmp_path / "p").glob("*.json")] == [record]
-    assert "decode" not in unstyle(show(record)).replace("nothing is scored or decoded", "")
 
 
 def test_old_records_are_of_decoders():

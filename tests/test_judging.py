@@ -31,7 +31,8 @@ from edgecap.record import (
 )
 from edgecap.report.data import comparison_values, medians, record_values
 from edgecap.report.terminal.comparison import comparison
-from edgecap.report.terminal.record import show
+from edgecap.report.terminal.details import details
+from edgecap.report.terminal.summary import summary
 from edgecap.storage.records import load
 
 RECORD = load(ROOT / "tests" / "data" / "record-1.json")
@@ -265,16 +266,18 @@ def text_of(text):
     return click.unstyle(text) + "\n"
 
 
-@pytest.mark.parametrize("name", ["show", "compare"])
+def goldens():
+    return {
+        "show": text_of(summary(RECORD)),
+        "details": text_of(details(RECORD)),
+        "compare": "\n".join(text_of(comparison(c)) for c in compare([RECORD])),
+    }
+
+
+@pytest.mark.parametrize("name", ["show", "details", "compare"])
 def test_reports_have_not_changed(name):
     """Goldens: look at the difference, and write the new text into tests/data if it is better."""
-    text = (
-        text_of(show(RECORD))
-        if name == "show"
-        else "\n".join(text_of(comparison(c)) for c in compare([RECORD]))
-    )
-    golden = ROOT / "tests" / "data" / f"{name}-1.txt"
-    assert text == golden.read_text()
+    assert goldens()[name] == (ROOT / "tests" / "data" / f"{name}-1.txt").read_text()
 
 
 def test_tables_fit_eighty_columns():
@@ -282,9 +285,9 @@ def test_tables_fit_eighty_columns():
         with_outcome(RECORD.cells[0], energy=ENERGY), provider="tensorrt"
     )
     many = msgspec.structs.replace(RECORD, cells=(*RECORD.cells, slow, slow, slow))
-    assert "J/token" in text_of(show(many, 80))
+    assert "J/token" in text_of(details(many, 80))
     for record in (RECORD, many):
-        text = text_of(show(record, 80))
+        text = text_of(details(record, 80))
         assert max(len(line) for line in text.splitlines()) <= 80
         assert "…" not in text
 
@@ -293,11 +296,11 @@ def test_hostile_names_are_printed_as_they_are():
     odd = msgspec.structs.replace(
         RECORD, source=msgspec.structs.replace(RECORD.source, name="[red]x[/red]")
     )
-    assert "[red]x[/red]" in text_of(show(odd))
+    assert "[red]x[/red]" in text_of(details(odd))
     worse = msgspec.structs.replace(
         RECORD, source=msgspec.structs.replace(RECORD.source, name="a\x1b[2Jb\u202ec")
     )
-    assert "a?[2Jb?c" in text_of(show(worse))
+    assert "a?[2Jb?c" in text_of(details(worse))
 
 
 def test_json_has_medians_with_intervals():
@@ -496,7 +499,7 @@ def test_contexts_that_failed_or_were_timed_cold_are_told():
     assert {"context-failed", "cold-contexts"} <= codes(cell=cell)
     assert went_wrong(cell)
     assert not went_wrong(RECORD.cells[0])
-    assert "4096" in text_of(show(msgspec.structs.replace(RECORD, cells=(cell,))))
+    assert "4096" in text_of(details(msgspec.structs.replace(RECORD, cells=(cell,))))
 
 
 @pytest.mark.parametrize(("share", "told"), [(0.003, False), (0.023, True)])
@@ -531,7 +534,7 @@ def test_throughput_and_overhead_are_shown():
     )
     failed = Failure(stage="throughput", error="Fail", message="batch 64, streams 2: no memory")
     cell = latency_with(throughput=(point, failed), overhead_s=1.0)
-    text = text_of(show(msgspec.structs.replace(RECORD, cells=(cell,))))
+    text = text_of(details(msgspec.structs.replace(RECORD, cells=(cell,))))
     assert re.search(r"4 +2 +400 +160 +50 ms", text)
     assert "batch 64, streams 2: no memory" in text
-    assert "1 s is binding, Python and the runtime" in text
+    assert "1 s of each decoded token is Python and runtime overhead" in text

@@ -21,7 +21,7 @@ from edgecap.pipeline.worker import (
     Quantize,
 )
 from edgecap.record import LEFT_OUT, SCHEMA, Absent, Compression, Failure, Flops, Measurement
-from edgecap.report.terminal.record import show
+from edgecap.report.terminal.details import details
 from edgecap.spec import Spec
 from edgecap.storage.files import resolve_paths
 from edgecap.storage.records import load
@@ -317,7 +317,7 @@ def test_a_part_that_died_is_told_and_the_rest_is_kept(spec, corpus, place, brok
     assert getattr(cell.outcome, part).failed
     assert f"{part}-failed" in {c.code for c in cell.cautions}
     assert went_wrong(cell)
-    assert "SIGKILL" in show(record)
+    assert "SIGKILL" in details(record)
 
 
 def test_the_usual_contexts_are_timed_beside(spec, corpus, place):

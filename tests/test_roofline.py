@@ -13,7 +13,7 @@ from edgecap.pipeline import peaks as calibration
 from edgecap.pipeline.worker import Calibrated, child
 from edgecap.pipeline.worker.handlers import diagnose
 from edgecap.record import Absent, Bandwidth, Failure, GraphWork, Peaks, Roofline, StepWork
-from edgecap.report.terminal.record import show
+from edgecap.report.terminal.details import details
 from edgecap.runtime import engine
 from edgecap.storage.files import resolve_paths
 from edgecap.storage.records import load
@@ -128,7 +128,7 @@ def test_show_says_what_binds():
     )
     assert isinstance(bound, Roofline)
     cell = msgspec.structs.replace(RECORD.cells[0], roofline=bound)
-    text = show(msgspec.structs.replace(RECORD, cells=(cell,), peaks={"cpu": PEAKS}), 200)
+    text = details(msgspec.structs.replace(RECORD, cells=(cell,), peaks={"cpu": PEAKS}), 200)
     assert "Beside the roofline" in text
     assert "fp32 1 TFLOP/s, int8 4 TFLOP/s" in text
     assert "compute-bound" in text and "memory-bound" in text

@@ -13,7 +13,7 @@ from edgecap.cli import types
 from edgecap.cli.options import model_options, precision_option, request
 from edgecap.cli.output import print_json
 from edgecap.cli.rank import check_ranked, rank
-from edgecap.cli.show import show_record
+from edgecap.cli.show import details_option, show_record
 from edgecap.provider_options import PROVIDERS
 from edgecap.spec import DEFAULT_CORPUS, LEVELS
 
@@ -175,6 +175,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Write bits per byte of each document, the hardest first; with several models what size takes off.",
 )
+@details_option
 @click.option("--operators", is_flag=True, help="Also show the share of time of each operator.")
 @click.option(
     "--calibrate", is_flag=True, help="Measure the machine's peaks again, not only the first time."
@@ -192,6 +193,7 @@ def profile(
     cache: Path | None,
     output: Path,
     as_json: bool,
+    details: bool,
     rank_documents: Path | None,
     model: str,
     **fields: Any,
@@ -212,7 +214,7 @@ def profile(
     if rank_documents:
         check_ranked(rank_documents, Path(spec.corpus))
     records = [
-        _measured(replace(spec, model=name), resolve_paths(cache, output), as_json)
+        _measured(replace(spec, model=name), resolve_paths(cache, output), as_json, details)
         for name in models
     ]
     if as_json:
@@ -246,7 +248,7 @@ def _models(text: str, revision: str | None) -> list[str]:
     return models
 
 
-def _measured(asked: Spec, where: Paths, as_json: bool) -> Profile:
+def _measured(asked: Spec, where: Paths, as_json: bool, details: bool) -> Profile:
     from edgecap.cli.live import Live
     from edgecap.pipeline.profile import profile as measure
     from edgecap.storage.records import record_path
@@ -254,7 +256,7 @@ def _measured(asked: Spec, where: Paths, as_json: bool) -> Profile:
     with Live() as live:
         record = measure(asked, where, live)
     if not as_json:
-        show_record(record, False)
+        show_record(record, False, details)
     click.echo(f"record: {record_path(where.profiles, record)}", err=True)
     return record
 

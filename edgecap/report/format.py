@@ -20,21 +20,34 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> s
 
     What is wider than `width` is cut between columns into tables below each other, each with the first column.
     """
-    lines = [
-        header,
-        *[
-            line
-            for row in rows
-            for line in zip_longest(*[c.split("\n") for c in row], fillvalue="")
-        ],
-    ]
-    widths = [max(len(click.unstyle(line[i])) for line in lines) for i in range(len(header))]
-    if sum(widths) + 2 * (len(widths) - 1) > width and len(header) > 2:
+    lines = _single_lines([header, *rows])
+    widths = _widths(lines)
+    if _total(widths) > width and len(header) > 2:
         cut = len(header) // 2 + 1
         left = table(header[:cut], [row[:cut] for row in rows], width)
         right = table([header[0], *header[cut:]], [[row[0], *row[cut:]] for row in rows], width)
         return f"{left}\n\n{right}"
     return "\n".join(_line(line, widths) for line in lines)
+
+
+def table_width(header: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """Return the columns of a terminal that `table` takes where it is not cut."""
+    return _total(_widths(_single_lines([header, *rows])))
+
+
+def _single_lines(rows: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+    """Split rows whose cells have several lines."""
+    return [
+        line for row in rows for line in zip_longest(*[c.split("\n") for c in row], fillvalue="")
+    ]
+
+
+def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
+    return [max(len(click.unstyle(cell)) for cell in column) for column in zip(*lines, strict=True)]
+
+
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + 2 * (len(widths) - 1)
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
@@ -49,7 +62,9 @@ def _pad(cell: str, width: int, column: int) -> str:
 
 
 def wrapped(text: str, width: int, colour: str | None) -> str:
-    """A paragraph of at most `width` columns."""
+    """Wrap a paragraph at `width` columns and colour it."""
+    if len(click.unstyle(text)) <= width and "\n" not in text:
+        return click.style(text, fg=colour)
     return click.style(textwrap.fill(text, width, break_on_hyphens=False), fg=colour)
 
 

@@ -97,7 +97,7 @@ def _told(point: SeriesModel) -> str:
     """The cautions of a record that weaken its seconds and joules, by their codes."""
     codes = cost_cautions(point.cell)
     return (
-        f"the record of {point.name} is cautioned: {', '.join(codes)} (edgecap show)"
+        f"the record of {point.name} is cautioned: {', '.join(codes)} (edgecap show --details)"
         if codes
         else ""
     )

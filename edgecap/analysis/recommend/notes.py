@@ -34,7 +34,7 @@ def _between(measured: Sequence[Considered], different: Different) -> Iterator[s
     if "prompt length" in different:
         yield f"prompts of different lengths were read ({_names(str(x) for x in different['prompt length'])} tokens)"
     if "way of counting joules" in different:
-        yield "joules were counted in different ways: edgecap show tells which"
+        yield "joules were counted in different ways: edgecap show --details tells which"
     for what in ("threads", "power source"):
         if what in different:
             yield f"the records differ in {what}: {_names(str(x) for x in different[what])}"
@@ -65,4 +65,4 @@ def _of(best: Considered) -> Iterator[str]:
     for caution in found[:_MOST]:
         yield f"{best.candidate.name}: {caution.message}; {caution.advice}"
     if len(found) > _MOST:
-        yield f"{best.candidate.name}: {len(found) - _MOST} more cautions in edgecap show"
+        yield f"{best.candidate.name}: {len(found) - _MOST} more cautions in edgecap show --details"

@@ -124,6 +124,6 @@ def _cautions(pair: RoutedPair, by: str) -> tuple[str, ...]:
     }
     if by == "energy" and len(ways) > 1:
         found.append(
-            "the joules of the two were counted in different ways: edgecap show tells which"
+            "the joules of the two were counted in different ways: edgecap show --details tells which"
         )
     return tuple(found)

@@ -80,7 +80,7 @@
     const cell = plain(precision), { cells } = data;
     if (!cells.latest[i]) cell.append(" ", badge("older", "quiet", "A newer record has the same model, device, provider, precision and text"));
     if (!data.records[cells.record[i]].complete) cell.append(" ", badge("cut off", "doubt", "The record's run was cut off, or is going on"));
-    if (cells.cautions[i]) cell.append(" ", badge(`${cells.cautions[i]} caution${cells.cautions[i] > 1 ? "s" : ""}`, "doubt", "edgecap show RECORD tells them"));
+    if (cells.cautions[i]) cell.append(" ", badge(`${cells.cautions[i]} caution${cells.cautions[i] > 1 ? "s" : ""}`, "doubt", "edgecap show RECORD --details lists them"));
     return cell;
   };
 

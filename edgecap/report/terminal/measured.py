@@ -1,0 +1,261 @@
+"""Heading and table of measured values: the beginning of a record's summary and details."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import click
+
+from edgecap.analysis.metrics import compression_of, status
+from edgecap.names import printable
+from edgecap.record import (
+    Absent,
+    Cell,
+    Estimate,
+    Flops,
+    Graph,
+    GraphWork,
+    Latency,
+    Machine,
+    Memory,
+    Profile,
+)
+from edgecap.report.cells import shortened
+from edgecap.report.data import measured_cells, medians
+from edgecap.report.format import name_of, table, table_width
+from edgecap.report.terminal.energy import provenance_of
+from edgecap.units import count, si, significant, size
+
+NAME = 12  # characters of a name that are shown however narrow the line is
+TRADE_MARK = re.compile(r"\((R|TM)\)| (CPU|Processor)\b| @ [\d.]+GHz")
+
+
+# --- heading ----------------------------------------------------------------------------------
+
+
+def model_line(record: Profile, width: int) -> str:
+    """Return the model's name, parameters and FLOPs; a long name is cut."""
+    parameters = record.source.parameters
+    known = (
+        f"{count(parameters)} parameters" if isinstance(parameters, int) else "parameters unknown"
+    )
+    rest = shortened(f"  {known}, {_work(record)}", width - NAME)
+    name = shortened(record.source.name, max(NAME, width - len(rest)))
+    return f"{click.style(name, bold=True)}{rest}"
+
+
+def machine_line(record: Profile, width: int) -> str:
+    """Return processor, cores, memory, boards in use and the runtime; a long processor is cut."""
+    machine = record.machine
+    cores = machine.physical_cores or machine.logical_cores
+    rest = (
+        f", {cores} cores, {size(machine.memory_bytes)}{_boards(record)}, "
+        f"ONNX Runtime {_runtime(machine)}"
+    )
+    return f"on {_processor(machine.cpu, max(NAME, width - len(rest) - 3))}{rest}"
+
+
+def _processor(name: str, most: int) -> str:
+    """Return the processor's name, without trade marks where it is longer than `most`."""
+    return shortened(name if len(name) <= most else TRADE_MARK.sub("", name), most)
+
+
+def _runtime(machine: Machine) -> str:
+    versions = [
+        version
+        for package, version in machine.versions.items()
+        if package.startswith("onnxruntime") and "genai" not in package
+    ]
+    return " or ".join(dict.fromkeys(versions)) or "?"
+
+
+def _boards(record: Profile) -> str:
+    """Return the graphics boards where a cell ran on anything but the CPU provider."""
+    if all(cell.provider == "cpu" for cell in record.cells):
+        return ""
+    names = dict.fromkeys(printable(gpu.name) for gpu in record.machine.gpus)
+    return "".join(f", {name}" for name in names)
+
+
+def _work(record: Profile) -> str:
+    """Return the FLOPs of a token; of an encoder those of its graph for a prompt."""
+    if isinstance(record.flops, Flops):
+        return f"{si(record.flops.per_token, 'FLOP')} a token"
+    outcome = next((o for _, o in measured_cells(record) if isinstance(o.work, GraphWork)), None)
+    if (
+        record.source.task != "encoder"
+        or outcome is None
+        or not isinstance(outcome.work, GraphWork)
+    ):
+        return "FLOPs unknown"
+    latency = outcome.latency
+    tokens = f" of {latency.prefill.tokens}" if isinstance(latency, Latency) else ""
+    return f"{si(outcome.work.prefill.matrix_flops, 'FLOP')} a prompt{tokens}"
+
+
+def text_line(record: Profile, width: int, bias: bool) -> str:
+    """Return the corpus, its size, how it was scored and, if `bias`, the bias in bits a token."""
+    corpus = record.corpus
+    if record.source.task == "encoder":
+        return "encoder: nothing is scored or decoded; cosine compares its outputs with fp32's"
+    of_bias = f", bias {corpus.bias_bits:g} bit/token" if bias else ""
+    rest = f": {corpus.documents} documents, {size(corpus.bytes)}{of_bias}{_protocol(record)}"
+    name = shortened(corpus.name, max(NAME, width - len(f"text {rest}")))
+    return f"text {name}{rest}"
+
+
+def _protocol(record: Profile) -> str:
+    spec = record.spec
+    stride = f", windows every {spec.stride} positions" if spec.stride else ""
+    return f", {spec.protocol} protocol" if spec.protocol != "exact" else stride
+
+
+# --- table ------------------------------------------------------------------------------------
+
+COLUMNS = {
+    "decoder": (
+        "bits/byte",
+        "KL bits",
+        "prefill",
+        "decode",
+        "tokens/s",
+        "J/token",
+        "peak RAM",
+        "file",
+    ),
+    "encoder": ("cosine", "prefill", "J/token", "peak RAM", "file"),
+}
+OPTIONAL = ("J/token", "cosine")  # columns that are left out where no cell has a value
+CAPACITIES = ("hardware_capacity", "time_capacity")  # the first that a cell has is shown
+# Left out in this order where the table is too wide: the first two follow from others.
+LEAST_NEEDED = ("capacity", "tokens/s", "KL bits")
+
+Row = dict[str, str]  # the texts of a cell by column; empty of a cell that failed
+
+
+class Column(NamedTuple):
+    """A column of the table: its key in a row, and its title, which may have two lines."""
+
+    key: str
+    title: str
+
+
+def measured_table(record: Profile, width: int) -> str:
+    """Return one row a cell with all columns, in several tables if wider than `width`."""
+    rows = [_row(cell) for cell in record.cells]
+    columns = [Column(key, _title(record, key, " ")) for key in _columns(record, rows)]
+    return table(*_texts(record, rows, columns), width)
+
+
+def compact_table(record: Profile, width: int) -> str:
+    """Return one row a cell with a capacity, as many columns as fit into `width`."""
+    capacity = next((name for name in CAPACITIES if _has(record, name)), None)
+    rows = [_row(cell, capacity) for cell in record.cells]
+    common = _common_provenance(record)
+    keys = [*_columns(record, rows), *(["capacity"] if capacity else [])]
+    columns = [Column(key, _title(record, key, "\n", capacity, common)) for key in keys]
+    if common:
+        rows = [_without_tag(row, common) for row in rows]
+    for least in LEAST_NEEDED:
+        if table_width(*_texts(record, rows, columns)) > width:
+            columns = [column for column in columns if column.key != least]
+    return table(*_texts(record, rows, columns), width)
+
+
+def _columns(record: Profile, rows: Sequence[Row]) -> list[str]:
+    """Return the keys of the columns that a record has values for."""
+    filled = {key for row in rows for key, text in row.items() if text != "-"}
+    names = COLUMNS[record.source.task]
+    return [key for key in names if key not in OPTIONAL or key in filled]
+
+
+def _title(
+    record: Profile, key: str, separator: str, capacity: str | None = None, common: str = ""
+) -> str:
+    words = {
+        "prefill": ["prefill", _prompt_tokens(record)],
+        "peak RAM": ["peak", "RAM"],
+        "J/token": ["J/token", common],
+        "capacity": (capacity or "").split("_"),
+    }.get(key, [key])
+    return separator.join(word for word in words if word)
+
+
+def _prompt_tokens(record: Profile) -> str:
+    latencies = (o.latency for _, o in measured_cells(record))
+    return next((f"{x.prefill.tokens}" for x in latencies if isinstance(x, Latency)), "")
+
+
+def _texts(
+    record: Profile, rows: Sequence[Row], columns: Sequence[Column]
+) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows as texts, each with the cell's name in front."""
+    lines = [
+        [name_of(cell, record.cells), *_line(cell, row, columns)]
+        for cell, row in zip(record.cells, rows, strict=True)
+    ]
+    return ["", *[column.title for column in columns]], lines
+
+
+def _line(cell: Cell, row: Row, columns: Sequence[Column]) -> list[str]:
+    if not row:
+        return [status(cell), *[""] * (len(columns) - 1)]
+    return [row[column.key] for column in columns]
+
+
+def _row(cell: Cell, capacity: str | None = None) -> Row:
+    if status(cell) != "measured":
+        return {}
+    assert not isinstance(cell.outcome, Absent)
+    numbers = medians(cell, intervals=False)
+    rate, joules = numbers.get("decode_tokens_per_s"), numbers.get("decode_j")
+    joules = joules if isinstance(joules, Estimate) else numbers.get("prefill_j")
+    text, memory = compression_of(cell), getattr(cell.outcome, "memory", None)
+    return {
+        "bits/byte": f"{text.bits_per_byte:.4f}" if text else "-",
+        "KL bits": _divergence(cell.graph),
+        "cosine": _cosine(cell.graph),
+        "prefill": _plain(numbers.get("prefill_s"), "s"),
+        "decode": _plain(numbers.get("decode_s"), "s"),
+        "tokens/s": significant(rate.value) if isinstance(rate, Estimate) else "-",
+        "J/token": " ".join([_plain(joules, "J"), provenance_of(cell)]).strip(),
+        "peak RAM": size(memory.peak_bytes) if isinstance(memory, Memory) else "-",
+        "file": size(cell.graph.bytes) if isinstance(cell.graph, Graph) else "-",
+        "capacity": _capacity(cell, capacity),
+    }
+
+
+def _capacity(cell: Cell, name: str | None) -> str:
+    value = getattr(cell.score, name or "", None)
+    return f"{value.value:.3f}" if isinstance(value, Estimate) else "-"
+
+
+def _has(record: Profile, capacity: str) -> bool:
+    return any(_capacity(cell, capacity) != "-" for cell in record.cells)
+
+
+def _common_provenance(record: Profile) -> str:
+    """Return "sampled" or "assumed" where that is true of all joules, else nothing."""
+    provenances = {provenance_of(cell) for cell, _ in measured_cells(record)}
+    return provenances.pop() if len(provenances) == 1 else ""
+
+
+def _without_tag(row: Row, provenance: str) -> Row:
+    return row | {"J/token": row["J/token"].removesuffix(f" {provenance}")} if row else row
+
+
+def _cosine(graph: Graph | Absent) -> str:
+    return f"{graph.cosine:.4f}" if isinstance(graph, Graph) and graph.cosine is not None else "-"
+
+
+def _divergence(graph: Graph | Absent) -> str:
+    if isinstance(graph, Absent) or isinstance(graph.divergence_bits, Absent):
+        return "-"
+    small = 0 < graph.divergence_bits < 5e-5
+    return "<0.0001" if small else f"{graph.divergence_bits:.4f}"
+
+
+def _plain(value: Estimate | Absent | None, unit: str) -> str:
+    return si(value.value, unit) if isinstance(value, Estimate) else "-"
