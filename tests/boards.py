@@ -1,4 +1,6 @@
-"""Records for boards: copies of a real one under other names, with joules, with other numbers, hostile ones."""
+"""Records for boards: copies of a real one under other names, with joules,
+with other numbers, hostile ones.
+"""
 
 import random
 
@@ -83,14 +85,17 @@ def saved(folder, *records):
 
 
 def many(cells, folder):
-    """Entries of `cells` cells as if read from records of four cells each, with numbers that scatter."""
+    """Entries of `cells` cells as if read from records of four cells each,
+    with numbers that scatter.
+    """
     dice, kept = random.Random(1), []
     pattern = entries(with_joules(BASE))[0]
     for number in range(cells // 4):
         who = {
             "model": f"org-{number % 17}/model-{number % 61}",
             "device": f"device-{number % 23}",
-            "created_utc": f"2026-{1 + number % 12:02}-{1 + number % 28:02}T{number % 24:02}:00:00Z",
+            "created_utc": f"2026-{1 + number % 12:02}-{1 + number % 28:02}"
+            f"T{number % 24:02}:00:00Z",
             "text": pattern.text
             if number % 5
             else pattern.text._replace(corpus="other", sha256="f" * 64),

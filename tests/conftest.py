@@ -1,4 +1,6 @@
-"""Fixtures: shared material where it is there, a tiny real model, a home of its own for every test."""
+"""Fixtures: shared material where it is there, a tiny real model,
+a home of its own for every test.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Stand-ins for energy devices: trees of sysfs, and vendor libraries with their own names and units."""
+"""Stand-ins for energy devices: trees of sysfs,
+and vendor libraries with their own names and units.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,8 @@ def supply(root, name, kind, **files):
     return write(root / f"class/power_supply/{name}", type=kind, **files)
 
 
-# Counts each zone at its own power, as a kernel does: a number that is always whole, wrapping at its range.
+# Counts each zone at its own power, as a kernel does: a number that is always whole, wrapping at
+# its range.
 _DRIVER = """
 import sys, time
 zones = [(open(path, "r+"), float(watts), int(start), int(wrap)) for path, watts, start, wrap in
@@ -122,7 +125,9 @@ class FakeNvml:
 
 
 class FakeAmdsmi:
-    """Boards as dicts: watts, hip_id; `factor` makes the count wrong, `old` names it as before 6.2.1."""
+    """Boards as dicts: watts, hip_id; `factor` makes the count wrong,
+    `old` names it as before 6.2.1.
+    """
 
     RESOLUTION = 15.3
 

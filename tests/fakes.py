@@ -224,7 +224,9 @@ SPEEDS = {"fp32": 0.004, "fp16": 0.004, "int8": 0.002, "int4": 0.003}  # int8s r
 
 
 def raced(step: MeasureLatency):
-    """Latencies of fake engines that take turns, each with a speed that depends on the precision."""
+    """Latencies of fake engines that take turns,
+    each with a speed that depends on the precision.
+    """
     clock = FakeClock()
     decoded = 32 if step.decode_context else 0
     names = [Path(e.graph).read_bytes()[:4].decode() for e in step.entrants]

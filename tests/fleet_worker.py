@@ -1,9 +1,11 @@
-"""A device for tests, as a process: dask, messages, files and records are real; only the child that measures is not.
+"""A device for tests, as a process: dask, messages, files and records are real; only the child that
+measures is not.
 
     python fleet_worker.py ADDRESS NAME CACHE [SECONDS [TRICK]]
 
-Each measurement takes SECONDS. TRICK is what a bad device sends instead of its record; with "replay", a device answers
-what any of them answered before, so that only the fleet's own work is seen.
+Each measurement takes SECONDS. TRICK is what a bad device sends instead of its record; with
+"replay", a device answers what any of them answered before, so that only the fleet's own work is
+seen.
 """
 
 import asyncio
@@ -24,7 +26,9 @@ from edgecap.sweep.fleet.messages import CellDone, DeviceInfo, Order, decode, en
 
 
 def slow(seconds, fast=None):
-    """A stand-in for `in_child` that takes its time and tells so; it takes none once the file `fast` is there."""
+    """A stand-in for `in_child` that takes its time and tells so;
+    it takes none once the file `fast` is there.
+    """
 
     def run(step, watch, timeout_s):
         until = time.monotonic() + seconds

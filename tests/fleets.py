@@ -1,4 +1,6 @@
-"""A fleet of real processes on loopback, for tests and the benchmark: a scheduler, devices, and a client in this process."""
+"""A fleet of real processes on loopback, for tests and the benchmark: a scheduler, devices,
+and a client in this process.
+"""
 
 import json
 import os

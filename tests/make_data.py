@@ -1,4 +1,5 @@
-"""Writes the frozen record of the newest schema and the goldens: python tests/make_data.py [--goldens].
+"""Writes the frozen record of the newest schema and the goldens: python tests/make_data.py
+[--goldens].
 
 A record of an older schema is never written again: it is what old programs left behind.
 """

@@ -1,4 +1,6 @@
-"""Records to make pages of: as measured, with energy, one cell, 300 cells, hostile names, nothing measured; and tokenizers."""
+"""Records to make pages of: as measured, with energy, one cell, 300 cells, hostile names,
+nothing measured; and tokenizers.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,10 @@ RECORD = load(ROOT / "tests" / "data" / "record-5.json")
 MEASURED = replace(
     RECORD, cells=tuple(c for c in RECORD.cells if isinstance(c.outcome, Measurement))
 )
-EVIL = '</script><script>window.evil=1</script><img src=https://evil.example/x onerror="window.evil=1">'
+EVIL = (
+    "</script><script>window.evil=1</script>"
+    '<img src=https://evil.example/x onerror="window.evil=1">'
+)
 BIDI = "\u202egnihton\u202c \u2066\u2028"
 LONG = "x" * 10_000
 
@@ -160,7 +165,9 @@ def tokens_by_domain(folder):
 
 
 def tokens_by_language(folder):
-    """The page of a tokenizer on one text in many languages, with what it costs; one language has a hostile name."""
+    """The page of a tokenizer on one text in many languages, with what it costs;
+    one language has a hostile name.
+    """
     said = {
         "eng": "Rain fell on the hill. ",
         "deu": "Regen fiel auf den Hügel. ",

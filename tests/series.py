@@ -1,4 +1,6 @@
-"""Records of a made-up series: a real record's documents, with the bits that models of other sizes would need."""
+"""Records of a made-up series: a real record's documents,
+with the bits that models of other sizes would need.
+"""
 
 import math
 
@@ -16,7 +18,9 @@ replace = msgspec.structs.replace
 
 
 def bits(text, gain, wobble=0.0):
-    """The text with so many bits gained a token; `wobble` moves every second document up and the others down."""
+    """The text with so many bits gained a token;
+    `wobble` moves every second document up and the others down.
+    """
     wanted = text.text_bits_per_token - gain
     factor = wanted / text.nll_bits_per_token
     documents = tuple(
@@ -34,7 +38,9 @@ def bits(text, gain, wobble=0.0):
 
 
 def text(documents=24, tokens=100, size=400, needed=8.0, base=BASE):
-    """Documents of about so many tokens and bytes that need about `needed` bits a token, none like another."""
+    """Documents of about so many tokens and bytes that need about `needed` bits a
+    token, none like another.
+    """
     old = base.cells[0].outcome.compression
     pattern = old.per_document[0]
     made = tuple(
@@ -89,7 +95,9 @@ def config(hidden, layers=4, like=BASE):
 
 
 def model(name, gain, work=None, hidden=128, wobble=0.0, base=BASE, scored=None, **changes):
-    """A record of a model that gains so many bits a token and costs 2^`work` FLOPs, or what its architecture costs."""
+    """A record of a model that gains so many bits a token and costs 2^`work` FLOPs,
+    or what its architecture costs.
+    """
     shape = architecture(hidden, like=base)
     counted = flops.count_flops(shape, 1024, 512)
     if work is not None:
@@ -107,7 +115,9 @@ def model(name, gain, work=None, hidden=128, wobble=0.0, base=BASE, scored=None,
 
 
 def timed(record, efficiency, joules_per_s=None, energy=None):
-    """The record with seconds that reach a share of its roofline, and joules where watts are given."""
+    """The record with seconds that reach a share of its roofline,
+    and joules where watts are given.
+    """
     cells = []
     for cell in record.cells:
         outcome = cell.outcome

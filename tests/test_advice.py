@@ -22,9 +22,9 @@ from edgecap.record import Absent, Machine
 def machine(*flags):
     nothing = Absent(reason="a fake")
     return Machine(
-        name="m", system="s", cpu="c", architecture="x86_64", flags=flags, physical_cores=2, logical_cores=2,
-        memory_bytes=1, governor=nothing, turbo=nothing, power_source=nothing, temperature_c=nothing,
-        load_average=nothing, versions={}, providers=("cpu",),
+        name="m", system="s", cpu="c", architecture="x86_64", flags=flags, physical_cores=2,
+        logical_cores=2, memory_bytes=1, governor=nothing, turbo=nothing, power_source=nothing,
+        temperature_c=nothing, load_average=nothing, versions={}, providers=("cpu",),
     )  # fmt: skip
 
 

@@ -1,4 +1,6 @@
-"""Files that come in pieces from somebody else: only what has its hash is kept, and nothing leads out of the folder."""
+"""Files that come in pieces from somebody else: only what has its hash is kept,
+and nothing leads out of the folder.
+"""
 
 import hashlib
 import os

@@ -1,4 +1,6 @@
-"""shelf, report/entries, report/board, published, serving and the command: a leaderboard over many records."""
+"""shelf, report/entries, report/board, published, serving and the command:
+a leaderboard over many records.
+"""
 
 import csv
 import http.client

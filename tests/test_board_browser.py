@@ -33,7 +33,9 @@ def browser():
 
 @pytest.fixture
 def open_page(browser):
-    """Opens an address; the test fails where the page says an error or asks another host for anything."""
+    """Opens an address; the test fails where the page says an error or asks
+    another host for anything.
+    """
     wrong, contexts = [], []
 
     def open_it(address, width=1280, height=900, scheme="light", wait=True):
@@ -144,8 +146,8 @@ def test_columns_sort_both_ways_with_absent_numbers_last(open_page, address):
     )
     assert head.get_attribute("aria-sort") == "ascending"
     rising = page.evaluate(
-        "n => [...document.querySelectorAll('#cells tbody tr')].map(r => r.querySelector('.failed') ? null"
-        " : parseFloat(r.cells[n - 1].firstChild.textContent))",
+        "n => [...document.querySelectorAll('#cells tbody tr')].map(r => r.querySelector('.failed')"
+        " ? null : parseFloat(r.cells[n - 1].firstChild.textContent))",
         number,
     )
     had = [x for x in rising if x is not None]
@@ -218,7 +220,8 @@ def test_a_point_tells_its_cell_and_opens_it(open_page, address):
     assert "decode, a token" in words
     inside = page.evaluate(
         "(() => { const a = document.getElementById('chart').getBoundingClientRect(),"
-        " b = document.getElementById('tooltip').getBoundingClientRect(); return b.left >= a.left && b.right <= a.right; })()"
+        " b = document.getElementById('tooltip').getBoundingClientRect();"
+        " return b.left >= a.left && b.right <= a.right; })()"
     )
     assert inside
     page.mouse.click(x, y)
@@ -380,10 +383,13 @@ def test_a_single_cell_and_none_with_numbers(open_page, tmp_path):
 
 
 BRUTE = """([across, up]) => {
-  const data = board.read(JSON.parse(document.getElementById("board-data").textContent)), rows = data.cells.model.map((_, i) => i);
-  const [a, u] = [data.at[across], data.at[up]], x = data.columns[a], sign = data.figures[u].less ? 1 : -1;
+  const data = board.read(JSON.parse(document.getElementById("board-data").textContent));
+  const rows = data.cells.model.map((_, i) => i);
+  const [a, u] = [data.at[across], data.at[up]];
+  const x = data.columns[a], sign = data.figures[u].less ? 1 : -1;
   const y = data.columns[u].map((v) => sign * v), text = data.cells.text;
-  const beats = (j, i) => text[j] === text[i] && x[j] <= x[i] && y[j] <= y[i] && (x[j] < x[i] || y[j] < y[i]);
+  const beats = (j, i) => text[j] === text[i] && x[j] <= x[i] && y[j] <= y[i]
+    && (x[j] < x[i] || y[j] < y[i]);
   return {
     found: board.fronts(data, board.drawable(data, rows, a, u), a, u).flat().sort((i, j) => i - j),
     expected: rows.filter((i) => !rows.some((j) => beats(j, i))),
@@ -408,7 +414,8 @@ def test_ten_thousand_cells_stay_usable(open_page, tmp_path, capsys):
     spent = sorted(page.evaluate(TIMED, boxes * 3))
     with capsys.disabled():
         print(
-            f"\na filter on 10,000 cells: {spent[0]:.0f} to {spent[-1]:.0f} ms, median {spent[9]:.0f} ms",
+            f"\na filter on 10,000 cells: {spent[0]:.0f} to {spent[-1]:.0f} ms,"
+            f" median {spent[9]:.0f} ms",
             flush=True,
         )
     page.click("button[type=reset]")

@@ -1,4 +1,6 @@
-"""The report in a real browser: what strangers see first, by mouse, by keyboard, on a phone, on paper."""
+"""The report in a real browser: what strangers see first, by mouse, by keyboard,
+on a phone, on paper.
+"""
 
 import os
 import re
@@ -86,7 +88,9 @@ def until(page, truth):
 
 @pytest.fixture
 def opened(browser, files):
-    """Opens a case; at the end, nothing was asked of any host and nothing went wrong in the page."""
+    """Opens a case; at the end, nothing was asked of any host and nothing
+    went wrong in the page.
+    """
     pages = []
 
     def open_page(case, drawn=True, width=1200, height=900, scheme="light", **options):
@@ -125,7 +129,8 @@ def test_opens_and_every_figure_is_what_plotly_takes(opened, case):
     wrong = page.evaluate(
         """() => [...document.querySelectorAll("[data-figure]")].flatMap((div) => {
             const {template, ...layout} = div.layout;
-            return (Plotly.validate(div.data, layout) || []).map((one) => div.dataset.figure + ": " + one.msg);
+            const wrong = Plotly.validate(div.data, layout) || [];
+            return wrong.map((one) => div.dataset.figure + ": " + one.msg);
         })"""
     )
     assert wrong == []
@@ -146,7 +151,8 @@ def test_opens_and_every_figure_is_what_plotly_takes(opened, case):
         ):
             assert f"figure-{name}" in figures
         marks = page.evaluate(
-            "document.querySelectorAll('[data-figure] .points path, [data-figure] .bars path').length"
+            "document.querySelectorAll("
+            "'[data-figure] .points path, [data-figure] .bars path').length"
         )
         assert marks > 30
 
@@ -157,8 +163,9 @@ def test_nothing_is_wider_than_the_screen(opened, case, width):
     page = opened(case, drawn=case != "300 cells", width=width, height=740)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     wide = page.evaluate(
-        """(width) => [...document.querySelectorAll("main *")].filter((e) => !e.closest(".scroll, svg, [data-figure]")
-            && e.getBoundingClientRect().right > width + 1).map((e) => e.outerHTML.slice(0, 80))""",
+        """(width) => [...document.querySelectorAll("main *")].filter((e) =>
+            !e.closest(".scroll, svg, [data-figure]") && e.getBoundingClientRect().right > width + 1
+        ).map((e) => e.outerHTML.slice(0, 80))""",
         width,
     )
     assert wide == []

@@ -1,4 +1,6 @@
-"""The cache: what it holds, what may be removed from it, and processes that want the same of it at once."""
+"""The cache: what it holds, what may be removed from it,
+and processes that want the same of it at once.
+"""
 
 import json
 import os
@@ -393,7 +395,8 @@ def run(step, watch, timeout_s):
     return answer(step, watch, timeout_s)
 
 spec = Spec(corpus=text, precisions=("int8",))
-profile(spec, home(folder / "cache", folder / "profiles"), lambda event: print(event.stage, flush=True), run)
+home_of_it = home(folder / "cache", folder / "profiles")
+profile(spec, home_of_it, lambda event: print(event.stage, flush=True), run)
 """
 
 

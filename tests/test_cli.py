@@ -1,4 +1,6 @@
-"""The command line as people meet it: results on standard output, one line on error, exit statuses."""
+"""The command line as people meet it: results on standard output,
+one line on error, exit statuses.
+"""
 
 import json
 import os

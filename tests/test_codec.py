@@ -1,4 +1,6 @@
-"""codec and packing: any bytes come back; damaged files and other models are refused; the size is the model's."""
+"""codec and packing: any bytes come back; damaged files and other models are refused;
+the size is the model's.
+"""
 
 import io
 import math
@@ -183,7 +185,9 @@ def test_not_a_compressed_file():
 
 @pytest.fixture(scope="module")
 def packed(cache, tmp_path_factory):
-    """A text with a literal special token, some Chinese, and bytes that are no text; and its compressed file."""
+    """A text with a literal special token, some Chinese, and bytes that are no text;
+    and its compressed file.
+    """
     place = tmp_path_factory.mktemp("packed")
     text = (ROOT / "README.md").read_text()[:3000] + "<|endoftext|> 中文也行。\r\n"
     (place / "in").write_bytes(text.encode() + b"\xff\xfe\x00")

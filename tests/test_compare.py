@@ -1,4 +1,6 @@
-"""compare as a gate: rules, failed candidates, many pairs, Markdown, JUnit, and how much it costs."""
+"""compare as a gate: rules, failed candidates, many pairs, Markdown, JUnit,
+and how much it costs.
+"""
 
 import json
 import xml.etree.ElementTree as ET
@@ -36,7 +38,9 @@ def failed(cell, stage="decode", message="no memory"):
 
 
 def slower(cell, factor):
-    """The cell with every decoded token and prompt taking `factor` times as long; a failed cell as it is."""
+    """The cell with every decoded token and prompt taking `factor` times as long;
+    a failed cell as it is.
+    """
     if isinstance(cell.outcome, Failure):
         return cell
     latency = cell.outcome.latency
@@ -218,8 +222,8 @@ def test_assumed_joules_get_no_verdict():
     cell = RECORD.cells[0]
     window = Window(joules=20.0, seconds=2.0, tokens=500)
     energy = Energy(
-        counter="assumed", domains=("all",), provenance="assumed", tick_s=0.1, resolution_j=0.1, idle_w=(5.0, 5.0),
-        prefill=(window,) * 3, decode=(window,) * 3,
+        counter="assumed", domains=("all",), provenance="assumed", tick_s=0.1, resolution_j=0.1,
+        idle_w=(5.0, 5.0), prefill=(window,) * 3, decode=(window,) * 3,
     )  # fmt: skip
     dearer = msgspec.structs.replace(
         energy, decode=(msgspec.structs.replace(window, joules=40.0),) * 3

@@ -1,4 +1,6 @@
-"""architecture and flops: against published configs, PyTorch's own counter, and impossible configs."""
+"""architecture and flops: against published configs, PyTorch's own counter,
+and impossible configs.
+"""
 
 import csv
 import json
@@ -26,18 +28,20 @@ LLAMA = {
 }
 
 # Small models: every size is another number, so that none can stand for another.
-BASE = {"vocab_size": 1009, "hidden_size": 64, "intermediate_size": 97, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "head_dim": 24, "max_position_embeddings": 211,
+BASE = {"vocab_size": 1009, "hidden_size": 64, "intermediate_size": 97, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 24,
+        "max_position_embeddings": 211,
         **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 0)}  # fmt: skip
 PLAIN = {k: v for k, v in BASE.items() if k != "head_dim"}
 ONE_WIDTH = {k: v for k, v in PLAIN.items() if k != "num_key_value_heads"}
 NO_WIDTH = {k: v for k, v in ONE_WIDTH.items() if k != "intermediate_size"}
 MIXTRAL = {"num_local_experts": 6, "num_experts_per_tok": 2}
 QWEN_MOE = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 31}
-DEEPSEEK = {"n_routed_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 31, "n_shared_experts": 2,
-            "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1}  # fmt: skip
-LATENT = {"q_lora_rank": 14, "kv_lora_rank": 18, "qk_rope_head_dim": 8, "qk_nope_head_dim": 10, "v_head_dim": 12,
-          "num_key_value_heads": 4}  # fmt: skip
+DEEPSEEK = {"n_routed_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 31,
+            "n_shared_experts": 2, "first_k_dense_replace": 1, "n_group": 1,
+            "topk_group": 1}  # fmt: skip
+LATENT = {"q_lora_rank": 14, "kv_lora_rank": 18, "qk_rope_head_dim": 8, "qk_nope_head_dim": 10,
+          "v_head_dim": 12, "num_key_value_heads": 4}  # fmt: skip
 GPT = {
     "vocab_size": 1009,
     "n_embd": 64,
@@ -47,9 +51,10 @@ GPT = {
     "rotary_dim": 8,
 }
 SMALL = {
-    **dict.fromkeys(("llama", "arcee", "apertus", "mistral", "ministral", "qwen2", "qwen3", "gemma", "gemma2"), BASE),
-    **dict.fromkeys(("gemma3_text", "phi3", "glm", "glm4", "starcoder2", "olmo", "olmo2", "olmo3"), BASE),
-    **dict.fromkeys(("smollm3", "granite", "cohere", "cohere2", "exaone4", "ernie4_5", "seed_oss", "nemotron"), BASE),
+    **dict.fromkeys(("llama", "arcee", "apertus", "mistral", "ministral", "qwen2", "qwen3"), BASE),
+    **dict.fromkeys(("gemma", "gemma2", "gemma3_text", "phi3", "glm", "glm4", "starcoder2"), BASE),
+    **dict.fromkeys(("olmo", "olmo2", "olmo3", "smollm3", "granite", "cohere", "cohere2"), BASE),
+    **dict.fromkeys(("exaone4", "ernie4_5", "seed_oss", "nemotron"), BASE),
     **dict.fromkeys(("stablelm", "phi"), PLAIN),
     "gpt_neox": ONE_WIDTH,
     "falcon": NO_WIDTH,
@@ -62,17 +67,21 @@ SMALL = {
     **dict.fromkeys(("deepseek_v2", "deepseek_v3"), {**PLAIN, **DEEPSEEK, **LATENT}),
     **dict.fromkeys(("biogpt", "persimmon"), ONE_WIDTH),
     **dict.fromkeys(("gpt2", "gptj", "codegen", "gpt_bigcode"), GPT),
-    "gpt_neo": {"vocab_size": 1009, "hidden_size": 64, "num_layers": 2, "num_heads": 4, "max_position_embeddings": 211,
-                "attention_types": [[["global", "local"], 1]], "window_size": 8},
+    "gpt_neo": {"vocab_size": 1009, "hidden_size": 64, "num_layers": 2, "num_heads": 4,
+                "max_position_embeddings": 211, "attention_types": [[["global", "local"], 1]],
+                "window_size": 8},
     "opt": {**NO_WIDTH, "ffn_dim": 97, "word_embed_proj_dim": 40, "do_layer_norm_before": False},
     "bloom": {"vocab_size": 1009, "hidden_size": 64, "n_layer": 2, "n_head": 4},
     "mpt": {"vocab_size": 1009, "d_model": 64, "n_layers": 2, "n_heads": 4, "max_seq_len": 211},
-    "llama4_text": {**BASE, **MIXTRAL, "intermediate_size_mlp": 101, "interleave_moe_layer_step": 2},
-    "qwen3_next": {**BASE, **QWEN_MOE, "shared_expert_intermediate_size": 37, "linear_num_key_heads": 2,
-                   "linear_num_value_heads": 4, "linear_key_head_dim": 10, "linear_value_head_dim": 14,
+    "llama4_text": {**BASE, **MIXTRAL, "intermediate_size_mlp": 101,
+                    "interleave_moe_layer_step": 2},
+    "qwen3_next": {**BASE, **QWEN_MOE, "shared_expert_intermediate_size": 37,
+                   "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+                   "linear_key_head_dim": 10, "linear_value_head_dim": 14,
                    "layer_types": ["linear_attention", "full_attention"]},
-    "gemma3n_text": {**BASE, "vocab_size_per_layer_input": 999, "hidden_size_per_layer_input": 7, "laurel_rank": 5,
-                     "num_hidden_layers": 4, "num_kv_shared_layers": 2, "intermediate_size": [97, 98, 99, 100],
+    "gemma3n_text": {**BASE, "vocab_size_per_layer_input": 999, "hidden_size_per_layer_input": 7,
+                     "laurel_rank": 5, "num_hidden_layers": 4, "num_kv_shared_layers": 2,
+                     "intermediate_size": [97, 98, 99, 100],
                      "layer_types": ["sliding_attention", "full_attention"] * 2},
 }  # fmt: skip
 
@@ -138,7 +147,9 @@ def build(transformers, config):
 
 
 def count_in_pytorch(torch, transformers, config, fake):
-    """FLOPs of a prefill by PyTorch's counter, without the rotary angles (a product of positions and frequencies)."""
+    """FLOPs of a prefill by PyTorch's counter, without the rotary angles (a product of
+    positions and frequencies).
+    """
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -232,8 +243,9 @@ def read(**changes):
 
 
 LATENT_LLAMA = {"kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 10, "v_head_dim": 12}
-HYBRID = {"model_type": "qwen3_next", "num_hidden_layers": 4, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
-          "linear_key_head_dim": 8, "linear_value_head_dim": 6, "linear_conv_kernel_dim": 4}  # fmt: skip
+HYBRID = {"model_type": "qwen3_next", "num_hidden_layers": 4, "linear_num_key_heads": 2,
+          "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 6,
+          "linear_conv_kernel_dim": 4}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -379,10 +391,11 @@ def test_idle_experts_are_not_active():
 def test_counting_a_big_model_is_light(shared):
     path = shared / "expected/flops/Llama-3.1-70B/config.json"
     script = f"""import json, sys
-from edgecap import flops
-from edgecap.architecture import read_architecture
+from edgecap.model import flops
+from edgecap.model.architecture import read_architecture
 model = read_architecture(json.load(open({str(path)!r})))
-flops.count_flops(model, 1024, 512), flops.parameters(model), flops.overtakes(model), flops.weight_bytes(model, "int4")
+flops.count_flops(model, 1024, 512), flops.parameters(model)
+flops.overtakes(model), flops.weight_bytes(model, "int4")
 print(*sys.modules)"""
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert not {"torch", "transformers", "numpy", "onnx", "onnxruntime"} & set(run.stdout.split())
@@ -568,8 +581,8 @@ def test_defaults_of_families():
         .attention.window
         is None
     )
-    moe = {**LLAMA, "model_type": "deepseek_v2", "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8,
-           "num_hidden_layers": 4, "moe_layer_freq": 2}  # fmt: skip
+    moe = {**LLAMA, "model_type": "deepseek_v2", "n_routed_experts": 4, "num_experts_per_tok": 2,
+           "moe_intermediate_size": 8, "num_hidden_layers": 4, "moe_layer_freq": 2}  # fmt: skip
     assert [
         (x.count, isinstance(x.feed_forward, Experts)) for x in read_architecture(moe).layers
     ] == [
@@ -579,8 +592,9 @@ def test_defaults_of_families():
 
 
 def test_experts_after_dense_layers():
-    config = {**LLAMA, "model_type": "glm4_moe", "n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
-              "n_shared_experts": 1, "first_k_dense_replace": 1}  # fmt: skip
+    config = {**LLAMA, "model_type": "glm4_moe", "n_routed_experts": 8, "num_experts_per_tok": 2,
+              "moe_intermediate_size": 32, "n_shared_experts": 1,
+              "first_k_dense_replace": 1}  # fmt: skip
     blocks = [x.feed_forward for x in read_architecture(config).layers]
     assert blocks[1] == Experts(routed=8, active=2, width=32, gated=True, shared_width=32)
     parts = flops.token_parts(read_architecture(config), 8)

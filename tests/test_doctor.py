@@ -138,9 +138,11 @@ def test_on_this_machine(cache):
 
 def test_what_the_runtime_says_is_boiled_down():
     said = (
-        "[E:onnxruntime] [ONNXRuntimeError] : 1 : FAIL : Failed to load library /x/libonnxruntime_providers_cuda.so with "
-        "error: libcublasLt.so.13: cannot open shared object file: No such file\n"
-        "[W] Failed to create CUDAExecutionProvider. Require cuDNN 9.* and CUDA 13.*. Please install all dependencies"
+        "[E:onnxruntime] [ONNXRuntimeError] : 1 : FAIL : Failed to load library "
+        "/x/libonnxruntime_providers_cuda.so with error: libcublasLt.so.13: "
+        "cannot open shared object file: No such file\n"
+        "[W] Failed to create CUDAExecutionProvider. Require cuDNN 9.* and CUDA 13.*. "
+        "Please install all dependencies"
     )
     assert (
         providers._reason(said, "")

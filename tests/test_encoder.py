@@ -1,4 +1,6 @@
-"""Encoders: what they are told by, what of them is measured, and that what is not says so everywhere."""
+"""Encoders: what they are told by, what of them is measured,
+and that what is not says so everywhere.
+"""
 
 import json
 import math
@@ -60,7 +62,9 @@ KINDS = {
 
 
 def built(folder, kind):
-    """An encoder of random weights with the reference tokenizer, as transformers saves it; and the model itself."""
+    """An encoder of random weights with the reference tokenizer, as transformers saves it;
+    and the model itself.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import torch
@@ -137,10 +141,13 @@ def test_positions_begin_behind_the_padding_id():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"model_type": "t5", "architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True}, "encoder-dec"),
+        ({"model_type": "t5", "architectures": ["T5ForConditionalGeneration"],
+          "is_encoder_decoder": True}, "encoder-dec"),
         ({"model_type": "whisper", "is_encoder_decoder": True}, "encoder-decoder"),
-        ({"model_type": "vit", "architectures": ["ViTForImageClassification"]}, "'vit' is not a causal"),
-        ({"model_type": "clip", "architectures": ["CLIPModel"], "text_config": {"model_type": "clip_text_model"}}, "not a"),
+        ({"model_type": "vit", "architectures": ["ViTForImageClassification"]},
+         "'vit' is not a causal"),
+        ({"model_type": "clip", "architectures": ["CLIPModel"],
+          "text_config": {"model_type": "clip_text_model"}}, "not a"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("kind", ["folder", "onnx"])
@@ -171,7 +178,9 @@ def test_what_an_encoder_does_not_do_is_refused(asked, message):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_export_answers_as_pytorch_does(kind, encoders):
-    """The independent oracle: transformers and PyTorch on the same ids, as long as the model takes."""
+    """The independent oracle: transformers and PyTorch on the same ids,
+    as long as the model takes.
+    """
     import torch
 
     _, folder, model = encoders[kind]
@@ -200,8 +209,8 @@ def test_the_profile_of_an_encoder(encoders, corpus_file, cache, tmp_path):
 
     folder, _, model = encoders["bert"]
     asked = Spec(
-        model=str(folder), precisions=("fp32", "int8"), corpus=str(corpus_file), limit_s=0.5, assume_watts=5.0,
-        batches=(1, 2), context_sweep=(16, 64), operators=True,
+        model=str(folder), precisions=("fp32", "int8"), corpus=str(corpus_file), limit_s=0.5,
+        assume_watts=5.0, batches=(1, 2), context_sweep=(16, 64), operators=True,
     )  # fmt: skip
     record = profile(asked, resolve_paths(cache, tmp_path / "p"))
     assert record.source.task == "encoder"

@@ -1,4 +1,6 @@
-"""The exact probability of texts: against enumeration on tiny vocabularies, against identities, and with the real model."""
+"""The exact probability of texts: against enumeration on tiny vocabularies, against identities,
+and with the real model.
+"""
 
 import itertools
 import json
@@ -57,7 +59,9 @@ class Fake:
 
 
 def covers(text, spelled):
-    """Every cover by its definition: the bytes begin with the text, without the last token they do not."""
+    """Every cover by its definition: the bytes begin with the text,
+    without the last token they do not.
+    """
     usable = [i for i, piece in enumerate(spelled) if piece]
     for n in range(1, len(text) + 1):
         for ids in itertools.product(usable, repeat=n):
@@ -188,8 +192,9 @@ def test_a_text_that_tokens_do_not_spell_is_refused():
 
 def test_sums_over_texts():
     made = [
-        TextBits(id=str(n), domain="d", bytes=10, tokens=3, single_bits=20.0 + n, tokenizations_bits=19.0 + n,
-                 covers_bits=18.0 + n, least_bits=17.0 + n, covers=5, read=9)
+        TextBits(id=str(n), domain="d", bytes=10, tokens=3, single_bits=20.0 + n,
+                 tokenizations_bits=19.0 + n, covers_bits=18.0 + n, least_bits=17.0 + n, covers=5,
+                 read=9)
         for n in range(3)
     ]  # fmt: skip
     found = sum_texts(tuple(made), "m", "fp32", "cpu", "c", 10, 5)
@@ -260,8 +265,10 @@ def test_the_reference_model_from_the_command_line(tmp_path):
         (("edgecap-ref-xs", "x", "--bytes", "exact-8"), "--bytes runs one model, not 2"),
         (("edgecap-ref-xs", "--bytes", "exact-8", "--languages", "x"), "give one"),
         (("edgecap-ref-xs", "--threads", "2"), "--threads belongs to --bytes"),
-        (("edgecap-ref-xs", "--bytes", "exact-8", "--precision", "int9"), "unknown precision 'int9'"),
-        (("edgecap-ref-xs", "--bytes", "exact-8", "--provider", "cpu,cuda"), "one precision and one provider"),
+        (("edgecap-ref-xs", "--bytes", "exact-8", "--precision", "int9"),
+         "unknown precision 'int9'"),
+        (("edgecap-ref-xs", "--bytes", "exact-8", "--provider", "cpu,cuda"),
+         "one precision and one provider"),
         (("edgecap-ref-xs", "--bytes", "exact-8", "-o", "x.html"), "has no page"),
     ],
 )  # fmt: skip

@@ -232,7 +232,8 @@ def test_the_hub_is_asked_for_data_only(monkeypatch, tiny):
     assert not any(p.endswith((".py", ".bin", ".pt", "*")) for p in asked["patterns"])
 
 
-@pytest.mark.parametrize(("raised", "words"), [("RepositoryNotFoundError", "no model 'org/model'"), ("RevisionNotFoundError", "revision is not"),
+@pytest.mark.parametrize(("raised", "words"), [("RepositoryNotFoundError", "no model 'org/model'"),
+                                               ("RevisionNotFoundError", "revision is not"),
                                                ("GatedRepoError", "is gated")])  # fmt: skip
 def test_what_the_hub_says(monkeypatch, raised, words):
     import huggingface_hub

@@ -199,7 +199,9 @@ def test_a_fit_of_three_records():
 
 
 def test_the_interval_draws_the_same_documents_for_all_models():
-    """A document that is hard for one is hard for all: drawn apart, the interval would be many times as wide."""
+    """A document that is hard for one is hard for all: drawn apart,
+    the interval would be many times as wide.
+    """
     records = three(wobble=0.02)
     (found,) = fit(records)
     texts = [r.cells[0].outcome.compression for r in records]

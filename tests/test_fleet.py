@@ -1,4 +1,6 @@
-"""A fleet of real processes on loopback, broken on purpose: every cell is a record or a reason, none twice, none lost."""
+"""A fleet of real processes on loopback, broken on purpose: every cell is a record or a reason,
+none twice, none lost.
+"""
 
 import random
 import signal

@@ -1,4 +1,6 @@
-"""A device and a hostile order, piece or client; and a client and a hostile device: neither gets beyond its words."""
+"""A device and a hostile order, piece or client; and a client and a hostile device:
+neither gets beyond its words.
+"""
 
 import json
 import shutil
@@ -439,8 +441,9 @@ def checked(client, record, scored=NOTHING):
 def test_a_bias_that_was_fitted_otherwise_is_told_by_the_side_that_knows_the_card(client, good):
     (planned, bundles), record = client, json.loads(json.dumps(good))
     fitted = Card(
-        corpus="text", sha256="", bias_bits=-1.25, low=None, high=None, criterion="c", spread_with_zero=0.1,
-        spread_fitted=0.01, protocol="exact", context=1024, stride=None, precision="fp32", edgecap="0", models=(),
+        corpus="text", sha256="", bias_bits=-1.25, low=None, high=None, criterion="c",
+        spread_with_zero=0.1, spread_fitted=0.01, protocol="exact", context=1024, stride=None,
+        precision="fp32", edgecap="0", models=(),
     )  # fmt: skip
     corpus = msgspec.structs.replace(bundles.corpus(planned), card=fitted)
     for _ in range(2):  # the second comes from a device that has said so itself

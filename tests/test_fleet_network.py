@@ -1,4 +1,6 @@
-"""A fleet's certificates, addresses and scheduler: who gets in, who does not, and what a waiting worker costs."""
+"""A fleet's certificates, addresses and scheduler: who gets in, who does not,
+and what a waiting worker costs.
+"""
 
 import asyncio
 import json
@@ -502,7 +504,8 @@ def test_only_tls_listens_beyond_this_machine(running):
 def test_start_says_what_to_type_next(running, fleet):
     assert running.lines[1:] == [
         f"on each device:  edgecap worker {running.address} --tls FOLDER\n",
-        f"to measure:      edgecap sweep plan.toml --scheduler {running.address} --tls {fleet / 'home'}\n",
+        f"to measure:      edgecap sweep plan.toml --scheduler {running.address} "
+        f"--tls {fleet / 'home'}\n",
     ]
 
 

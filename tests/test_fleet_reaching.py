@@ -1,4 +1,6 @@
-"""Who comes to a scheduler with the wrong certificate, or none, is told why within seconds; a worker that waits ends at once."""
+"""Who comes to a scheduler with the wrong certificate, or none, is told why within seconds;
+a worker that waits ends at once.
+"""
 
 import signal
 import socket
@@ -222,7 +224,10 @@ def test_a_scheduler_that_cannot_load_edgecap_is_told_before_a_cell_is_tried(tmp
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from distributed.cli.dask_scheduler import main; main()"
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); "
+        "from distributed.cli.dask_scheduler import main; main()"
+    )
     asked = [
         "--host",
         "127.0.0.1",

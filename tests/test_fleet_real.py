@@ -1,4 +1,6 @@
-"""Real models measured by real workers that have no exporter, with the bits of one machine to the last."""
+"""Real models measured by real workers that have no exporter,
+with the bits of one machine to the last.
+"""
 
 import os
 from pathlib import Path

@@ -154,6 +154,12 @@ def loaded_by(code):
     return set(run.stdout.splitlines()[-1].split())
 
 
+INVOKE = (
+    "from click.testing import CliRunner; from edgecap.cli.commands import cli; "
+    "CliRunner().invoke(cli, {})"
+)
+
+
 def test_import_and_help_are_light():
     heavy = {
         "torch",
@@ -167,16 +173,13 @@ def test_import_and_help_are_light():
         "numpy",
     }
     assert not heavy & loaded_by("import edgecap")
-    command = "from click.testing import CliRunner; from edgecap.cli.commands import cli; CliRunner().invoke(cli, ['--help'])"
-    assert not heavy & loaded_by(command)
+    assert not heavy & loaded_by(INVOKE.format(["--help"]))
 
 
 def test_show_loads_no_runtime():
     record = Path(__file__).parent / "data" / "record-1.json"
-    command = f"from click.testing import CliRunner; from edgecap.cli.commands import cli; CliRunner().invoke(cli, ['show', {str(record)!r}])"
-    assert not {"torch", "transformers", "onnxruntime", "onnx", "tokenizers", "numpy"} & loaded_by(
-        command
-    )
+    heavy = {"torch", "transformers", "onnxruntime", "onnx", "tokenizers", "numpy"}
+    assert not heavy & loaded_by(INVOKE.format(["show", str(record)]))
 
 
 def test_public_names():

@@ -1,4 +1,6 @@
-"""edgecap flops: configs and graphs counted from the command line, and every wrong request in one line."""
+"""edgecap flops: configs and graphs counted from the command line,
+and every wrong request in one line.
+"""
 
 import json
 import os

@@ -1,4 +1,6 @@
-"""graph.fuse: fused graphs against plain ones in the runtime, family by family, and what must stay plain."""
+"""graph.fuse: fused graphs against plain ones in the runtime, family by family,
+and what must stay plain.
+"""
 
 import json
 
@@ -23,10 +25,11 @@ from edgecap.graph.variants import make_variant
 
 # kind -> rotations, RMSNorms and sums before them that two layers have
 WHOLE = {
-    "llama": (4, 5, 4), "qwen2": (4, 5, 4), "qwen3": (4, 9, 4), "gemma": (4, 5, 4), "gemma2": (4, 9, 4),
-    "gemma3_text": (4, 13, 4), "phi3": (4, 5, 4), "olmo2": (4, 9, 1), "smollm3": (4, 5, 4), "granite": (4, 5, 4),
-    "mistral": (4, 5, 4), "stablelm": (4, 0, 0), "gpt_neox": (4, 0, 0), "falcon": (4, 0, 0), "opt": (0, 0, 0),
-    "gpt2": (0, 0, 0), "gptj": (0, 0, 0), "codegen": (4, 0, 0), "cohere": (4, 3, 0), "gpt_bigcode": (0, 0, 0),
+    "llama": (4, 5, 4), "qwen2": (4, 5, 4), "qwen3": (4, 9, 4), "gemma": (4, 5, 4),
+    "gemma2": (4, 9, 4), "gemma3_text": (4, 13, 4), "phi3": (4, 5, 4), "olmo2": (4, 9, 1),
+    "smollm3": (4, 5, 4), "granite": (4, 5, 4), "mistral": (4, 5, 4), "stablelm": (4, 0, 0),
+    "gpt_neox": (4, 0, 0), "falcon": (4, 0, 0), "opt": (0, 0, 0), "gpt2": (0, 0, 0),
+    "gptj": (0, 0, 0), "codegen": (4, 0, 0), "cohere": (4, 3, 0), "gpt_bigcode": (0, 0, 0),
 }  # fmt: skip
 # (rows, positions of each run): a prompt, pieces of one through the cache, decoding, two rows
 RUNS = ((1, (30,)), (1, (7, 1, 12, 1, 1)), (1, (1, 1, 60)), (2, (14, 1, 1)))
@@ -91,8 +94,11 @@ def _through_the_cache(opened, rows, pieces, vocabulary):
         {i.name: i for i in opened.get_inputs()},
         [o.name for o in opened.get_outputs()],
     )
-    past = {n: np.zeros([rows if a == 0 else d if isinstance(d, int) else 0 for a, d in enumerate(i.shape)], np.float32)
-            for n, i in inputs.items() if n.startswith("past")}  # fmt: skip
+    past = {
+        name: np.zeros([d if isinstance(d, int) else 0 for d in (rows, *i.shape[1:])], np.float32)
+        for name, i in inputs.items()
+        if name.startswith("past")
+    }
     for new in pieces:
         feeds = {"input_ids": numbers.integers(1, vocabulary, (rows, new)), **past,
                  "attention_mask": np.ones((rows, done + new), np.int64),
@@ -182,7 +188,9 @@ def test_attention_of_another_kind_stays_plain(kind, tmp_path):
 
 
 def changed(path, layer, change):
-    """The plain graph with nodes between the mask and the softmax of one layer: `change` makes them."""
+    """The plain graph with nodes between the mask and the softmax of one layer:
+    `change` makes them.
+    """
     model = open_graph(path)
     softmax = [n for n in model.graph.node if n.op_type == "Softmax"][layer]
     change(model.graph, softmax)

@@ -1,4 +1,6 @@
-"""builder: onnxruntime-genai's graphs are those of the model, their variants run, and what it cannot do is said."""
+"""builder: onnxruntime-genai's graphs are those of the model, their variants run,
+and what it cannot do is said.
+"""
 
 import importlib.metadata
 import importlib.util
@@ -18,7 +20,8 @@ from edgecap.graph.variants import make_variant
 from edgecap.meters.divergence import measure_divergence
 from edgecap.runtime.engine import OrtEngine
 
-# Variant -> divergence from fp32 at most, bits a token on random ids. Measured: half of these and more.
+# Variant -> divergence from fp32 at most, bits a token on random ids. Measured: half of these and
+# more.
 LIMITS = {"fp16": 1e-5, "bf16": 4e-4, "int8": 0.03, "int8s": 0.05, "int8w": 6e-3, "int4": 0.6}
 WIDTH, WORDS = 64, 8192  # of the tiny models' tables
 LONG = {
@@ -49,7 +52,8 @@ installed = all(
 )
 needs_builder = pytest.mark.skipif(
     not installed,
-    reason="onnxruntime-genai, torch or transformers is not installed: pip install 'edgecap[genai]'",
+    reason="onnxruntime-genai, torch or transformers is not installed: "
+    "pip install 'edgecap[genai]'",
 )
 needs_optimum = pytest.mark.skipif(
     importlib.util.find_spec("optimum") is None,
@@ -77,7 +81,9 @@ Path("said.json").write_text(json.dumps(said))
 
 
 def make_all(jobs, cwd):
-    """Runs (exporter, model, out) in one process of its own, whose warnings and prints are not ours; what it refused."""
+    """Runs (exporter, model, out) in one process of its own,
+    whose warnings and prints are not ours; what it refused.
+    """
     command = [
         sys.executable,
         "-c",
@@ -98,7 +104,9 @@ def of_kind(folder, kind, **changes):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """All graphs of this file: their folder, and the refusals by the folder that was to hold the graph."""
+    """All graphs of this file: their folder, and the refusals by the folder that
+    was to hold the graph.
+    """
     folder = tmp_path_factory.mktemp("made")
     models = {"reference": REFERENCE, "ernie4_5": of_kind(folder, "ernie4_5", head_dim=16)}
     models |= {

@@ -1,4 +1,6 @@
-"""graph.costs: against the architecture's own counts, against shapes that the runtime has, and by hand."""
+"""graph.costs: against the architecture's own counts,
+against shapes that the runtime has, and by hand.
+"""
 
 import json
 import subprocess
@@ -125,7 +127,9 @@ def same_shapes(path, run):
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory, cache):
-    """Every small kind in all variants, exported once; the reference model also with nothing fused."""
+    """Every small kind in all variants, exported once;
+    the reference model also with nothing fused.
+    """
     made = {
         "reference": exported(REFERENCE, cache, VARIANTS),
         "plain": exported(REFERENCE, cache, VARIANTS, fused=False),
@@ -179,7 +183,8 @@ def test_the_graph_and_the_architecture_agree(kind, folders):
     assert stored["int4"] < stored["int8"] < stored["fp16"]
 
 
-# What Optimum exports of the families whose every weight takes part; the others have no export or choose experts.
+# What Optimum exports of the families whose every weight takes part; the others have no export or
+# choose experts.
 EXPORTED = (
     *(
         "llama",
@@ -306,7 +311,8 @@ def test_a_graph_of_the_genai_builder(precision, folders, tmp_path):
         "-p",
         precision,
     ]
-    made = subprocess.run([sys.executable, *map(str, command), "-e", "cpu", "-c", str(tmp_path / "c")],
+    made = subprocess.run([sys.executable, *map(str, command), "-e", "cpu", "-c",
+                           str(tmp_path / "c")],
                           capture_output=True, text=True)  # fmt: skip
     assert made.returncode == 0, made.stderr[-2000:]
     found = count_graph(tmp_path / "genai/model.onnx", 1, 3, 100)
@@ -336,7 +342,8 @@ def test_group_query_attention(packed, rotary, tmp_path):
     inputs += [("seqlens_k", INT32, ["batch_size"]), ("total_sequence_length", INT32, [])]
     names = ["q", "" if packed else "k", "" if packed else "v", *[i[0] for i in inputs[-4:]]]
     fused = node("GroupQueryAttention", " ".join([*names, *["cos", "sin"] * rotary]),
-                 "out present.0.key present.0.value", num_heads=4, kv_num_heads=2, do_rotary=rotary)  # fmt: skip
+                 "out present.0.key present.0.value", num_heads=4, kv_num_heads=2,
+                 do_rotary=rotary)  # fmt: skip
     outputs = [(n, FLOAT, None) for n in fused.output]
     path = saved(tmp_path, [fused], inputs, outputs, [weight("cos", 64, 8), weight("sin", 64, 8)])
     found = count_graph(path, 2, 3, 10)
@@ -412,7 +419,9 @@ def test_attention_of_onnx(wide, tmp_path):
 
 
 def test_packed_and_masked_attention(tmp_path):
-    """Padding removed: 7 tokens of 2 x 5; and one query against a past that the runtime keeps in place."""
+    """Padding removed: 7 tokens of 2 x 5; and one query against a past that the
+    runtime keeps in place.
+    """
     fused = node("PackedMultiHeadAttention", "q k v  offset lengths", "out", num_heads=4)
     inputs = [(n, FLOAT, [7, 32]) for n in "qkv"] + [
         ("offset", INT32, [2, 5]),
@@ -428,8 +437,10 @@ def test_packed_and_masked_attention(tmp_path):
     inputs += [(f"past_{n}", FLOAT, ["batch", 4, 20, 8]) for n in ("key", "value")] + [
         ("past_sequence_length", INT32, [1])
     ]
-    fused = node("DecoderMaskedMultiHeadAttention", "q k v   past_key past_value past_sequence_length",
-                 "out present_key present_value", num_heads=4, past_present_share_buffer=1)  # fmt: skip
+    fused = node("DecoderMaskedMultiHeadAttention",
+                 "q k v   past_key past_value past_sequence_length",
+                 "out present_key present_value", num_heads=4,
+                 past_present_share_buffer=1)  # fmt: skip
     found = count_graph(
         saved(tmp_path, [fused], inputs, [(n, FLOAT, None) for n in fused.output]), 1, 1, 9
     )
@@ -630,7 +641,9 @@ def test_qmoe(bits, tmp_path):
 
 
 def test_norms_and_gelus(tmp_path):
-    """Every one's convention, on 2 x 3 x 32 numbers; the sum that Skip forms give is written too."""
+    """Every one's convention, on 2 x 3 x 32 numbers;
+    the sum that Skip forms give is written too.
+    """
     stored = [weight("g", 32), weight("b", 32)]
 
     def one(op, names, outputs="y", **attributes):
@@ -675,14 +688,17 @@ def test_skip_norm_gives_the_sum(tmp_path):
 
 
 def test_convolution_and_einsum(tmp_path):
-    path = saved(tmp_path, [node("Conv", "x w b", "y", domain="", pads=[1, 1], group=2)], [("x", FLOAT, ["batch", 8, "length"])],
-                 [("y", FLOAT, None)], [weight("w", 16, 4, 3), weight("b", 16)])  # fmt: skip
+    path = saved(tmp_path, [node("Conv", "x w b", "y", domain="", pads=[1, 1], group=2)],
+                 [("x", FLOAT, ["batch", 8, "length"])], [("y", FLOAT, None)],
+                 [weight("w", 16, 4, 3), weight("b", 16)])  # fmt: skip
     found = count_graph(path, 2, 10)
     assert (found.matrix_flops, found.other_flops) == (2 * (2 * 16 * 10) * 4 * 3, 2 * 16 * 10)
-    for equation, flops_, shape in (("bsd,df->bsf", 2 * 6 * 32 * 48, (32, 48)), ("...d,df", 2 * 6 * 32 * 48, (32, 48)),
+    for equation, flops_, shape in (("bsd,df->bsf", 2 * 6 * 32 * 48, (32, 48)),
+                                    ("...d,df", 2 * 6 * 32 * 48, (32, 48)),
                                     ("bsd,f->bsdf", 0, (48,))):  # fmt: skip
         path = saved(tmp_path, [node("Einsum", "x w", "y", domain="", equation=equation)],
-                     [("x", FLOAT, ["batch", "sequence", 32])], [("y", FLOAT, None)], [weight("w", *shape)])  # fmt: skip
+                     [("x", FLOAT, ["batch", "sequence", 32])], [("y", FLOAT, None)],
+                     [weight("w", *shape)])  # fmt: skip
         assert count_graph(path, 2, 3).matrix_flops == flops_, equation
 
 
@@ -727,8 +743,8 @@ def test_loop(condition, tmp_path):
     """As often as its limit where the body cannot end it; else once, and that is said."""
     stored = [numbers("n", 5), numbers("always", True, bool), weight("w", 32, 32)]
     inputs = [X, ("asked", BOOL, [])]
-    nodes = [node("Loop", "n always x", "y all", domain="", body=looped(condition=condition)), node("Relu", "y", "z", domain=""),
-             node("Relu", "all", "zs", domain="")]  # fmt: skip
+    nodes = [node("Loop", "n always x", "y all", domain="", body=looped(condition=condition)),
+             node("Relu", "y", "z", domain=""), node("Relu", "all", "zs", domain="")]  # fmt: skip
     found = count_graph(
         saved(tmp_path, nodes, inputs, [("z", FLOAT, None), ("zs", FLOAT, None)], stored), 1, 3
     )
@@ -753,8 +769,9 @@ def test_scan(tmp_path):
     )
     scan = node("Scan", "zero x", "last all", domain="", body=body, num_scan_inputs=1)
     stored = [weight("zero", 1, 48), weight("w", 32, 48)]
-    path = saved(tmp_path, [scan, node("Relu", "all", "y", domain="")], [("x", FLOAT, ["sequence", 1, 32])],
-                 [("last", FLOAT, None), ("y", FLOAT, None)], stored)  # fmt: skip
+    path = saved(tmp_path, [scan, node("Relu", "all", "y", domain="")],
+                 [("x", FLOAT, ["sequence", 1, 32])], [("last", FLOAT, None), ("y", FLOAT, None)],
+                 stored)  # fmt: skip
     found = count_graph(path, 1, 7)
     assert found.matrix_flops == 7 * 2 * 32 * 48
     assert found.other_flops == 7 * 48 + 7 * 48
@@ -770,8 +787,9 @@ def test_local_function(tmp_path):
         node("Layer", "x w", "h", domain="pkg.own"),
         node("Layer", "h v", "y", domain="pkg.own"),
     ]
-    path = saved(tmp_path, nodes, [X], [("y", FLOAT, None)], [weight("w", 32, 48), weight("v", 48, 32)],
-                 functions=[function], domains=("pkg.own",))  # fmt: skip
+    path = saved(tmp_path, nodes, [X], [("y", FLOAT, None)],
+                 [weight("w", 32, 48), weight("v", 48, 32)], functions=[function],
+                 domains=("pkg.own",))  # fmt: skip
     found = count_graph(path, 1, 3)
     assert found.matrix_flops == 2 * 2 * 3 * 32 * 48
     assert row(found, "Relu").nodes == 2
@@ -864,9 +882,11 @@ def test_sizes_that_the_graph_does_not_have(tmp_path):
 
 
 def test_damaged_graphs_are_listed(tmp_path):
-    """Inputs left out, a branch that is missing, sizes of -1 for open ones: no exception, nothing taken for nothing."""
-    nodes = [node("If", "c", "y", domain=""), node("Shape", "", "s", domain=""), node("MatMul", "x", "m", domain=""),
-             node("Gather", "x", "g", domain="")]  # fmt: skip
+    """Inputs left out, a branch that is missing, sizes of -1 for open ones: no exception,
+    nothing taken for nothing.
+    """
+    nodes = [node("If", "c", "y", domain=""), node("Shape", "", "s", domain=""),
+             node("MatMul", "x", "m", domain=""), node("Gather", "x", "g", domain="")]  # fmt: skip
     inputs = [("x", FLOAT, [-1, -1, 32]), ("c", BOOL, [])]
     path = saved(tmp_path, nodes, inputs, [(n, FLOAT, None) for n in "ysmg"])
     assert count_graph(path, 2, 3).unknown == {"Gather": 1, "If": 1, "MatMul": 1}
@@ -898,8 +918,10 @@ def test_a_width_that_the_cache_leaves_open(tmp_path):
     path = joined(tmp_path, "shape", 8)
     assert count_graph(path, 1, 3, 5).cache_bytes == 2 * 8 * 8 * 4
     path = saved(tmp_path, [node("Neg", "past_key_values.0.key", "present.0.key", domain="")],
-                 [("past_key_values.0.key", FLOAT, ["batch", 2, "past_sequence_length", "head_dim"])],
-                 [("present.0.key", FLOAT, ["batch", 2, "total_sequence_length", "head_dim"])])  # fmt: skip
+                 [("past_key_values.0.key", FLOAT,
+                   ["batch", 2, "past_sequence_length", "head_dim"])],
+                 [("present.0.key", FLOAT,
+                   ["batch", 2, "total_sequence_length", "head_dim"])])  # fmt: skip
     with pytest.raises(
         UsageError, match="leaves dimension 'head_dim' of 'past_key_values.0.key' open"
     ):
@@ -910,7 +932,9 @@ def test_a_width_that_the_cache_leaves_open(tmp_path):
 
 
 def test_shapes_that_a_graph_computes(tmp_path):
-    """Shape -> Gather -> Concat -> Reshape, as exporters write it, and NonZero of a mask of ones."""
+    """Shape -> Gather -> Concat -> Reshape, as exporters write it,
+    and NonZero of a mask of ones.
+    """
     nodes = [
         node("Shape", "x", "sizes", domain=""),
         node("Gather", "sizes one", "length", domain=""),
@@ -953,13 +977,16 @@ def test_rotary_frequencies_are_no_matrix_work(tmp_path):
     path = saved(tmp_path, nodes, [("x", FLOAT, [1, "sequence"])], ends, [weight("f", 16, 1)])
     found = count_graph(path, 1, 3)
     assert (found.matrix_flops, row(found, "MatMul").other_flops) == (0, 2 * 3 * 16)
-    path = saved(tmp_path, [*nodes, node("Relu", "p", "r", domain="")], [("x", FLOAT, [1, "sequence"])], [*ends, ("r", FLOAT, None)],
+    path = saved(tmp_path, [*nodes, node("Relu", "p", "r", domain="")],
+                 [("x", FLOAT, [1, "sequence"])], [*ends, ("r", FLOAT, None)],
                  [weight("f", 16, 1)])  # fmt: skip
     assert count_graph(path, 1, 3).matrix_flops == 2 * 3 * 16
 
 
 def test_what_only_stored_tensors_make_is_made_when_loading(tmp_path):
-    """A transposed table is read as stored; a product of two stored tensors is read as what it is."""
+    """A transposed table is read as stored; a product of two stored tensors is
+    read as what it is.
+    """
     nodes = [
         node("Cast", "w", "wide", domain="", to=FLOAT),
         node("Transpose", "wide", "turned", domain=""),
@@ -977,8 +1004,9 @@ def test_what_only_stored_tensors_make_is_made_when_loading(tmp_path):
 
 def test_names_of_dimensions():
     run = RunSize(2, 3, 10)
-    names = {"batch_size": 2, "sequence_length": 3, "past_sequence_length": 10, "past_sequence_length + sequence_length": 13,
-             "total_sequence_length": 13, "past_sequence_length + 1": 11, "kv_cache_dim": None, "unk__7": None,
+    names = {"batch_size": 2, "sequence_length": 3, "past_sequence_length": 10,
+             "past_sequence_length + sequence_length": 13, "total_sequence_length": 13,
+             "past_sequence_length + 1": 11, "kv_cache_dim": None, "unk__7": None,
              "batch_size*num_heads": None}  # fmt: skip
     assert {n: size_of(n, run) for n in names} == names
 
@@ -987,8 +1015,10 @@ def test_ten_thousand_nodes(tmp_path):
     """2,500 blocks of four; every one is counted."""
     nodes, last = [], "x"
     for i in range(2500):
-        nodes += [node("MatMul", f"{last} w", f"m{i}", domain=""), node("Shape", f"m{i}", f"s{i}", domain=""),
-                  node("Reshape", f"m{i} s{i}", f"r{i}", domain=""), node("Add", f"r{i} b", f"a{i}", domain="")]  # fmt: skip
+        nodes += [node("MatMul", f"{last} w", f"m{i}", domain=""),
+                  node("Shape", f"m{i}", f"s{i}", domain=""),
+                  node("Reshape", f"m{i} s{i}", f"r{i}", domain=""),
+                  node("Add", f"r{i} b", f"a{i}", domain="")]  # fmt: skip
         last = f"a{i}"
     path = saved(
         tmp_path, nodes, [X], [(last, FLOAT, None)], [weight("w", 32, 32), weight("b", 32)]

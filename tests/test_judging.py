@@ -419,7 +419,8 @@ def test_two_heaps_of_samples_are_seen():
     rng = np.random.default_rng(0)
     quick, slow = rng.normal(1.0, 0.02, 60), rng.normal(1.4, 0.03, 30)
     found = stats.modes([*quick, *slow])
-    assert found.fast == pytest.approx(1.0, abs=0.02) and found.slow == pytest.approx(1.4, abs=0.03)  # noqa: PT018
+    assert found.fast == pytest.approx(1.0, abs=0.02)
+    assert found.slow == pytest.approx(1.4, abs=0.03)
     assert found.share_slow == pytest.approx(1 / 3, abs=0.05)
     for usual in (
         rng.normal(1, 0.1, 200),

@@ -184,13 +184,15 @@ def test_warm_up_waits_for_agreement():
 
 UNIGRAM = {
     "version": "1.0",
-    "added_tokens": [{"id": 0, "content": "<s>", "special": True, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}],
+    "added_tokens": [{"id": 0, "content": "<s>", "special": True, "single_word": False,
+                      "lstrip": False, "rstrip": False, "normalized": False}],
     "normalizer": None,
     "pre_tokenizer": None,
     "post_processor": None,
     "decoder": None,
     "model": {"type": "Unigram", "unk_id": 1, "byte_fallback": False,
-              "vocab": [["<s>", 0.0], ["<unk>", 0.0], ["<", -3.0], ["s", -3.0], [">", -3.0], ["a", -2.0]]},
+              "vocab": [["<s>", 0.0], ["<unk>", 0.0], ["<", -3.0], ["s", -3.0], [">", -3.0],
+                        ["a", -2.0]]},
 }  # fmt: skip
 
 
@@ -217,9 +219,12 @@ def token(number, content, special):
 
 
 def test_ids_of_ordinary_added_tokens_stay_as_they_were():
-    """<s> stands before <think>: taking it out must not move what follows; "!" is a special token and a character."""
-    model = {"type": "BPE", "vocab": {"a": 0, "b": 1, "!": 2, "<": 3, "s": 4, ">": 5}, "merges": [], "dropout": None, "unk_token": None,
-             "continuing_subword_prefix": None, "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False}  # fmt: skip
+    """<s> stands before <think>: taking it out must not move what follows;
+    "!" is a special token and a character.
+    """
+    model = {"type": "BPE", "vocab": {"a": 0, "b": 1, "!": 2, "<": 3, "s": 4, ">": 5}, "merges": [],
+             "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+             "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False}  # fmt: skip
     added = [token(2, "!", True), token(6, "<s>", True), token(7, "<think>", False)]
     found = tokenizer.TextTokenizer({**UNIGRAM, "added_tokens": added, "model": model}, 6)
     assert found.encode("a<think>b<s>!") == [0, 7, 1, 3, 4, 5, 2]
@@ -275,7 +280,9 @@ def test_broken_tokenizers(tmp_path):
 
 
 class FakeProbes:
-    """A machine of 1 TFLOP/s for fp32, four times that for int8, none for fp16, and two levels of memory."""
+    """A machine of 1 TFLOP/s for fp32, four times that for int8, none for fp16,
+    and two levels of memory.
+    """
 
     def __init__(self, clock):
         self.clock = clock

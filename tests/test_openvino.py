@@ -1,4 +1,6 @@
-"""A real provider that is not the CPU's: ONNX Runtime with OpenVINO, in the environment of scripts/test-openvino."""
+"""A real provider that is not the CPU's: ONNX Runtime with OpenVINO,
+in the environment of scripts/test-openvino.
+"""
 
 import os
 import subprocess
@@ -130,8 +132,9 @@ def test_the_scoring_copy_answers_as_the_graph_does(graph):
 
 def test_sessions_give_the_same_bits_and_leave_in_peace(graph):
     code = (
-        "import sys; from pathlib import Path; import numpy as np; from edgecap.engine import OrtEngine; "
-        "ids = np.arange(1, 40); engines = [OrtEngine(Path(sys.argv[1]), 'openvino', 2) for _ in range(3)]; "
+        "import sys; from pathlib import Path; import numpy as np; "
+        "from edgecap.runtime.engine import OrtEngine; ids = np.arange(1, 40); "
+        "engines = [OrtEngine(Path(sys.argv[1]), 'openvino', 2) for _ in range(3)]; "
         "first, *others = [e.log_probabilities(ids) for e in engines]; "
         "sys.exit(not all(np.array_equal(first, o) for o in others))"
     )

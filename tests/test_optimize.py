@@ -1,4 +1,6 @@
-"""The graph as it is deployed: fused where that answers alike, plain with a reason where not; and what else went on."""
+"""The graph as it is deployed: fused where that answers alike, plain with a reason where not;
+and what else went on.
+"""
 
 import os
 import sys
@@ -63,7 +65,9 @@ def test_an_export_is_fused_and_answers_as_the_plain_graph(folder, plain):
 
 
 def test_products_of_one_tensor_are_joined(plain, folder):
-    """Query, key and value; gate and up: 3 of 7 products a layer are gone, and every weight is there once."""
+    """Query, key and value; gate and up: 3 of 7 products a layer are gone,
+    and every weight is there once.
+    """
     model = open_graph(plain)
     before = sum(n.op_type == "MatMul" for n in model.graph.node)
     size = weight_bytes(model)
@@ -137,7 +141,8 @@ def test_a_fused_graph_that_does_not_run_is_not_kept(plain, tmp_path):
 
     found = optimize.write_fused(plain, tmp_path, refuse)
     assert found.unfused == (
-        "the runtime does not run the fused graph: GroupQueryAttention(1) is not a registered operator",
+        "the runtime does not run the fused graph: "
+        "GroupQueryAttention(1) is not a registered operator",
     )
 
 

@@ -265,7 +265,9 @@ def test_a_variant_that_will_not_pay_is_left_out_and_stays_a_row(spec, corpus, p
 
 
 def test_a_graph_is_finished_for_its_provider(spec, corpus, place, monkeypatch):
-    """Providers that compile plain graphs get one; sessions are given the options that were asked for."""
+    """Providers that compile plain graphs get one;
+    sessions are given the options that were asked for.
+    """
     run = scripted(corpus)
 
     def offers(step, watch, timeout_s):
@@ -301,7 +303,9 @@ def test_static_int8_is_made_on_the_text_and_again_on_another(spec, corpus, plac
 
 @pytest.mark.parametrize("broken", [MeasureLatency, MeasureMemory])
 def test_a_part_that_died_is_told_and_the_rest_is_kept(spec, corpus, place, broken):
-    """The child that times, or weighs, is killed: a caution, no number, and the run has not gone well."""
+    """The child that times, or weighs, is killed: a caution, no number,
+    and the run has not gone well.
+    """
     run = scripted(corpus)
 
     def dies(step, watch, timeout_s):
@@ -340,11 +344,13 @@ def test_the_usual_contexts_are_timed_beside(spec, corpus, place):
 
 
 def carded(path, context=1024):
-    """A card beside a corpus, whose bias was fitted under the exact protocol; the path of the corpus."""
+    """A card beside a corpus, whose bias was fitted under the exact protocol;
+    the path of the corpus.
+    """
     found = bias_card.Card(
-        corpus="six", sha256=read_corpus(str(path)).sha256, bias_bits=-1.25, low=None, high=None, criterion="c",
-        spread_with_zero=0.1, spread_fitted=0.01, protocol="exact", context=context, stride=None, precision="fp32",
-        edgecap="0", models=(),
+        corpus="six", sha256=read_corpus(str(path)).sha256, bias_bits=-1.25, low=None, high=None,
+        criterion="c", spread_with_zero=0.1, spread_fitted=0.01, protocol="exact", context=context,
+        stride=None, precision="fp32", edgecap="0", models=(),
     )  # fmt: skip
     bias_card.beside(path).write_text(bias_card.encode(found))
     return path
@@ -370,7 +376,8 @@ def test_a_bias_that_was_fitted_otherwise_is_told_and_applied(
     assert record.corpus.bias_bits == (0 if asked.documents else -1.25)
     for cell in record.cells:
         told = [c.message for c in cell.cautions if c.code == "bias-of-another-protocol"]
-        words = f"the bias -1.25 was fitted under protocol exact, window 1024; this text was scored under {said}"
+        fitted = "the bias -1.25 was fitted under protocol exact, window 1024"
+        words = f"{fitted}; this text was scored under {said}"
         assert told == ([] if said is None else [words])
 
 

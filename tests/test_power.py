@@ -1,4 +1,6 @@
-"""power and the energy meter: driven trees, vendors' libraries as fakes, and any sequence of what counters do."""
+"""power and the energy meter: driven trees, vendors' libraries as fakes,
+and any sequence of what counters do.
+"""
 
 import math
 import subprocess
@@ -292,8 +294,9 @@ def test_cautions_of_energy():
 
 def test_an_energy_of_an_older_record_is_read():
     old = {
-        "kind": "energy", "counter": "rapl", "domains": ["package-0"], "provenance": "counter", "tick_s": 0.001,
-        "resolution_j": 6.1e-05, "idle_w": [5.0, 5.0], "prefill": [{"joules": 20.0, "seconds": 2.0, "tokens": 9}],
+        "kind": "energy", "counter": "rapl", "domains": ["package-0"], "provenance": "counter",
+        "tick_s": 0.001, "resolution_j": 6.1e-05, "idle_w": [5.0, 5.0],
+        "prefill": [{"joules": 20.0, "seconds": 2.0, "tokens": 9}],
         "decode": [{"joules": 20.0, "seconds": 2.0, "tokens": 9}],
     }  # fmt: skip
     found = msgspec.convert(old, Energy)
@@ -320,7 +323,9 @@ RANGE = 262_143.0
     st.floats(0, RANGE),
 )
 def test_any_sequence_gives_the_right_sum_or_a_note(events, start):
-    """Watts for seconds, with what goes wrong between: never less than before, and wrong only where noted."""
+    """Watts for seconds, with what goes wrong between: never less than before,
+    and wrong only where noted.
+    """
     truth, now, raw = 0.0, 0.0, start
     tally, last = Tally(start, 0.0, RANGE), 0.0
     for kind, watts, seconds in events:
@@ -357,7 +362,9 @@ def test_any_sequence_gives_the_right_sum_or_a_note(events, start):
     st.floats(0, 300),
 )
 def test_a_measurement_is_right_or_absent_or_cautioned(faults, below_the_top):
-    """20 W counted in steps of 1 ms, near the top of its range; a frozen counter loses, a pausing one catches up."""
+    """20 W counted in steps of 1 ms, near the top of its range; a frozen counter loses,
+    a pausing one catches up.
+    """
     for kind, at, _ in faults:  # a reset just below the top passes for a wrap
         assume(kind != "reset" or not 0 <= below_the_top - 20 * at < 100)
     clock = FakeClock()
@@ -478,7 +485,9 @@ def test_a_sensor_that_fails_or_falls_silent_is_an_oserror():
 
 
 def test_joules_of_a_driven_tree(tmp_path):
-    """Two packages of 30 and 20 W, memories of 5 and 4 W, of which one wraps; psys, cores, a mirror, a dead zone."""
+    """Two packages of 30 and 20 W, memories of 5 and 4 W, of which one wraps; psys, cores,
+    a mirror, a dead zone.
+    """
     wrap = 262_143_328_850
     p0 = zone(tmp_path, "intel-rapl:0", "package-0")
     p1 = zone(tmp_path, "intel-rapl:1", "package-1", wrap - 60_000_000)
@@ -489,8 +498,8 @@ def test_joules_of_a_driven_tree(tmp_path):
     mirror = zone(tmp_path, "intel-rapl-mmio:0", "package-0")
     (zone(tmp_path, "intel-rapl:3", "package-2") / "energy_uj").unlink()
     zones = [
-        (p0, 30, 0, wrap), (p1, 20, wrap - 60_000_000, wrap), (d0, 5, 0, 60_000_000), (d1, 4, 0, wrap),
-        (core, 10, 0, wrap), (psys, 90, 0, wrap), (mirror, 30, 0, wrap),
+        (p0, 30, 0, wrap), (p1, 20, wrap - 60_000_000, wrap), (d0, 5, 0, 60_000_000),
+        (d1, 4, 0, wrap), (core, 10, 0, wrap), (psys, 90, 0, wrap), (mirror, 30, 0, wrap),
     ]  # fmt: skip
     with driven(*zones):
         found = resolve("cpu", find(tmp_path, environ={}))
@@ -1019,7 +1028,8 @@ def test_on_mains_a_battery_is_refused_also_in_mid_run(tmp_path):
     [
         "time,watts\n1700000000,10\n1700000001,20\n1700000002,20\n",
         "timestamp;Power (mW)\n1700000000000;10000\n1700000001000;20000\n1700000002000;20000\n",
-        "Time\tPower_W\tV\n2023-11-14T22:13:20Z\t10\t230\n2023-11-14T22:13:21+00:00\t20\t1\n2023-11-14T22:13:22Z\t20\t1\n",
+        "Time\tPower_W\tV\n2023-11-14T22:13:20Z\t10\t230\n"
+        "2023-11-14T22:13:21+00:00\t20\t1\n2023-11-14T22:13:22Z\t20\t1\n",
         "epoch,joules\n1700000000,100\n1700000001,115\n1700000002,135\n",
         "time,energy_wh\n1700000000,0\n1700000001,0.004166666667\n1700000002,0.009722222222\n",
         "time,watts\n1700000000,10\n1700000001,20\n1700000002,20\n17000",
@@ -1278,7 +1288,9 @@ def test_fakes_have_no_names_that_the_vendor_lacks(library, fake):
 
 
 def test_a_sampled_board_and_its_processor_make_one_total(monkeypatch):
-    """In real time: a board that only tells 100 W, renewed every 20 ms, beside 30 W that are counted."""
+    """In real time: a board that only tells 100 W, renewed every 20 ms,
+    beside 30 W that are counted.
+    """
     for name, value in (
         ("MIN_SECONDS", 0.4),
         ("MIN_TICKS", 20),

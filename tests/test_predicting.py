@@ -1,4 +1,6 @@
-"""Predicting a size of a series: against classical regression, the published figure, and made-up machines."""
+"""Predicting a size of a series: against classical regression, the published figure,
+and made-up machines.
+"""
 
 import json
 import math
@@ -79,7 +81,9 @@ def test_student_against_scipy():
 
 
 def test_leaving_out_is_the_prediction_interval_of_regression():
-    """Allen's identity: with leverage taken out, the errors of those left out are the residuals of the fit."""
+    """Allen's identity: with leverage taken out,
+    the errors of those left out are the residuals of the fit.
+    """
     rng = np.random.default_rng(2)
     x = np.array([1.0, 2.0, 4.0, 5.0, 9.0])
     y = 3 + 2 * x + rng.normal(0, 0.5, 5)
@@ -330,7 +334,9 @@ def test_operators_grow_with_the_layers():
 
 
 def test_a_deep_model_starts_more_operators():
-    """Launches alone: a model of the same width and eight times the layers takes nearly eight times as long."""
+    """Launches alone: a model of the same width and eight times the layers takes nearly
+    eight times as long.
+    """
     records = [
         deeper(launched(r, 5e-3), layers)
         for r, layers in zip(law_series(), (4, 5, 6, 7), strict=True)
@@ -341,7 +347,9 @@ def test_a_deep_model_starts_more_operators():
 
 
 def deeper(record, layers):
-    """The record as of a graph of so many layers, whose operators each take a share of the launches."""
+    """The record as of a graph of so many layers,
+    whose operators each take a share of the launches.
+    """
     shape = series.architecture(record.source.architecture.hidden, layers)
     share = (36 + 13 * layers) / (36 + 13 * 4)
     cells = []
@@ -426,7 +434,9 @@ def test_a_bias_that_no_token_carries_is_refused():
 
 
 def test_a_real_record_predicts_itself():
-    """What a config cannot do without is what the graph was counted to need, for every precision."""
+    """What a config cannot do without is what the graph was counted to need,
+    for every precision.
+    """
     record = load(max((ROOT / "profiles" / "reference").glob("edgecap-ref-xs--*.json")))
     for cell in record.cells:
         found = predict(

@@ -1,4 +1,6 @@
-"""How text is scored: sliding windows, the paper's protocol, resuming, baselines, corpora on the Hub; with oracles."""
+"""How text is scored: sliding windows, the paper's protocol, resuming, baselines,
+corpora on the Hub; with oracles.
+"""
 
 import csv
 import http.server
@@ -70,7 +72,9 @@ def text_file(tmp_path):
 
 
 def test_stride_agrees_with_transformers(cache, tmp_path, text_file):
-    """The loop of the Hugging Face perplexity guide, with the start token in front and every new token counted."""
+    """The loop of the Hugging Face perplexity guide,
+    with the start token in front and every new token counted.
+    """
     context, stride = 96, 40
     record = profiled(
         cache,

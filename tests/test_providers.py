@@ -1,4 +1,6 @@
-"""providers: CUDA's libraries are loaded before a session is made, once, in silence. The runtime is a fake here."""
+"""providers: CUDA's libraries are loaded before a session is made, once, in silence.
+The runtime is a fake here.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,6 @@
-"""Real models through real exports and the real runtime: graph, export, engine, and the numbers they give."""
+"""Real models through real exports and the real runtime: graph, export, engine,
+and the numbers they give.
+"""
 
 import json
 import math
@@ -54,7 +56,9 @@ def open_engine(folder, scoring=False, vocabulary=8192):
 
 
 def test_tied_embeddings_are_stored_once(reference):
-    """The reference model: 1.79 M parameters, tied included; the graph adds little to 4 bytes each."""
+    """The reference model: 1.79 M parameters, tied included;
+    the graph adds little to 4 bytes each.
+    """
     weights = 4 * source.count_parameters(REFERENCE)
     assert (reference / "fp32/model.onnx").stat().st_size < 1.04 * weights
     assert (reference / "fp16/model.onnx").stat().st_size < 1.12 * weights / 2
@@ -107,7 +111,8 @@ def test_no_code_from_a_model_folder_runs(tiny, tmp_path, cache):
     config = json.loads((folder / "config.json").read_text())
     for name in ("config.json", "tokenizer_config.json"):
         changed = {**json.loads((folder / name).read_text()), "auto_map": {
-            "AutoConfig": "evil.EvilConfig", "AutoModelForCausalLM": "evil.Evil", "AutoTokenizer": ["evil.Evil", None]}}  # fmt: skip
+            "AutoConfig": "evil.EvilConfig", "AutoModelForCausalLM": "evil.Evil",
+            "AutoTokenizer": ["evil.Evil", None]}}  # fmt: skip
         (folder / name).write_text(json.dumps(changed))
     (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').write('ran')\n")
     export_folder(
@@ -130,7 +135,9 @@ def test_no_code_from_a_model_folder_runs(tiny, tmp_path, cache):
 
 @pytest.mark.parametrize("kind", SMALL)
 def test_every_kind_exports_and_all_variants_run(kind, tmp_path, cache):
-    """Untied and tied heads, Gemm and MatMul, learned and rotary positions: each variant stays near fp32."""
+    """Untied and tied heads, Gemm and MatMul, learned and rotary positions:
+    each variant stays near fp32.
+    """
     model = build_model(tmp_path / f"{kind}-model", kind)
     folder = exported(model, cache, ("fp32", "fp16", "int8", "int4"))
     ids = np.random.default_rng(1).integers(1, 8192, 100)
@@ -327,7 +334,9 @@ def test_a_variant_that_answers_nonsense_is_a_failure(reference, corpus_file, tm
 
 
 def test_rotary_angles_stay_in_fp32(reference):
-    """Position 1,000 times a frequency of 1 has an error of half a radian in fp16; predictions must not drift."""
+    """Position 1,000 times a frequency of 1 has an error of half a radian in fp16;
+    predictions must not drift.
+    """
     ids = np.random.default_rng(4).integers(1, 8192, 1000)
     full = open_engine(reference / "fp32").log_probabilities(ids)
     half = open_engine(reference / "fp16").log_probabilities(ids)
@@ -342,14 +351,17 @@ started = time.time()
 while True:
     for file in files:
         file.seek(0)
-        file.write(f"{int((time.time() - started) * float(sys.argv[1]) * 1e6) % 262143328850:012d}\\n")
+        microjoules = int((time.time() - started) * float(sys.argv[1]) * 1e6)
+        file.write(f"{microjoules % 262143328850:012d}\\n")
         file.flush()
     time.sleep(0.001)
 """
 
 
 def test_joules_from_a_driven_powercap_tree(reference, corpus_file, tmp_path, cache, monkeypatch):
-    """Another process lets package-0 and dram draw 10 W each, psys 50 W: the record says 20 W, nothing twice."""
+    """Another process lets package-0 and dram draw 10 W each, psys 50 W:
+    the record says 20 W, nothing twice.
+    """
     zones = {
         "intel-rapl:0": "package-0",
         "intel-rapl:0:0": "core",

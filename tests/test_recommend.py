@@ -1,4 +1,6 @@
-"""recommend: the best within the limits, what each limit costs, and what to say where nothing fits."""
+"""recommend: the best within the limits, what each limit costs,
+and what to say where nothing fits.
+"""
 
 import json
 

@@ -1,4 +1,6 @@
-"""report: every format against its golden, names that want to be more, and the command that gives a run again."""
+"""report: every format against its golden, names that want to be more,
+and the command that gives a run again.
+"""
 
 import csv
 import io

@@ -1,4 +1,6 @@
-"""roofline and calibration: bounds by hand, peaks kept and asked again, shares of time by operator."""
+"""roofline and calibration: bounds by hand, peaks kept and asked again,
+shares of time by operator.
+"""
 
 import json
 
@@ -185,7 +187,10 @@ def test_peaks_are_those_of_the_processors_that_it_is_kept_to(tmp_path, monkeypa
 
 
 def test_peaks_that_cannot_be_measured_are_absent(tmp_path):
-    broken = lambda *asked: Failure(stage="calibrate", error="SIGKILL", message="ended by SIGKILL")  # noqa: E731
+
+    def broken(*asked):
+        return Failure(stage="calibrate", error="SIGKILL", message="ended by SIGKILL")
+
     found = calibration.peaks_of(
         resolve_paths(tmp_path, tmp_path), "cpu", 2, lambda event: None, broken
     )

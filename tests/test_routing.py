@@ -143,8 +143,8 @@ def test_joules_that_are_missing_are_named_as_what_is_missing():
 def test_who_does_it_alone_is_told_with_its_own_bits():
     found = " ".join(text_of(route(pair(), at_most=2.6)).split())
     assert (
-        "fp32 (small) does it alone (2.5000 bits/byte), it is the cheapest, and within the limit of 2.6"
-        in found
+        "fp32 (small) does it alone (2.5000 bits/byte), it is the cheapest, "
+        "and within the limit of 2.6" in found
     )
     found = " ".join(text_of(route(pair(1.5), at_most=2.1)).split())
     assert "fp32 (large) does it alone (1.5750 bits/byte), it is within the limit of 2.1" in found

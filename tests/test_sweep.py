@@ -1,4 +1,6 @@
-"""Sweeps on one machine, disturbed on purpose: every cell is a record or a reason, none is lost, none is there twice."""
+"""Sweeps on one machine, disturbed on purpose: every cell is a record or a reason, none is lost,
+none is there twice.
+"""
 
 import contextlib
 import json
@@ -293,7 +295,9 @@ contexts = [16, 17, 18]
 
 
 class Process:
-    """`edgecap sweep` as a process of its own over a plan of six cells, with a stand-in for the child."""
+    """`edgecap sweep` as a process of its own over a plan of six cells,
+    with a stand-in for the child.
+    """
 
     def __init__(self, tmp_path, seconds=0.0, *more, plan=PLAN, out="out"):
         self.cells = planned(tmp_path)
@@ -900,7 +904,9 @@ FAILING = PLAN.replace("17", str(BROKEN))
 
 @pytest.fixture
 def typed(tmp_path, monkeypatch, capsys):
-    """Types `edgecap sweep` over a plan, with a stand-in for the child: the exit status, what is printed and told."""
+    """Types `edgecap sweep` over a plan, with a stand-in for the child: the exit status,
+    what is printed and told.
+    """
     planned(tmp_path)
     monkeypatch.setattr(signal, "signal", lambda *given: None)
     monkeypatch.setattr(

@@ -1,4 +1,6 @@
-"""throughput and overhead: driven by fakes that share a clock between threads, and by graphs of a few nodes on the real runtime."""
+"""throughput and overhead: driven by fakes that share a clock between threads,
+and by graphs of a few nodes on the real runtime.
+"""
 
 import gc
 import itertools
@@ -29,7 +31,9 @@ class Held:
 
 
 class Rows(FakeEngine):
-    """Takes `speed_s` a position, whatever the rows, and one stream at a time; `meddle(kind, rows)` may raise."""
+    """Takes `speed_s` a position, whatever the rows, and one stream at a time;
+    `meddle(kind, rows)` may raise.
+    """
 
     def __init__(self, clock=None, speed_s=0.01, meddle=lambda kind, rows: None):
         super().__init__(clock or FakeClock(), speed_s=speed_s)
@@ -132,7 +136,9 @@ def test_a_loop_takes_about_as_long_as_asked(speed_s, context, steps):
 
 @pytest.mark.parametrize(("limit_s", "rounds"), [(0.0, 1), (3.0, 1), (4.5, 2), (1e9, ROUNDS)])
 def test_no_round_begins_after_the_limit(limit_s, rounds):
-    """A turn is 8 + 49 + 30 positions, 0.87 s; the warm-up 8 + 62 + 3, 0.73 s; there are two points."""
+    """A turn is 8 + 49 + 30 positions, 0.87 s; the warm-up 8 + 62 + 3, 0.73 s;
+    there are two points.
+    """
     found = measure(Rows(), [(1, 1), (2, 1)], limit_s=limit_s)
     assert [len(t.decode_s) for t in found] == [rounds] * 2
 
@@ -144,7 +150,9 @@ def test_progress_counts_turns():
 
 
 def test_caches_live_no_longer_than_their_turn():
-    """While a step is decoded there are the cache before it and the one after it, and nothing else."""
+    """While a step is decoded there are the cache before it and the one after
+    it, and nothing else.
+    """
     engine = Rows()
     measure(engine, [(1, 1), (16, 1)])
     assert engine.most == 2

@@ -1,4 +1,6 @@
-"""edgecap tokenizer: what tokens stand for, words and scripts, use by domain, premiums, and every wrong request in a line."""
+"""edgecap tokenizer: what tokens stand for, words and scripts, use by domain, premiums,
+and every wrong request in a line.
+"""
 
 import json
 import re
@@ -64,34 +66,39 @@ def letters():
 ALPHABET = letters()
 LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
 BYTE_LEVEL = definition(
-    {"type": "BPE", "vocab": {"<|end|>": 0, **{c: n + 1 for n, c in enumerate(ALPHABET)}, "ab": 257, "Ã¤": 258},
+    {"type": "BPE", "vocab": {"<|end|>": 0, **{c: n + 1 for n, c in enumerate(ALPHABET)}, "ab": 257,
+                              "Ã¤": 258},
      "merges": ["a b", "Ã ¤"]},
     added_tokens=[special(0, "<|end|>")], pre_tokenizer=LEVEL, decoder=LEVEL,
 )  # fmt: skip
 SENTENCE = {f"<0x{b:02X}>": b + 3 for b in range(256)}
 SENTENCEPIECE = definition(
-    {"type": "BPE", "vocab": {"<unk>": 0, "<s>": 1, "</s>": 2, **SENTENCE, "▁": 259, "a": 260, "▁a": 261, "é": 262},
+    {"type": "BPE", "vocab": {"<unk>": 0, "<s>": 1, "</s>": 2, **SENTENCE, "▁": 259, "a": 260,
+                              "▁a": 261, "é": 262},
      "merges": ["▁ a"], "byte_fallback": True, "unk_token": "<unk>", "fuse_unk": True},
     added_tokens=[special(0, "<unk>"), special(1, "<s>"), special(2, "</s>")],
     normalizer={"type": "Sequence", "normalizers": [
-        {"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
+        {"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "},
+                                              "content": "▁"}]},
     decoder={"type": "Sequence", "decoders": [
-        {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
-        {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+        {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"},
+        {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
 )  # fmt: skip
 UNIGRAM = definition(
     {"type": "Unigram", "unk_id": 0, "byte_fallback": False,
      "vocab": [["<unk>", 0.0], ["▁", -2.0], ["a", -2.0], ["▁a", -1.0], ["é", -3.0]]},
     added_tokens=[special(0, "<unk>")],
-    pre_tokenizer={"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True},
+    pre_tokenizer={"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always",
+                   "split": True},
     decoder={"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True},
 )  # fmt: skip
 WORDPIECE = definition(
-    {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100,
-     "vocab": {"[UNK]": 0, "hello": 1, "a": 2, "##b": 3, "[CLS]": 4}},
+    {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+     "max_input_chars_per_word": 100, "vocab": {"[UNK]": 0, "hello": 1, "a": 2, "##b": 3,
+                                                "[CLS]": 4}},
     added_tokens=[special(0, "[UNK]"), special(4, "[CLS]")],
-    normalizer={"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None,
-                "lowercase": True},
+    normalizer={"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True,
+                "strip_accents": None, "lowercase": True},
     pre_tokenizer={"type": "BertPreTokenizer"},
     decoder={"type": "WordPiece", "prefix": "##", "cleanup": True},
 )  # fmt: skip
@@ -451,8 +458,9 @@ def test_the_cautions_of_costs_are_those_of_cautions():
 def test_joules_are_charged_where_the_record_has_them(tmp_path):
     record, one = load(RECORD), load_tokenizers(["edgecap-ref-xs"])[0]
     window = tuple(Window(joules=j, seconds=1.0, tokens=10) for j in (1.0, 2.0, 3.0))
-    energy = Energy(counter="rapl", domains=("package-0",), provenance="counter", tick_s=0.001, resolution_j=1e-6,
-                    idle_w=(1.0, 1.0), prefill=window, decode=window)  # fmt: skip
+    energy = Energy(counter="rapl", domains=("package-0",), provenance="counter", tick_s=0.001,
+                    resolution_j=1e-6, idle_w=(1.0, 1.0), prefill=window,
+                    decode=window)  # fmt: skip
     cell = record.cells[0]
     measured = replace(
         record,

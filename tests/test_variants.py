@@ -1,4 +1,6 @@
-"""variants: each is recognised, stays near fp32, decodes as it prefills, and counts the same matrix FLOPs."""
+"""variants: each is recognised, stays near fp32, decodes as it prefills,
+and counts the same matrix FLOPs.
+"""
 
 import subprocess
 import sys
@@ -16,7 +18,8 @@ from edgecap.runtime.engine import OrtEngine
 from edgecap.text.corpus import read_corpus
 from edgecap.text.tokenizer import read_tokenizer
 
-# Variant -> divergence from fp32 at most, bits a token; bytes of the file at most, for each byte of fp32's.
+# Variant -> divergence from fp32 at most, bits a token; bytes of the file at most, for each byte of
+# fp32's.
 # Measured on the reference model (AVX-512 VNNI, 8 documents): half of these or less.
 LIMITS = {
     "fp16": (1e-4, 0.54),
@@ -46,7 +49,9 @@ for model, out in zip(sys.argv[1::2], sys.argv[2::2]):
 
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory):
-    """The reference model and gpt2: Gemm, learned positions. In a process of its own, whose warnings are not ours."""
+    """The reference model and gpt2: Gemm, learned positions. In a process of its own,
+    whose warnings are not ours.
+    """
     folder = tmp_path_factory.mktemp("exports")
     models = {"reference": REFERENCE, "gpt2": build_model(folder / "gpt2-model", "gpt2")}
     pairs = [str(part) for name, model in models.items() for part in (model, folder / name)]
@@ -128,7 +133,9 @@ def test_a_variant_of_the_reference_model(reference, texts, precision, variant):
 
 
 def test_static_ranges_hold_behind_the_longest_sample(reference, texts, tmp_path):
-    """Products without weights are left alone: positions times frequencies would be cut at the samples' length."""
+    """Products without weights are left alone: positions times frequencies would be cut at
+    the samples' length.
+    """
     path = made(reference, "int8s", tmp_path, [t[:32] for t in texts[4:]])
     ids = np.concatenate([texts[0], texts[1], texts[2]])
     p, q = (engine(g).log_probabilities(ids) for g in (reference, path))

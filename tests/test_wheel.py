@@ -63,7 +63,9 @@ def requirements(name, extras=()):
 
 @pytest.fixture(scope="session")
 def clean_python(wheel, tmp_path_factory):
-    """A new environment with the wheel and what it requires, linked from this one: no network needed."""
+    """A new environment with the wheel and what it requires,
+    linked from this one: no network needed.
+    """
     folder = tmp_path_factory.mktemp("clean") / "venv"
     venv.create(folder, with_pip=False, symlinks=True)
     site = next(folder.glob("lib/python*/site-packages"))

@@ -16,8 +16,9 @@ samples = st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=40)
 
 @pytest.mark.parametrize(
     ("value", "unit", "text"),
-    [(0.0123, "s", "12.3 ms"), (1.0, "s", "1 s"), (25_800_000, "B", "25.8 MB"), (0, "J", "0 J"), (4.6e6, "FLOP", "4.6 MFLOP"),
-     (0.0009996, "s", "1 ms"), (123456.0, "", "123 k"), (-0.002, "s", "-2 ms")],
+    [(0.0123, "s", "12.3 ms"), (1.0, "s", "1 s"), (25_800_000, "B", "25.8 MB"), (0, "J", "0 J"),
+     (4.6e6, "FLOP", "4.6 MFLOP"), (0.0009996, "s", "1 ms"), (123456.0, "", "123 k"),
+     (-0.002, "s", "-2 ms")],
 )  # fmt: skip
 def test_prefixes(value, unit, text):
     assert units.si(value, unit) == text

@@ -92,7 +92,8 @@ def test_a_child_that_hangs_is_ended(monkeypatch):
 def test_a_child_that_speaks_is_not_ended(monkeypatch):
     line = '{"kind": "progress", "stage": "compression", "done": 1, "total": 9}'
     last = '{"kind": "made", "files": []}'
-    code = f"[(print({line!r}, flush=True), time.sleep(0.4)) for _ in range(5)]; print({last!r}, flush=True)"
+    five = f"[(print({line!r}, flush=True), time.sleep(0.4)) for _ in range(5)]"
+    code = f"{five}; print({last!r}, flush=True)"
     child_that(monkeypatch, code)
     assert in_child(Inspect(), timeout_s=1.5) == BuiltGraph(files=())
 
@@ -104,7 +105,9 @@ def test_errors_become_values_in_the_child(tmp_path):
 
 
 def test_a_graph_that_was_read_before_fails_one_cell(tmp_path):
-    """protobuf tells the end of memory as damage; what was found and described is not the user's mistake."""
+    """protobuf tells the end of memory as damage;
+    what was found and described is not the user's mistake.
+    """
     (tmp_path / "bad.onnx").write_bytes(b"not onnx at all")
     found = answer(
         Quantize(graph=str(tmp_path / "bad.onnx"), precision="fp16", out=str(tmp_path)),
@@ -138,10 +141,8 @@ def test_a_full_disk_in_the_child_is_told(tmp_path, monkeypatch):
     monkeypatch.setitem(graphs.HANDLERS, Quantize, full)
     found = answer(Quantize(graph="g", precision="fp16", out="o"), lambda stage, done, total: None)
     assert found.disk_full
-    child_that(
-        monkeypatch,
-        f"print({json.dumps(json.dumps({'kind': 'refusal', 'message': 'full', 'disk_full': True}))})",
-    )
+    refusal = json.dumps({"kind": "refusal", "message": "full", "disk_full": True})
+    child_that(monkeypatch, f"print({json.dumps(refusal)})")
     with pytest.raises(DiskFull):
         in_child(Inspect())
 
@@ -150,9 +151,11 @@ def test_a_child_leaves_with_its_parent(tmp_path):
     """kill -9 of the parent: the child sees the end of its standard input and goes."""
     script = (
         "import subprocess, sys, time\n"
-        "p = subprocess.Popen([sys.executable, '-m', 'edgecap.pipeline.worker'], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)\n"
+        "p = subprocess.Popen([sys.executable, '-m', 'edgecap.pipeline.worker'],\n"
+        "    stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)\n"
         "print(p.pid, flush=True)\n"
-        'p.stdin.write(b\'{"kind": "export", "folder": "/", "out": "/nowhere", "trust_remote_code": false}\\n\'); p.stdin.flush()\n'
+        'p.stdin.write(b\'{"kind": "export", "folder": "/", "out": "/nowhere",\'\n'
+        "    b' \"trust_remote_code\": false}\\n'); p.stdin.flush()\n"
         "time.sleep(60)\n"
     )
     top = subprocess.Popen(
@@ -173,7 +176,11 @@ def test_a_child_leaves_with_its_parent(tmp_path):
 def test_the_peak_of_a_child_is_its_own():
     """ru_maxrss survives fork and exec: 300 MB of the parent must not show in the child."""
     code = "from edgecap.meters.memory import peak_bytes; print(peak_bytes())"
-    script = f"import subprocess, sys\nballast = bytearray(300_000_000)\nballast[::4096] = b'x' * len(ballast[::4096])\nsubprocess.run([sys.executable, '-c', {code!r}])"
+    script = (
+        "import subprocess, sys\nballast = bytearray(300_000_000)\n"
+        "ballast[::4096] = b'x' * len(ballast[::4096])\n"
+        f"subprocess.run([sys.executable, '-c', {code!r}])"
+    )
     found = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True
     )
