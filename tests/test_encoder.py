@@ -22,7 +22,7 @@ from edgecap.meters.divergence import Garbage, measure_cosine
 from edgecap.meters.energy import measure_energy
 from edgecap.meters.throughput import measure_throughput
 from edgecap.model.architecture import encoder_sizes, encoder_task, task_of
-from edgecap.model.source import Located
+from edgecap.model.locate import LocatedModel
 from edgecap.pipeline.capabilities import check_request, read_model
 from edgecap.pipeline.compress import compress
 from edgecap.pipeline.export_folder import export_folder, optimize_folder
@@ -153,7 +153,7 @@ def test_positions_begin_behind_the_padding_id():
 @pytest.mark.parametrize("kind", ["folder", "onnx"])
 def test_what_is_neither_is_refused_in_one_line(config, message, kind):
     with pytest.raises(UsageError, match=message) as refused:
-        read_model(Located("m", kind, Path("m"), None, config))
+        read_model(LocatedModel("m", kind, Path("m"), None, config))
     assert "\n" not in str(refused.value)
 
 
@@ -167,7 +167,9 @@ def test_what_is_neither_is_refused_in_one_line(config, message, kind):
     ],
 )
 def test_what_an_encoder_does_not_do_is_refused(asked, message):
-    model = read_model(Located("m", "folder", Path("m"), None, {"model_type": "bert", **_BERT}))
+    model = read_model(
+        LocatedModel("m", "folder", Path("m"), None, {"model_type": "bert", **_BERT})
+    )
     check_request(Spec(context_sweep=(64,)), model)
     with pytest.raises(UsageError, match=message):
         check_request(Spec(**asked), model)

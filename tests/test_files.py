@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from edgecap.errors import DiskFull, RecordError, UsageError
 from edgecap.machine import info as machine
-from edgecap.model import source
+from edgecap.model.locate import locate
+from edgecap.model.onnx_folder import onnx_files
+from edgecap.model.weight_files import count_parameters, tokenizer_sha256
 from edgecap.record import SCHEMA, Absent
 from edgecap.storage.files import check_writable, list_files, new_folder, write_atomically
 from edgecap.storage.records import load, read_record, record_path, save, schema
@@ -197,9 +199,9 @@ def test_missing_corpus(tmp_path):
 
 
 def test_the_reference_model_by_name():
-    located = source.locate("edgecap-ref-xs")
+    located = locate("edgecap-ref-xs")
     assert (located.kind, located.config["model_type"]) == ("reference", "llama")
-    assert 1_700_000 < source.count_parameters(located.path) < 1_900_000
+    assert 1_700_000 < count_parameters(located.path) < 1_900_000
 
 
 @pytest.mark.parametrize(
@@ -214,7 +216,7 @@ def test_the_reference_model_by_name():
 )
 def test_no_such_model(name, words):
     with pytest.raises(UsageError, match=words):
-        source.locate(name)
+        locate(name)
 
 
 def test_the_hub_is_asked_for_data_only(monkeypatch, tiny):
@@ -227,7 +229,7 @@ def test_the_hub_is_asked_for_data_only(monkeypatch, tiny):
         return str(tiny)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    located = source.locate("org/model@abc")
+    located = locate("org/model@abc")
     assert (located.kind, located.name, asked["revision"]) == ("hub", "org/model", "abc")
     assert not any(p.endswith((".py", ".bin", ".pt", "*")) for p in asked["patterns"])
 
@@ -245,33 +247,33 @@ def test_what_the_hub_says(monkeypatch, raised, words):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     with pytest.raises(UsageError, match=words):
-        source.locate("org/model")
+        locate("org/model")
 
 
 def test_folders_that_are_no_models(tmp_path):
     with pytest.raises(UsageError, match="no config.json and no .onnx"):
-        source.locate(str(tmp_path))
+        locate(str(tmp_path))
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UsageError, match=r"no .safetensors and no .onnx"):
-        source.locate(str(tmp_path))
+        locate(str(tmp_path))
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(UsageError, match="pickled weights, which can run code"):
-        source.locate(str(tmp_path))
+        locate(str(tmp_path))
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UsageError, match="cannot read"):
-        source.locate(str(tmp_path))
+        locate(str(tmp_path))
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="is a file"):
-        source.locate(str(tmp_path / "file"))
+        locate(str(tmp_path / "file"))
 
 
 def test_weights_rule_over_an_export_in_a_subfolder(tmp_path):
     (tmp_path / "onnx").mkdir()
     (tmp_path / "onnx" / "model.onnx").write_bytes(b"graph")
     (tmp_path / "config.json").write_text("{}")
-    assert source.locate(str(tmp_path)).kind == "onnx"
+    assert locate(str(tmp_path)).kind == "onnx"
     (tmp_path / "model.safetensors").write_bytes(b"weights")
-    assert source.locate(str(tmp_path)).kind == "folder"
+    assert locate(str(tmp_path)).kind == "folder"
 
 
 def test_weights_that_are_cut_short(tmp_path):
@@ -283,10 +285,10 @@ def test_weights_that_are_cut_short(tmp_path):
     ):
         (tmp_path / "model.safetensors").write_bytes(whole[:cut])
         with pytest.raises(UsageError, match=words):
-            source.count_parameters(tmp_path)
+            count_parameters(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", 4) + b"{}}}")
     with pytest.raises(UsageError, match="not a safetensors file"):
-        source.count_parameters(tmp_path)
+        count_parameters(tmp_path)
 
 
 def test_parameters_are_those_of_the_model(tmp_path):
@@ -305,10 +307,10 @@ def test_parameters_are_those_of_the_model(tmp_path):
         "weight_map": {"h.0.attn.c_attn.bias": "part-1.safetensors", "w": "part-2.safetensors"}
     }
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert source.count_parameters(tmp_path) == 10
+    assert count_parameters(tmp_path) == 10
     (tmp_path / "part-2.safetensors").unlink()
     with pytest.raises(UsageError, match=r"part-2.safetensors is missing"):
-        source.count_parameters(tmp_path)
+        count_parameters(tmp_path)
 
 
 def test_what_was_left_half_made_is_swept(tmp_path):
@@ -333,23 +335,23 @@ def test_a_manifest_that_lies(tmp_path):
     }
     manifest = tmp_path / "edgecap.json"
     manifest.write_text(json.dumps({"source": {}, "graphs": [graph]}))
-    assert [f.precision for f in source.onnx_files(tmp_path)] == ["fp32"]
+    assert [f.precision for f in onnx_files(tmp_path)] == ["fp32"]
     (tmp_path / "fp32" / "model.onnx").write_bytes(b"grapf")
     with pytest.raises(UsageError, match="changed or cut short"):
-        source.onnx_files(tmp_path)
+        onnx_files(tmp_path)
     manifest.write_text(json.dumps({"source": {}, "graphs": [{**graph, "folder": "../elsewhere"}]}))
     with pytest.raises(UsageError, match="outside its folder"):
-        source.onnx_files(tmp_path)
+        onnx_files(tmp_path)
     tokenizer = {"path": "tokenizer.json", "bytes": 2, "sha256": hashlib.sha256(b"{}").hexdigest()}
     manifest.write_text(json.dumps({"source": {}, "graphs": [], "files": [tokenizer]}))
     (tmp_path / "tokenizer.json").write_text("{}")
-    assert source.onnx_files(tmp_path) == []
+    assert onnx_files(tmp_path) == []
     (tmp_path / "tokenizer.json").write_text("[]")
     with pytest.raises(UsageError, match=r"tokenizer.json is not what edgecap.json says"):
-        source.onnx_files(tmp_path)
+        onnx_files(tmp_path)
     manifest.write_text('{"graphs": 5}')
     with pytest.raises(UsageError, match="is not a manifest"):
-        source.onnx_files(tmp_path)
+        onnx_files(tmp_path)
 
 
 # --- machine ----------------------------------------------------------------------------------
@@ -437,7 +439,7 @@ def test_the_reference_series_is_one_series():
     folders = [ROOT / "models" / f"edgecap-ref-{size}" for size in ("xs", "s", "m")]
     cards = [json.loads((folder / "training.json").read_text()) for folder in folders]
     assert sum((folder / "model.safetensors").stat().st_size for folder in folders) < 26e6
-    assert len({source.tokenizer_sha256(folder) for folder in folders}) == 1
+    assert len({tokenizer_sha256(folder) for folder in folders}) == 1
     told = (
         "training_text_sha256",
         "distinct_tokens",

@@ -13,7 +13,7 @@ from test_cli import edgecap
 from test_real import exported
 
 from edgecap.errors import UsageError
-from edgecap.model.source import count_parameters
+from edgecap.model.weight_files import count_parameters
 from edgecap.parsing import parse_series
 
 LLAMA = {

@@ -10,7 +10,7 @@ import pytest
 from conftest import REFERENCE
 
 from edgecap.errors import UsageError
-from edgecap.model import source
+from edgecap.model.reference_models import series_members
 from edgecap.spec import DEFAULT_PRECISIONS, Spec
 from edgecap.sweep import plan as planning
 from edgecap.sweep.fingerprint import corpus_fingerprint, model_fingerprint
@@ -382,4 +382,4 @@ def test_the_reference_series_is_each_of_its_models(tmp_path):
         tmp_path,
         tmp_path / "cache",
     )
-    assert [Path(cell.spec.model).name for cell in cells] == list(source.members())
+    assert [Path(cell.spec.model).name for cell in cells] == list(series_members())

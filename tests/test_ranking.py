@@ -13,7 +13,7 @@ from conftest import REFERENCE
 from edgecap.analysis.ranking import rank_documents
 from edgecap.cli.commands import cli
 from edgecap.errors import UsageError
-from edgecap.model.source import models_named, reference_models
+from edgecap.model.reference_models import expand_names, reference_models
 from edgecap.record import Absent, DocumentBits
 from edgecap.report.terminal.ranking import ranked_text
 
@@ -136,16 +136,16 @@ def test_profile_writes_and_shows_them_and_writes_over_its_own_file(tmp_path, mo
 
 def test_the_series_and_lists_of_models():
     names = tuple(path.name for path in reference_models())
-    assert models_named("edgecap-ref") == names and models_named("edgecap-ref,org/a") == (
+    assert expand_names("edgecap-ref") == names and expand_names("edgecap-ref,org/a") == (
         *names,
         "org/a",
     )
-    assert models_named(" a/b , c/d,a/b ") == ("a/b", "c/d")
+    assert expand_names(" a/b , c/d,a/b ") == ("a/b", "c/d")
 
 
 def test_a_folder_with_a_comma_is_one_model(tmp_path):
     (tmp_path / "a,b").mkdir()
-    assert models_named(str(tmp_path / "a,b")) == (str(tmp_path / "a,b"),)
+    assert expand_names(str(tmp_path / "a,b")) == (str(tmp_path / "a,b"),)
 
 
 @pytest.fixture

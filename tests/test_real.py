@@ -19,7 +19,7 @@ from edgecap.graph.read import inspect_graph, open_graph, write_graph
 from edgecap.graph.scoring import scoring_graph
 from edgecap.graph.tied_weights import tie, untie
 from edgecap.meters.text_windows import split_windows
-from edgecap.model import source
+from edgecap.model.weight_files import count_parameters
 from edgecap.pipeline.export_folder import export_folder
 from edgecap.pipeline.profile import profile
 from edgecap.record import Absent, Failure, Measurement
@@ -59,7 +59,7 @@ def test_tied_embeddings_are_stored_once(reference):
     """The reference model: 1.79 M parameters, tied included;
     the graph adds little to 4 bytes each.
     """
-    weights = 4 * source.count_parameters(REFERENCE)
+    weights = 4 * count_parameters(REFERENCE)
     assert (reference / "fp32/model.onnx").stat().st_size < 1.04 * weights
     assert (reference / "fp16/model.onnx").stat().st_size < 1.12 * weights / 2
     assert (reference / "int8/model.onnx").stat().st_size < 1.30 * weights / 4

@@ -11,7 +11,7 @@ from edgecap.cli import types
 from edgecap.cli.output import print_json, print_text, width
 
 if TYPE_CHECKING:
-    from edgecap.model.source import OnnxFile
+    from edgecap.model.manifest import OnnxFile
 
 DEFAULT_CONTEXT, DEFAULT_PROMPT = 1024, 512
 LARGEST = 1 << 24  # of a size of a graph
@@ -96,7 +96,7 @@ def _of_config(config: str, as_json: bool, asked: dict[str, Any]) -> None:
 
     from edgecap.model.architecture import read_architecture
     from edgecap.model.config_counts import count
-    from edgecap.model.source import read_config
+    from edgecap.model.locate import read_config
     from edgecap.report.terminal.counts import counted
 
     name, fields, where = read_config(config)
@@ -129,7 +129,7 @@ def _of_graphs(onnx: Path, as_json: bool, asked: dict[str, Any]) -> None:
 def _graphs(where: Path, precision: str | None) -> dict[str, OnnxFile]:
     """The graphs of a folder by their precision, or by the name of their file."""
     from edgecap.errors import UsageError
-    from edgecap.model.source import onnx_graphs
+    from edgecap.model.onnx_folder import onnx_graphs
 
     found = {file.precision or file.path.name: file for file in onnx_graphs(where)}
     if precision is None:

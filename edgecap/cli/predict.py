@@ -52,7 +52,7 @@ def predict(
 
     from edgecap.analysis.predicting import predict as predicted_from
     from edgecap.model.architecture import read_architecture
-    from edgecap.model.source import read_config
+    from edgecap.model.locate import read_config
     from edgecap.report.terminal.prediction import predicted
     from edgecap.storage.records import load
 

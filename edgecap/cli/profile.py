@@ -231,17 +231,16 @@ def _models(text: str, revision: str | None) -> list[str]:
     Raises UsageError where one is not there, or given twice.
     """
     from edgecap.errors import UsageError
-    from edgecap.model import source
+    from edgecap.model.locate import is_hub_model, locate
+    from edgecap.model.reference_models import expand_names
 
     parts = [text] if os.path.isdir(text) else text.split(",")
-    models = [name for part in parts for name in source.models_named(part)]
+    models = [name for part in parts for name in expand_names(part)]
     if not models:
         raise UsageError("--model names no model")
     if len(models) == 1:  # whose measuring begins with finding it
         return models
-    places = [
-        m if source.on_the_hub(m) else source.locate(m, revision).path.resolve() for m in models
-    ]
+    places = [m if is_hub_model(m) else locate(m, revision).path.resolve() for m in models]
     twice = next((m for n, m in enumerate(models) if places[n] in places[:n]), None)
     if twice:
         raise UsageError(f"--model has {twice} twice; give different models")

@@ -130,9 +130,9 @@ def tokenizer(
     of one text in many languages, the tokens of each over those of English. MODEL is a reference model, a folder with
     tokenizer.json, a Hub id, or edgecap-ref for all reference models; no weights are needed or fetched, but for --bytes.
     """
-    from edgecap.model.source import meant_by
+    from edgecap.model.reference_models import expand_name
 
-    models = tuple(name for model in models for name in meant_by(model))
+    models = tuple(name for model in models for name in expand_name(model))
     _check(corpus or documents, languages, only is not None or records, most_bytes, output, run)
     if output is not None:
         read = {

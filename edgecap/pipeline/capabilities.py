@@ -22,7 +22,7 @@ from edgecap.model.architecture import (
     read_genai,
     task_of,
 )
-from edgecap.model.source import Located
+from edgecap.model.locate import LocatedModel
 from edgecap.record import Absent, Architecture, Attention
 from edgecap.spec import SWEEP_STEPS, Spec
 
@@ -67,7 +67,7 @@ class Model(NamedTuple):
         )
 
 
-def read_model(located: Located, graphs: Sequence[GraphFacts] = ()) -> Model:
+def read_model(located: LocatedModel, graphs: Sequence[GraphFacts] = ()) -> Model:
     """Describe a model. `graphs` are the inspected graphs of its folder.
 
     Raises UsageError if it is neither a decoder nor an encoder, or its config cannot be read.
@@ -87,7 +87,7 @@ def read_model(located: Located, graphs: Sequence[GraphFacts] = ()) -> Model:
     return Model(DECODER, architecture, Sizes(architecture.positions, architecture.vocabulary))
 
 
-def _task(located: Located, graphs: Sequence[GraphFacts]) -> str:
+def _task(located: LocatedModel, graphs: Sequence[GraphFacts]) -> str:
     task = task_of(located.config)
     two_parts = located.config.get("is_encoder_decoder")
     if graphs and not two_parts and all(_encodes(g, task) for g in graphs):
@@ -104,7 +104,7 @@ def _encodes(graph: GraphFacts, task: str | None) -> bool:
     return not graph.has_cache and (not graph.predicts or has_segments)
 
 
-def _sizes(located: Located, graphs: Sequence[GraphFacts], where: str) -> Sizes:
+def _sizes(located: LocatedModel, graphs: Sequence[GraphFacts], where: str) -> Sizes:
     """Read positions and vocabulary from the config, else from the tables of the graph."""
     sizes = encoder_sizes(located.config, where)
     if not graphs:
@@ -114,7 +114,7 @@ def _sizes(located: Located, graphs: Sequence[GraphFacts], where: str) -> Sizes:
 
 
 def _architecture(
-    located: Located, graphs: Sequence[GraphFacts], where: str
+    located: LocatedModel, graphs: Sequence[GraphFacts], where: str
 ) -> Architecture | Absent:
     """Read the architecture from config.json, or from genai_config.json.
 

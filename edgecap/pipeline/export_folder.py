@@ -11,7 +11,8 @@ import msgspec
 from edgecap import __version__
 from edgecap.errors import UsageError
 from edgecap.graph import export
-from edgecap.model import source
+from edgecap.model.manifest import MANIFEST
+from edgecap.model.weight_files import count_parameters
 from edgecap.pipeline.artifacts import build_or_refuse, export_folder_of, get_or_fuse
 from edgecap.pipeline.prepare import prepare
 from edgecap.pipeline.run_context import (
@@ -134,7 +135,7 @@ def contents(context: RunContext, graphs: dict[str, ReadyGraph], provider: str) 
             "revision": context.located.revision,
             "weights_sha256": context.hashes.weights,
             "tokenizer_sha256": context.hashes.tokenizer,
-            "parameters": source.count_parameters(context.located.path),
+            "parameters": count_parameters(context.located.path),
         },
         "files": [
             {"path": name, "bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
@@ -172,4 +173,4 @@ def _copy(folder: Contents, out: Path) -> None:
     for name, path in folder.files.items():
         (out / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(path, out / name)
-    write_atomically(out / source.MANIFEST, folder.manifest)
+    write_atomically(out / MANIFEST, folder.manifest)

@@ -15,7 +15,9 @@ from edgecap.graph import export, finish
 from edgecap.graph.read import GraphFacts
 from edgecap.machine.energy import meter
 from edgecap.machine.info import check_processors, check_threads
-from edgecap.model import source
+from edgecap.model.locate import LocatedModel, locate
+from edgecap.model.onnx_folder import onnx_files
+from edgecap.model.weight_files import hash_model
 from edgecap.pipeline.capabilities import Model, check_request, read_model
 from edgecap.pipeline.run_context import (
     NO_SCORES,
@@ -60,7 +62,7 @@ def prepare(
         _check_meter(Path(spec.meter), spec.meter_offset_s)
     check_processors(spec.affinity)
     check_threads(spec.threads, spec.affinity)
-    located = source.locate(spec.model, spec.revision)
+    located = locate(spec.model, spec.revision)
     if located.kind == "onnx":  # such a folder is described by its graphs
         inspected, graphs = _inspect(located, run, spec)
         model = _read_model(spec, located, inspected.graphs)
@@ -70,14 +72,14 @@ def prepare(
     cell_specs = _cells(spec, located, inspected, graphs)
     if located.kind != "onnx":
         export.recipe(spec.exporter, model.exported_as)
-    hashes = source.hashes(located, [f for ready in graphs for f in ready.graph.files])
+    hashes = hash_model(located, [f for ready in graphs for f in ready.graph.files])
     context = RunContext(
         spec, home, located, model, hashes, corpus, graphs, notice, run, {}, ExitStack(), scores
     )
     return Prepared(context, inspected.providers, cell_specs)
 
 
-def _read_model(spec: Spec, located: source.Located, graphs: tuple[GraphFacts, ...] = ()) -> Model:
+def _read_model(spec: Spec, located: LocatedModel, graphs: tuple[GraphFacts, ...] = ()) -> Model:
     model = read_model(located, graphs)
     check_request(spec, model)
     return model
@@ -126,10 +128,10 @@ def _check_meter(path: Path, offset_s: float | None) -> None:
 
 
 def _inspect(
-    located: source.Located, run: StepRunner, spec: Spec
+    located: LocatedModel, run: StepRunner, spec: Spec
 ) -> tuple[Inspected, tuple[ReadyGraph, ...]]:
     """Return the providers of the runtime, and the graphs of an ONNX folder."""
-    files = source.onnx_files(located.path) if located.kind == "onnx" else []
+    files = onnx_files(located.path) if located.kind == "onnx" else []
     graphs = tuple(str(f.path) for f in files)
     step = Inspect(
         graphs=graphs, providers=spec.providers, energy=spec.energy == "require", meter=spec.meter
@@ -170,7 +172,7 @@ def describe_graph(
 
 
 def _cells(
-    spec: Spec, located: source.Located, inspected: Inspected, graphs: tuple[ReadyGraph, ...]
+    spec: Spec, located: LocatedModel, inspected: Inspected, graphs: tuple[ReadyGraph, ...]
 ) -> list[CellSpec]:
     """List the cells to measure. Raise UsageError if a provider or a precision is not available."""
     for provider in spec.providers:

@@ -11,8 +11,8 @@ import msgspec
 from edgecap import __version__
 from edgecap.errors import EdgecapError, Interrupted
 from edgecap.machine.info import read_machine
-from edgecap.model import source
 from edgecap.model.flops import count_flops
+from edgecap.model.weight_files import count_parameters
 from edgecap.pipeline.artifacts import build_lock
 from edgecap.pipeline.capabilities import PREFILL_TOKENS
 from edgecap.pipeline.judging import PENDING, judge
@@ -103,7 +103,7 @@ def open_draft(prepared: Prepared) -> Iterator[RecordDraft]:
 def _start_record(prepared: Prepared) -> Profile:
     context, providers, _ = prepared
     spec, located, model = context.spec, context.located, context.model
-    parameters = source.count_parameters(located.path)
+    parameters = count_parameters(located.path)
     return Profile(
         schema=SCHEMA,
         edgecap=__version__,

@@ -12,7 +12,8 @@ from typing import NamedTuple, TypeVar
 
 from edgecap.machine.info import default_threads
 from edgecap.meters.compression import ScoredDocument
-from edgecap.model.source import Hashes, Located
+from edgecap.model.locate import LocatedModel
+from edgecap.model.weight_files import ModelHashes
 from edgecap.pipeline.capabilities import Model
 from edgecap.pipeline.worker import Answer, Session, Step, StepCallback, expected
 from edgecap.record import Failure, Graph
@@ -70,9 +71,9 @@ class RunContext(NamedTuple):
 
     spec: Spec
     home: Paths
-    located: Located
+    located: LocatedModel
     model: Model
-    hashes: Hashes
+    hashes: ModelHashes
     corpus: Corpus
     graphs: tuple[ReadyGraph, ...]  # of a folder of ONNX graphs
     notice: ProgressCallback

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from edgecap import stats
 from edgecap.errors import EdgecapError
-from edgecap.model import source
 from edgecap.model.flops import stored_as, weight_bytes
+from edgecap.model.locate import is_hub_model, locate
 from edgecap.pipeline.capabilities import read_model
 from edgecap.record import Absent
 from edgecap.storage.jsonl_log import JsonlLog
@@ -174,8 +174,8 @@ def estimate_disk(cells: Sequence[PlannedCell], rows: Sequence[StateRow]) -> Dis
 def graph_bytes(model: str, precision: str) -> int | None:
     """Bytes of the weights in a precision, from the model's config; nothing is fetched."""
     with contextlib.suppress(EdgecapError):
-        if not source.on_the_hub(model):
-            architecture = read_model(source.locate(model)).architecture
+        if not is_hub_model(model):
+            architecture = read_model(locate(model)).architecture
             return (
                 None
                 if isinstance(architecture, Absent)

@@ -12,7 +12,8 @@ from pathlib import Path
 import msgspec
 
 from edgecap.errors import UsageError
-from edgecap.model import source
+from edgecap.model.locate import is_hub_model, locate
+from edgecap.model.manifest import read_manifest
 from edgecap.spec import DEFAULT_CORPUS, PRECISIONS
 from edgecap.storage.files import sha256_of, sha256_of_file, write_atomically
 from edgecap.text.bias_card import ENDING, beside
@@ -25,9 +26,9 @@ def model_fingerprint(model: str, cache: Path) -> str:
 
     Raises UsageError where there is none, or the folder holds no model.
     """
-    if source.on_the_hub(model):
+    if is_hub_model(model):
         return f"hub {model}"
-    located = source.locate(model)
+    located = locate(model)
     files = sorted(
         p for p in (*located.path.glob("*"), *located.path.glob("*/*")) if _is_part(p, located.path)
     )
@@ -54,11 +55,9 @@ def precisions_of(model: str) -> tuple[str, ...]:
 
     Raises UsageError where only reading the graphs would tell.
     """
-    if source.on_the_hub(model) or (located := source.locate(model)).kind != "onnx":
+    if is_hub_model(model) or (located := locate(model)).kind != "onnx":
         return ()
-    told = [
-        graph.get("precision") for graph in source.read_manifest(located.path).get("graphs", ())
-    ]
+    told = [graph.get("precision") for graph in read_manifest(located.path).get("graphs", ())]
     found = tuple(str(name) for name in told if name in PRECISIONS)
     if not found:
         raise UsageError(

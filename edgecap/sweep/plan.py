@@ -26,7 +26,7 @@ from typing import Any
 import msgspec
 
 from edgecap.errors import UsageError, did_you_mean
-from edgecap.model.source import SERIES, members
+from edgecap.model.reference_models import SERIES, series_members
 from edgecap.names import safe_filename
 from edgecap.parsing import parse_name
 from edgecap.provider_options import parse_providers
@@ -199,7 +199,7 @@ def _cells(block: dict[str, Any], contents: _Contents) -> Iterator[PlannedCell]:
     models = [
         m
         for text in _texts(block, "models", DEFAULT_MODEL)
-        for m in (members() if text == SERIES else (text,))
+        for m in (series_members() if text == SERIES else (text,))
     ]
     for model in map(contents.place, dict.fromkeys(models)):
         precisions = (

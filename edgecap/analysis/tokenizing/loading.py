@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgecap.errors import UsageError
-from edgecap.model import source
+from edgecap.model.locate import find_tokenizer
+from edgecap.model.weight_files import tokenizer_sha256
 from edgecap.text.tokenizer import TextTokenizer, read_pieces, read_tokenizer
 from edgecap.text.vocabulary import Pieces
 
@@ -27,7 +28,7 @@ def load_tokenizers(models: Sequence[str]) -> list[LoadedTokenizer]:
 
     Raises UsageError where one cannot be had, or one is given twice.
     """
-    folders = [source.find_tokenizer(model) for model in models]
+    folders = [find_tokenizer(model) for model in models]
     twice = next((m for n, m in enumerate(models) if folders[n] in folders[:n]), None)
     if twice:
         raise UsageError(f"{twice} is given twice; give different models")
@@ -41,7 +42,7 @@ def load_tokenizers(models: Sequence[str]) -> list[LoadedTokenizer]:
         LoadedTokenizer(
             name,
             folder,
-            source.tokenizer_sha256(folder),
+            tokenizer_sha256(folder),
             read_tokenizer(folder),
             read_pieces(folder),
         )

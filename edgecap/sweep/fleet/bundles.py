@@ -15,7 +15,7 @@ import msgspec
 from edgecap import __version__
 from edgecap.errors import DiskFull, EdgecapError
 from edgecap.meters.compression import ScoredDocument
-from edgecap.model import source
+from edgecap.model.weight_files import ModelHashes
 from edgecap.names import safe_filename
 from edgecap.pipeline.artifacts import can_be_fp32, get_or_build
 from edgecap.pipeline.export_folder import contents
@@ -52,7 +52,7 @@ class ModelBundle(NamedTuple):
     places: dict[str, Path]
     name: str
     revision: str | None
-    hashes: source.Hashes
+    hashes: ModelHashes
     graph: tuple[File, ...]
 
 

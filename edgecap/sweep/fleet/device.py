@@ -18,7 +18,7 @@ import msgspec
 
 from edgecap import __version__
 from edgecap.errors import DiskFull, EdgecapError, Interrupted, UsageError
-from edgecap.model import source
+from edgecap.model.manifest import MANIFEST
 from edgecap.names import safe_filename
 from edgecap.pipeline.profile import profile
 from edgecap.pipeline.run_context import KnownScores, StepRunner, ignore_events
@@ -185,10 +185,10 @@ class Device:
         folder = bundle / safe_filename(order.model_name)
         with locks.alone(bundle, lambda: None, lambda reason: None):
             in_use.enter_context(locks.used(bundle))
-            if not (folder / source.MANIFEST).is_file():
+            if not (folder / MANIFEST).is_file():
                 with new_folder(folder) as scratch:
                     self._lay_out(files, scratch)
-                    write_atomically(scratch / source.MANIFEST, order.manifest.encode())
+                    write_atomically(scratch / MANIFEST, order.manifest.encode())
             touch(bundle)
         return folder
 

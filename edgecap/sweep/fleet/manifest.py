@@ -12,7 +12,7 @@ import msgspec
 
 from edgecap.errors import UsageError
 from edgecap.graph.export import BESIDE
-from edgecap.model import source
+from edgecap.model.manifest import manifest_files
 from edgecap.record import File
 from edgecap.spec import PRECISIONS
 
@@ -34,7 +34,7 @@ def model_files(manifest: str) -> tuple[File, ...]:
         raise UsageError(f"the manifest is not JSON: {error}") from error
     if not isinstance(told, dict):
         raise UsageError("the manifest is no object")
-    files = source.manifest_files(told)
+    files = manifest_files(told)
     if len(files) > MOST_FILES:
         raise UsageError(f"the manifest lists {len(files)} files; a model has {MOST_FILES} at most")
     for file in files:
