@@ -269,7 +269,7 @@ def measured(step: MeasureCell, corpus, precision):
             corpus.documents,
             compression.WindowPlan(step.plan.protocol, step.plan.context, step.plan.stride),
             clock,
-            journal=JsonlLog(Path(step.journal), ScoredDocument),
+            log=JsonlLog(Path(step.journal), ScoredDocument),
         ),
         placement=Placement(by_provider={"cpu": ProviderShare(nodes=10, time_share=1.0)}),
         work=GraphWork(prefill=step_work(512), decode=step_work(1), unknown={}),

@@ -298,7 +298,7 @@ def test_of_two_providers_that_of_the_most_models_is_taken():
 @pytest.mark.parametrize("flops", [0.0, -5.0, 1.0, float("inf"), float("nan")])
 def test_a_token_that_costs_nothing_is_refused(flops):
     records = [replace(r, flops=replace(r.flops, per_token=flops)) for r in three()]
-    with pytest.raises(UsageError, match="which no model does"):
+    with pytest.raises(UsageError, match="which no model has"):
         fit(records)
 
 
@@ -372,7 +372,7 @@ A, B, C = three()
 RETOKENISED = model("b", 20.5, 22, scored=text(tokens=90))
 UNLIKE = {
     "corpus of b": replace(B, corpus=replace(B.corpus, sha256="f" * 64)),
-    "protocol of b \\(paper\\) is not that of a \\(exact\\)": changed(B, protocol="paper"),
+    "protocol of b \\(paper\\) differs from that of a \\(exact\\)": changed(B, protocol="paper"),
     "window \\(--context\\) of b \\(256\\)": changed(B, context=256),
     "stride of b": changed(B, stride=128),
     "tokenizer of b": RETOKENISED,

@@ -211,7 +211,7 @@ def scored(journal, engine=None, count=7):
         documents(count),
         WindowPlan("exact", 16),
         FakeClock(),
-        journal=journal,
+        log=journal,
     )
 
 

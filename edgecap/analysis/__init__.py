@@ -1,1 +1,1 @@
-"""Turn records into scores, verdicts, choices and predictions. Nothing here measures or prints."""
+"""Turn records into scores, verdicts, recommendations and predictions; measure nothing."""

@@ -1,7 +1,7 @@
-"""Whether a variant will pay on this machine, said before time is spent on it. Pure.
+"""Advise against variants that will not pay on this machine, before time is spent on them. Pure.
 
-What is known is known of the CPU provider only (ONNX Runtime 1.31): which instructions its kernels need. Of
-any other provider nothing is said. `cautions` says the same of a cell that was measured, with the same words.
+Only the CPU provider is known (ONNX Runtime 1.31): the instructions that its kernels need.
+`warnings` gives measured cells the same advice in the same words.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from edgecap.record import Caution, Machine
 INT8_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
 HALF_FLAGS = {"avx512_fp16", "asimdhp", "fphp"}
 BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
-SMALL = 1_000_000  # parameters: below, products are too small for the kernel to matter
+SMALL = 1_000_000  # parameters; in smaller models the kernels of products do not matter
 
 FP16 = Caution(
     code="fp16-emulated",
@@ -25,28 +25,31 @@ FP16 = Caution(
 INT8 = Caution(
     code="no-int8-dot-product",
     message="this processor has no int8 dot product (VNNI, AMX, dotprod)",
-    advice="expect less speed from int8 and int4 than on newer processors; on x86 set session.x64quantprecision to 1 "
-    "in your own program too, or int8 saturates",
+    advice="expect less speed from int8 and int4 than on newer processors; on x86 set "
+    "session.x64quantprecision to 1 in your own program too, or int8 saturates",
 )
 BF16 = Caution(
     code="bf16-emulated",
-    message="this processor has no bf16 arithmetic: weights are widened to fp32 when the graph is loaded",
+    message="this processor has no bf16 arithmetic: "
+    "weights are widened to fp32 when the graph is loaded",
     advice="use fp32 or int8 on this processor; bf16 saves only file size here",
 )
 BF16_RUNTIME = Caution(
     code="bf16-emulated",
-    message="the runtime's CPU provider has no bf16 arithmetic, though this processor has: weights are widened to fp32",
+    message="the runtime's CPU provider has no bf16 arithmetic, though this processor has: "
+    "weights are widened to fp32",
     advice="use fp32 or int8 here; bf16 saves only file size",
 )
 HQQ = Caution(
     code="hqq-unpacked",
-    message="the runtime's CPU provider has no kernel for 4-bit weights with zero points in fp32: it unpacks them to fp32",
+    message="the runtime's CPU provider has no kernel for 4-bit weights with zero points in fp32: "
+    "it unpacks them to fp32",
     advice="use int4 or int4b16 on this provider; HQQ saves only file size here",
 )
 
 
 class _Need(NamedTuple):
-    """`flags`, one of which the processor must have, and what is said `without` and `with_them`."""
+    """Processor flags that a precision needs one of, and advice `without` and `with_them`."""
 
     begins: str
     flags: set[str]
@@ -54,7 +57,7 @@ class _Need(NamedTuple):
     with_them: Caution | None = None
 
 
-# The first row whose beginning fits. int8 and 4-bit weights at accuracy level 4 multiply in 8 bits.
+# The first match applies. int8, and 4-bit weights at accuracy level 4, multiply in 8 bits.
 _NEEDS = (
     _Need("fp16", HALF_FLAGS, FP16),
     _Need("bf16", BF16_FLAGS, BF16, BF16_RUNTIME),
@@ -77,12 +80,12 @@ _PROVIDERS: dict[str, Callable[[Machine, str], Caution | None]] = {"cpu": _on_cp
 def advise(
     machine: Machine, precision: str, provider: str, parameters: int | None
 ) -> Caution | None:
-    """Why a variant will not pay on a provider here; None where it may, or nothing is known.
+    """Return why a variant will not pay on a provider of this machine.
 
-    `parameters` of the model, None where not known: a model below `SMALL` is too small for advice on speed,
-    since what its products take is lost beside the cost of each node.
+    None if it may, or if nothing is known. `parameters` of the model, None if unknown: below
+    `SMALL`, products are lost beside the cost of each node, and there is no advice.
     """
-    told = _PROVIDERS.get(base(provider))
-    if told is None or (parameters is not None and parameters < SMALL):
+    advice = _PROVIDERS.get(base(provider))
+    if advice is None or (parameters is not None and parameters < SMALL):
         return None
-    return told(machine, precision)
+    return advice(machine, precision)

@@ -1,8 +1,9 @@
-"""The information capacity of 39 models as published, to stand as context beside measured cells.
+"""Information capacity of 39 published models, as context beside measured cells.
 
-Read off the figure of arXiv 2511.08066 (marker centroids): about +-0.0002 in capacity and 2 % in FLOPs. The FLOPs
-are those of the published script, which takes hidden size / heads for the head dimension and a mixture of experts
-as dense. They compare only with cells that were scored as they were.
+Read off the figure of arXiv 2511.08066 (marker centroids): about +-0.0002 in capacity and 2 % in
+FLOPs. FLOPs are those of the published script, which takes hidden size / heads as head dimension
+and counts a mixture of experts as dense. Compare only with cells that were scored alike
+(`is_comparable`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ CAPACITY_ERROR, FLOPS_ERROR = 0.0002, 0.02  # absolute, relative: how well a fig
 
 
 class PublishedModel(NamedTuple):
-    """A published model: FLOPs a token and information capacity."""
+    """A published model: FLOPs per token and information capacity."""
 
     model: str
     flops_per_token: float
@@ -28,11 +29,11 @@ class PublishedModel(NamedTuple):
 
     @property
     def gain_bits_per_token(self) -> float:
-        """Bits gained a token that the capacity stands for, the bias of the text taken out."""
+        """Return the bits gained per token, recovered from capacity and bias."""
         return self.information_capacity * math.log2(self.flops_per_token) - BIAS
 
 
-# Dense models of one series, by the beginning of their names; mixtures of experts were counted as dense.
+# Dense models of one series, by the start of their names; the figure counts experts as dense.
 SERIES = (
     "Qwen3",
     "Qwen1.5",
@@ -47,7 +48,7 @@ _EXPERTS = "MoE"
 
 
 def published_series() -> dict[str, list[PublishedModel]]:
-    """The published models of each series, by rising FLOPs."""
+    """Return the published models of each series, by rising FLOPs."""
     points = [p for p in read_published() if _EXPERTS not in p.model]
     return {
         name.rstrip("-"): sorted(
@@ -58,7 +59,7 @@ def published_series() -> dict[str, list[PublishedModel]]:
 
 
 def read_published() -> list[PublishedModel]:
-    """The 39 points in the order of the figure's legend."""
+    """Read the 39 points, in the order of the figure's legend."""
     text = resources.files("edgecap").joinpath("data", "published.csv").read_text("utf-8")
     return [
         PublishedModel(name, float(flops), float(capacity))
@@ -67,11 +68,11 @@ def read_published() -> list[PublishedModel]:
 
 
 def is_comparable(record: Profile, cell: Cell) -> bool:
-    """Whether a cell was scored as the published models were: protocol, window, text by its name, and bias."""
+    """Check that a cell was scored alike: protocol, window, name of the text, and bias."""
     outcome = cell.outcome
-    found = outcome.compression if isinstance(outcome, Measurement) else None
+    compression = outcome.compression if isinstance(outcome, Measurement) else None
     return (
-        isinstance(found, Compression)
-        and (found.protocol, found.context) == (PROTOCOL, CONTEXT)
+        isinstance(compression, Compression)
+        and (compression.protocol, compression.context) == (PROTOCOL, CONTEXT)
         and (record.corpus.name, record.corpus.bias_bits) == (CORPUS, BIAS)
     )

@@ -1,9 +1,9 @@
-"""The shortest time that the hardware allows a step, and how far the measured one is from it.
+"""The shortest time that the hardware allows a step, and the measured time's distance from it.
 
     attainable = max(flops / peak FLOP/s, bytes / peak bytes/s)        ratio = attainable / measured
 
-Williams, Waterman and Patterson 2009. FLOPs are the analytic ones (the graph's own where no config
-tells the architecture), bytes the stored weights and the KV cache: what a step cannot do without.
+Williams, Waterman and Patterson 2009. FLOPs are the analytic ones (the graph's own if no config
+gives the architecture); bytes are the stored weights and the KV cache, which every step must read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from edgecap.record import (
     StepWork,
 )
 
-# The kernels that a variant's matrix products may run in: its peak is the fastest of them.
+# Kernels that a variant's matrix products may use; the fastest sets its peak.
 KERNELS = {
     "fp32": ("fp32",),
     "fp16": ("fp16", "fp32"),
@@ -38,7 +38,10 @@ KERNELS = {
 def compute_roofline(
     measured: Measurement, flops: Flops | Absent, peaks: Peaks | Absent | None, precision: str
 ) -> Roofline | Absent:
-    """Prefill and decode of one measured cell beside the peaks of its provider."""
+    """Compare prefill and decode of one measured cell with the peaks of its provider.
+
+    Absent, with the reason, if work, latency or peaks are.
+    """
     for part in (measured.work, measured.latency, peaks):
         if isinstance(part, Absent):
             return part
@@ -62,7 +65,7 @@ def compute_roofline(
 
 
 def peak_rate(peaks: Peaks, precision: str) -> float | Absent:
-    """FLOP/s of the fastest kernel that a variant may run in; Absent where none was measured."""
+    """Return the FLOP/s of a variant's fastest kernel; Absent if none was measured."""
     rate = max((peaks.gemm_flops_per_s.get(p, 0.0) for p in _kernels(precision)), default=0.0)
     known = bool(rate and peaks.bandwidth)
     return (
@@ -73,7 +76,7 @@ def peak_rate(peaks: Peaks, precision: str) -> float | Absent:
 
 
 def _kernels(precision: str) -> tuple[str, ...]:
-    """Of a variant by its name, or by its family's: int4b128 is an int4."""
+    """Return the kernels of a variant, or of its family: int4b128 is an int4."""
     return KERNELS.get(precision) or KERNELS.get(precision[:4], ("fp32",))
 
 
@@ -101,9 +104,10 @@ def _bound(
 
 
 def bandwidth_of(measured: Sequence[Bandwidth], moved: float) -> float:
-    """Bytes a second for a step that moves `moved` bytes: as measured with the next smaller working set.
+    """Return the bytes per second for a step that moves `moved` bytes.
 
-    A smaller set may sit in a faster cache, so that the bound stays a bound.
+    Uses the peak of the next smaller working set and above: a smaller set may sit in a faster
+    cache, so that the bound stays a bound.
     """
     ordered = sorted(measured, key=lambda b: b.working_set_bytes)
     fitting = [b for b in ordered if b.working_set_bytes <= moved] or ordered[:1]

@@ -1,7 +1,7 @@
-"""Bits of a corpus under a model: each document scored window by window, sums pooled in float64.
+"""Bits of a corpus under a model: score each document window by window, pool sums in float64.
 
-How a document becomes windows is the protocol's business (see `windows`). A finished document goes
-into a journal, so that a run that is cut off goes on behind it, with the same sums to the last bit.
+A protocol cuts each document into windows (`text_windows`). Finished documents go into a log, so
+that an interrupted run resumes behind them with bit-identical sums.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from edgecap.record import Compression, DocumentBits, DomainBits
 
 
 class ScorableText(Protocol):
-    """A document as this meter needs it."""
+    """A document to score."""
 
     @property
     def id(self) -> str:
-        """A name for people."""
+        """Return a name for people."""
 
     @property
     def domain(self) -> str:
-        """The part of the corpus that it belongs to."""
+        """Return the part of the corpus that the document belongs to."""
 
     @property
     def text(self) -> str:
-        """The original text."""
+        """Return the original text."""
 
 
 class NotFinite(EdgecapError):
-    """The model's probabilities hold NaN or infinity."""
+    """The model's probabilities contain NaN or infinity."""
 
 
 class NoTokens(EdgecapError):
-    """A corpus of which nothing is left to score."""
+    """The tokenizer makes no token of the corpus."""
 
 
 class WindowPlan(NamedTuple):
-    """How to score: the protocol's name, positions of a window, and where they overlap their distance."""
+    """Protocol, window length in positions, and the stride of overlapping windows in positions."""
 
     protocol: str
     context: int
@@ -51,7 +51,7 @@ class WindowPlan(NamedTuple):
 
 
 class ScoredDocument(NamedTuple):
-    """A finished document, whether its ids decode to its text, and the seconds that it took."""
+    """Bits of a finished document, whether its ids decode to its text, and wall seconds."""
 
     bits: DocumentBits
     lossless: bool
@@ -59,29 +59,33 @@ class ScoredDocument(NamedTuple):
 
 
 class DocumentLog(Protocol):
-    """Keeps finished documents, in their order."""
+    """Log of finished documents, in corpus order."""
 
     @property
     def finished(self) -> Sequence[ScoredDocument]:
-        """Documents that an earlier run finished, from the first on without a gap."""
+        """Return the documents that an earlier run finished, from the first on without a gap."""
 
     def add(self, scored: ScoredDocument) -> None:
-        """Keeps one more."""
+        """Append a finished document."""
 
 
 class NoLog:
-    """A journal that keeps nothing."""
+    """Log that stores nothing."""
 
     finished: Sequence[ScoredDocument] = ()
 
     def add(self, scored: ScoredDocument) -> None:
-        """Keeps nothing."""
+        """Ignore the document."""
 
 
 def document_bits(
     engine: Engine, cut: CutDocument, progress: Callable[[float], None] = lambda share: None
 ) -> float:
-    """Bits of one document; `progress` hears the share that is done. Raises NotFinite on NaN or infinity."""
+    """Return the bits of one document.
+
+    `progress` is called with the share of its tokens that is done. Raises NotFinite on NaN or
+    infinity.
+    """
     sums, done = [], 0
     for window in cut.windows:
         sums.append(window_bits(engine, window))
@@ -91,7 +95,7 @@ def document_bits(
 
 
 def window_bits(engine: Engine, window: ScoredWindow) -> float:
-    """Bits of the tokens of one window. Raises NotFinite on NaN or infinity."""
+    """Return the bits of the scored tokens of one window. Raises NotFinite on NaN or infinity."""
     bits = (
         engine.nll(window.inputs, window.targets)[window.skip :]
         if len(window.targets)
@@ -110,22 +114,25 @@ def measure_compression(
     clock: Clock,
     total_bytes: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    journal: DocumentLog | None = None,
+    log: DocumentLog | None = None,
 ) -> Compression:
-    """Scores a corpus whose texts have `total_bytes`; documents that the journal holds are not scored again."""
-    journal = journal or NoLog()
-    found, before = list(journal.finished), 0
+    """Score a corpus of `total_bytes` of UTF-8, skipping documents that `log` has already.
+
+    Raises NotFinite on NaN or infinity, NoTokens if the tokenizer makes no token of the corpus.
+    """
+    log = log or NoLog()
+    scored, bytes_before = list(log.finished), 0
     for index, document in enumerate(documents):
         size = len(document.text.encode())
-        if index >= len(found):
-            share = _share_of(progress, before, size, total_bytes)
-            found.append(_score(engine, cutter, document, clock, share))
-            journal.add(found[-1])
-        before += size
+        if index >= len(scored):
+            share = _share_of(progress, bytes_before, size, total_bytes)
+            scored.append(_score(engine, cutter, document, clock, share))
+            log.add(scored[-1])
+        bytes_before += size
     progress(total_bytes, total_bytes)
-    lossless = all(s.lossless for s in found)
+    lossless = all(s.lossless for s in scored)
     return pool_documents(
-        [s.bits for s in found], plan, lossless, math.fsum(s.wall_s for s in found)
+        [s.bits for s in scored], plan, lossless, math.fsum(s.wall_s for s in scored)
     )
 
 
@@ -152,15 +159,18 @@ def _score(
 
 
 def pool_documents(
-    found: Sequence[DocumentBits], plan: WindowPlan, lossless: bool, wall_s: float
+    documents: Sequence[DocumentBits], plan: WindowPlan, lossless: bool, wall_s: float
 ) -> Compression:
-    """Sums over documents and their quotients."""
-    total = _pool_domain(found)
+    """Sum the bits of documents and divide by tokens and bytes.
+
+    Raises NoTokens if there is no token.
+    """
+    total = _pool_domain(documents)
     if not total.tokens:
         raise NoTokens("the tokenizer makes no token of the whole corpus")
-    names = dict.fromkeys(d.domain for d in found)
+    names = dict.fromkeys(d.domain for d in documents)
     text_bits = (
-        mean_text_bits(found) if plan.protocol == "paper" else 8 * total.bytes / total.tokens
+        mean_text_bits(documents) if plan.protocol == "paper" else 8 * total.bytes / total.tokens
     )
     nll_bits = total.nll_bits / total.tokens
     return Compression(
@@ -176,23 +186,25 @@ def pool_documents(
         bits_per_byte=total.bits_per_byte,
         wall_s=wall_s,
         lossless_tokens=lossless,
-        per_document=tuple(found),
-        by_domain={name: _pool_domain([d for d in found if d.domain == name]) for name in names},
+        per_document=tuple(documents),
+        by_domain={
+            name: _pool_domain([d for d in documents if d.domain == name]) for name in names
+        },
     )
 
 
-def mean_text_bits(found: Sequence[DocumentBits]) -> float:
-    """Mean of the documents' own bits per token, as the published scripts take it; unrounded."""
-    quotients = [8 * d.bytes / d.tokens for d in found if d.tokens]
+def mean_text_bits(documents: Sequence[DocumentBits]) -> float:
+    """Return the mean of the documents' bits per token, unrounded, as the published scripts do."""
+    quotients = [8 * d.bytes / d.tokens for d in documents if d.tokens]
     return math.fsum(quotients) / len(quotients)
 
 
-def _pool_domain(found: Sequence[DocumentBits]) -> DomainBits:
-    size, bits = sum(d.bytes for d in found), math.fsum(d.nll_bits for d in found)
+def _pool_domain(documents: Sequence[DocumentBits]) -> DomainBits:
+    size, bits = sum(d.bytes for d in documents), math.fsum(d.nll_bits for d in documents)
     return DomainBits(
-        documents=len(found),
+        documents=len(documents),
         bytes=size,
-        tokens=sum(d.tokens for d in found),
+        tokens=sum(d.tokens for d in documents),
         nll_bits=bits,
         bits_per_byte=bits / size if size else 0.0,
     )

@@ -1,6 +1,7 @@
-"""How seconds grow with the context: prefill of several prompt lengths, and a token decoded behind each.
+"""Latency against context: prefill of several prompt lengths, and decode behind each.
 
-Contexts take turns (A B C A B C), so that drift of the machine is in all of them alike. One sample a round.
+Contexts take turns (A B C A B C), so that drift of the machine affects all alike. One sample a
+round.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ def measure_context_sweep(
     progress: Callable[[int, int], None] = lambda done, total: None,
     steps: int = SWEEP_STEPS,
 ) -> tuple[SweepPoint, ...]:
-    """One warm-up and up to `ROUNDS` rounds of all contexts, none begun after `limit_s`; where that is one, it is kept.
+    """Measure one warm-up and up to `ROUNDS` rounds of all contexts.
 
-    `steps` tokens are decoded behind each; of an encoder none.
+    No round starts after `limit_s`. `steps` tokens are decoded behind each context; 0 for an
+    encoder. If the limit leaves the warm-up alone, it is the sample and marked cold. A context that
+    fails carries its error; others go on.
     """
     rng = np.random.default_rng(2)
-    found: dict[int, list[tuple[float, float | None]]] = {c: [] for c in contexts}
+    samples_of: dict[int, list[tuple[float, float | None]]] = {c: [] for c in contexts}
     failed: dict[int, str] = {}
     started = clock.now()
     for number in range(-1, ROUNDS):
@@ -41,24 +44,23 @@ def measure_context_sweep(
             progress(max(number, 0), ROUNDS)
             ids = rng.integers(0, vocabulary, context + steps, dtype=np.int64)
             try:
-                found[context].append(_sample(engine, clock, ids, context))
-            except (
-                Exception
-            ) as error:  # a context that does not fit is not the end of the shorter ones
+                samples_of[context].append(_sample(engine, clock, ids, context))
+            except Exception as error:  # shorter contexts may still fit
                 failed[context] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    return tuple(_point(c, samples, failed.get(c)) for c, samples in found.items())
+    return tuple(_point(c, samples, failed.get(c)) for c, samples in samples_of.items())
 
 
 def _point(
     context: int, samples: Sequence[tuple[float, float | None]], failed: str | None
 ) -> SweepPoint:
+    """Build the record of one context, without its warm-up if there are other samples."""
     if failed is not None:
         return SweepPoint(context=context, prefill_s=(), decode_s=(), failed=failed)
-    kept = samples[1:] or samples
-    decoded = tuple(d for _, d in kept if d is not None)
+    timed = samples[1:] or samples
+    decoded = tuple(d for _, d in timed if d is not None)
     return SweepPoint(
         context=context,
-        prefill_s=tuple(p for p, _ in kept),
+        prefill_s=tuple(p for p, _ in timed),
         decode_s=decoded,
         cold=len(samples) == 1,
     )
@@ -67,7 +69,7 @@ def _point(
 def _sample(
     engine: Engine, clock: Clock, ids: np.ndarray, context: int
 ) -> tuple[float, float | None]:
-    """Seconds of a prefill, and the median of a few tokens decoded after it."""
+    """Return the seconds of a prefill, and the median seconds of the tokens decoded behind it."""
     before = clock.now()
     cache = engine.prefill(ids[:context])
     prefill_s, steps = clock.now() - before, []

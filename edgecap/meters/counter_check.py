@@ -1,4 +1,4 @@
-"""What a counter shows while the machine is idle and while it works: the proof that it counts."""
+"""Average power while the machine is idle or works: a check that a counter counts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ SECONDS = 1.0
 def measure_watts(
     counter: Counter, clock: Clock, work: Callable[[], None] | None = None
 ) -> dict[str, float]:
-    """Watts by domain over a second of doing nothing, or of repeating `work`. Raises OSError as counters do."""
+    """Return watts by domain over a second of idling, or of repeating `work`.
+
+    Raises OSError if the counter can no longer be read.
+    """
     before, started = counter.read(), clock.now()
     while clock.now() - started < SECONDS:
         if work:

@@ -1,7 +1,8 @@
-"""Counters and traces read alike: marks while the work runs, joules between two marks when it is over.
+"""Joules between two marks, from counters and traces alike.
 
-A counter is read at every mark; a trace only remembers the time and is asked afterwards. Between the ends of
-a window a counter is read now and then, so that none wraps unseen and one that stands still is noticed.
+A counter is read at every mark. A trace is written by another device, so that a mark is only a
+time, and joules are asked for when all is over. Within a window a counter is polled, so that no
+wrap-around is missed and a stalled domain is noticed.
 """
 
 from __future__ import annotations
@@ -24,38 +25,38 @@ class CounterStalled(Exception):
 
 
 class ReadingLost(Exception):
-    """A counter or trace can no longer be read; work that fails with an error of its own is another matter."""
+    """A counter or trace can no longer be read; not an error of the measured work."""
 
 
 Result = TypeVar("Result")
 
 
-def read_source(question: Callable[..., Result], *about: Any) -> Result:
-    """What a counter or trace answers; `ReadingLost` where it raises OSError."""
+def read_source(method: Callable[..., Result], *arguments: Any) -> Result:
+    """Call a method of a counter or trace; raise ReadingLost on OSError."""
     try:
-        return question(*about)
+        return method(*arguments)
     except OSError as error:
         raise ReadingLost(str(error)) from error
 
 
 class Readings(Protocol):
-    """A source of joules by domain, whatever it is behind."""
+    """Joules by domain from a counter or a trace."""
 
     domains: tuple[str, ...]
-    stalls: int  # times when a domain that moves was seen to stand still
+    stalls: int  # times that a domain which moves stood still
 
     def mark(self) -> Mark:
-        """Where the source is now."""
+        """Mark this moment."""
 
     def between(self, began: Mark, ended: Mark) -> dict[str, float]:
-        """Joules by domain between two marks; `ReadingLost` if it cannot be told."""
+        """Return joules by domain between two marks; raise ReadingLost if they are unknown."""
 
-    def look(self) -> None:
-        """Read in the middle of a window, so that nothing wraps or stands still unseen."""
+    def poll(self) -> None:
+        """Poll within a window, so that no wrap-around or stall is missed."""
 
 
 class CounterReadings:
-    """Readings of a counter whose slowest domain moves every `tick_s`."""
+    """Readings of a counter whose slowest domain moves every `tick_s` seconds."""
 
     def __init__(self, counter: Counter, clock: Clock, tick_s: float) -> None:
         self._counter, self._clock, self.domains = counter, clock, counter.domains
@@ -65,38 +66,39 @@ class CounterReadings:
         self.stalls = 0
 
     def mark(self) -> Mark:
-        """Joules now."""
+        """Return the joules of each domain."""
         values, now = read_source(self._counter.read), self._clock.now()
-        self._note(values, now)
+        self._count_stalls(values, now)
         return values
 
-    def look(self) -> None:
-        """A mark that nobody keeps."""
+    def poll(self) -> None:
+        """Read the counter and discard the values."""
         self.mark()
 
-    def _note(self, values: tuple[float, ...], now: float) -> None:
-        """Counts a domain that has shown one number for longer than `patience`, once for each such time."""
+    def _count_stalls(self, values: tuple[float, ...], now: float) -> None:
+        """Count each time that a domain shows one value for longer than the patience."""
         last, moved = self._last or values, self._moved or [now] * len(values)
-        still = [
+        stalled = [
             v == a and v > 0 and now - t > self._patience
             for v, a, t in zip(values, last, moved, strict=True)
         ]
         self._moved = [
-            now if v != a or s else t for v, a, s, t in zip(values, last, still, moved, strict=True)
+            now if v != a or s else t
+            for v, a, s, t in zip(values, last, stalled, moved, strict=True)
         ]
         self._last = values
-        self.stalls += any(still)
+        self.stalls += any(stalled)
 
     def between(self, began: Mark, ended: Mark) -> dict[str, float]:
-        """Differences of two readings."""
-        steps = [b - a for a, b in zip(began, ended, strict=True)]
-        if any(s < 0 for s in steps):
+        """Return the differences of two readings; raise ReadingLost if one fell."""
+        differences = [b - a for a, b in zip(began, ended, strict=True)]
+        if any(s < 0 for s in differences):
             raise ReadingLost("the counter fell")
-        return dict(zip(self.domains, steps, strict=True))
+        return dict(zip(self.domains, differences, strict=True))
 
 
 class TraceReadings:
-    """Readings of a trace; there is nothing to look at while it is written elsewhere."""
+    """Readings of a trace; another device writes it, so there is nothing to poll."""
 
     stalls = 0
 
@@ -104,28 +106,28 @@ class TraceReadings:
         self._trace, self.domains = trace, trace.domains
 
     def mark(self) -> Mark:
-        """The moment."""
+        """Return the time now."""
         return (self._trace.mark(),)
 
-    def look(self) -> None:
-        """Nothing."""
+    def poll(self) -> None:
+        """Do nothing."""
 
     def between(self, began: Mark, ended: Mark) -> dict[str, float]:
-        """What the trace says of the time between."""
+        """Return the joules of the trace between two marks; raise ReadingLost if it lacks them."""
         return dict(
             zip(self.domains, read_source(self._trace.between, began[0], ended[0]), strict=True)
         )
 
 
 class SideReadings:
-    """Readings that are only shown: where they fail, the measurement goes on, and the reason is kept."""
+    """Readings shown beside the total; a failure becomes `reason` and the measurement goes on."""
 
     def __init__(self, source: Readings) -> None:
         self._readings, self.domains = source, source.domains
         self.reason: str | None = None
 
     def mark(self) -> Mark:
-        """Where the source is now; nowhere once it has failed."""
+        """Return a mark; empty after a failure."""
         try:
             return self._readings.mark() if self.reason is None else ()
         except ReadingLost as error:
@@ -133,7 +135,7 @@ class SideReadings:
             return ()
 
     def between(self, began: Mark, ended: Mark) -> dict[str, float]:
-        """Joules by domain; none where either mark is missing."""
+        """Return joules by domain; empty if either mark is missing."""
         try:
             return self._readings.between(began, ended) if began and ended else {}
         except ReadingLost as error:
@@ -142,7 +144,7 @@ class SideReadings:
 
 
 def open_readings(source: Counter | Trace, clock: Clock, tick_s: float) -> Readings:
-    """A source of either kind."""
+    """Return the readings of a counter or a trace."""
     return (
         TraceReadings(source)
         if isinstance(source, Trace)
@@ -151,46 +153,49 @@ def open_readings(source: Counter | Trace, clock: Clock, tick_s: float) -> Readi
 
 
 def find_ticks(counter: Counter, clock: Clock) -> dict[str, float]:
-    """Seconds between changes of each domain that moves, found by watching for as long as it takes.
+    """Return the seconds between changes of each domain that moves.
 
-    Five seconds, less once every domain has changed nine times; ten where some domain has not changed twice;
-    a minute where none has moved at all. Raises `CounterStalled` then.
+    Watches for 5 s, less once every domain has changed nine times; for 10 s if a domain has not
+    changed twice; for 60 s if none has changed. Raises CounterStalled then.
     """
-    started, changes, last = (
+    started, changes_of, last = (
         clock.now(),
         [list[float]() for _ in counter.domains],
         read_source(counter.read),
     )
-    while not _seen_enough(changes, clock.now() - started):
+    while not _has_enough_changes(changes_of, clock.now() - started):
         clock.sleep(0.0002 if clock.now() - started < 1 else 0.002)
         values, now = read_source(counter.read), clock.now()
-        for seen, before, value in zip(changes, last, values, strict=True):
-            if value != before:
-                seen.append(now)
+        for changes, old, value in zip(changes_of, last, values, strict=True):
+            if value != old:
+                changes.append(now)
         last = values
-    if not any(changes):
+    if not any(changes_of):
         raise CounterStalled(f"{counter.name} did not move within {IDLE_BOUND_S:.0f} s")
-    watched = clock.now() - started
+    watched_s = clock.now() - started
     return {
-        d: _tick(seen, watched) for d, seen in zip(counter.domains, changes, strict=True) if seen
+        d: _tick(changes, watched_s)
+        for d, changes in zip(counter.domains, changes_of, strict=True)
+        if changes
     }
 
 
-def _seen_enough(changes: Sequence[Sequence[float]], watched: float) -> bool:
-    counts = [len(seen) for seen in changes]
+def _has_enough_changes(changes_of: Sequence[Sequence[float]], watched_s: float) -> bool:
+    """Decide whether the changes so far determine the ticks."""
+    counts = [len(times) for times in changes_of]
     if min(counts) >= CHANGES:
         return True
     bound = IDLE_BOUND_S if max(counts) == 0 else SLOW_S if min(counts) < 2 else WATCH_S
-    return watched >= bound
+    return watched_s >= bound
 
 
-def _tick(seen: Sequence[float], watched: float) -> float:
-    """The median gap; of a domain that changed once, all the time that it was watched."""
-    gaps = [b - a for a, b in zip(seen, seen[1:], strict=False)]
-    return statistics.median(gaps) if gaps else watched
+def _tick(times: Sequence[float], watched_s: float) -> float:
+    """Return the median gap between changes; of a single change, the whole time watched."""
+    gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
+    return statistics.median(gaps) if gaps else watched_s
 
 
 def stalled_domains(counter: Counter, ticks: dict[str, float]) -> list[LeftOut]:
-    """Domains that never moved while others did: nothing is known of them, which is not 0 J."""
+    """List the domains that never moved while others did: their energy is unknown, not 0 J."""
     reason = f"it did not move within {SLOW_S:.0f} s: the machine shows it, but does not count it"
     return [LeftOut(name=d, reason=reason, missing=True) for d in counter.domains if d not in ticks]

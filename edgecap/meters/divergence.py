@@ -1,8 +1,8 @@
-"""How far a variant's predictions are from fp32's: mean Kullback-Leibler divergence, bits a token.
+"""Mean Kullback-Leibler divergence of a variant's predictions from fp32's, in bits per token.
 
-Measured as both are executed, on short samples of the corpus. A variant half way to knowing nothing
-(the divergence of the uniform distribution) is garbage, not a variant. An encoder predicts nothing that could
-diverge: the directions of its outputs are compared instead.
+Both are executed on short samples of the corpus. A variant whose divergence is more than half that
+of the uniform distribution is garbage. An encoder predicts no tokens: the directions of its outputs
+are compared instead.
 """
 
 from __future__ import annotations
@@ -20,69 +20,74 @@ from edgecap.protocols import Engine, Floats, Ids
 SAMPLES = 4
 SAMPLE_TOKENS = 128
 LEAST_COSINE = 0.5
-STEPS, SMALLEST = 8, 16  # tokens decoded for comparison; ids where the vocabulary is not known
+STEPS, DEFAULT_VOCABULARY = 8, 16  # tokens decoded for comparison; ids of an unknown vocabulary
 
 
 class Garbage(EdgecapError):
-    """A variant whose predictions have little to do with those of fp32."""
+    """The variant's predictions have little to do with those of fp32."""
 
 
 class Divergence(NamedTuple):
-    """Bits a token: KL(fp32 || variant), and KL(fp32 || uniform) as a yardstick."""
+    """KL(fp32 || variant) and, as a yardstick, KL(fp32 || uniform), in bits per token."""
 
     bits: float
     uniform_bits: float
 
 
 def measure_divergence(reference: Engine, variant: Engine, samples: Sequence[Ids]) -> Divergence:
-    """Mean over all positions of all samples, each of shape (n,).
+    """Return the mean divergence over all positions of all samples, each of shape (n,).
 
-    Raises Garbage where the variant answers NaN, infinity, or nonsense.
+    Raises Garbage if the variant returns NaN, infinity, or nonsense.
     """
     rows = [_rows(reference.log_probabilities(s), variant.log_probabilities(s)) for s in samples]
     bits, entropy = np.concatenate(rows, axis=1).mean(axis=1)
-    found = Divergence(float(bits), math.log2(max(reference.vocabulary, 2)) - float(entropy))
-    if not math.isfinite(found.bits):
+    divergence = Divergence(float(bits), math.log2(max(reference.vocabulary, 2)) - float(entropy))
+    if not math.isfinite(divergence.bits):
         raise Garbage("the variant's probabilities hold NaN or infinity")
-    if found.bits > max(1.0, found.uniform_bits / 2):
+    if divergence.bits > max(1.0, divergence.uniform_bits / 2):
         raise Garbage(
-            f"the variant's predictions are garbage: {found.bits:.2f} bits a token from fp32; "
-            f"knowing nothing would be {found.uniform_bits:.2f}"
+            f"the variant's predictions are garbage: {divergence.bits:.2f} bits per token "
+            f"from fp32; the uniform distribution is {divergence.uniform_bits:.2f} bits away"
         )
-    return found
+    return divergence
 
 
 def measure_cosine(reference: Engine, variant: Engine, samples: Sequence[Ids]) -> float | None:
-    """Mean cosine over the rows of all samples, each of shape (n,); of several outputs that which is furthest away.
+    """Return the mean cosine over the rows of all samples, each of shape (n,).
 
-    None where no output has more than one number a row: one has no direction. Raises Garbage where the variant
-    answers NaN, infinity, or something else.
+    Of several outputs, the one furthest from fp32 counts. None if no output has more than one
+    number per row: one number has no direction. Raises Garbage if the variant returns NaN,
+    infinity, or another direction.
     """
     pairs = [list(zip(reference.answers(s), variant.answers(s), strict=True)) for s in samples]
     outputs = [[_cosines(p, q) for p, q in output] for output in zip(*pairs, strict=True)]
-    found = min(
+    lowest = min(
         (float(np.concatenate(rows).mean()) for rows in outputs if rows[0].size), default=None
     )
-    if found is not None and found < LEAST_COSINE:
+    if lowest is not None and lowest < LEAST_COSINE:
         raise Garbage(
-            f"the variant's outputs are garbage: their mean cosine with those of fp32 is {found:.2f}"
+            "the variant's outputs are garbage: "
+            f"their mean cosine with those of fp32 is {lowest:.2f}"
         )
-    return found
+    return lowest
 
 
 def _cosines(p: Floats, q: Floats) -> Floats:
-    """The cosine of each row, shape (rows,); none where a row is one number."""
+    """Return the cosine of each row, shape (rows,); shape (0,) if a row is one number."""
     if not (np.isfinite(p).all() and np.isfinite(q).all()):
         raise Garbage("the outputs hold NaN or infinity")
     lengths = np.linalg.norm(p, axis=1) * np.linalg.norm(q, axis=1)
-    found: Floats = (p * q).sum(axis=1) / np.maximum(lengths, np.finfo(np.float64).tiny)
-    return found if p.shape[1] > 1 else found[:0]
+    cosines: Floats = (p * q).sum(axis=1) / np.maximum(lengths, np.finfo(np.float64).tiny)
+    return cosines if p.shape[1] > 1 else cosines[:0]
 
 
 def sample_answers(engine: Engine) -> list[Floats]:
-    """log2 p of the next token behind arbitrary ids, shapes (n, vocabulary): read at once, and behind a cache."""
+    """Return log2 p of the token after each of some random ids, each of shape (n, vocabulary).
+
+    The first is read in one pass; the others are decoded behind a cache.
+    """
     rng = np.random.default_rng(4)
-    ids = rng.integers(0, engine.vocabulary or SMALLEST, SAMPLE_TOKENS, dtype=np.int64)
+    ids = rng.integers(0, engine.vocabulary or DEFAULT_VOCABULARY, SAMPLE_TOKENS, dtype=np.int64)
     half = SAMPLE_TOKENS // 2
     return [
         engine.log_probabilities(ids),
@@ -91,19 +96,25 @@ def sample_answers(engine: Engine) -> list[Floats]:
 
 
 def max_divergence(p: Sequence[Floats], q: Sequence[Floats]) -> float:
-    """The largest of the mean divergences KL(p || q) of each pair, bits a token."""
-    found = [float(_rows(a, b)[0].mean()) for a, b in zip(p, q, strict=True)]
-    return max(found, key=lambda bits: (not math.isfinite(bits), bits))
+    """Return the largest mean divergence KL(p || q) of the pairs, in bits per token.
+
+    NaN and infinity count as largest.
+    """
+    means = [float(_rows(a, b)[0].mean()) for a, b in zip(p, q, strict=True)]
+    return max(means, key=lambda bits: (not math.isfinite(bits), bits))
 
 
 def _rows(p: Floats, q: Floats) -> Floats:
-    """KL(p || q) and entropy of p by position, shape (2, n); `p`, `q` are log2, shape (n, vocabulary)."""
+    """Return KL(p || q) and the entropy of p by position, shape (2, n).
+
+    `p` and `q` are log2 probabilities, shape (n, vocabulary).
+    """
     weights = np.exp2(p)
-    safe = np.where(weights > 0, p, 0.0)
+    finite = np.where(weights > 0, p, 0.0)
     return np.stack(
         [
-            (weights * (safe - np.where(weights > 0, q, 0.0))).sum(axis=1),
-            -(weights * safe).sum(axis=1),
+            (weights * (finite - np.where(weights > 0, q, 0.0))).sum(axis=1),
+            -(weights * finite).sum(axis=1),
         ]
     )
 
@@ -116,7 +127,11 @@ def take_samples(
     length: int = SAMPLE_TOKENS,
     most: int = SAMPLES,
 ) -> list[Ids]:
-    """Beginnings, `length` tokens each, of up to `most` of the texts of `documents`, spread over them, as inputs of shape (n,)."""
+    """Return the first `length` tokens of up to `most` texts, spread over all `documents`.
+
+    Each sample has shape (n,) and begins with the `start` token, if there is one. Empty texts are
+    skipped.
+    """
     step = max(1, documents // most)
     chosen = itertools.islice((t for t in texts if t), 0, most * step, step)
     rows = [([] if start is None else [start]) + encode(t[: 8 * length]) for t in chosen]

@@ -1,8 +1,8 @@
 """Joules of prefill, decode and scoring, in windows as long as the counter needs.
 
-The counter's tick is found by watching it, windows are taken (`taking`), and when all is over each is asked for
-its joules. A window is gross: idle power is measured before and after, kept beside it, and subtracted by whoever
-reads. What a counter misses (late samples, falls, standing still) is counted.
+The counter is watched to find its tick, windows are recorded (`energy_windows`), and when all is
+over each gets its joules. A window is gross: idle power is measured before and after, kept beside
+it, and subtracted by the score. Late samples, falls and stalls of the counter are counted.
 """
 
 from __future__ import annotations
@@ -42,27 +42,30 @@ def measure_energy(
     left_out: Sequence[LeftOut] = (),
     epoch: Callable[[], float] = time.time,
 ) -> Energy | Absent:
-    """Energy of the phases that there are from `counter`; `beside` is read along and not added, `left_out` only recorded.
+    """Measure the energy of each given phase with `counter`.
 
-    Absent, with what happened, where the counter stands still or dies.
+    `beside` is recorded along but not added; `left_out` is only recorded. Absent, with the reason,
+    if the counter stalls or can no longer be read. Closes all counters.
     """
-    asked = {"prefill": prefill, "decode": decode, "nll": nll}
-    phases = {name: work for name, work in asked.items() if work}
-    stage = ["while its tick was looked for"]
+    workloads = {"prefill": prefill, "decode": decode, "nll": nll}
+    phases = {name: work for name, work in workloads.items() if work}
+    stage = ["while its tick was measured"]
 
-    def at(where: str, number: int) -> None:
-        stage[0] = f"in the {where} window"
+    def on_window(window: str, number: int) -> None:
+        stage[0] = f"in the {window} window"
         progress(number, WINDOWS * len(phases))
 
     try:
-        ticks, still = _ticks(counter, clock)
+        ticks, stalled = _ticks(counter, clock)
         tick_s = max(ticks)
-        shown = tuple(SideReadings(open_readings(s, clock, tick_s)) for s in beside)
-        bench = EnergyBench(clock, open_readings(counter, clock, tick_s), shown, tick_s)
+        side = tuple(SideReadings(open_readings(s, clock, tick_s)) for s in beside)
+        bench = EnergyBench(clock, open_readings(counter, clock, tick_s), side, tick_s)
         align_traces(counter, beside, bench, prefill)
-        taken = record_windows(bench, counter, phases, at)
-        stage[0] = "when its windows were added up"
-        return _energy(counter, bench, taken, epoch() - clock.now(), beside, (*left_out, *still))
+        windows = record_windows(bench, counter, phases, on_window)
+        stage[0] = "when its windows were summed"
+        return _energy(
+            counter, bench, windows, epoch() - clock.now(), beside, (*left_out, *stalled)
+        )
     except CounterStalled as error:
         return Absent(reason=str(error))
     except ReadingLost as error:
@@ -73,11 +76,11 @@ def measure_energy(
 
 
 def _ticks(counter: EnergySource, clock: Clock) -> tuple[list[float], list[LeftOut]]:
-    """Seconds between changes of the domains, and those that stood still."""
+    """Return the seconds between changes of the moving domains, and the domains that stalled."""
     if isinstance(counter, Trace):
         return [counter.period_s], []
-    found = find_ticks(counter, clock)
-    return list(found.values()), stalled_domains(counter, found)
+    ticks = find_ticks(counter, clock)
+    return list(ticks.values()), stalled_domains(counter, ticks)
 
 
 # --- from marks to joules ---------------------------------------------------------------------
@@ -86,19 +89,19 @@ def _ticks(counter: EnergySource, clock: Clock) -> tuple[list[float], list[LeftO
 def _energy(
     counter: EnergySource,
     bench: EnergyBench,
-    taken: RawWindows,
+    raw: RawWindows,
     origin: float,
     beside: Sequence[EnergySource],
     left_out: Sequence[LeftOut],
 ) -> Energy | Absent:
-    """All windows asked for their joules; `origin` is seconds since 1970 at the clock's zero."""
+    """Build the record of all windows; `origin` is the clock's zero in seconds since 1970."""
     windows = {
-        name: [_asked(bench, t, origin) for t in marks] for name, marks in taken.phases.items()
+        name: [_window(bench, w, origin) for w in phase] for name, phase in raw.phases.items()
     }
-    every = [w for phase in windows.values() for w in phase]
-    if not all(w.joules > 0 for w in every):
+    all_windows = [w for phase in windows.values() for w in phase]
+    if not all(w.joules > 0 for w in all_windows):
         return Absent(reason=f"{counter.name} stood still during a window")
-    idle = [_asked(bench, t, origin) for t in taken.idle]
+    idle = [_window(bench, w, origin) for w in raw.idle]
     return Energy(
         counter=counter.name,
         domains=counter.domains,
@@ -110,12 +113,12 @@ def _energy(
         prefill=tuple(windows["prefill"]),
         decode=tuple(windows.get("decode", ())),
         nll=tuple(windows.get("nll", ())),
-        quantisation=max(_quantisation(counter, bench.tick_s, w) for w in every),
-        sampler_cpu_share=taken.upkeep.cpu_s,
-        gaps=taken.upkeep.gaps,
-        falls=taken.upkeep.falls,
+        quantisation=max(_quantisation(counter, bench.tick_s, w) for w in all_windows),
+        sampler_cpu_share=raw.upkeep.cpu_s,
+        gaps=raw.upkeep.gaps,
+        falls=raw.upkeep.falls,
         stalls=bench.total.stalls,
-        left_out=(*left_out, *_lost(bench, beside)),
+        left_out=(*left_out, *_failed_sources(bench, beside)),
     )
 
 
@@ -125,37 +128,37 @@ def _watts(idle: Sequence[Window], domain: str) -> tuple[float, float]:
 
 
 def _quantisation(counter: EnergySource, tick_s: float, window: Window) -> float:
-    """The largest relative error of a window: each end falls within a tick, each domain within a step.
+    """Return the largest relative error of a window: a tick at its ends, a step of each domain.
 
-    An assumed power has none.
+    An assumed power has no such error.
     """
     if counter.provenance == "assumed":
         return 0.0
     return max(tick_s / window.seconds, len(counter.domains) * counter.resolution_j / window.joules)
 
 
-def _asked(bench: EnergyBench, taken: RawWindow, origin: float) -> Window:
-    """The joules of a window."""
-    total = bench.total.between(*taken.ends[0])
-    shown = [b.between(*ends) for b, ends in zip(bench.beside, taken.ends[1:], strict=True)]
+def _window(bench: EnergyBench, raw: RawWindow, origin: float) -> Window:
+    """Return the joules of a window."""
+    total = bench.total.between(*raw.ends[0])
+    sides = [b.between(*ends) for b, ends in zip(bench.beside, raw.ends[1:], strict=True)]
     return Window(
         joules=sum(total.values()),
-        seconds=taken.seconds,
-        tokens=taken.tokens,
+        seconds=raw.seconds,
+        tokens=raw.tokens,
         by_domain=total,
-        beside={domain: joules for each in shown for domain, joules in each.items()},
-        began_s=origin + taken.began,
+        beside={domain: joules for side in sides for domain, joules in side.items()},
+        began_s=origin + raw.began,
     )
 
 
-def _lost(bench: EnergyBench, beside: Sequence[EnergySource]) -> list[LeftOut]:
-    """Sources beside the total that failed, and how."""
+def _failed_sources(bench: EnergyBench, beside: Sequence[EnergySource]) -> list[LeftOut]:
+    """List the sources beside the total that failed, with reasons."""
     return [
         LeftOut(
             name=source.name,
-            reason=f"shown beside the total until it failed: {had.reason}",
+            reason=f"shown beside the total until it failed: {readings.reason}",
             scope=source.scope,
         )
-        for source, had in zip(beside, bench.beside, strict=True)
-        if had.reason
+        for source, readings in zip(beside, bench.beside, strict=True)
+        if readings.reason
     ]

@@ -1,10 +1,10 @@
-"""Taking energy windows: work between marks, rest before and after, steps of load for a trace's clock.
+"""Record energy windows: work between marks, idle before and after, load steps to align a trace.
 
     idle | (settle, prefill) (settle, decode) (settle, nll) | the same twice more | settle, idle
     2 s  |  >= 2 s and 100 ticks each, at most 120 s        |                     |         2 s
 
-Phases are interleaved in rounds, so that drift shows in their spread. Before each window its phase already
-runs uncounted, so that a counter that averages over a moment shows that phase alone. Nothing is computed here.
+Phases are interleaved in rounds, so that drift shows in their spread. Before each window its phase
+already runs unrecorded, so that a counter that averages over a moment shows that phase alone.
 """
 
 from __future__ import annotations
@@ -17,20 +17,17 @@ from edgecap.protocols import Clock, EnergySource, Trace, Upkeep
 
 WINDOWS, MIN_SECONDS, MIN_TICKS, MAX_SECONDS = 3, 2.0, 100, 120.0
 IDLE_SECONDS, IDLE_TICKS, MAX_IDLE, SETTLE = 2.0, 50, 30.0, 0.25
-POLL_S = 0.05  # a counter is read this often while something works
-STEPS_S = (
-    (3.0, 3.0),
-    (2.0, 5.0),
-    (4.0, 3.0),
-)  # load to align a trace's clock: seconds off, then on
+POLL_S = 0.05  # seconds between polls of a counter within a window
+# Steps of load that align a trace's clock: seconds idle, then seconds of work.
+STEPS_S = ((3.0, 3.0), (2.0, 5.0), (4.0, 3.0))
 ORDINALS = ("first", "second", "third")
 
-Work = Callable[[], int]  # does some work and returns its tokens
-WindowCallback = Callable[[str, int], None]  # told which window begins, and its number
+Work = Callable[[], int]  # works for a moment and returns its number of tokens
+WindowCallback = Callable[[str, int], None]  # called with the name and number of each window
 
 
 class RawWindow(NamedTuple):
-    """A window as it was marked, before anybody has asked for its joules; `ends` are those of each source."""
+    """A window by its marks, joules not yet read; `ends` are first and last mark of each source."""
 
     began: float
     seconds: float
@@ -39,7 +36,7 @@ class RawWindow(NamedTuple):
 
 
 class RawWindows(NamedTuple):
-    """The windows of a run by phase, rest before and after, and what the counter cost and missed."""
+    """The windows of each phase, idle before and after, and the upkeep of the counter."""
 
     phases: Mapping[str, list[RawWindow]]
     idle: tuple[RawWindow, RawWindow]
@@ -47,7 +44,7 @@ class RawWindows(NamedTuple):
 
 
 class EnergyBench(NamedTuple):
-    """What windows are taken with: the total, and what is shown beside it."""
+    """Clock and sources of a run: the total, and sources shown beside it."""
 
     clock: Clock
     total: Readings
@@ -55,27 +52,30 @@ class EnergyBench(NamedTuple):
     tick_s: float
 
     def mark(self) -> list[Mark]:
-        """Marks of the total and of what is shown beside it."""
+        """Mark the total and each source beside it."""
         return [self.total.mark(), *(b.mark() for b in self.beside)]
 
 
 def record_windows(
-    bench: EnergyBench, counter: EnergySource, phases: Mapping[str, Work], at: WindowCallback
+    bench: EnergyBench, counter: EnergySource, phases: Mapping[str, Work], on_window: WindowCallback
 ) -> RawWindows:
-    """Three windows of each phase, and the rest around them; the CPU time of sampling as a share of theirs."""
+    """Record three windows of each phase, and idle windows around them.
+
+    The CPU time of the counter's sampling is returned as a share of the time of all windows.
+    """
     length = min(max(MIN_SECONDS, MIN_TICKS * bench.tick_s), MAX_SECONDS)
-    at("first idle", 0)
+    on_window("first idle", 0)
     before = _idle(bench)
-    taken: dict[str, list[RawWindow]] = {name: [] for name in phases}
-    began, spent = bench.clock.now(), _upkeep(counter).cpu_s
+    windows: dict[str, list[RawWindow]] = {name: [] for name in phases}
+    began, cpu_before = bench.clock.now(), _upkeep(counter).cpu_s
     for number, (name, work) in enumerate(list(phases.items()) * WINDOWS):
-        at(f"{ORDINALS[number // len(phases)]} {name}", number)
+        on_window(f"{ORDINALS[number // len(phases)]} {name}", number)
         _repeat(bench, work, SETTLE + min(5 * bench.tick_s, 1.0))
-        taken[name].append(_window(bench, work, length))
+        windows[name].append(_window(bench, work, length))
     upkeep = _upkeep(counter)
-    share = (upkeep.cpu_s - spent) / max(bench.clock.now() - began, 1e-9)
-    at("last idle", WINDOWS * len(phases))
-    return RawWindows(taken, (before, _idle(bench)), upkeep._replace(cpu_s=share))
+    share = (upkeep.cpu_s - cpu_before) / max(bench.clock.now() - began, 1e-9)
+    on_window("last idle", WINDOWS * len(phases))
+    return RawWindows(windows, (before, _idle(bench)), upkeep._replace(cpu_s=share))
 
 
 def _upkeep(counter: EnergySource) -> Upkeep:
@@ -83,7 +83,7 @@ def _upkeep(counter: EnergySource) -> Upkeep:
 
 
 def _idle(bench: EnergyBench) -> RawWindow:
-    """A window with nothing running, after a moment of rest."""
+    """Record a window with nothing running, after a moment of rest."""
     bench.clock.sleep(SETTLE)
     length = min(max(IDLE_SECONDS, IDLE_TICKS * bench.tick_s), MAX_IDLE)
 
@@ -95,19 +95,19 @@ def _idle(bench: EnergyBench) -> RawWindow:
 
 
 def _repeat(bench: EnergyBench, work: Work, seconds: float) -> int:
-    """Work for at least `seconds`, with a look at the counter now and then; returns its tokens."""
+    """Repeat `work` for at least `seconds`, polling the counter; return its tokens."""
     clock, tokens = bench.clock, 0
-    started = looked = clock.now()
+    started = polled = clock.now()
     while clock.now() - started < seconds:
         tokens += work()
-        if clock.now() - looked >= POLL_S:
-            looked = clock.now()
-            bench.total.look()
+        if clock.now() - polled >= POLL_S:
+            polled = clock.now()
+            bench.total.poll()
     return tokens
 
 
 def _window(bench: EnergyBench, work: Work, length: float) -> RawWindow:
-    """Work between two marks of every source."""
+    """Record work between two marks of every source."""
     first, started = bench.mark(), bench.clock.now()
     tokens = _repeat(bench, work, length)
     last = bench.mark()
@@ -122,15 +122,18 @@ def _window(bench: EnergyBench, work: Work, length: float) -> RawWindow:
 def align_traces(
     counter: EnergySource, beside: Iterable[EnergySource], bench: EnergyBench, work: Work
 ) -> None:
-    """Let each trace that does not know its clock find it from steps of load."""
+    """Align the clock of each trace that does not know its offset, by steps of load.
+
+    A trace beside the total that cannot be aligned is dropped with a reason.
+    """
     if isinstance(counter, Trace) and not counter.aligned:
         _align(counter, bench, work)
-    for source, shown in zip(beside, bench.beside, strict=True):
+    for source, readings in zip(beside, bench.beside, strict=True):
         if isinstance(source, Trace) and not source.aligned:
             try:
                 _align(source, bench, work)
             except ReadingLost as error:
-                shown.reason = str(error)
+                readings.reason = str(error)
 
 
 def _align(trace: Trace, bench: EnergyBench, work: Work) -> None:

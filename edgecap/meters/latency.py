@@ -1,14 +1,14 @@
 """Seconds of prefill and decode, sampled in rounds; several engines take turns within each round.
 
     warm-up of each  | round 0          | round 1          | ...
-    until two blocks | A, B, C          | C, B, A          | until 8 rounds, 10 samples, 2 s and an interval
-    agree            | prefills, decode | prefills, decode | as narrow as asked, of each, or the limit
+    until two blocks | A, B, C          | C, B, A          | until 8 rounds, 10 samples, 2 s and
+    agree            | prefills, decode | prefills, decode | the target interval, or the limit
 
-Samples of one round are correlated and rounds drift, so each sample keeps its round; engines of one round
-are compared in pairs. The order is turned round by round, so that a drift within them cancels. Token ids are
-fresh in every round; no token ends a loop. Decoding starts again from the same cache in each loop,
-so that the mean context is that of `flops_per_token`. Each round moves the cache to other memory. An encoder
-is only given prompts.
+Samples of one round are correlated and rounds drift, so each sample keeps its round; engines of one
+round are compared in pairs. The order is reversed every round, so that drift within rounds cancels.
+Token ids are fresh in every round; no token ends a loop. Decoding restarts from the same cache in
+each loop, so that the mean context is that of `flops_per_token`. Each round moves the cache to
+other memory. An encoder only reads prompts.
 """
 
 from __future__ import annotations
@@ -25,18 +25,17 @@ from edgecap.record import Absent, Decode, Latency, Prefill
 
 MIN_ROUNDS, MIN_SAMPLES, MIN_SECONDS = 8, 10, 2.0
 AGREE = 0.05
-NANO = 9  # digits of a second that a clock tells
-ROUND_SECONDS = (
-    0.28  # of prefill and of decode in one round, at least one of each: 8 rounds make 2 s
-)
+DIGITS = 9  # of a second that a clock resolves
+ROUND_SECONDS = 0.28  # of prefill, and of decode, in one round: 8 rounds make 2 s
 NOT_DECODED = Absent(reason="an encoder does not decode")
-PAUSE_S = 0.01  # between two engines: threads of the one before stop spinning
+PAUSE_S = 0.01  # between two engines, until the threads of the first stop spinning
 
 
 class LatencyPlan(NamedTuple):
-    """Prompt length, mean decode context (0: nothing is decoded), seconds for rounds, and how wide a median's interval may be.
+    """Prompt tokens, mean decode context, time limit, and precision of the medians.
 
-    `target` is half the 95 % interval over the median; 0 asks for no more than the least number of rounds.
+    `decode_context` 0 decodes nothing. `target` is half the 95 % interval over the median; 0 asks
+    for no more than the minimum number of rounds.
     """
 
     prefill_tokens: int
@@ -46,26 +45,26 @@ class LatencyPlan(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """Seconds with the round that they were taken in."""
+    """Seconds, each with the round that it was taken in."""
 
     seconds: list[float]
     rounds: list[int]
 
-    def add(self, number: int, taken: Sequence[float]) -> None:
-        """Keeps what a round took."""
-        self.seconds.extend(round(seconds, NANO) for seconds in taken)
-        self.rounds.extend([number] * len(taken))
+    def add(self, number: int, seconds_taken: Sequence[float]) -> None:
+        """Append the samples of a round."""
+        self.seconds.extend(round(seconds, DIGITS) for seconds in seconds_taken)
+        self.rounds.extend([number] * len(seconds_taken))
 
-    def enough(self, target: float) -> bool:
-        """Whether there are as many as asked, and their median is as sure as asked."""
-        counted = len(set(self.rounds)) >= MIN_ROUNDS and len(self.seconds) >= MIN_SAMPLES
-        if not counted or sum(self.seconds) < MIN_SECONDS:
+    def is_enough(self, target: float) -> bool:
+        """Check the number of samples and the interval of their median."""
+        many = len(set(self.rounds)) >= MIN_ROUNDS and len(self.seconds) >= MIN_SAMPLES
+        if not many or sum(self.seconds) < MIN_SECONDS:
             return False
         return not target or stats.half_width(self.seconds, self.rounds) <= target
 
 
 class LatencyBench:
-    """One engine under the clock: warmed up when it is made, then asked for rounds."""
+    """Benchmark of one engine: warm it up on construction, then run rounds."""
 
     def __init__(
         self, engine: Engine, clock: Clock, plan: LatencyPlan, vocabulary: int, seed: int = 0
@@ -93,18 +92,18 @@ class LatencyBench:
         self.loops = _times(statistics.median(self.warm_decode) * self.steps, 64)
 
     def ids(self, n: int) -> Ids:
-        """Fresh token ids."""
+        """Return `n` fresh token ids."""
         return self.rng.integers(0, self.vocabulary, n, dtype=np.int64)
 
     def prefill(self) -> float:
-        """Seconds of one prompt."""
+        """Return the seconds of one prompt."""
         ids = self.ids(self.plan.prefill_tokens)
         before = self.clock.now()
         self.engine.prefill(ids)
         return self.clock.now() - before
 
     def decode(self, base: Cache, steps: int) -> list[float]:
-        """Seconds of each token decoded after `base`."""
+        """Return the seconds of each of `steps` tokens decoded after `base`."""
         samples, cache = [], base
         for token in self.ids(steps).tolist():
             before = self.clock.now()
@@ -112,21 +111,21 @@ class LatencyBench:
             samples.append(self.clock.now() - before)
         return samples
 
-    def take(self, number: int) -> None:
-        """One round of prefills and decode loops."""
+    def run_round(self, number: int) -> None:
+        """Run one round of prefills and decode loops."""
         self.prefills.add(number, [self.prefill() for _ in range(self.runs)])
         if self.loops:
             self.base = self.engine.renewed(self.base)
         for _ in range(self.loops):
             self.decodes.add(number, self.decode(self.base, self.steps))
 
-    def enough(self) -> bool:
-        """Whether all that is taken has what was asked."""
-        taken = (self.prefills, self.decodes) if self.loops else (self.prefills,)
-        return all(samples.enough(self.plan.target) for samples in taken)
+    def is_enough(self) -> bool:
+        """Check that prefill and decode both have enough samples."""
+        phases = (self.prefills, self.decodes) if self.loops else (self.prefills,)
+        return all(samples.is_enough(self.plan.target) for samples in phases)
 
-    def found(self, in_turns: bool) -> Latency:
-        """What was taken, as the record keeps it."""
+    def result(self, in_turns: bool) -> Latency:
+        """Return the samples as a record; `in_turns` if several engines shared the rounds."""
         return Latency(
             load_s=self.engine.load_s,
             threads=self.engine.threads,
@@ -137,7 +136,7 @@ class LatencyBench:
                 rounds=tuple(self.prefills.rounds),
             ),
             decode=self._decoded(),
-            limit_reached=not self.enough(),
+            limit_reached=not self.is_enough(),
             in_turns=in_turns,
         )
 
@@ -160,11 +159,11 @@ def measure_latency(
     progress: Callable[[int, int], None],
     seed: int = 0,
 ) -> Latency:
-    """Warms one engine up and samples rounds until there are enough or `plan.limit_s` is reached."""
-    (found,) = measure_in_turns(
+    """Warm up one engine and sample rounds until there are enough or `plan.limit_s` is reached."""
+    (latency,) = measure_in_turns(
         [LatencyBench(engine, clock, plan, vocabulary, seed)], clock, plan.limit_s, progress
     )
-    return found
+    return latency
 
 
 def measure_in_turns(
@@ -173,38 +172,41 @@ def measure_in_turns(
     limit_s: float,
     progress: Callable[[int, int], None],
 ) -> tuple[Latency, ...]:
-    """Rounds of all engines in turns until each has enough, or `limit_s` is reached, warm-up included; at least one round."""
+    """Run rounds of all engines in turns until each has enough samples or `limit_s` is reached.
+
+    The limit includes the warm-ups. Runs at least one round.
+    """
     started, number = clock.now() - sum(bench.spent_s for bench in benches), 0
     while number == 0 or clock.now() - started < limit_s:
         progress(number, max(MIN_ROUNDS, number + 1))
         for bench in benches if number % 2 == 0 else reversed(benches):
-            bench.take(number)
+            bench.run_round(number)
             if len(benches) > 1:
                 clock.sleep(PAUSE_S)
         number += 1
-        if all(bench.enough() for bench in benches):
+        if all(bench.is_enough() for bench in benches):
             break
     progress(number, number)
-    return tuple(bench.found(len(benches) > 1) for bench in benches)
+    return tuple(bench.result(len(benches) > 1) for bench in benches)
 
 
 def warm_up(sample: Callable[[], list[float]], clock: Clock, budget_s: float) -> list[float]:
-    """Samples until the medians of two successive blocks agree within 5 %, or the budget is spent."""
-    started, taken = clock.now(), sample() + sample()
+    """Sample until the medians of two successive blocks agree within 5 % or the budget is spent."""
+    started, samples = clock.now(), sample() + sample()
     while clock.now() - started < budget_s:
-        half = min(len(taken) // 2, 32)
+        half = min(len(samples) // 2, 32)
         before, after = (
-            statistics.median(taken[-2 * half : -half]),
-            statistics.median(taken[-half:]),
+            statistics.median(samples[-2 * half : -half]),
+            statistics.median(samples[-half:]),
         )
-        if len(taken) >= 6 and abs(before - after) <= AGREE * after:
+        if len(samples) >= 6 and abs(before - after) <= AGREE * after:
             break
-        taken += sample()
-    return taken
+        samples += sample()
+    return samples
 
 
 def _steps(bench: LatencyBench, cache: Cache, plan: LatencyPlan) -> int:
-    """Decode steps of one loop: 32, fewer where a step is slow or the context is short."""
+    """Return the decode steps of a loop: 32, fewer if a step is slow or the context is short."""
     typical = statistics.median(bench.decode(cache, 3))
     return max(2, min(32, plan.decode_context, round(ROUND_SECONDS / max(typical, 1e-6))))
 

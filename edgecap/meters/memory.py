@@ -1,4 +1,4 @@
-"""Resident memory of this process, which does nothing but load, prefill and decode (an encoder: only the first two).
+"""Resident memory of this process, which only loads a model, prefills and decodes.
 
 interpreter + runtime | load ....... | prefill, decode ....... | at rest
 baseline              | load peak    | peak (of the process)   | steady
@@ -19,14 +19,14 @@ ON_HOST = Absent(reason="the model ran on the processor")
 
 
 def resident_bytes() -> int:
-    """Resident set of this process now."""
+    """Return the resident set of this process in bytes."""
     import psutil
 
     return int(psutil.Process().memory_info().rss)
 
 
 def peak_bytes() -> int:
-    """Largest resident set that this process ever had."""
+    """Return the largest resident set that this process has had, in bytes."""
     if sys.platform == "win32":
         import psutil
 
@@ -48,9 +48,10 @@ def measure_memory(
     files: list[Path],
     on_device: Callable[[], int | Absent] = lambda: ON_HOST,
 ) -> Memory:
-    """Loads, prefills and decodes once, reading the resident set between. Call it first in a process.
+    """Load, prefill and decode once, and read the resident set after each.
 
-    `on_device` is asked while the cache is held: the runtime's arena on a device grows and never shrinks.
+    Call it first in a process. `on_device` is called while the cache is held: the runtime's arena
+    on a device grows and never shrinks.
     """
     baseline = resident_bytes()
     engine = open_engine()

@@ -1,8 +1,8 @@
-"""What the decode loop costs without a model: its own reads of the clock, Python, binding, and a run that computes nothing.
+"""Overhead of the decode loop without a model: clock reads, Python, the binding, an empty graph.
 
-It is inside every decode sample of `latency`. It is reported beside them and subtracted from none, since a runtime
-may do part of it while the device computes. The graph that computes nothing is `graph.empty`; its engine, with the
-model's number of layers and threads, is the caller's.
+It is part of every decode sample of `latency`. It is reported beside them and not subtracted, since
+a runtime may do part of it while the device computes. The caller opens the engine on `graph.empty`,
+with the model's number of layers and threads.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ LIMIT_S = 6.0  # a sixth of it for each warm-up
 def measure_overhead(
     engine: Engine, clock: Clock, decode_context: int, limit_s: float = LIMIT_S
 ) -> float:
-    """Median seconds of a decode step of `latency.Bench` on an empty graph, at a mean context of `decode_context`.
+    """Return the median seconds of a decode step on an empty graph.
 
-    The context matters a little: a step makes a mask as long. Takes one round, behind warm-ups of `limit_s` / 6 each.
+    `decode_context` is the mean context: it matters a little, since a step builds a mask of that
+    length. Runs one round, after warm-ups of up to `limit_s` / 6 each.
     """
     bench = LatencyBench(engine, clock, LatencyPlan(1, decode_context, limit_s), engine.vocabulary)
     return statistics.median(

@@ -1,9 +1,9 @@
-"""What a machine reaches through a provider: the best rate of matrix products, and of memory by working set.
+"""Peak rates of a machine through a provider: matrix products, and memory reads by working set.
 
-A peak is the fastest that was seen, not the typical: no shape and no operator is best everywhere, so
-several are tried and each is repeated. Memory is asked at several sizes, since a model that fits in a
-cache is not held back by the main memory. Where a run is so short that starting it is most of it, as on a
-GPU, larger products and working sets follow.
+A peak is the fastest run, not the typical one. No shape and no operator is best everywhere, so
+several are tried and each is repeated. Memory is measured at several sizes, since a model that fits
+in a cache is not limited by main memory. Where launching a run takes most of its time, as on a GPU,
+larger products and working sets follow.
 """
 
 from __future__ import annotations
@@ -18,19 +18,16 @@ from edgecap.record import Bandwidth
 SHAPES = ((256, 1024, 1024), (512, 2048, 2048), (256, 4096, 4096), (256, 576, 16384))  # m, k, n
 SIZES = (1 << 22, 1 << 24, 1 << 26, 1 << 27)  # bytes read once: from a small cache to main memory
 PRECISIONS = ("fp32", "fp16", "int8")
-ROUNDS, SECONDS = (
-    3,
-    0.05,
-)  # of each probe in a round: what disturbs one round is unlikely to disturb all
-SHORT_RUN_S, SQUARE = (
-    1e-3,
-    4096,
-)  # a run shorter than this many seconds is followed by a larger one; the first product
-QUIET = 0.05  # the threads of the session before stop spinning
+ROUNDS, SECONDS = 3, 0.05  # per probe and round; noise in one round rarely hits all
+SHORT_RUN_S, SQUARE = 1e-3, 4096  # a shorter run is followed by a larger one; side of the first
+QUIET = 0.05  # seconds until the threads of the previous session stop spinning
 
 
 class MeasuredPeaks(NamedTuple):
-    """FLOP/s by precision (a precision that the provider cannot multiply is left out), and bytes/s by size."""
+    """FLOP/s by precision and bytes/s by working set.
+
+    A precision that the provider cannot multiply is left out.
+    """
 
     gemm_flops_per_s: dict[str, float]
     bandwidth: tuple[Bandwidth, ...]
@@ -42,7 +39,10 @@ def measure_peaks(
     memory_bytes: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> MeasuredPeaks:
-    """Times all probes; working sets are at most 1/16 of `memory_bytes`, matrices 1/64."""
+    """Time all probes.
+
+    Working sets take at most 1/16 of `memory_bytes`, matrices 1/64.
+    """
     shapes = [s for s in SHAPES if 4 * s[1] * s[2] <= memory_bytes // 64] or list(SHAPES[:1])
     sizes = [s for s in SIZES if s <= memory_bytes // 16] or [SIZES[0]]
     progress(0, 1 + len(sizes))
@@ -51,7 +51,7 @@ def measure_peaks(
     for done, size in enumerate(sizes, 1):
         progress(done, 1 + len(sizes))
         bandwidth.append(_bandwidth(probes, clock, size))
-    while _fleeting(bandwidth[-1]) and 4 * bandwidth[-1].working_set_bytes <= memory_bytes // 16:
+    while _is_short(bandwidth[-1]) and 4 * bandwidth[-1].working_set_bytes <= memory_bytes // 16:
         bandwidth.append(_bandwidth(probes, clock, 4 * bandwidth[-1].working_set_bytes))
     return MeasuredPeaks(gemm, tuple(bandwidth))
 
@@ -65,16 +65,16 @@ def _bandwidth(probes: Probes, clock: Clock, size: int) -> Bandwidth:
     )
 
 
-def _fleeting(found: Bandwidth) -> bool:
-    return found.working_set_bytes / found.read_bytes_per_s < SHORT_RUN_S
+def _is_short(bandwidth: Bandwidth) -> bool:
+    return bandwidth.working_set_bytes / bandwidth.read_bytes_per_s < SHORT_RUN_S
 
 
 def _gemm_rates(
     probes: Probes, clock: Clock, shapes: Sequence[tuple[int, int, int]], matrix_bytes: int
 ) -> dict[str, float]:
-    """FLOP/s of the fastest shape of each precision."""
-    asked = [(precision, shape) for precision in PRECISIONS for shape in shapes]
-    opened = [(p, shape, _opened(probes, p, shape)) for p, shape in asked]
+    """Return the FLOP/s of the fastest shape of each precision."""
+    shapes_by_precision = [(precision, shape) for precision in PRECISIONS for shape in shapes]
+    opened = [(p, shape, _open_probe(probes, p, shape)) for p, shape in shapes_by_precision]
     ready = [(p, shape, probe) for p, shape, probe in opened if probe]
     rates, longest = dict[str, float](), dict[str, float]()
     for (precision, shape, _), seconds in zip(
@@ -83,18 +83,21 @@ def _gemm_rates(
         rates[precision] = max(rates.get(precision, 0.0), 2 * math.prod(shape) / seconds)
         longest[precision] = max(longest.get(precision, 0.0), seconds)
     return {
-        p: max(rate, _larger(probes, clock, p, longest[p], matrix_bytes))
+        p: max(rate, _larger_gemm_rate(probes, clock, p, longest[p], matrix_bytes))
         for p, rate in rates.items()
     }
 
 
-def _larger(
+def _larger_gemm_rate(
     probes: Probes, clock: Clock, precision: str, seconds: float, matrix_bytes: int
 ) -> float:
-    """FLOP/s of square products that grow while a run is over before it has well begun; 0 where none is needed."""
+    """Return the best FLOP/s of square products that grow until a run is long enough.
+
+    Returns 0 if the run of `seconds` is long enough already.
+    """
     side, best = SQUARE, 0.0
     while seconds < SHORT_RUN_S and 4 * side * side <= matrix_bytes:
-        probe = _opened(probes, precision, (side, side, side))
+        probe = _open_probe(probes, precision, (side, side, side))
         if probe is None:
             break
         (seconds,) = _seconds([probe], clock)
@@ -102,8 +105,8 @@ def _larger(
     return best
 
 
-def _opened(probes: Probes, precision: str, shape: tuple[int, int, int]) -> Probe | None:
-    """A probe that ran once, or None where the provider has no such operator."""
+def _open_probe(probes: Probes, precision: str, shape: tuple[int, int, int]) -> Probe | None:
+    """Return a probe that ran once, or None if the provider lacks the operator."""
     try:
         probe = probes.gemm(precision, *shape)
         probe()
@@ -113,7 +116,7 @@ def _opened(probes: Probes, precision: str, shape: tuple[int, int, int]) -> Prob
 
 
 def _seconds(probes: Sequence[Probe], clock: Clock) -> list[float]:
-    """The shortest run of each probe, over rounds in which they take turns."""
+    """Return the seconds of the shortest run of each probe; probes take turns in rounds."""
     best = [math.inf] * len(probes)
     for _ in range(ROUNDS):
         for place, probe in enumerate(probes):
@@ -123,7 +126,7 @@ def _seconds(probes: Sequence[Probe], clock: Clock) -> list[float]:
 
 
 def _shortest(probe: Probe, clock: Clock) -> float:
-    """The shortest of the runs within `SECONDS`, at least two."""
+    """Return the seconds of the shortest of at least two runs within `SECONDS`."""
     started, best, runs = clock.now(), math.inf, 0
     while runs < 2 or clock.now() - started < SECONDS:
         before = clock.now()

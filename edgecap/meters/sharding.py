@@ -1,8 +1,9 @@
-"""One corpus scored in parts that run anywhere, in any order, and add up to the same last bit.
+"""Score one corpus in parts, in any order and on any machine, with bit-identical sums.
 
-Of all windows of the corpus, counted through, part k of n scores every n-th from the k-th on: parts are
-alike in work whatever the documents' lengths. A window's bits are rounded once; a document's are the exact
-sum of its windows', rounded once (math.fsum, Shewchuk 1997), so that neither order nor grouping shows.
+Windows are numbered through the whole corpus, and part k of n scores every n-th from the k-th on:
+parts cost alike whatever the lengths of documents. A window's bits are rounded once; a document's
+are the exact sum of its windows', rounded once (math.fsum, Shewchuk 1997), so that neither order
+nor grouping matters.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from edgecap.record import DocumentBits
 
 
 class DocumentShare(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One document in one part: the bits of its windows that fell to the part, and what the whole document is."""
+    """One document in one part: the bits of the part's windows, and the document's totals."""
 
     id: str
     domain: str
@@ -32,7 +33,7 @@ class DocumentShare(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Unequal(EdgecapError):
-    """Parts that are not those of one corpus under one tokenizer."""
+    """Parts do not belong to one corpus under one tokenizer."""
 
 
 def score_part(
@@ -45,8 +46,11 @@ def score_part(
     total_bytes: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[DocumentShare]:
-    """Every `parts`-th window from number `part` on; each document has a share, if only an empty one."""
-    found, number, before = [], 0, 0
+    """Score every `parts`-th window from number `part` on.
+
+    Returns a share of every document; some may be empty. Raises NotFinite on NaN or infinity.
+    """
+    shares, number, bytes_done = [], 0, 0
     for document in documents:
         started = clock.now()
         cut = cutter(document.text)
@@ -55,9 +59,9 @@ def score_part(
             if number % parts == part:
                 bits.append(window_bits(engine, window))
             number += 1
-        before += cut.bytes
-        progress(before, total_bytes)
-        found.append(
+        bytes_done += cut.bytes
+        progress(bytes_done, total_bytes)
+        shares.append(
             DocumentShare(
                 id=document.id,
                 domain=document.domain,
@@ -68,11 +72,11 @@ def score_part(
                 wall_s=clock.now() - started,
             )
         )
-    return found
+    return shares
 
 
 def join_parts(parts: Sequence[Sequence[DocumentShare]]) -> tuple[ScoredDocument, ...]:
-    """The documents of all parts together. Raises Unequal where the parts do not tell of the same documents."""
+    """Join the shares of all parts. Raises Unequal if the parts differ in their documents."""
     if len({len(part) for part in parts}) != 1:
         raise Unequal("parts of a corpus have different numbers of documents")
     return tuple(_whole(shares) for shares in zip(*parts, strict=True))

@@ -1,10 +1,10 @@
-"""How each protocol cuts a document into windows: which ids the model reads, which of them are scored.
+"""Cut documents into windows, by protocol: the ids that the model reads, and those that count.
 
-exact    no special tokens in the text; BOS (else EOS) in front of each window; every token scored
-sliding  exact with windows that overlap: only the new tokens of each are scored (--stride)
+exact    no special tokens in the text; BOS (else EOS) before each window; every token scored
+sliding  exact with overlapping windows: only the new tokens of each are scored (--stride)
 paper    the published scripts of arXiv 2511.08066: special tokens, one truncated window a document
 
-docs/method.md, sections Exact protocol and Paper protocol.
+See docs/method.md, sections Exact protocol and Paper protocol.
 """
 
 from __future__ import annotations
@@ -19,29 +19,32 @@ from edgecap.protocols import Ids
 
 
 class WindowEncoder(Protocol):
-    """A tokenizer as the exact protocol needs it."""
+    """A tokenizer for the exact protocol."""
 
     start: int | None
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, without special tokens."""
+        """Return the ids of a text, without special tokens."""
 
     def is_lossless(self, text: str, ids: list[int]) -> bool:
-        """Whether the ids decode to the text."""
+        """Check that the ids decode to the text."""
 
 
 class PaperEncoder(Protocol):
-    """A tokenizer as the paper's protocol needs it."""
+    """A tokenizer for the paper protocol."""
 
     def encode_with_specials(self, text: str, most: int) -> list[int]:
-        """Ids of a text with special tokens, truncated to `most`."""
+        """Return the ids of a text with special tokens, truncated to `most`."""
 
     def decode(self, ids: list[int]) -> str:
-        """The text of ids, special tokens written out."""
+        """Return the text of ids, special tokens included."""
 
 
 class ScoredWindow(NamedTuple):
-    """Inputs and targets of one run, shape (n,); the first `skip` targets only lead up to the others."""
+    """Inputs and targets of one run, shape (n,); the first `skip` targets are not scored.
+
+    `charged_bits` are added for a first token that no prediction covers.
+    """
 
     inputs: Ids
     targets: Ids
@@ -50,12 +53,12 @@ class ScoredWindow(NamedTuple):
 
     @property
     def tokens(self) -> int:
-        """Tokens that this window pays for."""
+        """Return the number of tokens that this window scores."""
         return len(self.targets) - self.skip + (self.charged_bits > 0)
 
 
 class CutDocument(NamedTuple):
-    """A document as a protocol sees it: the bytes that count, the tokens, and their windows."""
+    """A document cut by a protocol: bytes and tokens that count, and the windows."""
 
     bytes: int
     tokens: int
@@ -69,7 +72,7 @@ Cutter = Callable[[str], CutDocument]
 def exact_cutter(
     tokenizer: WindowEncoder, context: int, vocabulary: int, stride: int | None = None
 ) -> Cutter:
-    """The exact protocol, with windows that overlap where there is a `stride` of positions."""
+    """Return a cutter for the exact protocol; windows overlap if `stride` (positions) is given."""
 
     def cut(text: str) -> CutDocument:
         ids = tokenizer.encode(text)
@@ -84,15 +87,22 @@ def exact_cutter(
 
 
 def paper_cutter(tokenizer: PaperEncoder, context: int) -> Cutter:
-    """The published scripts: truncated, the first id dropped on both sides, bytes of what the others decode to."""
+    """Return a cutter that works as the published scripts do.
+
+    Text is truncated to `context` ids, the first id is dropped from targets and bytes, and bytes
+    are those of the decoded rest.
+    """
 
     def cut(text: str) -> CutDocument:
         ids = tokenizer.encode_with_specials(text, context)
         row = np.array(ids, np.int64)
         window = ScoredWindow(row[:-1], row[1:])
-        kept = tokenizer.decode(ids[1:])
+        text_kept = tokenizer.decode(ids[1:])
         return CutDocument(
-            len(kept.encode()), max(len(ids) - 1, 0), iter([window] if len(ids) > 1 else []), True
+            len(text_kept.encode()),
+            max(len(ids) - 1, 0),
+            iter([window] if len(ids) > 1 else []),
+            True,
         )
 
     return cut
@@ -101,7 +111,10 @@ def paper_cutter(tokenizer: PaperEncoder, context: int) -> Cutter:
 def split_windows(
     ids: Sequence[int], start: int | None, context: int, vocabulary: int
 ) -> Iterator[ScoredWindow]:
-    """Cuts a document's ids into windows; every id is a target, or charged, exactly once."""
+    """Split the ids of a document into windows.
+
+    Each id is scored, or charged log2 of the vocabulary, exactly once.
+    """
     width = context - 1 if start is not None else context
     for begin in range(0, len(ids), width):
         part = list(ids[begin : begin + width])
@@ -114,9 +127,10 @@ def split_windows(
 def sliding_windows(
     ids: Sequence[int], start: int | None, context: int, stride: int, vocabulary: int
 ) -> Iterator[ScoredWindow]:
-    """Windows of `context` positions that begin every `stride`; each scores what the one before did not.
+    """Split ids into windows of `context` positions that begin every `stride` positions.
 
-    The start token stands once, in front of the document. Without one the first token is charged.
+    Each window scores only the ids that the one before did not. The start token stands once, before
+    the document. Without one the first token is charged.
     """
     row = np.array([*([] if start is None else [start]), *ids], np.int64)
     scored, begin = 1, 0

@@ -1,12 +1,13 @@
-"""Throughput against latency: prompts read and tokens decoded in rows of a batch, in streams of one session.
+"""Throughput against latency: prefill and decode in batches, in several streams of one session.
 
     warm-up of each point | round 0: A, B, C | round 1: A, B, C | ... up to 5 rounds, or the limit
 
-    streams of a point | read a prompt | read what is decoded behind | decode `steps` tokens a row |
-                       g               g      (not timed)            g                            g
+    streams of a point | read a prompt | read the decode context | decode `steps` tokens a row |
+                       g               g       (not timed)       g                             g
 
-A stream is a thread with a cache of its own; the runtime lets go of Python's lock while it runs. At each gate (g)
-streams wait for one another, and the last to come reads the clock, so that nothing untimed falls between two marks.
+A stream is a thread with its own cache; the runtime releases Python's lock while it runs. At each
+gate (g) streams wait for one another, and the last to arrive reads the clock, so that nothing
+untimed falls between two marks.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ WARM_UP_STEPS = 3  # decode steps of the warm-up
 
 
 class _Script(NamedTuple):
-    """Fresh ids of one stream: two prompts, shape (batch, n), and tokens to decode behind the second, (steps, batch)."""
+    """Fresh ids of one stream.
+
+    `prompt` and `behind` have shape (batch, n), `tokens`, decoded after `behind`, (steps, batch).
+    """
 
     prompt: Ids
     behind: Ids
@@ -38,7 +42,7 @@ class _Script(NamedTuple):
 
 
 class _Sample(NamedTuple):
-    """Wall seconds of reading and of decoding in all streams, and the median seconds of a stream's step, if it had any."""
+    """Wall seconds of prefill and decode in all streams, and the median seconds of a step."""
 
     prefill_s: float
     decode_s: float | None
@@ -46,7 +50,7 @@ class _Sample(NamedTuple):
 
 
 class _Shape(NamedTuple):
-    """What a stream does in a round: rows, positions read, positions in front of the loop, and its steps."""
+    """Rows of a batch, prompt positions, positions before the loop, and decode steps."""
 
     batch: int
     prefill_tokens: int
@@ -54,7 +58,7 @@ class _Shape(NamedTuple):
     steps: int
 
     def script(self, rng: np.random.Generator, vocabulary: int) -> _Script:
-        """Fresh ids for one stream."""
+        """Return fresh ids for one stream."""
         sizes = (
             (self.batch, self.prefill_tokens),
             (self.batch, self.behind),
@@ -76,25 +80,29 @@ def measure_throughput(
     limit_s: float,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Throughput | Failure, ...]:
-    """One warm-up and up to `ROUNDS` rounds of all `points` (batch, streams), at least one, none begun after `limit_s`.
+    """Measure one warm-up and up to `ROUNDS` rounds of all `points` (batch, streams).
 
-    A point that fails is a Failure in its place, and the others go on without it. Caches live no longer than a turn
-    of their point, and that of the prompt not beside the one that is decoded behind: 16 rows in 4 streams hold 64 of
-    each, which can be gigabytes. The price is that the latter is read anew in each round, untimed.
+    Runs at least one round, and starts none after `limit_s`. A point that fails becomes a Failure,
+    and the others go on. A cache lives no longer than a turn of its point, and the prompt's is
+    freed before the decode context's is made: 16 rows in 4 streams hold 64 of each, which can be
+    gigabytes. In return the decode context is read again in each round, untimed.
     """
     started, rng = clock.now(), np.random.default_rng(4)
-    benches = [_Bench(*point, prefill_tokens, decode_context) for point in points]
+    benches = [_PointBench(*point, prefill_tokens, decode_context) for point in points]
     for number in range(-1, ROUNDS):
         if number > 0 and clock.now() - started >= limit_s:
             break
         for place, bench in enumerate(benches, (number + 1) * len(benches)):
             progress(place, (1 + ROUNDS) * len(benches))
-            bench.take(partial(_turn, engine, clock), rng, vocabulary)
-    return tuple(bench.found() for bench in benches)
+            bench.run_turn(partial(_turn, engine, clock), rng, vocabulary)
+    return tuple(bench.result() for bench in benches)
 
 
-class _Bench:
-    """One point: its first turn is the warm-up, the others are samples; one that failed takes no more."""
+class _PointBench:
+    """Benchmark of one point: the first turn is the warm-up, the others are samples.
+
+    A point that failed is not measured again.
+    """
 
     def __init__(self, batch: int, streams: int, prefill_tokens: int, decode_context: int) -> None:
         self.streams, self.decode_context = streams, decode_context
@@ -103,28 +111,28 @@ class _Bench:
         self.samples: list[_Sample] = []
         self.failure: Failure | None = None
 
-    def take(self, turn: _Turn, rng: np.random.Generator, vocabulary: int) -> None:
-        """One turn with fresh ids."""
+    def run_turn(self, turn: _Turn, rng: np.random.Generator, vocabulary: int) -> None:
+        """Run one turn with fresh ids."""
         if self.failure:
             return
-        found = turn([self.shape.script(rng, vocabulary) for _ in range(self.streams)])
-        if isinstance(found, Failure):
-            self.failure = found
+        sample = turn([self.shape.script(rng, vocabulary) for _ in range(self.streams)])
+        if isinstance(sample, Failure):
+            self.failure = sample
         elif self.warm:
-            self.samples.append(found)
+            self.samples.append(sample)
         else:
             self.warm = True
-            if found.step_s is not None:
-                self._fit(found.step_s)
+            if sample.step_s is not None:
+                self._set_steps(sample.step_s)
 
-    def _fit(self, step_s: float) -> None:
-        """Steps of a loop, as many as the warm-up's `step_s` allow."""
+    def _set_steps(self, step_s: float) -> None:
+        """Set the steps of a loop from the warm-up's `step_s` seconds."""
         most = min(MAX_STEPS, self.decode_context, round(LOOP_SECONDS / max(step_s, 1e-6)))
         behind, steps = _loop(self.decode_context, max(MIN_STEPS, most))
         self.shape = self.shape._replace(behind=behind, steps=steps)
 
-    def found(self) -> Throughput | Failure:
-        """What was taken, as the record keeps it."""
+    def result(self) -> Throughput | Failure:
+        """Return the samples as a record."""
         if self.failure:
             return self.failure
         return Throughput(
@@ -140,7 +148,10 @@ class _Bench:
 
 
 def _loop(decode_context: int, steps: int) -> tuple[int, int]:
-    """Positions in front of a loop, so that its mean context is `decode_context`, and its steps; where that is 0, none."""
+    """Return the positions before a loop with mean context `decode_context`, and its steps.
+
+    Both are 0 if `decode_context` is.
+    """
     if not decode_context:
         return 0, 0
     return max(1, decode_context - (steps + 1) // 2), steps
@@ -148,17 +159,18 @@ def _loop(decode_context: int, steps: int) -> tuple[int, int]:
 
 # --- streams ----------------------------------------------------------------------------------
 
-_Ended = (
-    list[float] | Failure | None
-)  # seconds of each step; or why there are none; or the reason is another stream's
+# Seconds of each step; an error; or None if another stream failed.
+_Outcome = list[float] | Failure | None
 
 
 def _turn(engine: Engine, clock: Clock, scripts: Sequence[_Script]) -> _Sample | Failure:
-    """All streams at once; when it returns, each of them has ended."""
+    """Run all streams of a point at once, until each has ended."""
     marks: list[float] = []
     gate = threading.Barrier(len(scripts), lambda: marks.append(clock.now()))
     try:
-        ends = _ends([partial(_stream, engine, clock, gate, script) for script in scripts], gate)
+        ends = _run_streams(
+            [partial(_stream, engine, clock, gate, script) for script in scripts], gate
+        )
     except Exception as error:  # no room for one more thread
         return _failure(error, scripts[0], gate)
     failures = [end for end in ends if isinstance(end, Failure)]
@@ -173,8 +185,10 @@ def _turn(engine: Engine, clock: Clock, scripts: Sequence[_Script]) -> _Sample |
     )
 
 
-def _ends(streams: Sequence[Callable[[], _Ended]], gate: threading.Barrier) -> list[_Ended]:
-    """What each stream comes to in a thread of its own; leaves the gate broken, and no thread, when it raises."""
+def _run_streams(
+    streams: Sequence[Callable[[], _Outcome]], gate: threading.Barrier
+) -> list[_Outcome]:
+    """Run each stream in its own thread and return their outcomes; break the gate on an error."""
     with ThreadPoolExecutor(len(streams), "edgecap-stream") as pool:
         try:
             ends = [pool.submit(stream) for stream in streams]
@@ -184,8 +198,8 @@ def _ends(streams: Sequence[Callable[[], _Ended]], gate: threading.Barrier) -> l
             raise
 
 
-def _stream(engine: Engine, clock: Clock, gate: threading.Barrier, script: _Script) -> _Ended:
-    """Does its script; what goes wrong becomes a value, since an error would keep the caches of its frames alive."""
+def _stream(engine: Engine, clock: Clock, gate: threading.Barrier, script: _Script) -> _Outcome:
+    """Run a script; return an error as a Failure, since a traceback would keep caches alive."""
     try:
         return _steps(engine, clock, gate, script)
     except threading.BrokenBarrierError:
@@ -199,20 +213,20 @@ def _stream(engine: Engine, clock: Clock, gate: threading.Barrier, script: _Scri
 
 
 def _steps(engine: Engine, clock: Clock, gate: threading.Barrier, script: _Script) -> list[float]:
-    """Seconds of each step, as this stream sees it."""
+    """Return the seconds of each decode step of this stream."""
     gate.wait()
     engine.prefill(script.prompt)
     gate.wait()
     if not len(script.tokens):
         return []
-    cache, seconds = engine.prefill(script.behind), []
+    cache, step_s = engine.prefill(script.behind), []
     gate.wait()
     for tokens in script.tokens:
         before = clock.now()
         cache = engine.decode(cache, tokens)
-        seconds.append(clock.now() - before)
+        step_s.append(clock.now() - before)
     gate.wait()
-    return seconds
+    return step_s
 
 
 def _failure(error: Exception, script: _Script, gate: threading.Barrier) -> Failure:

@@ -1,6 +1,7 @@
-"""Fits the bias b of a corpus on a series of models: the b that makes (G + b) / log2 N most constant. Pure.
+"""Fit the bias b of a corpus: on a series of models, (G + b) / log2 N is most constant. Pure.
 
-`series` says which cells of the records take part, `bias` holds the numbers, `found` what comes out; docs/method.md, section Fit and predict.
+`series` selects the cells, `bias` computes, `result` holds the fit; see docs/method.md, section Fit
+and predict.
 """
 
 from __future__ import annotations
@@ -48,43 +49,46 @@ __all__ = [
     "fit_bias",
     "apply_bias",
 ]
-WIDE = 2.0  # times that the capacity differs between the ends of the interval: then b is badly determined
-HARDLY = 0.5  # of the spread with an endless bias: then no bias makes these capacities constant
+WIDE = 2.0  # ratio of capacities at the ends of the interval, from which b is badly determined
+HARDLY = 0.5  # share of the spread under an infinite bias, from which no bias fits
 
 
 def fit(records: Sequence[Profile], precision: str = "fp32") -> list[Fit]:
-    """A fit for each corpus of the records, from their cells of one precision.
+    """Fit a bias for each corpus of the records, from their cells of one precision.
 
-    Raises UsageError where fewer than two models share a corpus, where models were not scored alike, and where
-    no bias makes their capacities constant.
+    Raises UsageError if fewer than two models share a corpus, if models were not scored alike, or
+    if no bias makes their capacities constant.
     """
-    found = series_by_corpus(records, precision)
-    lonely = next((s for s in found if len(s.points) < 2), None)
-    if lonely is not None:
-        raise UsageError(_too_few(lonely, found))
-    return [fit_series(series, precision) for series in found]
+    series_list = series_by_corpus(records, precision)
+    single = next((s for s in series_list if len(s.points) < 2), None)
+    if single is not None:
+        raise UsageError(_too_few(single, series_list))
+    return [fit_series(series, precision) for series in series_list]
 
 
-def _too_few(lonely: Series, found: Sequence[Series]) -> str:
-    one = lonely.points[0]
-    if len(found) > 1:
-        return two_corpora_message(found)
-    again = f" ({lonely.notes[0]})" if lonely.notes else ""
-    return f"a bias is fitted on two models of a series and more, this is one: {one.name}{again}; give records of others"
+def _too_few(single: Series, series_list: Sequence[Series]) -> str:
+    model = single.points[0]
+    if len(series_list) > 1:
+        return two_corpora_message(series_list)
+    note = f" ({single.notes[0]})" if single.notes else ""
+    return (
+        f"a bias needs at least two models of a series, this is one: {model.name}{note}; "
+        "give records of others"
+    )
 
 
 def fit_series(series: Series, precision: str) -> Fit:
-    """The bias of one series. Raises UsageError where none makes the capacities constant."""
+    """Fit the bias of one series. Raises UsageError if none makes the capacities constant."""
     first, work, gains = series.points[0], series.work, series.gains
     bias = fit_bias(series)
     drawn = series.drawn_gains
     draws = None if drawn is None else best_bias(work, drawn)
     interval = _interval(bias, work, drawn, draws)
     mean = float(capacities(work, gains, bias).mean())
-    told = {p.record.corpus.bias_bits for p in series.points}
-    recorded = told.pop() if len(told) == 1 else None
+    recorded_biases = {p.record.corpus.bias_bits for p in series.points}
+    recorded = recorded_biases.pop() if len(recorded_biases) == 1 else None
     old, new = capacities(work, gains, recorded or 0.0), capacities(work, gains, bias)
-    found = Fit(
+    result = Fit(
         corpus=first.record.corpus.name,
         sha256=first.record.corpus.sha256,
         protocol=first.text.protocol,
@@ -106,23 +110,28 @@ def fit_series(series: Series, precision: str) -> Fit:
         cautions=series.notes,
     )
     return msgspec.structs.replace(
-        found, cautions=(*series.notes, *_cautions(found, gains, _undetermined(work, drawn, draws)))
+        result,
+        cautions=(*series.notes, *_cautions(result, gains, _undetermined(work, drawn, draws))),
     )
 
 
 def fit_bias(series: Series) -> float:
-    """The bias of least spread. Raises UsageError where the models are of one size or the larger ones gain no more."""
+    """Return the bias of least spread.
+
+    Raises UsageError if the models are of one size or the larger ones gain no more.
+    """
     work, gains = series.work, series.gains
     bias = best_bias(work, gains)
     if float(work.max() - work.min()) < 1e-9:
         raise UsageError(
-            f"all models cost {series.points[0].flops.per_token:g} FLOPs a token: a bias needs two sizes"
+            f"all models cost {series.points[0].flops.per_token:g} FLOPs per token: "
+            "a bias needs two sizes"
         )
     if not is_determined(work, gains, bias):
         gained = ", ".join(f"{p.name} {p.text.gain_bits_per_token:.3f}" for p in series.points)
         raise UsageError(
-            f"no bias makes these capacities constant, because larger models do not gain more bits a token ({gained}): "
-            "give records of one series"
+            "no bias makes these capacities constant, because larger models do not gain more "
+            f"bits per token ({gained}): give records of one series"
         )
     return float(bias)
 
@@ -131,7 +140,7 @@ def fit_bias(series: Series) -> float:
 
 
 def _undetermined(work: Floats, drawn: Floats | None, draws: Floats | None) -> float:
-    """The share of resamplings in which the larger models gain no more, so that no bias is best."""
+    """Return the share of resamplings without a best bias: larger models gain no more."""
     import numpy as np
 
     if drawn is None or draws is None:
@@ -140,14 +149,14 @@ def _undetermined(work: Floats, drawn: Floats | None, draws: Floats | None) -> f
 
 
 def _interval(bias: float, work: Floats, drawn: Floats | None, draws: Floats | None) -> Estimate:
-    """Open where more resamplings than the interval leaves out determine no bias."""
+    """Return the bias with its interval; open if too many resamplings give no bias."""
     return score.estimate(bias, None if _undetermined(work, drawn, draws) > 0.025 else draws)
 
 
 def _capacity(
     mean: float, work: Floats, drawn: Floats | None, draws: Floats | None, bias: Estimate
 ) -> Estimate:
-    """The mean capacity with its own bias in each resampling."""
+    """Return the mean capacity, each resampling with its own bias."""
     if drawn is None or draws is None or bias.low is None:
         return Estimate(value=mean, low=None, high=None)
     return score.estimate(mean, capacities(work, drawn, draws).mean(-1))
@@ -159,7 +168,7 @@ def _capacity(
 def _models(series: Series, recorded: float | None, bias: float) -> tuple[FittedModel, ...]:
     work, gains = series.work, series.gains
     zero, old, new = (capacities(work, gains, b) for b in (0.0, recorded or 0.0, bias))
-    # Two capacities that were made equal differ by rounding, which is no order.
+    # Capacities of two models are equal by construction and differ by rounding only.
     places = [1] * len(new) if len(new) == 2 else ranks(new.tolist())
     before: list[int | None] = [None] * len(old) if recorded is None else [*ranks(old.tolist())]
     rows = zip(
@@ -199,30 +208,32 @@ def _fitted(
     )
 
 
-def _cautions(found: Fit, gains: Floats, undetermined: float) -> list[str]:
-    """What makes the bias weaker than its number looks."""
-    said = []
-    if found.exact:
-        said.append(
-            "two models: one bias makes their capacities equal, which does not show that they are; give a third"
+def _cautions(result: Fit, gains: Floats, undetermined: float) -> list[str]:
+    """List what makes the bias less certain than its number looks."""
+    warnings = []
+    if result.exact:
+        warnings.append(
+            "two models: one bias makes their capacities equal, "
+            "which does not show that they are; add a third"
         )
-    if found.recorded_bias_bits is None:
-        said.append("the records have different biases: the old ranks are those without bias")
-    low, high = found.bias_bits.low, found.bias_bits.high
+    if result.recorded_bias_bits is None:
+        warnings.append("the records have different biases: the old ranks are those without bias")
+    low, high = result.bias_bits.low, result.bias_bits.high
     if undetermined > 0.025:
-        said.append(
-            f"in {100 * undetermined:.0f} % of the resamplings larger models do not gain more: the bias is not bounded"
+        warnings.append(
+            f"in {100 * undetermined:.0f} % of the resamplings larger models do not gain more: "
+            "the bias is not bounded"
         )
     elif low is None or high is None:
-        said.append("one document: nothing to resample, so the bias has no interval")
+        warnings.append("one document: nothing to resample, so the bias has no interval")
     elif not float(gains.mean()) + high < WIDE * (float(gains.mean()) + low):
-        said.append(
-            f"badly determined: from one end of its interval to the other ({low:.2f}..{high:.2f}) "
-            f"the capacity changes {WIDE:g} times and more"
+        warnings.append(
+            f"badly determined: across its interval ({low:.2f}..{high:.2f}) "
+            f"the capacity changes by a factor of {WIDE:g} or more"
         )
-    if found.spread_fitted > HARDLY * found.spread_endless:
-        said.append(
-            "hardly any bias makes these capacities constant: an endless one leaves a spread of "
-            f"{100 * found.spread_endless:.2f} %"
+    if result.spread_fitted > HARDLY * result.spread_endless:
+        warnings.append(
+            "hardly any bias makes these capacities constant: an infinite one leaves a spread of "
+            f"{100 * result.spread_endless:.2f} %"
         )
-    return said
+    return warnings

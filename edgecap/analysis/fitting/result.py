@@ -1,4 +1,4 @@
-"""What a fit says: the bias with its interval, spreads and ranks, the card that carries it to a corpus, and records under it."""
+"""The result of a fit: bias, interval, spreads and ranks; its card, and records scored under it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from edgecap.text.bias_card import Card, CardModel
 
 
 class FittedModel(msgspec.Struct, frozen=True):
-    """A model of the series: places by capacity with the old bias, none where the records had several, and the new.
+    """A model of the series, ranked by capacity under each bias.
 
-    `bias_without` is the bias fitted without this model, None where two or fewer would be left.
+    `rank_recorded` is None if the records had several biases. `bias_without` is the bias fitted
+    without this model, None if two or fewer would be left.
     """
 
     name: str
@@ -32,11 +33,12 @@ class FittedModel(msgspec.Struct, frozen=True):
 
 
 class Fit(msgspec.Struct, frozen=True, kw_only=True):
-    """The bias of one corpus, bits a token, with the 95 % interval over documents; open where nothing bounds it.
+    """The bias of one corpus in bits per token, with its 95 % interval over documents.
 
-    Spreads are coefficients of variation, as shares: without bias, with the one of the records, with the fitted one,
-    and with an endless one. `exact`: two models, whose capacities one bias makes equal. `agreement` is Kendall's tau
-    of the ranks with the old and the new bias, None of two.
+    The interval is open if nothing bounds it. Spreads are coefficients of variation, as shares:
+    without bias, with the recorded one, with the fitted one, and with an infinite one. `exact`
+    marks two models, whose capacities one bias makes equal. `agreement` is Kendall's tau of the
+    ranks under the old and the new bias, None for two models.
     """
 
     corpus: str
@@ -60,31 +62,31 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
     cautions: tuple[str, ...]
 
 
-def make_card(found: Fit) -> Card:
-    """The card of a corpus that carries a fitted bias."""
+def make_card(result: Fit) -> Card:
+    """Return the card that carries a fitted bias to its corpus."""
     return Card(
-        corpus=found.corpus,
-        sha256=found.sha256,
-        bias_bits=found.bias_bits.value,
-        low=found.bias_bits.low,
-        high=found.bias_bits.high,
-        criterion=found.criterion,
-        spread_with_zero=found.spread_with_zero,
-        spread_fitted=found.spread_fitted,
-        protocol=found.protocol,
-        context=found.context,
-        stride=found.stride,
-        precision=found.precision,
+        corpus=result.corpus,
+        sha256=result.sha256,
+        bias_bits=result.bias_bits.value,
+        low=result.bias_bits.low,
+        high=result.bias_bits.high,
+        criterion=result.criterion,
+        spread_with_zero=result.spread_with_zero,
+        spread_fitted=result.spread_fitted,
+        protocol=result.protocol,
+        context=result.context,
+        stride=result.stride,
+        precision=result.precision,
         edgecap=__version__,
         models=tuple(
             CardModel(**{name: getattr(m, name) for name in CardModel.__struct_fields__})
-            for m in found.models
+            for m in result.models
         ),
     )
 
 
 def apply_bias(record: Profile, bias_bits: float) -> Profile:
-    """The record with the scores that its measurements have under a bias of their own; nothing that was measured changes."""
+    """Return the record with scores recomputed under a bias; measurements stay."""
     replace = msgspec.structs.replace
     spec = (
         record.spec if record.spec.bias_bits is None else replace(record.spec, bias_bits=bias_bits)
@@ -93,13 +95,13 @@ def apply_bias(record: Profile, bias_bits: float) -> Profile:
         record,
         spec=spec,
         corpus=replace(record.corpus, bias_bits=bias_bits),
-        cells=tuple(_rescored(cell, record, bias_bits) for cell in record.cells),
+        cells=tuple(_rescore_cell(cell, record, bias_bits) for cell in record.cells),
     )
 
 
-def _rescored(cell: Cell, record: Profile, bias_bits: float) -> Cell:
+def _rescore_cell(cell: Cell, record: Profile, bias_bits: float) -> Cell:
     if not isinstance(cell.outcome, Measurement) or isinstance(cell.score, Absent):
         return cell
-    scored = score(cell.outcome, record.flops, bias_bits, cell.score.roofline_ratio)
+    new_score = score(cell.outcome, record.flops, bias_bits, cell.score.roofline_ratio)
     cautions = tuple(c for c in cell.cautions if c.code != FOREIGN_BIAS)
-    return msgspec.structs.replace(cell, score=scored, cautions=cautions)
+    return msgspec.structs.replace(cell, score=new_score, cautions=cautions)

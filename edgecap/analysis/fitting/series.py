@@ -1,7 +1,7 @@
-"""A series of models out of records: one cell a model, all scored on the same text in the same way.
+"""Select a series of models from records: one cell per model, all scored on the same text alike.
 
-Models are told apart by the hash of their weights: a model that was profiled twice is one size, not two. Records
-without such a cell are left out with a note.
+The hash of the weights identifies a model: a model that was profiled twice is one size, not two.
+Records without a suitable cell are left out with a note.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class SeriesModel(NamedTuple):
-    """A model of a series: its record, the cell that was chosen of it, its text and its FLOPs."""
+    """A model of a series: its record, the selected cell, its compression and FLOPs."""
 
     name: str
     record: Profile
@@ -34,66 +34,69 @@ class SeriesModel(NamedTuple):
 
     @property
     def work(self) -> float:
-        """log2 of the FLOPs of a decoded token."""
+        """Return log2 of the FLOPs of a decoded token."""
         return math.log2(self.flops.per_token)
 
 
 class Series(NamedTuple):
-    """Models by rising FLOPs, and what a reader should know of how they were chosen."""
+    """Models by rising FLOPs, with notes for the reader on their selection."""
 
     points: tuple[SeriesModel, ...]
     notes: tuple[str, ...]
 
     @property
     def work(self) -> Floats:
-        """log2 of the FLOPs of each model."""
+        """Return log2 of the FLOPs of each model, shape (models,)."""
         import numpy as np
 
         return np.array([p.work for p in self.points])
 
     @property
     def gains(self) -> Floats:
-        """Bits gained a token by each model."""
+        """Return the bits per token that each model gains, shape (models,)."""
         import numpy as np
 
         return np.array([p.text.gain_bits_per_token for p in self.points])
 
     @property
     def drawn_gains(self) -> Floats | None:
-        """The gains with documents resampled, the same ones for all models, shape (draws, models); None of one document."""
+        """Return the gains with documents resampled, shape (draws, models); None for one document.
+
+        All models have the same draws.
+        """
         import numpy as np
 
         draws = [score.gain_draws(p.text)[1] for p in self.points]
-        had = [d for d in draws if d is not None]
-        return np.column_stack(had) if len(had) == len(draws) else None
+        available = [d for d in draws if d is not None]
+        return np.column_stack(available) if len(available) == len(draws) else None
 
 
 def series_by_corpus(
     records: Sequence[Profile], precision: str, provider: str | None = None
 ) -> list[Series]:
-    """The series of each corpus among the records, in the order given.
+    """Return the series of each corpus among the records, in the given order.
 
-    Without a `provider` the one that most models share is preferred. Raises UsageError where no record has such a
-    cell, and, naming both records, where those of one corpus were not scored alike.
+    Without a `provider`, prefers the one that most models share. Raises UsageError if no record has
+    a suitable cell, or, naming both records, if those of one corpus were not scored alike.
     """
     preferred = provider or _common_provider(records, precision)
-    points, left = list[SeriesModel](), list[tuple[Profile, str]]()
+    points, left_out = list[SeriesModel](), list[tuple[Profile, str]]()
     for record in records:
-        found = _point(record, precision, provider, preferred)
-        if isinstance(found, SeriesModel):
-            points.append(found)
+        selection = _point(record, precision, provider, preferred)
+        if isinstance(selection, SeriesModel):
+            points.append(selection)
         else:
-            left.append((record, found))
+            left_out.append((record, selection))
     if not points:
-        raise UsageError(left[0][1])
+        raise UsageError(left_out[0][1])
     grouped: dict[str, list[SeriesModel]] = {}
     for point in points:
         grouped.setdefault(point.record.corpus.sha256, []).append(point)
-    return _with_note([_series(group, preferred) for group in grouped.values()], left)
+    return _with_note([_series(group, preferred) for group in grouped.values()], left_out)
 
 
 def _common_provider(records: Sequence[Profile], precision: str) -> str:
-    """That on which the most models were scored; of several the first."""
+    """Return the provider on which most models were scored; the first of several."""
     models: dict[str, set[str]] = {}
     for record in records:
         for cell in record.cells:
@@ -102,46 +105,49 @@ def _common_provider(records: Sequence[Profile], precision: str) -> str:
     return max(models, key=lambda p: len(models[p]), default="cpu")
 
 
-def _with_note(found: list[Series], left: Sequence[tuple[Profile, str]]) -> list[Series]:
-    """The records that have no such cell, told to the first series."""
-    if not left:
-        return found
-    others = [_dated(record) for record, _ in left[1:]]
-    more = f" and {len(others) - _TOLD} more" if len(others) > _TOLD else ""
-    note = f"left out: {left[0][1]}" + (
-        f"; likewise {', '.join(others[:_TOLD])}{more}" if others else ""
+def _with_note(series_list: list[Series], left_out: Sequence[tuple[Profile, str]]) -> list[Series]:
+    """Add a note on the records without a suitable cell to the first series."""
+    if not left_out:
+        return series_list
+    others = [_dated(record) for record, _ in left_out[1:]]
+    more = f" and {len(others) - _NAMED_RECORDS} more" if len(others) > _NAMED_RECORDS else ""
+    note = f"left out: {left_out[0][1]}" + (
+        f"; likewise {', '.join(others[:_NAMED_RECORDS])}{more}" if others else ""
     )
-    return [found[0]._replace(notes=(*found[0].notes, note)), *found[1:]]
+    return [series_list[0]._replace(notes=(*series_list[0].notes, note)), *series_list[1:]]
 
 
 def _dated(record: Profile) -> str:
     return f"{record.source.name} of {record.created_utc[:19]}"
 
 
-_TOLD = 3  # records that are named in a note
+_NAMED_RECORDS = 3  # records that are named in a note
 
 
 def one_series(records: Sequence[Profile], precision: str, provider: str | None = None) -> Series:
-    """The one series that all records belong to. Raises UsageError, also where their corpora differ."""
-    found = series_by_corpus(records, precision, provider)
-    if len(found) > 1:
-        raise UsageError(two_corpora_message(found))
-    return found[0]
+    """Return the one series that all records belong to.
+
+    Raises UsageError as `series_by_corpus` does, and if their corpora differ.
+    """
+    series_list = series_by_corpus(records, precision, provider)
+    if len(series_list) > 1:
+        raise UsageError(two_corpora_message(series_list))
+    return series_list[0]
 
 
-def two_corpora_message(found: Sequence[Series]) -> str:
-    """Why several series are not one."""
-    one, other = _named([found[0].points[0], found[1].points[0]])
+def two_corpora_message(series_list: Sequence[Series]) -> str:
+    """Return why several series are not one."""
+    one, other = _named([series_list[0].points[0], series_list[1].points[0]])
     return difference_message(one, other, "corpus", _corpus)
 
 
 def difference_message(
     one: SeriesModel, other: SeriesModel, what: str, read: Callable[[SeriesModel], object]
 ) -> str:
-    """Why two records are not of one series; what is no word or number is not written out."""
+    """Return why two records are not of one series; only numbers and strings are written out."""
     first, second = (f" ({v})" if isinstance(v := read(p), str | int) else "" for p in (one, other))
     return (
-        f"the {what} of {other.name}{second} is not that of {one.name}{first}: "
+        f"the {what} of {other.name}{second} differs from that of {one.name}{first}: "
         "profile all models of a series alike, or give other records"
     )
 
@@ -149,20 +155,26 @@ def difference_message(
 def _point(
     record: Profile, precision: str, provider: str | None, preferred: str
 ) -> SeriesModel | str:
-    """The cell of a record that is taken, or why there is none: nothing was scored, or counted."""
+    """Return the selected cell of a record, or why it has none."""
     name, cells = record.source.name, [c for c in record.cells if provider in (None, c.provider)]
-    found = [
+    scored_cells = [
         (c, text)
         for c in cells
         if c.precision == precision and (text := compression_of(c)) and text.tokens
     ]
-    if not found:
-        return f"the record of {name} has no {precision} cell{_on(provider)} that scored text{_why_not(record)}"
+    if not scored_cells:
+        return (
+            f"the record of {name} has no {precision} cell{_on(provider)} that scored text"
+            f"{_why_not(record)}"
+        )
     if isinstance(record.flops, Absent):
         return f"the record of {name} has no FLOPs: {record.flops.reason}"
     if not 1 < record.flops.per_token < math.inf:
-        return f"the record of {name} says that a token costs {record.flops.per_token:g} FLOPs, which no model does"
-    cell, text = min(found, key=lambda each: each[0].provider != preferred)
+        return (
+            f"the record of {name} has {record.flops.per_token:g} FLOPs per token, "
+            "which no model has"
+        )
+    cell, text = min(scored_cells, key=lambda each: each[0].provider != preferred)
     return SeriesModel(name, record, cell, text, record.flops)
 
 
@@ -197,13 +209,14 @@ def _series(group: Sequence[SeriesModel], preferred: str) -> Series:
 
 
 def _once(group: Sequence[SeriesModel], preferred: str) -> tuple[list[SeriesModel], list[str]]:
-    """Each model once, from its latest record, if it can be on the preferred provider."""
+    """Keep each model once: its latest record, on the preferred provider if it can be."""
     latest: dict[str, SeriesModel] = {}
     for point in sorted(group, key=lambda p: (p.cell.provider == preferred, p.record.created_utc)):
         latest[point.record.source.weights_sha256] = point
     given = Counter(p.record.source.weights_sha256 for p in group)
     notes = [
-        f"{given[key]} records are of {p.name}, the same weights: that of {p.record.created_utc[:19]} is taken"
+        f"{given[key]} records are of {p.name}, the same weights: "
+        f"the one of {p.record.created_utc[:19]} is used"
         for key, p in latest.items()
         if given[key] > 1
     ]
@@ -211,7 +224,7 @@ def _once(group: Sequence[SeriesModel], preferred: str) -> tuple[list[SeriesMode
 
 
 def _named(points: Sequence[SeriesModel]) -> list[SeriesModel]:
-    """With the time of the record where two models have one name."""
+    """Append the time of the record if two models share a name."""
     known = Counter(p.name for p in points)
     return [
         p._replace(name=f"{p.name} of {p.record.created_utc}") if known[p.name] > 1 else p
@@ -223,7 +236,7 @@ def _corpus(point: SeriesModel) -> str:
     return f"{point.record.corpus.name}, {point.record.corpus.sha256[:8]}"
 
 
-# Of tokenizers, the tokens that they made: their files also hold what is said in a chat.
+# Tokenizers are compared by their tokens: their files also hold chat templates.
 _ALIKE: dict[str, Callable[[SeriesModel], object]] = {
     "protocol": lambda p: p.text.protocol,
     "window (--context)": lambda p: p.text.context,

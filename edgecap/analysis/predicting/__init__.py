@@ -1,7 +1,8 @@
-"""Another size of a series, told before it is run: bits, capacity, FLOPs, seconds and joules. Pure.
+"""Predict another size of a series before it is run: bits, capacity, FLOPs, seconds and joules.
 
-`bits` holds the capacity law, `leaving` how far it may be off, `device` the roofline. The tokenizer is taken to be that
-of the series, so that a token carries as many bytes. docs/method.md, section Fit and predict.
+`bits` holds the capacity law, `leave_one_out` its error, `device` the roofline, `caveats` the
+limits. The tokenizer is assumed to be that of the series, so that a token carries as many bytes.
+See docs/method.md, section Fit and predict. Pure.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from edgecap.stats import Floats
 
 __all__ = ["DevicePrediction", "HeldOut", "Prediction", "predict"]
-MOST_BIAS = 1000.0  # bits a token: no token carries so many
+MOST_BIAS = 1000.0  # bits per token: no token carries so many
 
 
 def predict(
@@ -38,10 +39,10 @@ def predict(
     provider: str | None = None,
     bias_bits: float | None = None,
 ) -> Prediction:
-    """What the records of a series say of a model of this architecture.
+    """Predict a model of this architecture from the records of a series.
 
-    Raises UsageError where they are not of one series, are fewer than two models without a given bias, or where the
-    model has fewer positions than FLOPs are averaged over.
+    Raises UsageError if the records are not of one series, are fewer than two models without a
+    given bias, or if the model has fewer positions than FLOPs are averaged over.
     """
     series = one_series(records, precision, provider)
     _check(series, model, name, bias_bits)
@@ -49,15 +50,15 @@ def predict(
     counted = flops.count_flops(
         model, first.flops.context, first.flops.prefill_tokens, first.flops.own_position
     )
-    at = math.log2(counted.per_token)
+    work_at = math.log2(counted.per_token)
     law = fit_law(work, gains, bias_bits)
-    half = law_half_width(work, gains, at, bias_bits)
-    predicted, free = (
+    half = law_half_width(work, gains, work_at, bias_bits)
+    predicted, degrees = (
         predict_left_out(work, gains, bias_bits),
         len(work) - (2 if bias_bits is None else 1),
     )
     stored = flops.stored_as(precision)
-    found = Prediction(
+    result = Prediction(
         name=name,
         model_type=model.model_type,
         assumed=model.assumed,
@@ -73,9 +74,9 @@ def predict(
         precision=precision,
         bias_bits=float(law.bias),
         bias_fitted=bias_bits is None,
-        **_bits(series, law, at, half, bias_bits),
+        **_bits(series, law, work_at, half, bias_bits),
         text_bits_per_token=first.text.text_bits_per_token,
-        degrees=max(0, free),
+        degrees=max(0, degrees),
         law_bits=half,
         error_bits=None
         if predicted is None
@@ -85,7 +86,7 @@ def predict(
         cautions=(),
     )
     return msgspec.structs.replace(
-        found, cautions=(*series.notes, *find_caveats(found, series, model))
+        result, cautions=(*series.notes, *find_caveats(result, series, model))
     )
 
 
@@ -93,18 +94,20 @@ def _check(series: Series, model: Architecture, name: str, bias_bits: float | No
     first = series.points[0]
     if bias_bits is not None and not abs(bias_bits) <= MOST_BIAS:
         raise UsageError(
-            f"--bias {bias_bits:g}: give bits a token, at most {MOST_BIAS:g} either way"
+            f"--bias {bias_bits:g}: give bits per token, at most {MOST_BIAS:g} either way"
         )
     if bias_bits is None and len(series.points) < 2:
-        again = f" ({series.notes[0]})" if series.notes else ""
+        note = f" ({series.notes[0]})" if series.notes else ""
         raise UsageError(
-            f"a series is two models and more, this is one: {first.name}{again}; give records of others, or --bias"
+            f"a series has at least two models, this is one: {first.name}{note}; "
+            "give records of others, or --bias"
         )
     if bias_bits is None:
         fit_bias(series)
     if model.positions is not None and model.positions < first.flops.context:
         raise UsageError(
-            f"{name} has {model.positions} positions, and the FLOPs of the records are means over {first.flops.context}"
+            f"{name} has {model.positions} positions, "
+            f"and the FLOPs of the records are means over {first.flops.context}"
         )
 
 
@@ -114,7 +117,10 @@ def _check(series: Series, model: Architecture, name: str, bias_bits: float | No
 def _bits(
     series: Series, law: CapacityLaw, at: float, half: float | None, bias_bits: float | None
 ) -> dict[str, Estimate]:
-    """Gain, bits a token and a byte, and capacity, each with both errors; `half` is that of the law in bits a token."""
+    """Return gain, bits per token and byte, and capacity, each with both errors.
+
+    `half` is the error of the law in bits per token.
+    """
     text, gain = series.points[0].text, float(law.gain(at))
     needed, tokens_per_byte = text.text_bits_per_token - gain, text.tokens / text.bytes
     drawn = _drawn(series, at, bias_bits)
@@ -130,7 +136,7 @@ def _bits(
 
 
 def _drawn(series: Series, at: float, bias_bits: float | None) -> dict[str, Floats | None]:
-    """The same from each resampling of the documents, whose bytes a token change too."""
+    """Return the same from each resampling of the documents, which changes bytes per token too."""
     gains = series.drawn_gains
     if gains is None:
         return dict.fromkeys(("gain", "needed", "bits_per_byte", "capacity"))
@@ -155,20 +161,21 @@ def _joined(
     least: float | None = None,
     scale: float = 1.0,
 ) -> Estimate:
-    """Two independent errors as one: the root of the sum of their squares, on either side."""
+    """Combine two independent errors: the root of the sum of their squares, on either side.
+
+    `least` bounds the interval from below: beyond it the law has ended, which is a caveat.
+    """
     inner = stats.interval(value, draws)
-    own = 0.0 if half is None else half * scale
+    half_scaled = 0.0 if half is None else half * scale
     if inner.low is None or inner.high is None:
-        bounds = (None, None) if half is None else (value - own, value + own)
+        bounds = (None, None) if half is None else (value - half_scaled, value + half_scaled)
     else:
         bounds = (
-            value - math.hypot(own, value - inner.low),
-            value + math.hypot(own, inner.high - value),
+            value - math.hypot(half_scaled, value - inner.low),
+            value + math.hypot(half_scaled, inner.high - value),
         )
     low, high = bounds
-    if (
-        low is not None and least is not None
-    ):  # what lies below has ended the law, which a caution says
+    if low is not None and least is not None:
         low = min(value, max(least, low))
     return Estimate(value=value, low=low, high=high)
 
@@ -176,8 +183,8 @@ def _joined(
 def _series(series: Series, predicted: Floats | None) -> tuple[HeldOut, ...]:
     rows = []
     for n, point in enumerate(series.points):
-        text, told = point.text, None if predicted is None else float(predicted[n])
-        needed = None if told is None else text.text_bits_per_token - told
+        text, gain = point.text, None if predicted is None else float(predicted[n])
+        needed = None if gain is None else text.text_bits_per_token - gain
         error = None if needed is None else needed - text.nll_bits_per_token
         rows.append(
             HeldOut(point.name, point.flops.per_token, text.nll_bits_per_token, needed, error)

@@ -1,6 +1,7 @@
-"""Bits that another size of a series would gain: its information capacity is that of the others. Pure numbers.
+"""Predict the bits that another size of a series gains, from their common capacity. Pure numbers.
 
-G = c log2 N - b with the capacity c and the bias b of the series: what arXiv 2511.08066 uses capacity for.
+G = c log2 N - b with the capacity c and the bias b of the series: what arXiv 2511.08066 uses
+capacity for.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ if TYPE_CHECKING:
 
 
 class CapacityLaw(NamedTuple):
-    """Bias in bits a token and mean capacity of a series; arrays where they are those of many resamplings."""
+    """Bias in bits per token and mean capacity of a series; arrays for many resamplings."""
 
     bias: Floats
     capacity: Floats
 
     def gain(self, work: float) -> Floats:
-        """Bits gained a token by a model of 2^`work` FLOPs."""
+        """Return the bits gained per token by a model of 2^`work` FLOPs."""
         return self.capacity * work - self.bias
 
 
 def fit_law(work: Floats, gains: Floats, bias_bits: float | None = None) -> CapacityLaw:
-    """The law of a series, or of each resampling of it; the bias is fitted where none is given."""
+    """Fit the law of a series, or of each resampling of it; fit the bias if none is given."""
     import numpy as np
 
     bias = best_bias(work, gains) if bias_bits is None else np.full(gains.shape[:-1], bias_bits)
@@ -37,7 +38,7 @@ def fit_law(work: Floats, gains: Floats, bias_bits: float | None = None) -> Capa
 
 
 def predict_left_out(work: Floats, gains: Floats, bias_bits: float | None = None) -> Floats | None:
-    """What each size gains, predicted from the others; None where those are too few for a law."""
+    """Predict the gain of each size from the others; None if those are too few for a law."""
     import numpy as np
 
     if len(work) - 1 < _parameters(bias_bits):
@@ -51,15 +52,18 @@ def predict_left_out(work: Floats, gains: Floats, bias_bits: float | None = None
 def law_half_width(
     work: Floats, gains: Floats, at: float, bias_bits: float | None = None
 ) -> float | None:
-    """Half the 95 % interval of the gain of a new size, from leaving out each one; None where they are too few."""
+    """Return half the 95 % interval of the gain of a new size, by leaving out each size.
+
+    None if there are too few sizes.
+    """
     predicted = predict_left_out(work, gains, bias_bits)
     if predicted is None:
         return None
-    # In units of capacity, in which the sizes scatter alike.
+    # The sizes scatter alike in units of capacity.
     half = half_width((gains - predicted) / work, 1 / work, 1 / at, _parameters(bias_bits))
     return None if half is None else half * at
 
 
 def _parameters(bias_bits: float | None) -> int:
-    """What is fitted: capacity and bias, or the capacity alone."""
+    """Return the number of fitted parameters: capacity and bias, or the capacity alone."""
     return 2 if bias_bits is None else 1

@@ -1,4 +1,4 @@
-"""What makes a prediction weaker than its numbers look, in sentences."""
+"""Sentences on what makes a prediction less certain than its numbers look."""
 
 from __future__ import annotations
 
@@ -11,79 +11,90 @@ from edgecap.analysis.predicting.result import Prediction
 from edgecap.record import Architecture, Estimate
 from edgecap.units import size
 
-FAR = 4.0  # times the FLOPs of the largest, or fewer than those of the smallest: a caution
+FAR = 4.0  # times the FLOPs of the largest model, or this part of the smallest's
 FEW = 4  # models: fewer are a weak basis
-SHAPE = (
-    2.0  # times the depth or width that the series has: beyond it seconds are a guess, and told so
-)
+SHAPE = 2.0  # times the depth or width of the series: beyond it seconds are a guess
 
 
-def find_caveats(found: Prediction, series: Series, model: Architecture) -> list[str]:
-    """What makes the prediction weaker than its numbers look."""
-    said, k = [], len(series.points)
-    if found.degrees == 0:
-        said.append(
+def find_caveats(prediction: Prediction, series: Series, model: Architecture) -> list[str]:
+    """List what makes the prediction less certain than its numbers look."""
+    caveats, k = [], len(series.points)
+    if prediction.degrees == 0:
+        caveats.append(
             f"{k} {'record leaves' if k == 1 else 'records leave'} nothing to test the law with: "
-            "the interval holds the choice of documents alone, not the error of the law"
+            "the interval covers the choice of documents alone, not the error of the law"
         )
     elif k < FEW:
-        said.append(
-            f"{k} records are few: they leave {found.degrees} degree{'s' * (found.degrees > 1)} of freedom, hence a wide interval"
+        caveats.append(
+            f"{k} records are few: they leave {prediction.degrees} "
+            f"degree{'s' * (prediction.degrees > 1)} of freedom, hence a wide interval"
         )
     least, most = series.points[0].flops.per_token, series.points[-1].flops.per_token
-    if found.flops_per_token > FAR * most or found.flops_per_token < least / FAR:
-        edge, word = (most, "largest") if found.flops_per_token > most else (least, "smallest")
-        said.append(
-            f"far from the series: {found.flops_per_token / edge:.2g} times the FLOPs of the {word}, "
-            "beyond which nothing shows that the law holds"
+    if prediction.flops_per_token > FAR * most or prediction.flops_per_token < least / FAR:
+        edge, word = (most, "largest") if prediction.flops_per_token > most else (least, "smallest")
+        caveats.append(
+            f"far from the series: {prediction.flops_per_token / edge:.2g} times the FLOPs "
+            f"of the {word}, beyond which nothing shows that the law holds"
         )
-    said += _of_records(found, series, model)
-    if found.nll_bits_per_token.value <= 0:
-        said.append("the law ends before this size: it would need no bits at all")
+    caveats += _of_records(prediction, series, model)
+    if prediction.nll_bits_per_token.value <= 0:
+        caveats.append("the law ends before this size: it would need no bits at all")
     shape = series.points[-1].record.source.architecture
     if isinstance(shape, Architecture) and shape.vocabulary != model.vocabulary:
-        said.append(
-            f"the config has a vocabulary of {model.vocabulary}, the series one of {shape.vocabulary}: with another "
-            "tokenizer its tokens carry other numbers of bytes"
+        caveats.append(
+            f"the config has a vocabulary of {model.vocabulary}, the series one of "
+            f"{shape.vocabulary}: with another tokenizer a token carries another number of bytes"
         )
-    if found.assumed:
-        said.append("edgecap does not know this model type: it was read by standard field names")
-    return said
+    if prediction.assumed:
+        caveats.append("edgecap does not know this model type: it was read by standard field names")
+    return caveats
 
 
-def _of_records(found: Prediction, series: Series, model: Architecture) -> list[str]:
-    """What the machine, the shapes and the cautions of the records say against the prediction."""
-    said, shapes = [], [p.record.source.architecture for p in series.points]
-    known = [s for s in shapes if isinstance(s, Architecture)]
+def _of_records(prediction: Prediction, series: Series, model: Architecture) -> list[str]:
+    """List what machine, shapes and cautions of the records say against the prediction."""
+    caveats, shapes = [], [p.record.source.architecture for p in series.points]
+    architectures = [s for s in shapes if isinstance(s, Architecture)]
     same = next((p for p, s in zip(series.points, shapes, strict=True) if s == model), None)
     if same is not None:
-        said.append(
-            f"{same.name} has this architecture, and was measured: {same.text.nll_bits_per_token:.3f} bits a token"
+        caveats.append(
+            f"{same.name} has this architecture, and was measured: "
+            f"{same.text.nll_bits_per_token:.3f} bits per token"
         )
-    if isinstance(found.device.decode_s, Estimate):
-        said += [t for what, at, had in _shapes(model, known) if (t := _beyond(what, at, had))]
-        room = _memory(series.points[-1])
-        if found.weight_bytes and found.weight_bytes > room:
-            said.append(
-                f"its weights ({size(found.weight_bytes)}) do not fit into the memory ({size(room)}): seconds and joules "
-                "are those of a machine that has it"
+    if isinstance(prediction.device.decode_s, Estimate):
+        caveats += [
+            text
+            for what, value, values in _shapes(model, architectures)
+            if (text := _beyond(what, value, values))
+        ]
+        memory = _memory(series.points[-1])
+        if prediction.weight_bytes and prediction.weight_bytes > memory:
+            caveats.append(
+                f"its weights ({size(prediction.weight_bytes)}) do not fit into the memory "
+                f"({size(memory)}): seconds and joules are those of a machine with enough memory"
             )
-        said += [t for p in series.points if (t := _told(p))]
-    return said
+        caveats += [text for p in series.points if (text := _caution_line(p))]
+    return caveats
 
 
-def _shapes(model: Architecture, known: Sequence[Architecture]) -> list[tuple[str, int, list[int]]]:
+def _shapes(
+    model: Architecture, architectures: Sequence[Architecture]
+) -> list[tuple[str, int, list[int]]]:
     return [
-        ("layers", model.depth, [s.depth for s in known]),
-        ("numbers wide", model.hidden, [s.hidden for s in known]),
+        ("layers", model.depth, [s.depth for s in architectures]),
+        ("numbers wide", model.hidden, [s.hidden for s in architectures]),
     ]
 
 
-def _beyond(what: str, at: int, had: Sequence[int]) -> str:
-    if not had or min(had) / SHAPE <= at <= SHAPE * max(had):
+def _beyond(what: str, value: int, values: Sequence[int]) -> str:
+    if not values or min(values) / SHAPE <= value <= SHAPE * max(values):
         return ""
-    among = f"{min(had)}" if min(had) == max(had) else f"{min(had)} to {max(had)}"
-    return f"it has {at} {what}, the series {among}: what operators of that shape reach was not measured, seconds may be far off"
+    series_range = (
+        f"{min(values)}" if min(values) == max(values) else f"{min(values)} to {max(values)}"
+    )
+    return (
+        f"it has {value} {what}, the series {series_range}: "
+        "operators of that shape were not measured, seconds may be far off"
+    )
 
 
 def _memory(point: SeriesModel) -> int:
@@ -93,8 +104,8 @@ def _memory(point: SeriesModel) -> int:
     )
 
 
-def _told(point: SeriesModel) -> str:
-    """The cautions of a record that weaken its seconds and joules, by their codes."""
+def _caution_line(point: SeriesModel) -> str:
+    """Name the cautions of a record that weaken its seconds and joules, by their codes."""
     codes = cost_cautions(point.cell)
     return (
         f"the record of {point.name} is cautioned: {', '.join(codes)} (edgecap show --details)"

@@ -1,7 +1,7 @@
-"""Seconds and joules of a size that was not run: its roofline, and what the others of its series take beside theirs.
+"""Predict seconds and joules of a size that was not run, from its roofline and the series.
 
-What is taken to be the same within a series, on one machine, provider and precision, is the law of `steps`: so much an
-operator of the graph, and a multiple of the attainable seconds.
+The law of `steps` is assumed to be the same within a series, on one machine, provider and
+precision: so much per operator of the graph, and a multiple of the attainable seconds.
 """
 
 from __future__ import annotations
@@ -39,18 +39,19 @@ from edgecap.record import (
 
 
 class StepNeeds(NamedTuple):
-    """What a step of the new size cannot do without."""
+    """The minimum work of a step of the new size: FLOPs, and bytes moved."""
 
     flops: float
     bytes: float
 
 
 class DevicePrediction(msgspec.Struct, frozen=True):
-    """Predicted for one machine, provider and precision; Absent with a reason where nothing can be.
+    """Prediction for one machine, provider and precision; Absent with a reason if impossible.
 
-    `attainable_s` of a decoded token is what the machine's peaks allow, `starts_s` what starting its `operators` takes, and
-    `efficiency` the share of the peaks that the series reaches beyond that, None where its sizes do not show in its
-    seconds. `models` had a roofline, `models_with_joules` energy from a counter too.
+    `attainable_s` is the shortest time of a decoded token by the machine's peaks, `starts_s` the
+    time that starting its `operators` takes, and `efficiency` the share of the peaks that the
+    series reaches beyond that, None if its sizes do not show in its seconds. `models` had a
+    roofline, `models_with_joules` also energy from a counter.
     """
 
     machine: str
@@ -71,62 +72,66 @@ class DevicePrediction(msgspec.Struct, frozen=True):
 def predict_device(
     points: Sequence[SeriesModel], model: Architecture, token_flops: float
 ) -> DevicePrediction:
-    """What a model of this architecture would take on the device that the points were measured on.
+    """Predict a model of this architecture on the device that the points were measured on.
 
     `token_flops` are those of a decoded token.
     """
-    unlike = _unlike(points)
+    difference = _difference(points)
     timed = (
         []
-        if unlike
+        if difference
         else [p for p in points if isinstance(p.cell.roofline, Roofline) and latency_of(p.cell)]
     )
-    counted = [p for p in timed if not isinstance(_joules(p), Absent)]
-    missing = Absent(reason=unlike or _why_untimed(points))
+    metered = [p for p in timed if not isinstance(_decode_joules(p), Absent)]
+    missing = Absent(reason=difference or _why_untimed(points))
     steps = (missing, missing) if not timed else _steps(timed[-1], model, token_flops)
     bounds = [
         step if isinstance(step, Absent) else _attainable(_latest(timed), step) for step in steps
     ]
-    known = all(_operators(p) for p in timed)
-    operators = _of_new(timed, model) if timed and known else 1.0
+    operators_known = all(_operators(p) for p in timed)
+    operators = _new_operators(timed, model) if timed and operators_known else 1.0
     decode, prefill = (b if isinstance(b, Absent) else StepSize(operators, b) for b in bounds)
     joules: Estimate | Absent = missing if not timed else _why_no_joules(points)
-    if counted and not isinstance(decode, Absent):
-        joules = predict_step(_all_measured(counted, known, _decode_bound, _joules), decode, None)
-    decoded = _all_measured(timed, known, _decode_bound, _decoded)
+    if metered and not isinstance(decode, Absent):
+        joules = predict_step(
+            _all_measured(metered, operators_known, _decode_bound, _decode_joules), decode, None
+        )
+    decoded = _all_measured(timed, operators_known, _decode_bound, _decode_seconds)
     first, law = points[-1], fit_measured_steps(decoded)
     return DevicePrediction(
         machine=_named(first),
         provider=first.cell.provider,
         precision=first.cell.precision,
         decode_s=_seconds(decoded, decode),
-        prefill_s=_seconds(_all_measured(timed, known, _prefill_bound, _read), prefill),
+        prefill_s=_seconds(
+            _all_measured(timed, operators_known, _prefill_bound, _prefill_seconds), prefill
+        ),
         decode_j=joules,
         attainable_s=bounds[0],
-        operators=operators if timed and known else missing,
+        operators=operators if timed and operators_known else missing,
         starts_s=missing if law is None else float(law.each) * operators,
         efficiency=missing if law is None else 1 / float(law.times) if law.times > 0 else None,
         prefill_tokens=_prompt(timed[-1]) if timed else missing,
         models=len(timed),
-        models_with_joules=len(counted),
+        models_with_joules=len(metered),
     )
 
 
 # --- whether they can be held together --------------------------------------------------------
 
 
-def _unlike(points: Sequence[SeriesModel]) -> str | None:
-    """Why the points say nothing together: other machines, providers, threads, prompts or contexts."""
+def _difference(points: Sequence[SeriesModel]) -> str | None:
+    """Return why the points say nothing together: other machine, provider, threads, or prompt."""
     for what, read in _ALIKE.items():
         first = read(points[0])
         other = next((p for p in points if read(p) != first), None)
         if other:
-            return f"the {what} of {other.name} is not that of {points[0].name}"
+            return f"the {what} of {other.name} differs from that of {points[0].name}"
     return None
 
 
 def possible_gpus(point: SeriesModel) -> tuple[Gpu, ...]:
-    """The boards that its cell may have run on."""
+    """Return the GPUs that a cell may have run on."""
     return () if point.cell.provider == "cpu" else point.record.machine.gpus
 
 
@@ -136,27 +141,27 @@ def _host(point: SeriesModel) -> tuple[object, ...]:
 
 
 def _named(point: SeriesModel) -> str:
-    """The machine, with its board where that did the work."""
+    """Name the machine, and its GPU if that did the work."""
     return ", ".join(
         [point.record.machine.name, *dict.fromkeys(board.name for board in possible_gpus(point))]
     )
 
 
-def _timing(read: Callable[..., object]) -> Callable[[SeriesModel], object]:
-    def found(point: SeriesModel) -> object:
+def _reader(read: Callable[..., object]) -> Callable[[SeriesModel], object]:
+    def read_latency(point: SeriesModel) -> object:
         latency = latency_of(point.cell)
         return read(latency) if latency else None
 
-    return found
+    return read_latency
 
 
 _ALIKE: dict[str, Callable[[SeriesModel], object]] = {
     "machine": lambda p: (*_host(p), [board.name for board in possible_gpus(p)]),
     "provider": lambda p: p.cell.provider,
-    "number of threads": _timing(lambda found: found.threads),
-    "prompt": _timing(lambda found: found.prefill.tokens),
-    "decode context": _timing(
-        lambda found: None if isinstance(found.decode, Absent) else found.decode.context
+    "number of threads": _reader(lambda latency: latency.threads),
+    "prompt": _reader(lambda latency: latency.prefill.tokens),
+    "decode context": _reader(
+        lambda latency: None if isinstance(latency.decode, Absent) else latency.decode.context
     ),
 }
 
@@ -167,7 +172,7 @@ def _why_untimed(points: Sequence[SeriesModel]) -> str:
 
 
 def _why_no_joules(points: Sequence[SeriesModel]) -> Absent:
-    reasons = [found for p in points if isinstance(found := _joules(p), Absent)]
+    reasons = [x for p in points if isinstance(x := _decode_joules(p), Absent)]
     return reasons[0] if reasons else Absent(reason="no energy was measured")
 
 
@@ -175,26 +180,30 @@ def _why_no_joules(points: Sequence[SeriesModel]) -> Absent:
 
 
 def _steps(
-    like: SeriesModel, model: Architecture, token_flops: float
+    point: SeriesModel, model: Architecture, token_flops: float
 ) -> tuple[StepNeeds | Absent, StepNeeds | Absent]:
-    """A decoded token and a prompt, as `like` was measured."""
-    latency, stored = latency_of(like.cell), flops.stored_as(like.cell.precision)
+    """Return what a decoded token and a prompt need, measured as the point was."""
+    latency, stored = latency_of(point.cell), flops.stored_as(point.cell.precision)
     if latency is None or stored not in _STORED:
         reason = Absent(
-            reason=f"edgecap does not know how many bytes weights take in {like.cell.precision}"
+            reason=f"edgecap does not know how many bytes weights take in {point.cell.precision}"
         )
         return reason, reason
-    width = (
-        2.0 if stored == "fp16" and like.cell.precision == "fp16" else 4.0
-    )  # of a number in the cache
-    each, state = flops.kv_bytes_per_token(model, width), flops.state_bytes(model, width)
+    cache_width = 2.0 if stored == "fp16" and point.cell.precision == "fp16" else 4.0
+    per_token, state = (
+        flops.kv_bytes_per_token(model, cache_width),
+        flops.state_bytes(model, cache_width),
+    )
     prompt = latency.prefill.tokens
-    whole = prompt * flops.total(flops.token_parts(model, prompt))
-    prefill = StepNeeds(whole, flops.read_bytes(model, stored, prompt) + prompt * each + state)
+    prompt_flops = prompt * flops.total(flops.token_parts(model, prompt))
+    prefill = StepNeeds(
+        prompt_flops, flops.read_bytes(model, stored, prompt) + prompt * per_token + state
+    )
     if isinstance(latency.decode, Absent):
         return latency.decode, prefill
     return StepNeeds(
-        token_flops, flops.read_bytes(model, stored) + int(latency.decode.context) * each + state
+        token_flops,
+        flops.read_bytes(model, stored) + int(latency.decode.context) * per_token + state,
     ), prefill
 
 
@@ -205,21 +214,21 @@ def _latest(points: Sequence[SeriesModel]) -> SeriesModel:
     return max(points, key=lambda p: p.record.created_utc)
 
 
-def _attainable(like: SeriesModel, step: StepNeeds) -> float | Absent:
-    """The shortest seconds by the peaks in the latest record."""
-    peaks = like.record.peaks.get(like.cell.provider)
+def _attainable(point: SeriesModel, needs: StepNeeds) -> float | Absent:
+    """Return the shortest seconds of a step, by the peaks in a record."""
+    peaks = point.record.peaks.get(point.cell.provider)
     if not isinstance(peaks, Peaks):
-        return peaks or Absent(reason=f"the peaks of {like.cell.provider} were not measured")
-    rate = peak_rate(peaks, like.cell.precision)
+        return peaks or Absent(reason=f"the peaks of {point.cell.provider} were not measured")
+    rate = peak_rate(peaks, point.cell.precision)
     return (
         rate
         if isinstance(rate, Absent)
-        else max(step.flops / rate, step.bytes / bandwidth_of(peaks.bandwidth, step.bytes))
+        else max(needs.flops / rate, needs.bytes / bandwidth_of(peaks.bandwidth, needs.bytes))
     )
 
 
 def _operators(point: SeriesModel) -> int | None:
-    """Operators of its graph that ran, and layers of its architecture, where both are known."""
+    """Return the operators of a graph that ran; None if unknown, or if the layers are."""
     placed = point.cell.outcome.placement if isinstance(point.cell.outcome, Measurement) else None
     shape = point.record.source.architecture
     if not isinstance(placed, Placement) or not isinstance(shape, Architecture) or not shape.depth:
@@ -227,8 +236,8 @@ def _operators(point: SeriesModel) -> int | None:
     return sum(share.nodes for share in placed.by_provider.values())
 
 
-def _of_new(points: Sequence[SeriesModel], model: Architecture) -> float:
-    """Operators of the new size, from those of the series, all of which are known."""
+def _new_operators(points: Sequence[SeriesModel], model: Architecture) -> float:
+    """Estimate the operators of the new size from those of the series, all of which are known."""
     import numpy as np
 
     shapes = [p.record.source.architecture for p in points]
@@ -254,7 +263,7 @@ def _prompt(point: SeriesModel) -> int | Absent:
     return latency.prefill.tokens if latency else Absent(reason="no latency was measured")
 
 
-def _decoded(point: SeriesModel) -> Quantity | Absent:
+def _decode_seconds(point: SeriesModel) -> Quantity | Absent:
     latency = latency_of(point.cell)
     return (
         score.decode_seconds(latency, _seed(point))
@@ -263,7 +272,7 @@ def _decoded(point: SeriesModel) -> Quantity | Absent:
     )
 
 
-def _read(point: SeriesModel) -> Quantity | Absent:
+def _prefill_seconds(point: SeriesModel) -> Quantity | Absent:
     latency = latency_of(point.cell)
     return (
         score.prefill_seconds(latency, _seed(point))
@@ -272,17 +281,17 @@ def _read(point: SeriesModel) -> Quantity | Absent:
     )
 
 
-def _joules(point: SeriesModel) -> Quantity | Absent:
+def _decode_joules(point: SeriesModel) -> Quantity | Absent:
     energy = energy_of(point.cell)
     if energy is None:
-        found = getattr(point.cell.outcome, "energy", None)
-        return found if isinstance(found, Absent) else Absent(reason="no energy was measured")
+        reason = getattr(point.cell.outcome, "energy", None)
+        return reason if isinstance(reason, Absent) else Absent(reason="no energy was measured")
     counted = score.scored_energy(energy)
     return counted if isinstance(counted, Absent) else score.decode_joules(counted, _seed(point))
 
 
 def _seed(point: SeriesModel) -> int:
-    """Of its own for each model, whose rounds have nothing to do with those of another."""
+    """Return a seed of its own for each model, whose rounds are independent of another's."""
     return stats.SEED + int(point.flops.per_token) % 100_003
 
 
@@ -292,12 +301,15 @@ def _all_measured(
     bound: Callable[[SeriesModel], Bound | None],
     read: Callable[[SeriesModel], Quantity | Absent],
 ) -> list[MeasuredStep]:
-    """Of the points that have both; where operators are not `known` each has one."""
-    had = [(bound(p), read(p), float((known and _operators(p)) or 1)) for p in points]
+    """Return the points that have both a bound and a measurement.
+
+    Each counts one operator if operators are not `known`.
+    """
+    candidates = [(bound(p), read(p), float((known and _operators(p)) or 1)) for p in points]
     return [
-        MeasuredStep(StepSize(operators, limit.attainable_s), found)
-        for limit, found, operators in had
-        if limit is not None and not isinstance(found, Absent)
+        MeasuredStep(StepSize(operators, limit.attainable_s), quantity)
+        for limit, quantity, operators in candidates
+        if limit is not None and not isinstance(quantity, Absent)
     ]
 
 

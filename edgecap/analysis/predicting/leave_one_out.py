@@ -1,9 +1,9 @@
-"""How well a series predicts a size that it has not: by leaving out each one that it has. Pure numbers.
+"""How well a series predicts a new size, by leaving out each size that it has. Pure numbers.
 
-In r = G / log2 N and u = 1 / log2 N the capacity law G = c log2 N - b is the line r = c - b u, on which the sizes of a
-series scatter alike. A size left out lies further from the line of the others than from that of all, the more
-so the further out it is (its leverage h); with that taken out, the errors give the scatter s, and a new size is
-predicted within t s sqrt(1 + h). Allen 1974 (PRESS).
+In r = G / log2 N and u = 1 / log2 N the capacity law G = c log2 N - b is the line r = c - b u, on
+which the sizes of a series scatter alike. A size left out lies further from the line of the others
+than from that of all, the more so the further out it is (its leverage h). With that taken out, the
+errors give the scatter s, and a new size is predicted within t s sqrt(1 + h). Allen 1974 (PRESS).
 """
 
 from __future__ import annotations
@@ -54,7 +54,10 @@ _T = (
 
 
 def leverage(places: Floats, at: float, parameters: int) -> float:
-    """How far a place is from those of a series: 1/k for a mean alone, more with distance for a line (2 parameters)."""
+    """Return the leverage of a place: 1/k for a mean, more with distance for a line.
+
+    A mean has 1 parameter, a line 2.
+    """
     k = len(places)
     if parameters == 1:
         return 1 / k
@@ -63,30 +66,35 @@ def leverage(places: Floats, at: float, parameters: int) -> float:
 
 
 def scatter(errors: Floats, places: Floats, parameters: int) -> float | None:
-    """The standard deviation of a series about its own fit, from the errors of each size left out.
+    """Return the standard deviation of a series about its fit, from leave-one-out errors.
 
-    None where there are no more sizes than `parameters`.
+    None if there are no more sizes than `parameters`.
     """
     free = len(errors) - parameters
     if free < 1:
         return None
-    own = [
+    residuals = [
         e * (1 - leverage(places, u, parameters))
         for e, u in zip(errors.tolist(), places.tolist(), strict=True)
     ]
-    return math.sqrt(sum(e * e for e in own) / free)
+    return math.sqrt(sum(e * e for e in residuals) / free)
 
 
 def half_width(errors: Floats, places: Floats, at: float, parameters: int) -> float | None:
-    """Half the 95 % interval of a new size at `at`, in the unit of the errors; None where nothing can be left out."""
-    found = scatter(errors, places, parameters)
-    if found is None:
+    """Return half the 95 % interval of a new size at `at`, in the unit of the errors.
+
+    None if nothing can be left out.
+    """
+    deviation = scatter(errors, places, parameters)
+    if deviation is None:
         return None
     return (
-        student(len(errors) - parameters) * found * math.sqrt(1 + leverage(places, at, parameters))
+        student(len(errors) - parameters)
+        * deviation
+        * math.sqrt(1 + leverage(places, at, parameters))
     )
 
 
 def student(free: int) -> float:
-    """The 97.5 % quantile of Student's t."""
+    """Return the 97.5 % quantile of Student's t."""
     return _T[free - 1] if free <= len(_T) else 1.96 + 2.5 / free

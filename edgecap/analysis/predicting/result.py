@@ -1,4 +1,4 @@
-"""A prediction for a model that was not run, beside the models that it rests on."""
+"""A prediction for a model that was not run, with the models that it rests on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edgecap.record import Estimate
 
 
 class HeldOut(msgspec.Struct, frozen=True):
-    """A model of the series: the bits of a token that it was measured to need, and what the others predict."""
+    """A model of the series: measured bits per token, and those predicted from the others."""
 
     name: str
     flops_per_token: float
@@ -19,11 +19,13 @@ class HeldOut(msgspec.Struct, frozen=True):
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
-    """A model that was not run. Intervals are of 95 %: what leaving out each record tells, joined with resampled documents.
+    """A model that was not run, with 95 % intervals.
 
-    `law_bits` is the first part alone, half the interval of the bits a token on these very documents; None where
-    no `degrees` of freedom are left after the fit, so that the interval is that of the documents. `bias_fitted` says
-    that the bias was not given. `error_bits` is the root of the mean square of the errors of those left out.
+    Intervals join the error of the law, from leaving out each record, with resampled documents.
+    `law_bits` is the first part alone, half the interval of the bits per token on these very
+    documents; None if no `degrees` of freedom are left after the fit, so that the interval is that
+    of the documents. `bias_fitted` means that no bias was given. `error_bits` is the root mean
+    square error of the models left out.
     """
 
     name: str

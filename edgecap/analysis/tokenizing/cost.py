@@ -1,4 +1,8 @@
-"""The cost of a text in each language: tokens times the FLOPs, seconds and joules of a token in a record. Pure."""
+"""The cost of a text in each language: its tokens times the cost of a token in a record.
+
+FLOPs are as counted, seconds and joules as measured there, whatever the position of the token.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +18,9 @@ from edgecap.record import Absent, Estimate, Flops, Latency, Measurement, Profil
 
 
 class CellPrice(msgspec.Struct, frozen=True):
-    """What a token costs in a cell: seconds and joules of one decoded, and seconds of one of a prompt.
+    """Cost of a token in a cell: seconds and joules to decode it, seconds to read it in a prompt.
 
-    `cautions` are the codes of the record's cautions that concern seconds or joules, in the order of the alphabet.
+    `cautions` are the codes of the record's cautions on seconds or joules, in alphabetical order.
     """
 
     cell: str
@@ -27,7 +31,7 @@ class CellPrice(msgspec.Struct, frozen=True):
 
 
 class PriceList(msgspec.Struct, frozen=True):
-    """The prices of a record: `flops_per_token` as counted, and each cell's."""
+    """The prices of a record: FLOPs per token as counted, and the prices of each cell."""
 
     model: str
     machine: str
@@ -37,7 +41,7 @@ class PriceList(msgspec.Struct, frozen=True):
 
 
 class Charge(msgspec.Struct, frozen=True):
-    """The text in one language in one cell: FLOPs and seconds and joules to write it, seconds to read it."""
+    """Cost of the text in one language and cell: to write it, and seconds to read it."""
 
     language: str
     cell: str
@@ -49,23 +53,32 @@ class Charge(msgspec.Struct, frozen=True):
 
 
 def list_prices(record: Profile, tokenizers: Sequence[LoadedTokenizer]) -> PriceList:
-    """The prices of a record. Raises UsageError where it is of another tokenizer than those given, or has no price."""
+    """Return the prices of a record.
+
+    Raises UsageError if the record has another tokenizer than those given, or no measured cell.
+    """
     opened = next((t for t in tokenizers if t.sha256 == record.source.tokenizer_sha256), None)
     if opened is None:
         raise UsageError(
-            f"the record of {record.source.name} is of another tokenizer ({record.source.tokenizer_sha256[:12]}) than "
-            f"{', '.join(f'{t.name} ({t.sha256[:12]})' for t in tokenizers)}; give a record of the same model"
+            f"the record of {record.source.name} is of another tokenizer "
+            f"({record.source.tokenizer_sha256[:12]}) than "
+            f"{', '.join(f'{t.name} ({t.sha256[:12]})' for t in tokenizers)}; "
+            "give a record of the same model"
         )
-    several = len({c.provider for c in record.cells}) > 1
+    several_providers = len({c.provider for c in record.cells}) > 1
     prices = []
     for cell in record.cells:
         if isinstance(cell.outcome, Measurement):
-            found = metrics.estimates(record, cell)
-            name = f"{cell.precision} {cell.provider}" if several else cell.precision
-            prompt = _of_a_prompt(cell.outcome, found["prefill_s"])
+            estimates = metrics.estimates(record, cell)
+            name = f"{cell.precision} {cell.provider}" if several_providers else cell.precision
+            prompt = _prompt_token_s(cell.outcome, estimates["prefill_s"])
             prices.append(
                 CellPrice(
-                    name, metrics.cost_cautions(cell), found["decode_s"], found["decode_j"], prompt
+                    name,
+                    metrics.cost_cautions(cell),
+                    estimates["decode_s"],
+                    estimates["decode_j"],
+                    prompt,
                 )
             )
     if not prices:
@@ -74,32 +87,32 @@ def list_prices(record: Profile, tokenizers: Sequence[LoadedTokenizer]) -> Price
     return PriceList(record.source.name, record.machine.name, opened.name, flops, tuple(prices))
 
 
-def _of_a_prompt(outcome: Measurement, found: Estimate | Absent) -> Estimate | Absent:
+def _prompt_token_s(outcome: Measurement, prefill_s: Estimate | Absent) -> Estimate | Absent:
     tokens = outcome.latency.prefill.tokens if isinstance(outcome.latency, Latency) else 1
-    return _times(found, 1 / tokens)
+    return _times(prefill_s, 1 / tokens)
 
 
-def list_charges(prices: PriceList, found: Sequence[Premium]) -> list[Charge]:
-    """What the text costs in each language and cell."""
+def list_charges(prices: PriceList, premiums: Sequence[Premium]) -> list[Charge]:
+    """Return the cost of the text in each language and cell."""
     return [
         Charge(
-            one.language,
+            premium.language,
             price.cell,
-            one.tokens,
+            premium.tokens,
             prices.flops_per_token
             if isinstance(prices.flops_per_token, Absent)
-            else one.tokens * prices.flops_per_token,
-            _times(price.decode_s, one.tokens),
-            _times(price.decode_j, one.tokens),
-            _times(price.prompt_token_s, one.tokens),
+            else premium.tokens * prices.flops_per_token,
+            _times(price.decode_s, premium.tokens),
+            _times(price.decode_j, premium.tokens),
+            _times(price.prompt_token_s, premium.tokens),
         )
-        for one in found
+        for premium in premiums
         for price in prices.prices
     ]
 
 
-def _times(found: Estimate | Absent, by: float) -> Estimate | Absent:
-    if isinstance(found, Absent):
-        return found
-    low, high = (None if end is None else end * by for end in (found.low, found.high))
-    return Estimate(value=found.value * by, low=low, high=high)
+def _times(price: Estimate | Absent, factor: float) -> Estimate | Absent:
+    if isinstance(price, Absent):
+        return price
+    low, high = (None if end is None else end * factor for end in (price.low, price.high))
+    return Estimate(value=price.value * factor, low=low, high=high)

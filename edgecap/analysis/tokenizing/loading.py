@@ -1,4 +1,4 @@
-"""A tokenizer by name: of a model folder, a reference model, or the Hub. No weights are needed or fetched."""
+"""Load a tokenizer by name: of a model folder, a reference model, or the Hub, without weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgecap.text.vocabulary import Pieces
 
 
 class LoadedTokenizer(NamedTuple):
-    """A tokenizer with the model's name, the folder it came from, its hash as records have it, and its vocabulary."""
+    """A tokenizer with its model's name, source folder, hash as in records, and vocabulary."""
 
     name: str
     folder: Path
@@ -24,9 +24,9 @@ class LoadedTokenizer(NamedTuple):
 
 
 def load_tokenizers(models: Sequence[str]) -> list[LoadedTokenizer]:
-    """The tokenizers of models by name, each named so that they can be told apart.
+    """Load the tokenizers of models by name, each named so that they differ.
 
-    Raises UsageError where one cannot be had, or one is given twice.
+    Raises UsageError if one cannot be found or is given twice.
     """
     folders = [find_tokenizer(model) for model in models]
     twice = next((m for n, m in enumerate(models) if folders[n] in folders[:n]), None)

@@ -1,11 +1,11 @@
-"""Reads one text in many languages: JSON Lines, a row a language or a row a piece of its text.
+"""Read one text in many languages from JSON Lines: a row per language, or per piece of its text.
 
     {"language": "deu", "name": "German", "text": "...", "articles": ["...", "..."]}
 
-`language` is a code (ISO 639, with or without a script or country behind `-` or `_`). `articles` are the pieces of the
-text that stand beside each other in all languages; without them every row is a piece, in the order of the file. Where
-a language has as many pieces as English, they are taken to be the same text piece by piece; where it has not, it is not
-the same text. `name` is for people.
+`language` is a code (ISO 639, optionally with script or country after `-` or `_`). `articles` are
+the pieces of the text, in the same order in all languages; without them every row is a piece, in
+the order of the file. If a language has as many pieces as English, they are taken to be the same
+text piece by piece; otherwise it is not the same text. `name` is for people.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class LanguageText(NamedTuple):
 
 
 class ParallelText(NamedTuple):
-    """The text in all languages that were asked for, and in English."""
+    """The text in all selected languages, and in English."""
 
     path: Path
     english: LanguageText
@@ -39,54 +39,58 @@ class ParallelText(NamedTuple):
 
     @property
     def alike(self) -> tuple[LanguageText, ...]:
-        """Those with as many pieces as English."""
+        """Return the languages with as many pieces as English."""
         return tuple(v for v in self.versions if len(v.pieces) == len(self.english.pieces))
 
     @property
     def unlike(self) -> tuple[LanguageText, ...]:
-        """Those with more or fewer pieces than English, whose tokens cannot be compared."""
+        """Return the languages with more or fewer pieces, whose tokens cannot be compared."""
         return tuple(v for v in self.versions if len(v.pieces) != len(self.english.pieces))
 
 
 def read_parallel(path: Path, only: Sequence[str] = ()) -> ParallelText:
-    """A file of parallel text; `only` names languages beside English, all where empty.
+    """Read a file of parallel text; `only` selects languages beside English, all if empty.
 
-    Raises UsageError where the file is none, has no English or two, or lacks a language that was asked for.
+    Raises UsageError if the file cannot be read, has no English or two, or lacks a selected
+    language.
     """
-    found: dict[str, LanguageText] = {}
+    versions: dict[str, LanguageText] = {}
     for number, row in _rows(path):
         version = _version(row, number, path)
-        had = found.get(version.language)
-        found[version.language] = (
-            had._replace(pieces=had.pieces + version.pieces) if had else version
+        earlier = versions.get(version.language)
+        versions[version.language] = (
+            earlier._replace(pieces=earlier.pieces + version.pieces) if earlier else version
         )
-    english = _english(found, path)
-    for version in found.values():
+    english = _english(versions, path)
+    for version in versions.values():
         if not any(piece.strip() for piece in version.pieces):
             raise UsageError(f"--languages {path}: language '{version.language}' has no text")
-    unknown = next((code for code in only if code not in found), None)
+    unknown = next((code for code in only if code not in versions), None)
     if unknown is not None:
-        raise UsageError(f"--only: no language '{unknown}' in {path}{did_you_mean(unknown, found)}")
+        raise UsageError(
+            f"--only: no language '{unknown}' in {path}{did_you_mean(unknown, versions)}"
+        )
     return ParallelText(
         path,
         english,
-        tuple(v for v in found.values() if not only or v is english or v.language in only),
+        tuple(v for v in versions.values() if not only or v is english or v.language in only),
     )
 
 
-def _english(found: Mapping[str, LanguageText], path: Path) -> LanguageText:
-    """What others are compared with. Raises UsageError where it is not one language."""
-    codes = [code for code in found if _ENGLISH.fullmatch(code)]
+def _english(versions: Mapping[str, LanguageText], path: Path) -> LanguageText:
+    """Return the English text. Raises UsageError if there is not exactly one."""
+    codes = [code for code in versions if _ENGLISH.fullmatch(code)]
     if not codes:
         raise UsageError(
-            f"--languages {path} has no English row (language 'eng' or 'en'), which others are compared with"
+            f"--languages {path} has no English row (language 'eng' or 'en'), "
+            "which others are compared with"
         )
     if len(codes) > 1:
         named = " and ".join(f"'{code}'" for code in codes)
         raise UsageError(
             f"--languages {path} has English as {named}: leave one, which others are compared with"
         )
-    return found[codes[0]]
+    return versions[codes[0]]
 
 
 def _rows(path: Path) -> list[tuple[int, Any]]:
@@ -100,18 +104,18 @@ def _rows(path: Path) -> list[tuple[int, Any]]:
         ) from None
     except OSError as error:
         raise UsageError(f"cannot read --languages {path}: {error.strerror}") from None
-    found = []
+    rows = []
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                found.append((number, msgspec.json.decode(line)))
+                rows.append((number, msgspec.json.decode(line)))
             except msgspec.DecodeError as error:
                 raise UsageError(
                     f"--languages {path}, line {number}: not JSON Lines ({error})"
                 ) from None
-    if not found:
+    if not rows:
         raise UsageError(f"--languages {path} is empty")
-    return found
+    return rows
 
 
 def _version(row: Any, number: int, path: Path) -> LanguageText:

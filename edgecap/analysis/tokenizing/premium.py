@@ -1,10 +1,9 @@
-"""The token premium of languages: tokens of a text over those of the same text in English, and what they cost.
+"""The token premium of languages: tokens of a text over those of the same text in English.
 
     premium = tokens of the language / tokens of English        Petrov et al. 2023, arXiv 2305.15425
 
-The tokens are those of the pieces of the text, each encoded by itself. A language with more or fewer pieces than English
-has another text, and no premium. Pieces are resampled in pairs for the 95 % interval. Costs are tokens times what a token costs in a record: FLOPs as
-counted, seconds and joules as measured there, whatever the position of the token.
+Each piece of the text is encoded by itself. A language with more or fewer pieces than English has
+another text, and no premium. Pieces are resampled in pairs for the 95 % interval.
 """
 
 from __future__ import annotations
@@ -25,9 +24,10 @@ from edgecap.record import Estimate
 
 
 class Premium(msgspec.Struct, frozen=True, kw_only=True):
-    """A language under a tokenizer; `script` are the scripts of at least a tenth of its letters, joined by `+`.
+    """A language under a tokenizer.
 
-    Bytes are UTF-8, characters code points. `lossless` says that every piece decodes to what it was.
+    `script` joins the scripts of at least a tenth of its letters by `+`. Bytes are UTF-8,
+    characters code points. `lossless` means that every piece decodes to the original.
     """
 
     language: str
@@ -46,7 +46,7 @@ class Premium(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ScriptGroup(msgspec.Struct, frozen=True):
-    """Languages of one script: how many, and their median, least and largest premium."""
+    """Languages of one script: their number, and their median, least and largest premium."""
 
     script: str
     languages: int
@@ -55,8 +55,8 @@ class ScriptGroup(msgspec.Struct, frozen=True):
     largest: float
 
 
-class _Read(NamedTuple):
-    """One language under one tokenizer: tokens of each piece, and how often each token."""
+class _Encoded(NamedTuple):
+    """One language under one tokenizer: tokens of each piece, count of each token."""
 
     sizes: list[int]
     ids: Counter[int]
@@ -64,45 +64,51 @@ class _Read(NamedTuple):
 
 
 def measure_premiums(opened: LoadedTokenizer, text: ParallelText) -> list[Premium]:
-    """The premium of each language with as many pieces as English, in the order of the file; English has 1.
+    """Return the premium of each language with as many pieces as English; English has 1.
 
-    Raises UsageError where the tokenizer makes no token of the English text.
+    The order is that of the file. Raises UsageError if the tokenizer makes no token of the English
+    text.
     """
-    english = _read(opened, text.english)
+    english = _encode(opened, text.english)
     if not sum(english.sizes):
         raise UsageError(f"the tokenizer of {opened.name} makes no token of the English text")
-    return [_premium(opened, version, _read(opened, version), english) for version in text.alike]
+    return [_premium(opened, version, _encode(opened, version), english) for version in text.alike]
 
 
-def _read(opened: LoadedTokenizer, version: LanguageText) -> _Read:
-    found = [opened.tokenizer.encode(piece) for piece in version.pieces]
+def _encode(opened: LoadedTokenizer, version: LanguageText) -> _Encoded:
+    ids_of_pieces = [opened.tokenizer.encode(piece) for piece in version.pieces]
     lossless = all(
-        opened.tokenizer.is_lossless(p, ids) for p, ids in zip(version.pieces, found, strict=True)
+        opened.tokenizer.is_lossless(p, ids)
+        for p, ids in zip(version.pieces, ids_of_pieces, strict=True)
     )
-    return _Read([len(ids) for ids in found], Counter(i for ids in found for i in ids), lossless)
+    return _Encoded(
+        [len(ids) for ids in ids_of_pieces],
+        Counter(i for ids in ids_of_pieces for i in ids),
+        lossless,
+    )
 
 
 def _premium(
-    opened: LoadedTokenizer, version: LanguageText, found: _Read, english: _Read
+    opened: LoadedTokenizer, version: LanguageText, encoded: _Encoded, english: _Encoded
 ) -> Premium:
-    written = text_counts.count_text("\n".join(version.pieces))
+    counts = text_counts.count_text("\n".join(version.pieces))
     size, characters = sum(len(p.encode()) for p in version.pieces), sum(map(len, version.pieces))
-    tokens = sum(found.sizes)
+    tokens = sum(encoded.sizes)
     unknown = frozenset() if opened.pieces.unknown is None else frozenset({opened.pieces.unknown})
     return Premium(
         language=version.language,
         name=version.name,
-        script="+".join(written.scripts) or "none",
+        script="+".join(counts.scripts) or "none",
         pieces=len(version.pieces),
         bytes=size,
         characters=characters,
         tokens=tokens,
-        premium=_ratio(found.sizes, english.sizes),
+        premium=_ratio(encoded.sizes, english.sizes),
         bytes_per_token=size / max(1, tokens),
         tokens_per_character=tokens / max(1, characters),
-        byte_fallback_share=share_of(found.ids, opened.pieces.parts),
-        unknown_share=share_of(found.ids, unknown),
-        lossless=found.lossless,
+        byte_fallback_share=share_of(encoded.ids, opened.pieces.parts),
+        unknown_share=share_of(encoded.ids, unknown),
+        lossless=encoded.lossless,
     )
 
 
@@ -113,14 +119,14 @@ def _ratio(sizes: Sequence[int], english: Sequence[int]) -> Estimate:
     if len(english) > 1:
         sums = stats.draws_of_sums(np.array([sizes, english], np.float64).T)
         draws = sums[:, 0] / sums[:, 1].clip(1)
-    found = stats.interval(sum(sizes) / sum(english), draws)
-    return Estimate(value=found.value, low=found.low, high=found.high)
+    ratio = stats.interval(sum(sizes) / sum(english), draws)
+    return Estimate(value=ratio.value, low=ratio.low, high=ratio.high)
 
 
-def group_by_script(found: Sequence[Premium]) -> list[ScriptGroup]:
-    """The languages by script, the cheapest script first."""
+def group_by_script(premiums: Sequence[Premium]) -> list[ScriptGroup]:
+    """Group the languages by script, cheapest script first."""
     groups: dict[str, list[float]] = {}
-    for one in found:
-        groups.setdefault(one.script, []).append(one.premium.value)
-    made = [ScriptGroup(s, len(v), stats.median(v), min(v), max(v)) for s, v in groups.items()]
-    return sorted(made, key=lambda group: group.median)
+    for premium in premiums:
+        groups.setdefault(premium.script, []).append(premium.premium.value)
+    summaries = [ScriptGroup(s, len(v), stats.median(v), min(v), max(v)) for s, v in groups.items()]
+    return sorted(summaries, key=lambda group: group.median)

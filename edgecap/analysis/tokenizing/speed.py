@@ -1,7 +1,7 @@
-"""How fast tokenizers encode: rounds in turns, each with a tokenizer made anew.
+"""Measure how fast tokenizers encode: rounds in turns, each with a new tokenizer.
 
-The library remembers words that it has split. A new tokenizer has seen none, so that every round meets the text as
-the first one did; making it is not timed. One thread, in this process.
+The library caches words that it has split. A new tokenizer has an empty cache, so that all rounds
+encode the text alike; loading it is not timed. One thread, in this process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ MOST_BYTES = 1_000_000  # of the corpus, from its beginning, in whole documents
 
 
 class Speed(msgspec.Struct, frozen=True):
-    """UTF-8 bytes of text a second: the median of `rounds` with its 95 % interval; `bytes` were encoded in each."""
+    """UTF-8 bytes encoded per second: the median of `rounds` with its 95 % interval.
+
+    Each round encoded `bytes`.
+    """
 
     bytes_per_s: Estimate
     bytes: int
@@ -34,17 +37,17 @@ def measure_speed(
     documents: Iterable[Document],
     now: Callable[[], float] = time.perf_counter,
 ) -> list[Speed | Absent]:
-    """The speed of each tokenizer on the same text; absent where there is none."""
+    """Measure the speed of each tokenizer on the same text; Absent if there is none."""
     texts, size = _first(documents)
     if not size:
         return [Absent(reason="there is no text")] * len(tokenizers)
     seconds: list[list[float]] = [[] for _ in tokenizers]
     for turn in range(ROUNDS + 1):
-        for kept, opened in zip(seconds, tokenizers, strict=True):
-            spent = _spent(opened, texts, now)
-            if turn:  # the first warms the machine up
-                kept.append(spent)
-    return [_speed(size, found) for found in seconds]
+        for samples, opened in zip(seconds, tokenizers, strict=True):
+            elapsed_s = _encode_seconds(opened, texts, now)
+            if turn:  # the first is the warm-up
+                samples.append(elapsed_s)
+    return [_speed(size, samples) for samples in seconds]
 
 
 def _first(documents: Iterable[Document]) -> tuple[list[str], int]:
@@ -57,7 +60,9 @@ def _first(documents: Iterable[Document]) -> tuple[list[str], int]:
     return texts, size
 
 
-def _spent(opened: LoadedTokenizer, texts: Sequence[str], now: Callable[[], float]) -> float:
+def _encode_seconds(
+    opened: LoadedTokenizer, texts: Sequence[str], now: Callable[[], float]
+) -> float:
     tokenizer = read_tokenizer(opened.folder)
     started = now()
     for text in texts:
@@ -67,5 +72,5 @@ def _spent(opened: LoadedTokenizer, texts: Sequence[str], now: Callable[[], floa
 
 def _speed(size: int, seconds: Sequence[float]) -> Speed:
     rates = tuple(size / s for s in seconds)
-    found = stats.median_interval(rates, range(len(rates)))
-    return Speed(Estimate(value=found.value, low=found.low, high=found.high), size, rates)
+    median = stats.median_interval(rates, range(len(rates)))
+    return Speed(Estimate(value=median.value, low=median.low, high=median.high), size, rates)

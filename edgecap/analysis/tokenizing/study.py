@@ -1,4 +1,4 @@
-"""Tokenizers side by side: on a corpus, or on one text in many languages with what it costs on measured machines."""
+"""Compare tokenizers on a corpus, or on one text in many languages with its cost on machines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from edgecap.text.corpus import Corpus
 
 
 class TokenizerOnCorpus(msgspec.Struct, frozen=True, kw_only=True):
-    """A tokenizer on a corpus: `vocabulary` tokens of a `kind`, their use in all and by domain, and its speed."""
+    """A tokenizer on a corpus: its use in all and by domain, and its speed."""
 
     name: str
     sha256: str
@@ -45,7 +45,7 @@ class CorpusStudy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TokenizerOnLanguages(msgspec.Struct, frozen=True, kw_only=True):
-    """A tokenizer on a parallel text: each language from the cheapest to the dearest, and by script."""
+    """A tokenizer on a parallel text: languages from cheapest to dearest, and by script."""
 
     name: str
     sha256: str
@@ -56,14 +56,14 @@ class TokenizerOnLanguages(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TextCost(msgspec.Struct, frozen=True):
-    """What the text costs under the prices of one record, in each language and cell."""
+    """Cost of the text under the prices of one record, in each language and cell."""
 
     bill: PriceList
     charges: tuple[Charge, ...]
 
 
 class LanguageLeftOut(msgspec.Struct, frozen=True):
-    """A language that has no premium, since the text has another number of pieces in it than in English."""
+    """A language without premium: its text has another number of pieces than in English."""
 
     language: str
     name: str
@@ -72,7 +72,10 @@ class LanguageLeftOut(msgspec.Struct, frozen=True):
 
 
 class LanguageStudy(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokenizers on the same parallel text, compared with its `english` language; `left_out` have not the same text."""
+    """Tokenizers on the same parallel text, compared with its `english` language.
+
+    `left_out` have another text.
+    """
 
     text: str
     english: str
@@ -82,12 +85,12 @@ class LanguageStudy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def study_corpus(tokenizers: Sequence[LoadedTokenizer], corpus: Corpus) -> CorpusStudy:
-    """What each tokenizer makes of a corpus, and how fast."""
+    """Measure each tokenizer's use of a corpus, and its speed."""
     speeds = measure_speed(tokenizers, corpus.documents)
-    found = []
+    studies = []
     for opened, speed in zip(tokenizers, speeds, strict=True):
         whole, by_domain = measure_usage(opened, corpus.documents)
-        found.append(
+        studies.append(
             TokenizerOnCorpus(**_about(opened), all=whole, by_domain=by_domain, speed=speed)
         )
     return CorpusStudy(
@@ -95,29 +98,31 @@ def study_corpus(tokenizers: Sequence[LoadedTokenizer], corpus: Corpus) -> Corpu
         corpus_sha256=corpus.sha256,
         documents=corpus.count,
         bytes=corpus.bytes,
-        tokenizers=tuple(found),
+        tokenizers=tuple(studies),
     )
 
 
 def study_languages(
     tokenizers: Sequence[LoadedTokenizer], text: ParallelText, records: Sequence[Profile] = ()
 ) -> LanguageStudy:
-    """What each tokenizer makes of a text in each language, and what that costs in each record.
+    """Measure each tokenizer on a text in each language, and the cost in each record.
 
-    Raises UsageError where a record is of none of the tokenizers.
+    Raises UsageError if a record is of none of the tokenizers.
     """
     bills = [list_prices(record, tokenizers) for record in records]
-    found = []
+    studies = []
     for opened in tokenizers:
-        languages = sorted(measure_premiums(opened, text), key=lambda one: one.premium.value)
-        found.append(
+        languages = sorted(
+            measure_premiums(opened, text), key=lambda premium: premium.premium.value
+        )
+        studies.append(
             TokenizerOnLanguages(
                 **_about(opened),
                 languages=tuple(languages),
                 scripts=tuple(group_by_script(languages)),
             )
         )
-    by_name = {one.name: one.languages for one in found}
+    by_name = {study.name: study.languages for study in studies}
     return LanguageStudy(
         text=text.path.name,
         english=text.english.language,
@@ -125,15 +130,16 @@ def study_languages(
             LanguageLeftOut(v.language, v.name, len(v.pieces), len(text.english.pieces))
             for v in text.unlike
         ),
-        tokenizers=tuple(found),
+        tokenizers=tuple(studies),
         costs=tuple(
-            TextCost(one, tuple(list_charges(one, by_name[one.tokenizer]))) for one in bills
+            TextCost(prices, tuple(list_charges(prices, by_name[prices.tokenizer])))
+            for prices in bills
         ),
     )
 
 
 def _about(opened: LoadedTokenizer) -> dict[str, Any]:
-    """The fields that both have."""
+    """Return the fields that both kinds of result share."""
     return {
         "name": opened.name,
         "sha256": opened.sha256,

@@ -1,10 +1,11 @@
-"""Characters, words and scripts of a text, from the character database of the standard library.
+"""Count characters, words and scripts of a text, by the character database of the standard library.
 
-A character is a Unicode code point. A word is a maximal run of letters, marks and digits (general categories L, M
-and N); an apostrophe between two of them belongs to it, and format characters count as nothing: what UAX #29
-(Unicode Text Segmentation) makes of most text, without its rules for full stops and underscores in words. Scripts
-written without spaces have words that only a dictionary finds (UAX #29, section 4): there are none of them here.
-A letter's script is the first word of its name, since Python has not the property of UAX #24.
+A character is a Unicode code point. A word is a maximal run of letters, marks and digits (general
+categories L, M and N); an apostrophe between two of them belongs to it, and format characters are
+ignored. That is UAX #29 (Unicode Text Segmentation) for most text, without its rules for full stops
+and underscores in words. Scripts written without spaces have words that only a dictionary finds
+(UAX #29, section 4); they are not counted here. A letter's script is the first word of its name,
+since Python lacks the property of UAX #24.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _WORD = re.compile(r"[^\s'\u2019]+(?:['\u2019][^\s'\u2019]+)*")
 
 
 class TextCounts(NamedTuple):
-    """How much was written: code points, words, and letters by script."""
+    """Code points, words, and letters by script."""
 
     characters: int
     words: int
@@ -45,31 +46,31 @@ class TextCounts(NamedTuple):
 
     @property
     def scripts(self) -> tuple[str, ...]:
-        """Scripts that make up at least a tenth of the letters, the commonest first."""
+        """Return the scripts that make up at least a tenth of the letters, most common first."""
         total = self.letters.total()
         return tuple(name for name, n in self.letters.most_common() if n >= 0.1 * total)
 
     @property
     def has_words(self) -> bool:
-        """Whether spaces tell its words apart."""
+        """Check that spaces separate its words."""
         unspaced = sum(self.letters[name] for name in UNSPACED)
         return self.words > 0 and unspaced <= MAX_UNSPACED * self.letters.total()
 
 
 def count_text(text: str) -> TextCounts:
-    """What a text is written in."""
+    """Count the characters, words and letters by script of a text."""
     letters: Counter[str] = Counter()
     counts = Counter(text)
     for character, n in counts.items():
         if name := script(character):
             letters[name] += n
-    table = {ord(c): kept for c in counts if (kept := _in_words(c)) != c}
+    table = {ord(c): replacement for c in counts if (replacement := _in_words(c)) != c}
     return TextCounts(len(text), len(_WORD.findall(text.translate(table))), letters)
 
 
 @lru_cache(maxsize=1 << 16)
 def script(character: str) -> str | None:
-    """The script of a letter; None of what is no letter, or belongs to none."""
+    """Return the script of a letter; None for other characters and letters of no script."""
     if unicodedata.category(character)[0] != "L":
         return None
     first, *rest = unicodedata.name(character, "").replace("-", " ").title().split(" ")
@@ -79,7 +80,7 @@ def script(character: str) -> str | None:
 
 @lru_cache(maxsize=1 << 16)
 def _in_words(character: str) -> str | None:
-    """The character where words have it, a space where they end at it, None where it counts as nothing."""
+    """Return the character if it is part of words, a space if it ends them, None if ignored."""
     category = unicodedata.category(character)
     if category == "Cf":
         return None

@@ -1,4 +1,4 @@
-"""How a tokenizer spends its tokens on a corpus: by domain and in all. Sums are pooled, documents are resampled."""
+"""Measure how a tokenizer spends its tokens on a corpus. Sums are pooled, documents resampled."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from edgecap.text.corpus import Document
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of the text of a domain, or of all of it.
+    """Use of tokens on the text of a domain, or on all of it.
 
-    Bytes are UTF-8 of the original text, characters code points, words as `writing` has them, in the
-    `worded_documents` whose scripts have spaces; `tokens_per_word` is of those alone. `vocabulary_used` are different tokens, `vocabulary_share` their part of the vocabulary. The other
-    shares are of the tokens: `byte_fallback_share` are no whole characters by themselves, `single_byte_share` stand
-    for one byte, `unknown_share` for text that was lost. `altered_documents` do not decode to what they were.
+    Bytes are UTF-8 of the original text, characters code points, words as in `text_counts`, in the
+    `worded_documents` whose scripts have spaces; `tokens_per_word` covers those alone.
+    `vocabulary_used` counts different tokens, `vocabulary_share` is their share of the vocabulary.
+    The other shares are of the tokens: `byte_fallback_share` are not whole characters by
+    themselves, `single_byte_share` stand for one byte, `unknown_share` for text that was lost.
+    `altered_documents` do not decode to the original.
     """
 
     documents: int
@@ -43,7 +45,11 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Tally(NamedTuple):
-    """Sums over documents; `sizes` are bytes and tokens of each, `worded` words, tokens and number of those with words."""
+    """Sums over documents.
+
+    `sizes` holds bytes and tokens of each, `worded` the words, tokens and number of documents with
+    words.
+    """
 
     sizes: list[tuple[int, int]]
     characters: int
@@ -58,16 +64,16 @@ _NOTHING = _Tally([], 0, (0, 0, 0), Counter(), 0)
 def measure_usage(
     opened: LoadedTokenizer, documents: Iterable[Document]
 ) -> tuple[Usage, dict[str, Usage]]:
-    """What the tokenizer makes of all documents, and of those of each domain in the order of the text."""
-    found: dict[str, _Tally] = {}
+    """Return the tokenizer's use of all documents, and of each domain in order of appearance."""
+    tallies: dict[str, _Tally] = {}
     for document in documents:
-        had = found.get(document.domain, _NOTHING)
-        found[document.domain] = _joined(had, _tallied(opened, document.text))
-    by_domain = {name: _usage(opened, tally) for name, tally in found.items()}
-    return _usage(opened, reduce(_joined, found.values(), _NOTHING)), by_domain
+        tally_so_far = tallies.get(document.domain, _NOTHING)
+        tallies[document.domain] = _merge(tally_so_far, _tally(opened, document.text))
+    by_domain = {name: _usage(opened, tally) for name, tally in tallies.items()}
+    return _usage(opened, reduce(_merge, tallies.values(), _NOTHING)), by_domain
 
 
-def _tallied(opened: LoadedTokenizer, text: str) -> _Tally:
+def _tally(opened: LoadedTokenizer, text: str) -> _Tally:
     ids = opened.tokenizer.encode(text)
     written, altered = text_counts.count_text(text), not opened.tokenizer.is_lossless(text, ids)
     worded = (written.words, len(ids), 1) if written.has_words else (0, 0, 0)
@@ -76,12 +82,12 @@ def _tallied(opened: LoadedTokenizer, text: str) -> _Tally:
     )
 
 
-def _joined(one: _Tally, other: _Tally) -> _Tally:
-    (words, tokens, documents), more = one.worded, other.worded
+def _merge(one: _Tally, other: _Tally) -> _Tally:
+    (words, tokens, documents), other_worded = one.worded, other.worded
     return _Tally(
         one.sizes + other.sizes,
         one.characters + other.characters,
-        (words + more[0], tokens + more[1], documents + more[2]),
+        (words + other_worded[0], tokens + other_worded[1], documents + other_worded[2]),
         one.ids + other.ids,
         one.altered + other.altered,
     )
@@ -123,12 +129,12 @@ def _bytes_per_token(sizes: list[tuple[int, int]]) -> Estimate | Absent:
     if not tokens:
         return _EMPTY
     draws = stats.draws_of_sums(columns) if len(columns) > 1 else None
-    found = stats.interval(
+    estimate = stats.interval(
         size / tokens, None if draws is None else draws[:, 0] / draws[:, 1].clip(1)
     )
-    return Estimate(value=found.value, low=found.low, high=found.high)
+    return Estimate(value=estimate.value, low=estimate.low, high=estimate.high)
 
 
 def share_of(ids: Counter[int], which: frozenset[int]) -> float:
-    """The share of tokens that are among some."""
+    """Return the share of tokens whose id is in `which`."""
     return sum(n for i, n in ids.items() if i in which) / max(1, ids.total())

@@ -1,4 +1,4 @@
-"""Warnings about the text: corpus size, lossless tokenization, bias, and where it was scored. Pure."""
+"""Warnings about the text: corpus size, tokenization, bias, and where it was scored. Pure."""
 
 from __future__ import annotations
 

@@ -174,7 +174,7 @@ def cache_bytes_per_token(architecture: Architecture | Absent, precision: str) -
 
 
 def _cached_numbers(attention: Attention) -> int:
-    """Count the numbers that a layer caches per token; latent attention caches a compressed form."""
+    """Count the numbers that a layer caches per token; latent attention caches fewer."""
     if attention.shares_cache:
         return 0
     return (

@@ -1,4 +1,4 @@
-"""Code lengths of short texts: what the encoder's own tokens cost, and what the text costs over all tokenizations."""
+"""Code lengths of short texts: of the encoder's own tokens, and over all tokenizations."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from edgecap.text.vocabulary import Pieces, require_spelling
 
 
 class TextEncoder(Protocol):
-    """A tokenizer as the search needs it."""
+    """A tokenizer for the search."""
 
     start: int | None
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, without special tokens."""
+        """Return the ids of a text, without special tokens."""
 
 
 class TextBits(msgspec.Struct, frozen=True, kw_only=True):
-    """The code length of one text in bits, three times; `tokens` are the encoder's.
+    """Code lengths of one text in bits; `tokens` counts the encoder's.
 
-    `single_bits` is that of the encoder's own tokens, what a profile counts; `tokenizations_bits` sums over all
-    tokenizations of exactly the text; `covers_bits` over all covers, `least_bits` is the least that it can be where
-    the search left some out, else the same. `covers` were found, `read` beginnings were read.
+    `single_bits` is that of the encoder's own tokens, as a profile counts; `tokenizations_bits`
+    sums over all tokenizations of exactly the text; `covers_bits` sums over all covers.
+    `least_bits` is a lower bound of the latter, less than it if the search left covers out. The
+    search found `covers` and read `read` prefixes.
     """
 
     id: str
@@ -47,9 +48,10 @@ class TextBits(msgspec.Struct, frozen=True, kw_only=True):
 class ExactBytesTotals(msgspec.Struct, frozen=True, kw_only=True):
     """Bits per byte of the beginnings of documents, by the three code lengths of `TextBits`.
 
-    `saved_by_tokenizations` and `saved_by_covers` are the bits per byte by which those are less than that of the
-    encoder's tokens, with 95 % intervals over documents; `undecided` is what the search left open of the latter.
-    `left_out` are documents without text, or whose first character has more bytes than `most_bytes`.
+    `saved_by_tokenizations` and `saved_by_covers` are bits per byte below the encoder's tokens,
+    with 95 % intervals over documents; `undecided` is what the search left open of the latter.
+    `left_out` counts documents without text, or whose first character has more bytes than
+    `most_bytes`.
     """
 
     model: str
@@ -70,17 +72,20 @@ class ExactBytesTotals(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def text_prefix(text: str, most: int) -> str:
-    """A text's first `most` bytes of UTF-8 or fewer: cut in front of its last space there, else behind a character."""
+    """Return the text's first `most` bytes of UTF-8 or fewer.
+
+    Cuts before the last space there, else after a whole character.
+    """
     raw = text.encode()
     if len(raw) <= most:
         return text
     cut = raw[:most].decode("utf-8", "ignore")
-    whole = (
+    before_space = (
         cut
         if text[len(cut)].isspace()
         else cut[: max((n for n, c in enumerate(cut) if c.isspace()), default=0)]
     )
-    return whole.rstrip() or cut
+    return before_space.rstrip() or cut
 
 
 def text_bits(
@@ -92,25 +97,25 @@ def text_bits(
     engine: TokenModel,
     alive: Callable[[], None] = lambda: None,
 ) -> TextBits:
-    """The code lengths of a document's beginning; `alive` is called now and then.
+    """Return the code lengths of a document's beginning; `alive` is called now and then.
 
-    Raises UsageError where its tokens do not spell it.
+    Raises UsageError if its tokens do not spell it.
     """
     text = text_prefix(document.text, most_bytes)
     ids = tokenizer.encode(text)
     spelled = require_spelling(pieces, ids, text, document.id)
-    found = search(spelled, ids, vocabulary, engine, tokenizer.start, alive=alive)
+    result = search(spelled, ids, vocabulary, engine, tokenizer.start, alive=alive)
     return TextBits(
         id=document.id,
         domain=document.domain,
         bytes=len(text.encode()),
         tokens=len(ids),
-        single_bits=-found.single,
-        tokenizations_bits=-found.tokenizations,
-        covers_bits=-found.covers,
-        least_bits=-float(np.logaddexp2(found.covers, found.left)),
-        covers=found.number,
-        read=found.read,
+        single_bits=-result.single,
+        tokenizations_bits=-result.tokenizations,
+        covers_bits=-result.covers,
+        least_bits=-float(np.logaddexp2(result.covers, result.left)),
+        covers=result.number,
+        read=result.read,
     )
 
 
@@ -121,9 +126,9 @@ def sum_texts(
     provider: str,
     corpus: str,
     most: int,
-    asked: int,
+    requested: int,
 ) -> ExactBytesTotals:
-    """Sums over the texts that could be scored of `asked`, and what they say of the encoder's tokens."""
+    """Sum the code lengths of the scored texts, out of `requested` documents."""
     columns = np.array(
         [(t.bytes, t.single_bits, t.tokenizations_bits, t.covers_bits) for t in texts], np.float64
     )
@@ -136,7 +141,7 @@ def sum_texts(
         corpus=corpus,
         most_bytes=most,
         documents=len(texts),
-        left_out=asked - len(texts),
+        left_out=requested - len(texts),
         bytes=int(size),
         single=single / size,
         tokenizations=tokenizations / size,
@@ -149,7 +154,7 @@ def sum_texts(
 
 
 def _saved(value: float, draws: stats.Floats | None, column: int) -> Estimate:
-    found = stats.interval(
+    result = stats.interval(
         value, None if draws is None else (draws[:, 1] - draws[:, column]) / draws[:, 0]
     )
-    return Estimate(value=found.value, low=found.low, high=found.high)
+    return Estimate(value=result.value, low=result.low, high=result.high)
