@@ -330,7 +330,7 @@ def test_parts_that_do_not_agree_are_reported_and_scored_anew(fleet, tmp_path):
 CLIENT = """
 import sys
 from pathlib import Path
-from edgecap.fleet import network
+from edgecap.sweep.fleet import network
 import fleets
 network.configure()
 class There: address = sys.argv[1]

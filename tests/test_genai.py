@@ -63,12 +63,12 @@ needs_optimum = pytest.mark.skipif(
 MAKE = """
 import json, sys
 from pathlib import Path
-from edgecap.export.genai import export_fp32 as build_fp32
+from edgecap.graph.export.genai import export_fp32 as build_fp32
 from edgecap.errors import UsageError
 said = {}
 for exporter, model, out in json.loads(sys.argv[1]):
     if exporter == "optimum":
-        from edgecap.export import export_fp32 as make
+        from edgecap.graph.export import export_fp32 as make
     else:
         make = build_fp32
     Path(out).mkdir()

@@ -145,7 +145,7 @@ def folders(tmp_path_factory, cache):
 
 
 def matrix_work(config, sequence, past):
-    """What `edgecap.flops` counts for positions of one run, with the whole square of attention."""
+    """What `edgecap.model.flops` counts for positions of one run, with the whole square of attention."""
     model = read_architecture(config)
     parts = flops.token_parts(model, 1)
     core = sum(

@@ -39,8 +39,8 @@ LIMITS = {
 EXPORT = """
 import sys
 from pathlib import Path
-from edgecap.export import export_fp32
-from edgecap.optimize import write_tied
+from edgecap.graph.export import export_fp32
+from edgecap.graph.finish import write_tied
 for model, out in zip(sys.argv[1::2], sys.argv[2::2]):
     Path(out, "plain").mkdir(parents=True)
     write_tied(export_fp32(Path(model), Path(out, "plain"), False), Path(out))
