@@ -1,5 +1,6 @@
-"""Fixtures: shared material where it is there, a tiny real model,
-a home of its own for every test.
+"""Fixtures: shared material, a tiny real model, one cache of exports, a home for each test.
+
+Without `--all` the run leaves out tests with a heavy marker, unless they are marked `core`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 with contextlib.suppress(ImportError):  # OpenVINO's environment has none
     from hypothesis import settings
@@ -33,10 +35,70 @@ def shared() -> Path:
     return SHARED
 
 
+HEAVY = ("export", "oracle", "browser", "fleet", "kill", "wheel", "slow")
+
+
+def pytest_addoption(parser) -> None:
+    parser.addoption("--all", action="store_true", help="run the tests with a heavy marker, too")
+
+
+def pytest_configure(config) -> None:
+    """Keep each worker, and what it starts, on one processor: their threads do not compete."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if worker.startswith("gw") and hasattr(os, "sched_setaffinity"):
+        processors = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {processors[int(worker[2:]) % len(processors)]})
+
+
+def pytest_collection_modifyitems(config, items) -> None:
+    """Leave out heavy tests, unless they are asked for by `--all`, by a marker, or by name."""
+    if config.getoption("--all") or config.option.markexpr or config.option.keyword:
+        return
+    if any("::" in argument for argument in config.args):
+        return
+    heavy = [i for i in items if not i.get_closest_marker("core") and _is_heavy(i)]
+    config.hook.pytest_deselected(items=heavy)
+    items[:] = [i for i in items if i not in set(heavy)]
+
+
+def _is_heavy(item) -> bool:
+    return any(item.get_closest_marker(name) for name in HEAVY)
+
+
+def heavy(values, mark, core=()):
+    """Parameters of which all but the `core` ones carry a heavy marker."""
+    return [v if v in core else pytest.param(v, marks=mark) for v in values]
+
+
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory) -> Path:
-    """One cache for the whole session, so that each model is exported once."""
-    return tmp_path_factory.mktemp("cache")
+    """One cache for the whole run, so that each model is exported once, by one worker."""
+    base = tmp_path_factory.getbasetemp()
+    run = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    (run / "cache").mkdir(exist_ok=True)
+    return run / "cache"
+
+
+@contextlib.contextmanager
+def built_once(place: Path):
+    """Yield True to the one process that has to build `place`, while others wait for it."""
+    with FileLock(f"{place}.lock"):
+        yield not place.exists()
+
+
+def exported(model: Path, cache: Path, precisions=("fp32",), fused=True) -> Path:
+    """A portable folder of a model, made once in the run's cache."""
+    from edgecap.pipeline.export_folder import export_folder
+    from edgecap.spec import Spec
+    from edgecap.storage.files import resolve_paths
+
+    kind = "portable" if fused else "plain"
+    out = cache / f"{kind}-{Path(model).name}-{'-'.join(precisions)}"
+    with built_once(out) as missing:
+        if missing:
+            spec = Spec(model=str(model), precisions=precisions, optimize=fused)
+            export_folder(spec, out, resolve_paths(cache))
+    return out
 
 
 @pytest.fixture(autouse=True)

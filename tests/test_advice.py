@@ -89,6 +89,7 @@ options = st.dictionaries(keys, values, max_size=3) | st.integers(0, 99).map(
 asked = st.builds(Requested, st.sampled_from(list(PROVIDERS)), options)
 
 
+@pytest.mark.slow
 @given(st.lists(asked, min_size=1, max_size=4))
 def test_what_is_written_is_read_again(providers):
     assert parse_providers(written(providers)) == tuple(providers)

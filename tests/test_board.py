@@ -258,6 +258,7 @@ def test_the_page_may_ask_its_server_only_when_served():
         assert "default-src 'none'" in policy.search(page)[1]
 
 
+@pytest.mark.slow
 def test_a_board_of_ten_thousand_cells_is_below_15_mb(tmp_path):
     values = board_values(many(10_000, tmp_path), lambda path: relative_link(path, tmp_path))
     assert len(values["cells"]["model"]) == 10_000

@@ -13,6 +13,8 @@ from edgecap.report.server import Desk, open_server
 from edgecap.storage.collection import Collection, Kept, Unread
 from edgecap.storage.records import save
 
+pytestmark = pytest.mark.browser
+
 CHROMIUM = os.environ.get("EDGECAP_CHROMIUM") or shutil.which("chromium")
 if not CHROMIUM:
     pytest.skip("no chromium: install it, or name one in EDGECAP_CHROMIUM", allow_module_level=True)

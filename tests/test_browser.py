@@ -30,10 +30,13 @@ try:
 except ImportError:
     BROWSER = None
 
-pytestmark = pytest.mark.skipif(
-    BROWSER is None,
-    reason="needs chromium (or EDGECAP_CHROMIUM), playwright and axe-playwright-python",
-)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        BROWSER is None,
+        reason="needs chromium (or EDGECAP_CHROMIUM), playwright and axe-playwright-python",
+    ),
+]
 
 CASES = {
     "whole": lambda: [with_operators(with_energy())],
@@ -123,7 +126,9 @@ def opened(browser, files):
         page.context.close()
 
 
-@pytest.mark.parametrize("case", PAGES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=pytest.mark.core) if c == "whole" else c for c in PAGES]
+)
 def test_opens_and_every_figure_is_what_plotly_takes(opened, case):
     page = opened(case)
     wrong = page.evaluate(

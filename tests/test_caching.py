@@ -448,6 +448,7 @@ def test_two_processes_make_a_variant_once(begin, tmp_path):
     assert len(list((tmp_path / "profiles").glob("*.json"))) == 2
 
 
+@pytest.mark.kill
 def test_a_killed_maker_is_followed_by_who_waits(begin, tmp_path):
     first = begin("Quantize")
     logged(tmp_path, 1)

@@ -13,8 +13,7 @@ from pathlib import Path
 import jsonschema
 import psutil
 import pytest
-from conftest import REFERENCE, ROOT
-from test_real import exported
+from conftest import REFERENCE, ROOT, exported
 
 from edgecap.record import SCHEMA
 
@@ -135,6 +134,7 @@ def test_broken_folders_are_one_line(tmp_path, name, content, message):
     assert not (tmp_path / "profiles").exists()
 
 
+@pytest.mark.slow
 def test_a_cut_graph_is_refused(cache, tmp_path):
     folder = exported(REFERENCE, cache)
     whole = (folder / "fp32/model.onnx").read_bytes()
@@ -170,6 +170,7 @@ def test_profile_json_is_all_that_is_printed(cache, corpus_file, tmp_path):
     assert json.loads(path.read_text())["created_utc"] == record["created_utc"]
 
 
+@pytest.mark.kill
 def test_ctrl_c_leaves_a_record_and_no_orphan(cache, corpus_file, tmp_path):
     folder = exported(REFERENCE, cache, ("fp32", "fp16", "int8", "int4"))
     command = [

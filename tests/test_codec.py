@@ -205,6 +205,7 @@ def test_compress_and_decompress(packed, cache, tmp_path):
     assert (tmp_path / "again").read_bytes() == (packed / "in").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_file_is_as_long_as_the_models_bits(cache, tmp_path):
     text = (ROOT / "docs/method.md").read_text()[:4000]
     (tmp_path / "in.txt").write_text(text)
@@ -229,6 +230,7 @@ def test_the_file_is_as_long_as_the_models_bits(cache, tmp_path):
     assert bits / 8 <= (tmp_path / "out").stat().st_size <= 1.001 * bits / 8 + 64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -280,6 +282,7 @@ def test_another_runtime_and_a_cut_file_are_refused(packed, cache, tmp_path):
     assert REFERENCE.exists()
 
 
+@pytest.mark.kill
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_a_terminated_run_leaves_nothing(cache, tmp_path):
     (tmp_path / "in").write_text("A sentence that goes on. " * 4000)
@@ -301,6 +304,7 @@ def test_a_name_that_is_taken_meanwhile_is_left(tmp_path):
     assert target.read_bytes() == b"old"
 
 
+@pytest.mark.slow
 def test_a_folder_without_fp32_is_compressed_with_what_it_holds(cache, tmp_path):
     done = edgecap("export", "--precision", "int8", "-o", tmp_path / "int8", "--cache", cache)
     assert done.returncode == 0, done.stderr

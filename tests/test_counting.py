@@ -199,6 +199,7 @@ TRIED += [
 ]
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize(("kind", "changes"), TRIED)
 def test_work_agrees_with_pytorch(kind, changes):
     with torch_kit() as (torch, transformers):
@@ -212,6 +213,7 @@ def test_work_agrees_with_pytorch(kind, changes):
     assert ours == pytest.approx(theirs, rel=1e-6)
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize(("kind", "changes"), TRIED)
 def test_numbers_agree_with_pytorch(kind, changes):
     with torch_kit() as (torch, transformers):
@@ -223,6 +225,7 @@ def test_numbers_agree_with_pytorch(kind, changes):
     assert flops.parameters(read_architecture(plain(config))).total == theirs
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("name", ["Llama-3.1-70B", "Qwen2.5-72B", "gemma-3-12b-pt"])
 def test_big_configs_agree_with_pytorch(name, shared):
     with torch_kit() as (torch, transformers):
@@ -314,6 +317,7 @@ def test_layers_that_share_a_cache():
     assert flops.kv_bytes_per_token(model) == 2 * 2 * 2 * (24 + 24)
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("kind", ["llama", "deepseek_v3", "gemma3n_text", "gpt_neox", "qwen3_next"])
 def test_bytes_kept_agree_with_transformers(kind):
     with torch_kit() as (torch, transformers):

@@ -178,6 +178,7 @@ def test_what_an_encoder_does_not_do_is_refused(asked, message):
 # --- real graphs ------------------------------------------------------------------------------
 
 
+@pytest.mark.export
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_export_answers_as_pytorch_does(kind, encoders):
     """The independent oracle: transformers and PyTorch on the same ids,
@@ -194,6 +195,7 @@ def test_an_export_answers_as_pytorch_does(kind, encoders):
     assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max()
 
 
+@pytest.mark.export
 def test_a_fill_mask_head_is_kept_and_tied_once(encoders):
     folder, exported, _ = encoders["bert"]
     facts = inspect_graph(exported / "fp32/model.onnx")
@@ -204,6 +206,7 @@ def test_a_fill_mask_head_is_kept_and_tied_once(encoders):
     assert not inspect_graph(encoders["roberta"][1] / "fp32/model.onnx").predicts
 
 
+@pytest.mark.export
 def test_the_profile_of_an_encoder(encoders, corpus_file, cache, tmp_path):
     """From a Hugging Face folder; work is PyTorch's own count of the same prompt."""
     import torch
@@ -267,6 +270,7 @@ def _check_reports(record):
     assert "nan" not in comparison(compared)
 
 
+@pytest.mark.export
 def test_a_folder_with_nothing_but_a_graph(encoders, corpus_file, cache, tmp_path):
     """Neither config nor tokenizer: ids and positions are told by the graph's tables."""
     folder = tmp_path / "alone"
@@ -283,6 +287,7 @@ def test_a_folder_with_nothing_but_a_graph(encoders, corpus_file, cache, tmp_pat
     assert "cosine  " not in unstyle(details(record))
 
 
+@pytest.mark.export
 def test_static_int8_is_made_on_texts_as_long_as_the_positions(encoders, cache, tmp_path):
     out = tmp_path / "static"
     export_folder(
@@ -291,6 +296,7 @@ def test_static_int8_is_made_on_texts_as_long_as_the_positions(encoders, cache, 
     assert inspect_graph(out / "int8s/model.onnx").precision == "int8s"
 
 
+@pytest.mark.export
 def test_the_codec_and_fusing_refuse_an_encoder(encoders, cache, tmp_path):
     folder, exported, _ = encoders["bert"]
     text = tmp_path / "text"

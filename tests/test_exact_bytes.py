@@ -226,6 +226,7 @@ def test_bytes_are_asked_for_as_exact_n(asked):
 # --- the real model ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_reference_model_from_the_command_line(tmp_path):
     file = tmp_path / "three.jsonl"
     rows = [

@@ -219,6 +219,7 @@ def test_no_such_model(name, words):
         locate(name)
 
 
+@pytest.mark.export
 def test_the_hub_is_asked_for_data_only(monkeypatch, tiny):
     import huggingface_hub
 

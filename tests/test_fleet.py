@@ -24,6 +24,8 @@ from edgecap.sweep.fleet.connection import FleetConnection
 from edgecap.sweep.fleet.dispatch import FleetLimits
 from edgecap.sweep.runner import LocalBackend, SweepOptions, cells_to_do
 
+pytestmark = pytest.mark.fleet
+
 
 @pytest.fixture
 def fleet(tmp_path):
@@ -58,6 +60,7 @@ def local(tmp_path, cells):
 # --- a fleet that works -----------------------------------------------------------------------
 
 
+@pytest.mark.core
 def test_a_sweep_on_a_fleet_finds_what_one_machine_finds(pair, tmp_path):
     cells = plan(tmp_path)
     rows = measured(pair, cells, tmp_path / "fleet")

@@ -509,6 +509,7 @@ def test_start_says_what_to_type_next(running, fleet):
     ]
 
 
+@pytest.mark.fleet
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -556,6 +557,7 @@ def silent(run):
     return socket.create_connection(("127.0.0.1", int(run.address.rpartition(":")[2])))
 
 
+@pytest.mark.fleet
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_it_ends_quietly(sent, fleet):
     with started("--tls", fleet / "home") as run, silent(run):

@@ -19,6 +19,8 @@ from edgecap.sweep.fleet import certificates, network, reachability
 from edgecap.sweep.fleet.connection import connect
 from edgecap.sweep.fleet.reachability import Unreachable, check_reachable
 
+pytestmark = pytest.mark.fleet
+
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory):

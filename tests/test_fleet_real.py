@@ -23,6 +23,8 @@ from edgecap.sweep.fleet.dispatch import FleetBackend
 from edgecap.sweep.plan import unfold
 from edgecap.sweep.runner import LocalBackend
 
+pytestmark = pytest.mark.fleet
+
 NO_EXPORTER = """
 import sys
 class Nothing:

@@ -8,9 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import REFERENCE, ROOT
+from conftest import REFERENCE, ROOT, exported
 from test_cli import edgecap
-from test_real import exported
 
 from edgecap.errors import UsageError
 from edgecap.model.weight_files import count_parameters

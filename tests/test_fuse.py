@@ -7,10 +7,9 @@ import json
 import numpy as np
 import onnx
 import pytest
-from conftest import REFERENCE
+from conftest import REFERENCE, exported, heavy
 from onnx import helper, numpy_helper
 from test_counting import small_config, torch_kit
-from test_real import exported
 
 from edgecap.graph.cost.count import count_graph
 from edgecap.graph.cost.shapes import Walk
@@ -133,7 +132,7 @@ def attributes(path, op="GroupQueryAttention"):
     return [{a.name: helper.get_attribute_value(a) for a in n.attribute} for n in nodes]
 
 
-@pytest.mark.parametrize("kind", WHOLE)
+@pytest.mark.parametrize("kind", heavy(WHOLE, pytest.mark.export, core=("llama",)))
 def test_every_layer_is_fused_and_says_the_same(kind, tmp_path):
     plain = export(tmp_path, kind)
     fused, found = fused_beside(plain)
@@ -151,6 +150,7 @@ def test_every_layer_is_fused_and_says_the_same(kind, tmp_path):
         assert not after.unknown
 
 
+@pytest.mark.export
 @pytest.mark.parametrize(
     ("kind", "windows"),
     [("mistral", [8, 8]), ("phi3", [8, 8]), ("gemma2", [8, -1]), ("gemma3_text", [8, -1])],
@@ -166,6 +166,7 @@ def test_windows_are_measured(kind, windows, tmp_path):
     agree(plain, fused)
 
 
+@pytest.mark.export
 def test_scales_are_measured(tmp_path):
     plain = export(tmp_path, "granite", attention_multiplier=0.0625)
     fused, _ = fused_beside(plain)
@@ -173,6 +174,7 @@ def test_scales_are_measured(tmp_path):
     agree(plain, fused)
 
 
+@pytest.mark.export
 @pytest.mark.parametrize("kind", ["bloom", "mpt"])
 def test_attention_of_another_kind_stays_plain(kind, tmp_path):
     """ALiBi adds a bias by distance."""
@@ -225,6 +227,7 @@ def capped(cap):
     return change
 
 
+@pytest.mark.export
 @pytest.mark.parametrize("cap", [2.0, 30.0, 50.0])
 def test_a_soft_cap_is_measured(cap, tmp_path):
     plain = changed(export(tmp_path, "llama"), 1, capped(cap))
@@ -234,6 +237,7 @@ def test_a_soft_cap_is_measured(cap, tmp_path):
     agree(plain, fused)
 
 
+@pytest.mark.export
 def test_a_bias_is_no_plain_attention(tmp_path):
     def change(graph, softmax):
         graph.initializer.append(
@@ -250,6 +254,7 @@ def test_a_bias_is_no_plain_attention(tmp_path):
     agree(plain, fused)
 
 
+@pytest.mark.export
 def test_attention_to_the_future_is_no_plain_attention(tmp_path):
     plain = export(tmp_path, "llama")
     model = open_graph(plain)
@@ -260,6 +265,7 @@ def test_attention_to_the_future_is_no_plain_attention(tmp_path):
     assert all("causal" in m or "softmax" in m or "scores" in m for m in found.missing)
 
 
+@pytest.mark.export
 def test_probabilities_that_do_not_sum_to_one(tmp_path):
     def change(graph, softmax):
         name, softmax.output[0] = softmax.output[0], "whole"
@@ -282,6 +288,7 @@ def counted(monkeypatch, room, name):
     return calls
 
 
+@pytest.mark.export
 def test_layers_that_are_alike_are_measured_once(tmp_path, monkeypatch):
     """Six layers of two kinds: with a window and without, each with angles of its own."""
     layers = ["sliding_attention", "full_attention"] * 3
@@ -299,6 +306,7 @@ def test_layers_that_are_alike_are_measured_once(tmp_path, monkeypatch):
     agree(plain, fused)
 
 
+@pytest.mark.export
 def test_each_node_is_walked_through_once(tmp_path, monkeypatch):
     model = open_graph(export(tmp_path, "llama"))
     drop_views_of_the_same(Flow(model))
@@ -326,6 +334,7 @@ def test_what_is_kept_is_not_copied():
 # --- opened without weights, variants, scoring, other hands -----------------------------------
 
 
+@pytest.mark.export
 def test_without_weights_the_same_nodes(tmp_path):
     plain = export(tmp_path, "llama")
     whole, bare = open_graph(plain), open_graph(plain, weights=False)
@@ -333,6 +342,7 @@ def test_without_weights_the_same_nodes(tmp_path):
     assert [n.op_type for n in whole.graph.node] == [n.op_type for n in bare.graph.node]
 
 
+@pytest.mark.export
 def test_fusing_twice_changes_nothing_more(tmp_path):
     fused, first = fused_beside(export(tmp_path, "llama"))
     model = open_graph(fused)
@@ -349,6 +359,7 @@ def reference(cache):
     return plain, fused_beside(plain)[0]
 
 
+@pytest.mark.export
 @pytest.mark.parametrize(("precision", "most"), [("int8", 3e-2), ("int4", 0.6)])
 def test_variants_of_the_fused_graph(precision, most, reference, tmp_path):
     """As near to fp32 as those of the plain graph; both are far on ids drawn at random."""
@@ -376,6 +387,7 @@ def test_the_scoring_head_on_a_fused_graph(reference):
     assert np.abs(bits[0] - bits[1]).max() < 1e-4
 
 
+@pytest.mark.oracle
 def test_stories260k(shared, cache):
     plain = exported(shared / "models/stories260K", cache, fused=False) / "fp32/model.onnx"
     fused, found = fused_beside(plain)

@@ -166,6 +166,7 @@ def decoded(path, ids):
 # --- what comes out ---------------------------------------------------------------------------
 
 
+@pytest.mark.export
 @needs_builder
 def test_the_folder_is_complete_and_nothing_is_left(reference):
     names = {f.name for f in reference.parent.iterdir()}
@@ -182,6 +183,7 @@ def test_the_folder_is_complete_and_nothing_is_left(reference):
     )
 
 
+@pytest.mark.export
 @needs_builder
 @pytest.mark.parametrize("precision", ["fp32", *LIMITS])
 def test_variants_stay_near_decode_and_score(reference, precision, tmp_path):
@@ -207,6 +209,7 @@ def test_variants_stay_near_decode_and_score(reference, precision, tmp_path):
     )
 
 
+@pytest.mark.export
 @needs_builder
 @needs_optimum
 @pytest.mark.parametrize("kind", ["reference", *KINDS])
@@ -217,6 +220,7 @@ def test_it_answers_as_optimums_export_does(kind, graph):
     )
 
 
+@pytest.mark.export
 @needs_builder
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_tied_table_is_stored_once(kind, graph, tmp_path):
@@ -227,6 +231,7 @@ def test_a_tied_table_is_stored_once(kind, graph, tmp_path):
     assert tables <= (tmp_path / "model.onnx").stat().st_size / (table / 4) < tables + 0.7
 
 
+@pytest.mark.export
 @needs_builder
 def test_a_model_that_optimum_does_not_know(made, graph):
     import torch
@@ -244,6 +249,7 @@ def test_a_model_that_optimum_does_not_know(made, graph):
 # --- what it refuses --------------------------------------------------------------------------
 
 
+@pytest.mark.export
 @needs_builder
 @pytest.mark.parametrize("name", [*REFUSED, *UNNAMED])
 def test_what_it_cannot_make_is_refused(name, made):

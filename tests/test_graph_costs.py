@@ -12,10 +12,9 @@ from functools import partial
 import numpy as np
 import onnx
 import pytest
-from conftest import REFERENCE, SMALL, build_model
+from conftest import REFERENCE, SMALL, build_model, exported, heavy
 from onnx import TensorProto, helper, numpy_helper
 from test_counting import small_config, torch_kit
-from test_real import exported
 
 from edgecap.errors import UsageError
 from edgecap.graph.cost.count import count_graph
@@ -159,7 +158,9 @@ def matrix_work(config, sequence, past):
     return sequence * (parts.projections + parts.mlp + parts.lm_head + core)
 
 
-@pytest.mark.parametrize("kind", ["reference", *SMALL])
+@pytest.mark.parametrize(
+    "kind", heavy(["reference", *SMALL], pytest.mark.export, core=("reference",))
+)
 def test_the_graph_and_the_architecture_agree(kind, folders):
     folder = folders(kind)
     config = json.loads((folder / "config.json").read_text())
@@ -216,6 +217,7 @@ EXPORTED = (
 )
 
 
+@pytest.mark.export
 @pytest.mark.parametrize("kind", EXPORTED)
 def test_every_family_agrees_with_its_export(kind, tmp_path):
     """A decoded token and a prompt, exactly: no window is shorter than either."""
@@ -238,6 +240,7 @@ def test_every_family_agrees_with_its_export(kind, tmp_path):
     assert prompt.matrix_flops == pytest.approx(flops.executed_prefill(architecture, 24), rel=1e-9)
 
 
+@pytest.mark.oracle
 @pytest.mark.filterwarnings("ignore")
 def test_stories260k_three_ways(shared, cache):
     """A real model by other hands: its graph, its config, and PyTorch's counter."""
@@ -293,11 +296,13 @@ def test_every_shape_is_that_of_the_runtime(precision, folders):
     assert same_shapes(folders("reference") / precision / "model.onnx", RunSize(1, 3, 5)) > 80
 
 
+@pytest.mark.export
 @pytest.mark.parametrize("kind", SMALL)
 def test_every_shape_of_every_kind(kind, folders):
     assert same_shapes(folders(kind) / "fp32/model.onnx", RunSize(1, 4, 6)) > 80
 
 
+@pytest.mark.export
 @pytest.mark.parametrize("precision", ["fp32", "int4"])
 def test_a_graph_of_the_genai_builder(precision, folders, tmp_path):
     pytest.importorskip("onnxruntime_genai")
@@ -1011,6 +1016,7 @@ def test_names_of_dimensions():
     assert {n: size_of(n, run) for n in names} == names
 
 
+@pytest.mark.slow
 def test_ten_thousand_nodes(tmp_path):
     """2,500 blocks of four; every one is counted."""
     nodes, last = [], "x"

@@ -48,11 +48,13 @@ def logits_of(engine, cache, ids):
     return np.array(found)
 
 
+@pytest.mark.export
 def test_a_fused_graph_writes_in_place_and_a_plain_one_does_not(graphs, engines):
     assert engines[0].in_place
     assert not OrtEngine(graphs["plain"], "cpu", 2).in_place
 
 
+@pytest.mark.export
 @pytest.mark.parametrize("rows", [1, 2])
 def test_both_ways_answer_bit_by_bit_alike(engines, rows):
     """Behind a prompt, and over the end of the room that was made for it."""

@@ -40,6 +40,7 @@ def test_a_thing_whose_name_begins_alike_is_another(thing):
         assert reason(thing) == ""
 
 
+@pytest.mark.slow
 def test_marks_hold_while_others_clear_files_away(thing, tmp_path):
     done = threading.Event()
 

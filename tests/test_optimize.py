@@ -53,6 +53,7 @@ def plain(folder):
     return folder / "plain" / "model.onnx"
 
 
+@pytest.mark.export
 def test_an_export_is_fused_and_answers_as_the_plain_graph(folder, plain):
     assert exported(REFERENCE, folder / "fused") == BuiltGraph(files=("model.onnx",))
     fused = folder / "fused" / "model.onnx"
@@ -64,6 +65,7 @@ def test_an_export_is_fused_and_answers_as_the_plain_graph(folder, plain):
     assert not list((folder / "fused").glob("tmp*"))
 
 
+@pytest.mark.export
 def test_products_of_one_tensor_are_joined(plain, folder):
     """Query, key and value; gate and up: 3 of 7 products a layer are gone,
     and every weight is there once.
@@ -97,6 +99,7 @@ def test_what_is_used_twice_or_is_an_output_is_not_joined():
     assert gone([], ("y", "z", "p4")) == 0
 
 
+@pytest.mark.export
 def test_a_graph_of_a_folder_is_fused(folder, plain):
     (folder / "again").mkdir()
     step = Optimize(graph=str(plain), out=str(folder / "again"))
@@ -104,6 +107,7 @@ def test_a_graph_of_a_folder_is_fused(folder, plain):
     assert "GroupQueryAttention" in operators(folder / "again" / "model.onnx")
 
 
+@pytest.mark.export
 def test_what_cannot_be_fused_stays_plain_and_says_so(folder):
     """ALiBi: positions enter as a bias of the scores."""
     found = exported(
@@ -127,6 +131,7 @@ def test_a_graph_without_cache_cannot_be_fused(tmp_path):
     assert not (tmp_path / "fused").exists()
 
 
+@pytest.mark.export
 @pytest.mark.parametrize("bits", [2e-5, float("nan")])
 def test_a_fused_graph_that_answers_otherwise_is_not_kept(plain, tmp_path, bits):
     found = optimize.write_fused(plain, tmp_path, lambda a, b: bits)
@@ -135,6 +140,7 @@ def test_a_fused_graph_that_answers_otherwise_is_not_kept(plain, tmp_path, bits)
     assert "GroupQueryAttention" not in operators(tmp_path / "model.onnx")
 
 
+@pytest.mark.export
 def test_a_fused_graph_that_does_not_run_is_not_kept(plain, tmp_path):
     def refuse(a, b):
         raise RuntimeError("GroupQueryAttention(1) is not\n a registered operator")
@@ -152,6 +158,7 @@ def test_divergence_of_nan_is_the_largest():
     assert np.isnan(max_divergence([p, p], [p, np.full((1, 2), np.nan)]))
 
 
+@pytest.mark.export
 def test_an_exporter_that_does_not_know_the_model_says_so(folder):
     pytest.importorskip("onnxruntime_genai")
     with pytest.raises(UsageError, match="gpt2.*--exporter optimum"):
@@ -161,6 +168,7 @@ def test_an_exporter_that_does_not_know_the_model_says_so(folder):
 # --- rows, levels, processors -----------------------------------------------------------------
 
 
+@pytest.mark.export
 def test_rows_of_a_batch_answer_as_one_row_does(plain):
     engine = OrtEngine(plain, "cpu", 2)
     ids = np.random.default_rng(0).integers(0, 8192, (3, 12))
@@ -261,6 +269,7 @@ def test_a_clock_that_is_set_and_a_machine_that_slept(monkeypatch):
     assert found.clock_step_s == pytest.approx(10, abs=1)
 
 
+@pytest.mark.export
 def test_a_graph_for_providers_that_compile_has_no_guards(folder):
     assert exported(REFERENCE, folder / "bare", finish="bare") == BuiltGraph(files=("model.onnx",))
     found = operators(folder / "bare" / "model.onnx")

@@ -484,6 +484,7 @@ def test_a_sensor_that_fails_or_falls_silent_is_an_oserror():
 # --- RAPL -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_joules_of_a_driven_tree(tmp_path):
     """Two packages of 30 and 20 W, memories of 5 and 4 W, of which one wraps; psys, cores,
     a mirror, a dead zone.

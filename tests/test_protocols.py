@@ -71,6 +71,7 @@ def text_file(tmp_path):
     return path
 
 
+@pytest.mark.oracle
 def test_stride_agrees_with_transformers(cache, tmp_path, text_file):
     """The loop of the Hugging Face perplexity guide,
     with the start token in front and every new token counted.
@@ -142,6 +143,7 @@ def test_wrong_requests(words, said):
 # --- the paper's protocol ---------------------------------------------------------------------
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("file", ["books", "chinese-education", "code"])
 def test_the_published_scripts_numbers(shared, cache, tmp_path, file):
     lines = (shared / "expected/stories260K.csv").read_text().splitlines()
@@ -240,6 +242,7 @@ def test_a_killed_run_goes_on_with_the_same_sums(tmp_path_factory, finished, tor
     assert without_time(scored(JsonlLog(path, ScoredDocument), count=7)) == without_time(whole)
 
 
+@pytest.mark.kill
 def test_a_killed_profile_goes_on(cache, tmp_path):
     """Kill -9 in the middle; the second run scores only what is left, to the same bits."""
 
@@ -424,6 +427,7 @@ def test_a_corpus_that_cannot_be_fetched(tmp_path):
 # --- lm-eval ----------------------------------------------------------------------------------
 
 
+@pytest.mark.oracle
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("context", [1024, 65])
 def test_bits_agree_with_lm_eval(cache, tmp_path, context):

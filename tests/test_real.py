@@ -8,11 +8,10 @@ import shutil
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REFERENCE, SMALL, build_model
+from conftest import REFERENCE, SMALL, build_model, exported, heavy
 
 from edgecap.errors import UsageError
 from edgecap.graph.read import inspect_graph, open_graph, write_graph
@@ -28,16 +27,6 @@ from edgecap.spec import Spec
 from edgecap.storage.files import list_files, resolve_paths
 from edgecap.text.corpus import read_corpus
 from edgecap.text.tokenizer import read_tokenizer
-
-
-def exported(model, cache, precisions=("fp32",), fused=True):
-    """A portable folder of a model, made once in the session's cache."""
-    out = cache / f"{'portable' if fused else 'plain'}-{Path(model).name}-{'-'.join(precisions)}"
-    if not out.exists():
-        export_folder(
-            Spec(model=str(model), precisions=precisions, optimize=fused), out, resolve_paths(cache)
-        )
-    return out
 
 
 @pytest.fixture(scope="session")
@@ -105,6 +94,7 @@ def test_weights_beyond_the_limit_go_beside_the_graph(reference, tmp_path, monke
         inspect_graph(tmp_path / "model.onnx")
 
 
+@pytest.mark.export
 def test_no_code_from_a_model_folder_runs(tiny, tmp_path, cache):
     folder = tmp_path / "evil"
     shutil.copytree(tiny, folder)
@@ -133,7 +123,7 @@ def test_no_code_from_a_model_folder_runs(tiny, tmp_path, cache):
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("kind", SMALL)
+@pytest.mark.parametrize("kind", heavy(SMALL, pytest.mark.export, core=("llama",)))
 def test_every_kind_exports_and_all_variants_run(kind, tmp_path, cache):
     """Untied and tied heads, Gemm and MatMul, learned and rotary positions:
     each variant stays near fp32.
@@ -179,6 +169,7 @@ def test_decoding_is_prefill_one_by_one(reference):
     assert engine.cache_bytes(whole) == 20 * 4 * 2 * 2 * 32 * 4
 
 
+@pytest.mark.oracle
 def test_bits_agree_with_transformers(reference, shared):
     """The exact protocol once more, in PyTorch with the transformers class, on the same windows."""
     texts = [d.text for d in read_corpus(str(shared / "data/eval/books.jsonl"), 3).documents]
@@ -243,6 +234,7 @@ def test_profile_of_a_portable_folder(reference, corpus_file, tmp_path, cache):
     assert record.source.parameters == 1787008
 
 
+@pytest.mark.export
 def test_profile_of_a_builder_folder(reference, corpus_file, tmp_path, cache):
     """onnxruntime-genai's builder: fused attention, no config.json, weights beside the graph."""
     out = tmp_path / "genai"
@@ -276,6 +268,7 @@ def test_profile_of_a_builder_folder(reference, corpus_file, tmp_path, cache):
     assert record.flops.per_token == plain.flops.per_token
 
 
+@pytest.mark.export
 def test_profile_of_an_optimum_folder(tiny, corpus_file, tmp_path, cache):
     """One model.onnx with a config: fp32 is found, int8 is made from it."""
     portable = exported(tiny, cache)
@@ -290,6 +283,7 @@ def test_profile_of_an_optimum_folder(tiny, corpus_file, tmp_path, cache):
     assert isinstance(record.source.parameters, Absent)
 
 
+@pytest.mark.export
 def test_a_graph_without_cache_is_decoded_without(tiny, corpus_file, tmp_path, cache):
     """Optimum's plain text-generation export, in a folder without config: slow, and it says so."""
     with warnings.catch_warnings():
@@ -358,6 +352,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_joules_from_a_driven_powercap_tree(reference, corpus_file, tmp_path, cache, monkeypatch):
     """Another process lets package-0 and dram draw 10 W each, psys 50 W:
     the record says 20 W, nothing twice.
@@ -439,6 +434,7 @@ def test_the_scoring_copy_answers_as_the_graph_does(reference, precision):
     )
 
 
+@pytest.mark.export
 def test_guards_against_padding_are_taken_out(cache):
     from edgecap.graph.scoring import drop_guards
 

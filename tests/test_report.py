@@ -140,6 +140,7 @@ def test_the_page_forbids_requests_and_names_no_host_to_load_from():
     assert not re.search(r"""(?:src|href)=(?!"#)""", page)
 
 
+@pytest.mark.slow
 def test_three_hundred_cells_stay_readable_and_small():
     record = many()
     page = html([record])

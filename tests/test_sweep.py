@@ -167,6 +167,7 @@ def ending(monkeypatch, context, code):
     return run
 
 
+@pytest.mark.kill
 @pytest.mark.parametrize(
     ("code", "error", "words"),
     [
@@ -342,6 +343,7 @@ class Process:
         return self.process.returncode, out, err
 
 
+@pytest.mark.kill
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_process_that_is_asked_to_end_keeps_everything(tmp_path, number):
     status, out, err = Process(tmp_path, 0.5).finished(2).end(number)
@@ -355,6 +357,7 @@ def test_a_process_that_is_asked_to_end_keeps_everything(tmp_path, number):
     check_whole(resumed.folder, resumed.cells)
 
 
+@pytest.mark.kill
 def test_a_process_that_is_killed_at_any_moment_loses_nothing(tmp_path):
     chance, undisturbed = random.Random(8), planned(tmp_path)
     crew = LocalBackend(Paths(tmp_path / "cache", tmp_path), as_scripted)
@@ -392,6 +395,7 @@ def really(tmp_path, cache, *more):
     )
 
 
+@pytest.mark.kill
 def test_a_real_sweep_that_is_killed_goes_on_with_the_same_bits(tmp_path, cache):
     first, folder = really(tmp_path, cache), tmp_path / "out"
     until = time.monotonic() + 120
@@ -419,6 +423,7 @@ def test_a_real_sweep_that_is_killed_goes_on_with_the_same_bits(tmp_path, cache)
 # --- two at once ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_second_sweep_on_a_folder_is_told_who_works_there(tmp_path):
     first = Process(tmp_path, 1.0).finished(1)
     status, out, err = Process(tmp_path, 0, "--resume").told()
@@ -507,6 +512,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="needs to mount a disk")
 @pytest.mark.parametrize("full", ["records", "cache"])
 def test_a_full_disk_is_waited_for_and_then_given_up_without_loss(
@@ -608,6 +614,7 @@ def changed(path):
     path.write_bytes(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [Path.unlink, cut, changed, lambda path: path.write_bytes(b"")])
 def test_a_record_that_is_not_as_it_was_written_is_measured_again(tmp_path, damage):
     cells = planned(tmp_path)
@@ -645,6 +652,7 @@ def test_a_journal_that_is_gone_is_made_anew_from_the_records(tmp_path):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["front", "middle", "end"])
 def test_rubbish_in_the_journal_costs_no_other_line(tmp_path, monkeypatch, place):
     cells = planned(tmp_path)
@@ -773,6 +781,7 @@ def test_graphs_that_somebody_makes_meanwhile_stay(tmp_path):
     assert [path.split("/")[1].split("-")[0] for path in graphs(tmp_path / "cache")] == ["int4"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["measure", "last"])
 def test_a_sweep_that_was_cut_off_still_knows_its_graphs(tmp_path, monkeypatch, at):
     cells = planned(tmp_path)

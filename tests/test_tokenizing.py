@@ -499,6 +499,7 @@ def test_names_from_outside_are_only_names(tmp_path):
     assert "<img>" not in page and "\u202e" not in page
 
 
+@pytest.mark.oracle
 def test_the_declaration_of_human_rights(shared):
     one = load_tokenizers(["edgecap-ref-xs"])[0]
     text = read_parallel(shared / "data" / "udhr.jsonl")

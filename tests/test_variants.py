@@ -118,6 +118,7 @@ def test_every_variant_has_a_limit_here():
     assert len(set(variants.RECIPES.values())) == len(variants.RECIPES)
 
 
+@pytest.mark.export
 @pytest.mark.parametrize("precision", LIMITS)
 def test_a_variant_of_the_reference_model(reference, texts, precision, variant):
     path = variant(precision)
@@ -132,6 +133,7 @@ def test_a_variant_of_the_reference_model(reference, texts, precision, variant):
     assert ours.unknown == {}
 
 
+@pytest.mark.export
 def test_static_ranges_hold_behind_the_longest_sample(reference, texts, tmp_path):
     """Products without weights are left alone: positions times frequencies would be cut at
     the samples' length.
@@ -142,6 +144,7 @@ def test_static_ranges_hold_behind_the_longest_sample(reference, texts, tmp_path
     assert (np.exp2(p) * (p - q)).sum(axis=1)[200:].mean() < 3 * LIMITS["int8s"][0]
 
 
+@pytest.mark.export
 @pytest.mark.parametrize("precision", ["bf16", "int8w", "int8s", "int4b64", "int4hqq"])
 def test_the_scoring_copy_answers_as_the_graph_does(texts, precision, variant):
     path = variant(precision)
@@ -153,6 +156,7 @@ def test_the_scoring_copy_answers_as_the_graph_does(texts, precision, variant):
     )
 
 
+@pytest.mark.export
 @pytest.mark.parametrize("precision", ["bf16", "int8w", "int8s", "int4b64", "int4hqq"])
 def test_gemm_and_learned_positions(exports, texts, precision, tmp_path):
     path = made(exports["gpt2"], precision, tmp_path, texts[4:])
@@ -162,6 +166,7 @@ def test_gemm_and_learned_positions(exports, texts, precision, tmp_path):
     assert ours.matrix_flops == theirs.matrix_flops
 
 
+@pytest.mark.export
 def test_a_tied_table_is_stored_once(variant):
     """The head's 8192 x 128 numbers, at their width: no second tensor as large."""
     for precision, least in (
@@ -174,6 +179,7 @@ def test_a_tied_table_is_stored_once(variant):
         assert sum(np.prod(t.dims) >= least for t in model.graph.initializer) == 1, precision
 
 
+@pytest.mark.export
 def test_hqq_rows_are_the_heads_columns(variant):
     """The unpacked rows of the tied table times one are what MatMulNBits multiplies with."""
     import onnxruntime
@@ -206,6 +212,7 @@ def test_hqq_rows_are_the_heads_columns(variant):
     assert np.allclose(columns[:, ids].T, table, atol=1e-6)
 
 
+@pytest.mark.export
 def test_static_needs_samples(reference, tmp_path):
     with pytest.raises(UsageError, match="int8s needs texts"):
         variants.make_variant(reference, "int8s", tmp_path)

@@ -9,9 +9,10 @@ import venv
 import zipfile
 
 import pytest
-from conftest import REFERENCE, ROOT
+from conftest import REFERENCE, ROOT, exported
 from packaging.requirements import Requirement
-from test_real import exported
+
+pytestmark = pytest.mark.wheel
 
 
 @pytest.fixture(scope="session")
