@@ -19,7 +19,7 @@ import edgecap
 from edgecap.analysis import published
 from edgecap.analysis.fitting import Fit, fit, make_card
 from edgecap.analysis.fitting.bias import best_bias, capacities, kendall_tau, ranks, spread
-from edgecap.analysis.metrics import compression_of, energy_of, latency_of, status, why
+from edgecap.analysis.outcomes import compression_of, energy_of, failure_of, latency_of, status
 from edgecap.analysis.predicting import predict
 from edgecap.analysis.predicting.bits import fit_law, law_half_width, predict_left_out
 from edgecap.analysis.score import Quantity, decode_joules, decode_seconds, prefill_seconds
@@ -398,7 +398,16 @@ def on_cuda() -> str:
 def cuda_row(record: Profile, cell: Cell) -> list[str]:
     text, latency, energy = compression_of(cell), latency_of(cell), energy_of(cell)
     if not isinstance(cell.outcome, Measurement) or text is None or latency is None:
-        return [record.source.name, cell.precision, why(cell) or status(cell), "", "", "", "", ""]
+        return [
+            record.source.name,
+            cell.precision,
+            failure_of(cell) or status(cell),
+            "",
+            "",
+            "",
+            "",
+            "",
+        ]
     joules = [decode_joules(energy, None, net) for net in (False, True)] if energy else [None, None]
     timed = (prefill_seconds(latency, None), decode_seconds(latency, None))
     placed = cell.outcome.placement

@@ -12,7 +12,7 @@ from conftest import ROOT
 
 from edgecap import stats
 from edgecap.analysis.compare import compare, verdict
-from edgecap.analysis.metrics import went_wrong
+from edgecap.analysis.outcomes import has_failure
 from edgecap.analysis.score import score
 from edgecap.analysis.warnings import cautions
 from edgecap.analysis.warnings.setup import cache_bytes_per_token
@@ -498,8 +498,8 @@ def test_contexts_that_failed_or_were_timed_cold_are_told():
     )
     cell = latency_with(sweep=points)
     assert {"context-failed", "cold-contexts"} <= codes(cell=cell)
-    assert went_wrong(cell)
-    assert not went_wrong(RECORD.cells[0])
+    assert has_failure(cell)
+    assert not has_failure(RECORD.cells[0])
     assert "4096" in text_of(details(msgspec.structs.replace(RECORD, cells=(cell,))))
 
 

@@ -8,7 +8,7 @@ import pytest
 from conftest import REFERENCE
 from fakes import scripted
 
-from edgecap.analysis.metrics import went_wrong
+from edgecap.analysis.outcomes import has_failure
 from edgecap.errors import Interrupted, UsageError
 from edgecap.pipeline.export_folder import export_folder
 from edgecap.pipeline.profile import profile
@@ -320,7 +320,7 @@ def test_a_part_that_died_is_told_and_the_rest_is_kept(spec, corpus, place, brok
     part = "latency" if broken is MeasureLatency else "memory"
     assert getattr(cell.outcome, part).failed
     assert f"{part}-failed" in {c.code for c in cell.cautions}
-    assert went_wrong(cell)
+    assert has_failure(cell)
     assert "SIGKILL" in details(record)
 
 

@@ -33,7 +33,7 @@ from edgecap.errors import UsageError
 from edgecap.names import printable
 from edgecap.pipeline import profile
 from edgecap.record import LEFT_OUT, Absent, Failure
-from edgecap.report.cells import sheet
+from edgecap.report.cells import display_views
 from edgecap.report.data import record_values
 from edgecap.report.page.figures import sections
 from edgecap.report.page.markdown import markdown
@@ -75,7 +75,7 @@ def goldens():
         "csv": as_csv(rows([RECORD])),
         "json": _few_numbers(),
     }
-    verdict = "".join(v.sentence + "\n" for v in verdicts(sheet([MEASURED])))
+    verdict = "".join(v.sentence + "\n" for v in verdicts(display_views([MEASURED])))
     return {
         "verdict-1.txt": verdict,
         **{f"report-1.{form}": _cut(text) for form, text in texts.items()},
@@ -145,7 +145,7 @@ def test_three_hundred_cells_stay_readable_and_small():
     record = many()
     page = html([record])
     assert len(page.encode()) < 8e6
-    lines = sheet([record])
+    lines = display_views([record])
     heights = {
         f.id: f.plot["layout"]["height"] for s in sections(lines) for f in s.figures if f.plot
     }
@@ -162,10 +162,10 @@ def test_three_hundred_cells_stay_readable_and_small():
 
 
 def test_figures_without_data_say_why():
-    found = {f.id: f for s in sections(sheet([RECORD])) for f in s.figures}
+    found = {f.id: f for s in sections(display_views([RECORD])) for f in s.figures}
     assert found["energy"].plot is None and "no RAPL counter" in found["energy"].text
     assert found["operators"].plot is None and "--operators" in found["operators"].text
-    nothing = {f.id: f for s in sections(sheet([failed()])) for f in s.figures}
+    nothing = {f.id: f for s in sections(display_views([failed()])) for f in s.figures}
     assert not any(f.plot for f in nothing.values())
     assert all(f.text for f in nothing.values())
 
@@ -186,7 +186,7 @@ def test_json_in_a_script_cannot_end_it():
 
 
 def test_names_in_figures_are_escaped_for_plotly():
-    texts = json.dumps([f.plot for s in sections(sheet([hostile()])) for f in s.figures])
+    texts = json.dumps([f.plot for s in sections(display_views([hostile()])) for f in s.figures])
     assert "<script" not in texts and "<img" not in texts and "<b>Add" not in texts
     assert "&lt;/script&gt;" in texts
 
@@ -195,9 +195,9 @@ def test_names_in_figures_are_escaped_for_plotly():
 
 
 def test_the_verdict_names_the_best_its_price_and_what_is_level():
-    (found,) = verdicts(sheet([MEASURED]))
+    (found,) = verdicts(display_views([MEASURED]))
     assert found.best.cell.precision == "int8" and found.metric == "time_capacity"
-    (powered,) = verdicts(sheet([with_energy()]))
+    (powered,) = verdicts(display_views([with_energy()]))
     assert powered.metric == "hardware_capacity"
     assert "energy a decoded token" in powered.sentence
 
@@ -205,32 +205,32 @@ def test_the_verdict_names_the_best_its_price_and_what_is_level():
 def test_one_energy_of_several_does_not_decide():
     powered = with_energy()
     cells = (powered.cells[0], *MEASURED.cells[1:])
-    (found,) = verdicts(sheet([replace(powered, cells=cells)]))
+    (found,) = verdicts(display_views([replace(powered, cells=cells)]))
     assert found.metric == "time_capacity"
 
 
 def test_equal_cells_are_level():
     twin = replace(MEASURED.cells[0], provider="cuda")
-    (found,) = verdicts(sheet([replace(MEASURED, cells=(MEASURED.cells[0], twin))]))
+    (found,) = verdicts(display_views([replace(MEASURED, cells=(MEASURED.cells[0], twin))]))
     assert "level with fp32 cuda" in found.sentence
     assert "it is the baseline itself" in found.sentence
 
 
 def test_a_verdict_of_nothing_says_so():
-    (found,) = verdicts(sheet([failed()]))
+    (found,) = verdicts(display_views([failed()]))
     assert found.best is None
     assert "Nothing of" in found.sentence and "SIGKILL" in found.sentence
 
 
 def test_each_machine_has_its_verdict():
-    found = [v.sentence for v in verdicts(sheet(two_machines()))]
+    found = [v.sentence for v in verdicts(display_views(two_machines()))]
     assert len(found) == 2
     assert "Example CPU" in found[0] and "Other CPU" in found[1]
 
 
 def test_a_precision_of_any_name_can_be_best():
     cells = tuple(replace(c, precision=f"a,b={n}") for n, c in enumerate(MEASURED.cells))
-    (found,) = verdicts(sheet([replace(MEASURED, cells=cells)]))
+    (found,) = verdicts(display_views([replace(MEASURED, cells=cells)]))
     assert found.best.cell.precision == "a,b=2"
 
 
@@ -248,7 +248,7 @@ def test_an_encoder_is_judged_by_its_prefill():
             )
         )
     record = replace(MEASURED, cells=tuple(cells), source=replace(MEASURED.source, task="encoder"))
-    (found,) = verdicts(sheet([record]))
+    (found,) = verdicts(display_views([record]))
     assert found.metric == "prefill_s" and "shortest prefill" in found.sentence
     assert "encoder" in html([record])
 

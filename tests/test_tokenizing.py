@@ -11,7 +11,7 @@ import pytest
 from conftest import REFERENCE, ROOT
 from test_cli import edgecap
 
-from edgecap.analysis.metrics import OF_SECONDS
+from edgecap.analysis.outcomes import TIMING_CAUTIONS
 from edgecap.analysis.tokenizing.cost import list_charges, list_prices
 from edgecap.analysis.tokenizing.loading import load_tokenizers
 from edgecap.analysis.tokenizing.parallel import read_parallel
@@ -23,7 +23,7 @@ from edgecap.analysis.tokenizing.usage import measure_usage
 from edgecap.cli.commands import cli
 from edgecap.errors import UsageError
 from edgecap.record import Absent, Caution, Energy, Estimate, Window
-from edgecap.report.cells import sheet
+from edgecap.report.cells import display_views
 from edgecap.report.page.token_figures import of_records
 from edgecap.report.page.tokenizers import corpus_page, languages_page
 from edgecap.report.terminal.premiums import ends, languages_text
@@ -452,7 +452,7 @@ def test_what_the_record_warns_of_in_its_costs_is_told(tmp_path):
 def test_the_cautions_of_costs_are_those_of_cautions():
     modules = (ROOT / "edgecap" / "analysis" / "warnings").glob("*.py")
     known = {c for m in modules for c in re.findall('code="([a-z0-9-]+)"', m.read_text("utf-8"))}
-    assert OF_SECONDS - {"latency-failed"} <= known
+    assert TIMING_CAUTIONS - {"latency-failed"} <= known
 
 
 def test_joules_are_charged_where_the_record_has_them(tmp_path):
@@ -621,13 +621,13 @@ def test_the_report_shows_bytes_a_token_of_each_tokenizer():
     record = load(RECORD)
     record = replace(record, cells=record.cells[:1])
     other = replace(record, source=replace(record.source, name="other", tokenizer_sha256="0" * 64))
-    figure = of_records(sheet([record, record, other]))
+    figure = of_records(display_views([record, record, other]))
     assert [trace["name"] for trace in figure.plot["data"]] == ["edgecap-ref-xs", "other"]
     text = record.cells[0].outcome.compression.by_domain["code"]
     at = figure.plot["layout"]["yaxis"]["ticktext"].index("code")
     assert figure.plot["data"][0]["x"][at] == text.bytes / text.tokens
     assert "(chinese) to 3.57 (technical)" in figure.text
-    assert of_records(sheet([replace(record, cells=())])) is None
+    assert of_records(display_views([replace(record, cells=())])) is None
 
 
 def test_shares_as_people_read_them():

@@ -1,73 +1,88 @@
-"""Cells of one or more records, each named so that it can be told from the others; and the machines of them."""
+"""Names of cells and machines: short enough to read, long enough to tell each from the others."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from edgecap.record import Cell, Machine, Profile
 
-
-class CellView(NamedTuple):
-    """A cell with its record, that record's place among those given, and the cell's name among all."""
-
-    record: Profile
-    cell: Cell
-    place: int
-    label: str
+LONGEST_TAG = 12  # characters of a model's or machine's name within a short name
 
 
-def choices(records: Sequence[Profile]) -> list[CellView]:
-    """Every cell of the records, in order.
+def labels(records: Sequence[Profile]) -> list[list[str]]:
+    """Return a full label for each cell of each record.
 
-    The name is the precision; with the provider, the model, the machine and the time of the record where
-    those differ.
+    A label is the precision, then the provider where the cells have several. Of several records, it
+    also holds the model and, where they differ, the machine and the time of the record.
     """
-    cells = [cell for record in records for cell in record.cells]
-    several = len({cell.provider for cell in cells}) > 1
+    return _names(records, _record_labels(records))
+
+
+def short_names(records: Sequence[Profile]) -> list[list[str]]:
+    """Return a short name for each cell of each record, for legends and axes.
+
+    A name is the precision, then the provider where the cells have several. Of several records, it
+    ends in the model or the machine if that is short and tells them apart, else in `#1`, `#2`, ...
+    """
+    return _names(records, _record_tags(records))
+
+
+def _names(records: Sequence[Profile], endings: Sequence[str]) -> list[list[str]]:
+    providers = {cell.provider for record in records for cell in record.cells}
     return [
-        CellView(
-            record,
-            cell,
-            place,
-            " ".join([cell.precision, *([cell.provider] if several else []), *words]),
-        )
-        for place, (record, words) in enumerate(zip(records, _told_apart(records), strict=True))
-        for cell in record.cells
+        [_joined(cell, len(providers) > 1, ending) for cell in record.cells]
+        for record, ending in zip(records, endings, strict=True)
     ]
 
 
-def _told_apart(records: Sequence[Profile]) -> list[list[str]]:
-    """What tells each record from the others, in brackets; nothing of a single one."""
+def _joined(cell: Cell, with_provider: bool, ending: str) -> str:
+    return " ".join(
+        [cell.precision, *([cell.provider] if with_provider else []), *([ending] if ending else [])]
+    )
+
+
+def _record_labels(records: Sequence[Profile]) -> list[str]:
+    """Return words in brackets that tell each record from the others; nothing for a single record."""
     if len(records) < 2:
-        return [[] for _ in records]
-    known = Counter(_whose(record) for record in records)
-    machines = len({record.machine.name for record in records})
-    return [
-        [f"({', '.join(_words(record, machines > 1, known[_whose(record)] > 1))})"]
-        for record in records
-    ]
+        return [""] * len(records)
+    counts = Counter(_model_and_machine(record) for record in records)
+    several_machines = len({record.machine.name for record in records}) > 1
+    return [_record_label(r, several_machines, counts[_model_and_machine(r)] > 1) for r in records]
 
 
-def _whose(record: Profile) -> tuple[str, str]:
+def _record_label(record: Profile, with_machine: bool, with_time: bool) -> str:
+    model, machine = _model_and_machine(record)
+    words = [model, *([machine] if with_machine else [])]
+    return f"({', '.join([*words, *([record.created_utc] if with_time else [])])})"
+
+
+def _model_and_machine(record: Profile) -> tuple[str, str]:
     return record.source.name, record.machine.name
 
 
-def _words(record: Profile, machines: bool, times: bool) -> list[str]:
-    model, machine = _whose(record)
-    return [model, *([machine] if machines else []), *([record.created_utc] if times else [])]
+def _record_tags(records: Sequence[Profile]) -> list[str]:
+    """Return the model, the machine or the number of each record; nothing for a single record."""
+    if len(records) < 2:
+        return [""] * len(records)
+    for names in ([r.source.name for r in records], [r.machine.name for r in records]):
+        if len(set(names)) == len(names) and max(map(len, names)) <= LONGEST_TAG:
+            return names
+    return [f"#{place + 1}" for place in range(len(records))]
 
 
-def machines_of(records: Iterable[Profile]) -> list[str]:
-    """The machines of the records, each once, by name; where one name is of several, with processor, cores and boards."""
-    found = list({_of_what(r.machine): r.machine for r in records}.values())
-    names = Counter(m.name for m in found)
-    return [_of_what(m) if names[m.name] > 1 else m.name for m in found]
+def machine_names(records: Iterable[Profile]) -> list[str]:
+    """Return the name of each machine once.
+
+    Machines that share a name are told apart by processor, cores and GPUs: many a host is called
+    `vm` or `localhost`.
+    """
+    machines = list({_hardware(r.machine): r.machine for r in records}.values())
+    counts = Counter(machine.name for machine in machines)
+    return [_hardware(m) if counts[m.name] > 1 else m.name for m in machines]
 
 
-def _of_what(machine: Machine) -> str:
-    """A machine by what is built into it: many a host is called vm or localhost."""
+def _hardware(machine: Machine) -> str:
     cores = machine.physical_cores or machine.logical_cores
-    boards = (gpu.name for gpu in machine.gpus)
-    return f"{machine.name} with {' + '.join([f'{machine.cpu} ({cores} cores)', *boards])}"
+    gpus = (gpu.name for gpu in machine.gpus)
+    return f"{machine.name} with {' + '.join([f'{machine.cpu} ({cores} cores)', *gpus])}"

@@ -1,7 +1,7 @@
-"""Every figure of a cell by name: its unit, which way is better, and how it is read from the record.
+"""The list of metrics: unit, direction, wording and comparability of each, and its value in a cell.
 
-compare, recommend, report and board walk this one table; a new measured quantity is one line here.
-Draws of the bootstrap are made only where a seed is given.
+compare, recommend, the report, the board and the CSV columns all walk this one table. A new measured
+quantity is one line in METRICS and one in `_measured`. Bootstrap draws are made only with a seed.
 """
 
 from __future__ import annotations
@@ -10,17 +10,15 @@ from typing import NamedTuple
 
 from edgecap import stats
 from edgecap.analysis import score
+from edgecap.analysis.outcomes import failure_text
 from edgecap.analysis.score import Quantity, quantity_of
 from edgecap.record import (
-    LEFT_OUT,
     Absent,
     Cell,
     Compression,
-    Energy,
     Estimate,
     Failure,
     Graph,
-    Latency,
     Measurement,
     Memory,
     Profile,
@@ -29,9 +27,14 @@ from edgecap.record import (
 
 
 class Metric(NamedTuple):
-    """A figure of a cell: its name, SI unit, words for people, whether less is better, and the margin of `same`.
+    """A metric of a cell.
 
-    `unit` is empty for a score, "B" for bytes. `margin` is a share of the figure.
+    `name` is its field in JSON and CSV, `unit` its SI unit: "B" for bytes, empty for a score.
+    `words` name it for people, `short` in a narrow column. `margin` is the relative difference that
+    counts as none. `needs` are the run conditions (see `run_conditions`) that two cells must share to
+    be compared in it. `rounds` names the timed step that its seconds come from. `overview` puts it
+    into the report's overview; `relative` marks a metric that is itself a comparison, with fp32 or
+    with the roofline, so that `compare` leaves it out.
     """
 
     name: str
@@ -39,58 +42,96 @@ class Metric(NamedTuple):
     words: str
     less_is_better: bool
     margin: float
+    short: str = ""
+    needs: frozenset[str] = frozenset()
+    rounds: str = ""
+    overview: bool = False
+    relative: bool = False
+
+    @property
+    def heading(self) -> str:
+        """Return the heading of a narrow column."""
+        return self.short or self.words
 
 
+_TEXT = frozenset(["corpus", "protocol", "window of the text", "stride of the windows"])
+_GAIN = _TEXT | {"tokenizer"}
+_CAPACITY = _TEXT | {"bias"}
+_PROMPT = frozenset(["prompt length"])
+_DECODE = frozenset(["decode context"])
+_ENERGY = frozenset(["way of counting joules"])
+
+# fmt: off
 METRICS = (
-    Metric("bits_per_byte", "bit/B", "bits per byte", True, 0.005),
-    Metric("gain_bits_per_token", "bit", "bits gained a token", False, 0.005),
-    Metric("divergence_bits", "bit", "KL from fp32, bits a token", True, 0.25),
-    Metric("prefill_s", "s", "prefill (TTFT)", True, 0.05),
-    Metric("decode_s", "s", "decode, a token", True, 0.05),
+    Metric("bits_per_byte", "bit/B", "bits per byte", True, 0.005,
+           short="bits/byte", needs=_TEXT, overview=True),
+    Metric("gain_bits_per_token", "bit", "bits gained a token", False, 0.005, needs=_GAIN),
+    Metric("divergence_bits", "bit", "KL from fp32, bits a token", True, 0.25,
+           short="KL bits", overview=True, relative=True),
+    Metric("prefill_s", "s", "prefill (TTFT)", True, 0.05,
+           short="prefill", needs=_PROMPT, rounds="prefill_s", overview=True),
+    Metric("decode_s", "s", "decode, a token", True, 0.05,
+           short="decode", needs=_DECODE, rounds="decode_s", overview=True),
     Metric("load_s", "s", "load", True, 0.25),
-    Metric("prefill_j", "J", "prefill energy, a token", True, 0.05),
-    Metric("decode_j", "J", "decode energy, a token", True, 0.05),
-    Metric("peak_bytes", "B", "peak RAM", True, 0.05),
-    Metric("device_peak_bytes", "B", "peak device memory", True, 0.05),
-    Metric("file_bytes", "B", "file", True, 0.01),
-    Metric("information_capacity", "", "information capacity", False, 0.005),
-    Metric("time_capacity", "", "time capacity", False, 0.005),
-    Metric("energy_capacity", "", "energy capacity", False, 0.005),
-    Metric("hardware_capacity", "", "hardware capacity", False, 0.005),
-    Metric("gain_bits_per_s", "bit/s", "bits gained a second", False, 0.05),
-    Metric("gain_bits_per_j", "bit/J", "bits gained a joule", False, 0.05),
-    Metric("roofline_ratio", "", "share of the roofline", False, 0.05),
+    Metric("prefill_j", "J", "prefill energy, a token", True, 0.05,
+           short="prefill J/token", needs=_PROMPT | _ENERGY),
+    Metric("decode_j", "J", "decode energy, a token", True, 0.05,
+           short="J/token", needs=_DECODE | _ENERGY, overview=True),
+    Metric("peak_bytes", "B", "peak RAM", True, 0.05, overview=True),
+    Metric("device_peak_bytes", "B", "peak device memory", True, 0.05, overview=True),
+    Metric("file_bytes", "B", "file", True, 0.01, overview=True),
+    Metric("information_capacity", "", "information capacity", False, 0.005, needs=_CAPACITY),
+    Metric("time_capacity", "", "time capacity", False, 0.005,
+           needs=_CAPACITY | _DECODE, rounds="decode_s", overview=True),
+    Metric("energy_capacity", "", "energy capacity", False, 0.005,
+           needs=_CAPACITY | _DECODE | _ENERGY),
+    Metric("hardware_capacity", "", "hardware capacity", False, 0.005,
+           needs=_CAPACITY | _DECODE | _ENERGY, rounds="decode_s", overview=True),
+    Metric("gain_bits_per_s", "bit/s", "bits gained a second", False, 0.05,
+           needs=_GAIN | _DECODE, rounds="decode_s"),
+    Metric("gain_bits_per_j", "bit/J", "bits gained a joule", False, 0.05,
+           needs=_GAIN | _DECODE | _ENERGY),
+    Metric("roofline_ratio", "", "share of the roofline", False, 0.05,
+           overview=True, relative=True),
 )
+# fmt: on
 BY_NAME = {metric.name: metric for metric in METRICS}
-SCORES = ("information_capacity", "time_capacity", "energy_capacity", "hardware_capacity")
-
-JOINED = (*SCORES, "gain_bits_per_s", "gain_bits_per_j", "roofline_ratio")  # what Score holds
+SCORES = tuple(m.name for m in METRICS if m.name in Score.__struct_fields__)
+CAPACITIES = tuple(name for name in SCORES if name.endswith("_capacity"))
+COMPARED = tuple(metric for metric in METRICS if not metric.relative)
+OVERVIEW = tuple(metric.name for metric in METRICS if metric.overview)
+# The metrics that a summary of one cell always shows, the most important first.
+MAIN = ("bits_per_byte", "decode_s", "prefill_s", "decode_j", "peak_bytes", "file_bytes")
 
 
 def quantities(
     record: Profile, cell: Cell, seed: int | None = None
 ) -> dict[str, Quantity | Absent]:
-    """Each metric by name, with draws where `seed` is given; Absent with its reason where there is no number."""
+    """Return the value of each metric by name, or the reason of its absence.
+
+    With a `seed`, values that were sampled come with bootstrap draws.
+    """
     outcome = cell.outcome
     if isinstance(outcome, Failure):
-        reason = Absent(reason=told(outcome))
-        return {metric.name: reason for metric in METRICS}
-    found = _measured(outcome, seed)
-    found |= _joined(record, cell.score, outcome, found, seed)
-    found["divergence_bits"] = _divergence(cell.graph)
-    return {metric.name: found[metric.name] for metric in METRICS}
+        absent = Absent(reason=failure_text(outcome))
+        return {metric.name: absent for metric in METRICS}
+    values = _measured(outcome, seed)
+    values |= _scores(record, cell.score, outcome, values, seed)
+    values["divergence_bits"] = _divergence(cell.graph)
+    return {metric.name: values[metric.name] for metric in METRICS}
 
 
 def estimates(
     record: Profile, cell: Cell, seed: int | None = stats.SEED
 ) -> dict[str, Estimate | Absent]:
-    """Each metric by name with its 95 % interval; where there is no seed, only what the record stores has one."""
-    found = {name: score.estimated(q) for name, q in quantities(record, cell, seed).items()}
+    """Return each metric by name with its 95 % interval, or the reason of its absence.
+
+    Scores have the intervals that the record stores; without a seed, no other metric has one.
+    """
+    values = {name: score.estimated(q) for name, q in quantities(record, cell, seed).items()}
     if isinstance(cell.score, Absent):
-        return found
-    return found | {
-        name: getattr(cell.score, name) for name in JOINED
-    }  # the record's own intervals
+        return values
+    return values | {name: getattr(cell.score, name) for name in SCORES}
 
 
 def _measured(m: Measurement, seed: int | None) -> dict[str, Quantity | Absent]:
@@ -110,15 +151,13 @@ def _measured(m: Measurement, seed: int | None) -> dict[str, Quantity | Absent]:
 
 
 def _text(
-    found: Compression | Absent, seed: int | None
+    text: Compression | Absent, seed: int | None
 ) -> tuple[Quantity | Absent, Quantity | Absent]:
-    if isinstance(found, Absent):
-        return found, found
-    return (
-        score.text_draws(found)
-        if seed is not None
-        else ((found.bits_per_byte, None), (found.gain_bits_per_token, None))
-    )
+    if isinstance(text, Absent):
+        return text, text
+    if seed is None:
+        return (text.bits_per_byte, None), (text.gain_bits_per_token, None)
+    return score.text_draws(text)
 
 
 def _device_peak(memory: Memory) -> Quantity | Absent:
@@ -127,113 +166,30 @@ def _device_peak(memory: Memory) -> Quantity | Absent:
 
 
 def _divergence(graph: Graph | Absent) -> Quantity | Absent:
-    found = graph if isinstance(graph, Absent) else graph.divergence_bits
-    return found if isinstance(found, Absent) else (found, None)
+    bits = graph if isinstance(graph, Absent) else graph.divergence_bits
+    return bits if isinstance(bits, Absent) else (bits, None)
 
 
-def _joined(
+def _scores(
     record: Profile,
     stored: Score | Absent,
     m: Measurement,
-    found: dict[str, Quantity | Absent],
+    values: dict[str, Quantity | Absent],
     seed: int | None,
 ) -> dict[str, Quantity | Absent]:
-    """The scores: joined anew where there are draws, else as they are stored."""
+    """Return the stored scores; with a seed, compute those that have draws anew."""
     if isinstance(stored, Absent):
-        return dict.fromkeys(JOINED, stored)
-    kept = {name: _stored(stored, name) for name in JOINED}
+        return dict.fromkeys(SCORES, stored)
+    scores = {name: _stored(stored, name) for name in SCORES}
     if seed is None:
-        return kept
+        return scores
     energy = score.scored_energy(m.energy)
-    joules = energy if isinstance(energy, Absent) else found["decode_j"]
-    drawn = score.joined(
-        found["gain_bits_per_token"], found["decode_s"], joules, record.flops, stored.bias_bits
+    joules = energy if isinstance(energy, Absent) else values["decode_j"]
+    return scores | score.joined(
+        values["gain_bits_per_token"], values["decode_s"], joules, record.flops, stored.bias_bits
     )
-    return kept | drawn
 
 
-def _stored(found: Score, name: str) -> Quantity | Absent:
-    estimate: Estimate | Absent = getattr(found, name)
+def _stored(scores: Score, name: str) -> Quantity | Absent:
+    estimate: Estimate | Absent = getattr(scores, name)
     return estimate if isinstance(estimate, Absent) else (estimate.value, None)
-
-
-def told(found: Failure) -> str:
-    """What went wrong, in a line."""
-    return f"{found.stage}: {found.error}: {found.message}"
-
-
-def why(cell: Cell) -> str:
-    """What went wrong, in a line; nothing of a cell that was measured."""
-    return told(cell.outcome) if isinstance(cell.outcome, Failure) else ""
-
-
-# Cautions that concern seconds; those on joules begin with "energy-".
-OF_SECONDS = frozenset(
-    [
-        "above-peak",
-        "battery",
-        "bimodal",
-        "clock-step",
-        "fallback",
-        "few-rounds",
-        "frequency",
-        "governor",
-        "interrupted",
-        "latency-failed",
-        "no-kv-cache",
-        "noisy",
-        "one-after-another",
-        "other-load",
-        "other-load-meanwhile",
-        "slept",
-        "slow-first-round",
-        "steal",
-        "throttled",
-    ]
-)
-
-
-def cost_cautions(cell: Cell) -> tuple[str, ...]:
-    """The codes of a cell's cautions that concern its seconds or joules, in the order of the alphabet."""
-    codes = {caution.code for caution in cell.cautions}
-    return tuple(sorted(code for code in codes if code in OF_SECONDS or code.startswith("energy-")))
-
-
-def status(cell: Cell) -> str:
-    """`measured`, `failed`, or `left out` (--skip-unfit)."""
-    if not isinstance(cell.outcome, Failure):
-        return "measured"
-    return "left out" if cell.outcome.stage == LEFT_OUT else "failed"
-
-
-def went_wrong(cell: Cell) -> bool:
-    """Whether the cell or a part of it failed; one that --skip-unfit left out did not."""
-    outcome = cell.outcome
-    if isinstance(outcome, Failure):
-        return status(cell) == "failed"
-    parts = (outcome.latency, outcome.memory)
-    points = outcome.latency.throughput if isinstance(outcome.latency, Latency) else ()
-    sweep = outcome.latency.sweep if isinstance(outcome.latency, Latency) else ()
-    return (
-        any(isinstance(part, Absent) and part.failed for part in parts)
-        or any(isinstance(point, Failure) for point in points)
-        or any(point.failed for point in sweep)
-    )
-
-
-def latency_of(cell: Cell) -> Latency | None:
-    """What was timed of a cell, if it was."""
-    found = cell.outcome.latency if isinstance(cell.outcome, Measurement) else None
-    return found if isinstance(found, Latency) else None
-
-
-def compression_of(cell: Cell) -> Compression | None:
-    """What was scored of a cell, if it was."""
-    found = cell.outcome.compression if isinstance(cell.outcome, Measurement) else None
-    return found if isinstance(found, Compression) else None
-
-
-def energy_of(cell: Cell) -> Energy | None:
-    """The joules of a cell, if there are any."""
-    found = cell.outcome.energy if isinstance(cell.outcome, Measurement) else None
-    return found if isinstance(found, Energy) else None

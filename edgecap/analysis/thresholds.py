@@ -12,8 +12,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from edgecap.analysis.compare import COMPARED, Comparison, Difference
-from edgecap.analysis.metrics import BY_NAME
+from edgecap.analysis.compare import Comparison, Difference
+from edgecap.analysis.metrics import BY_NAME, COMPARED
 from edgecap.errors import UsageError, did_you_mean
 from edgecap.record import Absent, Estimate
 

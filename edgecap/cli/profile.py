@@ -206,7 +206,7 @@ def profile(
     """
     from msgspec.structs import replace
 
-    from edgecap.analysis.metrics import went_wrong
+    from edgecap.analysis.outcomes import has_failure
     from edgecap.storage.files import resolve_paths
 
     spec = request(**fields)
@@ -221,7 +221,7 @@ def profile(
         _print_values(records)
     if rank_documents:
         rank(records, rank_documents, quiet=as_json)
-    if any(went_wrong(cell) for record in records for cell in record.cells):
+    if any(has_failure(cell) for record in records for cell in record.cells):
         sys.exit(1)
 
 

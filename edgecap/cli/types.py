@@ -99,7 +99,7 @@ def _fail_rule(text: str) -> FailRule:
 
 def _baseline(text: str) -> str:
     """Check a baseline; the comparison reads the text itself, as the Python API does."""
-    from edgecap.analysis.compare import parse_baseline
+    from edgecap.analysis.pairing import parse_baseline
 
     parse_baseline(text)
     return text

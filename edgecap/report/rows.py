@@ -11,17 +11,10 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgecap.analysis.cell_labels import CellView, choices
-from edgecap.analysis.metrics import (
-    METRICS,
-    compression_of,
-    energy_of,
-    estimates,
-    latency_of,
-    status,
-    why,
-)
-from edgecap.record import Absent, Cell, Estimate, Profile
+from edgecap.analysis.cell_view import CellView, cell_views
+from edgecap.analysis.metrics import METRICS
+from edgecap.analysis.outcomes import failure_of, status
+from edgecap.record import Absent, Profile
 from edgecap.storage.records import record_path
 
 Value = str | int | float | None
@@ -38,7 +31,7 @@ _COMMANDS = ("=", "+", "-", "@", "\t", "\r")  # what makes a spreadsheet compute
 
 def rows(records: Sequence[Profile]) -> list[CellRow]:
     """Every cell of the records, in order; each row has all of `COLUMNS`."""
-    return [_row(choice, estimates(choice.record, choice.cell)) for choice in choices(records)]
+    return [_row(view) for view in cell_views(records)]
 
 
 def name_of_record(record: Profile) -> str:
@@ -46,13 +39,13 @@ def name_of_record(record: Profile) -> str:
     return record_path(Path(), record).stem
 
 
-def _row(choice: CellView, found: dict[str, Estimate | Absent]) -> CellRow:
+def _row(view: CellView) -> CellRow:
     figures: CellRow = {}
-    for name, value in found.items():
+    for name, value in view.metrics.items():
         had = None if isinstance(value, Absent) else value
         for end, number in (("", "value"), ("_low", "low"), ("_high", "high")):
             figures[f"{name}{end}"] = None if had is None else _float(getattr(had, number))
-    about = _of_record(choice.record) | _of_cell(choice.cell)
+    about = _of_record(view.record) | _of_cell(view)
     return {name: (about | figures)[name] for name in COLUMNS}
 
 
@@ -76,13 +69,13 @@ def _of_record(record: Profile) -> CellRow:
     }
 
 
-def _of_cell(cell: Cell) -> CellRow:
-    text, timed, joules = compression_of(cell), latency_of(cell), energy_of(cell)
+def _of_cell(view: CellView) -> CellRow:
+    cell, text, timed, joules = view.cell, view.compression, view.latency, view.energy
     return {
         "precision": cell.precision,
         "provider": cell.provider,
         "status": status(cell),
-        "failure": why(cell) or None,
+        "failure": failure_of(cell) or None,
         "protocol": text.protocol if text else None,
         "documents": text.documents if text else None,
         "context": text.context if text else None,

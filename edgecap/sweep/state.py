@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgecap.analysis.metrics import told, went_wrong
+from edgecap.analysis.outcomes import failure_text, has_failure
 from edgecap.errors import RecordError, UsageError
 from edgecap.record import Failure, Graph, Profile
 from edgecap.spec import Spec
@@ -161,7 +161,7 @@ def cells_without_record(journal: Path) -> list[Unread]:
     with contextlib.suppress(UsageError):
         last = {row.key: row for row in JsonlLog(journal, StateRow).whole}
         return [
-            Unread(journal, f"{row.label}: {told(row.failure)}")
+            Unread(journal, f"{row.label}: {failure_text(row.failure)}")
             for row in last.values()
             if not row.record and row.failure
         ]
@@ -255,7 +255,7 @@ def _row(finished: Finished, path: Path) -> StateRow:
         bytes=path.stat().st_size,
         sha256=_hash_of(path),
         failure=measured.outcome if isinstance(measured.outcome, Failure) else None,
-        wrong=went_wrong(measured),
+        wrong=has_failure(measured),
         graph_bytes=measured.graph.bytes if isinstance(measured.graph, Graph) else 0,
     )
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from edgecap.analysis.metrics import told
+from edgecap.analysis.outcomes import failure_text
 from edgecap.names import printable
 from edgecap.report.board.entries import shown
 from edgecap.report.format import table
@@ -221,7 +221,7 @@ def failure_line(row: StateRow) -> str:
     """A failed cell and its reason, in one line."""
     assert row.failure is not None
     where = f" ({shown(row.device)})" if row.device else ""
-    return f"{shown(row.label)}{where}: {printable(' '.join(told(row.failure).split()))}"
+    return f"{shown(row.label)}{where}: {printable(' '.join(failure_text(row.failure).split()))}"
 
 
 def outcome_values(rows: Sequence[StateRow], folder: Path) -> dict[str, Any]:

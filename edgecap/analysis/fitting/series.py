@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgecap.analysis import score
-from edgecap.analysis.metrics import compression_of, status, why
+from edgecap.analysis.outcomes import compression_of, failure_of, status
 from edgecap.errors import UsageError
 from edgecap.record import Absent, Cell, Compression, Flops, Measurement, Profile
 
@@ -192,7 +192,7 @@ def _why_not(record: Profile) -> str:
 
 def _reason(cell: Cell) -> str:
     text = cell.outcome.compression if isinstance(cell.outcome, Measurement) else None
-    return text.reason if isinstance(text, Absent) else why(cell) or status(cell)
+    return text.reason if isinstance(text, Absent) else failure_of(cell) or status(cell)
 
 
 # --- of one corpus ----------------------------------------------------------------------------

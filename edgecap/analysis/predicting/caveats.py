@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgecap.analysis.fitting.series import Series, SeriesModel
-from edgecap.analysis.metrics import cost_cautions
+from edgecap.analysis.outcomes import cost_cautions
 from edgecap.analysis.predicting.device import possible_gpus
 from edgecap.analysis.predicting.result import Prediction
 from edgecap.record import Architecture, Estimate

@@ -14,7 +14,7 @@ import msgspec
 from edgecap import stats
 from edgecap.analysis import score
 from edgecap.analysis.fitting.series import SeriesModel
-from edgecap.analysis.metrics import energy_of, latency_of
+from edgecap.analysis.outcomes import energy_of, latency_of
 from edgecap.analysis.predicting.steps import (
     MeasuredStep,
     StepSize,

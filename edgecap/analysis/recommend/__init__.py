@@ -7,7 +7,7 @@ from functools import partial
 
 import msgspec
 
-from edgecap.analysis.cell_labels import CellView, choices
+from edgecap.analysis.cell_view import CellView, cell_views
 from edgecap.analysis.compare import Comparison, compare
 from edgecap.analysis.recommend.candidates import Candidate, Considered, consider, with_noise
 from edgecap.analysis.recommend.costs import Key, LimitCost, Relaxation, costs, nearest, relaxations
@@ -56,7 +56,7 @@ def recommend(
 
     Raises UsageError where no cell was measured, or where quality is asked of records that cannot be compared.
     """
-    everything = [consider(choice, limits) for choice in choices(records)]
+    everything = [consider(view, limits) for view in cell_views(records)]
     measured = [c for c in everything if c.measured]
     if not measured:
         raise UsageError(_nothing(everything))
@@ -100,7 +100,7 @@ def _answer(
         limits=limits,
         best=fitting[0].candidate if fitting else None,
         runner_up=fitting[1].candidate if len(fitting) > 1 else None,
-        beside=_beside(fitting[0].choice, fitting[1].choice) if len(fitting) > 1 else None,
+        beside=_beside(fitting[0].view, fitting[1].view) if len(fitting) > 1 else None,
         costs=costs(ranked, limits, key, _told(preference.metric)) if fitting else (),
         nearest=near.candidate if near else None,
         relaxations=() if fitting else relaxations(ranked, limits, key),

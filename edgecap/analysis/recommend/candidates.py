@@ -1,4 +1,4 @@
-"""Cells held against the limits: what each figure is, whether it is within, and why it cannot be told where it cannot."""
+"""Cells checked against the limits: the metrics of each, and whether each limit is met."""
 
 from __future__ import annotations
 
@@ -9,31 +9,25 @@ import msgspec
 
 from edgecap import stats
 from edgecap.analysis import metrics, score
-from edgecap.analysis.cell_labels import CellView
-from edgecap.analysis.metrics import energy_of, latency_of, told
+from edgecap.analysis.cell_view import CellView
+from edgecap.analysis.metrics import METRICS
+from edgecap.analysis.outcomes import failure_of
 from edgecap.analysis.recommend.limits import Limit
-from edgecap.record import Absent, Estimate, Failure
+from edgecap.record import Absent, Estimate
 
-# What is shown of a cell, and what may be preferred or limited.
+# The metrics that an answer shows, and that may be preferred or limited, in the order of columns.
 FIGURES = (
-    *(
-        "hardware_capacity",
-        "time_capacity",
-        "bits_per_byte",
-        "divergence_bits",
-        "decode_s",
-        "prefill_s",
-    ),
-    *("decode_j", "prefill_j", "peak_bytes", "file_bytes"),
+    *("hardware_capacity", "time_capacity", "bits_per_byte", "divergence_bits", "decode_s"),
+    *("prefill_s", "decode_j", "prefill_j", "peak_bytes", "file_bytes"),
 )
-JOULES = ("decode_j", "prefill_j")
+JOULES = tuple(metric.name for metric in METRICS if metric.unit == "J")
 
 
 class Held(msgspec.Struct, frozen=True):
-    """A figure beside its limit: `met`, `missed` or `not measured`, with the reason.
+    """A metric beside its limit: `met`, `missed` or `not measured`, then with the reason.
 
-    `over` is value / limit - 1. `in_noise`: the limit lies within the figure's 95 % interval; None where that was not
-    looked at, since only the cells of the table are drawn.
+    `over` is value / limit - 1. `in_noise` is true if the limit lies within the 95 % interval; None
+    if that was not computed, since only the cells of the table are drawn.
     """
 
     metric: str
@@ -45,7 +39,10 @@ class Held(msgspec.Struct, frozen=True):
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """A cell by name, its figures, and whether it `fits`, `misses` a limit, is `not measured` enough to tell, or `failed`."""
+    """A flat row of the answer, as `--json` prints it, built from a CellView.
+
+    `state` is `fits`, `misses` (a limit), `not measured` (a metric that is limited) or `failed`.
+    """
 
     name: str
     precision: str
@@ -60,101 +57,100 @@ class Candidate(msgspec.Struct, frozen=True):
 
 
 class Considered(NamedTuple):
-    """A candidate, and the cell that it is."""
+    """A row of the answer with the view that it was built from, which JSON leaves out."""
 
     candidate: Candidate
-    choice: CellView
+    view: CellView
 
     @property
     def measured(self) -> bool:
-        """Whether there are any figures."""
+        """Return True unless the cell failed."""
         return self.candidate.state != "failed"
 
     @property
     def over(self) -> float:
-        """How far the worst figure is above its limit, as a share of it; not above 0 where all are met."""
+        """Return the largest excess over a limit, relative to it; at most 0 if all are met."""
         return max((h.over for h in self.candidate.held if h.over is not None), default=0.0)
 
     def figure(self, metric: str) -> float | None:
-        """A figure, None where it is absent."""
-        found = self.candidate.figures.get(metric)
-        return found if isinstance(found, float) else None
+        """Return the value of a metric, or None if it is absent."""
+        value = self.candidate.figures.get(metric)
+        return value if isinstance(value, float) else None
 
     def fits(self, but: int | None = None) -> bool:
-        """Whether all limits are met, apart from the one at place `but`."""
+        """Return True if all limits are met, apart from the one at position `but`."""
         return self.measured and all(
             h.state == "met" for n, h in enumerate(self.candidate.held) if n != but
         )
 
 
-def consider(choice: CellView, limits: Sequence[Limit]) -> Considered:
-    """A cell held against the limits, by its values alone."""
-    failure = choice.cell.outcome if isinstance(choice.cell.outcome, Failure) else None
-    figures: dict[str, float | Absent] = {} if failure else _figures(choice)
-    held = tuple(_hold(limit, figures[limit.metric]) for limit in limits) if figures else ()
-    latency = latency_of(choice.cell)
+def consider(view: CellView, limits: Sequence[Limit]) -> Considered:
+    """Check a cell against the limits, by its values alone."""
+    figures = _figures(view) if view.measured else {}
+    held = tuple(_check(limit, figures[limit.metric]) for limit in limits) if figures else ()
     candidate = Candidate(
-        name=choice.label,
-        precision=choice.cell.precision,
-        provider=choice.cell.provider,
-        model=choice.record.source.name,
-        machine=choice.record.machine.name,
-        state="failed" if failure else _state(held),
+        name=view.label,
+        precision=view.cell.precision,
+        provider=view.cell.provider,
+        model=view.record.source.name,
+        machine=view.record.machine.name,
+        state=_state(held) if view.measured else "failed",
         figures=figures,
         held=held,
-        prompt=latency.prefill.tokens if latency else None,
-        failure=told(failure) if failure else None,
+        prompt=view.latency.prefill.tokens if view.latency else None,
+        failure=failure_of(view.cell) or None,
     )
-    return Considered(candidate, choice)
+    return Considered(candidate, view)
 
 
-def _figures(choice: CellView) -> dict[str, float | Absent]:
-    """Values without draws. Joules that were assumed are no measurement."""
-    found = metrics.quantities(choice.record, choice.cell)
-    energy = energy_of(choice.cell)
-    assumed = score.scored_energy(energy) if energy else None
-    if isinstance(assumed, Absent):
-        found |= dict.fromkeys(JOULES, assumed)
+def _figures(view: CellView) -> dict[str, float | Absent]:
+    """Return values without draws; assumed joules count as absent."""
+    values = metrics.quantities(view.record, view.cell)
+    energy = score.scored_energy(view.energy) if view.energy else None
+    if isinstance(energy, Absent):
+        values |= dict.fromkeys(JOULES, energy)
     return {
         name: q if isinstance(q, Absent) else float(q[0])
-        for name, q in found.items()
+        for name, q in values.items()
         if name in FIGURES
     }
 
 
-def _hold(limit: Limit, figure: float | Absent) -> Held:
+def _check(limit: Limit, figure: float | Absent) -> Held:
     if isinstance(figure, Absent):
         return Held(limit.metric, "not measured", reason=figure.reason)
-    return Held(
-        limit.metric, "met" if figure <= limit.most else "missed", figure, figure / limit.most - 1
-    )
+    state = "met" if figure <= limit.most else "missed"
+    return Held(limit.metric, state, figure, figure / limit.most - 1)
 
 
 def _state(held: Sequence[Held]) -> str:
-    """A limit that is missed is missed, whatever else was not measured."""
+    """Return the state of a cell: a missed limit outweighs one that was not measured."""
     states = {h.state for h in held}
-    return (
-        "misses" if "missed" in states else "not measured" if "not measured" in states else "fits"
-    )
+    if "missed" in states:
+        return "misses"
+    return "not measured" if "not measured" in states else "fits"
 
 
-def with_noise(found: Considered, limits: Sequence[Limit]) -> Considered:
-    """The same, with each figure's interval beside its limit."""
-    if not found.candidate.held:
-        return found
-    drawn = metrics.quantities(found.choice.record, found.choice.cell, stats.SEED)
+def with_noise(considered: Considered, limits: Sequence[Limit]) -> Considered:
+    """Add to each limit whether it lies within the metric's interval."""
+    candidate, view = considered
+    if not candidate.held:
+        return considered
+    drawn = metrics.quantities(view.record, view.cell, stats.SEED)
     held = tuple(
-        _beside(h, drawn[h.metric], limit)
-        for h, limit in zip(found.candidate.held, limits, strict=True)
+        _with_noise(h, drawn[h.metric], limit)
+        for h, limit in zip(candidate.held, limits, strict=True)
     )
-    return found._replace(candidate=msgspec.structs.replace(found.candidate, held=held))
+    return Considered(msgspec.structs.replace(candidate, held=held), view)
 
 
-def _beside(held: Held, drawn: score.Quantity | Absent, limit: Limit) -> Held:
+def _with_noise(held: Held, drawn: score.Quantity | Absent, limit: Limit) -> Held:
     if held.value is None or isinstance(drawn, Absent):
         return held
-    return msgspec.structs.replace(held, in_noise=_straddles(score.estimate(*drawn), limit.most))
+    in_noise = _contains(score.estimate(*drawn), limit.most)
+    return msgspec.structs.replace(held, in_noise=in_noise)
 
 
-def _straddles(found: Estimate, most: float) -> bool:
-    return found.low is not None and found.high is not None and found.low < most < found.high
+def _contains(estimate: Estimate, value: float) -> bool:
+    low, high = estimate.low, estimate.high
+    return low is not None and high is not None and low < value < high

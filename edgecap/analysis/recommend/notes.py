@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from edgecap.analysis.cell_labels import machines_of
-from edgecap.analysis.metrics import compression_of
+from edgecap.analysis.cell_labels import machine_names
 from edgecap.analysis.recommend.candidates import Considered
 from edgecap.analysis.recommend.preference import Different
 from edgecap.record import Absent, Measurement, Memory
@@ -23,7 +22,7 @@ def notes(ranked: Sequence[Considered], different: Different) -> tuple[str, ...]
 def _between(measured: Sequence[Considered], different: Different) -> Iterator[str]:
     """What differs between runs, and is allowed to."""
     if "machine" in different or "processor" in different:
-        machines = machines_of(c.choice.record for c in measured)
+        machines = machine_names(c.view.record for c in measured)
         yield f"measured on several machines ({_names(iter(machines))}): each figure holds on its own one only"
     if "tokenizer" in different:
         spans = {c.candidate.model: _bytes_a_token(c) for c in measured}
@@ -47,13 +46,13 @@ def _names(words: Iterator[str]) -> str:
 
 
 def _bytes_a_token(found: Considered) -> float | None:
-    text = compression_of(found.choice.cell)
+    text = found.view.compression
     return text.bytes / text.tokens if text and text.tokens else None
 
 
 def _board(best: Considered) -> Iterator[str]:
     """Peak RAM is of the host."""
-    outcome = best.choice.cell.outcome
+    outcome = best.view.cell.outcome
     memory = outcome.memory if isinstance(outcome, Measurement) else None
     if isinstance(memory, Memory) and not isinstance(memory.device_peak_bytes, Absent):
         yield f"peak RAM is the host's; {best.candidate.name} also takes {size(memory.device_peak_bytes)} on the device"
@@ -61,7 +60,7 @@ def _board(best: Considered) -> Iterator[str]:
 
 def _of(best: Considered) -> Iterator[str]:
     """The cautions of the cell itself."""
-    found = best.choice.cell.cautions
+    found = best.view.cell.cautions
     for caution in found[:_MOST]:
         yield f"{best.candidate.name}: {caution.message}; {caution.advice}"
     if len(found) > _MOST:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import msgspec
 
-from edgecap.analysis.compare import NEEDS, circumstances
 from edgecap.analysis.metrics import BY_NAME
 from edgecap.analysis.recommend.candidates import Considered
 from edgecap.analysis.recommend.limits import Limit
@@ -15,7 +14,7 @@ from edgecap.errors import UsageError, did_you_mean
 from edgecap.record import Absent
 
 # What may be preferred, and the figures that tell it, the first that is had.
-METRICS = {
+DECIDING = {
     "capacity": ("hardware_capacity", "time_capacity", "decode_s", "prefill_s"),
     "speed": ("decode_s", "prefill_s"),
     "quality": ("bits_per_byte",),
@@ -23,7 +22,7 @@ METRICS = {
     "energy": ("decode_j", "prefill_j"),
     "size": ("file_bytes",),
 }
-PREFERENCES = tuple(METRICS)
+PREFERENCES = tuple(DECIDING)
 
 Different = dict[str, tuple[object, ...]]  # what differs between the runs, and its values
 
@@ -38,11 +37,11 @@ class Preference(msgspec.Struct, frozen=True):
 
 def differences(measured: Sequence[Considered]) -> Different:
     """What differs between the runs of cells, in the words of compare; nothing of a single record."""
-    if len({c.choice.place for c in measured}) < 2:
+    if len({c.view.place for c in measured}) < 2:
         return {}
     found: dict[str, dict[object, None]] = {}
     for one in measured:
-        for what, value in circumstances(one.choice).items():
+        for what, value in one.view.conditions.items():
             if value is not None and not _assumed(what, one):
                 found.setdefault(what, {})[_key(value)] = None
     return {what: tuple(values) for what, values in found.items() if len(values) > 1}
@@ -63,7 +62,7 @@ def _key(value: object) -> object:
 
 
 def _unlike(metric: str, different: Different) -> list[str]:
-    return [what for what in different if what in NEEDS.get(metric, set())]
+    return [what for what in different if what in BY_NAME[metric].needs]
 
 
 def refuse_unlike(limits: Sequence[Limit], asked: str | None, different: Different) -> None:
@@ -71,7 +70,7 @@ def refuse_unlike(limits: Sequence[Limit], asked: str | None, different: Differe
     wishes = [(limit.option, limit.metric) for limit in limits if limit.metric == "bits_per_byte"]
     if asked in ("quality", "capacity"):
         wishes.append(
-            (f"--prefer {asked}", METRICS[asked][-1] if asked == "quality" else "time_capacity")
+            (f"--prefer {asked}", DECIDING[asked][-1] if asked == "quality" else "time_capacity")
         )
     for option, metric in wishes:
         unlike = _unlike(metric, different)
@@ -92,13 +91,13 @@ def _s(words: Sequence[str]) -> str:
 
 def choose(asked: str | None, among: Sequence[Considered], different: Different) -> Preference:
     """The figure that decides among cells. Raises UsageError where a figure that was asked for is not there."""
-    if asked is not None and asked not in METRICS:
+    if asked is not None and asked not in DECIDING:
         raise UsageError(
             f"--prefer takes {', '.join(PREFERENCES)}, not '{asked}'{did_you_mean(asked, PREFERENCES)}"
         )
     wish = asked or "capacity"
     reason = None
-    for metric in METRICS[wish]:
+    for metric in DECIDING[wish]:
         missing = _missing(metric, among, different)
         if missing is None:
             return Preference(wish, metric, reason)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from edgecap.analysis import advisor
-from edgecap.analysis.metrics import latency_of
 from edgecap.analysis.recommend.candidates import Considered
 from edgecap.analysis.recommend.limits import Limit
 from edgecap.provider_options import DEVICES, base
@@ -45,8 +44,8 @@ def _variants(
     everything: Sequence[Considered], near: Considered, lean: bool, true: bool
 ) -> Iterator[str]:
     """Variants that the record lacks: smaller ones for speed and size, closer ones for quality."""
-    record = near.choice.record
-    there = {c.candidate.precision for c in everything if c.measured and c.choice.record is record}
+    record = near.view.record
+    there = {c.candidate.precision for c in everything if c.measured and c.view.record is record}
     lacking = [p for p in PRECISIONS if p not in there and _pays(near, p)]
     families = [*(("int4", "int8") if lean else ()), *(("fp32", "fp16", "int8w") if true else ())]
     names = [p for p in lacking if any(p.startswith(family) for family in families)]
@@ -56,7 +55,7 @@ def _variants(
 
 
 def _pays(near: Considered, precision: str) -> bool:
-    record = near.choice.record
+    record = near.view.record
     parameters = record.source.parameters if isinstance(record.source.parameters, int) else None
     return advisor.advise(record.machine, precision, near.candidate.provider, parameters) is None
 
@@ -77,7 +76,7 @@ def _shorter_prompt(everything: Sequence[Considered], limits: Sequence[Limit]) -
 
 def _sweep(found: Considered) -> tuple[SweepPoint, ...]:
     """What was read of shorter prompts."""
-    latency = latency_of(found.choice.cell)
+    latency = found.view.latency
     return (
         tuple(p for p in latency.sweep if p.prefill_s and p.context < latency.prefill.tokens)
         if latency
@@ -87,7 +86,7 @@ def _sweep(found: Considered) -> tuple[SweepPoint, ...]:
 
 def _shorter_context(near: Considered) -> Iterator[str]:
     """Where the cache is a good part of the peak."""
-    outcome = near.choice.cell.outcome
+    outcome = near.view.cell.outcome
     memory = outcome.memory if isinstance(outcome, Measurement) else None
     if isinstance(memory, Memory) and near.candidate.prompt:
         cache = memory.kv_bytes_per_token * near.candidate.prompt
@@ -100,7 +99,7 @@ def _providers(everything: Sequence[Considered]) -> Iterator[str]:
     tried = {base(c.candidate.provider) for c in everything}
     here = {
         name
-        for machine in (c.choice.record.machine for c in everything)
+        for machine in (c.view.record.machine for c in everything)
         for name in machine.providers
         if machine.gpus or DEVICES.get(name, "cpu") == "cpu"
     }
@@ -121,5 +120,5 @@ def _unmeasured(everything: Sequence[Considered]) -> Iterator[str]:
     lacking = {h.metric for c in everything for h in c.candidate.held if h.state == "not measured"}
     if "decode_j" in lacking:
         yield "joules need a counter: edgecap doctor says what would bring one here"
-    if "decode_s" in lacking and any(c.choice.record.source.task == "encoder" for c in everything):
+    if "decode_s" in lacking and any(c.view.record.source.task == "encoder" for c in everything):
         yield "an encoder decodes nothing: limit it with --max-ttft-ms"

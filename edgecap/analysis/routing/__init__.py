@@ -14,8 +14,8 @@ import msgspec
 
 from edgecap import stats
 from edgecap.analysis import score
-from edgecap.analysis.cell_labels import choices, machines_of
-from edgecap.analysis.metrics import energy_of
+from edgecap.analysis.cell_labels import machine_names
+from edgecap.analysis.cell_view import cell_views
 from edgecap.analysis.routing.sides import RoutedPair, Side, pair_of, refuse_unlike, scored, too_few
 from edgecap.analysis.routing.splits import Split, decide, shown, splits_of
 from edgecap.errors import UsageError
@@ -59,7 +59,7 @@ def route(records: Sequence[Profile], by: str = "time", at_most: float | None = 
     """
     if by not in UNITS:
         raise UsageError(f"--route-by takes time or energy, not '{by}'")
-    found, left_out = scored(choices(records), by)
+    found, left_out = scored(cell_views(records), by)
     if len(found) < 2:
         raise UsageError(too_few(found, left_out, by))
     refuse_unlike(found)
@@ -111,17 +111,13 @@ def _cautions(pair: RoutedPair, by: str) -> tuple[str, ...]:
     found = []
     if len(pair.order) < FEW:
         found.append(f"{len(pair.order)} documents are few to find a threshold with; score more")
-    machines = machines_of(s.choice.record for s in (pair.small, pair.large))
+    machines = machine_names(s.view.record for s in (pair.small, pair.large))
     if len(machines) > 1:
         found.append(
             f"measured on two machines ({', '.join(machines)}): each cost holds on its own one only, "
             "and what it costs to move text is not counted"
         )
-    ways = {
-        (e.provenance, e.domains)
-        for s in (pair.small, pair.large)
-        if (e := energy_of(s.choice.cell))
-    }
+    ways = {(e.provenance, e.domains) for s in (pair.small, pair.large) if (e := s.view.energy)}
     if by == "energy" and len(ways) > 1:
         found.append(
             "the joules of the two were counted in different ways: edgecap show --details tells which"

@@ -8,8 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from edgecap.analysis import score
-from edgecap.analysis.cell_labels import CellView
-from edgecap.analysis.metrics import compression_of, latency_of
+from edgecap.analysis.cell_view import CellView
 from edgecap.errors import UsageError
 from edgecap.record import Absent, DocumentBits, Failure, Measurement
 
@@ -27,7 +26,7 @@ class Side(msgspec.Struct, frozen=True):
 class ScoredSide(NamedTuple):
     """A cell that scored the documents, with the cost of a token."""
 
-    choice: CellView
+    view: CellView
     documents: tuple[DocumentBits, ...]
     cost: float
 
@@ -42,7 +41,7 @@ class ScoredSide(NamedTuple):
         tokens, bits = (
             sum(getattr(d, name) for d in self.documents) for name in ("tokens", "nll_bits")
         )
-        return Side(self.choice.label, 1000 * self.cost * tokens / self.bytes, bits / self.bytes)
+        return Side(self.view.label, 1000 * self.cost * tokens / self.bytes, bits / self.bytes)
 
 
 class RoutedPair(NamedTuple):
@@ -58,29 +57,29 @@ class RoutedPair(NamedTuple):
 def scored(everything: Sequence[CellView], by: str) -> tuple[list[ScoredSide], dict[str, str]]:
     """The cells that can take part, and why the others cannot; `by` is time or energy."""
     found, left_out = [], {}
-    for choice in everything:
-        text, cost = compression_of(choice.cell), _cost(choice, by)
+    for view in everything:
+        text, cost = view.compression, _cost(view, by)
         documents = text.per_document if text else ()
         if isinstance(cost, Absent):
-            left_out[choice.label] = cost.reason
+            left_out[view.label] = cost.reason
         elif not any(d.tokens for d in documents) or not any(d.bytes for d in documents):
-            left_out[choice.label] = "no text was scored"
+            left_out[view.label] = "no text was scored"
         else:
-            found.append(ScoredSide(choice, documents, cost))
+            found.append(ScoredSide(view, documents, cost))
     return found, left_out
 
 
-def _cost(choice: CellView, by: str) -> float | Absent:
+def _cost(view: CellView, by: str) -> float | Absent:
     """Measured seconds or joules of a decoded token."""
-    outcome = choice.cell.outcome
+    outcome = view.cell.outcome
     if isinstance(outcome, Failure):
         return Absent(reason=f"failed: {outcome.message}")
-    cost = _seconds(choice) if by == "time" else _joules(outcome)
+    cost = _seconds(view) if by == "time" else _joules(outcome)
     return cost if isinstance(cost, Absent) else cost[0]
 
 
-def _seconds(choice: CellView) -> score.Quantity | Absent:
-    latency = latency_of(choice.cell)
+def _seconds(view: CellView) -> score.Quantity | Absent:
+    latency = view.latency
     return (
         score.decode_seconds(latency, None) if latency else Absent(reason="no latency was measured")
     )
@@ -104,7 +103,7 @@ def too_few(found: Sequence[ScoredSide], left_out: dict[str, str], by: str) -> s
 
 
 _ALIKE: dict[str, Callable[[ScoredSide], object]] = {
-    "corpus": lambda s: s.choice.record.corpus.sha256,
+    "corpus": lambda s: s.view.record.corpus.sha256,
     "protocol": lambda s: _text(s)[0],
     "window of the text (--context)": lambda s: _text(s)[1],
     "stride of the windows": lambda s: _text(s)[2],
@@ -113,7 +112,7 @@ _ALIKE: dict[str, Callable[[ScoredSide], object]] = {
 
 
 def _text(found: ScoredSide) -> tuple[object, ...]:
-    text = compression_of(found.choice.cell)
+    text = found.view.compression
     return (text.protocol, text.context, text.stride) if text else (None, None, None)
 
 
@@ -124,8 +123,8 @@ def refuse_unlike(found: Sequence[ScoredSide]) -> None:
         other = next((s for s in found if read(s) != first), None)
         if other:
             raise UsageError(
-                f"--route needs cells that scored the same text alike, but the {what} of {other.choice.label} is not "
-                f"that of {found[0].choice.label}; profile them alike, or give other records"
+                f"--route needs cells that scored the same text alike, but the {what} of {other.view.label} is not "
+                f"that of {found[0].view.label}; profile them alike, or give other records"
             )
 
 

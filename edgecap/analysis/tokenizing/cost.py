@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from edgecap.analysis import metrics
+from edgecap.analysis.outcomes import cost_cautions
 from edgecap.analysis.tokenizing.loading import LoadedTokenizer
 from edgecap.analysis.tokenizing.premium import Premium
 from edgecap.errors import UsageError
@@ -75,7 +76,7 @@ def list_prices(record: Profile, tokenizers: Sequence[LoadedTokenizer]) -> Price
             prices.append(
                 CellPrice(
                     name,
-                    metrics.cost_cautions(cell),
+                    cost_cautions(cell),
                     estimates["decode_s"],
                     estimates["decode_j"],
                     prompt,

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import msgspec
 
 from edgecap.analysis import published
+from edgecap.analysis.metrics import Metric
 from edgecap.record import Absent, Estimate
 from edgecap.report.board.entries import FIGURES, BoardEntry, BoardText, latest, shown
 from edgecap.report.page.template import page
@@ -75,7 +76,7 @@ def board_values(
     files = list(dict.fromkeys(row.path for row in rows))
     return {
         "version": version,
-        "figures": [_figure(*m) for m in FIGURES],
+        "figures": [_figure(metric) for metric in FIGURES],
         "names": _names(rows),
         "cells": _cells(rows, files, reasons),
         "values": [_values(rows, place, reasons) for place in range(len(FIGURES))],
@@ -122,11 +123,15 @@ def _rows(found: BoardFiles) -> list[_Row]:
     return sorted(rows, key=lambda row: row.entry.created_utc, reverse=True)
 
 
-def _figure(
-    name: str, unit: str, words: str, less_is_better: bool, margin: float
-) -> dict[str, Any]:
-    read_as, factor = _READ_AS.get(unit, (unit, 1))
-    return {"name": name, "words": words, "unit": read_as, "factor": factor, "less": less_is_better}
+def _figure(metric: Metric) -> dict[str, Any]:
+    unit, factor = _READ_AS.get(metric.unit, (metric.unit, 1))
+    return {
+        "name": metric.name,
+        "words": metric.words,
+        "unit": unit,
+        "factor": factor,
+        "less": metric.less_is_better,
+    }
 
 
 # --- columns ----------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from edgecap.analysis import metrics
-from edgecap.analysis.metrics import METRICS, Metric, status, why
+from edgecap.analysis.metrics import METRICS, Metric
+from edgecap.analysis.outcomes import compression_of, energy_of, failure_of, latency_of, status
 from edgecap.analysis.published import is_comparable
 from edgecap.names import printable
 from edgecap.record import Absent, Cell, Estimate, Flops, Profile
@@ -56,9 +57,7 @@ class BoardEntry(NamedTuple):
 
 def entries(record: Profile) -> tuple[BoardEntry, ...]:
     """An entry a cell, failures included."""
-    window = next(
-        (c.context for c in map(metrics.compression_of, record.cells) if c), record.spec.context
-    )
+    window = next((c.context for c in map(compression_of, record.cells) if c), record.spec.context)
     return tuple(_entry(record, cell, window) for cell in record.cells)
 
 
@@ -76,7 +75,7 @@ def _entry(record: Profile, cell: Cell, window: int | None) -> BoardEntry:
         complete=record.complete,
         figures=_figures(record, cell),
         outcome=status(cell),
-        failure=shown(why(cell), 300),
+        failure=shown(failure_of(cell), 300),
         joules=_joules(cell),
         context=_context(cell),
         as_published=is_comparable(record, cell),
@@ -117,7 +116,7 @@ def shown(text: str, longest: int = LONGEST) -> str:
 
 
 def _text(record: Profile, cell: Cell, window: int | None) -> BoardText:
-    found, corpus = metrics.compression_of(cell), record.corpus
+    found, corpus = compression_of(cell), record.corpus
     protocol = found.protocol if found else record.spec.protocol
     return BoardText(
         shown(corpus.name),
@@ -155,13 +154,13 @@ def _sound(found: Estimate | Absent) -> Estimate | Absent:
 
 
 def _joules(cell: Cell) -> str:
-    energy = metrics.energy_of(cell)
+    energy = energy_of(cell)
     return shown(f"{energy.provenance}: {energy.counter}") if energy else ""
 
 
 def _context(cell: Cell) -> float | None:
     """Positions that a token was decoded behind."""
-    latency = metrics.latency_of(cell)
+    latency = latency_of(cell)
     return None if latency is None or isinstance(latency.decode, Absent) else latency.decode.context
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgecap.analysis.metrics import latency_of
+from edgecap.analysis.cell_view import CellView
+from edgecap.analysis.outcomes import latency_of
 from edgecap.record import Absent, Bound, Roofline
-from edgecap.report.cells import Line, ranging, shortened
+from edgecap.report.cells import shortened
+from edgecap.report.metric_text import range_text
 from edgecap.report.page.plots import (
     FEW,
     SYMBOLS,
@@ -25,7 +27,7 @@ from edgecap.report.page.plots import (
 from edgecap.units import si
 
 
-def bounds(line: Line) -> dict[str, Bound]:
+def bounds(line: CellView) -> dict[str, Bound]:
     """The steps of a cell that stand beside the roofline."""
     found = line.cell.roofline
     if not isinstance(found, Roofline):
@@ -40,7 +42,7 @@ def bounds(line: Line) -> dict[str, Bound]:
 # --- time -------------------------------------------------------------------------------------
 
 
-def time(lines: Sequence[Line]) -> Figure:
+def time(lines: Sequence[CellView]) -> Figure:
     """Seconds of a token as measured, and the shortest that the peaks allow, for decoding and prefill."""
     data = [
         trace for n, step in enumerate(("decode", "prefill")) for trace in _pairs(lines, step, n)
@@ -48,7 +50,7 @@ def time(lines: Sequence[Line]) -> Figure:
     title = "Time a token, measured and at best"
     if not data:
         return Figure("time", title, "No cell was timed.", None)
-    decoded = ranging("decode_s", lines)
+    decoded = range_text("decode_s", lines)
     told = f"Decoding a token takes {decoded}. " if decoded else ""
     used = sorted(
         (b.ratio.value, line.name)
@@ -72,7 +74,7 @@ def time(lines: Sequence[Line]) -> Figure:
     return Figure("time", title, told, plot)
 
 
-def _pairs(lines: Sequence[Line], step: str, place: int) -> list[Plot]:
+def _pairs(lines: Sequence[CellView], step: str, place: int) -> list[Plot]:
     """The marks of a step as measured, those of its roofline, and the lines between them."""
     y = (-0.14, 0.14)[place]
     had = [
@@ -120,7 +122,7 @@ def _between(pairs: Sequence[tuple[float, float, float]], place: int) -> Plot:
     }
 
 
-def _tokens(line: Line, step: str) -> int:
+def _tokens(line: CellView, step: str) -> int:
     found = latency_of(line.cell)
     return 1 if step == "decode" else found.prefill.tokens if found else 0
 
@@ -128,7 +130,7 @@ def _tokens(line: Line, step: str) -> int:
 # --- memory -----------------------------------------------------------------------------------
 
 
-def memory(lines: Sequence[Line]) -> Figure:
+def memory(lines: Sequence[CellView]) -> Figure:
     """Peak RAM, the file, and what a decoded token must move."""
     shown = [m for m in ("peak_bytes", "device_peak_bytes", "file_bytes") if estimated(lines, m)]
     places = offsets(len(shown) + 1)
@@ -148,7 +150,7 @@ def memory(lines: Sequence[Line]) -> Figure:
         "device_peak_bytes": "peak device memory",
         "file_bytes": "file",
     }
-    told = "; ".join(f"{words[m]} {ranging(m, lines)}" for m in shown)
+    told = "; ".join(f"{words[m]} {range_text(m, lines)}" for m in shown)
     rate = (
         ""
         if not moved
@@ -161,14 +163,14 @@ def memory(lines: Sequence[Line]) -> Figure:
     return Figure("memory", title, f"{told}{rate}.", plot)
 
 
-def _moved(line: Line, found: Bound) -> str:
+def _moved(line: CellView, found: Bound) -> str:
     return f"{line.label}: {si(found.bytes, 'B')} of weights and cache a decoded token, read at {si(found.peak_bytes_per_s, 'B/s')} at best"
 
 
 # --- roofline ---------------------------------------------------------------------------------
 
 
-def roofline(lines: Sequence[Line]) -> Figure | None:
+def roofline(lines: Sequence[CellView]) -> Figure | None:
     """FLOP/s against FLOPs a byte, under the roofs of the peaks (Williams, Waterman and Patterson 2009)."""
     had = [(line, found) for line in lines if (found := bounds(line))]
     if not had:
@@ -210,7 +212,7 @@ def _roof(roof: tuple[float, float], reach: tuple[float, float], first: bool) ->
     }
 
 
-def _under(line: Line, step: str, found: Bound) -> tuple[float, float, str]:
+def _under(line: CellView, step: str, found: Bound) -> tuple[float, float, str]:
     reached = found.flops * found.ratio.value / found.attainable_s
     said = f"{line.label}, {step}: {si(reached, 'FLOP/s')}, {100 * found.ratio.value:.2g} % of the roofline"
     return found.intensity, reached, said
@@ -219,7 +221,7 @@ def _under(line: Line, step: str, found: Bound) -> tuple[float, float, str]:
 _BY_STEP = {"decode": "circle", "prefill": "square"}
 
 
-def _under_by_cell(had: Sequence[tuple[Line, dict[str, Bound]]]) -> list[Plot]:
+def _under_by_cell(had: Sequence[tuple[CellView, dict[str, Bound]]]) -> list[Plot]:
     data = []
     for n, (line, found) in enumerate(had):
         points = [_under(line, step, b) for step, b in found.items()]
@@ -228,7 +230,7 @@ def _under_by_cell(had: Sequence[tuple[Line, dict[str, Bound]]]) -> list[Plot]:
     return data
 
 
-def _under_by_step(had: Sequence[tuple[Line, dict[str, Bound]]]) -> list[Plot]:
+def _under_by_step(had: Sequence[tuple[CellView, dict[str, Bound]]]) -> list[Plot]:
     return [
         dots(step, n, [_under(line, step, found[step]) for line, found in had if step in found])
         for n, step in enumerate(("decode", "prefill"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from edgecap.report.cells import Line
+from edgecap.analysis.cell_view import CellView
 from edgecap.report.page import (
     cost_figures,
     latency_figures,
@@ -24,7 +24,7 @@ class Section(NamedTuple):
     figures: list[Figure]
 
 
-def sections(lines: Sequence[Line]) -> list[Section]:
+def sections(lines: Sequence[CellView]) -> list[Section]:
     """All figures that the cells have data for; what is absent stands there with its reason."""
     cost = [cost_figures.time(lines), cost_figures.memory(lines), cost_figures.roofline(lines)]
     energy = [share_figures.energy(lines), share_figures.split(lines)]

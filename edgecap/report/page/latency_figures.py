@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from edgecap import stats
-from edgecap.analysis.metrics import latency_of
+from edgecap.analysis.cell_view import CellView
+from edgecap.analysis.outcomes import latency_of
 from edgecap.record import Decode, Latency, Prefill
-from edgecap.report.cells import Line
 from edgecap.report.page.plots import (
     FEW,
     Figure,
@@ -24,7 +24,7 @@ from edgecap.report.page.plots import (
 from edgecap.units import si
 
 
-def distribution(lines: Sequence[Line]) -> Figure:
+def distribution(lines: Sequence[CellView]) -> Figure:
     """How the seconds of single decoded tokens spread; of encoders, those of prompts."""
     had = [(line, part) for line in lines if (part := timed(line))]
     if not had:
@@ -63,7 +63,7 @@ _BOXES = (
 )
 
 
-def timed(line: Line) -> Decode | Prefill | None:
+def timed(line: CellView) -> Decode | Prefill | None:
     """The samples of decoding, or of prefill where nothing is decoded."""
     found = latency_of(line.cell)
     if not isinstance(found, Latency):
@@ -75,7 +75,7 @@ def _quantiles(samples: tuple[float, ...]) -> str:
     return ", ".join(si(stats.quantile(samples, share), "s") for share in (0.5, 0.99, 1.0))
 
 
-def _curves(had: Sequence[tuple[Line, Decode | Prefill]]) -> tuple[list[Plot], Plot]:
+def _curves(had: Sequence[tuple[CellView, Decode | Prefill]]) -> tuple[list[Plot], Plot]:
     shares = [n / 100 for n in range(101)]
     data = []
     for n, (line, part) in enumerate(had):
@@ -99,7 +99,7 @@ def _curves(had: Sequence[tuple[Line, Decode | Prefill]]) -> tuple[list[Plot], P
     return data, {"title": {"text": "share of samples"}, "tickformat": ".0%", "range": [0, 1.01]}
 
 
-def _boxes(had: Sequence[tuple[Line, Decode | Prefill]]) -> tuple[list[Plot], Plot]:
+def _boxes(had: Sequence[tuple[CellView, Decode | Prefill]]) -> tuple[list[Plot], Plot]:
     at = {
         share: [stats.quantile(p.samples_s, share) for _, p in had]
         for share in (0.01, 0.25, 0.5, 0.75, 0.99)
@@ -122,7 +122,7 @@ def _boxes(had: Sequence[tuple[Line, Decode | Prefill]]) -> tuple[list[Plot], Pl
 # --- growth -----------------------------------------------------------------------------------
 
 
-def growth(lines: Sequence[Line]) -> list[Figure]:
+def growth(lines: Sequence[CellView]) -> list[Figure]:
     """Seconds at each context that was timed; of a few cells, since of many the table tells more."""
     had = [(line, x.sweep) for line in lines if (x := latency_of(line.cell)) and x.sweep]
     if not had:
@@ -138,7 +138,10 @@ def growth(lines: Sequence[Line]) -> list[Figure]:
 
 
 def _growth(
-    had: Sequence[tuple[Line, Any]], name: str, words: str, read: Callable[[Any], tuple[float, ...]]
+    had: Sequence[tuple[CellView, Any]],
+    name: str,
+    words: str,
+    read: Callable[[Any], tuple[float, ...]],
 ) -> Figure | None:
     data, told = [], []
     for n, (line, sweep) in enumerate(had):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from edgecap.analysis.cell_view import CellView
 from edgecap.analysis.metrics import METRICS
 from edgecap.names import printable
 from edgecap.record import Estimate, Profile
-from edgecap.report.cells import Line, sheet, span, written
+from edgecap.report.cells import display_views
+from edgecap.report.metric_text import interval_text, metric_text
 from edgecap.report.page import notes, reproduce
 from edgecap.report.page.figures import sections
 from edgecap.report.page.report import describe, title
@@ -20,7 +22,7 @@ _SPECIAL = re.compile(r"([\\`*_\[\]<>|~#&$])")
 
 def markdown(records: Sequence[Profile]) -> str:
     """The report as GitHub shows it, with tables."""
-    lines = sheet(records)
+    lines = display_views(records)
     parts = [
         f"{MARK}\n# {plain(title(records))}",
         *[f"**{plain(v.sentence)}**" for v in verdicts(lines)],
@@ -51,7 +53,7 @@ def _facts(record: Profile) -> list[str]:
     return [f"- {term}: {plain(value)}" for term, value in describe(record)]
 
 
-def _figures(lines: Sequence[Line]) -> str:
+def _figures(lines: Sequence[CellView]) -> str:
     """A row a metric that any cell has, a column a cell; of many cells the other way round."""
     shown = [m for m in METRICS if any(line.value(m.name) is not None for line in lines)]
     cells = [[_figure(line, m.name) for m in shown] for line in lines]
@@ -64,12 +66,14 @@ def _figures(lines: Sequence[Line]) -> str:
     return _table(["", *[line.label for line in lines]], rows)
 
 
-def _figure(line: Line, metric: str) -> str:
-    found = line.figures[metric]
+def _figure(line: CellView, metric: str) -> str:
+    found = line.metrics[metric]
     if not isinstance(found, Estimate):
         return "-"
-    sure = span(metric, found)
-    return f"{written(metric, found.value)} ({sure})" if sure else written(metric, found.value)
+    sure = interval_text(metric, found)
+    return (
+        f"{metric_text(metric, found.value)} ({sure})" if sure else metric_text(metric, found.value)
+    )
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

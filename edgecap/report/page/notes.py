@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from edgecap.analysis.metrics import energy_of, status, why
+from edgecap.analysis.cell_view import CellView
+from edgecap.analysis.outcomes import energy_of, failure_of, status
 from edgecap.record import Absent, Energy, Profile
-from edgecap.report.cells import Line, shortened
+from edgecap.report.cells import shortened
 from edgecap.units import si
 
 _NAMED = 6  # cells that a note names
@@ -20,7 +21,7 @@ class Note(NamedTuple):
     advice: str
 
 
-def cautions(lines: Sequence[Line]) -> list[Note]:
+def cautions(lines: Sequence[CellView]) -> list[Note]:
     """Each kind of caution once, with the cells that it concerns."""
     grouped: dict[tuple[str, str], dict[str, list[str]]] = {}
     for line in lines:
@@ -49,10 +50,10 @@ def listed(found: Sequence[str]) -> str:
     return ", ".join(found[:_NAMED]) + more
 
 
-def failures(lines: Sequence[Line], records: Sequence[Profile]) -> list[Note]:
+def failures(lines: Sequence[CellView], records: Sequence[Profile]) -> list[Note]:
     """Every cell that was not measured, and what went wrong or why it was left out."""
     found = [
-        Note(f"{x.label}: {status(x.cell)}", shortened(why(x.cell), 1000))
+        Note(f"{x.label}: {status(x.cell)}", shortened(failure_of(x.cell), 1000))
         for x in lines
         if not x.measured
     ]
@@ -97,7 +98,7 @@ PROVENANCE = (
 )
 
 
-def provenances(lines: Iterable[Line]) -> list[list[str]]:
+def provenances(lines: Iterable[CellView]) -> list[list[str]]:
     """Rows in the order of `PROVENANCE`: what counted the joules of which cells, or why nothing did."""
     grouped: dict[tuple[str, ...], list[str]] = {}
     for line in lines:
@@ -106,7 +107,7 @@ def provenances(lines: Iterable[Line]) -> list[list[str]]:
     return [[listed(found), *told] for told, found in grouped.items()]
 
 
-def _provenance(line: Line) -> list[str]:
+def _provenance(line: CellView) -> list[str]:
     found = energy_of(line.cell)
     if found:
         return _counted(found)

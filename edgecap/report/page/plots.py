@@ -11,9 +11,10 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from edgecap.analysis.cell_view import CellView
 from edgecap.analysis.metrics import BY_NAME
 from edgecap.record import Estimate
-from edgecap.report.cells import Line, span, written
+from edgecap.report.metric_text import interval_text, metric_text
 from edgecap.units import si
 
 Plot = dict[str, Any]
@@ -108,7 +109,7 @@ def _ticks(low: float, high: float, steps: Sequence[float]) -> list[float]:
     return [tick for tick in found if low <= math.log10(tick) <= high]
 
 
-def names(lines: Sequence[Line]) -> Plot:
+def names(lines: Sequence[CellView]) -> Plot:
     """An axis of cells, the first above."""
     return {
         "tickmode": "array",
@@ -147,27 +148,27 @@ def bars_of_error(found: Sequence[Estimate]) -> Plot:
     }
 
 
-def sentence(line: Line, metric: str) -> str:
+def sentence(line: CellView, metric: str) -> str:
     """A cell's figure with its interval."""
-    found = line.figures[metric]
+    found = line.metrics[metric]
     assert isinstance(found, Estimate)
-    sure = span(metric, found)
-    return f"{line.label}: {BY_NAME[metric].words} {written(metric, found.value)}" + (
+    sure = interval_text(metric, found)
+    return f"{line.label}: {BY_NAME[metric].words} {metric_text(metric, found.value)}" + (
         f" ({sure})" if sure else ""
     )
 
 
-def estimated(lines: Sequence[Line], metric: str) -> list[tuple[int, Line, Estimate]]:
+def estimated(lines: Sequence[CellView], metric: str) -> list[tuple[int, CellView, Estimate]]:
     """The cells that have the metric, each with its place."""
     return [
         (n, line, e)
         for n, line in enumerate(lines)
-        if isinstance(e := line.figures[metric], Estimate)
+        if isinstance(e := line.metrics[metric], Estimate)
     ]
 
 
 def series(
-    lines: Sequence[Line], metric: str, place: int, offset: float, name: str = ""
+    lines: Sequence[CellView], metric: str, place: int, offset: float, name: str = ""
 ) -> Plot | None:
     """A metric of all cells with its intervals; None where no cell has it."""
     had = estimated(lines, metric)

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from edgecap import stats
-from edgecap.analysis.metrics import METRICS, compression_of, energy_of, latency_of, told
+from edgecap.analysis.cell_view import CellView
+from edgecap.analysis.metrics import METRICS
+from edgecap.analysis.outcomes import compression_of, energy_of, failure_text, latency_of
 from edgecap.record import (
     Absent,
     Decode,
@@ -25,7 +27,7 @@ from edgecap.record import (
     Roofline,
     Throughput,
 )
-from edgecap.report.cells import Line, shortened
+from edgecap.report.cells import shortened
 
 MOST = 2000  # rows of a table
 RawRow = dict[str, str | float | int | None]
@@ -40,7 +42,7 @@ class Table(NamedTuple):
     total: int
 
 
-def tables(lines: Sequence[Line], records: Sequence[Profile]) -> list[Table]:
+def tables(lines: Sequence[CellView], records: Sequence[Profile]) -> list[Table]:
     """Every table that has rows."""
     of_cells = {
         title: [{"cell": line.label, **f} for line in lines for f in read(line)]
@@ -72,12 +74,12 @@ def _text(value: str | float | None) -> str:
 # --- of each cell -----------------------------------------------------------------------------
 
 
-def _metrics(line: Line) -> Iterator[RawRow]:
+def _metrics(line: CellView) -> Iterator[RawRow]:
     if line.measured:
         yield {
             name: value
             for metric in METRICS
-            for name, value in _metric(metric.name, line.figures[metric.name])
+            for name, value in _metric(metric.name, line.metrics[metric.name])
         }
 
 
@@ -88,7 +90,7 @@ def _metric(name: str, found: Estimate | Absent) -> list[tuple[str, float | None
     return [(name, value), (f"low {name}", low), (f"high {name}", high)]
 
 
-def _latencies(line: Line) -> Iterator[RawRow]:
+def _latencies(line: CellView) -> Iterator[RawRow]:
     for step, part in _timed(line):
         spread = {
             f"p{100 * share:g}_s": stats.quantile(part.samples_s, share)
@@ -103,7 +105,7 @@ def _latencies(line: Line) -> Iterator[RawRow]:
         }
 
 
-def _rounds(line: Line) -> Iterator[RawRow]:
+def _rounds(line: CellView) -> Iterator[RawRow]:
     for step, part in _timed(line):
         numbers = dict.fromkeys(part.rounds)
         for number, median in zip(
@@ -112,7 +114,7 @@ def _rounds(line: Line) -> Iterator[RawRow]:
             yield {"step": step, "round": number, "median_s": median}
 
 
-def _timed(line: Line) -> Iterator[tuple[str, Prefill | Decode]]:
+def _timed(line: CellView) -> Iterator[tuple[str, Prefill | Decode]]:
     found = latency_of(line.cell)
     if found:
         yield "prefill", found.prefill
@@ -120,20 +122,20 @@ def _timed(line: Line) -> Iterator[tuple[str, Prefill | Decode]]:
             yield "decode", found.decode
 
 
-def _domains(line: Line) -> Iterator[RawRow]:
+def _domains(line: CellView) -> Iterator[RawRow]:
     found = compression_of(line.cell)
     for name, bits in (found.by_domain if found else {}).items():
         yield {"domain": name, **msgspec.to_builtins(bits)}
 
 
-def _documents(line: Line) -> Iterator[RawRow]:
+def _documents(line: CellView) -> Iterator[RawRow]:
     found = compression_of(line.cell)
     for document in found.per_document if found else ():
         per_byte = document.nll_bits / document.bytes if document.bytes else None
         yield {**msgspec.to_builtins(document), "bits_per_byte": per_byte}
 
 
-def _growth(line: Line) -> Iterator[RawRow]:
+def _growth(line: CellView) -> Iterator[RawRow]:
     found = latency_of(line.cell)
     for point in found.sweep if found else ():
         medians = {
@@ -149,13 +151,13 @@ def _growth(line: Line) -> Iterator[RawRow]:
         }
 
 
-def _throughput(line: Line) -> Iterator[RawRow]:
+def _throughput(line: CellView) -> Iterator[RawRow]:
     found = latency_of(line.cell)
     for at in found.throughput if found else ():
         if isinstance(at, Throughput):
             yield _of_throughput(at)
         else:
-            yield {"failure": told(at)}
+            yield {"failure": failure_text(at)}
 
 
 def _of_throughput(at: Throughput) -> RawRow:
@@ -168,7 +170,7 @@ def _of_throughput(at: Throughput) -> RawRow:
     return read | {"decode_tokens_per_s": decoded, "step_s": stats.median(at.step_s)}
 
 
-def _windows(line: Line) -> Iterator[RawRow]:
+def _windows(line: CellView) -> Iterator[RawRow]:
     found = energy_of(line.cell)
     if not found:
         return
@@ -184,7 +186,7 @@ def _windows(line: Line) -> Iterator[RawRow]:
             yield {"step": step, "window": number, **whole, **split, **beside}
 
 
-def _rooflines(line: Line) -> Iterator[RawRow]:
+def _rooflines(line: CellView) -> Iterator[RawRow]:
     found = line.cell.roofline
     for step in ("prefill", "decode") if isinstance(found, Roofline) else ():
         bound = getattr(found, step)
@@ -193,7 +195,7 @@ def _rooflines(line: Line) -> Iterator[RawRow]:
             yield {"step": step, **values, "ratio": bound.ratio.value}
 
 
-def _memory(line: Line) -> Iterator[RawRow]:
+def _memory(line: CellView) -> Iterator[RawRow]:
     found = line.measured.memory if line.measured else None
     if isinstance(found, Memory):
         device = found.device_peak_bytes
@@ -203,21 +205,21 @@ def _memory(line: Line) -> Iterator[RawRow]:
         }
 
 
-def _placement(line: Line) -> Iterator[RawRow]:
+def _placement(line: CellView) -> Iterator[RawRow]:
     found = line.measured.placement if line.measured else None
     if isinstance(found, Placement):
         for name, share in found.by_provider.items():
             yield {"ran on": name, "nodes": share.nodes, "time_share": share.time_share}
 
 
-def _operators(line: Line) -> Iterator[RawRow]:
+def _operators(line: CellView) -> Iterator[RawRow]:
     found = line.measured.placement if line.measured else None
     for step, shares in (found.operators if isinstance(found, Placement) else {}).items():
         for name, share in shares.items():
             yield {"step": step, "operator": name, "time_share": share}
 
 
-def _files(line: Line) -> Iterator[RawRow]:
+def _files(line: CellView) -> Iterator[RawRow]:
     found = line.cell.graph
     for file in found.files if isinstance(found, Graph) else ():
         assert isinstance(found, Graph)
@@ -229,7 +231,7 @@ def _files(line: Line) -> Iterator[RawRow]:
         }
 
 
-_CELLS: dict[str, Callable[[Line], Iterator[RawRow]]] = {
+_CELLS: dict[str, Callable[[CellView], Iterator[RawRow]]] = {
     "Every metric with its 95 % interval": _metrics,
     "Latency of single samples": _latencies,
     "Rounds: medians of prefill and decode": _rounds,

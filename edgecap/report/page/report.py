@@ -8,21 +8,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from edgecap.analysis.metrics import BY_NAME, status
+from edgecap.analysis.cell_view import CellView
+from edgecap.analysis.metrics import BY_NAME, MAIN, OVERVIEW
+from edgecap.analysis.outcomes import status
 from edgecap.names import printable
 from edgecap.record import Absent, Estimate, Flops, Latency, Profile
-from edgecap.report.cells import Line, sheet, shortened, span, written
+from edgecap.report.cells import display_views, shortened
+from edgecap.report.metric_text import interval_text, metric_text
 from edgecap.report.page import notes, raw_tables, reproduce
 from edgecap.report.page.figures import sections
 from edgecap.report.page.template import page
 from edgecap.report.page.verdict import Verdict, verdicts
 from edgecap.units import count, si, significant, size
 
+LONGEST_HEADING = 24  # characters
 _DESCRIBED = 3  # records that are described one by one; more are a table
 
 
 class TableCell(NamedTuple):
-    """A cell of a table: its text, the number it sorts by, and a second line."""
+    """A cell of an HTML table, not of a record: its text, the value it sorts by, a second line."""
 
     text: str
     value: float | str = ""
@@ -32,7 +36,7 @@ class TableCell(NamedTuple):
 
 def html(records: Sequence[Profile]) -> str:
     """The whole page. Raises UsageError without the extra `report`."""
-    lines = sheet(records)
+    lines = display_views(records)
     judged = verdicts(lines)
     return page(
         "report.html",
@@ -64,7 +68,7 @@ def title(records: Sequence[Profile]) -> str:
     return f"{what} on {where}"
 
 
-def _subtitle(records: Sequence[Profile], lines: Sequence[Line]) -> str:
+def _subtitle(records: Sequence[Profile], lines: Sequence[CellView]) -> str:
     days = sorted({shortened(r.created_utc[:10], 10) for r in records})
     measured = sum(1 for line in lines if line.measured)
     many = f", {len(records)} records" if len(records) > 1 else ""
@@ -78,35 +82,25 @@ def _subtitle(records: Sequence[Profile], lines: Sequence[Line]) -> str:
 
 # --- the best cell, and all at a glance ---------------------------------------------------------
 
-_CARDS = (
-    ("bits_per_byte", "bits per byte"),
-    ("decode_s", "a decoded token"),
-    ("prefill_s", "prompt"),
-    ("decode_j", "energy a token"),
-    ("peak_bytes", "peak RAM"),
-    ("file_bytes", "file"),
-)
-
 
 def _cards(verdict: Verdict) -> list[tuple[str, str, str]]:
     """Term, value and interval of the best cell's main figures."""
     best = verdict.best
     if best is None:
         return []
-    first = (verdict.metric, BY_NAME[verdict.metric].words)
-    shown = dict([first, *_CARDS])
-    return [(words, *_card(best, metric)) for metric, words in shown.items() if _told(best, metric)]
+    shown = [m for m in dict.fromkeys([verdict.metric, *MAIN]) if _told(best, m)]
+    return [(BY_NAME[m].words, *_card(best, m)) for m in shown]
 
 
-def _told(line: Line, metric: str) -> bool:
+def _told(line: CellView, metric: str) -> bool:
     return line.value(metric) is not None or metric == "decode_j"
 
 
-def _card(line: Line, metric: str) -> tuple[str, str]:
-    found = line.figures[metric]
+def _card(line: CellView, metric: str) -> tuple[str, str]:
+    found = line.metrics[metric]
     if isinstance(found, Absent):
         return "absent", "the reason is under Energy"
-    small = span(metric, found)
+    small = interval_text(metric, found)
     if metric == "decode_s":
         small = (
             f"{significant(1 / found.value)} tokens/s; {small}"
@@ -115,57 +109,47 @@ def _card(line: Line, metric: str) -> tuple[str, str]:
         )
     if metric == "prefill_s" and line.measured and isinstance(line.measured.latency, Latency):
         small = f"{line.measured.latency.prefill.tokens} tokens; {small}"
-    return written(metric, found.value), small
+    return metric_text(metric, found.value), small
 
 
-_GLANCE = (
-    *(
-        "bits_per_byte",
-        "divergence_bits",
-        "prefill_s",
-        "decode_s",
-        "decode_j",
-        "peak_bytes",
-        "device_peak_bytes",
-    ),
-    *("file_bytes", "time_capacity", "hardware_capacity", "roofline_ratio"),
-)
-
-_HEADINGS = {"divergence_bits": "KL bits"}
-
-
-def _glance(lines: Sequence[Line]) -> tuple[list[str], list[list[TableCell]]]:
+def _glance(lines: Sequence[CellView]) -> tuple[list[str], list[list[TableCell]]]:
     """Column names, and a row a cell, of the figures that any cell has."""
-    shown = [m for m in _GLANCE if any(line.value(m) is not None for line in lines)]
+    shown = [m for m in OVERVIEW if any(line.value(m) is not None for line in lines)]
     best = {m: _best(lines, m) for m in shown}
     rows = [
         [TableCell(line.label, "text", _outcome(line)), *[_entry(line, m, best[m]) for m in shown]]
         for line in lines
     ]
-    return ["cell", *[_HEADINGS.get(m, BY_NAME[m].words) for m in shown]], rows
+    return ["cell", *[_heading(m) for m in shown]], rows
 
 
-def _outcome(line: Line) -> str:
+def _heading(metric: str) -> str:
+    """Return the words of a metric, or the short form of those that would widen the column."""
+    words = BY_NAME[metric].words
+    return words if len(words) <= LONGEST_HEADING else BY_NAME[metric].heading
+
+
+def _outcome(line: CellView) -> str:
     return "" if line.measured else status(line.cell)
 
 
-def _best(lines: Sequence[Line], metric: str) -> str:
+def _best(lines: Sequence[CellView], metric: str) -> str:
     """The best of a column as it is read; nothing where all read alike, or where less is only nearer to fp32."""
     had = [value for line in lines if (value := line.value(metric)) is not None]
-    if metric == "divergence_bits" or len({written(metric, value) for value in had}) < 2:
+    if metric == "divergence_bits" or len({metric_text(metric, value) for value in had}) < 2:
         return ""
-    return written(metric, min(had) if BY_NAME[metric].less_is_better else max(had))
+    return metric_text(metric, min(had) if BY_NAME[metric].less_is_better else max(had))
 
 
-def _entry(line: Line, metric: str, best: str) -> TableCell:
-    found = line.figures[metric]
+def _entry(line: CellView, metric: str, best: str) -> TableCell:
+    found = line.metrics[metric]
     if not isinstance(found, Estimate):
         return TableCell("-")
     return TableCell(
-        written(metric, found.value),
+        metric_text(metric, found.value),
         found.value,
-        span(metric, found),
-        written(metric, found.value) == best,
+        interval_text(metric, found),
+        metric_text(metric, found.value) == best,
     )
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from edgecap.analysis.metrics import energy_of
+from edgecap.analysis.cell_view import CellView
+from edgecap.analysis.outcomes import energy_of
 from edgecap.record import Absent, Energy, Placement
-from edgecap.report.cells import Line, ranging, shortened
+from edgecap.report.cells import shortened
+from edgecap.report.metric_text import range_text
 from edgecap.report.page.plots import (
     Figure,
     Plot,
@@ -25,7 +27,7 @@ from edgecap.units import si, significant
 OPERATORS = 7  # that have a colour; the others are one
 
 
-def energy(lines: Sequence[Line]) -> Figure:
+def energy(lines: Sequence[CellView]) -> Figure:
     """Gross joules a token with their intervals; why there are none, where there are none."""
     shown = [m for m in ("decode_j", "prefill_j") if estimated(lines, m)]
     title = "Energy a token"
@@ -38,7 +40,7 @@ def energy(lines: Sequence[Line]) -> Figure:
     sources = dict.fromkeys(
         f"{e.counter} ({e.provenance})" for line in lines if (e := energy_of(line.cell))
     )
-    told = "; ".join(f"{m.removesuffix('_j')} {ranging(m, lines)}" for m in shown)
+    told = "; ".join(f"{m.removesuffix('_j')} {range_text(m, lines)}" for m in shown)
     text = f"Gross joules a token: {told}. Joules from {', '.join(shortened(s, 60) for s in sources)}.{_without(lines)}"
     plot = {
         "data": data,
@@ -53,7 +55,7 @@ def energy(lines: Sequence[Line]) -> Figure:
     return Figure("energy", title, text, plot)
 
 
-def missing(lines: Sequence[Line]) -> str:
+def missing(lines: Sequence[CellView]) -> str:
     """Why there are no joules, each reason once."""
     reasons = dict.fromkeys(
         x.measured.energy.reason
@@ -63,13 +65,13 @@ def missing(lines: Sequence[Line]) -> str:
     return "; ".join(shortened(r, 300) for r in reasons) or "no cell was measured"
 
 
-def _without(lines: Sequence[Line]) -> str:
+def _without(lines: Sequence[CellView]) -> str:
     """Says that some measured cells have none."""
     lacking = [x for x in lines if x.measured and isinstance(x.measured.energy, Absent)]
     return f" None of {len(lacking)} cells: {missing(lacking)}." if lacking else ""
 
 
-def split(lines: Sequence[Line]) -> Figure | None:
+def split(lines: Sequence[CellView]) -> Figure | None:
     """The joules of a decoded token by domain of the counter; of an encoder, those of a prompt token."""
     had = [
         (n, line, shares)
@@ -125,7 +127,7 @@ def bars(name: str, place: int, points: Sequence[tuple[float, float, str]]) -> P
 # --- operators --------------------------------------------------------------------------------
 
 
-def operators(lines: Sequence[Line]) -> list[Figure]:
+def operators(lines: Sequence[CellView]) -> list[Figure]:
     """Where the time of prefill and decoding goes, by operator of the graph."""
     had = [
         (line, p.operators)
@@ -141,7 +143,7 @@ def operators(lines: Sequence[Line]) -> list[Figure]:
     return found or [Figure("operators", "Where the time goes, by operator", asked, None)]
 
 
-def _operators(had: Sequence[tuple[Line, dict[str, float]]], step: str) -> Figure | None:
+def _operators(had: Sequence[tuple[CellView, dict[str, float]]], step: str) -> Figure | None:
     if not had:
         return None
     weights: dict[str, float] = {}
@@ -173,7 +175,7 @@ def _operators(had: Sequence[tuple[Line, dict[str, float]]], step: str) -> Figur
 
 
 def _operator(
-    had: Sequence[tuple[Line, dict[str, float]]], label: str, members: list[str], place: int
+    had: Sequence[tuple[CellView, dict[str, float]]], label: str, members: list[str], place: int
 ) -> Plot:
     sums = [
         (sum(shares.get(m, 0.0) for m in members), n, line) for n, (line, shares) in enumerate(had)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgecap.analysis.metrics import compression_of
+from edgecap.analysis.cell_view import CellView
+from edgecap.analysis.outcomes import compression_of
 from edgecap.analysis.tokenizing.study import CorpusStudy, LanguageStudy
 from edgecap.record import Estimate
-from edgecap.report.cells import Line, shortened
+from edgecap.report.cells import shortened
 from edgecap.report.page.plots import (
     Figure,
     Plot,
@@ -23,7 +24,7 @@ from edgecap.report.page.plots import (
 _TITLE = "Bytes a token by domain"
 
 
-def of_records(lines: Sequence[Line]) -> Figure | None:
+def of_records(lines: Sequence[CellView]) -> Figure | None:
     """What a token holds of each domain's text, for each tokenizer of the records; None where no text was scored."""
     found: dict[str, tuple[str, dict[str, Estimate]]] = {}
     for line in lines:

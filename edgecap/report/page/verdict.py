@@ -11,10 +11,13 @@ from typing import NamedTuple
 
 import msgspec
 
+from edgecap.analysis.cell_view import CellView
 from edgecap.analysis.compare import Difference, compare
-from edgecap.analysis.metrics import BY_NAME, why
+from edgecap.analysis.metrics import BY_NAME
+from edgecap.analysis.outcomes import failure_of
 from edgecap.record import Estimate, Profile
-from edgecap.report.cells import Line, shortened, span, written
+from edgecap.report.cells import shortened
+from edgecap.report.metric_text import interval_text, metric_text
 
 _DECIDING = ("hardware_capacity", "time_capacity", "prefill_s")
 _NAMED = 3  # cells that a sentence names
@@ -24,25 +27,27 @@ class Verdict(NamedTuple):
     """One sentence; the cell that is best by `metric`, if any was measured."""
 
     sentence: str
-    best: Line | None
+    best: CellView | None
     metric: str
 
 
-def verdicts(lines: Sequence[Line]) -> list[Verdict]:
+def verdicts(lines: Sequence[CellView]) -> list[Verdict]:
     """One for each model on each machine, in order."""
-    groups: dict[tuple[str, str, str], list[Line]] = {}
+    groups: dict[tuple[str, str, str], list[CellView]] = {}
     for line in lines:
         source, machine = line.record.source, line.record.machine
         groups.setdefault((source.name, source.weights_sha256, machine.name), []).append(line)
     return [_verdict(group) for group in groups.values()]
 
 
-def _verdict(lines: list[Line]) -> Verdict:
+def _verdict(lines: list[CellView]) -> Verdict:
     model = shortened(lines[0].record.source.name)
     measured = [line for line in lines if line.measured]
     if not measured:
         return Verdict(
-            f"Nothing of {model} was measured here: {shortened(why(lines[0].cell), 300)}.", None, ""
+            f"Nothing of {model} was measured here: {shortened(failure_of(lines[0].cell), 300)}.",
+            None,
+            "",
         )
     metric = _deciding(measured)
     if not metric:
@@ -58,7 +63,7 @@ def _verdict(lines: list[Line]) -> Verdict:
     )
 
 
-def _deciding(measured: list[Line]) -> str:
+def _deciding(measured: list[CellView]) -> str:
     """The first figure that all have, else the first that any has."""
     for enough in (all, any):
         for metric in _DECIDING:
@@ -67,45 +72,45 @@ def _deciding(measured: list[Line]) -> str:
     return ""
 
 
-def _lead(best: Line, metric: str) -> str:
-    found = best.figures[metric]
+def _lead(best: CellView, metric: str) -> str:
+    found = best.metrics[metric]
     assert isinstance(found, Estimate)
     words = (
         f"the {'shortest' if BY_NAME[metric].less_is_better else 'highest'} {BY_NAME[metric].words}"
     )
-    sure = f"; 95 % interval {span(metric, found)}" if span(metric, found) else ""
+    sure = f"; 95 % interval {interval_text(metric, found)}" if interval_text(metric, found) else ""
     machine = shortened(best.record.machine.cpu)
     model = shortened(best.record.source.name)
-    return (
-        f"On {machine}, {best.label} has {words} of {model} ({written(metric, found.value)}{sure})"
-    )
+    return f"On {machine}, {best.label} has {words} of {model} ({metric_text(metric, found.value)}{sure})"
 
 
-def against(best: Line, others: Sequence[Line]) -> list[tuple[Line, dict[str, Difference]]]:
+def against(
+    best: CellView, others: Sequence[CellView]
+) -> list[tuple[CellView, dict[str, Difference]]]:
     """Each of the other measured cells as `compare` sees it against the best: ratios are other / best."""
     rest = [line for line in others if line is not best and line.measured]
     if not rest:
         return []
-    mine = [x.cell for x in rest if x.choice.place == best.choice.place]
+    mine = [x.cell for x in rest if x.place == best.place]
     named = msgspec.structs.replace(
         best.cell, precision="best"
     )  # whatever a record calls it, compare finds it
     first = msgspec.structs.replace(best.record, cells=(named, *mine))
-    places = sorted({x.choice.place for x in rest} - {best.choice.place})
+    places = sorted({x.place for x in rest} - {best.place})
     found = compare([first, *[_only(place, rest) for place in places]], "precision=best")
-    ordered = [x for place in (best.choice.place, *places) for x in rest if x.choice.place == place]
+    ordered = [x for place in (best.place, *places) for x in rest if x.place == place]
     return [
         (line, {d.metric: d for d in c.differences}) for line, c in zip(ordered, found, strict=True)
     ]
 
 
-def _only(place: int, lines: Sequence[Line]) -> Profile:
+def _only(place: int, lines: Sequence[CellView]) -> Profile:
     """A record with those of its cells that are asked for."""
-    mine = [line for line in lines if line.choice.place == place]
+    mine = [line for line in lines if line.place == place]
     return msgspec.structs.replace(mine[0].record, cells=tuple(line.cell for line in mine))
 
 
-def _rivals(best: Line, had: list[Line], metric: str) -> str:
+def _rivals(best: CellView, had: list[CellView], metric: str) -> str:
     """Those that are level with the best, and those that the intervals cannot tell from it."""
     found: dict[str, list[str]] = {"same": [], "unknown": []}
     for line, differences in against(best, had):
@@ -142,7 +147,7 @@ _PRICES = (
 )
 
 
-def _price(best: Line, measured: list[Line]) -> str:
+def _price(best: CellView, measured: list[CellView]) -> str:
     """What the best needs against fp32, or against the first cell; if it is that itself, nothing to hold it against."""
     base = next((x for x in measured if x.cell.precision == "fp32"), measured[0])
     if base is best:
@@ -164,7 +169,7 @@ def _and_all(parts: list[str]) -> str:
 def _clause(metric: str, words: str, d: Difference) -> str:
     if not isinstance(d.ratio, Estimate) or d.baseline is None or d.candidate is None:
         return f"{words} that nothing can be said about"
-    numbers = f"{written(metric, d.candidate)} against {written(metric, d.baseline)}"
+    numbers = f"{metric_text(metric, d.candidate)} against {metric_text(metric, d.baseline)}"
     if d.verdict == "same":
         return f"the same {words} ({numbers})"
     if d.verdict == "unknown":

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgecap import stats
-from edgecap.analysis.metrics import BY_NAME, SCORES, compression_of, energy_of
+from edgecap.analysis.cell_view import CellView
+from edgecap.analysis.metrics import BY_NAME, CAPACITIES
+from edgecap.analysis.outcomes import compression_of, energy_of
 from edgecap.analysis.score import scored_energy
 from edgecap.record import Absent, Estimate, Profile
-from edgecap.report.cells import Line, ranging, shortened, written
+from edgecap.report.cells import shortened
+from edgecap.report.metric_text import metric_text, range_text
 from edgecap.report.page.plots import (
     FEW,
     Figure,
@@ -27,15 +30,15 @@ from edgecap.report.page.plots import (
 )
 
 
-def capacity(lines: Sequence[Line]) -> Figure:
+def capacity(lines: Sequence[CellView]) -> Figure:
     """The four capacities of each cell, with their intervals."""
-    shown = [m for m in SCORES if estimated(lines, m)]
+    shown = [m for m in CAPACITIES if estimated(lines, m)]
     if not shown:
         reason = next(
             (
                 found.reason
                 for x in lines
-                if not isinstance(found := x.figures["time_capacity"], Estimate)
+                if not isinstance(found := x.metrics["time_capacity"], Estimate)
             ),
             "",
         )
@@ -49,7 +52,7 @@ def capacity(lines: Sequence[Line]) -> Figure:
         series(lines, m, n, offset)
         for n, (m, offset) in enumerate(zip(shown, offsets(len(shown)), strict=True))
     ]
-    text = "; ".join(f"{BY_NAME[m].words} {ranging(m, lines)}" for m in shown)
+    text = "; ".join(f"{BY_NAME[m].words} {range_text(m, lines)}" for m in shown)
     plot = {
         "data": data,
         "layout": layout(
@@ -69,7 +72,7 @@ _COSTS = (
 )
 
 
-def fronts(lines: Sequence[Line]) -> list[Figure]:
+def fronts(lines: Sequence[CellView]) -> list[Figure]:
     """Capacity against each cost that is known, with the cells that no other beats in both."""
     worth = next(
         (m for m in ("information_capacity", "gain_bits_per_token") if estimated(lines, m)), ""
@@ -90,7 +93,7 @@ def fronts(lines: Sequence[Line]) -> list[Figure]:
     ]
 
 
-def _both(line: Line, worth: str, cost: str) -> tuple[float, float] | None:
+def _both(line: CellView, worth: str, cost: str) -> tuple[float, float] | None:
     energy = energy_of(line.cell)
     if cost == "decode_j" and energy is not None and isinstance(scored_energy(energy), Absent):
         return None
@@ -98,9 +101,9 @@ def _both(line: Line, worth: str, cost: str) -> tuple[float, float] | None:
     return None if x is None or y is None or x <= 0 else (x, y)
 
 
-def _front(lines: Sequence[Line], worth: str, cost: str, words: str, unit: str) -> Figure:
+def _front(lines: Sequence[CellView], worth: str, cost: str, words: str, unit: str) -> Figure:
     had = [(line, at) for line in lines if (at := _both(line, worth, cost))]
-    groups: dict[tuple[Any, ...], list[tuple[Line, tuple[float, float]]]] = {}
+    groups: dict[tuple[Any, ...], list[tuple[CellView, tuple[float, float]]]] = {}
     for line, at in had:
         groups.setdefault(scope(line), []).append((line, at))
     best = [pareto(group) for group in groups.values()]
@@ -128,8 +131,8 @@ def _front(lines: Sequence[Line], worth: str, cost: str, words: str, unit: str) 
     )
 
 
-def _point(line: Line, worth: str, cost: str) -> str:
-    return f"{sentence(line, worth)}, {written(cost, line.value(cost) or 0.0)}"
+def _point(line: CellView, worth: str, cost: str) -> str:
+    return f"{sentence(line, worth)}, {metric_text(cost, line.value(cost) or 0.0)}"
 
 
 def _front_points(
@@ -149,7 +152,7 @@ def _front_points(
     return dots(name, 0, points, marker=marker) | said
 
 
-def _front_line(front: list[tuple[Line, tuple[float, float]]]) -> list[Plot]:
+def _front_line(front: list[tuple[CellView, tuple[float, float]]]) -> list[Plot]:
     if len(front) < 2:
         return []
     at = [point for _, point in front]
@@ -170,17 +173,17 @@ ROUNDING = 1e-4  # of a capacity: what variants that predict alike may differ by
 
 
 def pareto(
-    points: list[tuple[Line, tuple[float, float]]],
-) -> list[tuple[Line, tuple[float, float]]]:
+    points: list[tuple[CellView, tuple[float, float]]],
+) -> list[tuple[CellView, tuple[float, float]]]:
     """Those that none costs less than and is worth as much, from cheap to dear."""
-    found: list[tuple[Line, tuple[float, float]]] = []
+    found: list[tuple[CellView, tuple[float, float]]] = []
     for line, (cost, worth) in sorted(points, key=lambda p: (p[1][0], -p[1][1])):
         if not found or worth > found[-1][1][1] + ROUNDING * abs(found[-1][1][1]):
             found.append((line, (cost, worth)))
     return found
 
 
-def scope(line: Line) -> tuple[Any, ...]:
+def scope(line: CellView) -> tuple[Any, ...]:
     """What must be alike for two capacities to stand in one front."""
     text, record = compression_of(line.cell), line.record
     return (
@@ -193,7 +196,7 @@ def scope(line: Line) -> tuple[Any, ...]:
 # --- text by domain ---------------------------------------------------------------------------
 
 
-def domains(lines: Sequence[Line]) -> Figure:
+def domains(lines: Sequence[CellView]) -> Figure:
     """Bits per byte of each domain of the corpus: marks of a few cells, a map of many."""
     had = [(line, c.by_domain) for line in lines if (c := compression_of(line.cell))]
     known = list(dict.fromkeys(name for _, found in had for name in found))
@@ -223,7 +226,9 @@ def _compressors(record: Profile) -> str:
     return f" The whole text in one piece: {found} bits per byte." if found else ""
 
 
-def _marks(had: Sequence[tuple[Line, Any]], known: list[str]) -> tuple[list[Plot], Plot, Plot, int]:
+def _marks(
+    had: Sequence[tuple[CellView, Any]], known: list[str]
+) -> tuple[list[Plot], Plot, Plot, int]:
     data = []
     for n, ((line, found), offset) in enumerate(zip(had, offsets(len(had)), strict=True)):
         at = [(d, known.index(d), found[d].bits_per_byte) for d in known if d in found]
@@ -241,7 +246,9 @@ def _marks(had: Sequence[tuple[Line, Any]], known: list[str]) -> tuple[list[Plot
     return data, axis("bits per byte", rangemode="tozero"), y | grid, len(known)
 
 
-def _map(had: Sequence[tuple[Line, Any]], known: list[str]) -> tuple[list[Plot], Plot, Plot, int]:
+def _map(
+    had: Sequence[tuple[CellView, Any]], known: list[str]
+) -> tuple[list[Plot], Plot, Plot, int]:
     values = [[found[d].bits_per_byte if d in found else None for d in known] for _, found in had]
     said = [
         [

@@ -8,27 +8,15 @@ from typing import NamedTuple
 
 import click
 
-from edgecap.analysis.metrics import BY_NAME
+from edgecap.analysis.metrics import BY_NAME, MAIN
 from edgecap.analysis.recommend import SHOWN, Candidate, Limit, Recommendation
-from edgecap.analysis.recommend.candidates import Held
+from edgecap.analysis.recommend.candidates import FIGURES, Held
 from edgecap.names import printable
 from edgecap.report.format import table
+from edgecap.report.metric_text import metric_text
 from edgecap.units import si
 
 NAME, LONGEST = 24, 60  # columns of a name's line, characters of it that are shown
-SHORT = {
-    "hardware_capacity": "hardware capacity",
-    "time_capacity": "time capacity",
-    "bits_per_byte": "bits/byte",
-    "divergence_bits": "KL bits",
-    "decode_s": "decode",
-    "prefill_s": "prefill",
-    "decode_j": "J/token",
-    "prefill_j": "prefill J/token",
-    "peak_bytes": "peak RAM",
-    "file_bytes": "file",
-}
-ALWAYS = ("bits_per_byte", "decode_s", "prefill_s", "decode_j", "peak_bytes", "file_bytes")
 _MARKS = {"!": "misses the limit", "~": "the limit is within its noise", "?": "not measured"}
 _STATES = {"fits": "fits", "misses": "misses", "not measured": "unknown", "failed": "failed"}
 
@@ -42,16 +30,6 @@ def short(name: str) -> str:
 def in_lines(name: str, width: int = NAME) -> str:
     """A short name in lines that a column can hold."""
     return "\n".join(textwrap.wrap(short(name), width, break_on_hyphens=False)) or "?"
-
-
-def figure(metric: str, value: float) -> str:
-    """A figure as people read it."""
-    unit = BY_NAME[metric].unit
-    if unit in ("s", "J", "B"):
-        return si(value, unit)
-    if metric == "divergence_bits" and 0 < value < 5e-5:
-        return "<0.0001"
-    return f"{value:.4f}" if unit else f"{value:.3f}"
 
 
 def amount(limit: Limit) -> str:
@@ -76,7 +54,7 @@ def _columns(found: Recommendation) -> list[_Column]:
         if isinstance(value, float)
     }
     names = dict.fromkeys(
-        [found.preference.metric, *[n for n in SHORT if n in places or n in ALWAYS]]
+        [found.preference.metric, *[n for n in FIGURES if n in places or n in MAIN]]
     )
     return [
         _Column(n, places.get(n), n in places or n == found.preference.metric)
@@ -118,7 +96,9 @@ def _column(
 ) -> list[str]:
     """Two lines of heading, the limit, and the figures with their marks."""
     first, _, second = (
-        SHORT[column.metric].rpartition(" ") if column.needed else ("", "", SHORT[column.metric])
+        BY_NAME[column.metric].heading.rpartition(" ")
+        if column.needed
+        else ("", "", BY_NAME[column.metric].heading)
     )
     if column.metric == "prefill_s" and len(prompt) == 1:
         first, second = "prefill", f"{min(prompt)} tokens"
@@ -136,7 +116,7 @@ def _column(
 def _figure(found: Candidate, metric: str) -> str:
     value = found.figures.get(metric)
     return (
-        figure(metric, value)
+        metric_text(metric, value)
         if isinstance(value, float)
         else ""
         if found.state == "failed"

@@ -12,7 +12,8 @@ from edgecap.analysis.metrics import METRICS
 from edgecap.names import printable
 from edgecap.record import Absent, Estimate
 from edgecap.report.format import table, wrapped
-from edgecap.units import si, significant
+from edgecap.report.metric_text import metric_text
+from edgecap.units import significant
 
 if TYPE_CHECKING:
     from edgecap.analysis.compare import Comparison, Difference
@@ -75,20 +76,16 @@ def _cells(d: Difference) -> list[str]:
         interval = f"{low:.3f}..{high:.3f}" if low is not None and high is not None else "-"
     return [
         d.metric,
-        _value(d.baseline, d.unit),
-        _value(d.candidate, d.unit),
+        _value(d.metric, d.baseline),
+        _value(d.metric, d.candidate),
         ratio,
         interval,
         d.verdict,
     ]
 
 
-def _value(value: float | None, unit: str) -> str:
-    if value is None:
-        return "-"
-    if unit in ("s", "J", "B"):
-        return si(value, unit)
-    return f"{value:.4f}" if abs(value) < 100 else si(value)
+def _value(metric: str, value: float | None) -> str:
+    return "-" if value is None else metric_text(metric, value, decimals=4)
 
 
 # --- many -------------------------------------------------------------------------------------

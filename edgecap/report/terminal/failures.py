@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgecap.analysis.metrics import status
+from edgecap.analysis.outcomes import status
 from edgecap.names import printable
 from edgecap.record import LEFT_OUT, Failure, Profile
 

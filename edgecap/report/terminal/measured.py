@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import click
 
-from edgecap.analysis.metrics import compression_of, status
+from edgecap.analysis.outcomes import compression_of, status
 from edgecap.names import printable
 from edgecap.record import (
     Absent,

@@ -8,19 +8,17 @@ from collections.abc import Sequence
 import click
 
 from edgecap.analysis.compare import Comparison, Difference
-from edgecap.analysis.metrics import BY_NAME
+from edgecap.analysis.metrics import BY_NAME, MAIN
 from edgecap.analysis.recommend import Candidate, Limit, Recommendation
 from edgecap.analysis.recommend.candidates import Held
 from edgecap.analysis.recommend.costs import Change, LimitCost, Relaxed
 from edgecap.names import printable
 from edgecap.record import Absent
 from edgecap.report.format import table, wrapped
+from edgecap.report.metric_text import metric_text
 from edgecap.report.terminal.candidates import (
-    ALWAYS,
-    SHORT,
     amount,
     contenders,
-    figure,
     in_lines,
     legend,
     short,
@@ -80,9 +78,9 @@ def _why(found: Recommendation, best: Candidate) -> str:
     metric, fitting = found.preference.metric, [c for c in found.candidates if c.state == "fits"]
     where = "within the limits" if found.limits else "measured"
     if len(fitting) == 1:
-        told = _valued(best, metric).replace("(", f"({SHORT[metric]} ", 1)
+        told = _valued(best, metric).replace("(", f"({BY_NAME[metric].heading} ", 1)
         return f"the only one of {_measured(found)} {where}{told}"
-    return f"{_most(metric)} {SHORT[metric]}{_valued(best, metric)} of the {len(fitting)} {where}"
+    return f"{_most(metric)} {BY_NAME[metric].heading}{_valued(best, metric)} of the {len(fitting)} {where}"
 
 
 def _measured(found: Recommendation) -> int:
@@ -91,7 +89,7 @@ def _measured(found: Recommendation) -> int:
 
 def _valued(candidate: Candidate, metric: str) -> str:
     value = candidate.figures[metric]
-    return f" ({figure(metric, value)})" if isinstance(value, float) else " (not measured)"
+    return f" ({metric_text(metric, value)})" if isinstance(value, float) else " (not measured)"
 
 
 def _most(metric: str) -> str:
@@ -147,14 +145,18 @@ def _verdicts(found: Recommendation, beside: Comparison) -> dict[str, list[str]]
         verdict: [] for verdict in ("better", "worse", "same", "unknown")
     }
     for d in beside.differences:
-        if d.metric in ALWAYS and d.metric != found.preference.metric:
-            named[d.verdict].append(SHORT[d.metric])
+        if d.metric in MAIN and d.metric != found.preference.metric:
+            named[d.verdict].append(BY_NAME[d.metric].heading)
     return named
 
 
 def _decided(found: Recommendation, width: int) -> list[str]:
     reason, metric = found.preference.reason, found.preference.metric
-    return [_note(f"Decided by {SHORT[metric]}: {reason}.", width)] if reason and found.best else []
+    return (
+        [_note(f"Decided by {BY_NAME[metric].heading}: {reason}.", width)]
+        if reason and found.best
+        else []
+    )
 
 
 def _nearness(found: Recommendation) -> str:
@@ -172,7 +174,7 @@ def _nearness(found: Recommendation) -> str:
 def _missed(held: Held, limit: Limit) -> str:
     assert held.value is not None and held.over is not None
     noise = ", within its noise" if held.in_noise else ""
-    return f"{SHORT[held.metric]} {figure(held.metric, held.value)}, {_above(held.over)} {amount(limit)}{noise}"
+    return f"{BY_NAME[held.metric].heading} {metric_text(held.metric, held.value)}, {_above(held.over)} {amount(limit)}{noise}"
 
 
 def _above(over: float) -> str:
@@ -196,7 +198,7 @@ def _costs(found: Recommendation, width: int) -> str:
         )
     told = list(dict.fromkeys(c.metric for cost in found.costs for c in cost.changes))
     rows = [[*_without(cost), *_changes(cost, told)] for cost in found.costs]
-    return table(["without", "would win", *[SHORT[name] for name in told]], rows, width)
+    return table(["without", "would win", *[BY_NAME[name].heading for name in told]], rows, width)
 
 
 def _without(cost: LimitCost) -> list[str]:
@@ -212,7 +214,7 @@ def _changes(cost: LimitCost, told: Sequence[str]) -> list[str]:
 def _change(change: Change) -> str:
     if change.freed is None:
         return "not measured"
-    value = figure(change.metric, change.freed)
+    value = metric_text(change.metric, change.freed)
     if not change.kept:
         return value
     ratio = change.freed / change.kept
@@ -227,7 +229,7 @@ def _change(change: Change) -> str:
 
 def _unmeasured(found: Recommendation, width: int) -> list[str]:
     reasons = dict.fromkeys(
-        f"{SHORT[h.metric]} not measured: {h.reason}"
+        f"{BY_NAME[h.metric].heading} not measured: {h.reason}"
         for c in found.candidates
         for h in c.held
         if h.reason

@@ -1,0 +1,86 @@
+"""A cell in its context: its record, its names and its metrics, computed once.
+
+compare, recommend, route, the report and the board all read cells through this one type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from edgecap.analysis.cell_labels import labels, short_names
+from edgecap.analysis.metrics import estimates
+from edgecap.analysis.outcomes import compression_of, energy_of, latency_of
+from edgecap.analysis.run_conditions import conditions
+from edgecap.record import (
+    Absent,
+    Cell,
+    Compression,
+    Energy,
+    Estimate,
+    Latency,
+    Measurement,
+    Profile,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class CellView:
+    """A cell of one of several records; two views are equal only if they are the same object.
+
+    `place` is the position of its record among those given. `label` tells the cell from all others;
+    `name` is a short form of it, for legends and axes.
+    """
+
+    record: Profile
+    cell: Cell
+    place: int
+    label: str
+    name: str
+
+    @property
+    def measured(self) -> Measurement | None:
+        """Return the measurement, or None if the cell failed."""
+        return self.cell.outcome if isinstance(self.cell.outcome, Measurement) else None
+
+    @property
+    def compression(self) -> Compression | None:
+        """Return the scored text, or None if there is none."""
+        return compression_of(self.cell)
+
+    @property
+    def latency(self) -> Latency | None:
+        """Return the latency of prefill and decode, or None if there is none."""
+        return latency_of(self.cell)
+
+    @property
+    def energy(self) -> Energy | None:
+        """Return the energy, or None if there is none."""
+        return energy_of(self.cell)
+
+    @cached_property
+    def metrics(self) -> dict[str, Estimate | Absent]:
+        """Return every metric by name, with its 95 % interval or the reason of its absence."""
+        return estimates(self.record, self.cell)
+
+    def value(self, metric: str) -> float | None:
+        """Return the value of a metric, or None if it is absent."""
+        estimate = self.metrics[metric]
+        return estimate.value if isinstance(estimate, Estimate) else None
+
+    @cached_property
+    def conditions(self) -> dict[str, object]:
+        """Return the conditions of the run that a fair comparison holds equal, by name."""
+        return conditions(self.record, self.cell)
+
+
+def cell_views(records: Sequence[Profile]) -> list[CellView]:
+    """Return a view of every cell of the records, in order."""
+    return [
+        CellView(record, cell, place, label, name)
+        for place, (record, of_labels, of_names) in enumerate(
+            zip(records, labels(records), short_names(records), strict=True)
+        )
+        for cell, label, name in zip(record.cells, of_labels, of_names, strict=True)
+    ]
