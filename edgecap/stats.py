@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from edgecap.record import Estimate
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -21,14 +23,6 @@ if TYPE_CHECKING:
 DRAWS = 2000
 SEED = 20511  # arXiv 2511.08066, so that two machines draw alike
 _BLOCK = 4_000_000  # numbers held at once while resampling
-
-
-class Interval(NamedTuple):
-    """A value and its 95 % interval; the bounds are None where nothing could be resampled."""
-
-    value: float
-    low: float | None
-    high: float | None
 
 
 def by_round(samples: Sequence[float], rounds: Sequence[int]) -> list[float]:
@@ -163,22 +157,22 @@ def _documents(n: int, seed: int) -> Floats:
     return rng.multinomial(n, np.full(n, 1 / max(1, n)), size=DRAWS).astype(np.float64)
 
 
-def interval(value: float, draws: Sequence[float] | Floats | None) -> Interval:
+def interval(value: float, draws: Sequence[float] | Floats | None) -> Estimate:
     """The percentile interval of `draws` about `value`; open where there is nothing to resample."""
     if draws is None:
-        return Interval(float(value), None, None)
+        return Estimate(value=float(value), low=None, high=None)
     import numpy as np
 
     ordered = np.sort(np.asarray(draws, np.float64))
     if not (
         math.isfinite(ordered[0]) and math.isfinite(ordered[-1])
     ):  # what is no number is sorted to the end
-        return Interval(float(value), None, None)
+        return Estimate(value=float(value), low=None, high=None)
     low, high = (_between(ordered, share) for share in (0.025, 0.975))
-    return Interval(float(value), min(low, value), max(high, value))
+    return Estimate(value=float(value), low=min(low, value), high=max(high, value))
 
 
-def median_interval(samples: Sequence[float], rounds: Sequence[int]) -> Interval:
+def median_interval(samples: Sequence[float], rounds: Sequence[int]) -> Estimate:
     """The median of the round medians with its 95 % interval."""
     medians = by_round(samples, rounds)
     return interval(median(medians), draws_of_median(medians) if len(medians) > 1 else None)

@@ -9,6 +9,7 @@ from scipy.stats import bootstrap
 from edgecap import stats, units
 from edgecap.errors import EdgecapError, Interrupted, RecordError, UsageError, did_you_mean
 from edgecap.parsing import parse_names
+from edgecap.record import Estimate
 from edgecap.spec import Spec, cells
 
 samples = st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=40)
@@ -53,7 +54,9 @@ def test_rounds_are_resampled_not_samples():
 
 
 def test_one_round_has_no_interval():
-    assert stats.median_interval([1.0, 2.0, 3.0], [0, 0, 0]) == (2.0, None, None)
+    assert stats.median_interval([1.0, 2.0, 3.0], [0, 0, 0]) == Estimate(
+        value=2.0, low=None, high=None
+    )
 
 
 def test_bootstrap_agrees_with_scipy():

@@ -119,8 +119,7 @@ def _ratio(sizes: Sequence[int], english: Sequence[int]) -> Estimate:
     if len(english) > 1:
         sums = stats.draws_of_sums(np.array([sizes, english], np.float64).T)
         draws = sums[:, 0] / sums[:, 1].clip(1)
-    ratio = stats.interval(sum(sizes) / sum(english), draws)
-    return Estimate(value=ratio.value, low=ratio.low, high=ratio.high)
+    return stats.interval(sum(sizes) / sum(english), draws)
 
 
 def group_by_script(premiums: Sequence[Premium]) -> list[ScriptGroup]:

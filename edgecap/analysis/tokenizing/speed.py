@@ -72,5 +72,4 @@ def _encode_seconds(
 
 def _speed(size: int, seconds: Sequence[float]) -> Speed:
     rates = tuple(size / s for s in seconds)
-    median = stats.median_interval(rates, range(len(rates)))
-    return Speed(Estimate(value=median.value, low=median.low, high=median.high), size, rates)
+    return Speed(stats.median_interval(rates, range(len(rates))), size, rates)

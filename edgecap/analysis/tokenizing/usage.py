@@ -129,10 +129,8 @@ def _bytes_per_token(sizes: list[tuple[int, int]]) -> Estimate | Absent:
     if not tokens:
         return _EMPTY
     draws = stats.draws_of_sums(columns) if len(columns) > 1 else None
-    estimate = stats.interval(
-        size / tokens, None if draws is None else draws[:, 0] / draws[:, 1].clip(1)
-    )
-    return Estimate(value=estimate.value, low=estimate.low, high=estimate.high)
+    ratios = None if draws is None else draws[:, 0] / draws[:, 1].clip(1)
+    return stats.interval(size / tokens, ratios)
 
 
 def share_of(ids: Counter[int], which: frozenset[int]) -> float:

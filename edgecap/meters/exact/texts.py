@@ -154,7 +154,5 @@ def sum_texts(
 
 
 def _saved(value: float, draws: stats.Floats | None, column: int) -> Estimate:
-    result = stats.interval(
-        value, None if draws is None else (draws[:, 1] - draws[:, column]) / draws[:, 0]
-    )
-    return Estimate(value=result.value, low=result.low, high=result.high)
+    saved = None if draws is None else (draws[:, 1] - draws[:, column]) / draws[:, 0]
+    return stats.interval(value, saved)
