@@ -1,7 +1,7 @@
-"""How lean the board is: python benchmarks/board.py [cells] [record.json]
+"""Measure the board: python benchmarks/board.py [cells] [record.json]
 
-Writes copies of a record, reads them as `edgecap board` does, and opens the page in chromium. Prints seconds, bytes,
-memory, and the milliseconds of a filter, layout included.
+Write copies of a record, read them as `edgecap board` does, and open the page in chromium. Print
+seconds, bytes, memory, and the milliseconds of a filter with layout.
 """
 
 import resource
@@ -43,15 +43,15 @@ def main():
             (folder / f"{n}.json").write_bytes(msgspec.json.encode(copy))
         size_read = sum(path.stat().st_size for path in folder.glob("*.json"))
         began = time.perf_counter()
-        found = Collection([folder], entries).read()
+        collected = Collection([folder], entries).read()
         read_s = time.perf_counter() - began
         began = time.perf_counter()
-        text = board_page(board_values(found, lambda path: relative_link(path, folder))).encode()
+        values = board_values(collected, lambda path: relative_link(path, folder))
+        text = board_page(values).encode()
         made_s = time.perf_counter() - began
         (folder / "board.html").write_bytes(text)
-        print(
-            f"{count} records, {size(size_read)}: read in {read_s:.1f} s ({1000 * read_s / count:.1f} ms each)"
-        )
+        each_ms = 1000 * read_s / count
+        print(f"{count} records, {size(size_read)}: read in {read_s:.1f} s ({each_ms:.1f} ms each)")
         print(
             f"page of {count * len(record.cells)} cells: {size(len(text))}, made in {made_s:.2f} s"
         )
@@ -70,10 +70,9 @@ def browse(page_file):
         page.wait_for_selector("#cells tbody tr")
         print(f"opens in {time.perf_counter() - began:.2f} s")
         boxes = ["[data-facet=precision][value=int8]", "[data-facet=device]", "[data-facet=model]"]
-        spent = sorted(page.evaluate(TIMED, boxes * 5))
-        print(
-            f"a filter: {spent[0]:.0f} ms at best, median {spent[len(spent) // 2]:.0f} ms, at most {spent[-1]:.0f} ms"
-        )
+        times = sorted(page.evaluate(TIMED, boxes * 5))
+        median = times[len(times) // 2]
+        print(f"a filter: {times[0]:.0f} to {times[-1]:.0f} ms, median {median:.0f} ms")
         browser.close()
 
 

@@ -1,11 +1,11 @@
-"""What a fleet costs, and what it survives: python benchmarks/fleet.py [calm] [rough] [many]
+"""Measure the overhead of a fleet, and test it: python benchmarks/fleet.py [calm] [rough] [many]
 
-calm    100 cells of 2 s on 4 devices: the share of time that is not the cells' own, and CPU of who waits
-rough   the same, with devices killed and stopped, a restarted scheduler, a full disk, and a device that lies
-many    1,000 cells of 0.1 s on 8 devices: cells a second
+calm    100 cells of 2 s on 4 devices: time beyond the cells, and CPU of idle processes
+rough   the same with killed and stopped devices, a restarted scheduler, a full disk, a wrong device
+many    1,000 cells of 0.1 s on 8 devices: cells per second
 
-Scheduler and devices are processes on this machine; only the children that measure are stand-ins, which sleep. Where
-time is measured, devices answer what they answered once before, since here they would share the processors of one.
+Scheduler and devices are processes on this machine. The children that measure are stand-ins that
+sleep. Where time is measured, devices replay earlier answers, because they share the processors.
 """
 
 import os
@@ -54,7 +54,7 @@ def say(name, value):
 
 
 def waiting(fleet, seconds=20.0):
-    """CPU of a device and the scheduler while nobody asks."""
+    """Print the CPU time of an idle device and the idle scheduler."""
     who = {"a waiting device": fleet.devices["a"], "a waiting scheduler": fleet.scheduler}
     before = {name: cpu(psutil.Process(process.pid)) for name, process in who.items()}
     time.sleep(seconds)
@@ -100,7 +100,7 @@ def many(folder):
 
 @contextmanager
 def small_disk(folder):
-    """A disk of two megabytes for the records, where this user may mount one; else a folder."""
+    """Mount a small disk for the records; use a folder if mounting is not permitted."""
     folder.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True
@@ -120,7 +120,7 @@ def fill(folder):
 
 
 def trouble(fleet, out, has_disk, stop):
-    """Every 3 s something bad, the same each time."""
+    """Cause one failure every 3 s, in the same order in each run."""
     chance = random.Random(7)
     special = {
         3: ("a device stops", lambda: fleet.kill("a", signal.SIGSTOP)),
@@ -150,7 +150,7 @@ def restart(fleet):
 
 
 def rough(folder):
-    cells, told = plan(folder, 100), []
+    cells, events = plan(folder, 100), []
     with fleet_of(folder, "abcd", 2.0) as fleet, small_disk(folder / "out") as has_disk:
         fleet.add("liar", 2.0, "other")
         stop = threading.Event()
@@ -159,7 +159,7 @@ def rough(folder):
         began = time.monotonic()
         try:
             rules = FleetLimits(attempts=12, wait_s=60.0)
-            rows = measured(fleet, cells, folder / "out", rules, told.append, silent_s=15.0)
+            rows = measured(fleet, cells, folder / "out", rules, events.append, silent_s=15.0)
         finally:
             stop.set()
             thread.join()
@@ -170,17 +170,17 @@ def rough(folder):
         kept, local = scores(folder / "out"), scores(folder / "local")
         say("cells", len(cells))
         say("records", len(kept))
-        say("reasons", sum(row.failure is not None for row in rows.values()))
-        say("tries that were repeated", sum(news.kind == "again" for news in told))
-        say("waits for room or the scheduler", sum(news.kind == "waits" for news in told))
+        say("cells that failed", sum(row.failure is not None for row in rows.values()))
+        say("tries that were repeated", sum(event.kind == "again" for event in events))
+        say("waits for room or the scheduler", sum(event.kind == "waits" for event in events))
         say("lost", len({cell.key for cell in cells} - rows.keys()))
         say("twice in the journal", len(lines(folder / "out")) - len(set(lines(folder / "out"))))
         say(
             "sums that differ from one machine's",
-            sum(local[name] != found for name, found in kept.items()),
+            sum(local[name] != score for name, score in kept.items()),
         )
         say(
-            "of the device that lies",
+            "records of the wrong device",
             sum(row.device == "liar" for row in rows.values() if row.record),
         )
 

@@ -1,13 +1,13 @@
-"""How fast and how lean text is scored, beside the runtime's own GEMM peak and a PyTorch pass like the published one.
+"""Measure the speed and memory of scoring, beside the GEMM peak of the runtime and PyTorch.
 
-    python benchmarks/nll.py                         both shapes, prints ratios; about 8 minutes on 2 cores
+    python benchmarks/nll.py                 both shapes, prints ratios; about 8 minutes on 2 cores
     python benchmarks/nll.py --shape SmolLM2-135M --int8
 
-Random weights in published shapes: speed and memory do not care about the values. Everything that is
-compared has a process of its own and runs in turns with the others; medians of the rounds are quoted.
+Random weights in published shapes: speed and memory do not depend on the values. Each program has a
+process of its own and runs in turns with the others; the output shows medians of the rounds.
 
-The PyTorch pass does what the published script does: pads each text to 1024 positions, float32
-logits for all positions, softmax over the whole vocabulary, one gather.
+The PyTorch pass does the same as the published script: it pads each text to 1024 positions, and
+computes float32 logits for all positions, softmax over the whole vocabulary, and one gather.
 """
 
 from __future__ import annotations
@@ -51,61 +51,53 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--int8", action="store_true", help="int8 against fp32 too")
     parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.serve:
-        serve(asked.serve[0], Path(asked.serve[1]), int(asked.serve[2]), int(asked.serve[3]))
+    args = parser.parse_args()
+    if args.serve:
+        serve(args.serve[0], Path(args.serve[1]), int(args.serve[2]), int(args.serve[3]))
         return
-    for name in asked.shape or SHAPES:
+    for name in args.shape or SHAPES:
         with tempfile.TemporaryDirectory() as scratch:
-            measure(name, Path(scratch), asked)
+            measure(name, Path(scratch), args)
 
 
-def measure(name: str, scratch: Path, asked: argparse.Namespace) -> None:
+def measure(name: str, scratch: Path, args: argparse.Namespace) -> None:
     from edgecap.model.architecture import read_architecture
     from edgecap.model.flops import count_flops
 
     shape = SHAPES[name]
-    _build(shape, scratch, asked.int8)
+    _build(shape, scratch, args.int8)
     weights = sum(f.stat().st_size for f in (scratch / "fp32").glob("model.onnx*"))
     architecture = read_architecture(json.loads((scratch / "hf/config.json").read_text()), name)
     work = count_flops(architecture, WINDOW - 1, WINDOW - 1).prefill
     with contextlib.ExitStack() as stack:
         contenders = {
-            what: stack.enter_context(Contender(what, scratch, shape["vocab_size"], asked.threads))
-            for what in ("gemm", "fp32", "torch", *(["int8"] if asked.int8 else []))
+            what: stack.enter_context(Contender(what, scratch, shape["vocab_size"], args.threads))
+            for what in ("gemm", "fp32", "torch", *(["int8"] if args.int8 else []))
         }
-        times = _in_turns(contenders, asked.rounds)
+        times = _in_turns(contenders, args.rounds)
         memory = contenders["fp32"].ask("memory")
     s = {what: statistics.median(t) for what, t in times.items()}
     peak = GEMM_FLOPS / s["gemm full"]
-    print(f"{name}: {asked.threads} threads, {asked.rounds} rounds in turns, medians")
-    print(f"  GEMM peak of the runtime                 {peak / 1e9:7.1f} GFLOP/s")
-    print(
-        f"  full windows, share of the peak          {work / s['fp32 full'] / peak:7.2f}   (asked: 0.70)"
-    )
-    print(f"  PyTorch, share of the peak               {work / s['torch full'] / peak:7.2f}")
-    print(
-        f"  times as fast as PyTorch, full windows   {s['torch full'] / s['fp32 full']:7.2f}   (asked: 1.3)"
-    )
-    print(
-        f"  times as fast, 64 to 1024 tokens         {s['torch ragged'] / s['fp32 ragged']:7.2f}   (asked: 2.2)"
-    )
-    if asked.int8:
-        print(
-            f"  int8, times as fast as fp32              {s['fp32 full'] / s['int8 full']:7.2f}   (asked: 1.5 with VNNI)"
-        )
-    print(
-        "  padding, share of computed positions        0.00   (asked: below 0.05; documents are read one by one)"
-    )
+    print(f"{name}: {args.threads} threads, {args.rounds} rounds in turns, medians")
     limit = 1.2 * weights + 300e6
-    print(
-        f"  peak memory {memory / 1e6:.0f} MB of {limit / 1e6:.0f} MB (weights {weights / 1e6:.0f} MB)",
-        flush=True,
-    )
+    _row("GEMM peak of the runtime, GFLOP/s", peak / 1e9)
+    _row("full windows, share of the peak", work / s["fp32 full"] / peak, "0.70")
+    _row("PyTorch, share of the peak", work / s["torch full"] / peak)
+    _row("times as fast as PyTorch, full windows", s["torch full"] / s["fp32 full"], "1.3")
+    _row("times as fast, 64 to 1024 tokens", s["torch ragged"] / s["fp32 ragged"], "2.2")
+    if args.int8:
+        _row("int8, times as fast as fp32", s["fp32 full"] / s["int8 full"], "1.5 with VNNI")
+    _row("padding, share of computed positions", 0.0, "below 0.05; documents are read one by one")
+    _row("peak memory, MB", memory / 1e6, f"{limit / 1e6:.0f}; weights {weights / 1e6:.0f}")
+    sys.stdout.flush()
+
+
+def _row(quantity: str, value: float, target: str = "") -> None:
+    print(f"  {quantity:41}{value:9.2f}" + (f"   (target: {target})" if target else ""))
 
 
 def _in_turns(contenders: dict[str, Contender], rounds: int) -> dict[str, list[float]]:
-    """Seconds by contender and task; the first round only warms up."""
+    """Return seconds by contender and task. The first round is a warm-up."""
     tasks = [
         (w, t)
         for w in contenders
@@ -122,7 +114,7 @@ def _in_turns(contenders: dict[str, Contender], rounds: int) -> dict[str, list[f
 
 
 class Contender:
-    """A process of its own that does a task when asked, and sleeps while others are timed."""
+    """A process that runs a task on request, and sleeps while others are timed."""
 
     def __init__(self, what: str, scratch: Path, vocabulary: int, threads: int) -> None:
         words = [
@@ -145,10 +137,10 @@ class Contender:
         self._process.wait()
 
     def ask(self, task: str) -> float:
-        """Seconds of the task, or bytes of the peak resident set."""
+        """Return seconds of the task, or bytes of the peak resident set."""
         self._process.stdin.write(task + "\n")
         self._process.stdin.flush()
-        time.sleep(0.2)  # thread pools of the one before stop spinning
+        time.sleep(0.2)  # until the thread pools of the previous process stop spinning
         return float(self._process.stdout.readline())
 
 
@@ -187,7 +179,7 @@ GEMM_FLOPS = 2e10  # of each shape in one task
 
 
 def _gemm(threads: int):
-    """The GEMM peak of the runtime: seconds that the task would take at the fastest shape's rate."""
+    """Return a function that gives the seconds of the task at the rate of the fastest shape."""
     from edgecap.runtime.microbench import OrtProbes
 
     probes = {shape: OrtProbes("cpu", threads).gemm("fp32", *shape) for shape in GEMMS}
@@ -197,7 +189,7 @@ def _gemm(threads: int):
     def best() -> float:
         rates = []
         for shape, probe in probes.items():
-            time.sleep(0.2)  # the threads of the session before stop spinning
+            time.sleep(0.2)  # until the threads of the previous session stop spinning
             work = 2 * math.prod(shape)
             times = math.ceil(GEMM_FLOPS / work)
             started = time.perf_counter()
@@ -210,7 +202,7 @@ def _gemm(threads: int):
 
 
 def _build(shape: dict, scratch: Path, int8: bool) -> None:
-    """A model of the shape with random weights, its graph as edgecap exports it, and int8 where asked for."""
+    """Build a model with random weights, export its graph, and quantize it if `int8`."""
     warnings.simplefilter("ignore")
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer

@@ -1,23 +1,29 @@
-"""Decoding and prefill of edgecap's graphs beside onnxruntime-genai's builder and llama.cpp, in one run.
+"""Compare decode and prefill of edgecap, onnxruntime-genai's builder and llama.cpp in one run.
 
-    python benchmarks/peers.py                     SmolLM2-135M's shape, 2 threads; half an hour on 2 busy cores
-    python benchmarks/peers.py --quick             a tiny shape, to try the script
-    CMAKE_ARGS=-DGGML_NATIVE=ON pip install 'edgecap[genai]' llama-cpp-python gguf     the peers
+    python benchmarks/peers.py            SmolLM2-135M's shape; half an hour on 2 busy cores
+    python benchmarks/peers.py --quick    a tiny shape, to try the script
 
-One model with random weights: speed does not care about the values. All do the same: a prompt of fresh random
-ids with logits of its last token at least, and steps of one token around a context of 512; nothing is sampled.
-edgecap's graphs and the builder's compute logits at every position of a prompt, as their exporters made them;
-llama.cpp only at the last.
+Install the peers with:
 
-Fairness. Every contestant has a process of its own, sleeps on a pipe until it is its turn, and in its turn may
-use its own thread pool as it likes. In one process the pools of ONNX Runtime and OpenMP would spin into the
-time of the next; with spinning turned off, steps of a few milliseconds would be charged for waking threads. In
-each turn something untimed is run first, so that threads are awake. Contestants take turns within each task of
-a round, in an order that is turned every round; ratios are of one round, so that drift of the machine cancels.
-llama.cpp has, for each task, the faster of flash attention on and off, 512 and 1024 tokens at once, and a cache in
-fp16 (its default) and fp32. edgecap has no such choice, save that of int8 and int8w, which have the same bits.
-That all run the same model is checked first, on ln p of a next token; llama.cpp does that with its cache in fp32
-and without flash attention.
+    CMAKE_ARGS=-DGGML_NATIVE=ON pip install 'edgecap[genai]' llama-cpp-python gguf
+
+All programs run one model with random weights: speed does not depend on the values. All do the same
+work: a prompt of new random ids with logits of at least its last token, and steps of one token
+around a context of 512. Nothing is sampled. The graphs of edgecap and of the builder compute logits
+at every position of a prompt, as their exporters made them; llama.cpp only at the last.
+
+Fairness: each contestant has a process of its own, sleeps on a pipe until its turn, and in its turn
+uses its own thread pool freely. In one process the pools of ONNX Runtime and OpenMP would spin into
+the time of the next. With spinning turned off, steps of a few milliseconds would include waking of
+threads. Each turn begins with an untimed run that wakes the threads. Contestants take turns within
+each task of a round, in an order that is reversed every round. Ratios are of one round, so drift of
+the machine cancels.
+
+llama.cpp has, for each task, the fastest of these settings: flash attention on and off, 512 and
+1024 tokens at once, and a cache in fp16 (its default) and fp32. edgecap has no such choice, except
+int8 and int8w, which have the same number of bits. First the script checks that all run the same
+model, on ln p of a next token; llama.cpp does this with its cache in fp32 and without flash
+attention.
 """
 
 from __future__ import annotations
@@ -44,27 +50,25 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument(
-        "--work", type=Path, help="a folder that keeps what is made, for the next run"
-    )
-    parser.add_argument("--json", type=Path, help="a file for every number")
+    parser.add_argument("--work", type=Path, help="folder that keeps the graphs for the next run")
+    parser.add_argument("--json", type=Path, help="write every number to this file")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--make", nargs=3, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.serve:
-        serve(asked.serve[0], Path(asked.serve[1]), Plan(*json.loads(asked.serve[2])))
-    elif asked.make:
-        make(Path(asked.make[0]), Path(asked.make[1]), asked.make[2])
+    args = parser.parse_args()
+    if args.serve:
+        serve(args.serve[0], Path(args.serve[1]), Plan(*json.loads(args.serve[2])))
+    elif args.make:
+        make(Path(args.make[0]), Path(args.make[1]), args.make[2])
     else:
         with tempfile.TemporaryDirectory() as scratch:
-            compare(asked, asked.work or Path(scratch))
+            compare(args, args.work or Path(scratch))
 
 
-def compare(asked: argparse.Namespace, folder: Path) -> None:
-    """Makes, checks, measures and prints."""
-    shape = "tiny" if asked.quick else "SmolLM2-135M"
-    work, plan = folder.resolve() / shape, _plan(shape, asked.threads)
+def compare(args: argparse.Namespace, folder: Path) -> None:
+    """Build the graphs, check them, measure, and print."""
+    shape = "tiny" if args.quick else "SmolLM2-135M"
+    work, plan = folder.resolve() / shape, _plan(shape, args.threads)
     own = own_folder(work)
     for peer, remedy in missing().items():
         print(f"left out: {peer} ({remedy})")
@@ -75,21 +79,21 @@ def compare(asked: argparse.Namespace, folder: Path) -> None:
     )
     with contextlib.ExitStack() as stack:
         seats = []
-        for contestant in contestants(work, own):  # each chooses its settings alone on the machine
+        for contestant in contestants(work, own):  # each chooses its settings alone
             seats.append(stack.enter_context(Seat(contestant, plan, __file__)))
             seats[-1].ask("choice")
         choices = {seat.name: choice for seat in seats if (choice := seat.ask("choice"))}
         checked = agreements({seat.name: seat.ask("next") for seat in seats})
         _print_checks(checked, choices)
-        times = take_turns(seats, plan, asked.rounds)
-    found = rows(times)
+        times = take_turns(seats, plan, args.rounds)
+    compared = rows(times)
     _print_times(
-        f"{shape}: {plan.threads} threads, {asked.rounds} rounds in turns, medians in ms", times
+        f"{shape}: {plan.threads} threads, {args.rounds} rounds in turns, medians in ms", times
     )
-    _print_rows(found)
-    if asked.json:
-        asked.json.write_text(
-            json.dumps(_record(shape, plan, choices, checked, times, found), indent=1)
+    _print_rows(compared)
+    if args.json:
+        args.json.write_text(
+            json.dumps(_record(shape, plan, choices, checked, times, compared), indent=1)
         )
 
 
@@ -111,9 +115,8 @@ def _print_checks(checked: list[Agreement], choices: dict[str, dict[str, str]]) 
     print("ln p of the next token, apart from the plain fp32 graph's, in its standard deviations")
     for c in checked:
         token = "same token" if c.same_token else "another token"
-        print(
-            f"  {c.name:20} largest {c.largest:7.1e}   typical {c.typical:7.1e}   {token}   {c.verdict}"
-        )
+        sizes = f"largest {c.largest:7.1e}   typical {c.typical:7.1e}"
+        print(f"  {c.name:20} {sizes}   {token}   {c.verdict}")
     for name, choice in choices.items():
         for task, settings in choice.items():
             print(f"  {name} was fastest in {task} with {settings}")
@@ -129,24 +132,19 @@ def _print_times(title: str, times: Times) -> None:
         )
 
 
-def _print_rows(found: list[Row]) -> None:
-    print("times as slow as the peer, 95 % interval over rounds")
-    for r in found:
-        limit = (
-            f"asked: {'below' if r.limit == 1 else 'at most'} {r.limit:.2f}   {r.verdict}"
-            if r.limit
-            else ""
-        )
-        sides = f"{r.ours} / {r.peer}"
-        print(
-            f"  {r.task:13} {sides:36} {r.ratio:6.3f} ({r.low:.3f} to {r.high:.3f})   {limit}".rstrip()
-        )
+def _print_rows(compared: list[Row]) -> None:
+    print("time over the time of the peer, 95 % interval over rounds")
+    for r in compared:
+        most = "below" if r.limit == 1 else "at most"
+        limit = f"target: {most} {r.limit:.2f}   {r.verdict}" if r.limit else ""
+        sides, interval = f"{r.ours} / {r.peer}", f"({r.low:.3f} to {r.high:.3f})"
+        print(f"  {r.task:13} {sides:36} {r.ratio:6.3f} {interval}   {limit}".rstrip())
 
 
 def _record(
-    shape: str, plan: Plan, choices: dict, checked: list, times: Times, found: list
+    shape: str, plan: Plan, choices: dict, checked: list, times: Times, compared: list
 ) -> dict:
-    """Every number: seconds one a round, ratios, settings, versions."""
+    """Return every number: seconds by round, ratios, settings, versions."""
     packages = (
         "onnx",
         "onnxruntime-gpu",
@@ -165,7 +163,7 @@ def _record(
         "settings": choices,
         "agreements": [c._asdict() for c in checked],
         "seconds": times,
-        "ratios": [r._asdict() for r in found],
+        "ratios": [r._asdict() for r in compared],
     }
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""What edgecap itself costs: CPU time of the light commands, wall time of the default run, the parent's share.
+"""Measure the overhead of edgecap: CPU time of light commands, wall time of the default run.
 
 python benchmarks/startup.py            light commands
-python benchmarks/startup.py --run      and the default run, twice: the first may export
+python benchmarks/startup.py --run      also the default run, twice: the first may export
 """
 
 import os
@@ -19,7 +19,7 @@ RECORD = ROOT / "tests" / "data" / "record-1.json"
 
 
 def cpu_seconds(words: list[str]) -> float:
-    """User and system seconds of one whole process."""
+    """Run a command, and return its user and system seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(
         [str(Path(sys.executable).with_name("edgecap")), *words],
@@ -34,13 +34,12 @@ def light() -> None:
     for words in (["--help"], ["show", str(RECORD)], ["show", str(RECORD), "--json"]):
         times = [cpu_seconds(words) for _ in range(7)]
         name = " ".join(w if not w.startswith("/") else Path(w).name for w in words)
-        print(
-            f"edgecap {name:<26} {statistics.median(times):.3f} s CPU, median of 7 ({min(times):.3f}..{max(times):.3f})"
-        )
+        median, low, high = statistics.median(times), min(times), max(times)
+        print(f"edgecap {name:<26} {median:.3f} s CPU, median of 7 ({low:.3f}..{high:.3f})")
 
 
 def default_run(folder: str) -> tuple[float, float]:
-    """Wall seconds, and the parent's own CPU seconds: its children are not its own."""
+    """Return wall seconds, and CPU seconds of the parent without its children."""
     started = time.monotonic()
     command = [sys.executable, "-m", "edgecap", "profile", "-o", folder, "--json"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -62,9 +61,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             for number in (1, 2):
                 wall, own = default_run(folder)
-                print(
-                    f"default run {number}: {wall:.1f} s; parent {own:.2f} s CPU, {own / wall:.1%} of a core"
-                )
+                share = f"{own / wall:.1%} of a core"
+                print(f"default run {number}: {wall:.1f} s; parent {own:.2f} s CPU, {share}")
 
 
 if __name__ == "__main__":

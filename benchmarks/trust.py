@@ -1,11 +1,11 @@
-"""How often a comparison lies: equal sides called different, and a slowdown of 10 % not seen.
+"""Count wrong verdicts: equal sides called different, and a missed slowdown of 10 %.
 
     python benchmarks/trust.py --repeats 100          about 90 minutes on 2 cores
     python benchmarks/trust.py --repeats 15
 
-Two sessions of one graph are timed in turns as `edgecap profile` does, and the verdict on a decoded token is
-taken as `edgecap compare` takes it, from the ratios of adjacent rounds. In the second half one side waits
-for a tenth of its own time behind each step. The same samples are also judged without pairs, for comparison.
+Time two sessions of one graph in turns as `edgecap profile` does, and judge a decoded token as
+`edgecap compare` does, from the ratios of adjacent rounds. In the second half one side waits for a
+tenth of its own time after each step. Judge the same samples also without pairs, for comparison.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from edgecap.stats import by_round, draws_of_median, median
 from edgecap.storage.files import resolve_paths
 
 MARGIN = 0.05
-SIDES = {"equal": 0.0, "slower": 0.10}  # how much longer the second side takes
+SIDES = {"equal": 0.0, "slower": 0.10}  # extra time of the second side, as a share
 
 
 class Slowed:
-    """An engine that takes `share` longer to decode, by spinning."""
+    """An engine whose decode takes `share` longer, by spinning."""
 
     def __init__(self, engine, share: float) -> None:
         self._engine, self._share = engine, share
@@ -60,20 +60,19 @@ def main() -> None:
     parser.add_argument(
         "--limit", type=float, default=30.0, help="seconds a side, as --limit of profile"
     )
-    asked = parser.parse_args()
-    graph = _graph(asked.precision)
+    args = parser.parse_args()
+    graph = _graph(args.precision)
     for name, share in SIDES.items():
-        if asked.sides not in ("both", name):
+        if args.sides not in ("both", name):
             continue
         pairs, alone, rounds = collections.Counter(), collections.Counter(), []
-        for _ in range(asked.repeats):
-            a, b = _pair(graph, share, asked.limit)
+        for _ in range(args.repeats):
+            a, b = _pair(graph, share, args.limit)
             pairs[_paired(a, b)] += 1
             alone[_unpaired(a, b)] += 1
             rounds.append(max(a.decode.rounds) + 1)
-        print(
-            f"{name} sides: {asked.repeats} repeats, median of {statistics.median(rounds):.0f} rounds"
-        )
+        median_rounds = statistics.median(rounds)
+        print(f"{name} sides: {args.repeats} repeats, median of {median_rounds:.0f} rounds")
         print(f"  adjacent rounds in pairs   {dict(pairs)}")
         print(f"  each side on its own       {dict(alone)}", flush=True)
 

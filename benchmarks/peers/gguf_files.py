@@ -1,7 +1,8 @@
-"""Writes a Llama of transformers as GGUF, as llama.cpp's convert_hf_to_gguf does. Owns gguf.
+"""Write a Llama of transformers as GGUF, as llama.cpp's convert_hf_to_gguf does. Owns gguf.
 
-Every matrix has the type that is asked for, the token table too (`llama-quantize --pure`); norms stay F32.
-Plain Q4_0 keeps the LM head of this shape at 8 bits; pure is the lighter peer, and as even as edgecap's int4.
+Every matrix has the requested type, including the token table (`llama-quantize --pure`); norms stay
+F32. Plain Q4_0 keeps the LM head of this shape at 8 bits. Pure is the lighter peer, and as uniform
+as edgecap's int4.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ LAYER = {
 
 
 def write_all(hf: Path, out: Path, kinds: Iterable[str]) -> None:
-    """Writes KIND.gguf for each of `kinds`, names of GGMLQuantizationType."""
+    """Write KIND.gguf for each of `kinds`, names of GGMLQuantizationType."""
     config = json.loads((hf / "config.json").read_text())
     for kind in kinds:
         _write(config, hf, out / f"{kind}.gguf", kind)
@@ -65,7 +66,7 @@ def _describe(writer, config: dict) -> None:
 
 
 def _tensors(config: dict, hf: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Names and arrays as llama.cpp knows them; the tied LM head is not among them."""
+    """Yield names and arrays of llama.cpp, without the tied LM head."""
     from safetensors.numpy import load_file
 
     arrays = load_file(hf / "model.safetensors")
@@ -82,7 +83,10 @@ def _tensors(config: dict, hf: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _turned(array: np.ndarray, heads: int) -> np.ndarray:
-    """Rows of each head with the pairs of a rotation beside each other, where transformers has them half apart."""
+    """Reorder the rows of each head so that the two of a rotation are adjacent.
+
+    transformers keeps them half a head apart.
+    """
     rows, columns = array.shape
     pairs = array.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2)
     return np.ascontiguousarray(pairs.reshape(rows, columns))

@@ -1,7 +1,7 @@
-"""Prefill and decode by llama.cpp, in the words of edgecap's engines. Owns llama_cpp.
+"""Prefill and decode by llama.cpp, with the interface of edgecap's engines. Owns llama_cpp.
 
-Only `llama_decode` is called: one batch, logits of its last token, and the wait for them. No sampling, no
-tokenizer, no Python class in between.
+Each step calls only `llama_decode`: one batch, logits of its last token, and the wait for them. No
+sampling, no tokenizer, no Python class between.
 """
 
 from __future__ import annotations
@@ -23,55 +23,54 @@ _QUIET = llama_cpp.llama_log_callback(lambda level, text, user: None)
 
 
 class Settings(NamedTuple):
-    """What a user may choose without another model: flash attention, tokens computed at once, type of the cache."""
+    """Settings of a context: flash attention, tokens computed at once, type of the cache."""
 
     flash: bool
     ubatch: int
     cache: str
 
     def __str__(self) -> str:
-        return f"flash attention {'on' if self.flash else 'off'}, ubatch {self.ubatch}, cache {self.cache}"
+        flash = "on" if self.flash else "off"
+        return f"flash attention {flash}, ubatch {self.ubatch}, cache {self.cache}"
 
 
-EXACT = Settings(
-    False, UBATCHES[0], "F32"
-)  # flash attention and the cache in fp16 round by 0.02 standard deviations
+# Flash attention and the cache in fp16 round by 0.02 standard deviations.
+EXACT = Settings(False, UBATCHES[0], "F32")
 ALL = tuple(Settings(*s) for s in product((False, True), UBATCHES, _TYPES))
 
 
 class Llama:
-    """A context on a model; its cache is inside, so that only the last sequence can be continued."""
+    """A context on a model. It contains the cache, so only the last sequence can be continued."""
 
     def __init__(self, model, settings: Settings, threads: int, positions: int) -> None:
-        asked = llama_cpp.llama_context_default_params()
-        asked.n_ctx = asked.n_batch = positions
-        asked.n_ubatch = settings.ubatch
-        asked.n_threads = asked.n_threads_batch = threads
-        asked.flash_attn_type = int(settings.flash)
-        asked.type_k = asked.type_v = _TYPES[settings.cache]
-        asked.no_perf = True
-        self._context = llama_cpp.llama_init_from_model(model, asked)
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = params.n_batch = positions
+        params.n_ubatch = settings.ubatch
+        params.n_threads = params.n_threads_batch = threads
+        params.flash_attn_type = int(settings.flash)
+        params.type_k = params.type_v = _TYPES[settings.cache]
+        params.no_perf = True
+        self._context = llama_cpp.llama_init_from_model(model, params)
         if not self._context:
-            raise RuntimeError(f"llama.cpp has no context with {settings}")
+            raise RuntimeError(f"llama.cpp cannot create a context with {settings}")
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
 
     def prefill(self, ids: np.ndarray) -> None:
-        """Reads a prompt of shape (n,) from an empty cache."""
-        llama_cpp.llama_memory_clear(
-            self._memory, False
-        )  # forgets; zeroing the memory would be work of its own
+        """Read a prompt of shape (n,) with an empty cache."""
+        # False: forget the tokens without zeroing the memory, which would take time.
+        llama_cpp.llama_memory_clear(self._memory, False)
         self._run(ids.astype(np.int32))
 
     def decode(self, cache: None, token: int) -> None:
-        """Decodes one token after all that was read."""
+        """Decode one token after those in the cache."""
         self._run(np.array([token], np.int32))
 
     def log_probabilities(self, ids: np.ndarray) -> np.ndarray:
-        """log2 p of the token after the last, shape (1, vocabulary)."""
+        """Return log2 p of the next token, shape (1, vocabulary)."""
         self.prefill(ids)
-        found = llama_cpp.llama_get_logits_ith(self._context, -1)
-        logits = np.ctypeslib.as_array(found, (self._vocabulary,)).astype(np.float64)
+        pointer = llama_cpp.llama_get_logits_ith(self._context, -1)
+        logits = np.ctypeslib.as_array(pointer, (self._vocabulary,)).astype(np.float64)
         logits -= logits.max()
         return (logits - np.log(np.exp(logits).sum()))[None] / np.log(2)
 
@@ -84,34 +83,36 @@ class Llama:
             self._context, llama_cpp.llama_batch_get_one(tokens, len(ids))
         )
         if status:
-            raise RuntimeError(f"llama_decode gave {status}")
+            raise RuntimeError(f"llama_decode returned {status}")
         llama_cpp.llama_synchronize(self._context)
 
 
 def open_model(path: Path):
-    """A model as llama.cpp loads it for this processor, weights repacked where it can."""
+    """Load a model with llama.cpp, which repacks weights for this processor if it can."""
     llama_cpp.llama_log_set(_QUIET, None)
     llama_cpp.llama_backend_init()
     model = llama_cpp.llama_model_load_from_file(
         str(path).encode(), llama_cpp.llama_model_default_params()
     )
     if not model:
-        raise RuntimeError(f"llama.cpp does not load {path}")
+        raise RuntimeError(f"llama.cpp cannot load {path}")
     return model
 
 
 def fastest(
     model, threads: int, positions: int, seconds: dict[str, Callable[[Llama], float]]
 ) -> dict[str, Settings]:
-    """The settings with the shortest of `TRIES` for each task, as noise only adds; `seconds` times a task once."""
-    found: dict[str, dict[Settings, float]] = {task: {} for task in seconds}
+    """Return the fastest settings for each task, by its shortest try, because noise only adds.
+
+    `seconds` has a function for each task that runs it once and returns its seconds.
+    """
+    times: dict[str, dict[Settings, float]] = {task: {} for task in seconds}
     for settings in ALL:
         engine = Llama(model, settings, threads, positions)
         time.sleep(0.1)
         for task, once in seconds.items():
-            if (
-                task == "prefill" or settings.ubatch == UBATCHES[0]
-            ):  # a step of one token knows no other
-                found[task][settings] = min(once(engine) for _ in range(TRIES))
+            # ubatch does not affect a step of one token
+            if task == "prefill" or settings.ubatch == UBATCHES[0]:
+                times[task][settings] = min(once(engine) for _ in range(TRIES))
         engine.close()
-    return {task: min(times, key=times.__getitem__) for task, times in found.items()}
+    return {task: min(by_settings, key=by_settings.get) for task, by_settings in times.items()}

@@ -1,4 +1,4 @@
-"""Makes each contestant's file once: one model with random weights, exported, fused, quantised, built by others."""
+"""Make the files of each contestant once: random weights, exported, fused, quantized, built."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 REFERENCE = Path(__file__).parents[2] / "models/edgecap-ref-xs"
-# Published initialisation (0.02) leaves attention flat and the residual to the embedding alone: a peer that
-# turned or permuted its heads wrongly would hardly be seen.
+# Published initialization (0.02) leaves attention flat and the residual to the embedding alone: the
+# check would hardly notice a peer that rotates or permutes its heads wrongly.
 SPREAD = 0.06
 SHAPES = {
     "SmolLM2-135M": {
         "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
-        "num_attention_heads": 9, "num_key_value_heads": 3, "max_position_embeddings": 2048, "rope_theta": 1e5,
+        "num_attention_heads": 9, "num_key_value_heads": 3, "max_position_embeddings": 2048,
+        "rope_theta": 1e5,
     },
     "tiny": {
         "vocab_size": 8192, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 2048, "rope_theta": 1e4,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 2048,
+        "rope_theta": 1e4,
     },
 }  # fmt: skip
 VARIANTS = ("int8", "int8w", "int4")
@@ -32,7 +34,7 @@ LLAMA = ("F32", "Q8_0", "Q4_0")
 
 
 class Contestant(NamedTuple):
-    """Who runs what: `runs` is "ort" or "llama.cpp"."""
+    """A named set of files and its runtime; `runs` is "ort" or "llama.cpp"."""
 
     name: str
     runs: str
@@ -40,7 +42,7 @@ class Contestant(NamedTuple):
 
 
 def missing() -> dict[str, str]:
-    """Peers that are not installed -> what pip installs them."""
+    """Return the command that installs each missing peer."""
     needs = {
         "onnxruntime-genai's builder": ("'edgecap[genai]'", ("onnxruntime_genai",)),
         "llama.cpp": ("llama-cpp-python gguf", ("llama_cpp", "gguf")),
@@ -53,25 +55,25 @@ def missing() -> dict[str, str]:
 
 
 def contestants(work: Path, own: Path) -> list[Contestant]:
-    """All that can run here; peers stand beside each other, so that those compared are timed close together."""
+    """List the contestants that can run here; those to be compared are neighbours in time."""
     absent = missing()
     built, llama = "onnxruntime-genai's builder" not in absent, "llama.cpp" not in absent
-    found = [
+    listed = [
         Contestant("edgecap fp32 plain", "ort", work / "plain"),
         Contestant("edgecap fp32", "ort", own / "fp32"),
     ]
-    found += [Contestant("builder fp32", "ort", work / "builder-fp32")] if built else []
-    found += [Contestant("llama.cpp F32", "llama.cpp", work / "gguf/F32.gguf")] if llama else []
-    found += [Contestant(f"edgecap {name}", "ort", own / name) for name in ("int8", "int8w")]
-    found += [Contestant("llama.cpp Q8_0", "llama.cpp", work / "gguf/Q8_0.gguf")] if llama else []
-    found += [Contestant("edgecap int4", "ort", own / "int4")]
-    found += [Contestant("builder int4", "ort", work / "builder-int4")] if built else []
-    found += [Contestant("llama.cpp Q4_0", "llama.cpp", work / "gguf/Q4_0.gguf")] if llama else []
-    return found
+    listed += [Contestant("builder fp32", "ort", work / "builder-fp32")] if built else []
+    listed += [Contestant("llama.cpp F32", "llama.cpp", work / "gguf/F32.gguf")] if llama else []
+    listed += [Contestant(f"edgecap {name}", "ort", own / name) for name in ("int8", "int8w")]
+    listed += [Contestant("llama.cpp Q8_0", "llama.cpp", work / "gguf/Q8_0.gguf")] if llama else []
+    listed += [Contestant("edgecap int4", "ort", own / "int4")]
+    listed += [Contestant("builder int4", "ort", work / "builder-int4")] if built else []
+    listed += [Contestant("llama.cpp Q4_0", "llama.cpp", work / "gguf/Q4_0.gguf")] if llama else []
+    return listed
 
 
 def make(work: Path, own: Path, shape: str) -> None:
-    """Writes what `contestants` names into `work` and `own`; what an earlier run left there is kept."""
+    """Write the files of `contestants` into `work` and `own`; keep those of an earlier run."""
     warnings.simplefilter("ignore")
     _once(work / "hf", lambda out: _weights(shape, out))
     _once(work / "plain", lambda out: _export(work / "hf", out))
@@ -88,15 +90,15 @@ def make(work: Path, own: Path, shape: str) -> None:
 
 
 def own_folder(work: Path) -> Path:
-    """Where edgecap's own graphs are kept: made anew when the code that makes them is another."""
+    """Return the folder for edgecap's graphs; other code in edgecap/graph has another folder."""
     code = Path(__file__).parents[2] / "edgecap"
-    rooms = [*sorted((code / "graph").rglob("*.py")), code / "optimize.py"]
-    key = hashlib.sha256(b"".join(room.read_bytes() for room in rooms)).hexdigest()[:12]
+    sources = sorted((code / "graph").rglob("*.py"))
+    key = hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()[:12]
     return work / f"edgecap-{key}"
 
 
 def _once(folder: Path, fill: Callable[[Path], object]) -> None:
-    """Fills a folder unless it is there; one that was not finished is begun again."""
+    """Fill a folder unless it exists. An unfinished folder is filled again."""
     if folder.exists():
         return
     scratch = folder.with_name(f"{folder.name}.part")
@@ -115,13 +117,11 @@ def _weights(shape: str, out: Path) -> None:
         "llama", **SHAPES[shape], tie_word_embeddings=True, initializer_range=SPREAD
     )
     AutoModelForCausalLM.from_config(config).float().eval().save_pretrained(out)
-    AutoTokenizer.from_pretrained(REFERENCE).save_pretrained(
-        out
-    )  # exporters want one; nobody asks it
+    AutoTokenizer.from_pretrained(REFERENCE).save_pretrained(out)  # exporters need one
 
 
 def _export(hf: Path, out: Path) -> None:
-    """As Optimum makes it, with the tied matrix stored once."""
+    """Export with Optimum, and store the tied matrix once."""
     from edgecap.graph.export import export_fp32
     from edgecap.graph.finish import write_tied
 

@@ -1,4 +1,4 @@
-"""A process for each contestant that sleeps on a pipe, and rounds in which one after another is asked."""
+"""Run each contestant in a process that sleeps on a pipe, and take turns in rounds."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ import numpy as np
 
 from peers.making import Contestant
 
-PAUSE_S = 0.3  # the thread pools of the one before stop spinning: ONNX Runtime's was seen to do so in 30 ms, OpenMP's in 10
-PROMPT = 48  # tokens of the prompt that all must continue alike
-Times = dict[str, dict[str, list[float]]]  # task -> contestant -> seconds, one a round
+# Thread pools of the previous process must stop spinning: ONNX Runtime took 30 ms, OpenMP 10.
+PAUSE_S = 0.3
+PROMPT = 48  # tokens of the prompt of the check
+Times = dict[str, dict[str, list[float]]]  # task -> contestant -> seconds by round
 
 
 class Plan(NamedTuple):
-    """Prompt lengths and mean decode context in tokens, decode steps of a turn, and what all share."""
+    """Prompt lengths and mean decode context in tokens, decode steps of a turn, and sizes."""
 
     prefills: tuple[int, ...]
     context: int
@@ -39,7 +40,7 @@ class Plan(NamedTuple):
 
 
 class Seat:
-    """The process of one contestant, as its parent sees it."""
+    """The process of one contestant, seen from its parent."""
 
     def __init__(self, contestant: Contestant, plan: Plan, script: str) -> None:
         words = [
@@ -62,9 +63,9 @@ class Seat:
         self._process.wait()
 
     def ask(self, task: str, number: int = 0) -> Any:
-        """What it answers; `number` is the round, and seeds the token ids."""
+        """Send a task and return the answer; `number` is the round, and seeds the token ids."""
         time.sleep(PAUSE_S)
-        with contextlib.suppress(BrokenPipeError):  # said below
+        with contextlib.suppress(BrokenPipeError):  # reported below
             self._process.stdin.write(f"{json.dumps([task, number])}\n")
             self._process.stdin.flush()
         line = self._process.stdout.readline()
@@ -74,7 +75,7 @@ class Seat:
 
 
 def take_turns(seats: Sequence[Seat], plan: Plan, rounds: int) -> Times:
-    """Seconds of each task; within a round all do the same task before the next. Round 0 only warms up."""
+    """Return seconds of each task. In a round all do one task before the next; round 0 warms up."""
     times: Times = {task: {seat.name: [] for seat in seats} for task in plan.tasks}
     for number in range(rounds + 1):
         for task in plan.tasks:
@@ -90,7 +91,7 @@ def take_turns(seats: Sequence[Seat], plan: Plan, rounds: int) -> Times:
 
 
 def serve(runs: str, path: Path, plan: Plan) -> None:
-    """Answers one line for each that is asked, until the pipe is closed."""
+    """Answer each line of standard input with one line, until it is closed."""
     engines, choice = _open_llama(path, plan) if runs == "llama.cpp" else _open_ort(path, plan)
     for line in sys.stdin:
         task, number = json.loads(line)
@@ -112,7 +113,7 @@ def _open_ort(path: Path, plan: Plan) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _open_llama(path: Path, plan: Plan) -> tuple[dict[str, Any], dict[str, str]]:
-    """A context for prefill and one for decoding, with the settings that are fastest there, and an exact one."""
+    """Open contexts with the fastest settings for prefill and for decode, and an exact one."""
     from peers.llama import EXACT, Llama, fastest, open_model
 
     model = open_model(path)
@@ -130,7 +131,7 @@ def _open_llama(path: Path, plan: Plan) -> tuple[dict[str, Any], dict[str, str]]
 
 
 def _prefill_s(engine: Any, plan: Plan, size: int, number: int) -> float:
-    """Seconds of one prompt of `size` tokens."""
+    """Return the seconds of one prompt of `size` tokens."""
     ids = _ids(plan, size, number)
     engine.prefill(ids[:64])  # wakes the threads
     started = time.perf_counter()
@@ -139,24 +140,24 @@ def _prefill_s(engine: Any, plan: Plan, size: int, number: int) -> float:
 
 
 def _decode_s(engine: Any, plan: Plan, size: int, number: int) -> float:
-    """Seconds of a token, the median of the steps around a context of `size` tokens."""
+    """Return the median seconds of a decoded token around a context of `size` tokens."""
     ids = _ids(plan, size + plan.steps, number)
     begin = size - plan.steps // 2
-    cache, taken = engine.prefill(ids[:begin]), []
+    cache, times = engine.prefill(ids[:begin]), []
     for token in ids[begin : begin + plan.steps].tolist():
         started = time.perf_counter()
         cache = engine.decode(cache, token)
-        taken.append(time.perf_counter() - started)
-    return statistics.median(taken)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
 
 
 _MEASURES = {"prefill": _prefill_s, "decode": _decode_s}
 
 
 def _next(engine: Any, plan: Plan) -> list[float]:
-    """ln p of the token after the prompt that all are given, shape (vocabulary,)."""
-    found = engine.log_probabilities(_ids(plan, PROMPT, 0))[-1] * np.log(2)
-    return found.tolist()
+    """Return ln p of the token after the prompt of the check, shape (vocabulary,)."""
+    ln_p = engine.log_probabilities(_ids(plan, PROMPT, 0))[-1] * np.log(2)
+    return ln_p.tolist()
 
 
 def _ids(plan: Plan, n: int, number: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Ratios of edgecap's graphs to their peers, paired by round, and what was asked of them."""
+"""Ratios of edgecap's times to those of its peers, paired by round, and their targets."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from peers.turns import Times
 
 REFERENCE = "edgecap fp32 plain"
 EXACT = ("edgecap fp32 plain", "edgecap fp32", "builder fp32", "llama.cpp F32")
-NEAR = 1e-3  # standard deviations of ln p: another order of sums made 4e-5, heads left unturned for llama.cpp 5.5
+# Standard deviations of ln p. Another order of sums made 4e-5, wrong rotations for llama.cpp 5.5.
+NEAR = 1e-3
 
 
-class Asked(NamedTuple):
-    """The faster of `ours` against `peer` in tasks of a kind, and the ratio asked; None where it is only shown."""
+class Target(NamedTuple):
+    """The largest ratio of the faster of `ours` to `peer` in tasks of a kind; None: only shown."""
 
     kind: str
     ours: tuple[str, ...]
@@ -25,7 +26,7 @@ class Asked(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A ratio of seconds with its 95 % interval over rounds; below 1 edgecap is faster."""
+    """A ratio of seconds with its 95 % interval over rounds. Below 1 edgecap is faster."""
 
     task: str
     ours: str
@@ -38,57 +39,51 @@ class Row(NamedTuple):
 
 
 _INT8 = ("edgecap int8", "edgecap int8w")
-ASKED = (
-    Asked("decode", ("edgecap fp32",), "builder fp32", 1.10),
-    Asked("decode", ("edgecap fp32",), "llama.cpp F32", None),
-    Asked("decode", _INT8, "llama.cpp Q8_0", 1.15),
-    Asked("decode", ("edgecap int4",), "llama.cpp Q4_0", 1.15),
-    Asked("decode", ("edgecap int4",), "builder int4", None),
-    Asked("decode", ("edgecap fp32",), "edgecap fp32 plain", None),
-    Asked("prefill", ("edgecap fp32",), "llama.cpp F32", 1.0),
-    Asked("prefill", _INT8, "llama.cpp Q8_0", 1.0),
-    Asked("prefill", ("edgecap int4",), "llama.cpp Q4_0", 1.0),
-    Asked("prefill", ("edgecap fp32",), "builder fp32", None),
-    Asked("prefill", ("edgecap int4",), "builder int4", None),
-    Asked("prefill", ("edgecap fp32",), "edgecap fp32 plain", None),
+TARGETS = (
+    Target("decode", ("edgecap fp32",), "builder fp32", 1.10),
+    Target("decode", ("edgecap fp32",), "llama.cpp F32", None),
+    Target("decode", _INT8, "llama.cpp Q8_0", 1.15),
+    Target("decode", ("edgecap int4",), "llama.cpp Q4_0", 1.15),
+    Target("decode", ("edgecap int4",), "builder int4", None),
+    Target("decode", ("edgecap fp32",), "edgecap fp32 plain", None),
+    Target("prefill", ("edgecap fp32",), "llama.cpp F32", 1.0),
+    Target("prefill", _INT8, "llama.cpp Q8_0", 1.0),
+    Target("prefill", ("edgecap int4",), "llama.cpp Q4_0", 1.0),
+    Target("prefill", ("edgecap fp32",), "builder fp32", None),
+    Target("prefill", ("edgecap int4",), "builder int4", None),
+    Target("prefill", ("edgecap fp32",), "edgecap fp32 plain", None),
 )
 
 
 def rows(times: Times) -> list[Row]:
-    """All that was asked and took part."""
-    found = []
-    for asked in ASKED:
-        for task in (t for t in times if t.startswith(asked.kind) and asked.peer in times[t]):
-            ours = min(asked.ours, key=lambda name, task=task: median(times[task][name]))
-            found.append(_row(task, ours, asked, times[task][ours], times[task][asked.peer]))
-    return found
+    """Return the ratios of all targets whose peers took part."""
+    compared = []
+    for target in TARGETS:
+        for task in (t for t in times if t.startswith(target.kind) and target.peer in times[t]):
+            ours = min(target.ours, key=lambda name, task=task: median(times[task][name]))
+            compared.append(_row(task, ours, target, times[task][ours], times[task][target.peer]))
+    return compared
 
 
-def _row(task: str, ours: str, asked: Asked, mine: Sequence[float], theirs: Sequence[float]) -> Row:
+def _row(
+    task: str, ours: str, target: Target, mine: Sequence[float], theirs: Sequence[float]
+) -> Row:
     ratios = [a / b for a, b in zip(mine, theirs, strict=True)]
     value, low, high = interval(median(ratios), draws_of_median(ratios))
     low, high = value if low is None else low, value if high is None else high
-    return Row(
-        task,
-        ours,
-        asked.peer,
-        value,
-        low,
-        high,
-        asked.limit,
-        _verdict(value, low, high, asked.limit),
-    )
+    verdict = _verdict(value, low, high, target.limit)
+    return Row(task, ours, target.peer, value, low, high, target.limit, verdict)
 
 
 def _verdict(value: float, low: float, high: float, limit: float | None) -> str:
     if limit is None:
         return ""
-    said = "met" if value <= limit else "not met"
-    return f"{said}, not surely" if low <= limit < high else said
+    verdict = "met" if value <= limit else "not met"
+    return f"{verdict}, uncertain" if low <= limit < high else verdict
 
 
 class Agreement(NamedTuple):
-    """How far ln p of the next token is from the plain graph's, in its standard deviations, and the verdict."""
+    """Distance of ln p of the next token from the plain graph, in standard deviations."""
 
     name: str
     largest: float
@@ -97,10 +92,10 @@ class Agreement(NamedTuple):
     verdict: str
 
 
-def agreements(found: dict[str, list[float]]) -> list[Agreement]:
-    """All against the plain fp32 graph; those in fp32 must agree."""
-    reference = np.array(found[REFERENCE])
-    return [_agreement(name, np.array(values), reference) for name, values in found.items()]
+def agreements(ln_p: dict[str, list[float]]) -> list[Agreement]:
+    """Compare all contestants with the plain fp32 graph; those in fp32 must agree."""
+    reference = np.array(ln_p[REFERENCE])
+    return [_agreement(name, np.array(values), reference) for name, values in ln_p.items()]
 
 
 def _agreement(name: str, values: np.ndarray, reference: np.ndarray) -> Agreement:
