@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
-"""Train one of the reference models that edgecap ships, and write its card.
+"""Train one of the reference models of edgecap, and write its card.
 
 A reference model is a calibration standard: a fixed model on a fixed corpus makes devices
-comparable. This script makes it from plain text, seeded: a byte-level BPE of 8,192 pieces, then a
-LLaMA-architecture model with tied embeddings, then fp16 safetensors, a card and the curve.
+comparable. This script trains one from plain text with a fixed seed: a byte-level BPE of 8,192
+tokens, then a LLaMA-architecture model with tied embeddings. It writes fp16 safetensors, a card and
+the training curve.
 
-    python scripts/train_reference.py --size xs --corpus ../shared/data/train --eval ../shared/data/eval
+    python scripts/train_reference.py --size xs --corpus TEXTS --eval JSONL_FOLDER
 
-`--packed FILE` keeps the tokenizer and the stream of tokens, so that every size reads the same ones, also on a
-machine that has only this file. `--corpus FILE_OR_FOLDER` takes any other UTF-8 text (documents separated by four newlines). A run that is cut
-off goes on from its last checkpoint when the same command is given again, with the same tokens in the same order.
-The recipe: Muon for the matrices of the blocks, AdamW for embeddings and norms, linear warm-up, cosine to a
-fiftieth, documents packed after one BOS each; on a GPU in bfloat16 by autocast.
+`--packed FILE` keeps the tokenizer and the token stream, so that every size reads the same tokens,
+also on a machine that has only this file. `--corpus FILE_OR_FOLDER` takes any UTF-8 text, with
+documents separated by four newlines. An interrupted run continues from its last checkpoint when the
+same command is given again, with the same tokens in the same order.
+
+Recipe: Muon for the matrices of the blocks, AdamW for embeddings and norms, linear warm-up, cosine
+decay to a fiftieth, documents packed after one BOS each; on a GPU in bfloat16 by autocast.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 BOS = "<|endoftext|>"
 VOCABULARY = 8192
-CHECKPOINT = "checkpoint.pt"  # beside the result until it is written
+CHECKPOINT = "checkpoint.pt"  # in the output folder during a run
 SEPARATOR = "\n\n\n\n"
 SIZES = {
     "xs": {"hidden_size": 128, "intermediate_size": 352, "layers": 4, "heads": 4, "kv_heads": 2},
@@ -50,7 +53,7 @@ def options() -> argparse.Namespace:
         "--corpus", type=Path, default=Path("../shared/data/train"), help="file or folder of .txt"
     )
     parser.add_argument(
-        "--packed", type=Path, help="tokenizer and tokens: read where it is there, else written"
+        "--packed", type=Path, help="tokenizer and tokens: read if the file exists, else written"
     )
     parser.add_argument(
         "--eval", type=Path, default=Path("../shared/data/eval"), help="folder of JSONL, optional"
@@ -70,7 +73,7 @@ def options() -> argparse.Namespace:
 
 
 def read_domains(corpus: Path) -> dict[str, list[str]]:
-    """Domain name -> documents, in the order of the files' names."""
+    """Read documents by domain, in the order of the file names."""
     files = sorted(corpus.glob("*.txt")) if corpus.is_dir() else [corpus]
     if not files:
         raise SystemExit(f"no .txt file in {corpus}")
@@ -78,19 +81,19 @@ def read_domains(corpus: Path) -> dict[str, list[str]]:
 
 
 def hold_out(domains: dict[str, list[str]]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """The last hundredth of each domain (of its text, where it is one document) is never trained on."""
-    kept, held = {}, {}
+    """Split off the last hundredth of each domain, or of its text if it is one document."""
+    training, held_out = {}, {}
     for name, documents in domains.items():
         if len(documents) == 1:
             cut = max(1, len(documents[0]) * 99 // 100)
             documents = [documents[0][:cut], documents[0][cut:]]
         n = max(1, len(documents) // 100)
-        kept[name], held[name] = documents[:-n], documents[-n:]
-    return kept, held
+        training[name], held_out[name] = documents[:-n], documents[-n:]
+    return training, held_out
 
 
 def train_tokenizer(domains: dict[str, list[str]], seed: int) -> Tokenizer:
-    """Byte-level BPE, trained on up to 6 MB of each domain."""
+    """Train a byte-level BPE on up to 6 MB of each domain."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -114,33 +117,33 @@ def train_tokenizer(domains: dict[str, list[str]], seed: int) -> Tokenizer:
 
 
 class Packed(NamedTuple):
-    """What all sizes share."""
+    """Tokenizer and tokens, shared by all sizes."""
 
     tokenizer: Tokenizer
     stream: np.ndarray  # uint16 (tokens,)
-    held: list[str]  # texts that are never trained on
-    text: dict[str, str]  # what the stream is made of, for the card
+    held_out: list[str]  # texts without training
+    text: dict[str, str]  # description of the training text, for the card
 
 
 def prepare(args: argparse.Namespace) -> Packed:
-    """From the corpus, or from the file that an earlier run left."""
+    """Tokenize and pack the corpus, or read the file of an earlier run."""
     if args.packed and args.packed.is_file():
-        with np.load(args.packed) as found:
-            held, text = json.loads(str(found["held"])), json.loads(str(found["text"]))
-            return Packed(Tokenizer.from_str(str(found["tokenizer"])), found["stream"], held, text)
+        with np.load(args.packed) as saved:
+            held_out, text = json.loads(str(saved["held"])), json.loads(str(saved["text"]))
+            tokenizer = Tokenizer.from_str(str(saved["tokenizer"]))
+            return Packed(tokenizer, saved["stream"], held_out, text)
     started = time.monotonic()
-    kept, held = hold_out(read_domains(args.corpus))
-    tokenizer = train_tokenizer(kept, args.seed)
+    training, held_out = hold_out(read_domains(args.corpus))
+    tokenizer = train_tokenizer(training, args.seed)
+    whole = "".join(d for ds in training.values() for d in ds).encode()
     text = {
-        "training_text": ", ".join(kept),
-        "training_text_sha256": hashlib.sha256(
-            "".join(d for ds in kept.values() for d in ds).encode()
-        ).hexdigest(),
+        "training_text": ", ".join(training),
+        "training_text_sha256": hashlib.sha256(whole).hexdigest(),
     }
     packed = Packed(
         tokenizer,
-        pack(kept, tokenizer, args.seed),
-        [d[:4000] for ds in held.values() for d in ds[:4]],
+        pack(training, tokenizer, args.seed),
+        [d[:4000] for ds in held_out.values() for d in ds[:4]],
         text,
     )
     print(
@@ -148,17 +151,17 @@ def prepare(args: argparse.Namespace) -> Packed:
         flush=True,
     )
     if args.packed:
-        told = {
-            "held": json.dumps(packed.held),
+        texts = {
+            "held": json.dumps(packed.held_out),
             "text": json.dumps(text),
             "tokenizer": tokenizer.to_str(),
         }
-        np.savez_compressed(args.packed, stream=packed.stream, **told)
+        np.savez_compressed(args.packed, stream=packed.stream, **texts)
     return packed
 
 
 def pack(domains: dict[str, list[str]], tokenizer: Tokenizer, seed: int) -> np.ndarray:
-    """One stream of ids, documents of all domains shuffled together, each after one BOS."""
+    """Return one stream of ids: all documents shuffled, each after one BOS."""
     documents = [d for ds in domains.values() for d in ds]
     random.Random(seed).shuffle(documents)
     bos = tokenizer.token_to_id(BOS)
@@ -172,6 +175,7 @@ def pack(domains: dict[str, list[str]], tokenizer: Tokenizer, seed: int) -> np.n
 
 
 def build(size: str) -> LlamaForCausalLM:
+    """Create a model of a size with initial weights."""
     shape = SIZES[size]
     config = LlamaConfig(
         vocab_size=VOCABULARY,
@@ -196,9 +200,12 @@ def build(size: str) -> LlamaForCausalLM:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum made orthogonal by Newton-Schulz (Keller Jordan, 2024), as torch.optim.Muon but in
-    float32 and all matrices of a shape at once: the library rounds to bfloat16, which a CPU emulates (23 % of a
-    step here), and takes them one by one, which leaves a GPU waiting."""
+    """Momentum made orthogonal by Newton-Schulz (Keller Jordan, 2024).
+
+    It differs from torch.optim.Muon: it computes in float32, and all matrices of a shape at once.
+    The library rounds to bfloat16, which a CPU emulates (23 % of a step here), and takes matrices
+    one by one, which leaves a GPU idle.
+    """
 
     def __init__(self, params: list[torch.Tensor], lr: float, momentum: float = 0.95) -> None:
         shapes = sorted({p.shape for p in params})
@@ -220,7 +227,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalize(g: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """Of matrices (n, rows, columns)."""
+    """Orthogonalize matrices of shape (n, rows, columns)."""
     x = g / (g.norm(dim=(1, 2), keepdim=True) + 1e-7)
     tall = g.shape[1] > g.shape[2]
     x = x.mT if tall else x
@@ -231,7 +238,7 @@ def orthogonalize(g: torch.Tensor, steps: int = 5) -> torch.Tensor:
 
 
 class HeadLoss(torch.autograd.Function):
-    """Mean cross entropy of a linear head, 512 positions at a time, so that logits stay in cache."""
+    """Mean cross entropy of a linear head, 512 positions at a time to keep logits in cache."""
 
     @staticmethod
     def forward(
@@ -271,7 +278,7 @@ def make_optimizers(
 
 
 def schedule(step: int, steps: int) -> float:
-    """Linear warm-up over 3 % of the steps, then cosine to 0.02 of the peak."""
+    """Return the share of the peak learning rate: linear warm-up over 3 %, then cosine to 0.02."""
     warm = max(1, steps * 3 // 100)
     if step < warm:
         return (step + 1) / warm
@@ -279,12 +286,13 @@ def schedule(step: int, steps: int) -> float:
 
 
 def window_at(step: int, steps: int, args: argparse.Namespace) -> tuple[int, int]:
-    """(windows, positions) of a step: the last tenth sees the full 1,024 positions, tokens unchanged."""
+    """Return windows and positions of a step; the last tenth uses windows twice as long."""
     longer = step >= steps * 9 // 10
     return (args.batch // 2, args.window * 2) if longer else (args.batch, args.window)
 
 
 def loss_of(model: LlamaForCausalLM, ids: torch.Tensor) -> torch.Tensor:
+    """Return the mean cross entropy of token ids, shape (windows, positions + 1), in nats."""
     targets = ids[:, 1:].flatten()
     if not ids.is_cuda:
         hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
@@ -295,7 +303,7 @@ def loss_of(model: LlamaForCausalLM, ids: torch.Tensor) -> torch.Tensor:
 
 
 def chunk_at(step: int, chunks: int, seed: int) -> tuple[int, int]:
-    """(chunk, pass) of a step: each pass over the stream has its own order."""
+    """Return chunk and pass of a step; each pass over the stream has its own order."""
     passes, place = divmod(step, chunks)
     return int(order_of(passes, chunks, seed)[place]), passes
 
@@ -309,7 +317,7 @@ def order_of(passes: int, chunks: int, seed: int) -> np.ndarray:
 def bits_per_byte(
     model: LlamaForCausalLM, tokenizer: Tokenizer, texts: list[str], device: str
 ) -> float:
-    """Exact protocol of docs/method.md: windows without overlap after BOS, sums pooled over bytes."""
+    """Score texts by the exact protocol of docs/method.md: sums pooled over bytes."""
     bos, bits, size = tokenizer.token_to_id(BOS), 0.0, 0
     for text in texts:
         size += len(text.encode())
@@ -329,22 +337,22 @@ def bits_per_byte(
 def train(
     model: LlamaForCausalLM, packed: Packed, args: argparse.Namespace
 ) -> tuple[list[dict[str, float]], float]:
-    """The curve (step, tokens, training loss in nats, held-out bits per byte) and the seconds it took."""
-    tokenizer, stream, held = packed.tokenizer, packed.stream, packed.held
+    """Train, and return the curve (loss in nats, held-out bits per byte) and the seconds."""
+    tokenizer, stream, held_out = packed.tokenizer, packed.stream, packed.held_out
     optimizers = make_optimizers(model, args)
     peaks = [g["lr"] for o in optimizers for g in o.param_groups]
     per_step = args.batch * args.window
     steps = args.tokens // per_step
     chunks = len(stream) // per_step - 1
-    kept = Checkpoint(args)
-    begin_at, curve, recent, before_s = kept.restore(model, optimizers)
+    checkpoint = Checkpoint(args)
+    begin_at, curve, recent, before_s = checkpoint.restore(model, optimizers)
     started = time.monotonic() - before_s
     for step in range(begin_at, steps):
         if step and step % args.checkpoint == 0:
-            kept.save(model, optimizers, step, curve, recent, time.monotonic() - started)
+            checkpoint.save(model, optimizers, step, curve, recent, time.monotonic() - started)
         chunk, passes = chunk_at(step, chunks, args.seed)
         rows, columns = window_at(step, steps, args)
-        begin = chunk * per_step + passes * 997 % per_step  # windows are cut elsewhere in each pass
+        begin = chunk * per_step + passes * 997 % per_step  # other cuts in each pass
         flat = stream[begin : begin + per_step + 1].astype(np.int64)
         ids = np.stack([flat[r * columns : r * columns + columns + 1] for r in range(rows)])
         for group, peak in zip((g for o in optimizers for g in o.param_groups), peaks, strict=True):
@@ -358,7 +366,7 @@ def train(
         recent.append(loss.detach())
         if (step + 1) % -(-steps // 12) == 0 or step + 1 == steps:
             model.eval()
-            held_bpb = bits_per_byte(model, tokenizer, held, args.device)
+            held_bpb = bits_per_byte(model, tokenizer, held_out, args.device)
             model.train()
             row = {
                 "step": step + 1,
@@ -373,54 +381,56 @@ def train(
 
 
 class Checkpoint:
-    """The state of a run beside its result: weights, optimisers, curve; of another recipe it is not taken."""
+    """The saved state of a run: weights, optimizers, curve. Another recipe refuses it."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.path, self.device = args.out / CHECKPOINT, args.device
-        told = {
+        recipe = {
             k: str(v)
             for k, v in vars(args).items()
             if k not in ("out", "packed", "eval", "checkpoint", "device")
         }
-        self.recipe = json.dumps(told, sort_keys=True)
+        self.recipe = json.dumps(recipe, sort_keys=True)
 
     def save(self, model, optimizers, step, curve, recent, seconds) -> None:  # type: ignore[no-untyped-def]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.path.with_suffix(".new")
+        scratch = self.path.with_suffix(".new")
         states = [o.state_dict() for o in optimizers]
-        found = {
+        state = {
             "model": model.state_dict(),
             "optimizers": states,
             "step": step,
             "seconds": seconds,
         }
-        torch.save({**found, "curve": curve, "recent": recent, "recipe": self.recipe}, beside)
-        beside.replace(self.path)
+        torch.save({**state, "curve": curve, "recent": recent, "recipe": self.recipe}, scratch)
+        scratch.replace(self.path)
 
     def restore(self, model, optimizers) -> tuple[int, list[dict[str, float]], list[float], float]:  # type: ignore[no-untyped-def]
         if not self.path.is_file():
             return 0, [], [], 0.0
-        found = torch.load(self.path, map_location=self.device, weights_only=True)
-        if found["recipe"] != self.recipe:
-            raise SystemExit(f"{self.path} is of another recipe; move it away")
-        model.load_state_dict(found["model"])
-        for optimizer, state in zip(optimizers, found["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
-        print(f"goes on at step {found['step']}", flush=True)
-        return found["step"], found["curve"], found["recent"], found["seconds"]
+        state = torch.load(self.path, map_location=self.device, weights_only=True)
+        if state["recipe"] != self.recipe:
+            raise SystemExit(f"{self.path} belongs to another recipe; move it away")
+        model.load_state_dict(state["model"])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        print(f"continues at step {state['step']}", flush=True)
+        return state["step"], state["curve"], state["recent"], state["seconds"]
 
 
 def read_eval(folder: Path) -> dict[str, list[str]]:
+    """Read the evaluation texts by domain; none if there is no folder."""
     if not folder.is_dir():
         return {}
-    found = {}
+    texts = {}
     for file in sorted(folder.glob("*.jsonl")):
         lines = file.read_text("utf-8").split("\n")
-        found[file.stem] = [json.loads(line)["text"] for line in lines if line]
-    return found
+        texts[file.stem] = [json.loads(line)["text"] for line in lines if line]
+    return texts
 
 
 def save(model: LlamaForCausalLM, tokenizer: Tokenizer, out: Path) -> None:
+    """Write the tokenizer and the weights in fp16."""
     out.mkdir(parents=True, exist_ok=True)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -434,7 +444,7 @@ def save(model: LlamaForCausalLM, tokenizer: Tokenizer, out: Path) -> None:
 
 
 def xz_bits_per_byte(texts: list[str]) -> float:
-    """What xz -9e makes of all texts in one piece."""
+    """Compress all texts in one piece with xz -9e; return bits per byte."""
     joined = "".join(texts).encode()
     return 8 * len(lzma.compress(joined, preset=9 | lzma.PRESET_EXTREME)) / len(joined)
 
@@ -446,13 +456,13 @@ def write_card(
     domains: dict[str, float],
     xz: dict[str, float],
 ) -> None:
-    told = {
+    values = {
         "recipe": recipe,
         "curve": curve,
         "eval_bits_per_byte": domains,
         "eval_xz_bits_per_byte": xz,
     }
-    (out / "training.json").write_text(json.dumps(told, indent=1) + "\n", "utf-8")
+    (out / "training.json").write_text(json.dumps(values, indent=1) + "\n", "utf-8")
     rows = "\n".join(
         f"| {int(c['tokens']):,} | {c['train_nats']:.3f} | {c['held_out_bits_per_byte']:.3f} |"
         for c in curve
@@ -469,16 +479,16 @@ library_name: transformers
 ---
 # {out.name}
 
-A small LLaMA-architecture language model that edgecap ships as a calibration standard: the same
-weights on the same text make two devices comparable. It is not made to be talked to.
-Written by `scripts/train_reference.py`; the numbers below come from that run (`training.json`).
+A small LLaMA-architecture language model, a calibration standard of edgecap: the same weights on
+the same text make two devices comparable. It is not a chat model.
+`scripts/train_reference.py` wrote this card; its numbers come from that run (`training.json`).
 
 {facts}
 
-Held-out text is the last hundredth of each training domain. Bits per byte by the exact protocol
-(`docs/method.md`), context 1,024, from the fp16 weights in this folder for the second table.
+Held-out text is the last hundredth of each training domain. Bits per byte follow the exact protocol
+(`docs/method.md`) with context 1,024. The second table uses the fp16 weights of this folder.
 
-| tokens seen | training loss, nats a token | held-out bits per byte |
+| tokens seen | training loss, nats per token | held-out bits per byte |
 |---:|---:|---:|
 {rows}
 
