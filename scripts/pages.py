@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Writes every number that the pages take from records: python scripts/pages.py
+"""Write the numbers of the pages from records: python scripts/pages.py
 
-From profiles/, the cards of models/ and the published figure (edgecap/data/published.csv) into the marked places
-of README.md and docs/, and the card of the bundled corpus. A test fails until they agree.
+Read profiles/, the cards of models/ and the published figure (edgecap/data/published.csv). Write
+the marked blocks of README.md and docs/, and the card of the bundled corpus. A test fails if a page
+differs from its records.
 """
 
 import functools
 import math
 import re
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from edgecap.analysis.score import Quantity, decode_joules, decode_seconds, pref
 from edgecap.errors import RecordError, UsageError
 from edgecap.record import Absent, Architecture, Cell, Estimate, Flops, Graph, Measurement, Profile
 from edgecap.report.terminal.comparison import comparison
+from edgecap.report.terminal.details import details
 from edgecap.report.terminal.summary import summary
 from edgecap.spec import DEFAULT_CORPUS, DEFAULT_MODEL, DEFAULT_PRECISIONS
 from edgecap.text import bias_card
@@ -33,20 +36,19 @@ from edgecap.text.corpus import read_corpus
 from edgecap.units import si
 
 ROOT = Path(__file__).parent.parent
-PROFILES, MODELS, CORPUS = (
-    ROOT / "profiles",
-    ROOT / "models",
-    ROOT / "edgecap" / "data" / "edgecap-mixed.jsonl",
-)
+PROFILES, MODELS = ROOT / "profiles", ROOT / "models"
+CORPUS = ROOT / "edgecap" / "data" / "edgecap-mixed.jsonl"
+COLUMNS = 100  # of a page
 SERIES, BIASES = "edgecap-ref-", (0, -20, -22, -24, -26, -28, -30)
 MEASURED = (("fp32", "cpu"), ("fp16", "cuda"))  # the bias is fitted on the first
-WORK = ("decode", "prefill", "joules a decoded token")
+
+NO_RECORDS = "The records of the reference series are not in `profiles/` yet."
 
 Series = list[tuple[str, float, float]]  # name, log2 of the FLOPs, bits gained a token
 
 
 def published_series() -> dict[str, Series]:
-    """The series of the published figure."""
+    """Return the series of the published figure by name."""
     return {
         name: [(p.model, math.log2(p.flops_per_token), p.gain_bits_per_token) for p in points]
         for name, points in published.published_series().items()
@@ -55,59 +57,49 @@ def published_series() -> dict[str, Series]:
 
 @functools.cache
 def records_in(pattern: str) -> tuple[tuple[Path, Profile], ...]:
-    """The records of `profiles/` by their names."""
+    """Read the records of `profiles/` that match a pattern, with their paths."""
     return tuple((path, edgecap.load(path)) for path in sorted(PROFILES.glob(pattern)))
 
 
 def reference_records(precision: str, provider: str) -> list[Profile]:
-    """The latest record of each size of the reference series on the bundled corpus that was timed in such a cell."""
-    found, whole = dict[str, Profile](), read_corpus(DEFAULT_CORPUS).sha256
+    """Return the latest record of each size of the reference series that has a timed cell.
+
+    Only records on the whole bundled corpus count.
+    """
+    latest, corpus_hash = dict[str, Profile](), read_corpus(DEFAULT_CORPUS).sha256
     for _, record in records_in("reference/*.json"):
-        if (
-            record.source.name.startswith(SERIES)
-            and record.corpus.sha256 == whole
-            and timed(record, precision, provider)
-        ):
-            found[record.source.name] = max(
-                found.get(record.source.name, record), record, key=lambda r: r.created_utc
-            )
-    return by_size(found.values())
+        name, same_text = record.source.name, record.corpus.sha256 == corpus_hash
+        if name.startswith(SERIES) and same_text and timed_cell(record, precision, provider):
+            latest[name] = max(latest.get(name, record), record, key=lambda r: r.created_utc)
+    return by_size(latest.values())
 
 
-def timed(record: Profile, precision: str, provider: str) -> Cell | None:
-    """The cell."""
-    return next(
-        (
-            c
-            for c in record.cells
-            if (c.precision, c.provider) == (precision, provider) and latency_of(c)
-        ),
-        None,
-    )
+def timed_cell(record: Profile, precision: str, provider: str) -> Cell | None:
+    """Return the cell with a latency, or None."""
+    for cell in record.cells:
+        if (cell.precision, cell.provider) == (precision, provider) and latency_of(cell):
+            return cell
+    return None
 
 
 # --- tables -----------------------------------------------------------------------------------
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def wrapped(text: str) -> str:
+    """Wrap a paragraph to the width of a page."""
+    return textwrap.fill(text, COLUMNS, break_long_words=False, break_on_hyphens=False)
+
+
 def biases(series: dict[str, Series]) -> str:
-    """For each series the best bias, what remains of the spread, and the errors of sizes predicted from the others."""
-    header = [
-        "series",
-        "models",
-        "best b",
-        "spread at b = 0",
-        "at -24",
-        "at the best",
-        "leave-one-out, rms",
-        "largest",
-        "the largest model from the others",
-        "its gain over the next",
-    ]
+    """Return the best bias of each series, its spreads, and its leave-one-out errors."""
+    header = ["series", "models", "best b", "spread at 0", "at -24", "at best"]
+    header += ["rms", "max", "last", "step"]
     return table(header, [bias_row(name, models) for name, models in series.items()])
 
 
@@ -116,29 +108,14 @@ def bias_row(name: str, models: Series) -> list[str]:
     best = float(best_bias(work, gains))
     spreads = [spread(capacities(work, gains, b)) for b in (0.0, published.BIAS, best)]
     predicted = predict_left_out(work, gains)
+    step = f"{gains[-1] - gains[-2]:.2f}"
     if predicted is None:
-        return [
-            name,
-            str(len(models)),
-            f"{best:.1f} (exact)",
-            *map(percent, spreads[:2]),
-            "0",
-            "",
-            "",
-            "",
-            f"{gains[-1] - gains[-2]:.2f}",
-        ]
+        exact = [f"{best:.1f} (exact)", *map(percent, spreads[:2]), "0"]
+        return [name, str(len(models)), *exact, "", "", "", step]
     errors = predicted - gains
-    return [
-        name,
-        str(len(models)),
-        f"{best:.1f}",
-        *map(percent, spreads),
-        f"{math.sqrt((errors**2).mean()):.3f}",
-        f"{np.abs(errors).max():.3f}",
-        f"{errors[-1]:+.3f}",
-        f"{gains[-1] - gains[-2]:.2f}",
-    ]
+    rms, largest = math.sqrt((errors**2).mean()), np.abs(errors).max()
+    numbers = [f"{rms:.3f}", f"{largest:.3f}", f"{errors[-1]:+.3f}", step]
+    return [name, str(len(models)), f"{best:.1f}", *map(percent, spreads), *numbers]
 
 
 def percent(share: float) -> str:
@@ -146,7 +123,7 @@ def percent(share: float) -> str:
 
 
 def coverage(series: dict[str, Series]) -> str:
-    """How often a size lies within the interval that the others give it, where those are three and more."""
+    """Count the sizes within the interval that three or more others predict for them."""
     inside, largest, widths = [], [], []
     for models in series.values():
         work, gains = (np.array([m[i] for m in models]) for i in (1, 2))
@@ -158,15 +135,15 @@ def coverage(series: dict[str, Series]) -> str:
             inside.append(error <= half)
             widths.append(half)
             largest += [error <= half] if i == len(models) - 1 else []
-    return (
-        f"Of the {len(inside)} sizes in series of four and more, {sum(inside)} lie within the 95 % interval that the "
-        f"others give them, of the {len(largest)} largest {sum(largest)}; half the interval is "
-        f"{np.median(widths):.2f} bits in the median."
+    return wrapped(
+        f"Of the {len(inside)} sizes in series of four and more, {sum(inside)} lie within the 95 % "
+        f"interval predicted from the others. Of the {len(largest)} largest sizes, {sum(largest)} "
+        f"do. Half the interval is {np.median(widths):.2f} bits in the median."
     )
 
 
 def moved() -> str:
-    """How far the bias moves the ranks of the published models."""
+    """Return how far the bias moves the ranks of the published models."""
     points = published.read_published()
     work, gains = (
         np.array([value(p) for p in points])
@@ -181,75 +158,71 @@ def moved() -> str:
         tau, other = kendall_tau(old, new), sum(map(bool, steps))
         most = f"{points[far].model}: {ranks(old)[far]} to {ranks(new)[far]}" if other else ""
         rows.append([str(b), f"{tau:.2f}", str(other), most, points[ranks(new).index(1)].model])
-    return table(["b", "Kendall's tau with b = -24", "other rank", "moved furthest", "first"], rows)
+    return table(["b", "tau", "moved", "moved furthest", "first"], rows)
 
 
 def reference(found: Fit | None) -> str:
-    """The bias of the reference series, if its records are there."""
+    """Describe the bias of the reference series in a paragraph."""
     if found is None:
-        return "The reference series: its records are not in `profiles/` yet."
+        return NO_RECORDS
     b = found.bias_bits
-    bounds = (
-        "" if b.low is None or b.high is None else f" ({b.low:.2f} to {b.high:.2f} over documents)"
-    )
+    interval = f" ({b.low:.2f} to {b.high:.2f} over documents)" if is_closed(b) else ""
     text = (
-        f"The reference series on {found.corpus} ({found.documents} documents, {found.precision}): b = {b.value:.2f} "
-        f"bits a token{bounds}; spread {percent(found.spread_with_zero)} without bias, {percent(found.spread_fitted)} "
-        f"with it, {percent(found.spread_endless)} with an endless one."
+        f"The reference series on {found.corpus} ({found.documents} documents, {found.precision}): "
+        f"b = {b.value:.2f} bits per token{interval}. The spread is "
+        f"{percent(found.spread_with_zero)} without a bias, {percent(found.spread_fitted)} with b, "
+        f"and {percent(found.spread_endless)} with an endless one."
     )
-    return f"{text}\n\n{' '.join(sentence(c) for c in found.cautions)}".rstrip()
+    return wrapped(" ".join([text, *map(sentence, found.cautions)]))
 
 
 def devices() -> str:
-    """Each size of the reference series, left out and predicted from the others, on the machines that it was run on."""
+    """Predict each size of the reference series from the others, on each measured machine."""
     parts = []
     for precision, provider in MEASURED:
         records = reference_records(precision, provider)
         if len(records) > 2:
             machine = records[0].machine
-            title = f"{machine.gpus[0].name if provider == 'cuda' else machine.cpu}, {provider}, {precision}:"
-            header = [
-                "model",
-                "bits a token",
-                "predicted",
-                *[f"{w}, measured / predicted" for w in WORK],
-            ]
+            name = machine.gpus[0].name if provider == "cuda" else machine.cpu
             rows = [
                 left_out_row(r, [o for o in records if o is not r], precision, provider)
                 for r in records
             ]
-            parts.append(f"{title}\n\n{table(header, rows)}")
-    return "\n\n".join(parts) or "The reference series: its records are not in `profiles/` yet."
+            header = ["size", "bits", "predicted", "decode", "prefill", "joules"]
+            parts.append(f"{name}, {provider}, {precision}:\n\n{table(header, rows)}")
+    return "\n\n".join(parts) or NO_RECORDS
 
 
 def outside() -> str:
-    """Shapes that the series has not, with weights that mean nothing: their seconds beside those predicted."""
+    """Compare measured and predicted seconds of shapes outside of the series."""
     precision, provider = MEASURED[0]
     series = reference_records(precision, provider)
     rows = []
     for record in by_size(r for _, r in records_in("shapes/*.json")):
-        shape, cell = record.source.architecture, timed(record, precision, provider)
+        shape, cell = record.source.architecture, timed_cell(record, precision, provider)
         latency = cell and latency_of(cell)
         assert isinstance(shape, Architecture) and latency
-        told = predict(series, shape, record.source.name, precision, provider).device
-        rows.append(
-            [
-                f"{shape.depth} layers, {shape.hidden} wide",
-                beside(decode_seconds(latency, None), told.decode_s, "s"),
-                bounds(told.decode_s),
-                beside(prefill_seconds(latency, None), told.prefill_s, "s"),
-                bounds(told.prefill_s),
-            ]
-        )
-    return table(
-        ["shape", f"{WORK[0]}, measured / predicted", "interval", WORK[1], "interval"], rows
-    )
+        predicted = predict(series, shape, record.source.name, precision, provider).device
+        decode, prefill = predicted.decode_s, predicted.prefill_s
+        rows += [
+            [str(shape.depth), str(shape.hidden), name, ratio(measured, value, "s"), span(value)]
+            for name, measured, value in (
+                ("decode", decode_seconds(latency, None), decode),
+                ("prefill", prefill_seconds(latency, None), prefill),
+            )
+        ]
+    return table(["layers", "width", "step", "measured / predicted", "interval"], rows)
 
 
-def bounds(found: Estimate | Absent) -> str:
-    if isinstance(found, Absent) or found.low is None or found.high is None:
+def span(estimate: Estimate | Absent) -> str:
+    """Return the interval of a time as text, empty if it is open."""
+    if isinstance(estimate, Absent) or not is_closed(estimate):
         return ""
-    return f"{si(found.low, 's')} to {si(found.high, 's')}"
+    return f"{si(estimate.low, 's')} to {si(estimate.high, 's')}"
+
+
+def is_closed(estimate: Estimate) -> bool:
+    return estimate.low is not None and estimate.high is not None
 
 
 def by_size(records: Iterable[Profile]) -> list[Profile]:
@@ -259,25 +232,29 @@ def by_size(records: Iterable[Profile]) -> list[Profile]:
 def left_out_row(
     record: Profile, others: list[Profile], precision: str, provider: str
 ) -> list[str]:
-    shape, cell = record.source.architecture, timed(record, precision, provider)
+    shape, cell = record.source.architecture, timed_cell(record, precision, provider)
     assert isinstance(shape, Architecture) and cell
     text, latency, energy = compression_of(cell), latency_of(cell), energy_of(cell)
     assert text and latency
-    found = predict(others, shape, record.source.name, precision, provider)
-    measured = (
-        (decode_seconds(latency, None), found.device.decode_s, "s"),
-        (prefill_seconds(latency, None), found.device.prefill_s, "s"),
-        (decode_joules(energy, None) if energy else None, found.device.decode_j, "J"),
-    )
-    bits = [f"{text.nll_bits_per_token:.3f}", f"{found.nll_bits_per_token.value:.3f}"]
-    return [record.source.name, *bits, *[beside(*each) for each in measured]]
+    predicted = predict(others, shape, record.source.name, precision, provider)
+    device = predicted.device
+    joules = decode_joules(energy, None) if energy else None
+    return [
+        record.source.name.removeprefix(SERIES),
+        f"{text.nll_bits_per_token:.3f}",
+        f"{predicted.nll_bits_per_token.value:.3f}",
+        ratio(decode_seconds(latency, None), device.decode_s, "s"),
+        ratio(prefill_seconds(latency, None), device.prefill_s, "s"),
+        ratio(joules, device.decode_j, "J"),
+    ]
 
 
-def beside(measured: Quantity | Absent | None, told: Estimate | Absent, unit: str) -> str:
-    """`1.2 ms / 1.1 ms = 1.09`; nothing where either is missing."""
-    if measured is None or isinstance(measured, Absent) or isinstance(told, Absent):
+def ratio(measured: Quantity | Absent | None, predicted: Estimate | Absent, unit: str) -> str:
+    """Return text like `1.2 ms / 1.1 ms = 1.09`, empty if a value is missing."""
+    if measured is None or isinstance(measured, Absent) or isinstance(predicted, Absent):
         return ""
-    return f"{si(measured[0], unit)} / {si(told.value, unit)} = {measured[0] / told.value:.2f}"
+    quotient = measured[0] / predicted.value
+    return f"{si(measured[0], unit)} / {si(predicted.value, unit)} = {quotient:.2f}"
 
 
 def sentence(text: str) -> str:
@@ -287,42 +264,54 @@ def sentence(text: str) -> str:
 # --- records and cards ------------------------------------------------------------------------
 
 
-def shown() -> dict[str, str]:
-    """The README's example: what `profile` prints, and int8 against fp16."""
-    path, record = max(
-        (
-            (p, r)
-            for p, r in records_in("reference/*.json")
-            if r.spec.model == DEFAULT_MODEL and in_turns(r)
-        ),
-        key=lambda found: found[1].created_utc,
-    )
+def shown_record() -> tuple[Path, Profile]:
+    """Return the latest record of the default run, with its path."""
+    default_runs = [
+        (path, record)
+        for path, record in records_in("reference/*.json")
+        if record.spec.model == DEFAULT_MODEL and has_default_cells(record)
+    ]
+    return max(default_runs, key=lambda pair: pair[1].created_utc)
+
+
+def example() -> str:
+    """Return the first lines and the main table of what `profile` prints."""
+    lines = as_text(f"$ edgecap profile\n{summary(shown_record()[1])}").splitlines()
+    table_end = lines.index("", lines.index("") + 1)
+    return "\n".join(lines[:table_end])
+
+
+def outputs() -> dict[str, str]:
+    """Return what `profile` and `compare` print for the example."""
+    path, record = shown_record()
     int8 = next(c for c in edgecap.compare([record], "precision=fp16") if c.candidate == "int8")
-    command = f"edgecap compare {path.relative_to(ROOT)} --baseline precision=fp16"
+    compared = as_text(
+        f"$ edgecap compare RECORD.json --baseline precision=fp16\n{comparison(int8)}"
+    )
+    shown = as_text(f"$ edgecap show RECORD.json --details\n{details(record, COLUMNS - 4)}")
     return {
-        "profile": f"{as_text('$ edgecap profile')}\n{as_text(summary(record))}",
-        "compare": f"{as_text(f'$ {command}')}\n{as_text(comparison(int8))}",
+        "output": as_text(f"$ edgecap profile\n{summary(record)}"),
+        "details": f"RECORD.json is `{path.relative_to(ROOT)}`.\n\n{shown}",
+        "compare": compared,
     }
 
 
-def in_turns(record: Profile) -> bool:
-    """Whether the record has what `profile` measures when nothing is asked."""
-    return tuple((c.precision, c.provider) for c in record.cells) == tuple(
-        (p, "cpu") for p in DEFAULT_PRECISIONS
-    )
+def has_default_cells(record: Profile) -> bool:
+    """Return True if the record has the cells of `profile` without options."""
+    cells = [(c.precision, c.provider) for c in record.cells]
+    return cells == [(precision, "cpu") for precision in DEFAULT_PRECISIONS]
 
 
 def as_text(text: str) -> str:
+    """Return terminal output as a Markdown code block, without colours."""
     return "\n".join(f"    {line}".rstrip() for line in click.unstyle(text).splitlines())
 
 
 def series_cards() -> str:
-    """Bits per byte of the reference series by domain, as their cards have them, beside xz."""
-    found = [
-        (p.parent.name, msgspec.json.decode(p.read_bytes()))
-        for p in MODELS.glob(f"{SERIES}*/training.json")
-    ]
-    cards = sorted(found, key=lambda one: one[1]["recipe"]["parameters"])
+    """Return bits per byte of the reference series by domain, from their cards, beside xz."""
+    folders = [p.parent for p in MODELS.glob(f"{SERIES}*/training.json")]
+    named = [(f.name, msgspec.json.decode((f / "training.json").read_bytes())) for f in folders]
+    cards = sorted(named, key=lambda one: one[1]["recipe"]["parameters"])
     domains = list(cards[0][1]["eval_bits_per_byte"])
     rows = [
         [
@@ -356,7 +345,7 @@ VARIANTS = {
 
 
 def variants() -> str:
-    """How far each variant of the smallest reference model is from fp32, from the record that has them all."""
+    """Return the divergence of each variant of the smallest model, from the record with all."""
     (record,) = [
         r
         for _, r in records_in("variants/*.json")
@@ -374,68 +363,51 @@ def variants() -> str:
 
 
 def on_cuda() -> str:
-    """Every cell of the records that ran on CUDA."""
-    header = [
-        "model",
-        "variant",
-        "bits/byte",
-        "prefill 512",
-        "decode",
-        "J a decoded token",
-        "net of idle",
-        "share of time on the CPU",
-    ]
+    """Return every cell of the records that ran on CUDA, and the reasons of those that failed."""
+    header = ["model", "variant", "bits/byte", "prefill 512", "decode", "J", "net", "on cpu"]
     records = by_size(r for _, r in records_in("reference/*.json"))
-    rows = [
-        cuda_row(record, cell)
-        for record in records
-        for cell in record.cells
-        if cell.provider == "cuda"
+    cells = [(r.source.name, c) for r in records for c in r.cells if c.provider == "cuda"]
+    reasons = [
+        f"{name}, {cell.precision}: {failure_of(cell) or status(cell)}."
+        for name, cell in cells
+        if failed(cell)
     ]
-    return table(header, rows)
+    rows = table(header, [cuda_row(name, cell) for name, cell in cells])
+    return "\n\n".join([rows, *map(wrapped, reasons)])
 
 
-def cuda_row(record: Profile, cell: Cell) -> list[str]:
+def failed(cell: Cell) -> bool:
+    return compression_of(cell) is None or latency_of(cell) is None
+
+
+def cuda_row(name: str, cell: Cell) -> list[str]:
     text, latency, energy = compression_of(cell), latency_of(cell), energy_of(cell)
     if not isinstance(cell.outcome, Measurement) or text is None or latency is None:
-        return [
-            record.source.name,
-            cell.precision,
-            failure_of(cell) or status(cell),
-            "",
-            "",
-            "",
-            "",
-            "",
-        ]
+        return [name, cell.precision, status(cell), "", "", "", "", ""]
     joules = [decode_joules(energy, None, net) for net in (False, True)] if energy else [None, None]
-    timed = (prefill_seconds(latency, None), decode_seconds(latency, None))
+    seconds = (prefill_seconds(latency, None), decode_seconds(latency, None))
     placed = cell.outcome.placement
-    others = (
-        []
-        if isinstance(placed, Absent)
-        else [s.time_share for p, s in placed.by_provider.items() if p != "cuda"]
-    )
-    seconds = ["" if isinstance(t, Absent) else si(t[0], "s") for t in timed]
+    shares = {} if isinstance(placed, Absent) else placed.by_provider
     return [
-        record.source.name,
+        name,
         cell.precision,
         f"{text.bits_per_byte:.4f}",
-        *seconds,
+        *["" if isinstance(s, Absent) else si(s[0], "s") for s in seconds],
         *[si(j[0], "J") if isinstance(j, tuple) else "" for j in joules],
-        percent(sum(others)),
+        percent(sum(share.time_share for p, share in shares.items() if p != "cuda")),
     ]
 
 
-# --- where they go ----------------------------------------------------------------------------
+# --- blocks of the pages ----------------------------------------------------------------------
 
 
 def reference_fit(records: list[Profile]) -> Fit | None:
-    """None where there are not three sizes: two have an exact solution, which shows nothing."""
+    """Fit the bias, or return None for fewer than three sizes: two have an exact solution."""
     return fit(records)[0] if len({r.source.weights_sha256 for r in records}) > 2 else None
 
 
 def filled(page: str, text: str, blocks: dict[str, str]) -> str:
+    """Return the text of a page with new blocks between its `<!-- name -->` marks."""
     for name, block in blocks.items():
         pattern = rf"(<!-- {name}[^\n]*-->\n).*?(<!-- /{name} -->)"
         text, count = re.subn(
@@ -447,19 +419,20 @@ def filled(page: str, text: str, blocks: dict[str, str]) -> str:
 
 
 def pages(found: Fit | None) -> dict[str, dict[str, str]]:
-    """The generated parts of each page by name."""
+    """Return the generated blocks of each page by name."""
     series = published_series()
     return {
-        "README.md": shown(),
-        "docs/method.md": {
+        "README.md": {"profile": example()},
+        "docs/fit.md": {
             "published-bias": f"{biases(series)}\n\n{coverage(series)}",
             "published-ranks": moved(),
             "reference-bias": reference(found),
             "reference-devices": devices(),
             "reference-shapes": outside(),
         },
-        "docs/providers.md": {"cuda": on_cuda(), "variants": variants()},
-        "docs/results.md": {"series": series_cards()},
+        "docs/graphs.md": {"variants": variants()},
+        "docs/providers.md": {"cuda": on_cuda()},
+        "docs/results.md": {**outputs(), "series": series_cards()},
     }
 
 

@@ -162,7 +162,7 @@ def test_the_pages_numbers_are_those_of_the_script():
     spec.loader.exec_module(script)
     found = script.reference_fit(script.reference_records("fp32", "cpu"))
     pages = script.pages(found)
-    assert "-26.9 (exact)" in pages["docs/method.md"]["published-bias"]
+    assert "-26.9 (exact)" in pages["docs/fit.md"]["published-bias"]
     for page, blocks in pages.items():
         text = (ROOT / page).read_text()
         assert script.filled(page, text, blocks) == text, (
