@@ -23,13 +23,8 @@ from edgecap.record import (
 DIVERGENT = 0.1  # bits per token from fp32
 CACHE_TOLERANCE = 0.01  # relative difference from the size that the config implies
 FALLBACK = 0.01  # share of the operators' time on another provider
-BYTES_PER_WEIGHT = {
-    "fp32": 4.0,
-    "fp16": 2.0,
-    "bf16": 2.0,
-    "int8": 1.0,
-    "int4": 0.5,
-}  # by family, scales not counted
+# By family, scales not counted.
+BYTES_PER_WEIGHT = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "int8": 1.0, "int4": 0.5}
 
 _NO_CACHE = Caution(
     code="no-kv-cache",
