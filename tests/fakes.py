@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgecap.graph.read import GraphFacts
+from edgecap.graph.onnx_file import GraphFacts
 from edgecap.meters import compression, text_windows
 from edgecap.meters.compression import ScoredDocument, measure_compression
 from edgecap.meters.latency import LatencyBench, LatencyPlan, measure_in_turns

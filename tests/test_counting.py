@@ -266,7 +266,7 @@ HYBRID = {"model_type": "qwen3_next", "num_hidden_layers": 4, "linear_num_key_he
 @pytest.mark.parametrize("context", [1, 5, 23])
 def test_positions_average_to_the_mean_token(changes, absorbed, context):
     model = read(**changes)
-    each = [flops.parts_at(model, i, absorbed) for i in range(1, context + 1)]
+    each = [flops.token_parts_at(model, i, absorbed) for i in range(1, context + 1)]
     mean = flops.token_parts(model, context, absorbed=absorbed)
     for part in PARTS:
         assert sum(getattr(p, part) for p in each) / context == pytest.approx(
@@ -306,7 +306,10 @@ def test_recurrent_layers_keep_a_state_and_no_cache():
     ]
     assert flops.kv_bytes_per_token(model) == 2 * 4 * (16 + 16)
     assert flops.state_bytes(model, 4.0) == 3 * 4 * (4 * 8 * 6 + 4 * (2 * 2 * 8 + 4 * 6))
-    grown = flops.parts_at(model, 100).attention_core - flops.parts_at(model, 99).attention_core
+    grown = (
+        flops.token_parts_at(model, 100).attention_core
+        - flops.token_parts_at(model, 99).attention_core
+    )
     assert grown == 2 * 4 * 32
 
 
@@ -365,9 +368,9 @@ def test_where_attention_overtakes_the_weights(changes, limit):
     slow = (
         i
         for i in range(1, limit + 1)
-        if 2 * (p := flops.parts_at(model, i)).attention_core > flops.total(p)
+        if 2 * (p := flops.token_parts_at(model, i)).attention_core > flops.total(p)
     )
-    assert flops.overtakes(model, limit) == next(slow, None)
+    assert flops.crossover_context(model, limit) == next(slow, None)
 
 
 def test_bytes_of_weights():
@@ -399,7 +402,7 @@ from edgecap.model import flops
 from edgecap.model.architecture import read_architecture
 model = read_architecture(json.load(open({str(path)!r})))
 flops.count_flops(model, 1024, 512), flops.parameters(model)
-flops.overtakes(model), flops.weight_bytes(model, "int4")
+flops.crossover_context(model), flops.weight_bytes(model, "int4")
 print(*sys.modules)"""
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert not {"torch", "transformers", "numpy", "onnx", "onnxruntime"} & set(run.stdout.split())

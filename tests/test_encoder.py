@@ -16,7 +16,7 @@ from fakes import FakeClock, FakeCounter, FakeEngine, scripted
 
 from edgecap.analysis.compare import compare
 from edgecap.errors import UsageError
-from edgecap.graph.read import inspect_graph
+from edgecap.graph.onnx_file import inspect_graph
 from edgecap.meters.context_sweep import measure_context_sweep
 from edgecap.meters.divergence import Garbage, measure_cosine
 from edgecap.meters.energy import measure_energy

@@ -15,7 +15,7 @@ from fakes import corpus_of, scripted
 
 from edgecap import __version__
 from edgecap.errors import EdgecapError, RecordError, Unreadable, UsageError
-from edgecap.graph.read import inspect_graph
+from edgecap.graph.onnx_file import inspect_graph
 from edgecap.meters.sharding import join_parts
 from edgecap.pipeline.worker import MeasureCell, Progress
 from edgecap.record import Failure, File

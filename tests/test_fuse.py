@@ -12,13 +12,13 @@ from onnx import helper, numpy_helper
 from test_counting import small_config, torch_kit
 
 from edgecap.graph.cost.count import count_graph
-from edgecap.graph.cost.shapes import Walk
+from edgecap.graph.cost.shapes import GraphWalk
 from edgecap.graph.export import export_fp32
 from edgecap.graph.fusion import match_attention, match_rotary
-from edgecap.graph.fusion.edit import drop_views_of_the_same, keep
+from edgecap.graph.fusion.edit import drop_identities, retain
 from edgecap.graph.fusion.flow import Flow
 from edgecap.graph.fusion.fuse import fuse
-from edgecap.graph.read import open_graph, write_graph
+from edgecap.graph.onnx_file import open_graph, write_graph
 from edgecap.graph.scoring import scoring_graph
 from edgecap.graph.variants import make_variant
 
@@ -309,8 +309,8 @@ def test_layers_that_are_alike_are_measured_once(tmp_path, monkeypatch):
 @pytest.mark.export
 def test_each_node_is_walked_through_once(tmp_path, monkeypatch):
     model = open_graph(export(tmp_path, "llama"))
-    drop_views_of_the_same(Flow(model))
-    flow, calls = Flow(model), counted(monkeypatch, Walk, "_node")
+    drop_identities(Flow(model))
+    flow, calls = Flow(model), counted(monkeypatch, GraphWalk, "_node")
     for name in [*flow.place, *flow.place]:
         flow.tensor(name)
     assert len(calls) == len(flow.nodes)
@@ -324,7 +324,7 @@ def test_what_is_kept_is_not_copied():
         helper.make_graph([helper.make_node(c, ["x"], [c]) for c in "abcde"], "g", [], [])
     )
     nodes = list(model.graph.node)
-    keep(model.graph.node, [nodes[3], nodes[0], nodes[2]])
+    retain(model.graph.node, [nodes[3], nodes[0], nodes[2]])
     assert [n.op_type for n in model.graph.node] == ["d", "a", "c"]
     assert all(
         a is b for a, b in zip(model.graph.node, (nodes[3], nodes[0], nodes[2]), strict=True)

@@ -14,7 +14,7 @@ from conftest import REFERENCE, SMALL, build_model
 
 from edgecap.errors import UsageError
 from edgecap.graph.export import genai as builder
-from edgecap.graph.read import inspect_graph
+from edgecap.graph.onnx_file import inspect_graph
 from edgecap.graph.scoring import scoring_graph
 from edgecap.graph.variants import make_variant
 from edgecap.meters.divergence import measure_divergence

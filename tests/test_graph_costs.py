@@ -19,10 +19,10 @@ from test_counting import small_config, torch_kit
 from edgecap.errors import UsageError
 from edgecap.graph.cost.count import count_graph
 from edgecap.graph.cost.input_sizes import RunSize, concrete_inputs, size_of
-from edgecap.graph.cost.shapes import Walk
+from edgecap.graph.cost.shapes import GraphWalk
 from edgecap.graph.export import export_fp32
-from edgecap.graph.nodes import graphs_in
-from edgecap.graph.read import open_graph
+from edgecap.graph.onnx_file import open_graph
+from edgecap.graph.traversal import nested_graphs
 from edgecap.model import flops
 from edgecap.model.architecture import read_architecture
 
@@ -81,7 +81,7 @@ def walked(path, run):
     """Every tensor that edgecap followed, by name."""
     model = open_graph(path, weights=False)
     scope = ChainMap(concrete_inputs(model, run, path))
-    Walk(model, partial(size_of, run=run), len).graph(model.graph, scope)
+    GraphWalk(model, partial(size_of, run=run), len).graph(model.graph, scope)
     return scope
 
 
@@ -235,7 +235,7 @@ def test_every_family_agrees_with_its_export(kind, tmp_path):
     prompt = count_graph(tmp_path / "out/model.onnx", 1, 24, 0)
     assert not token.unknown
     assert token.matrix_flops == pytest.approx(
-        flops.total(flops.parts_at(architecture, 41)), rel=1e-9
+        flops.total(flops.token_parts_at(architecture, 41)), rel=1e-9
     )
     assert prompt.matrix_flops == pytest.approx(flops.executed_prefill(architecture, 24), rel=1e-9)
 
@@ -1039,4 +1039,4 @@ def test_graphs_inside_graphs():
     graph = graph_of(
         [node("If", "c", "y", domain="", **branches())], [X, ("c", BOOL, [])], [("y", FLOAT, None)]
     )
-    assert len(list(graphs_in(graph))) == 3
+    assert len(list(nested_graphs(graph))) == 3

@@ -16,8 +16,8 @@ from edgecap.errors import UsageError
 from edgecap.graph import finish as optimize
 from edgecap.graph.empty_decoder import empty_decoder
 from edgecap.graph.export.optimum import TASK
-from edgecap.graph.fusion.join_matmuls import join_products
-from edgecap.graph.read import open_graph, weight_bytes
+from edgecap.graph.fusion.join_matmuls import join_matmuls
+from edgecap.graph.onnx_file import open_graph, weight_bytes
 from edgecap.machine.info import device_memory, stay_on
 from edgecap.machine.noise import NoiseMonitor
 from edgecap.meters.divergence import max_divergence, sample_answers
@@ -60,7 +60,7 @@ def test_an_export_is_fused_and_answers_as_the_plain_graph(folder, plain):
     assert {"GroupQueryAttention", "SkipSimplifiedLayerNormalization"} <= operators(fused)
     assert not {"GroupQueryAttention"} & operators(plain)
     a, b = (sample_answers(OrtEngine(p, "cpu", 2)) for p in (plain, fused))
-    assert max_divergence(a, b) < optimize.MOST_BITS
+    assert max_divergence(a, b) < optimize.MAX_DIVERGENCE_BITS
     assert (folder / "fused" / "tokenizer.json").is_file()
     assert not list((folder / "fused").glob("tmp*"))
 
@@ -74,11 +74,11 @@ def test_products_of_one_tensor_are_joined(plain, folder):
     before = sum(n.op_type == "MatMul" for n in model.graph.node)
     size = weight_bytes(model)
     layers = sum(i.name.endswith(".key") for i in model.graph.input)
-    gone = join_products(model)
+    gone = join_matmuls(model)
     assert gone == 3 * layers
     assert sum(n.op_type == "MatMul" for n in model.graph.node) == before - gone
     assert weight_bytes(model) == size + 8 * 5 * layers  # the sizes of the Splits
-    assert join_products(model) == 0
+    assert join_matmuls(model) == 0
 
 
 def test_what_is_used_twice_or_is_an_output_is_not_joined():
@@ -92,7 +92,7 @@ def test_what_is_used_twice_or_is_an_output_is_not_joined():
             *extra,
         ]
         graph = helper.make_graph(nodes, "g", values[:1], values[1:], stored)
-        return join_products(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
+        return join_matmuls(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
 
     assert gone([]) == 1
     assert gone([helper.make_node("Neg", ["w4"], ["again"])], ("y", "z", "again")) == 0

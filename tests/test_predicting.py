@@ -512,7 +512,7 @@ def test_bytes_that_a_step_reads():
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_every_variant_is_stored_in_some_precision(precision):
-    assert flops.weight_bytes(bigger(), flops.stored_as(precision)) > 0
+    assert flops.weight_bytes(bigger(), flops.storage_precision(precision)) > 0
 
 
 # --- what is refused --------------------------------------------------------------------------

@@ -14,9 +14,9 @@ import pytest
 from conftest import REFERENCE, SMALL, build_model, exported, heavy
 
 from edgecap.errors import UsageError
-from edgecap.graph.read import inspect_graph, open_graph, write_graph
+from edgecap.graph.onnx_file import inspect_graph, open_graph, write_graph
 from edgecap.graph.scoring import scoring_graph
-from edgecap.graph.tied_weights import tie, untie
+from edgecap.graph.tied_weights import tie_weights, untie_weights
 from edgecap.meters.text_windows import split_windows
 from edgecap.model.weight_files import count_parameters
 from edgecap.pipeline.export_folder import export_folder
@@ -58,7 +58,7 @@ def test_tied_embeddings_are_stored_once(reference):
 def test_a_transposed_copy_is_found_and_tied(reference, tmp_path):
     model = open_graph(reference / "fp32/model.onnx")
     size = model.ByteSize()
-    assert len(untie(model)) == 1
+    assert len(untie_weights(model)) == 1
     table = next(t for t in model.graph.initializer if list(t.dims) == [128, 8192])
     gathered = next(
         n
@@ -67,16 +67,16 @@ def test_a_transposed_copy_is_found_and_tied(reference, tmp_path):
     )
     assert table
     assert gathered
-    assert tie(model) == 128 * 8192 * 4
+    assert tie_weights(model) == 128 * 8192 * 4
     assert abs(model.ByteSize() - size) < 1000
-    assert tie(model) == 0
+    assert tie_weights(model) == 0
 
 
 def test_weights_beyond_the_limit_go_beside_the_graph(reference, tmp_path, monkeypatch):
-    from edgecap.graph import read
+    from edgecap.graph import onnx_file
 
     model = open_graph(reference / "fp32/model.onnx")
-    monkeypatch.setattr(read, "LARGEST_PROTO", 1000)
+    monkeypatch.setattr(onnx_file, "LARGEST_PROTO", 1000)
     assert write_graph(model, tmp_path) == ["model.onnx", "model.onnx.data"]
     assert inspect_graph(tmp_path / "model.onnx").files == ("model.onnx", "model.onnx.data")
     ids = np.arange(1, 40)

@@ -12,7 +12,7 @@ from conftest import REFERENCE, build_model
 from edgecap.errors import UsageError
 from edgecap.graph import variants
 from edgecap.graph.cost.count import count_graph
-from edgecap.graph.read import inspect_graph, open_graph
+from edgecap.graph.onnx_file import inspect_graph, open_graph
 from edgecap.graph.scoring import scoring_graph
 from edgecap.runtime.engine import OrtEngine
 from edgecap.text.corpus import read_corpus
@@ -185,7 +185,7 @@ def test_hqq_rows_are_the_heads_columns(variant):
     import onnxruntime
     from onnx import helper
 
-    from edgecap.graph.variants.static import feeds
+    from edgecap.graph.variants.int8_static import feeds
 
     model = open_graph(variant("int4hqq"))
     stored = {t.name: t for t in model.graph.initializer}

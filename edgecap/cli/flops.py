@@ -95,7 +95,7 @@ def _of_config(config: str, as_json: bool, asked: dict[str, Any]) -> None:
     import msgspec
 
     from edgecap.model.architecture import read_architecture
-    from edgecap.model.config_counts import count
+    from edgecap.model.config_counts import count_config
     from edgecap.model.locate import read_config
     from edgecap.report.terminal.counts import counted
 
@@ -103,7 +103,7 @@ def _of_config(config: str, as_json: bool, asked: dict[str, Any]) -> None:
     model = read_architecture(fields, where)
     sweep = asked["sweep"] or ()
     context, prompt = asked["context"] or DEFAULT_CONTEXT, asked["prompt"] or DEFAULT_PROMPT
-    found = count(model, name, context, prompt, asked["batch"], sweep)
+    found = count_config(model, name, context, prompt, asked["batch"], sweep)
     if as_json:
         print_json(msgspec.to_builtins(found))
     else:

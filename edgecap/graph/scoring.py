@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgecap.graph.read import open_graph
+from edgecap.graph.onnx_file import open_graph
 
 if TYPE_CHECKING:
     import onnx

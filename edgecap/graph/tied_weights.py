@@ -2,7 +2,7 @@
 
 Exporters may leave a transposed copy of the token embedding as the weight of the last MatMul. The
 copy is replaced by a Transpose of the embedding, which the runtime folds when it loads the graph.
-`untie` is the reverse, for tools that only see a constant behind a MatMul.
+`untie_weights` is the reverse, for tools that only see a constant behind a MatMul.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import onnx
 
 
-def tie(model: onnx.ModelProto) -> int:
+def tie_weights(model: onnx.ModelProto) -> int:
     """Replaces transposed copies of gathered tables by a Transpose; returns the bytes saved."""
     from onnx import helper, numpy_helper
 
@@ -43,7 +43,7 @@ def tie(model: onnx.ModelProto) -> int:
     return saved
 
 
-def untie(model: onnx.ModelProto) -> dict[str, str]:
+def untie_weights(model: onnx.ModelProto) -> dict[str, str]:
     """Makes each Transpose of a stored matrix a stored matrix; returns its name -> the original's."""
     from onnx import numpy_helper
 

@@ -14,7 +14,7 @@ from edgecap.spec import DEFAULT_PRECISIONS
 KV_BYTES = {"fp32": 4.0, "fp16": 2.0}  # of a number in the cache
 
 
-class Grown(msgspec.Struct, frozen=True):
+class ContextCounts(msgspec.Struct, frozen=True):
     """One context of a sweep: FLOPs of the token at that position and of a prompt that long, bytes of the fp16 cache.
 
     Windows and chunks keep no more positions than they see, as engines do; graphs of Optimum keep them all.
@@ -27,7 +27,7 @@ class Grown(msgspec.Struct, frozen=True):
     kv_bytes: float
 
 
-class Latents(msgspec.Struct, frozen=True):
+class LatentForms(msgspec.Struct, frozen=True):
     """Latent attention in both forms: FLOPs of a decoded token, and numbers kept a token."""
 
     executed: str
@@ -62,11 +62,11 @@ class ConfigCounts(msgspec.Struct, frozen=True, kw_only=True):
     weight_bytes: dict[str, int]
     windowed: bool
     overtakes: int | None
-    latent: Latents | None
-    sweep: tuple[Grown, ...] = ()
+    latent: LatentForms | None
+    sweep: tuple[ContextCounts, ...] = ()
 
 
-def count(
+def count_config(
     model: Architecture,
     name: str,
     context: int,
@@ -102,7 +102,7 @@ def count(
             getattr(layer.attention, "window", None) or getattr(layer.attention, "chunk", None)
             for layer in model.layers
         ),
-        overtakes=flops.overtakes(model),
+        overtakes=flops.crossover_context(model),
         latent=_latents(model, context),
         sweep=tuple(_grown(model, at, batch) for at in sweep),
     )
@@ -114,9 +114,9 @@ def _times(parts: FlopParts, factor: int) -> FlopParts:
     )
 
 
-def _grown(model: Architecture, context: int, batch: int) -> Grown:
-    parts = flops.parts_at(model, context)
-    return Grown(
+def _grown(model: Architecture, context: int, batch: int) -> ContextCounts:
+    parts = flops.token_parts_at(model, context)
+    return ContextCounts(
         context=context,
         token_flops=batch * flops.total(parts),
         attention_share=parts.attention_core / flops.total(parts),
@@ -125,11 +125,11 @@ def _grown(model: Architecture, context: int, batch: int) -> Grown:
     )
 
 
-def _latents(model: Architecture, context: int) -> Latents | None:
+def _latents(model: Architecture, context: int) -> LatentForms | None:
     if not any(getattr(layer.attention, "latent", None) for layer in model.layers):
         return None
     forms = [
         flops.total(flops.token_parts(model, context, absorbed=form)) for form in (False, True)
     ]
     kept = [flops.kv_bytes_per_token(model, 1.0, absorbed=form) for form in (False, True)]
-    return Latents("expanded", *forms, *kept)
+    return LatentForms("expanded", *forms, *kept)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from edgecap.errors import UsageError
 from edgecap.graph.export.optimum import TASK
-from edgecap.graph.read import GraphFacts
+from edgecap.graph.onnx_file import GraphFacts
 from edgecap.model.architecture import (
     DECODER,
     ENCODER,

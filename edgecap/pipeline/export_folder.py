@@ -164,7 +164,7 @@ def _files_beside(
         folders.append(export_folder_of(context, provider))
     places = {
         name: next((f / name for f in folders if (f / name).is_file()), None)
-        for name in export.BESIDE
+        for name in export.CONFIG_FILES
     }
     return {name: path for name, path in places.items() if path is not None}
 

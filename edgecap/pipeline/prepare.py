@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from edgecap.errors import UsageError
 from edgecap.graph import export, finish
-from edgecap.graph.read import GraphFacts
+from edgecap.graph.onnx_file import GraphFacts
 from edgecap.machine.energy import meter
 from edgecap.machine.info import check_processors, check_threads
 from edgecap.model.locate import LocatedModel, locate

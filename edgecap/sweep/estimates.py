@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from edgecap import stats
 from edgecap.errors import EdgecapError
-from edgecap.model.flops import stored_as, weight_bytes
+from edgecap.model.flops import storage_precision, weight_bytes
 from edgecap.model.locate import is_hub_model, locate
 from edgecap.pipeline.capabilities import read_model
 from edgecap.record import Absent
@@ -179,6 +179,6 @@ def graph_bytes(model: str, precision: str) -> int | None:
             return (
                 None
                 if isinstance(architecture, Absent)
-                else weight_bytes(architecture, stored_as(precision))
+                else weight_bytes(architecture, storage_precision(precision))
             )
     return None

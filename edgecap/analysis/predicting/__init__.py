@@ -57,7 +57,7 @@ def predict(
         predict_left_out(work, gains, bias_bits),
         len(work) - (2 if bias_bits is None else 1),
     )
-    stored = flops.stored_as(precision)
+    stored = flops.storage_precision(precision)
     result = Prediction(
         name=name,
         model_type=model.model_type,

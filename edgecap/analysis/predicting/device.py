@@ -183,7 +183,7 @@ def _steps(
     point: SeriesModel, model: Architecture, token_flops: float
 ) -> tuple[StepNeeds | Absent, StepNeeds | Absent]:
     """Return what a decoded token and a prompt need, measured as the point was."""
-    latency, stored = latency_of(point.cell), flops.stored_as(point.cell.precision)
+    latency, stored = latency_of(point.cell), flops.storage_precision(point.cell.precision)
     if latency is None or stored not in _STORED:
         reason = Absent(
             reason=f"edgecap does not know how many bytes weights take in {point.cell.precision}"

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from edgecap.graph.cost.tensors import Inputs, Shape, attribute
 
 
-class Core(NamedTuple):
+class AttentionSize(NamedTuple):
     """Attention of `queries` to `positions` (past included) in `batch` rows, for each of `heads`.
 
     `projected` counts the multiply-adds of projections that the operator contains, `rotated` the
@@ -35,7 +35,7 @@ class UnknownShape(Exception):
     """The operator needs a shape that is not known; caught where shapes are followed."""
 
 
-def shape_at(inputs: Inputs, index: int) -> Shape | None:
+def optional_shape(inputs: Inputs, index: int) -> Shape | None:
     """The shape of an input, None where the input is left out."""
     tensor = inputs[index] if index < len(inputs) else None
     if tensor is not None and tensor.shape is None:
@@ -43,15 +43,15 @@ def shape_at(inputs: Inputs, index: int) -> Shape | None:
     return None if tensor is None else tensor.shape
 
 
-def needed(inputs: Inputs, index: int) -> Shape:
+def required_shape(inputs: Inputs, index: int) -> Shape:
     """The shape of an input that must be there."""
-    shape = shape_at(inputs, index)
+    shape = optional_shape(inputs, index)
     if shape is None:
         raise UnknownShape
     return shape
 
 
-def number_at(inputs: Inputs, index: int) -> int | None:
+def known_number(inputs: Inputs, index: int) -> int | None:
     """The value of an input of one number, None where it is left out or not known."""
     tensor = inputs[index] if index < len(inputs) else None
     return (
@@ -61,25 +61,25 @@ def number_at(inputs: Inputs, index: int) -> int | None:
     )
 
 
-def core_of(node: Any, inputs: Inputs) -> Core:
+def attention_size(node: Any, inputs: Inputs) -> AttentionSize:
     """Raises UnknownShape."""
-    return CORES[node.op_type](node, inputs)
+    return ATTENTION_SIZES[node.op_type](node, inputs)
 
 
-def _grouped(node: Any, inputs: Inputs) -> Core:
+def _grouped(node: Any, inputs: Inputs) -> AttentionSize:
     heads, kv_heads = attribute(node, "num_heads", 0), attribute(node, "kv_num_heads", 0)
-    batch, queries, width = needed(inputs, 0)
-    packed = shape_at(inputs, 1) is None
+    batch, queries, width = required_shape(inputs, 0)
+    packed = optional_shape(inputs, 1) is None
     head_dim = width // (heads + 2 * kv_heads) if packed else width // heads
-    past = shape_at(inputs, 3)
-    told = number_at(
+    past = optional_shape(inputs, 3)
+    told = known_number(
         inputs, 6
     )  # total_sequence_length: what counts in a buffer that is longer than its content
     positions = told if told is not None else queries + (past[2] if past else 0)
     turned = (
         batch * queries * (heads + kv_heads) * head_dim if attribute(node, "do_rotary", 0) else 0
     )
-    return Core(
+    return AttentionSize(
         batch, heads, kv_heads, queries, positions, head_dim, head_dim, 0, turned, _has(inputs, 10)
     )
 
@@ -88,11 +88,13 @@ def _has(inputs: Inputs, index: int) -> bool:
     return index < len(inputs) and inputs[index] is not None
 
 
-def _multi_head(past_at: int, bias_at: int, length_at: int) -> Callable[[Any, Inputs], Core]:
-    def core(node: Any, inputs: Inputs) -> Core:
+def _multi_head(
+    past_at: int, bias_at: int, length_at: int
+) -> Callable[[Any, Inputs], AttentionSize]:
+    def core(node: Any, inputs: Inputs) -> AttentionSize:
         heads, query, key, value = (
             attribute(node, "num_heads", 0),
-            needed(inputs, 0),
+            required_shape(inputs, 0),
             *_keys(inputs),
         )
         head_dim = query[4] if len(query) == 5 else query[2] // heads
@@ -100,10 +102,10 @@ def _multi_head(past_at: int, bias_at: int, length_at: int) -> Callable[[Any, In
         value_dim = (
             value[3] if value and len(value) == 4 else value[2] // heads if value else head_dim
         )
-        past = shape_at(inputs, past_at)
+        past = optional_shape(inputs, past_at)
         positions = own + _filled(node, inputs, past[2] if past else 0, length_at)
         scores_read = _has(inputs, bias_at)
-        return Core(
+        return AttentionSize(
             query[0], heads, heads, query[1], positions, head_dim, value_dim, 0, 0, scores_read
         )
 
@@ -111,66 +113,76 @@ def _multi_head(past_at: int, bias_at: int, length_at: int) -> Callable[[Any, In
 
 
 def _keys(inputs: Inputs) -> tuple[Shape | None, Shape | None]:
-    return shape_at(inputs, 1), shape_at(inputs, 2)
+    return optional_shape(inputs, 1), optional_shape(inputs, 2)
 
 
 def _filled(node: Any, inputs: Inputs, length: int, length_at: int) -> int:
     """Positions of the past: all of a cache that grows, what is told of one buffer shared with the present."""
-    told = number_at(inputs, length_at)
+    told = known_number(inputs, length_at)
     shared = attribute(node, "past_present_share_buffer", 0)
     return told if shared and told is not None else length
 
 
-def _projecting(past_at: int, bias_at: int, length_at: int) -> Callable[[Any, Inputs], Core]:
+def _projecting(
+    past_at: int, bias_at: int, length_at: int
+) -> Callable[[Any, Inputs], AttentionSize]:
     """Attention that projects its input itself: weights (width, queries + keys + values)."""
 
-    def core(node: Any, inputs: Inputs) -> Core:
-        heads, columns = attribute(node, "num_heads", 0), needed(inputs, 1)[1]
-        batch, queries, width = needed(inputs, 0)
+    def core(node: Any, inputs: Inputs) -> AttentionSize:
+        heads, columns = attribute(node, "num_heads", 0), required_shape(inputs, 1)[1]
+        batch, queries, width = required_shape(inputs, 0)
         parts = attribute(node, "qkv_hidden_sizes", None) or [columns // 3] * 3
-        past = shape_at(inputs, past_at)
+        past = optional_shape(inputs, past_at)
         positions = queries + _filled(node, inputs, past[3] if past else 0, length_at)
         turned = batch * queries * (parts[0] + parts[1]) if attribute(node, "do_rotary", 0) else 0
         work, masked = batch * queries * width * columns, _has(inputs, bias_at)
         head_dim, value_dim = parts[0] // heads, parts[2] // heads
-        return Core(
+        return AttentionSize(
             batch, heads, heads, queries, positions, head_dim, value_dim, work, turned, masked
         )
 
     return core
 
 
-def _packed(node: Any, inputs: Inputs) -> Core:
+def _packed(node: Any, inputs: Inputs) -> AttentionSize:
     """Padding taken out: (tokens, width); the square is that of token_offset, (batch, sequence)."""
     (tokens, width), columns, (batch, queries) = (
-        needed(inputs, 0),
-        needed(inputs, 1)[1],
-        needed(inputs, 3),
+        required_shape(inputs, 0),
+        required_shape(inputs, 1)[1],
+        required_shape(inputs, 3),
     )
     heads = attribute(node, "num_heads", 0)
     parts = attribute(node, "qkv_hidden_sizes", None) or [columns // 3] * 3
     work, masked = tokens * width * columns, _has(inputs, 5)
-    return Core(
+    return AttentionSize(
         batch, heads, heads, queries, queries, parts[0] // heads, parts[2] // heads, work, 0, masked
     )
 
 
-def _packed_multi_head(node: Any, inputs: Inputs) -> Core:
-    heads, query, value = attribute(node, "num_heads", 0), needed(inputs, 0), shape_at(inputs, 2)
-    batch, queries = needed(inputs, 4)
+def _packed_multi_head(node: Any, inputs: Inputs) -> AttentionSize:
+    heads, query, value = (
+        attribute(node, "num_heads", 0),
+        required_shape(inputs, 0),
+        optional_shape(inputs, 2),
+    )
+    batch, queries = required_shape(inputs, 4)
     head_dim = query[3] if len(query) == 4 else query[1] // heads
     value_dim = value[1] // heads if value else head_dim
-    return Core(batch, heads, heads, queries, queries, head_dim, value_dim, 0, 0, _has(inputs, 6))
+    return AttentionSize(
+        batch, heads, heads, queries, queries, head_dim, value_dim, 0, 0, _has(inputs, 6)
+    )
 
 
-def _standard(node: Any, inputs: Inputs) -> Core:
+def _standard(node: Any, inputs: Inputs) -> AttentionSize:
     """Attention as onnx has it: (batch, heads, sequence, width) or (batch, sequence, heads x width)."""
-    batch, heads, queries, head_dim = _four(needed(inputs, 0), attribute(node, "q_num_heads", 0))
-    _, kv_heads, own, _ = _four(needed(inputs, 1), attribute(node, "kv_num_heads", 0))
-    value_dim = _four(needed(inputs, 2), kv_heads)[3]
-    past = shape_at(inputs, 4)
+    batch, heads, queries, head_dim = _four(
+        required_shape(inputs, 0), attribute(node, "q_num_heads", 0)
+    )
+    _, kv_heads, own, _ = _four(required_shape(inputs, 1), attribute(node, "kv_num_heads", 0))
+    value_dim = _four(required_shape(inputs, 2), kv_heads)[3]
+    past = optional_shape(inputs, 4)
     positions = own + (past[2] if past else 0)
-    return Core(
+    return AttentionSize(
         batch, heads, kv_heads, queries, positions, head_dim, value_dim, 0, 0, _has(inputs, 3)
     )
 
@@ -179,7 +191,7 @@ def _four(shape: Shape, heads: int) -> Shape:
     return shape if len(shape) == 4 else (shape[0], heads, shape[1], shape[2] // heads)
 
 
-def _either(node: Any, inputs: Inputs) -> Core:
+def _either(node: Any, inputs: Inputs) -> AttentionSize:
     return (
         _projecting(4, 5, 6)(node, inputs)
         if node.domain == "com.microsoft"
@@ -187,7 +199,7 @@ def _either(node: Any, inputs: Inputs) -> Core:
     )
 
 
-CORES: dict[str, Callable[[Any, Inputs], Core]] = {
+ATTENTION_SIZES: dict[str, Callable[[Any, Inputs], AttentionSize]] = {
     "Attention": _either,
     "DecoderMaskedMultiHeadAttention": _multi_head(5, 4, 7),
     "DecoderMaskedSelfAttention": _projecting(4, 5, 6),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from edgecap.graph.cost.attention import Core, UnknownShape, core_of, needed
+from edgecap.graph.cost.attention import AttentionSize, UnknownShape, attention_size, required_shape
 from edgecap.graph.cost.tensors import Inputs, Shape, Tensor, attribute
 
 Outputs = list[Tensor | None]
@@ -39,12 +39,12 @@ def _kind(inputs: Inputs, index: int = 0) -> int:
 
 
 def _same(node: Any, inputs: Inputs) -> Outputs:
-    return [Tensor(_kind(inputs), needed(inputs, 0))]
+    return [Tensor(_kind(inputs), required_shape(inputs, 0))]
 
 
 def _typed_by(index: int) -> ShapeRule:
     """The shape of the first input, the type of another."""
-    return lambda node, inputs: [Tensor(_kind(inputs, index), needed(inputs, 0))]
+    return lambda node, inputs: [Tensor(_kind(inputs, index), required_shape(inputs, 0))]
 
 
 def _broadcast(*at: int) -> ShapeRule:
@@ -52,7 +52,9 @@ def _broadcast(*at: int) -> ShapeRule:
         import numpy as np
 
         return [
-            Tensor(_kind(inputs, at[-1]), np.broadcast_shapes(*[needed(inputs, i) for i in at]))
+            Tensor(
+                _kind(inputs, at[-1]), np.broadcast_shapes(*[required_shape(inputs, i) for i in at])
+            )
         ]
 
     return rule
@@ -61,17 +63,17 @@ def _broadcast(*at: int) -> ShapeRule:
 def _quantised(node: Any, inputs: Inputs) -> Outputs:
     """com.microsoft's QuantizeLinear: the type of the zero point, else uint8."""
     point = inputs[2] if len(inputs) > 2 else None
-    return [Tensor(point.kind if point else 2, needed(inputs, 0))]
+    return [Tensor(point.kind if point else 2, required_shape(inputs, 0))]
 
 
 def _skip_norm(node: Any, inputs: Inputs) -> Outputs:
-    shape, kind = needed(inputs, 0), _kind(inputs)
+    shape, kind = required_shape(inputs, 0), _kind(inputs)
     mean = Tensor(1, (*shape[:-1], 1))
     return [Tensor(kind, shape), mean, mean, Tensor(kind, shape)]
 
 
 def _norm(node: Any, inputs: Inputs) -> Outputs:
-    shape = needed(inputs, 0)
+    shape = required_shape(inputs, 0)
     axis = attribute(node, "axis", -1) % len(shape)
     deviation = Tensor(1, (*shape[:axis], *[1] * (len(shape) - axis)))
     return [Tensor(_kind(inputs), shape), deviation, deviation]
@@ -85,7 +87,7 @@ def _by_columns(node: Any, inputs: Inputs) -> Outputs:
         columns = int(told[1]) if told is not None else None
     if columns is None:
         raise UnknownShape
-    return [Tensor(_kind(inputs), (*needed(inputs, 0)[:-1], columns))]
+    return [Tensor(_kind(inputs), (*required_shape(inputs, 0)[:-1], columns))]
 
 
 def _product(left: int = 0, right: int = 1, typed_by: int = 0) -> ShapeRule:
@@ -101,10 +103,14 @@ def operands(node: Any, inputs: Inputs, left: int = 0, right: int = 1) -> tuple[
     """Shapes of both factors as they are multiplied, after the transpositions that the operator does itself."""
     return (
         _turned(
-            needed(inputs, left), attribute(node, "transA", 0), attribute(node, "transBatchA", 0)
+            required_shape(inputs, left),
+            attribute(node, "transA", 0),
+            attribute(node, "transBatchA", 0),
         ),
         _turned(
-            needed(inputs, right), attribute(node, "transB", 0), attribute(node, "transBatchB", 0)
+            required_shape(inputs, right),
+            attribute(node, "transB", 0),
+            attribute(node, "transBatchB", 0),
         ),
     )
 
@@ -144,7 +150,7 @@ def _quantised_gemm(node: Any, inputs: Inputs) -> Outputs:
 
 def _gathered_blocks(node: Any, inputs: Inputs) -> Outputs:
     """Rows of packed numbers: as wide as numbers fit into the bytes of the quantised axis."""
-    data, at = needed(inputs, 0), needed(inputs, 1)
+    data, at = required_shape(inputs, 0), required_shape(inputs, 1)
     axis = attribute(node, "gather_axis", 0) % len(data)
     packed = 8 // attribute(node, "bits", 4) if _kind(inputs) in (2, 3) else 1
     wide = (*data[:-1], data[-1] * packed)
@@ -152,7 +158,7 @@ def _gathered_blocks(node: Any, inputs: Inputs) -> Outputs:
 
 
 def _embedded(node: Any, inputs: Inputs) -> Outputs:
-    batch, sequence, width = *needed(inputs, 0), needed(inputs, 2)[1]
+    batch, sequence, width = *required_shape(inputs, 0), required_shape(inputs, 2)[1]
     rows = Tensor(_kind(inputs, 2), (batch, sequence, width))
     return [rows, Tensor(6, (batch,)), rows]
 
@@ -161,14 +167,14 @@ def _embedded(node: Any, inputs: Inputs) -> Outputs:
 
 
 def _grouped(node: Any, inputs: Inputs) -> Outputs:
-    core = core_of(node, inputs)
+    core = attention_size(node, inputs)
     present = [_present(core, inputs, at) for at in (3, 4)]
     return [_merged(core, inputs), *present, Tensor(_kind(inputs), _scores(core))]
 
 
 def _multi_head(past_at: int) -> ShapeRule:
     def rule(node: Any, inputs: Inputs) -> Outputs:
-        core = core_of(node, inputs)
+        core = attention_size(node, inputs)
         present = [
             _present(core, inputs, past_at),
             _present(core, inputs, past_at + 1, core.value_dim),
@@ -184,7 +190,7 @@ def _projecting(past_at: int, kind_at: int = 0) -> ShapeRule:
     def rule(node: Any, inputs: Inputs) -> Outputs:
         if node.op_type == "Attention" and node.domain != "com.microsoft":
             return []
-        core = core_of(node, inputs)
+        core = attention_size(node, inputs)
         kind = _kind(inputs, kind_at)
         shape = (
             2,
@@ -199,22 +205,24 @@ def _projecting(past_at: int, kind_at: int = 0) -> ShapeRule:
 
 
 def _packed(node: Any, inputs: Inputs) -> Outputs:
-    core = core_of(node, inputs)
-    return [Tensor(_kind(inputs), (needed(inputs, 0)[0], core.heads * core.value_dim))]
+    core = attention_size(node, inputs)
+    return [Tensor(_kind(inputs), (required_shape(inputs, 0)[0], core.heads * core.value_dim))]
 
 
-def _merged(core: Core, inputs: Inputs) -> Tensor:
+def _merged(core: AttentionSize, inputs: Inputs) -> Tensor:
     return Tensor(_kind(inputs), (core.batch, core.queries, core.heads * core.value_dim))
 
 
-def _scores(core: Core) -> Shape:
+def _scores(core: AttentionSize) -> Shape:
     return (core.batch, core.heads, core.queries, core.positions)
 
 
-def _present(core: Core, inputs: Inputs, past_at: int, width: int = 0) -> Tensor:
+def _present(core: AttentionSize, inputs: Inputs, past_at: int, width: int = 0) -> Tensor:
     """The cache after the run; a buffer that is longer than its content keeps its length, and its own width."""
     past = inputs[past_at] if past_at < len(inputs) else None
-    shape = needed(inputs, past_at) if past is not None else (0, 0, 0, width or core.head_dim)
+    shape = (
+        required_shape(inputs, past_at) if past is not None else (0, 0, 0, width or core.head_dim)
+    )
     length = max(core.positions, shape[2])
     return Tensor(
         past.kind if past else _kind(inputs), (core.batch, core.kv_heads, length, shape[3])
@@ -227,7 +235,7 @@ def _length(inputs: Inputs, at: int, axis: int) -> int:
 
 
 def _rotated_pair(node: Any, inputs: Inputs) -> Outputs:
-    return [Tensor(_kind(inputs, at), needed(inputs, at)) for at in (1, 3)]
+    return [Tensor(_kind(inputs, at), required_shape(inputs, at)) for at in (1, 3)]
 
 
 _NAMES_OF_SAME = (
@@ -252,7 +260,7 @@ RULES: dict[str, ShapeRule] = {
     "MatMulBnb4": _by_columns,
     "MatMulFpQ4": _by_columns,
     "MatMulInteger16": lambda node, inputs: [
-        Tensor(6, product_shape(needed(inputs, 0), needed(inputs, 1)))
+        Tensor(6, product_shape(required_shape(inputs, 0), required_shape(inputs, 1)))
     ],
     "MatMulIntegerToFloat": _product(typed_by=2),
     "MatMulNBits": _by_columns,

@@ -8,20 +8,20 @@ from typing import Any
 from edgecap.graph.cost.tensors import Tensor
 
 
-def varying(tensor: Tensor | None) -> Tensor | None:
+def without_value(tensor: Tensor | None) -> Tensor | None:
     """A tensor that an earlier round may have changed: its shape, not its numbers."""
     return None if tensor is None else Tensor(tensor.kind, tensor.shape)
 
 
-def sliced(tensor: Tensor | None, axis: int) -> Tensor | None:
+def scan_slice(tensor: Tensor | None, axis: int) -> Tensor | None:
     """One slice of a scanned tensor."""
     if tensor is None or not tensor.shape:
-        return varying(tensor)
+        return without_value(tensor)
     axis %= len(tensor.shape)
     return Tensor(tensor.kind, (*tensor.shape[:axis], *tensor.shape[axis + 1 :]))
 
 
-def stacked(tensor: Tensor | None, times: int | None, axis: int) -> Tensor | None:
+def stacked_outputs(tensor: Tensor | None, times: int | None, axis: int) -> Tensor | None:
     """What all rounds gave, one beside the other."""
     if tensor is None or tensor.shape is None or times is None:
         return None if tensor is None else Tensor(tensor.kind, None)
@@ -29,7 +29,7 @@ def stacked(tensor: Tensor | None, times: int | None, axis: int) -> Tensor | Non
     return Tensor(tensor.kind, (*tensor.shape[:axis], times, *tensor.shape[axis:]))
 
 
-def settled(before: Tensor | None, after: Tensor | None, times: int | None) -> Tensor | None:
+def after_loop(before: Tensor | None, after: Tensor | None, times: int | None) -> Tensor | None:
     """A carried tensor after the last round: known where no round changes its shape, or there is but one."""
     if times == 0 or before is None or after is None:
         return before
@@ -37,7 +37,7 @@ def settled(before: Tensor | None, after: Tensor | None, times: int | None) -> T
     return Tensor(after.kind, after.shape if steady else None)
 
 
-def trips(inputs: Sequence[Tensor | None], going_on: Tensor | None, body: Any) -> int | None:
+def trip_count(inputs: Sequence[Tensor | None], going_on: Tensor | None, body: Any) -> int | None:
     """How often a Loop runs: its limit, if the body cannot end it earlier."""
     limit, first = inputs[0] if inputs else None, inputs[1] if len(inputs) > 1 else None
     if first is not None and first.value is not None and not first.value.reshape(-1)[0]:

@@ -22,10 +22,10 @@ from edgecap.errors import UsageError
 from edgecap.graph.cost.attention import UnknownShape
 from edgecap.graph.cost.input_sizes import RunSize, concrete_inputs, size_of
 from edgecap.graph.cost.operators import is_known, matrix_flops, other_flops
-from edgecap.graph.cost.shapes import ONNX_DOMAINS, NodeStep, Walk
-from edgecap.graph.cost.traffic import IN_PLACE, moves_nothing, new_positions, reads
-from edgecap.graph.nodes import graphs_in, rotary_products
-from edgecap.graph.read import open_graph
+from edgecap.graph.cost.shapes import ONNX_DOMAINS, GraphWalk, NodeStep
+from edgecap.graph.cost.traffic import IN_PLACE, input_reads, moves_nothing, new_positions
+from edgecap.graph.onnx_file import open_graph
+from edgecap.graph.traversal import nested_graphs, rotary_angle_products
 
 DOMAINS = frozenset({*ONNX_DOMAINS, "ai.onnx.ml", "com.microsoft"})
 
@@ -78,8 +78,8 @@ def count_graph(path: Path, batch: int = 1, sequence: int = 1, past: int = 0) ->
     model = _inlined(open_graph(path, weights=False), path)
     _refuse_foreign(model.graph, path)
     scope = ChainMap(concrete_inputs(model, run, path))
-    turning = rotary_products(model.graph)
-    walk = Walk(model, partial(size_of, run=run), lambda steps: _weight(steps, turning))
+    turning = rotary_angle_products(model.graph)
+    walk = GraphWalk(model, partial(size_of, run=run), lambda steps: _weight(steps, turning))
     steps = walk.graph(model.graph, scope)
     ledger = _Ledger(walk.stored, new_positions(model.graph, scope, run), turning)
     for step in steps:
@@ -133,7 +133,7 @@ class _Ledger:
 
     def _read(self, step: NodeStep) -> int:
         total = 0
-        for read in reads(step):
+        for read in input_reads(step):
             tensor = read.tensor
             size = tensor.bytes
             if tensor.roots:
@@ -239,7 +239,7 @@ def _inlined(model: Any, path: Path) -> Any:
 
 
 def _refuse_foreign(graph: Any, path: Path) -> None:
-    for inner in graphs_in(graph):
+    for inner in nested_graphs(graph):
         for node in inner.node:
             if node.domain not in DOMAINS:
                 raise UsageError(

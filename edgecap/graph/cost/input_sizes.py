@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from edgecap.errors import UsageError
-from edgecap.graph.cost.tensors import FEW, Tensor, attribute
+from edgecap.graph.cost.tensors import MAX_VALUES, Tensor, attribute
 
 
 class RunSize(NamedTuple):
@@ -158,7 +158,7 @@ def _cache_size(model: Any, info: Any, axis: int, dim: Any, run: RunSize, path: 
 def _value(name: str, kind: int, shape: tuple[int, ...], run: RunSize) -> Any:
     from onnx import helper
 
-    if name not in _VALUES or math.prod(shape) > FEW:
+    if name not in _VALUES or math.prod(shape) > MAX_VALUES:
         return None
     try:
         return _VALUES[name](run, shape).astype(helper.tensor_dtype_to_np_dtype(kind))

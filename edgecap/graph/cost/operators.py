@@ -28,50 +28,57 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from edgecap.graph.cost.attention import CORES, core_of, needed, shape_at
+from edgecap.graph.cost.attention import (
+    ATTENTION_SIZES,
+    attention_size,
+    optional_shape,
+    required_shape,
+)
 from edgecap.graph.cost.contrib_shapes import operands
 from edgecap.graph.cost.tensors import BITS, FLOATS, Inputs, Shape, attribute
 
-Count = Callable[[Any, Inputs, Inputs], int]
+FlopRule = Callable[[Any, Inputs, Inputs], int]
 
 
 def matrix_flops(node: Any, inputs: Inputs, outputs: Inputs) -> int:
     """FLOPs of matrix products. Raises UnknownShape where a shape that it needs is not known."""
     if _is_core(node):
-        core = core_of(node, inputs)
+        core = attention_size(node, inputs)
         square = core.batch * core.heads * core.queries * core.positions
         return 2 * square * (core.head_dim + core.value_dim) + 2 * core.projected
-    count = MATRIX.get(node.op_type)
+    count = MATRIX_FLOPS.get(node.op_type)
     return count(node, inputs, outputs) if count else 0
 
 
 def other_flops(node: Any, inputs: Inputs, outputs: Inputs) -> int:
     """FLOPs of all else by the conventions above. Raises UnknownShape."""
     if _is_core(node):
-        core = core_of(node, inputs)
+        core = attention_size(node, inputs)
         square = core.batch * core.heads * core.queries * core.positions
         return square * (6 + core.scores_read) + 3 * core.rotated
-    count = OTHER.get(node.op_type)
+    count = OTHER_FLOPS.get(node.op_type)
     return count(node, inputs, outputs) if count else 0
 
 
 def is_known(node: Any) -> bool:
     """Whether the operator has a row in any table, if only to say that it does no work."""
-    return _is_core(node) or any(node.op_type in table for table in (MATRIX, OTHER, FREE))
+    return _is_core(node) or any(
+        node.op_type in table for table in (MATRIX_FLOPS, OTHER_FLOPS, NO_FLOPS)
+    )
 
 
 def _is_core(node: Any) -> bool:
-    return node.op_type in CORES
+    return node.op_type in ATTENTION_SIZES
 
 
 def _size(tensors: Inputs, index: int) -> int:
-    return math.prod(needed(tensors, index))
+    return math.prod(required_shape(tensors, index))
 
 
 # --- matrix work ------------------------------------------------------------------------------
 
 
-def _product(left: int = 0, right: int = 1) -> Count:
+def _product(left: int = 0, right: int = 1) -> FlopRule:
     """Each number of the result is a row times a column."""
 
     def count(node: Any, inputs: Inputs, outputs: Inputs) -> int:
@@ -82,29 +89,29 @@ def _product(left: int = 0, right: int = 1) -> Count:
 
 
 def _by_columns(node: Any, inputs: Inputs, outputs: Inputs) -> int:
-    return 2 * _size(outputs, 0) * needed(inputs, 0)[-1]
+    return 2 * _size(outputs, 0) * required_shape(inputs, 0)[-1]
 
 
-def _convolution(weight: int = 1) -> Count:
+def _convolution(weight: int = 1) -> FlopRule:
     def count(node: Any, inputs: Inputs, outputs: Inputs) -> int:
-        return 2 * _size(outputs, 0) * math.prod(needed(inputs, weight)[1:])
+        return 2 * _size(outputs, 0) * math.prod(required_shape(inputs, weight)[1:])
 
     return count
 
 
 def _transposed_convolution(node: Any, inputs: Inputs, outputs: Inputs) -> int:
-    return 2 * _size(inputs, 0) * math.prod(needed(inputs, 1)[1:])
+    return 2 * _size(inputs, 0) * math.prod(required_shape(inputs, 1)[1:])
 
 
 def _experts(node: Any, inputs: Inputs, outputs: Inputs) -> int:
     """Tokens x k x the matrices of one expert; packed bytes hold several numbers."""
-    tokens = math.prod(needed(inputs, 0)[:-1])
+    tokens = math.prod(required_shape(inputs, 0)[:-1])
     at = (2, 4, 6) if node.op_type == "MoE" else (2, 5, 8)
     return int(2 * tokens * attribute(node, "k", 1) * sum(_one_expert(node, inputs, i) for i in at))
 
 
 def _one_expert(node: Any, inputs: Inputs, index: int) -> int:
-    shape = shape_at(inputs, index)
+    shape = optional_shape(inputs, index)
     if shape is None:
         return 0
     name = f"fc{(2, 5, 8).index(index) + 1}_expert_weight_bits" if node.op_type == "QMoE" else ""
@@ -118,7 +125,7 @@ def _one_expert(node: Any, inputs: Inputs, index: int) -> int:
 
 def _sums(node: Any, inputs: Inputs, outputs: Inputs) -> int:
     """Einsum, two factors at a time from the left: 2 for each combination of labels, none without a contraction."""
-    terms, result = _labels(node, [needed(inputs, i) for i in range(len(inputs))])
+    terms, result = _labels(node, [required_shape(inputs, i) for i in range(len(inputs))])
     sizes = {label: n for term, shape in terms for label, n in zip(term, shape, strict=True)}
     rest, total = [set(term) for term, _ in terms], 0
     while len(rest) > 1:
@@ -152,7 +159,7 @@ _PRODUCTS = (
     "MatMul", "MatMulInteger", "MatMulInteger16", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "FusedMatMul",
     "TransposeMatMul", "FusedMatMulActivation", "Gemm", "FusedGemm", "GemmFastGelu",
 )  # fmt: skip
-MATRIX: dict[str, Count] = {
+MATRIX_FLOPS: dict[str, FlopRule] = {
     **dict.fromkeys(_PRODUCTS, _product()),
     **dict.fromkeys(("QLinearMatMul", "QGemm"), _product(0, 3)),
     **dict.fromkeys(("MatMulNBits", "MatMulBnb4", "MatMulFpQ4"), _by_columns),
@@ -167,7 +174,7 @@ MATRIX: dict[str, Count] = {
 # --- other work -------------------------------------------------------------------------------
 
 
-def _each(flops: int, whole: bool = False) -> Count:
+def _each(flops: int, whole: bool = False) -> FlopRule:
     """`flops` for each number of the output; of whole numbers only if `whole`."""
 
     def count(node: Any, inputs: Inputs, outputs: Inputs) -> int:
@@ -177,7 +184,7 @@ def _each(flops: int, whole: bool = False) -> Count:
     return count
 
 
-def _each_read(flops: int) -> Count:
+def _each_read(flops: int) -> FlopRule:
     """`flops` for each number of the input, if it is no whole number."""
 
     def count(node: Any, inputs: Inputs, outputs: Inputs) -> int:
@@ -195,7 +202,7 @@ def _gelu(node: Any, inputs: Inputs, outputs: Inputs) -> int:
     return (9 if attribute(node, "approximate", b"none") == b"tanh" else 5) * _size(outputs, 0)
 
 
-def _with(flops: int, *optional: int) -> Count:
+def _with(flops: int, *optional: int) -> FlopRule:
     """`flops` for each number of the output, and one more for each optional input that is there."""
 
     def count(node: Any, inputs: Inputs, outputs: Inputs) -> int:
@@ -211,7 +218,7 @@ def _narrowing(node: Any, inputs: Inputs, outputs: Inputs) -> int:
 
 
 def _rotary(node: Any, inputs: Inputs, outputs: Inputs) -> int:
-    shape = needed(inputs, 0)
+    shape = required_shape(inputs, 0)
     part = attribute(node, "rotary_embedding_dim", 0)
     heads = attribute(node, "num_heads", 0)
     width = shape[-1] if len(shape) == 4 else shape[-1] // heads if heads else 0
@@ -225,16 +232,16 @@ def _pooled(node: Any, inputs: Inputs, outputs: Inputs) -> int:
 
 def _gates(node: Any, inputs: Inputs, outputs: Inputs) -> int:
     """Softmax over experts, an activation and a gate for each inner number, and the weighted sum."""
-    tokens, k = math.prod(needed(inputs, 0)[:-1]), attribute(node, "k", 1)
-    width = needed(inputs, 2)[1]
-    return int(5 * _size(inputs, 1) + tokens * k * (3 * width + 2 * needed(inputs, 0)[-1]))
+    tokens, k = math.prod(required_shape(inputs, 0)[:-1]), attribute(node, "k", 1)
+    width = required_shape(inputs, 2)[1]
+    return int(5 * _size(inputs, 1) + tokens * k * (3 * width + 2 * required_shape(inputs, 0)[-1]))
 
 
-def _rows(counts: dict[str, Count]) -> dict[str, Count]:
+def _rows(counts: dict[str, FlopRule]) -> dict[str, FlopRule]:
     return {name: count for names, count in counts.items() for name in names.split()}
 
 
-OTHER: dict[str, Count] = _rows({
+OTHER_FLOPS: dict[str, FlopRule] = _rows({
     "Add Sub Mul Div Pow Mod Neg Abs Sqrt Reciprocal Exp Log Erf Tanh Sigmoid Relu Sin Cos Tan Sinh Cosh Asin Acos "
     "Atan Asinh Acosh Atanh Floor Ceil Round Sign Clip LeakyRelu PRelu ThresholdedRelu Elu Selu Celu Softplus Softsign "
     "HardSigmoid BiasAdd": _each(1),
@@ -276,7 +283,7 @@ OTHER: dict[str, Count] = _rows({
 })  # fmt: skip
 
 # No FLOPs: moves, selections, comparisons and logic, sorting, numbers made from nothing, views.
-FREE = frozenset({
+NO_FLOPS = frozenset({
     "Cast", "CastLike", "BitCast", "Transpose", "Concat", "Split", "Slice", "Gather", "GatherElements", "GatherND",
     "Scatter", "ScatterElements", "ScatterND", "TensorScatter", "Pad", "Tile", "Expand", "Trilu", "Where", "Equal",
     "Greater", "Less", "GreaterOrEqual", "LessOrEqual", "Not", "And", "Or", "Xor", "IsNaN", "IsInf", "BitwiseAnd",

@@ -15,7 +15,13 @@ from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from edgecap.graph.cost.contrib_shapes import contrib_outputs
-from edgecap.graph.cost.control_flow import settled, sliced, stacked, trips, varying
+from edgecap.graph.cost.control_flow import (
+    after_loop,
+    scan_slice,
+    stacked_outputs,
+    trip_count,
+    without_value,
+)
 from edgecap.graph.cost.tensors import (
     Tensor,
     attribute,
@@ -26,7 +32,7 @@ from edgecap.graph.cost.tensors import (
     type_of,
 )
 from edgecap.graph.cost.values import shape_value, values_of
-from edgecap.graph.nodes import ordered
+from edgecap.graph.traversal import sorted_nodes
 
 ONNX_DOMAINS = ("", "ai.onnx")
 VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten", "Dropout"})
@@ -40,7 +46,7 @@ _TOLD = 64  # numbers of an input that shape inference may want to see
 
 UNKNOWN = Tensor(0, None)  # made by a node that is not known; None is an input that is left out
 Scope = ChainMap[str, Tensor]
-Size = Callable[[str], int | None]
+SizeOf = Callable[[str], int | None]
 
 
 class NodeStep(NamedTuple):
@@ -57,13 +63,15 @@ class NodeStep(NamedTuple):
     note: str = ""
 
 
-class Walk:
+class GraphWalk:
     """The way through one model; `weigh` says which of two branches is dearer, `size` what a dimension is.
 
     `stored` collects the bytes of all stored tensors by name, those made when loading included.
     """
 
-    def __init__(self, model: Any, size: Size, weigh: Callable[[Sequence[NodeStep]], Any]) -> None:
+    def __init__(
+        self, model: Any, size: SizeOf, weigh: Callable[[Sequence[NodeStep]], Any]
+    ) -> None:
         self._opsets = {
             o.domain if o.domain != "ai.onnx" else "": o.version for o in model.opset_import
         }
@@ -77,7 +85,7 @@ class Walk:
         for name, tensor in stored_in(graph):
             scope[name] = self._keep(name, tensor)
         declared = {v.name: v for v in (*graph.value_info, *graph.output)}
-        return [step for node in ordered(graph) for step in self._node(node, scope, declared)]
+        return [step for node in sorted_nodes(graph) for step in self._node(node, scope, declared)]
 
     def _keep(self, name: str, tensor: Tensor) -> Tensor:
         self.stored[name] = tensor.bytes
@@ -98,7 +106,9 @@ class Walk:
         scope.update((n, t or UNKNOWN) for n, t in zip(node.output, outputs, strict=True) if n)
         return steps
 
-    def _entered(self, node: Any, inputs: Sequence[Tensor | None], scope: Scope) -> Entered | None:
+    def _entered(
+        self, node: Any, inputs: Sequence[Tensor | None], scope: Scope
+    ) -> SubgraphResult | None:
         """Steps and results of the graphs inside a node; None where it has none, or they do not fit it."""
         enter = _SUBGRAPHS.get(node.op_type) if node.domain in ONNX_DOMAINS else None
         if enter is None or sum(part.HasField("g") for part in node.attribute) < (
@@ -208,7 +218,7 @@ class Walk:
         steps = self.graph(graph, inner)
         return steps, [inner.get(o.name) for o in graph.output]
 
-    def branch(self, node: Any, inputs: Sequence[Tensor | None], scope: Scope) -> Entered:
+    def branch(self, node: Any, inputs: Sequence[Tensor | None], scope: Scope) -> SubgraphResult:
         """If: the branch that a known condition takes, else the dearer one."""
         names: tuple[str, ...] = ("then_branch", "else_branch")
         condition = inputs[0].value if inputs and inputs[0] is not None else None
@@ -216,12 +226,12 @@ class Walk:
             names = names[:1] if condition.reshape(-1)[0] else names[1:]
         bodies = [self._body(attribute(node, name, None), scope, ()) for name in names]
         steps, outputs = max(bodies, key=lambda body: self._weigh(body[0]))
-        settled = len(bodies) == 1
-        return steps, outputs if settled else [
+        after_loop = len(bodies) == 1
+        return steps, outputs if after_loop else [
             t and t._replace(value=None, constant=False) for t in outputs
         ]
 
-    def loop(self, node: Any, inputs: Sequence[Tensor | None], scope: Scope) -> Entered:
+    def loop(self, node: Any, inputs: Sequence[Tensor | None], scope: Scope) -> SubgraphResult:
         """Loop: the body as often as is known that it runs, else once with a note."""
         body, carried = attribute(node, "body", None), list(inputs[2:])
         given = [
@@ -230,26 +240,26 @@ class Walk:
             *carried,
         ]
         steps, outputs = self._body(
-            body, scope, [varying(t) if i > 1 else t for i, t in enumerate(given)]
+            body, scope, [without_value(t) if i > 1 else t for i, t in enumerate(given)]
         )
-        times = trips(inputs, outputs[0] if outputs else None, body)
+        times = trip_count(inputs, outputs[0] if outputs else None, body)
         note = (
             []
             if times is not None
             else [NodeStep(node, tuple(inputs), (), note="Loop (trip count unknown)")]
         )
-        ends = [settled(a, b, times) for a, b in zip(carried, outputs[1:], strict=False)]
-        scanned = [stacked(t, times, 0) for t in outputs[1 + len(carried) :]]
+        ends = [after_loop(a, b, times) for a, b in zip(carried, outputs[1:], strict=False)]
+        scanned = [stacked_outputs(t, times, 0) for t in outputs[1 + len(carried) :]]
         return [*note, *_repeated(steps, 1 if times is None else times)], [*ends, *scanned]
 
-    def scan(self, node: Any, inputs: Sequence[Tensor | None], scope: Scope) -> Entered:
+    def scan(self, node: Any, inputs: Sequence[Tensor | None], scope: Scope) -> SubgraphResult:
         """Scan: the body as often as the scanned axis is long."""
         body, scanned = attribute(node, "body", None), attribute(node, "num_scan_inputs", 0)
         states = len(inputs) - scanned
         axes = attribute(node, "scan_input_axes", None) or [0] * scanned
         ways = attribute(node, "scan_output_axes", None) or [0] * (len(body.output) - states)
-        slices = [sliced(t, a) for t, a in zip(inputs[states:], axes, strict=True)]
-        steps, outputs = self._body(body, scope, [*map(varying, inputs[:states]), *slices])
+        slices = [scan_slice(t, a) for t, a in zip(inputs[states:], axes, strict=True)]
+        steps, outputs = self._body(body, scope, [*map(without_value, inputs[:states]), *slices])
         times = next(
             (t.shape[a] for t, a in zip(inputs[states:], axes, strict=True) if t and t.shape), None
         )
@@ -258,18 +268,20 @@ class Walk:
             if times is not None
             else [NodeStep(node, tuple(inputs), (), note="Scan (length unknown)")]
         )
-        kept = [stacked(t, times, a) for t, a in zip(outputs[states:], ways, strict=True)]
+        kept = [stacked_outputs(t, times, a) for t, a in zip(outputs[states:], ways, strict=True)]
         ends = [
-            settled(a, b, times) for a, b in zip(inputs[:states], outputs[:states], strict=True)
+            after_loop(a, b, times) for a, b in zip(inputs[:states], outputs[:states], strict=True)
         ]
         return [*note, *_repeated(steps, 1 if times is None else times)], [*ends, *kept]
 
 
-Entered = tuple[list[NodeStep], list[Tensor | None]]
-_SUBGRAPHS: dict[str, Callable[[Walk, Any, Sequence[Tensor | None], Scope], Entered]] = {
-    "If": Walk.branch,
-    "Loop": Walk.loop,
-    "Scan": Walk.scan,
+SubgraphResult = tuple[list[NodeStep], list[Tensor | None]]
+_SUBGRAPHS: dict[
+    str, Callable[[GraphWalk, Any, Sequence[Tensor | None], Scope], SubgraphResult]
+] = {
+    "If": GraphWalk.branch,
+    "Loop": GraphWalk.loop,
+    "Scan": GraphWalk.scan,
 }
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-FEW = 4096  # numbers up to which a tensor's values are followed: shapes, masks and positions of one run
+MAX_VALUES = 4096  # numbers up to which a tensor's values are followed: shapes, masks and positions of one run
 _BITS = {
     1: 32,
     2: 8,
@@ -79,7 +79,11 @@ def of_proto(proto: Any, name: str) -> Tensor:
     shape = tuple(proto.dims)
     if any(n < 0 for n in shape):
         return Tensor(proto.data_type, None, None, True, (name,))
-    few = math.prod(shape) <= FEW and proto.data_location != _EXTERNAL and proto.data_type in _BITS
+    few = (
+        math.prod(shape) <= MAX_VALUES
+        and proto.data_location != _EXTERNAL
+        and proto.data_type in _BITS
+    )
     return Tensor(proto.data_type, shape, _array(proto) if few else None, True, (name,))
 
 

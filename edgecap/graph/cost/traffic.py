@@ -10,14 +10,14 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from edgecap.graph.cost.attention import CORES
+from edgecap.graph.cost.attention import ATTENTION_SIZES
 from edgecap.graph.cost.input_sizes import RunSize, is_cache, present_of
 from edgecap.graph.cost.shapes import ONNX_DOMAINS, VIEWS, NodeStep
 from edgecap.graph.cost.tensors import Tensor, attribute
 
 _NO_BYTES = VIEWS | {"Shape", "Size", "Constant"}
 IN_PLACE = frozenset(
-    {*CORES, "TensorScatter"}
+    {*ATTENTION_SIZES, "TensorScatter"}
 )  # write new positions behind the past, and copy nothing
 _EXPERTS = {"MoE": (2, 3, 4, 5, 6, 7), "QMoE": (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13)}
 
@@ -42,7 +42,7 @@ def moves_nothing(step: NodeStep) -> bool:
     return step.folded or (step.node.op_type in _NO_BYTES and step.node.domain in ONNX_DOMAINS)
 
 
-def reads(step: NodeStep) -> Iterator[InputRead]:
+def input_reads(step: NodeStep) -> Iterator[InputRead]:
     """What a node reads of each of its inputs."""
     for index, tensor in enumerate(step.inputs):
         if tensor is not None:

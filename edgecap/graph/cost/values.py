@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecap.graph.cost.tensors import FEW, Tensor, attributes
+from edgecap.graph.cost.tensors import MAX_VALUES, Tensor, attributes
 
 _FLOAT = 1
 _DATA_DEPENDENT = frozenset({"NonZero", "Unique", "Compress"})  # their numbers tell the shape
@@ -44,7 +44,7 @@ def values_of(
     ):  # numpy and the reference evaluator raise many kinds; a number that is not had is no error
         return unknown
     return (
-        [None if a is None or np.size(a) > FEW else np.asarray(a) for a in found]
+        [None if a is None or np.size(a) > MAX_VALUES else np.asarray(a) for a in found]
         if found
         else unknown
     )
@@ -68,7 +68,7 @@ def _worth(node: Any, outputs: Sequence[Tensor | None]) -> bool:
         return False
     if node.op_type in _DATA_DEPENDENT:
         return True
-    return all(t is None or (t.shape is not None and t.numbers <= FEW) for t in outputs)
+    return all(t is None or (t.shape is not None and t.numbers <= MAX_VALUES) for t in outputs)
 
 
 def _evaluate(node: Any, arrays: list[Any], version: int) -> list[Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from edgecap.graph.export import genai, optimum
 
 EXPORTERS = {"optimum": optimum, "genai": genai}
-BESIDE = (
+CONFIG_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -43,9 +43,9 @@ def export_fp32(
     return Path(EXPORTERS[exporter].export_fp32(folder, out, trust_remote_code, task))
 
 
-def take_beside(folder: Path, exported: Path, out: Path) -> None:
+def copy_config_files(folder: Path, exported: Path, out: Path) -> None:
     """Copies the tokenizer's files and configs into `out`: the model's own where it has them, else the exporter's."""
-    for name in BESIDE:
+    for name in CONFIG_FILES:
         found = next((f / name for f in (folder, exported) if (f / name).is_file()), None)
         if found:
             shutil.copyfile(found, out / name)

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecap.errors import UsageError
-from edgecap.graph.export.known import check_known
 from edgecap.graph.export.optimum import TASK
-from edgecap.graph.read import inspect_graph, open_graph, write_graph
-from edgecap.graph.tied_weights import tie, untie
+from edgecap.graph.export.transformers_check import check_known
+from edgecap.graph.onnx_file import inspect_graph, open_graph, write_graph
+from edgecap.graph.tied_weights import tie_weights, untie_weights
 from edgecap.machine.info import versions_of
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ WHEELS = (
 )  # one module, one at a time
 TOOLS = ("transformers", "torch", "onnx", "onnx-ir")
 INSTALL = "pip install 'edgecap[genai]'"
-ELSE = "try --exporter optimum"
+ALTERNATIVE = "try --exporter optimum"
 
 CONFIG = "genai_config.json"
 CACHE_WIDTH = "kv_cache_dim"
@@ -41,7 +41,7 @@ HEAD_STEP, ANGLE_STEP = (
 )  # GroupQueryAttention rotates heads, and halves of what is turned, by these multiples
 
 # What the builder makes of it answers otherwise than transformers does. Seen with 0.15.2: 0.01 bits a token apart.
-WRONG = {"OlmoForCausalLM": "it leaves the mean out of OLMo's norms"}
+MISCONVERTED = {"OlmoForCausalLM": "it leaves the mean out of OLMo's norms"}
 # What it ends with on a config that is not as it expects: KeyError on SmolLM3's layers without rotary.
 CRASHES = (AssertionError, AttributeError, KeyError, TypeError, ValueError)
 
@@ -54,7 +54,9 @@ def recipe(task: str = TASK) -> str:
     builder, tools = versions_of(WHEELS), versions_of(TOOLS)
     missing = [*([] if builder else ["onnxruntime-genai"]), *(n for n in TOOLS if n not in tools)]
     if missing:
-        raise UsageError(f"--exporter genai needs {', '.join(missing)}: {INSTALL}, or {ELSE}")
+        raise UsageError(
+            f"--exporter genai needs {', '.join(missing)}: {INSTALL}, or {ALTERNATIVE}"
+        )
     return f"genai builder fp32, v1; {', '.join(f'{n} {v}' for n, v in (builder | tools).items())}"
 
 
@@ -90,11 +92,13 @@ def _build(folder: Path, built: Path, cache: Path, trust_remote_code: bool) -> N
     try:
         library.create_model(*asked, **options)
     except NotImplementedError as error:
-        raise UsageError(f"onnxruntime-genai's builder does not know {named}; {ELSE}") from error
+        raise UsageError(
+            f"onnxruntime-genai's builder does not know {named}; {ALTERNATIVE}"
+        ) from error
     except CRASHES as error:
         reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
         raise UsageError(
-            f"onnxruntime-genai's builder fails on {named}: {reason}; {ELSE}"
+            f"onnxruntime-genai's builder fails on {named}: {reason}; {ALTERNATIVE}"
         ) from error
 
 
@@ -103,7 +107,7 @@ def _library() -> Any:
         from onnxruntime_genai.models import builder
     except ImportError as error:
         raise UsageError(
-            f"--exporter genai cannot load {error.name or error}: {INSTALL}, or {ELSE}"
+            f"--exporter genai cannot load {error.name or error}: {INSTALL}, or {ALTERNATIVE}"
         ) from error
     return builder
 
@@ -112,9 +116,11 @@ def _named(folder: Path, config: Any) -> str:
     """The model in words. Raises UsageError where the builder could not tell what it is, or gets it wrong."""
     name = next(iter(config.architectures or ()), None)  # what the builder goes by
     if name is None:
-        raise UsageError(f"{folder / 'config.json'} names no 'architectures'; {ELSE}")
-    if name in WRONG:
-        raise UsageError(f"onnxruntime-genai's builder gets {name} wrong: {WRONG[name]}; {ELSE}")
+        raise UsageError(f"{folder / 'config.json'} names no 'architectures'; {ALTERNATIVE}")
+    if name in MISCONVERTED:
+        raise UsageError(
+            f"onnxruntime-genai's builder gets {name} wrong: {MISCONVERTED[name]}; {ALTERNATIVE}"
+        )
     return f"model_type '{config.model_type}' ({name} in {folder})"
 
 
@@ -129,13 +135,13 @@ def _finished(folder: Path, built: Path) -> onnx.ModelProto:
         strange or facts.precision != "fp32"
     ):  # the builder makes parts of some models, and quantises others unasked
         what = f"asks for {', '.join(strange)}" if strange else f"is {facts.precision}, not fp32"
-        raise UsageError(f"the builder's graph of {folder} {what}; {ELSE}")
+        raise UsageError(f"the builder's graph of {folder} {what}; {ALTERNATIVE}")
     model = open_graph(built / "model.onnx")
     head_size = json.loads((built / CONFIG).read_text("utf-8"))["model"]["decoder"]["head_size"]
     _check_rotary(folder, model, head_size)
     _tell_width(model, head_size)
-    untie(model)
-    tie(model)
+    untie_weights(model)
+    tie_weights(model)
     return model
 
 
@@ -152,7 +158,7 @@ def _check_rotary(folder: Path, model: onnx.ModelProto, head_size: int) -> None:
         if head_size % HEAD_STEP or half % ANGLE_STEP:
             raise UsageError(
                 f"the runtime's fused attention cannot rotate {2 * half or head_size} of the {head_size} numbers of a "
-                f"head of {folder}: heads are multiples of {HEAD_STEP}, what is rotated of {2 * ANGLE_STEP}; {ELSE}"
+                f"head of {folder}: heads are multiples of {HEAD_STEP}, what is rotated of {2 * ANGLE_STEP}; {ALTERNATIVE}"
             )
 
 

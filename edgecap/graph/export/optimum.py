@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from edgecap.errors import UsageError
-from edgecap.graph.export.known import check_known
+from edgecap.graph.export.transformers_check import check_known
 
 TASK = "text-generation-with-past"  # of a decoder
 

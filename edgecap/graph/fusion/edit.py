@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgecap.graph.fusion.flow import SQUARE, Flow, uses
-from edgecap.graph.nodes import graphs_in, ordered
+from edgecap.graph.fusion.flow import PRIME_SIZES, Flow, names_used
+from edgecap.graph.traversal import nested_graphs, sorted_nodes
 
 
-def rename(model: Any, names: dict[str, str]) -> None:
+def rename_inputs(model: Any, names: dict[str, str]) -> None:
     """Lets every node take another tensor instead of one."""
-    for graph in graphs_in(model.graph):
+    for graph in nested_graphs(model.graph):
         for node in graph.node:
             for at, name in enumerate(node.input):
                 if name in names:
                     node.input[at] = names[name]
 
 
-def drop_views_of_the_same(flow: Flow) -> None:
+def drop_identities(flow: Flow) -> None:
     """Takes out Identity and casts to the type that a tensor has."""
     fixed = flow.outputs | _taken_inside(flow)
     same: dict[str, str] = {}
@@ -36,8 +36,8 @@ def drop_views_of_the_same(flow: Flow) -> None:
                 source: result
             }
             gone.add(id(node))
-    keep(flow.model.graph.node, [n for n in flow.nodes if id(n) not in gone])
-    rename(flow.model, same)
+    retain(flow.model.graph.node, [n for n in flow.nodes if id(n) not in gone])
+    rename_inputs(flow.model, same)
     drop_dead(flow.model)
 
 
@@ -68,7 +68,7 @@ def _changes_nothing(flow: Flow, node: Any) -> bool:
 
 def replace_nodes(model: Any, gone: set[str], made: list[Any]) -> None:
     """Takes out the makers of tensors and puts new nodes in, sorted, and whatever leads nowhere then out as well."""
-    keep(model.graph.node, [n for n in model.graph.node if gone.isdisjoint(n.output)])
+    retain(model.graph.node, [n for n in model.graph.node if gone.isdisjoint(n.output)])
     model.graph.node.extend(made)
     drop_dead(model)
 
@@ -78,21 +78,21 @@ def drop_dead(model: Any) -> None:
     graph = model.graph
     needed = {o.name for o in graph.output}
     alive = []
-    for node in reversed(ordered(graph)):
+    for node in reversed(sorted_nodes(graph)):
         if needed.intersection(node.output):
             alive.append(node)
-            needed.update(uses(node))
-    keep(graph.node, alive[::-1])
-    keep(graph.initializer, [t for t in graph.initializer if t.name in needed])
-    keep(graph.value_info, [v for v in graph.value_info if v.name in needed])
+            needed.update(names_used(node))
+    retain(graph.node, alive[::-1])
+    retain(graph.initializer, [t for t in graph.initializer if t.name in needed])
+    retain(graph.value_info, [v for v in graph.value_info if v.name in needed])
 
 
-def declare(flow: Flow) -> None:
+def declare_shapes(flow: Flow) -> None:
     """Notes type and shape of what operators make that onnx itself does not know, for tools that ask it."""
     from onnx import helper
 
     graph = flow.model.graph
-    names = {SQUARE.batch: "batch_size", SQUARE.sequence: "sequence_length"}
+    names = {PRIME_SIZES.batch: "batch_size", PRIME_SIZES.sequence: "sequence_length"}
     known = {v.name for v in (*graph.value_info, *graph.output)}
     for node in flow.nodes:
         foreign = (
@@ -105,7 +105,7 @@ def declare(flow: Flow) -> None:
                 graph.value_info.append(helper.make_tensor_value_info(name, tensor.kind, dims))
 
 
-def keep(field: Any, kept: list[Any]) -> None:
+def retain(field: Any, kept: list[Any]) -> None:
     """Lets a field of protobuf hold only what is kept, in that order; nothing is copied, weights are large."""
     order = {id(item): at for at, item in enumerate(kept)}
     for at in [at for at, item in enumerate(field) if id(item) not in order][::-1]:

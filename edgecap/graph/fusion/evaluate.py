@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 
 from edgecap.graph.cost.input_sizes import RunSize
-from edgecap.graph.fusion.flow import Flow, uses
+from edgecap.graph.fusion.flow import Flow, names_used
 
 LARGEST_NUMBER = 1_000_000  # whole numbers above it say "to the end" of an axis
-MOST_COMPARED = 1 << 24  # numbers of a stored tensor; of larger ones only the same is alike
+MAX_COMPARED_VALUES = 1 << 24  # numbers of a stored tensor; of larger ones only the same is alike
 
 
 class NotRunnable(Exception):
     """The part needs something that only a whole run has, or the reference evaluator cannot do it."""
 
 
-def part_of(flow: Flow, wanted: Iterable[str], cut: Collection[str]) -> list[Any]:
+def subgraph(flow: Flow, wanted: Iterable[str], cut: Collection[str]) -> list[Any]:
     """Nodes that lead from the tensors `cut` to those `wanted`; what only has to do with shapes ends at Shape."""
     queue, places = list(wanted), set()
     while queue:
@@ -37,7 +37,7 @@ def part_of(flow: Flow, wanted: Iterable[str], cut: Collection[str]) -> list[Any
     return [flow.nodes[at] for at in sorted(places)]
 
 
-def likeness(
+def structure_digest(
     flow: Flow, wanted: Iterable[str], cut: Collection[str]
 ) -> tuple[str, tuple[str, ...]]:
     """A digest that is equal for parts that differ by names alone, and the part's names in an order that is theirs.
@@ -49,7 +49,7 @@ def likeness(
     for name in cut:
         order[name] = len(order)
         written.update(f"{flow.shape(name)} ".encode())
-    for node in part_of(flow, wanted, cut):
+    for node in subgraph(flow, wanted, cut):
         new = [name for name in (*flow.taken[flow.at(node)], *node.output) if name not in order]
         order |= {name: len(order) + at for at, name in enumerate(new)}
         written.update(_form(flow, node, order))
@@ -73,14 +73,14 @@ def _origin(flow: Flow, name: str) -> bytes:
     if (
         stored is None
         or stored.data_location == TensorProto.EXTERNAL
-        or math.prod(stored.dims) > MOST_COMPARED
+        or math.prod(stored.dims) > MAX_COMPARED_VALUES
     ):
         return b"" if name in flow.place else name.encode()
     array = numpy_helper.to_array(stored)
     return b"".join((f"{array.dtype} {array.shape} ".encode(), array.tobytes()))
 
 
-def run_part(
+def run_subgraph(
     flow: Flow, wanted: list[str], given: Mapping[str, np.ndarray], run: RunSize
 ) -> list[np.ndarray]:
     """The tensors `wanted` from those `given`; masks and positions are those of a run without padding.
@@ -90,7 +90,7 @@ def run_part(
     from onnx.reference import ReferenceEvaluator
 
     feeds = {**_plain_inputs(flow, run), **given}
-    nodes = part_of(flow, wanted, given.keys())
+    nodes = subgraph(flow, wanted, given.keys())
     shapes = {n.output[0]: _shape_of(flow, n, run) for n in nodes if n.op_type == "Shape"}
     model = _model(flow, [n for n in nodes if n.op_type != "Shape"], {**feeds, **shapes}, wanted)
     try:
@@ -128,7 +128,7 @@ def _plain_inputs(flow: Flow, run: RunSize) -> dict[str, np.ndarray]:
 def _model(flow: Flow, nodes: list[Any], feeds: Mapping[str, Any], wanted: list[str]) -> Any:
     from onnx import TensorProto, helper
 
-    used = {name for node in nodes for name in uses(node)}
+    used = {name for node in nodes for name in names_used(node)}
     stored = [flow.stored[n] for n in sorted(used & flow.stored.keys())]
     made = {*feeds, *(t.name for t in stored), *(o for n in nodes for o in n.output)}
     inputs = {i.name for i in flow.model.graph.input}
@@ -144,7 +144,7 @@ def _model(flow: Flow, nodes: list[Any], feeds: Mapping[str, Any], wanted: list[
 
 def largest_number(flow: Flow, wanted: list[str], cut: Collection[str]) -> int:
     """The largest whole number that a part has stored: no window or block in it is longer."""
-    names = {name for node in part_of(flow, wanted, cut) for name in uses(node)}
+    names = {name for node in subgraph(flow, wanted, cut) for name in names_used(node)}
     tensors = [flow.tensor(name) for name in names]
     stored = [t.value for t in tensors if t.constant and t.value is not None]
     numbers = [float(x) for array in stored if array.dtype.kind in "iuf" for x in array.reshape(-1)]

@@ -15,11 +15,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from edgecap.graph.cost.input_sizes import RunSize, concrete_inputs, size_of
-from edgecap.graph.cost.shapes import UNKNOWN, Scope, Walk
+from edgecap.graph.cost.shapes import UNKNOWN, GraphWalk, Scope
 from edgecap.graph.cost.tensors import Shape, Tensor
-from edgecap.graph.nodes import graphs_in, ordered
+from edgecap.graph.traversal import nested_graphs, sorted_nodes
 
-SQUARE = RunSize(
+PRIME_SIZES = RunSize(
     37, 41, 43
 )  # primes that are no model's sizes: the shape of a tensor tells what its axes are
 _OF_SHAPES = ("Shape", "Size")
@@ -30,7 +30,7 @@ class Flow:
 
     def __init__(self, model: Any, before: Flow | None = None) -> None:
         self.model = model
-        self.nodes = ordered(model.graph)
+        self.nodes = sorted_nodes(model.graph)
         self.place = {
             name: at for at, node in enumerate(self.nodes) for name in node.output if name
         }
@@ -46,7 +46,7 @@ class Flow:
         """The graph as it is now. What was known of a tensor stays known: no name may have come to mean another."""
         return Flow(self.model, self)
 
-    def tensor(self, name: str, run: RunSize = SQUARE) -> Tensor:
+    def tensor(self, name: str, run: RunSize = PRIME_SIZES) -> Tensor:
         """A tensor as it is in a run; UNKNOWN where the graph has none of that name."""
         if run not in self._looks:
             self._looks[run] = RunTensors(self, run)
@@ -65,7 +65,7 @@ class Flow:
     @cached_property
     def taken(self) -> list[tuple[str, ...]]:
         """What each node takes in, its subgraphs included, each name once."""
-        return [tuple(dict.fromkeys(uses(node))) for node in self.nodes]
+        return [tuple(dict.fromkeys(names_used(node))) for node in self.nodes]
 
     @cached_property
     def users(self) -> dict[str, list[Any]]:
@@ -138,7 +138,7 @@ class RunTensors:
 
     def __init__(self, flow: Flow, run: RunSize, before: RunTensors | None = None) -> None:
         self._flow = flow
-        self._walk = Walk(flow.model, partial(size_of, run=run), len)
+        self._walk = GraphWalk(flow.model, partial(size_of, run=run), len)
         inputs = {} if before else concrete_inputs(flow.model, run, Path("model.onnx"))
         self._scope: Scope = before._scope if before else ChainMap(inputs)
         graph = flow.model.graph
@@ -172,11 +172,11 @@ class RunTensors:
         self._walk.graph(part, self._scope)
 
 
-def uses(node: Any) -> Iterator[str]:
+def names_used(node: Any) -> Iterator[str]:
     """Names that a node takes in, its subgraphs included."""
     yield from (name for name in node.input if name)
     for part in node.attribute:
         for inner in [part.g] if part.HasField("g") else part.graphs:
-            for graph in graphs_in(inner):
+            for graph in nested_graphs(inner):
                 yield from (name for below in graph.node for name in below.input if name)
                 yield from (o.name for o in graph.output)

@@ -14,19 +14,24 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from edgecap.graph.fusion.edit import declare, drop_views_of_the_same, replace_nodes
-from edgecap.graph.fusion.flow import SQUARE, Flow
-from edgecap.graph.fusion.match_attention import AttentionParameters, Heads, Unfit, find_heads
+from edgecap.graph.fusion.edit import declare_shapes, drop_identities, replace_nodes
+from edgecap.graph.fusion.flow import PRIME_SIZES, Flow
+from edgecap.graph.fusion.match_attention import (
+    AttentionMatch,
+    AttentionParameters,
+    NoMatch,
+    find_attention,
+)
 from edgecap.graph.fusion.match_norm import fuse_norms, fuse_skips
-from edgecap.graph.fusion.match_rotary import MeasuredTurns, Turn, find_turn
-from edgecap.graph.read import import_contrib
+from edgecap.graph.fusion.match_rotary import MeasuredRotary, RotaryMatch, find_rotary
+from edgecap.graph.onnx_file import import_contrib
 
 RECIPE = "fused: GroupQueryAttention, RotaryEmbedding, SkipSimplifiedLayerNormalization; v1"
 _ORT = "com.microsoft"
 _PREFIX = "edgecap_fused"
 
 
-class Fused(NamedTuple):
+class FusionResult(NamedTuple):
     """How many layers have a cache, how many of them have fused attention now, and why others have not."""
 
     layers: int
@@ -37,23 +42,23 @@ class Fused(NamedTuple):
     skips: int = 0
 
 
-def fuse(model: Any) -> Fused:
+def fuse(model: Any) -> FusionResult:
     """Fuses a decoder with KV cache in place, opened with its weights or without them."""
     flow = Flow(model)
-    drop_views_of_the_same(flow)
+    drop_identities(flow)
     found, missing = _attention(flow := flow.again())
     rotary = _replace(flow, found)
     norms = fuse_norms(flow := flow.again())
     skips = fuse_skips(flow := flow.again())
     import_contrib(model)
-    declare(flow.again())
-    return Fused(len(found) + len(missing), len(found), tuple(missing), rotary, norms, skips)
+    declare_shapes(flow.again())
+    return FusionResult(len(found) + len(missing), len(found), tuple(missing), rotary, norms, skips)
 
 
-def _attention(flow: Flow) -> tuple[list[Heads], list[str]]:
+def _attention(flow: Flow) -> tuple[list[AttentionMatch], list[str]]:
     """Attention of layers that have the one that is known, and the others with a reason."""
-    found, missing = list[Heads](), list[str]()
-    measured: dict[str, AttentionParameters | Unfit] = {}
+    found, missing = list[AttentionMatch](), list[str]()
+    measured: dict[str, AttentionParameters | NoMatch] = {}
     inputs = {i.name for i in flow.model.graph.input}
     layers = dict.fromkeys(
         m[1] for i in flow.model.graph.input if (m := re.match(r"past_key_values\.(\d+)", i.name))
@@ -61,9 +66,11 @@ def _attention(flow: Flow) -> tuple[list[Heads], list[str]]:
     for layer in [n for n in layers if not _is_fused(flow, n)]:
         try:
             if "attention_mask" not in inputs or f"past_key_values.{layer}.key" not in inputs:
-                raise Unfit("the graph has no attention_mask, or no cache of keys and values apart")
-            found.append(find_heads(flow, layer, measured))
-        except Unfit as reason:
+                raise NoMatch(
+                    "the graph has no attention_mask, or no cache of keys and values apart"
+                )
+            found.append(find_attention(flow, layer, measured))
+        except NoMatch as reason:
             missing.append(f"layer {layer}: {reason}")
     return found, missing
 
@@ -74,7 +81,7 @@ def _is_fused(flow: Flow, layer: str) -> bool:
     return maker is not None and maker.domain == _ORT
 
 
-def _replace(flow: Flow, found: list[Heads]) -> int:
+def _replace(flow: Flow, found: list[AttentionMatch]) -> int:
     """Puts the operators in; returns how many rotations are among them."""
     build = _Builder(flow)
     for layer in found:
@@ -91,11 +98,11 @@ class _Builder:
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
         self._shared: dict[tuple[str, ...], str] = {}
-        self._turns: MeasuredTurns = {}
+        self._turns: MeasuredRotary = {}
         self.nodes: list[Any] = []
         self.rotary = 0
 
-    def layer(self, at: Heads) -> None:
+    def layer(self, at: AttentionMatch) -> None:
         """Attention of one layer."""
         query = self._turned(at.query, at.heads, at.width)
         key = self._turned(at.new_key, at.kv_heads, at.width)
@@ -115,7 +122,7 @@ class _Builder:
 
     def _turned(self, name: str, heads: int, width: int) -> str:
         """A tensor (batch, heads, sequence, width) as (batch, sequence, heads x width), turned by RotaryEmbedding."""
-        turn = find_turn(self._flow, name, self._turns)
+        turn = find_rotary(self._flow, name, self._turns)
         if turn is None:
             return self._flat(name, heads * width)
         moved = self._flow.shape(turn.source) != self._flow.shape(name)
@@ -153,7 +160,7 @@ class _Builder:
     def _merged(self, name: str, width: int) -> str:
         """(batch, sequence, heads, width) as it was before it was split, or put together again."""
         maker = self._flow.maker.get(name)
-        whole = (SQUARE.batch, SQUARE.sequence, width)
+        whole = (PRIME_SIZES.batch, PRIME_SIZES.sequence, width)
         if (
             maker is not None
             and maker.op_type == "Reshape"
@@ -183,7 +190,7 @@ class _Builder:
             "Cast", [self._once("Gather", [shape, self._scalar("second", 1)], axis=0)], to=6
         )
 
-    def _table(self, name: str, turn: Turn) -> str:
+    def _table(self, name: str, turn: RotaryMatch) -> str:
         """(positions of the run, part / 2): each angle once."""
         half = (turn.part + 1) // 2
         ends, steps = (turn.part, 2) if turn.interleaved else (half, 1)
@@ -191,7 +198,7 @@ class _Builder:
         once = self._once("Slice", [name, *limits])
         return self._once("Reshape", [once, self._numbers("rows", [-1, half])])
 
-    def _positions(self, turn: Turn) -> str:
+    def _positions(self, turn: RotaryMatch) -> str:
         """Where in the tables a position's angles are: row after row, or the same for every row."""
         size = self._flow.shape(turn.cosines) or ()
         if size[0] == 1:

@@ -12,10 +12,10 @@ import numpy as np
 from edgecap.graph.fusion.edit import replace_nodes
 
 SPLIT_BY_INPUT = 13  # the opset from which Split takes its sizes as a tensor
-MOST = 4  # matrices of one product; more of them are no query, key and value, nor gate and up
+MAX_JOINED = 4  # matrices of one product; more of them are no query, key and value, nor gate and up
 
 
-def join_products(model: Any) -> int:
+def join_matmuls(model: Any) -> int:
     """Joins what can be joined, in place; returns how many products are gone. The graph comes with its weights."""
     if max(o.version for o in model.opset_import if o.domain in ("", "ai.onnx")) < SPLIT_BY_INPUT:
         return 0
@@ -43,7 +43,7 @@ def _groups(graph: Any, stored: dict[str, Any]) -> list[list[Any]]:
     return [
         g
         for g in groups.values()
-        if 1 < len(g) <= MOST and outputs.isdisjoint(n.output[0] for n in g)
+        if 1 < len(g) <= MAX_JOINED and outputs.isdisjoint(n.output[0] for n in g)
     ]
 
 

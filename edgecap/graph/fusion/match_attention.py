@@ -15,19 +15,24 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from edgecap.graph.cost.input_sizes import RunSize
-from edgecap.graph.fusion.evaluate import NotRunnable, largest_number, likeness, run_part
-from edgecap.graph.fusion.flow import SQUARE, Flow
+from edgecap.graph.fusion.evaluate import (
+    NotRunnable,
+    largest_number,
+    run_subgraph,
+    structure_digest,
+)
+from edgecap.graph.fusion.flow import PRIME_SIZES, Flow
 
 TOLERANCE = 1e-4  # of results near 1, in fp32
-MOST_NUMBERS = 1 << 27  # of a probe; longer windows are not looked for
+MAX_PROBE_VALUES = 1 << 27  # of a probe; longer windows are not looked for
 _TRIALS = (RunSize(2, 3, 5), RunSize(1, 1, 7), RunSize(1, 6, 0))
 
 
-class Unfit(Exception):
+class NoMatch(Exception):
     """The layer has no attention that GroupQueryAttention could do; the message says why."""
 
 
-class Heads(NamedTuple):
+class AttentionMatch(NamedTuple):
     """Attention of one layer: names of its tensors (batch, heads, sequence, width), its result (batch, sequence,
     heads x width), and what it computes. `new_*` are joined with `past_*` to `key` and `value`.
     """
@@ -56,25 +61,27 @@ class AttentionParameters(NamedTuple):
     window: int
 
 
-def find_heads(flow: Flow, layer: str, measured: dict[str, AttentionParameters | Unfit]) -> Heads:
+def find_attention(
+    flow: Flow, layer: str, measured: dict[str, AttentionParameters | NoMatch]
+) -> AttentionMatch:
     """Attention at the cache of a layer; what is alike is measured once and noted in `measured`. Raises Unfit."""
     at = _placed(flow, layer)
-    alike, _ = likeness(flow, [at.result], (at.query, at.key, at.value))
+    alike, _ = structure_digest(flow, [at.result], (at.query, at.key, at.value))
     if alike not in measured:
         measured[alike] = _judged(flow, at)
     found = measured[alike]
-    if isinstance(found, Unfit):
-        raise Unfit(str(found))
+    if isinstance(found, NoMatch):
+        raise NoMatch(str(found))
     return at._replace(**found._asdict())
 
 
-def _judged(flow: Flow, at: Heads) -> AttentionParameters | Unfit:
+def _judged(flow: Flow, at: AttentionMatch) -> AttentionParameters | NoMatch:
     """What was measured and holds in every trial, or why not."""
     try:
         found = _measured(flow, at)
         for run in (*_TRIALS, *([RunSize(1, 3, found.window + 5)] if found.window > 0 else [])):
             _try(flow, at._replace(**found._asdict()), run)
-    except Unfit as reason:
+    except NoMatch as reason:
         return reason
     return found
 
@@ -82,17 +89,19 @@ def _judged(flow: Flow, at: Heads) -> AttentionParameters | Unfit:
 # --- where it is ------------------------------------------------------------------------------
 
 
-def _placed(flow: Flow, layer: str) -> Heads:
+def _placed(flow: Flow, layer: str) -> AttentionMatch:
     past = [f"past_key_values.{layer}.{part}" for part in ("key", "value")]
     joined = [_joined(flow, name) for name in past]
     key, value = (node.output[0] for node in joined)
     result, heads, width = _result(flow, key, value)
     kv_heads = (flow.shape(key) or ())[1]
     if flow.shape(key) != flow.shape(value) or heads % kv_heads:
-        raise Unfit("keys and values have other widths than one another or than the result")
-    query = _query(flow, key, value, result, (SQUARE.batch, heads, SQUARE.sequence, width))
+        raise NoMatch("keys and values have other widths than one another or than the result")
+    query = _query(
+        flow, key, value, result, (PRIME_SIZES.batch, heads, PRIME_SIZES.sequence, width)
+    )
     new_key, new_value = (str(node.input[1]) for node in joined)
-    return Heads(
+    return AttentionMatch(
         query, new_key, new_value, past[0], past[1], key, value, result, heads, kv_heads, width
     )
 
@@ -104,8 +113,8 @@ def _joined(flow: Flow, past: str) -> Any:
     ]
     fits = len(nodes) == 1 and len(nodes[0].input) == 2 and nodes[0].input[0] == past
     shape = (flow.shape(nodes[0].output[0]) or ()) if fits else ()
-    if len(shape) != 4 or (shape[0], shape[2]) != (SQUARE.batch, SQUARE.total):
-        raise Unfit(f"{past} is not joined with new positions (batch, heads, sequence, width)")
+    if len(shape) != 4 or (shape[0], shape[2]) != (PRIME_SIZES.batch, PRIME_SIZES.total):
+        raise NoMatch(f"{past} is not joined with new positions (batch, heads, sequence, width)")
     return nodes[0]
 
 
@@ -114,13 +123,13 @@ def _result(flow: Flow, key: str, value: str) -> tuple[str, int, int]:
     meeting = flow.meeting(key, value)
     name = meeting.output[0] if meeting is not None else ""
     shape = flow.shape(name) or ()
-    if len(shape) != 4 or (shape[0], shape[2]) != (SQUARE.batch, SQUARE.sequence):
-        raise Unfit("keys and values do not meet in one product (batch, heads, sequence, width)")
-    flat = (SQUARE.batch, SQUARE.sequence, shape[1] * shape[3])
+    if len(shape) != 4 or (shape[0], shape[2]) != (PRIME_SIZES.batch, PRIME_SIZES.sequence):
+        raise NoMatch("keys and values do not meet in one product (batch, heads, sequence, width)")
+    flat = (PRIME_SIZES.batch, PRIME_SIZES.sequence, shape[1] * shape[3])
     while flow.shape(name) != flat:
         after = flow.users.get(name, [])
         if len(after) != 1 or after[0].op_type not in ("Transpose", "Reshape"):
-            raise Unfit(
+            raise NoMatch(
                 "the result of attention is not brought to (batch, sequence, heads x width)"
             )
         name = after[0].output[0]
@@ -140,7 +149,7 @@ def _query(flow: Flow, key: str, value: str, result: str, shape: tuple[int, ...]
                 seen.add(before)
                 queue.append(before)
     if len(taken) != 1:
-        raise Unfit(f"attention takes {len(taken)} tensors beside keys and values")
+        raise NoMatch(f"attention takes {len(taken)} tensors beside keys and values")
     return _unscaled(flow, taken.pop(), shape)
 
 
@@ -159,7 +168,7 @@ def _unscaled(flow: Flow, name: str, shape: tuple[int, ...]) -> str:
             break
         name = before
     if flow.shape(name) != shape:
-        raise Unfit("queries are not (batch, heads, sequence, width)")
+        raise NoMatch("queries are not (batch, heads, sequence, width)")
     return name
 
 
@@ -179,11 +188,11 @@ def _is_scaled(flow: Flow, name: str) -> bool:
 # --- what it computes -------------------------------------------------------------------------
 
 
-def _measured(flow: Flow, at: Heads) -> AttentionParameters:
+def _measured(flow: Flow, at: AttentionMatch) -> AttentionParameters:
     """Scale, soft cap and window, as two or more positions show them."""
     rough = _score(flow, at, 0.1)
     if not 1e-6 < rough < 1e6:
-        raise Unfit("its scores do not grow with the product of queries and keys")
+        raise NoMatch("its scores do not grow with the product of queries and keys")
     rough /= 0.1
     capped = _score(flow, at, 40 / rough)
     softcap = 0.0 if abs(capped - 40) < 0.02 else _rounded(_cap(capped, 40))
@@ -193,14 +202,14 @@ def _measured(flow: Flow, at: Heads) -> AttentionParameters:
     return AttentionParameters(_nice(scale, at.width), softcap, _window(flow, at))
 
 
-def _score(flow: Flow, at: Heads, product: float) -> float:
+def _score(flow: Flow, at: AttentionMatch, product: float) -> float:
     """The score of a key whose product with the query is given, above that of a key of zeros."""
     query = np.zeros((1, at.heads, 1, at.width), np.float32)
     key, value = (np.zeros((1, at.kv_heads, 2, at.width), np.float32) for _ in "kv")
     query[..., 0], key[:, :, 1, 0], value[:, :, 0] = 1, product, 1
     other = float(_run(flow, at, query, key, value, RunSize(1, 1, 1)).mean())
     if not 0 < other < 1:
-        raise Unfit("its probabilities are not those of a softmax over keys")
+        raise NoMatch("its probabilities are not those of a softmax over keys")
     return math.log(1 / other - 1)
 
 
@@ -224,12 +233,12 @@ def _rounded(number: float) -> float:
     return short if abs(short / number - 1) < 2e-5 else number
 
 
-def _window(flow: Flow, at: Heads) -> int:
+def _window(flow: Flow, at: AttentionMatch) -> int:
     """Positions that a query attends to, its own included, behind a past longer than any window; -1 for all."""
     longest = largest_number(flow, [at.result], (at.query, at.key, at.value)) + 8
     run = RunSize(1, 1, longest)
-    if run.total * at.heads * at.width > MOST_NUMBERS:
-        raise Unfit(f"its mask knows the number {longest - 8}, too far to look")
+    if run.total * at.heads * at.width > MAX_PROBE_VALUES:
+        raise NoMatch(f"its mask knows the number {longest - 8}, too far to look")
     query = np.zeros((1, at.heads, 1, at.width), np.float32)
     key, value = (np.zeros((1, at.kv_heads, run.total, at.width), np.float32) for _ in "kv")
     value[:, :, -1] = 1
@@ -238,7 +247,7 @@ def _window(flow: Flow, at: Heads) -> int:
     return -1 if seen == run.total else seen
 
 
-def _try(flow: Flow, at: Heads, run: RunSize) -> None:
+def _try(flow: Flow, at: AttentionMatch, run: RunSize) -> None:
     numbers = np.random.default_rng(sum(run))
     query = numbers.standard_normal((run.batch, at.heads, run.sequence, at.width), np.float32)
     key, value = (
@@ -246,18 +255,22 @@ def _try(flow: Flow, at: Heads, run: RunSize) -> None:
         for _ in "kv"
     )
     found = _run(flow, at, query, key, value, run)
-    if not np.allclose(found, defined(at, query, key, value), atol=TOLERANCE):
-        raise Unfit("it is no plain causal attention: a bias, a sink, or a mask that is not known")
+    if not np.allclose(found, reference_attention(at, query, key, value), atol=TOLERANCE):
+        raise NoMatch(
+            "it is no plain causal attention: a bias, a sink, or a mask that is not known"
+        )
 
 
-def _run(flow: Flow, at: Heads, query: Any, key: Any, value: Any, run: RunSize) -> Any:
+def _run(flow: Flow, at: AttentionMatch, query: Any, key: Any, value: Any, run: RunSize) -> Any:
     try:
-        return run_part(flow, [at.result], {at.query: query, at.key: key, at.value: value}, run)[0]
+        return run_subgraph(
+            flow, [at.result], {at.query: query, at.key: key, at.value: value}, run
+        )[0]
     except NotRunnable as error:
-        raise Unfit(f"it cannot be tried by itself ({error})") from error
+        raise NoMatch(f"it cannot be tried by itself ({error})") from error
 
 
-def defined(at: Heads, query: Any, key: Any, value: Any) -> Any:
+def reference_attention(at: AttentionMatch, query: Any, key: Any, value: Any) -> Any:
     """Attention as GroupQueryAttention defines it: (batch, heads, sequence, width) -> (batch, sequence, all)."""
     batch, heads, new, width = query.shape
     key, value = (np.repeat(x, heads // at.kv_heads, axis=1) for x in (key, value))

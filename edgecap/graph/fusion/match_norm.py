@@ -12,7 +12,7 @@ from edgecap.graph.fusion.edit import replace_nodes
 from edgecap.graph.fusion.flow import Flow
 
 
-class Norm(NamedTuple):
+class NormMatch(NamedTuple):
     """`source` over its root mean square, times `weight`, is `result`."""
 
     source: str
@@ -80,7 +80,7 @@ def _is_residual(flow: Flow, add: Any) -> bool:
     )
 
 
-def _norm(flow: Flow, mean: Any) -> Norm | None:
+def _norm(flow: Flow, mean: Any) -> NormMatch | None:
     """RMSNorm around a ReduceMean."""
     source = (
         _squared(flow, mean) if mean.op_type == "ReduceMean" and _over_last(flow, mean) else None
@@ -96,7 +96,9 @@ def _norm(flow: Flow, mean: Any) -> Norm | None:
     width = (flow.shape(source) or (0,))[-1]
     fits = flow.tensor(weight).constant and flow.shape(weight) == (width,)
     return (
-        Norm(source, weight, epsilon, weighted.output[0]) if fits and epsilon is not None else None
+        NormMatch(source, weight, epsilon, weighted.output[0])
+        if fits and epsilon is not None
+        else None
     )
 
 

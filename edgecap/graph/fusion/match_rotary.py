@@ -14,15 +14,15 @@ import numpy as np
 
 from edgecap.graph.cost.input_sizes import RunSize
 from edgecap.graph.cost.tensors import Tensor
-from edgecap.graph.fusion.evaluate import NotRunnable, likeness, part_of, run_part
+from edgecap.graph.fusion.evaluate import NotRunnable, run_subgraph, structure_digest, subgraph
 from edgecap.graph.fusion.flow import Flow
 
 _RUN = RunSize(2, 3, 5)
 _START = RunSize(1, 1, 0)
-TURNING = ("Add", "Concat", "Sub")
+ROTARY_RESULTS = ("Add", "Concat", "Sub")
 
 
-class Turn(NamedTuple):
+class RotaryMatch(NamedTuple):
     """`source` is turned by angles whose `cosines` and `sines` are given for each of `part` numbers of a head."""
 
     source: str
@@ -32,12 +32,12 @@ class Turn(NamedTuple):
     interleaved: bool
 
 
-MeasuredTurns = dict[
-    str, tuple[Turn | None, tuple[str, ...]]
+MeasuredRotary = dict[
+    str, tuple[RotaryMatch | None, tuple[str, ...]]
 ]  # of parts that are alike, with the names in one of them
 
 
-def find_turn(flow: Flow, name: str, measured: MeasuredTurns) -> Turn | None:
+def find_rotary(flow: Flow, name: str, measured: MeasuredRotary) -> RotaryMatch | None:
     """How a tensor (batch, heads, sequence, width) was turned; None where it was not, or in no known way.
 
     What is alike is measured once and noted in `measured`.
@@ -47,7 +47,7 @@ def find_turn(flow: Flow, name: str, measured: MeasuredTurns) -> Turn | None:
     turned = name
     if flow.maker[name].op_type == "Transpose":  # turned before heads and sequence change places
         turned = flow.maker[name].input[0]
-    if turned not in flow.maker or flow.maker[turned].op_type not in TURNING:
+    if turned not in flow.maker or flow.maker[turned].op_type not in ROTARY_RESULTS:
         return None
     source = next(flow.narrows(turned), None)
     if source is None or flow.shape(source) is None or flow.shape(source) != flow.shape(turned):
@@ -56,9 +56,9 @@ def find_turn(flow: Flow, name: str, measured: MeasuredTurns) -> Turn | None:
 
 
 def _once(
-    flow: Flow, source: str, turned: str, moved: bool, measured: MeasuredTurns
-) -> Turn | None:
-    alike, names = likeness(flow, [turned], [source])
+    flow: Flow, source: str, turned: str, moved: bool, measured: MeasuredRotary
+) -> RotaryMatch | None:
+    alike, names = structure_digest(flow, [turned], [source])
     key = f"{alike}{moved}"
     if key not in measured:
         measured[key] = _judged(flow, source, turned, moved), names
@@ -69,7 +69,7 @@ def _once(
     return turn._replace(source=source, cosines=cosines, sines=sines)
 
 
-def _judged(flow: Flow, source: str, turned: str, moved: bool) -> Turn | None:
+def _judged(flow: Flow, source: str, turned: str, moved: bool) -> RotaryMatch | None:
     angles = _angles(flow, source, turned)
     try:
         return _measured(flow, source, turned, angles, moved) if len(angles) == 2 else None
@@ -79,7 +79,7 @@ def _judged(flow: Flow, source: str, turned: str, moved: bool) -> Turn | None:
 
 def _angles(flow: Flow, source: str, turned: str) -> list[str]:
     """Tensors of positions that the part takes: neither data nor stored nor of one number."""
-    nodes = part_of(flow, [turned], [source])
+    nodes = subgraph(flow, [turned], [source])
     return sorted(
         {
             name
@@ -95,16 +95,18 @@ def _is_of_positions(tensor: Tensor) -> bool:
     return not tensor.constant and len(tensor.shape or ()) > 2
 
 
-def _measured(flow: Flow, source: str, turned: str, angles: list[str], moved: bool) -> Turn | None:
-    at_start = dict(zip(angles, run_part(flow, angles, {}, _START), strict=True))
+def _measured(
+    flow: Flow, source: str, turned: str, angles: list[str], moved: bool
+) -> RotaryMatch | None:
+    at_start = dict(zip(angles, run_subgraph(flow, angles, {}, _START), strict=True))
     cosines = next((a for a in angles if at_start[a].min() > 0), "")
     sines = next((a for a in angles if not at_start[a].any()), "")
     if not cosines or not sines:
         return None
-    values = dict(zip(angles, run_part(flow, angles, {}, _RUN), strict=True))
+    values = dict(zip(angles, run_subgraph(flow, angles, {}, _RUN), strict=True))
     part = values[cosines].shape[-1]
     for interleaved in (False, True):
-        turn = Turn(source, cosines, sines, part, interleaved)
+        turn = RotaryMatch(source, cosines, sines, part, interleaved)
         if all(_is_doubled(v, interleaved) for v in values.values()) and _agrees(
             flow, turn, turned, values, moved
         ):
@@ -123,17 +125,19 @@ def _is_doubled(values: Any, interleaved: bool) -> bool:
     return pair[0].shape == pair[1].shape and bool(np.allclose(*pair, atol=1e-6))
 
 
-def _agrees(flow: Flow, turn: Turn, turned: str, values: dict[str, Any], moved: bool) -> bool:
+def _agrees(
+    flow: Flow, turn: RotaryMatch, turned: str, values: dict[str, Any], moved: bool
+) -> bool:
     shape = flow.tensor(turn.source, _RUN).shape
     heads = np.random.default_rng(1).standard_normal(shape, np.float32) if shape else np.zeros(())
-    found = run_part(flow, [turned], {turn.source: heads}, _RUN)[0]
+    found = run_subgraph(flow, [turned], {turn.source: heads}, _RUN)[0]
     if moved:
         heads, found = heads.swapaxes(1, 2), found.swapaxes(1, 2)
     rows = [_rows(values[name], _RUN) for name in (turn.cosines, turn.sines)]
     return (
         rows[0] is not None
         and rows[1] is not None
-        and np.allclose(found, defined(turn, heads, *rows), atol=1e-4)
+        and np.allclose(found, reference_rotary(turn, heads, *rows), atol=1e-4)
     )
 
 
@@ -146,7 +150,7 @@ def _rows(values: Any, run: RunSize) -> Any:
     return None
 
 
-def defined(turn: Turn, heads: Any, cosines: Any, sines: Any) -> Any:
+def reference_rotary(turn: RotaryMatch, heads: Any, cosines: Any, sines: Any) -> Any:
     """RotaryEmbedding's definition: (batch, heads, sequence, width) turned by angles (batch, 1, sequence, part)."""
     first, half = heads[..., : turn.part], turn.part // 2
     if turn.interleaved:

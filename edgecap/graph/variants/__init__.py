@@ -18,12 +18,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from edgecap.graph.read import open_graph, write_graph
-from edgecap.graph.variants.bf16 import bf16
-from edgecap.graph.variants.blocks import blocks
-from edgecap.graph.variants.half import fp16
-from edgecap.graph.variants.int8 import int8
-from edgecap.graph.variants.static import int8s
+from edgecap.graph.onnx_file import open_graph, write_graph
+from edgecap.graph.variants.bf16 import make_bf16
+from edgecap.graph.variants.block_weights import make_block_weights
+from edgecap.graph.variants.fp16 import make_fp16
+from edgecap.graph.variants.int8_dynamic import make_int8_dynamic
+from edgecap.graph.variants.int8_static import make_int8_static
 from edgecap.protocols import Ids
 
 
@@ -38,20 +38,22 @@ class Variant(NamedTuple):
 def _in_blocks(bits: int, block: int, hqq: bool = False) -> Variant:
     kind = "HQQ, zero points fp32" if hqq else "symmetric, accuracy level 4"
     recipe = f"MatMulNBits {bits} bits block {block}, {kind}, gathered tables in blocks; v1"
-    return Variant(recipe, partial(blocks, bits=bits, block=block, hqq=hqq))
+    return Variant(recipe, partial(make_block_weights, bits=bits, block=block, hqq=hqq))
 
 
 VARIANTS = {
-    "fp16": Variant("float16 weights; norms, softmax and rotary angles fp32; v1", fp16),
-    "int8": Variant("dynamic int8, signed weights per channel, gathered tables per row; v3", int8),
+    "fp16": Variant("float16 weights; norms, softmax and rotary angles fp32; v1", make_fp16),
+    "int8": Variant(
+        "dynamic int8, signed weights per channel, gathered tables per row; v3", make_int8_dynamic
+    ),
     "int4": _in_blocks(4, 32)._replace(
         recipe="MatMulNBits block 32, symmetric, accuracy level 4, gathered tables in blocks; v1"
     ),
-    "bf16": Variant("bfloat16 weights widened at load, computed in fp32; v1", bf16),
+    "bf16": Variant("bfloat16 weights widened at load, computed in fp32; v1", make_bf16),
     "int8w": _in_blocks(8, 32),
     "int8s": Variant(
         "static int8 QDQ, signed weights per channel, unsigned activations by range, fp32 results; v2",
-        int8s,
+        make_int8_static,
         True,
     ),
     "int4b16": _in_blocks(4, 16),

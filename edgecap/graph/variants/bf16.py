@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _LEAST = 1024  # numbers of a tensor that is worth a Cast of its own
 
 
-def bf16(model: onnx.ModelProto) -> onnx.ModelProto:
+def make_bf16(model: onnx.ModelProto) -> onnx.ModelProto:
     """Rounds every stored matrix and table to bfloat16 and widens it in front of its uses."""
     from onnx import TensorProto, helper
 

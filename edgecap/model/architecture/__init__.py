@@ -24,7 +24,7 @@ from edgecap.model.architecture.encoders import (
     encoder_task,
     task_of,
 )
-from edgecap.model.architecture.families import FAMILIES, FOREIGN, REFUSED, Family
+from edgecap.model.architecture.families import FAMILIES, REFUSED, UNSUPPORTED_FIELDS, Family
 from edgecap.model.architecture.fields import Config, Fields
 from edgecap.model.architecture.genai import read_genai
 from edgecap.model.architecture.layers import norm_size, read_layer
@@ -98,7 +98,7 @@ def _refuse(config: Config, model_type: str, where: str) -> None:
         raise UsageError(
             f"{where}: model type '{model_type}' is not a causal language model that edgecap knows"
         )
-    found = [name for name in FOREIGN if config.get(name)]
+    found = [name for name in UNSUPPORTED_FIELDS if config.get(name)]
     feed_forward = Fields(config, where).nested("ffn_config").get("ffn_type", "mptmlp")
     if feed_forward != "mptmlp":
         found.append(f"ffn_type {feed_forward}")

@@ -179,7 +179,7 @@ FAMILIES = {
 }  # fmt: skip
 
 # What a config's list of layers calls the kinds of attention.
-KINDS = {
+ATTENTION_KINDS = {
     "full_attention": "full",
     "global": "full",
     "sliding_attention": "sliding",
@@ -195,7 +195,7 @@ REFUSED = {
 }
 
 # Fields of models that are no plain stack of attention and feed-forward: counted wrongly, so refused.
-FOREIGN = (
+UNSUPPORTED_FIELDS = (
     "attn_layer_indices",
     "attn_layer_period",
     "attn_type_list",

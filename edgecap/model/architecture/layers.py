@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edgecap.model.architecture.families import FIELDS, KINDS, Family
+from edgecap.model.architecture.families import ATTENTION_KINDS, FIELDS, Family
 from edgecap.model.architecture.fields import Fields
 from edgecap.record import Attention, Experts, Latent, Layer, Mlp, Recurrent
 
@@ -39,11 +39,15 @@ def _kind(index: int, fields: Fields, rules: Family) -> str:
     kinds = fields.listed("layer_types") or fields.listed("attention_layers")
     if not kinds:
         return KIND_RULES[rules.kinds](index, fields, rules)
-    if index >= len(kinds) or not isinstance(kinds[index], str) or kinds[index] not in KINDS:
+    if (
+        index >= len(kinds)
+        or not isinstance(kinds[index], str)
+        or kinds[index] not in ATTENTION_KINDS
+    ):
         raise fields.error(
             f"the list of layer types does not say which attention layer {index} has"
         )
-    return KINDS[kinds[index]]
+    return ATTENTION_KINDS[kinds[index]]
 
 
 def _every(interval: int, index: int, others: str) -> str:

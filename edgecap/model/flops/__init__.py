@@ -4,6 +4,19 @@ A layer is a list of `matrices`; `work` sums what a token costs, `weights` how m
 there are. Definitions: docs/method.md, section FLOPs.
 """
 
+from edgecap.model.flops.operations import (
+    attended_positions,
+    attention_core,
+    count_flops,
+    crossover_context,
+    executed_prefill,
+    latent_form,
+    mean_positions,
+    published_flops,
+    token_parts,
+    token_parts_at,
+    total,
+)
 from edgecap.model.flops.weights import (
     Parameters,
     kv_bytes,
@@ -11,21 +24,8 @@ from edgecap.model.flops.weights import (
     parameters,
     read_bytes,
     state_bytes,
-    stored_as,
+    storage_precision,
     weight_bytes,
-)
-from edgecap.model.flops.work import (
-    attention_core,
-    count_flops,
-    executed_prefill,
-    latent_form,
-    mean_positions,
-    overtakes,
-    parts_at,
-    published_flops,
-    seen_at,
-    token_parts,
-    total,
 )
 
 __all__ = [
@@ -37,14 +37,14 @@ __all__ = [
     "kv_bytes_per_token",
     "latent_form",
     "mean_positions",
-    "overtakes",
+    "crossover_context",
     "parameters",
-    "parts_at",
+    "token_parts_at",
     "published_flops",
     "read_bytes",
-    "seen_at",
+    "attended_positions",
     "state_bytes",
-    "stored_as",
+    "storage_precision",
     "token_parts",
     "total",
     "weight_bytes",

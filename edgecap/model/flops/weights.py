@@ -69,7 +69,7 @@ def read_bytes(model: Architecture, precision: str, tokens: int = 1) -> int:
     )
 
 
-def stored_as(precision: str) -> str:
+def storage_precision(precision: str) -> str:
     """Which of the precisions of `weight_bytes` a variant's weights are stored in."""
     return "int4" if precision.startswith("int4") else _STORED_AS.get(precision, precision)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from edgecap.graph.read import GraphFacts
+from edgecap.graph.onnx_file import GraphFacts
 from edgecap.machine.diagnosis import CounterSeen, Total
 from edgecap.meters.exact.texts import TextBits
 from edgecap.meters.sharding import DocumentShare

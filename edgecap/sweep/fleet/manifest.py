@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 import msgspec
 
 from edgecap.errors import UsageError
-from edgecap.graph.export import BESIDE
+from edgecap.graph.export import CONFIG_FILES
 from edgecap.model.manifest import manifest_files
 from edgecap.record import File
 from edgecap.spec import PRECISIONS
@@ -46,7 +46,7 @@ def model_files(manifest: str) -> tuple[File, ...]:
 
 def _check(file: File) -> None:
     path = PurePosixPath(file.path)
-    beside = len(path.parts) == 1 and path.name in BESIDE
+    beside = len(path.parts) == 1 and path.name in CONFIG_FILES
     graph = len(path.parts) == 2 and path.parts[0] in PRECISIONS and path.suffix in WEIGHTS
     if not beside and not graph:
         raise UsageError(

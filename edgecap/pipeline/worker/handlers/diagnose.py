@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edgecap.graph.read import inspect_graph
+from edgecap.graph.onnx_file import inspect_graph
 from edgecap.machine.diagnosis import CounterSeen, Total
 from edgecap.machine.energy import Resolution, drawn_by, find, resolve
 from edgecap.machine.info import stay_on, sysfs

@@ -30,9 +30,9 @@ def _export(step: Export, report: Report) -> BuiltGraph:
         plain = export.export_fp32(
             folder, Path(scratch), step.trust_remote_code, step.exporter, step.task
         )
-        export.take_beside(folder, Path(scratch), out)
+        export.copy_config_files(folder, Path(scratch), out)
         report("optimize", 0, 1)
-        written = finish.write(step.finish, plain, out, _divergence)
+        written = finish.write_finished(step.finish, plain, out, _divergence)
     return BuiltGraph(files=tuple(written.files), unfused=written.unfused)
 
 

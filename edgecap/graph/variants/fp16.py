@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgecap.graph.read import LARGEST_PROTO, weight_bytes, write_graph
-from edgecap.graph.variants.tables import name_nodes
+from edgecap.graph.onnx_file import LARGEST_PROTO, weight_bytes, write_graph
+from edgecap.graph.variants.rewrites import name_nodes
 
 if TYPE_CHECKING:
     import onnx
@@ -30,7 +30,7 @@ _FP32_OPS = (
 )
 
 
-def fp16(model: onnx.ModelProto) -> Any:
+def make_fp16(model: onnx.ModelProto) -> Any:
     """The graph with weights, activations and cache in fp16."""
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 

@@ -25,18 +25,18 @@ _TO_ANGLES = frozenset(
 )
 
 
-def graphs_in(graph: Any) -> Iterator[Any]:
+def nested_graphs(graph: Any) -> Iterator[Any]:
     """The graph and all graphs inside its nodes."""
     yield graph
     for node in graph.node:
         for part in node.attribute:
             for inner in [part.g] if part.HasField("g") else part.graphs:
-                yield from graphs_in(inner)
+                yield from nested_graphs(inner)
 
 
-def rotary_products(graph: Any) -> set[str]:
+def rotary_angle_products(graph: Any) -> set[str]:
     """Results of products of positions and rotary frequencies: they lead to Cos and Sin and to nothing else."""
-    return {name for inner in graphs_in(graph) for name in _angles(inner)}
+    return {name for inner in nested_graphs(graph) for name in _angles(inner)}
 
 
 def _angles(graph: Any) -> set[str]:
@@ -71,7 +71,7 @@ def _only_angles(name: str, users: dict[str, list[Any]], outputs: set[str]) -> b
     )
 
 
-def ordered(graph: Any) -> list[Any]:
+def sorted_nodes(graph: Any) -> list[Any]:
     """Nodes behind those that they need: ONNX Runtime takes graphs that are not sorted, and its fp16 tool writes them.
 
     Nodes that wait for one another stay as they are; their shapes will not be known.

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgecap.graph.read import LARGEST_PROTO, open_graph, weight_bytes
-from edgecap.graph.tied_weights import untie
-from edgecap.graph.variants.tables import as_input, replace, table_gathers, tidy
+from edgecap.graph.onnx_file import LARGEST_PROTO, open_graph, weight_bytes
+from edgecap.graph.tied_weights import untie_weights
+from edgecap.graph.variants.rewrites import as_input, replace_node, table_gathers, tidy
 
 if TYPE_CHECKING:
     import onnx
 
 
-def int8(model: onnx.ModelProto) -> Any:
+def make_int8_dynamic(model: onnx.ModelProto) -> Any:
     """The dynamic variant."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    tables = untie(model)
+    tables = untie_weights(model)
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch) / "quantised.onnx"
         quantize_dynamic(
@@ -69,7 +69,7 @@ def gather_int8(model: onnx.ModelProto, node: onnx.NodeProto, head: str | None) 
         column = values.astype(np.float32).reshape(-1, 1)
         graph.initializer.append(numpy_helper.from_array(column, f"{table}_{part}"))
     ids, out, own = node.input[1], node.output[0], f"{node.name or table}/int8"
-    replace(
+    replace_node(
         graph,
         node,
         [

@@ -67,10 +67,11 @@ def token_parts(
     return _parts(model, sum(core))
 
 
-def parts_at(model: Architecture, position: int, absorbed: bool = False) -> FlopParts:
+def token_parts_at(model: Architecture, position: int, absorbed: bool = False) -> FlopParts:
     """FLOPs of the one token at `position`, counted from 1, its own position in the cache."""
     core = (
-        n.count * _core(n.attention, seen_at(n.attention, position), absorbed) for n in model.layers
+        n.count * _core(n.attention, attended_positions(n.attention, position), absorbed)
+        for n in model.layers
     )
     return _parts(model, sum(core))
 
@@ -90,7 +91,7 @@ def executed_prefill(model: Architecture, tokens: int) -> float:
     )
 
 
-def overtakes(model: Architecture, limit: int = 1 << 24) -> int | None:
+def crossover_context(model: Architecture, limit: int = 1 << 24) -> int | None:
     """The smallest context at which a token's attention core costs more than all work with weights."""
     weights = total(_parts(model, 0.0))
     chunk = max(
@@ -99,7 +100,7 @@ def overtakes(model: Architecture, limit: int = 1 << 24) -> int | None:
     )
 
     def over(position: int) -> bool:
-        return parts_at(model, position).attention_core > weights
+        return token_parts_at(model, position).attention_core > weights
 
     # Within a chunk the core only grows, and so it does from the end of one chunk to that of the next.
     whole = limit // chunk if chunk else 0
@@ -119,7 +120,7 @@ def mean_positions(context: int, window: int | None, chunk: int | None = None) -
     return (w * (w + 1) / 2 + (context - w) * w) / context
 
 
-def seen_at(a: Attention | Recurrent, position: int) -> int:
+def attended_positions(a: Attention | Recurrent, position: int) -> int:
     """Positions that the token at `position` attends to, itself included."""
     if isinstance(a, Recurrent):
         return 1

@@ -17,17 +17,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgecap.errors import UsageError
-from edgecap.graph.read import LARGEST_PROTO, open_graph, weight_bytes
-from edgecap.graph.tied_weights import untie
-from edgecap.graph.variants.int8 import gather_int8
-from edgecap.graph.variants.tables import as_input, gemm_to_matmul, name_nodes, table_gathers, tidy
+from edgecap.graph.onnx_file import LARGEST_PROTO, open_graph, weight_bytes
+from edgecap.graph.tied_weights import untie_weights
+from edgecap.graph.variants.int8_dynamic import gather_int8
+from edgecap.graph.variants.rewrites import (
+    as_input,
+    gemm_to_matmul,
+    name_nodes,
+    table_gathers,
+    tidy,
+)
 from edgecap.protocols import Ids
 
 if TYPE_CHECKING:
     import onnx
 
 
-def int8s(model: onnx.ModelProto, samples: Sequence[Ids]) -> Any:
+def make_int8_static(model: onnx.ModelProto, samples: Sequence[Ids]) -> Any:
     """The static variant, calibrated on `samples`, each of shape (n,). Raises UsageError without any."""
     if not any(len(sample) for sample in samples):
         raise UsageError(
@@ -35,7 +41,7 @@ def int8s(model: onnx.ModelProto, samples: Sequence[Ids]) -> Any:
         )
     gemm_to_matmul(model)
     name_nodes(model)
-    heads = {table: head for head, table in untie(model).items()}
+    heads = {table: head for head, table in untie_weights(model).items()}
     quantised = _quantised(model, [feeds(model, sample) for sample in samples if len(sample)])
     for node in table_gathers(quantised):
         gather_int8(quantised, node, heads.get(node.input[0]))

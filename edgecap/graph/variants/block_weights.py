@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgecap.errors import UsageError
-from edgecap.graph.tied_weights import untie
-from edgecap.graph.variants.tables import gemm_to_matmul, replace, table_gathers, tidy
+from edgecap.graph.tied_weights import untie_weights
+from edgecap.graph.variants.rewrites import gemm_to_matmul, replace_node, table_gathers, tidy
 
 if TYPE_CHECKING:
     import onnx
 
 
-def blocks(model: onnx.ModelProto, bits: int, block: int, hqq: bool = False) -> Any:
+def make_block_weights(model: onnx.ModelProto, bits: int, block: int, hqq: bool = False) -> Any:
     """The graph with `bits` (4 or 8) for a weight and `block` weights for a scale."""
     gemm_to_matmul(model)
-    heads = {table: head for head, table in untie(model).items()}
+    heads = {table: head for head, table in untie_weights(model).items()}
     quantizer = _quantizer(model, bits, block, hqq)
     with warnings.catch_warnings():
         warnings.filterwarnings(
@@ -96,7 +96,7 @@ def _gather_blocks(
         "bits": bits,
     }
     inputs, domain = [f"{table}_packed", node.input[1], scales], "com.microsoft"
-    replace(
+    replace_node(
         graph,
         node,
         [
@@ -174,4 +174,4 @@ def _gather_unpacked(model: onnx.ModelProto, node: onnx.NodeProto, head: str, bl
     last = helper.make_node(
         "Reshape", [f"{own}/scaled", f"{own}/whole"], [node.output[0]], name=f"{own}/hqq"
     )
-    replace(graph, node, [*nodes, last])
+    replace_node(graph, node, [*nodes, last])

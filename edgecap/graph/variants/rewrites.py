@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgecap.graph.read import LARGEST_PROTO, import_contrib, weight_bytes, write_graph
+from edgecap.graph.onnx_file import LARGEST_PROTO, import_contrib, weight_bytes, write_graph
 from edgecap.graph.tied_weights import drop_unused
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def _axis(node: onnx.NodeProto) -> int:
     return next((int(a.i) for a in node.attribute if a.name == "axis"), 0)
 
 
-def replace(graph: onnx.GraphProto, node: onnx.NodeProto, nodes: list[onnx.NodeProto]) -> None:
+def replace_node(graph: onnx.GraphProto, node: onnx.NodeProto, nodes: list[onnx.NodeProto]) -> None:
     """Puts nodes where one stood."""
     at = list(graph.node).index(node)
     graph.node.remove(node)
@@ -91,5 +91,5 @@ def gemm_to_matmul(model: onnx.ModelProto) -> None:
                     "Add", [product, node.input[2]], [node.output[0]], name=f"{node.name}/bias"
                 )
             )
-        replace(graph, node, nodes)
+        replace_node(graph, node, nodes)
     drop_unused(graph)
