@@ -25,7 +25,7 @@ from edgecap.pipeline.run_context import ignore_events
 from edgecap.pipeline.worker import in_child
 from edgecap.pipeline.worker.sessions import SystemClock
 from edgecap.spec import CellSpec, Spec
-from edgecap.stats import by_round, draws_of_median, median
+from edgecap.stats import bootstrap_medians, median, round_medians
 from edgecap.storage.files import resolve_paths
 
 MARGIN = 0.05
@@ -97,9 +97,9 @@ def _pair(graph: Path, share: float, limit_s: float):
 
 
 def _paired(a, b) -> str:
-    x, y = (by_round(side.decode.samples_s, side.decode.rounds) for side in (a, b))
+    x, y = (round_medians(side.decode.samples_s, side.decode.rounds) for side in (a, b))
     ratios = [after / before for before, after in zip(x, y, strict=True)]
-    return verdict(estimate(median(ratios), draws_of_median(ratios)), True, MARGIN)
+    return verdict(estimate(median(ratios), bootstrap_medians(ratios)), True, MARGIN)
 
 
 def _unpaired(a, b) -> str:

@@ -27,7 +27,7 @@ class Clock(Protocol):
         """Do nothing for `seconds`."""
 
 
-class Upkeep(NamedTuple):
+class CounterHealth(NamedTuple):
     """What a counter cost and what it missed since it was opened.
 
     `cpu_s` are CPU seconds of its own sampling thread, `gaps` the times when two samples lay more than
@@ -61,7 +61,7 @@ class Counter(Protocol):
         Raises OSError if the counter can no longer be read.
         """
 
-    def upkeep(self) -> Upkeep:
+    def health(self) -> CounterHealth:
         """What it cost and missed so far."""
 
     def close(self) -> None:
@@ -110,10 +110,10 @@ class Engine(Protocol):
     def log_probabilities(self, inputs: Ids) -> Floats:
         """log2 p, shape (n, vocabulary), of the token after each input; for small samples only."""
 
-    def answers(self, inputs: Ids) -> list[Floats]:
+    def outputs(self, inputs: Ids) -> list[Floats]:
         """All outputs of numbers for one text, shape (n,), each of shape (rows, width of its last axis)."""
 
-    def log_probabilities_behind(self, past: Ids, ids: Ids) -> list[Floats]:
+    def log_probabilities_after(self, past: Ids, ids: Ids) -> list[Floats]:
         """The same, shapes (1, vocabulary), of `ids` that are decoded one by one behind `past`."""
 
     def prefill(self, inputs: Ids) -> Cache:
@@ -122,7 +122,7 @@ class Engine(Protocol):
     def decode(self, cache: Cache, tokens: int | Ids) -> Cache:
         """Decode one token after `cache`, one a row of it, synchronised; returns the cache one position longer."""
 
-    def renewed(self, cache: Cache) -> Cache:
+    def relocated(self, cache: Cache) -> Cache:
         """The same cache in other memory, where it is held in memory that steps write in place; else itself."""
 
     def cache_bytes(self, cache: Cache) -> int:

@@ -36,16 +36,16 @@ DEVICES = {"cuda": "cuda", "tensorrt": "cuda"}
 
 # Providers that take the runtime's fused operators (GroupQueryAttention and others) on their device. The others join
 # plain operators by themselves, and would leave fused ones to the CPU.
-FUSED = ("cpu", "cuda", "dml", "webgpu")
+FUSED_PROVIDERS = ("cpu", "cuda", "dml", "webgpu")
 
 # Providers with threads of their own, which do not heed the session's number -> the option that sets it.
-THREADS = {"openvino": "num_of_threads"}
+THREAD_OPTIONS = {"openvino": "num_of_threads"}
 
-WHOLE = ("device_id", "device_index")  # options that must be whole numbers from 0
+INDEX_OPTIONS = ("device_id", "device_index")  # options that must be whole numbers from 0
 _KEY = re.compile(r"[A-Za-z_][\w.]*")
 
 
-class Requested(NamedTuple):
+class ProviderRequest(NamedTuple):
     """A provider with its options, as the runtime takes them; `str` writes what `parse_provider` reads."""
 
     name: str
@@ -61,9 +61,9 @@ class Requested(NamedTuple):
         """What a session must be given to run on it alone."""
         return {"providers": [self.runtime_name], "provider_options": [self.options]}
 
-    def limited(self, threads: int) -> Requested:
+    def with_threads(self, threads: int) -> ProviderRequest:
         """The same with `threads` threads of its own, where it has such and was not given another number."""
-        option = THREADS.get(self.name)
+        option = THREAD_OPTIONS.get(self.name)
         return self._replace(options={option: str(threads), **self.options}) if option else self
 
     @property
@@ -75,14 +75,14 @@ class Requested(NamedTuple):
     @property
     def device(self) -> int:
         """The index of the device, 0 where none was asked for."""
-        return next((int(self.options[key]) for key in WHOLE if key in self.options), 0)
+        return next((int(self.options[key]) for key in INDEX_OPTIONS if key in self.options), 0)
 
     def __str__(self) -> str:
         options = ",".join(f"{key}={value}" for key, value in self.options.items())
         return f"{self.name}:{options}" if options else self.name
 
 
-def parse_provider(text: str) -> Requested:
+def parse_provider(text: str) -> ProviderRequest:
     """One provider with its options. Raises UsageError in one line."""
     found = parse_providers(text)
     if len(found) != 1:
@@ -90,15 +90,15 @@ def parse_provider(text: str) -> Requested:
     return found[0]
 
 
-def parse_providers(text: str) -> tuple[Requested, ...]:
+def parse_providers(text: str) -> tuple[ProviderRequest, ...]:
     """Several with their options, in the order asked, by the rule above. Raises UsageError in one line."""
-    found: list[Requested] = []
+    found: list[ProviderRequest] = []
     takes_options = False
     for part in (p.strip() for p in text.split(",") if p.strip()):
         begins = not takes_options or not _is_option(part)
         if begins:
             name, takes_options, part = _begun(part, text)
-            found.append(Requested(name, {}))
+            found.append(ProviderRequest(name, {}))
         if part:
             _add(found[-1], part, text)
     if not found:
@@ -125,7 +125,7 @@ def _begun(part: str, text: str) -> tuple[str, bool, str]:
     return name, bool(colon), option
 
 
-def _add(provider: Requested, part: str, text: str) -> None:
+def _add(provider: ProviderRequest, part: str, text: str) -> None:
     key, equals, value = (p.strip() for p in part.partition("="))
     if not equals or not value or not _KEY.fullmatch(key):
         raise UsageError(
@@ -133,19 +133,19 @@ def _add(provider: Requested, part: str, text: str) -> None:
         )
     if key in provider.options:
         raise UsageError(f"{text}: {key} is given twice for {provider.name}")
-    if key in WHOLE and not re.fullmatch(r"[0-9]{1,4}", value):
+    if key in INDEX_OPTIONS and not re.fullmatch(r"[0-9]{1,4}", value):
         raise UsageError(
             f"{text}: {key}={value} must be a whole number from 0, as the system counts devices"
         )
     provider.options[key] = value
 
 
-def base(text: str) -> str:
+def base_name(text: str) -> str:
     """`"cuda:device_id=1"` -> `"cuda"`."""
     return text.partition(":")[0]
 
 
-def written(providers: Iterable[Requested]) -> str:
+def format_providers(providers: Iterable[ProviderRequest]) -> str:
     """What `parse_providers` reads."""
     return ",".join(str(p) for p in providers)
 
@@ -181,7 +181,7 @@ LIBRARIES = {
 }
 
 
-def remedy(name: str, reason: str, there: bool = False) -> str:
+def install_hint(name: str, reason: str, there: bool = False) -> str:
     """What to do about a provider that is not there, by the runtime's `reason`, which is empty where it was not built in.
 
     Where the provider is `there` and only what was asked of it is not, no package brings it.

@@ -1,8 +1,8 @@
 """Medians, bootstrap intervals and comparisons over rounds and documents.
 
-Samples of one round are correlated and rounds drift, so rounds are resampled, never samples
+Samples within a round are correlated and rounds drift, so rounds are resampled, never samples
 (percentile bootstrap, Efron and Tibshirani 1993). Sums over documents are resampled by document.
-Every draw is seeded: the same data give the same interval.
+Every draw is seeded: equal data give equal intervals.
 """
 
 from __future__ import annotations
@@ -22,20 +22,19 @@ if TYPE_CHECKING:
 
 DRAWS = 2000
 SEED = 20511  # arXiv 2511.08066, so that two machines draw alike
-_BLOCK = 4_000_000  # numbers held at once while resampling
+_BLOCK = 4_000_000  # numbers in memory at once while resampling
 
 
-def by_round(samples: Sequence[float], rounds: Sequence[int]) -> list[float]:
-    """The median of each round, in the order of the rounds.
+def round_medians(samples: Sequence[float], rounds: Sequence[int]) -> list[float]:
+    """Return the median of each round, in the order in which rounds first occur.
 
-    `samples` and `rounds` have one entry a sample; returns one value a distinct round.
+    `samples` and `rounds` have one entry per sample; the result has one per distinct round.
     """
-    return list(_by_round(tuple(samples), tuple(rounds)))
+    return list(_round_medians(tuple(samples), tuple(rounds)))
 
 
-@lru_cache(maxsize=64)
-def _by_round(samples: tuple[float, ...], rounds: tuple[int, ...]) -> tuple[float, ...]:
-    """Kept for a while, since several figures are made of one measurement's rounds."""
+@lru_cache(maxsize=64)  # several metrics use the rounds of one measurement
+def _round_medians(samples: tuple[float, ...], rounds: tuple[int, ...]) -> tuple[float, ...]:
     grouped: dict[int, list[float]] = {}
     for sample, number in zip(samples, rounds, strict=True):
         grouped.setdefault(number, []).append(sample)
@@ -43,33 +42,32 @@ def _by_round(samples: tuple[float, ...], rounds: tuple[int, ...]) -> tuple[floa
 
 
 def median(values: Sequence[float]) -> float:
-    """The middle value, or the mean of the two middle ones."""
+    """Return the middle value, or the mean of the two middle ones."""
     ordered = sorted(values)
     n = len(ordered)
     return float(ordered[n // 2] if n % 2 else (ordered[n // 2 - 1] + ordered[n // 2]) / 2)
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The `share` quantile of values in any order, linear between neighbours."""
-    return _between(sorted(values), share)
+    """Return the `share` quantile of values in any order, interpolated linearly."""
+    return _ordered_quantile(sorted(values), share)
 
 
-def _between(ordered: Sequence[float] | Floats, share: float) -> float:
-    """The `share` quantile of ordered values."""
-    at = share * (len(ordered) - 1)
-    below = math.floor(at)
+def _ordered_quantile(ordered: Sequence[float] | Floats, share: float) -> float:
+    position = share * (len(ordered) - 1)
+    below = math.floor(position)
     above = min(below + 1, len(ordered) - 1)
-    return float(ordered[below] + (ordered[above] - ordered[below]) * (at - below))
+    return float(ordered[below] + (ordered[above] - ordered[below]) * (position - below))
 
 
-def spread(samples: Sequence[float], rounds: Sequence[int]) -> float:
-    """The interquartile range of the round medians over their median: how far rounds drift."""
-    medians = by_round(samples, rounds)
+def relative_spread(samples: Sequence[float], rounds: Sequence[int]) -> float:
+    """Return the interquartile range of the round medians over their median."""
+    medians = round_medians(samples, rounds)
     return (quantile(medians, 0.75) - quantile(medians, 0.25)) / median(medians)
 
 
 class Modes(NamedTuple):
-    """Two heaps of samples: their medians, and the share of the samples in the slower one."""
+    """Two clusters of samples: their medians, and the share of samples in the slower one."""
 
     fast: float
     slow: float
@@ -77,17 +75,18 @@ class Modes(NamedTuple):
 
 
 def modes(values: Sequence[float]) -> Modes | None:
-    """Two heaps where the values lie in two, at least 15 % of them in each and 10 % apart; else None.
+    """Split values into two clusters; None unless each has at least 15 % and they lie 10 % apart.
 
-    The split is that of the least variance within (Otsu 1979); two heaps leave less than a tenth of the variance,
-    where a normal distribution leaves 0.36 of it and an even one 0.25. A twentieth at either end is left out.
+    The split minimises the variance within the clusters (Otsu 1979). Two clusters leave less than a
+    tenth of the variance; a normal distribution would leave 0.36 of it and a uniform one 0.25. A
+    twentieth at either end is ignored.
     """
     ordered = sorted(values)[len(values) // 20 : len(values) - len(values) // 20]
     n = len(ordered)
     if n < 20:
         return None
     total, mean = 0.0, sum(ordered) / n
-    whole = sum((x - mean) ** 2 for x in ordered)
+    variance = sum((x - mean) ** 2 for x in ordered)
     best = (0.0, 0)
     for i, value in enumerate(ordered[:-1], 1):
         total += value
@@ -95,52 +94,53 @@ def modes(values: Sequence[float]) -> Modes | None:
         best = max(best, (between, i))
     cut = best[1]
     fast, slow = (median(part) for part in (ordered[:cut], ordered[cut:])) if cut else (mean, mean)
-    found = Modes(fast, slow, 1 - cut / n)
-    apart = whole > 0 and best[0] > 0.9 * whole and slow > 1.1 * fast
-    return found if apart and 0.15 <= found.share_slow <= 0.85 else None
+    split = Modes(fast, slow, 1 - cut / n)
+    separate = variance > 0 and best[0] > 0.9 * variance and slow > 1.1 * fast
+    return split if separate and 0.15 <= split.share_slow <= 0.85 else None
 
 
-def half_width(samples: Sequence[float], rounds: Sequence[int]) -> float:
-    """Half the 95 % interval of the median of the round medians, as a share of it."""
-    found = median_interval(samples, rounds)
-    if found.low is None or found.high is None:
+def relative_half_width(samples: Sequence[float], rounds: Sequence[int]) -> float:
+    """Return half the 95 % interval of the median of the round medians, as a share of it."""
+    estimate = median_interval(samples, rounds)
+    if estimate.low is None or estimate.high is None:
         return math.inf
-    return (found.high - found.low) / 2 / found.value if found.value else math.inf
+    return (estimate.high - estimate.low) / 2 / estimate.value if estimate.value else math.inf
 
 
-def draws_of_median(values: Sequence[float], seed: int = SEED) -> Floats:
-    """`DRAWS` bootstrap draws of the median of a few values."""
+def bootstrap_medians(values: Sequence[float], seed: int = SEED) -> Floats:
+    """Return `DRAWS` bootstrap draws of the median of a few values."""
     import numpy as np
 
-    ordered, (below, above) = np.sort(np.asarray(values, np.float64)), _middles(len(values), seed)
-    drawn: Floats = (ordered[below] + ordered[above]) / 2
-    return drawn
+    ordered = np.sort(np.asarray(values, np.float64))
+    below, above = _middle_indices(len(values), seed)
+    draws: Floats = (ordered[below] + ordered[above]) / 2
+    return draws
 
 
-@lru_cache(maxsize=512)
-def _middles(n: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Which two of `n` ordered values each draw has in its middle: the same for all values."""
+@lru_cache(maxsize=512)  # depends on the number of values only
+def _middle_indices(n: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the indices of the two middle values of each draw among `n` ordered values."""
     import random
 
     import numpy as np
 
-    chance = random.Random(seed).random
-    places = np.sort([[int(chance() * n) for _ in range(n)] for _ in range(DRAWS)])
-    return places[:, (n - 1) // 2], places[:, n // 2]
+    uniform = random.Random(seed).random
+    indices = np.sort([[int(uniform() * n) for _ in range(n)] for _ in range(DRAWS)])
+    return indices[:, (n - 1) // 2], indices[:, n // 2]
 
 
-def draws_of_sums(columns: Floats, seed: int = SEED) -> Floats:
-    """Bootstrap draws, shape (DRAWS, k), of the column sums of `columns`, shape (n, k).
+def bootstrap_sums(columns: Floats, seed: int = SEED) -> Floats:
+    """Return bootstrap draws, shape (DRAWS, k), of the column sums of `columns`, shape (n, k).
 
-    Rows (documents) are resampled with replacement; the same seed draws the same rows, which pairs
-    two measurements of the same documents.
+    Rows (documents) are resampled with replacement. One seed draws the same rows for all callers,
+    which pairs two measurements of the same documents.
     """
     import numpy as np
 
     n = len(columns)
     if n * DRAWS <= _BLOCK:
-        drawn: Floats = _documents(n, seed) @ columns
-        return drawn
+        draws: Floats = _row_counts(n, seed) @ columns
+        return draws
     rng, step = np.random.default_rng(seed), max(1, _BLOCK // n)
     sizes = [min(step, DRAWS - start) for start in range(0, DRAWS, step)]
     return np.concatenate(
@@ -149,8 +149,8 @@ def draws_of_sums(columns: Floats, seed: int = SEED) -> Floats:
 
 
 @lru_cache(maxsize=4)
-def _documents(n: int, seed: int) -> Floats:
-    """How often each draw has each of `n` documents, shape (DRAWS, n)."""
+def _row_counts(n: int, seed: int) -> Floats:
+    """Return how often each draw contains each of `n` rows, shape (DRAWS, n)."""
     import numpy as np
 
     rng = np.random.default_rng(seed)
@@ -158,21 +158,22 @@ def _documents(n: int, seed: int) -> Floats:
 
 
 def interval(value: float, draws: Sequence[float] | Floats | None) -> Estimate:
-    """The percentile interval of `draws` about `value`; open where there is nothing to resample."""
+    """Return `value` with the 95 % percentile interval of `draws`, extended to contain the value.
+
+    The bounds are None without draws, or where a draw is not finite.
+    """
     if draws is None:
         return Estimate(value=float(value), low=None, high=None)
     import numpy as np
 
-    ordered = np.sort(np.asarray(draws, np.float64))
-    if not (
-        math.isfinite(ordered[0]) and math.isfinite(ordered[-1])
-    ):  # what is no number is sorted to the end
+    ordered = np.sort(np.asarray(draws, np.float64))  # NaN sorts to the end
+    if not (math.isfinite(ordered[0]) and math.isfinite(ordered[-1])):
         return Estimate(value=float(value), low=None, high=None)
-    low, high = (_between(ordered, share) for share in (0.025, 0.975))
+    low, high = (_ordered_quantile(ordered, share) for share in (0.025, 0.975))
     return Estimate(value=float(value), low=min(low, value), high=max(high, value))
 
 
 def median_interval(samples: Sequence[float], rounds: Sequence[int]) -> Estimate:
-    """The median of the round medians with its 95 % interval."""
-    medians = by_round(samples, rounds)
-    return interval(median(medians), draws_of_median(medians) if len(medians) > 1 else None)
+    """Return the median of the round medians with its 95 % interval."""
+    medians = round_medians(samples, rounds)
+    return interval(median(medians), bootstrap_medians(medians) if len(medians) > 1 else None)

@@ -444,7 +444,7 @@ def main() -> None:
     for page, blocks in pages(found).items():
         (ROOT / page).write_text(filled(page, (ROOT / page).read_text(), blocks))
     if found is not None:
-        bias_card.beside(CORPUS).write_text(bias_card.encode(make_card(found)))
+        bias_card.card_path(CORPUS).write_text(bias_card.encode_card(make_card(found)))
 
 
 if __name__ == "__main__":

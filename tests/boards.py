@@ -10,7 +10,7 @@ from conftest import ROOT
 from edgecap.analysis.score import score
 from edgecap.record import Absent, Energy, Estimate, Failure, Window
 from edgecap.report.board.entries import FIGURES, entries
-from edgecap.storage.collection import Kept
+from edgecap.storage.collection import LoadedRecord
 from edgecap.storage.records import load, save
 
 BASE = load(ROOT / "tests" / "data" / "record-5.json")
@@ -105,7 +105,7 @@ def many(cells, folder):
             for precision in ("fp32", "fp16", "int8", "int4")
         )
         kept.append(
-            Kept(folder / f"model-{number % 61}--device-{number % 23}--{number}.json", four)
+            LoadedRecord(folder / f"model-{number % 61}--device-{number % 23}--{number}.json", four)
         )
     return kept
 

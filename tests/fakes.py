@@ -31,7 +31,7 @@ from edgecap.pipeline.worker import (
     ScoredPart,
     ScorePart,
 )
-from edgecap.protocols import Upkeep
+from edgecap.protocols import CounterHealth
 from edgecap.record import (
     Absent,
     Bandwidth,
@@ -81,7 +81,7 @@ class FakeEngine:
     def log_probabilities(self, inputs):
         return np.full((len(inputs), self.vocabulary), -math.log2(self.vocabulary))
 
-    def answers(self, inputs):
+    def outputs(self, inputs):
         return [np.eye(self.vocabulary)[inputs]]
 
     def prefill(self, inputs):
@@ -95,7 +95,7 @@ class FakeEngine:
         self.decoded.append(token)
         return cache + 1
 
-    def renewed(self, cache):
+    def relocated(self, cache):
         return cache
 
     def cache_bytes(self, cache):
@@ -123,8 +123,8 @@ class FakeCounter:
         joules = math.floor(self.clock.now() / self.tick_s + 1e-9) * self.tick_s * self.watts
         return 0.75 * joules, 0.25 * joules
 
-    def upkeep(self):
-        return Upkeep()
+    def health(self):
+        return CounterHealth()
 
     def close(self):
         self.closed = True

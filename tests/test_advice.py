@@ -10,11 +10,11 @@ from edgecap.errors import UsageError
 from edgecap.provider_options import (
     PACKAGES,
     PROVIDERS,
-    Requested,
+    ProviderRequest,
+    format_providers,
+    install_hint,
     parse_provider,
     parse_providers,
-    remedy,
-    written,
 )
 from edgecap.record import Absent, Machine
 
@@ -63,7 +63,9 @@ def test_the_names_are_those_of_the_spec():
 
 def test_one_provider_with_options():
     found = parse_provider("CUDA: device_id=1, cudnn_conv_algo_search=HEURISTIC")
-    assert found == Requested("cuda", {"device_id": "1", "cudnn_conv_algo_search": "HEURISTIC"})
+    assert found == ProviderRequest(
+        "cuda", {"device_id": "1", "cudnn_conv_algo_search": "HEURISTIC"}
+    )
     assert (found.device, parse_provider("cpu").device) == (1, 0)
     assert str(found) == "cuda:device_id=1,cudnn_conv_algo_search=HEURISTIC"
 
@@ -86,20 +88,20 @@ values = st.text(
 options = st.dictionaries(keys, values, max_size=3) | st.integers(0, 99).map(
     lambda n: {"device_id": str(n)}
 )
-asked = st.builds(Requested, st.sampled_from(list(PROVIDERS)), options)
+asked = st.builds(ProviderRequest, st.sampled_from(list(PROVIDERS)), options)
 
 
 @pytest.mark.slow
 @given(st.lists(asked, min_size=1, max_size=4))
 def test_what_is_written_is_read_again(providers):
-    assert parse_providers(written(providers)) == tuple(providers)
+    assert parse_providers(format_providers(providers)) == tuple(providers)
     assert [parse_provider(str(p)) for p in providers] == providers
 
 
 @given(st.text("abcpu:=,_ 01é\n", max_size=20))
 def test_any_text_is_read_or_refused_in_words(text):
     try:
-        assert parse_providers(written(parse_providers(text))) == parse_providers(text)
+        assert parse_providers(format_providers(parse_providers(text))) == parse_providers(text)
     except UsageError as error:
         assert str(error)
 
@@ -154,4 +156,4 @@ def test_one_is_not_two():
 def test_what_brings_what_is_missing(name, reason, words):
     import re
 
-    assert re.search(words, remedy(name, reason))
+    assert re.search(words, install_hint(name, reason))

@@ -29,24 +29,24 @@ def blobs(tmp_path):
 
 
 def sent(blobs, wanted, data=DATA, step=1000):
-    at = blobs.had(wanted)
-    while not blobs.take(wanted, at, data[at : at + step]):
+    at = blobs.received_bytes(wanted)
+    while not blobs.append(wanted, at, data[at : at + step]):
         at += step
 
 
 def test_a_file_comes_in_pieces_and_goes_on_where_it_was_cut_off(blobs, tmp_path):
     wanted = file()
-    assert blobs.missing([wanted, wanted]) == (wanted,) and blobs.had(wanted) == 0
-    assert not blobs.take(wanted, 0, DATA[:3000])
+    assert blobs.missing([wanted, wanted]) == (wanted,) and blobs.received_bytes(wanted) == 0
+    assert not blobs.append(wanted, 0, DATA[:3000])
     again = ContentStore(tmp_path / "cache")
-    assert again.had(wanted) == 3000
+    assert again.received_bytes(wanted) == 3000
     sent(again, wanted)
     assert again.missing([wanted]) == () and again.path(wanted.sha256).read_bytes() == DATA
     assert not list((tmp_path / "cache" / "blobs").glob("*.part"))
 
 
 def test_an_empty_file_is_one_piece(blobs):
-    assert blobs.take(file(b""), 0, b"")
+    assert blobs.append(file(b""), 0, b"")
     assert blobs.missing([file(b"")]) == ()
 
 
@@ -57,8 +57,8 @@ def test_an_empty_file_is_one_piece(blobs):
 def test_pieces_out_of_order_are_refused_and_cost_nothing(blobs, offset, data):
     wanted = file()
     with pytest.raises(UsageError, match="does not fit"):
-        blobs.take(wanted, offset, data)
-    assert blobs.had(wanted) == 0
+        blobs.append(wanted, offset, data)
+    assert blobs.received_bytes(wanted) == 0
     sent(blobs, wanted)
 
 
@@ -66,12 +66,12 @@ def test_what_has_another_hash_is_thrown_away(blobs):
     lie = file(sha256="0" * 64)
     with pytest.raises(UsageError, match="another hash"):
         sent(blobs, lie)
-    assert blobs.missing([lie]) == (lie,) and blobs.had(lie) == 0
+    assert blobs.missing([lie]) == (lie,) and blobs.received_bytes(lie) == 0
 
 
 def test_a_rest_of_a_file_that_said_another_size_is_no_beginning(blobs):
     long = file(size=100_000)
-    blobs.take(long, 0, DATA + b"more")
+    blobs.append(long, 0, DATA + b"more")
     sent(blobs, file())
     assert blobs.missing([file()]) == ()
 
@@ -92,7 +92,7 @@ def test_a_rest_of_a_file_that_said_another_size_is_no_beginning(blobs):
 )
 def test_a_name_that_is_no_hash_is_no_path(blobs, name):
     with pytest.raises(UsageError, match="no SHA-256"):
-        blobs.take(file(sha256=name or " "), 0, b"")
+        blobs.append(file(sha256=name or " "), 0, b"")
 
 
 def test_links_that_lie_there_are_not_followed(blobs, tmp_path):
@@ -102,7 +102,7 @@ def test_links_that_lie_there_are_not_followed(blobs, tmp_path):
     folder.mkdir(parents=True)
     (folder / f"{wanted.sha256}.part").symlink_to(outside)
     with pytest.raises(UsageError, match="cannot write"):
-        blobs.take(wanted, 0, DATA)
+        blobs.append(wanted, 0, DATA)
     assert outside.read_bytes() == b"mine"
     (folder / f"{wanted.sha256}.part").unlink()
     outside.write_bytes(DATA)
@@ -115,33 +115,33 @@ def test_links_that_lie_there_are_not_followed(blobs, tmp_path):
 def test_a_folder_is_laid_out_of_what_is_whole(blobs, tmp_path):
     wanted = file(path="fp32/model.onnx")
     sent(blobs, wanted)
-    blobs.lay_out([wanted], tmp_path / "one")
+    blobs.link_into([wanted], tmp_path / "one")
     assert (tmp_path / "one" / "fp32" / "model.onnx").read_bytes() == DATA
     kept = blobs.path(wanted.sha256)
     kept.write_bytes(DATA[::-1])
     with pytest.raises(UsageError, match="damaged"):
-        blobs.lay_out([wanted], tmp_path / "two")
+        blobs.link_into([wanted], tmp_path / "two")
     assert blobs.missing([wanted]) == (wanted,)
 
 
 def test_without_hard_links_files_are_copied(blobs, tmp_path, monkeypatch):
     sent(blobs, file())
     monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
-    blobs.lay_out([file()], tmp_path / "one")
+    blobs.link_into([file()], tmp_path / "one")
     assert (tmp_path / "one" / "x").read_bytes() == DATA
 
 
 def test_a_shared_folder_is_looked_into_and_not_believed(tmp_path):
     shared, wanted = ContentStore(tmp_path / "shared"), file()
     (tmp_path / "source").write_bytes(DATA)
-    shared.put(tmp_path / "source", wanted)
-    shared.put(tmp_path / "source", wanted)
+    shared.add(tmp_path / "source", wanted)
+    shared.add(tmp_path / "source", wanted)
     assert ContentStore(tmp_path / "one", tmp_path / "shared").missing([wanted]) == ()
     shared.path(wanted.sha256).write_bytes(DATA[::-1])
     assert ContentStore(tmp_path / "two", tmp_path / "shared").missing([wanted]) == (wanted,)
     assert ContentStore(tmp_path / "two", tmp_path / "nowhere").missing([wanted]) == (wanted,)
     with pytest.raises(UsageError, match="another hash"):
-        shared.put(tmp_path / "source", file(b"other", size=len(DATA)))
+        shared.add(tmp_path / "source", file(b"other", size=len(DATA)))
     assert sorted(path.name for path in (tmp_path / "shared" / "blobs").iterdir()) == [
         wanted.sha256
     ]
@@ -149,12 +149,12 @@ def test_a_shared_folder_is_looked_into_and_not_believed(tmp_path):
 
 def test_a_full_disk_is_told_and_goes_on_later(blobs, monkeypatch):
     wanted = file()
-    blobs.take(wanted, 0, DATA[:1000])
+    blobs.append(wanted, 0, DATA[:1000])
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched, pytest.raises(DiskFull):
         patched.setattr(room.os, "fdopen", full)
-        blobs.take(wanted, 1000, DATA[1000:])
+        blobs.append(wanted, 1000, DATA[1000:])
     sent(blobs, wanted)

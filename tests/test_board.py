@@ -26,14 +26,14 @@ from edgecap.record import Absent, Failure
 from edgecap.report.board.board import board_page, board_values, relative_link, rows_of, unread
 from edgecap.report.board.entries import FIGURES, entries, latest, shown
 from edgecap.report.server import Desk, is_own, open_server
-from edgecap.storage.collection import Collection, Kept, Unread
+from edgecap.storage.collection import Collection, LoadedRecord, SkippedFile
 from edgecap.storage.records import save
 
 AT = {metric.name: place for place, metric in enumerate(FIGURES)}
 
 
 def found_of(*records):
-    return [Kept(Path(f"profiles/{n}.json"), entries(r)) for n, r in enumerate(records)]
+    return [LoadedRecord(Path(f"profiles/{n}.json"), entries(r)) for n, r in enumerate(records)]
 
 
 def values_of(*records):
@@ -58,7 +58,7 @@ def test_the_shelf_reads_records_directly_in_a_folder(tmp_path):
         [tmp_path, tmp_path / "record-0.json", Path()], entries
     ).read()  # the tests' folder is here
     assert [one.path.name for one in found] == ["record-0.json", "record-1.json"]
-    assert all(isinstance(one, Kept) and len(one.value) == len(BASE.cells) for one in found)
+    assert all(isinstance(one, LoadedRecord) and len(one.value) == len(BASE.cells) for one in found)
 
 
 def test_what_cannot_be_read_says_why_and_stops_nothing(tmp_path):
@@ -71,7 +71,7 @@ def test_what_cannot_be_read_says_why_and_stops_nothing(tmp_path):
     (tmp_path / "nothing.json").write_bytes(b"")
     (tmp_path / "deep.json").write_text("[" * 100_000)
     found = {one.path.name: one for one in Collection([tmp_path], entries).read()}
-    reasons = {name: one.reason for name, one in found.items() if isinstance(one, Unread)}
+    reasons = {name: one.reason for name, one in found.items() if isinstance(one, SkippedFile)}
     assert set(found) - set(reasons) == {"record-0.json"}
     assert "not a whole JSON file" in reasons["cut.json"]
     assert "upgrade edgecap" in reasons["newer.json"]
@@ -88,7 +88,7 @@ def test_a_valid_record_whose_numbers_do_not_fit_stops_nothing(tmp_path):
     )
     broken = replace(BASE, cells=(replace(first, outcome=replace(first.outcome, latency=latency)),))
     (found,) = Collection([saved(tmp_path, broken)], entries).read()
-    assert isinstance(found, Unread)
+    assert isinstance(found, SkippedFile)
     assert "prefill has 0 samples of 0 rounds" in found.reason
 
 

@@ -10,7 +10,7 @@ from boards import BASE, BIDI, HOSTILE, as_published, many, named, replace, save
 from edgecap.report.board.board import board_page, board_values, relative_link
 from edgecap.report.board.entries import entries
 from edgecap.report.server import Desk, open_server
-from edgecap.storage.collection import Collection, Kept, Unread
+from edgecap.storage.collection import Collection, LoadedRecord, SkippedFile
 from edgecap.storage.records import save
 
 pytestmark = pytest.mark.browser
@@ -269,7 +269,10 @@ def test_published_values_stand_only_beside_cells_scored_alike(open_page, tmp_pa
     page = open_page(
         written(
             tmp_path,
-            [Kept(tmp_path / "a.json", entries(like)), Kept(tmp_path / "b.json", entries(BASE))],
+            [
+                LoadedRecord(tmp_path / "a.json", entries(like)),
+                LoadedRecord(tmp_path / "b.json", entries(BASE)),
+            ],
         )
     )
     page.select_option("#across", "flops_per_token")
@@ -298,7 +301,7 @@ def test_texts_are_not_mixed_unless_asked(open_page, tmp_path):
         written(
             tmp_path,
             [
-                Kept(tmp_path / f"{n}.json", entries(r))
+                LoadedRecord(tmp_path / f"{n}.json", entries(r))
                 for n, r in enumerate((BASE, named("a"), other))
             ],
         )
@@ -358,9 +361,9 @@ def test_hostile_strings_stay_text(open_page, tmp_path):
         named("x" * 10_000, "y" * 10_000),
     )
     name = "a'\"<img src=x onerror=alert(1)>&.json"
-    found = [Kept(tmp_path / f"{n}-{name}", entries(r)) for n, r in enumerate(records)]
+    found = [LoadedRecord(tmp_path / f"{n}-{name}", entries(r)) for n, r in enumerate(records)]
     page = open_page(
-        written(tmp_path, [*found, Unread(tmp_path / name, f"{name} {HOSTILE}")]), width=360
+        written(tmp_path, [*found, SkippedFile(tmp_path / name, f"{name} {HOSTILE}")]), width=360
     )
     for facet in ("model", "device"):
         page.select_option("#colour", facet)
@@ -377,9 +380,9 @@ def test_hostile_strings_stay_text(open_page, tmp_path):
 def test_a_single_cell_and_none_with_numbers(open_page, tmp_path):
     one = replace(BASE, cells=BASE.cells[:1])
     failed = replace(BASE, cells=tuple(c for c in BASE.cells if not hasattr(c.outcome, "latency")))
-    page = open_page(written(tmp_path, [Kept(tmp_path / "a.json", entries(one))]))
+    page = open_page(written(tmp_path, [LoadedRecord(tmp_path / "a.json", entries(one))]))
     assert page.locator("#cells tbody tr").count() == 1
-    page = open_page(written(tmp_path, [Kept(tmp_path / "a.json", entries(failed))]))
+    page = open_page(written(tmp_path, [LoadedRecord(tmp_path / "a.json", entries(failed))]))
     assert page.locator("#cells .failed").count() == 1
     assert page.inner_text("#chart-note").startswith("0 of 1 shown cells have both numbers.")
 

@@ -24,12 +24,12 @@ from edgecap.spec import Spec
 from edgecap.storage import cache as caching
 from edgecap.storage import locks
 from edgecap.storage.cache import survey
-from edgecap.storage.cache_prune import Wanted, prune
+from edgecap.storage.cache_prune import PruneOptions, prune
 from edgecap.storage.files import resolve_paths
 from edgecap.text import compressors
 from edgecap.text.corpus import read_corpus
 
-ALL = Wanted(everything=True)
+ALL = PruneOptions(everything=True)
 DAY_S = 86_400
 
 
@@ -122,7 +122,7 @@ def test_nothing_kept_is_a_line(tmp_path):
 
 def test_what_is_damaged_old_or_strange_is_listed(full):
     export, variant = (next(full.glob(f"{folder}/*")) for folder in ("exports", "variants"))
-    (export / caching.ORIGIN).unlink()  # as edgecap wrote it before
+    (export / caching.ORIGIN_FILE).unlink()  # as edgecap wrote it before
     (variant / "graph.json").write_bytes(b"\xff{")
     next(full.glob("peaks/*")).write_text("[]")
     next(full.glob("baselines/*")).write_text("{")
@@ -159,9 +159,9 @@ def test_all_removes_peaks_too_and_the_locks(full):
 
 
 def test_peaks_stay_unless_they_are_named(full):
-    prune(full, Wanted(to_bytes=1))
+    prune(full, PruneOptions(to_bytes=1))
     assert kinds(full) == ["peaks"]
-    prune(full, Wanted(kind="peaks"))
+    prune(full, PruneOptions(kind="peaks"))
     assert kinds(full) == []
 
 
@@ -169,10 +169,10 @@ def test_the_least_recently_used_goes_first(full):
     aged(full, "export", 3)
     aged(full, "baselines", 2)
     total = survey(full).bytes
-    dry = prune(full, Wanted(to_bytes=total - 1), dry_run=True)
+    dry = prune(full, PruneOptions(to_bytes=total - 1), dry_run=True)
     assert [t.kind for t in dry.removed] == ["export"] and "export" in kinds(full)
-    assert prune(full, Wanted(to_bytes=total)).removed == ()
-    assert prune(full, Wanted(to_bytes=total - 1)).removed == dry.removed
+    assert prune(full, PruneOptions(to_bytes=total)).removed == ()
+    assert prune(full, PruneOptions(to_bytes=total - 1)).removed == dry.removed
     assert kinds(full) == ["baselines", "peaks", "variant"]
 
 
@@ -182,22 +182,27 @@ def test_a_graph_that_is_taken_again_is_young(full, spec, corpus, place):
     run = scripted(corpus)
     profile(spec, place, run=run)
     assert not any(isinstance(step, Quantize | CompressBaselines) for step in run.asked)
-    assert prune(full, Wanted(older_than_s=30 * DAY_S)).removed == ()
+    assert prune(full, PruneOptions(older_than_s=30 * DAY_S)).removed == ()
 
 
 def test_choices_are_joined(full):
     aged(full, "variant", 40)
-    chosen = prune(full, Wanted(older_than_s=30 * DAY_S, model="EDGECAP-ref-xs"), dry_run=True)
+    chosen = prune(
+        full, PruneOptions(older_than_s=30 * DAY_S, model="EDGECAP-ref-xs"), dry_run=True
+    )
     assert [t.kind for t in chosen.removed] == ["variant"]
-    assert prune(full, Wanted(model="edgecap"), dry_run=True).removed == ()
-    assert prune(full, Wanted(older_than_s=30 * DAY_S, kind="export"), dry_run=True).removed == ()
+    assert prune(full, PruneOptions(model="edgecap"), dry_run=True).removed == ()
+    assert (
+        prune(full, PruneOptions(older_than_s=30 * DAY_S, kind="export"), dry_run=True).removed
+        == ()
+    )
 
 
 def test_a_model_of_the_hub_is_known_without_its_organisation(full):
-    origin = next(full.glob("variants/*")) / caching.ORIGIN
+    origin = next(full.glob("variants/*")) / caching.ORIGIN_FILE
     origin.write_text('{"model": "org/Some-Model", "made_utc": ""}')
     for name in ("some-model", "org/some-model"):
-        assert len(prune(full, Wanted(model=name), dry_run=True).removed) == 1
+        assert len(prune(full, PruneOptions(model=name), dry_run=True).removed) == 1
 
 
 @pytest.mark.parametrize(
@@ -291,7 +296,7 @@ def test_what_is_being_written_stays(full):
     written.touch()
     left.touch()
     os.utime(left, (time.time() - 3600,) * 2)
-    found = prune(full, Wanted(kind="left over"))
+    found = prune(full, PruneOptions(kind="left over"))
     assert [s.reason for s in found.stayed] == ["another process writes it"]
     assert written.exists() and not left.exists()
 
@@ -366,7 +371,7 @@ def test_without_locks_a_run_goes_on_and_nothing_is_removed(spec, corpus, place)
     events = []
     assert profile(spec, place, events.append, scripted(corpus)).complete
     assert any("going on without a lock" in event.stage for event in events)
-    found = prune(place.cache, Wanted(kind="variant"))
+    found = prune(place.cache, PruneOptions(kind="variant"))
     assert [s.refused for s in found.stayed] == [True] and "variant" in kinds(place.cache)
     assert edgecap("prune", "--cache", place.cache, "--kind", "variant")[0] == 1
 
@@ -470,7 +475,7 @@ def test_a_killed_run_uses_nothing(begin, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert list(cache.glob(f"{locks.FOLDER}/*.used"))
-    assert not prune(cache, Wanted(to_bytes=1)).stayed
+    assert not prune(cache, PruneOptions(to_bytes=1)).stayed
     assert kinds(cache) == [] and not list(cache.glob(f"{locks.FOLDER}/*.used"))
 
 
@@ -488,16 +493,16 @@ def test_a_corpus_is_squeezed_once(spec, corpus, place):
 
 
 def test_baselines_depend_on_the_text_and_on_the_compressors(tmp_path, monkeypatch):
-    here = compressors.kept_at(tmp_path, "a" * 64, 1000)
+    here = compressors.baselines_path(tmp_path, "a" * 64, 1000)
     assert here.name.startswith("a" * 64)
-    assert here != compressors.kept_at(tmp_path, "b" * 64, 1000) and here != compressors.kept_at(
-        tmp_path, "a" * 64, 999
-    )
+    assert here != compressors.baselines_path(
+        tmp_path, "b" * 64, 1000
+    ) and here != compressors.baselines_path(tmp_path, "a" * 64, 999)
     monkeypatch.setattr(compressors.zlib, "ZLIB_RUNTIME_VERSION", "9.9")
-    assert here != compressors.kept_at(tmp_path, "a" * 64, 1000)
+    assert here != compressors.baselines_path(tmp_path, "a" * 64, 1000)
 
 
 def test_baselines_that_cannot_be_kept_break_nothing(tmp_path):
     (tmp_path / "file").touch()
-    compressors.keep(tmp_path / "file" / "x.json", {})
-    assert compressors.kept(tmp_path / "file" / "x.json") == {}
+    compressors.write_baselines(tmp_path / "file" / "x.json", {})
+    assert compressors.read_baselines(tmp_path / "file" / "x.json") == {}

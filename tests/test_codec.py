@@ -76,7 +76,7 @@ def press(data, tokenizer=None, model=None, header=HEADER):
 def restore(packed, tokenizer=None, model=None):
     with tempfile.TemporaryFile() as source:
         source.write(packed)
-        codec.check_whole(source)
+        codec.check_checksum(source)
         header, out = codec.read_header(source), io.BytesIO()
         found = codec.decompress(source, out, header, model or Model(), tokenizer or Bytes(), quiet)
         assert found.plain_bytes == len(out.getvalue())
@@ -127,7 +127,7 @@ def test_text_that_the_tokenizer_changes_is_stored_and_its_neighbours_are_not():
     data = ("plain words\n" * 400 + "strange\n" + "plain words\n" * 400).encode()
     packed, found = press(data, Bytes(changes=("strange", "x")))
     assert restore(packed, Bytes(changes=("strange", "x"))) == data
-    assert 0 < found.stored_bytes <= codec.LEAST_PIECE
+    assert 0 < found.stored_bytes <= codec.MIN_PIECE_BYTES
 
 
 def test_another_space_in_front_is_no_reason_to_store():
@@ -162,7 +162,7 @@ def test_another_model_is_noticed_even_where_its_hash_is_not_checked():
 
 def test_an_impossible_token_costs_what_the_coder_pays():
     model = codec._Distribution.of(np.array([0.0, -60.0, -900.0, 0.0]))
-    assert model.bits(1) == model.bits(2) == codec.LARGEST_BITS
+    assert model.bits(1) == model.bits(2) == codec.MAX_TOKEN_BITS
     assert model.bits(0) == pytest.approx(1.0)
 
 

@@ -10,7 +10,7 @@ from conftest import ROOT
 from test_cli import edgecap
 from test_roofline import LEVELS, RECORD
 
-from edgecap.machine.diagnosis import CounterSeen, Total
+from edgecap.machine.diagnosis import CounterCheck, EnergyTotal
 from edgecap.meters.counter_check import measure_watts
 from edgecap.pipeline import doctor
 from edgecap.pipeline.worker import Calibrated, Diagnose, Diagnosed
@@ -21,7 +21,7 @@ from edgecap.storage.files import resolve_paths
 
 from fakes import FakeClock, FakeCounter  # isort: skip
 
-SEEN = CounterSeen(
+SEEN = CounterCheck(
     name="rapl",
     scope="processor",
     provenance="counter",
@@ -53,7 +53,7 @@ def found(tmp_path, examined, **machine):
 
 
 def examined(providers=None, counters=(), refused=()):
-    totals = {"cpu": Total(counter="rapl", domains=("package-0",), reason="", left_out=())}
+    totals = {"cpu": EnergyTotal(counter="rapl", domains=("package-0",), reason="", left_out=())}
     return Diagnosed(
         providers=providers or {"cpu": ""}, counters=counters, refused=refused, totals=totals
     )

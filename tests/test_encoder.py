@@ -191,7 +191,7 @@ def test_an_export_answers_as_pytorch_does(kind, encoders):
     inner = model if kind != "distilbert" else model.distilbert
     with torch.no_grad():
         theirs = inner(torch.tensor(ids[None]))[0][0].numpy()
-    ours = OrtEngine(folder / "fp32/model.onnx", "cpu", 1).answers(ids)[0]
+    ours = OrtEngine(folder / "fp32/model.onnx", "cpu", 1).outputs(ids)[0]
     assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max()
 
 
@@ -338,7 +338,7 @@ def test_old_records_are_of_decoders():
 class _Answering(FakeEngine):
     def __init__(self, answer):
         super().__init__(FakeClock())
-        self.answers = lambda ids: [answer(len(ids)), np.ones((1, 1))]
+        self.outputs = lambda ids: [answer(len(ids)), np.ones((1, 1))]
 
 
 def test_outputs_that_point_elsewhere_are_garbage():

@@ -25,8 +25,8 @@ from edgecap.report.terminal.exact_bytes import exact_text
 from edgecap.spec import Spec
 from edgecap.storage.files import Paths
 from edgecap.text.corpus import Document, read_corpus
-from edgecap.text.tokenizer import read_pieces, read_tokenizer
-from edgecap.text.vocabulary import pieces_of
+from edgecap.text.tokenizer import read_token_bytes, read_tokenizer
+from edgecap.text.vocabulary import parse_token_bytes
 
 AB = (None, b"a", b"b", b"ab", b"ba", b"abb")  # token 0 ends a text
 SAME = (b"a", b"b", b"a", b"ab")  # two tokens of the same bytes, and none that ends a text
@@ -176,7 +176,7 @@ def test_a_beginning_is_cut_between_words_or_characters(text, most, expected):
 
 
 def test_a_text_that_tokens_do_not_spell_is_refused():
-    pieces = pieces_of(WORDPIECE)
+    pieces = parse_token_bytes(WORDPIECE)
 
     class Lower:
         start = 0
@@ -186,7 +186,7 @@ def test_a_text_that_tokens_do_not_spell_is_refused():
 
     with pytest.raises(UsageError, match="document 'x' do not spell"):
         text_bits(
-            Document("x", "d", "Hello"), 24, Lower(), pieces, Vocabulary(pieces.spelled, 5), Fake(5)
+            Document("x", "d", "Hello"), 24, Lower(), pieces, Vocabulary(pieces.by_id, 5), Fake(5)
         )
 
 
@@ -243,11 +243,11 @@ def test_the_reference_model_from_the_command_line(tmp_path):
         and found["left_out"] == 1
         and found["bytes"] == len("The cat") + len("Ein")
     )
-    tokenizer, pieces = read_tokenizer(REFERENCE), read_pieces(REFERENCE)
+    tokenizer, pieces = read_tokenizer(REFERENCE), read_token_bytes(REFERENCE)
     for text, one in zip(("The cat", "Ein"), found["texts"], strict=True):
         assert (
             one["tokens"] == len(tokenizer.encode(text))
-            and pieces.spell(tokenizer.encode(text)) == text.encode()
+            and pieces.bytes_of(tokenizer.encode(text)) == text.encode()
         )
         assert (
             one["least_bits"]
@@ -308,5 +308,5 @@ def corpus_of_one(folder):
 
 def test_byte_level_tokens_spell_their_text(tmp_path):
     folder = saved(tmp_path / "bytes", BYTE_LEVEL)
-    tokenizer, pieces = read_tokenizer(folder), read_pieces(folder)
-    assert pieces.spell(tokenizer.encode("aba\nä")) == "aba\nä".encode()
+    tokenizer, pieces = read_tokenizer(folder), read_token_bytes(folder)
+    assert pieces.bytes_of(tokenizer.encode("aba\nä")) == "aba\nä".encode()

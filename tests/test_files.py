@@ -22,7 +22,7 @@ from edgecap.model.weight_files import count_parameters, tokenizer_sha256
 from edgecap.record import SCHEMA, Absent
 from edgecap.storage.files import check_writable, list_files, new_folder, write_atomically
 from edgecap.storage.records import load, read_record, record_path, save, schema
-from edgecap.text.corpus import describe, read_corpus
+from edgecap.text.corpus import corpus_info, read_corpus
 
 OLD = ROOT / "tests" / "data"
 
@@ -132,7 +132,7 @@ def test_the_schema_describes_the_record():
 
 def test_the_bundled_corpus():
     corpus = read_corpus("edgecap-mixed")
-    info = describe(corpus, None, {})
+    info = corpus_info(corpus, None, {})
     assert info.documents >= 40
     assert set(info.domains) == {"english-education", "story", "technical", "chinese", "code"}
     assert all(2000 <= len(d.text.encode()) <= 3000 for d in corpus.documents)
@@ -426,11 +426,11 @@ def test_of_two_runtimes_the_one_that_is_imported_is_told(monkeypatch, tmp_path)
     monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
     told = {"onnxruntime": "1.30.0", "onnxruntime-gpu": "1.31.1", "numpy": "2.0"}
     monkeypatch.setattr(machine, "_version", lambda name: told.get(name, ""))
-    assert set(machine.versions()) == {"python", "onnxruntime-gpu", "numpy"}
+    assert set(machine.library_versions()) == {"python", "onnxruntime-gpu", "numpy"}
     told["onnxruntime"] = told["onnxruntime-gpu"] = (
         "1.29.0"  # neither is what is imported: nothing is known of it
     )
-    assert {"onnxruntime", "onnxruntime-gpu"} <= set(machine.versions())
+    assert {"onnxruntime", "onnxruntime-gpu"} <= set(machine.library_versions())
 
 
 # --- the reference series ---------------------------------------------------------------------

@@ -35,7 +35,7 @@ from edgecap.record import Absent, Failure, Measurement
 from edgecap.storage.records import load, save
 from edgecap.sweep.fingerprint import corpus_fingerprint
 from edgecap.text import bias_card
-from edgecap.text.corpus import describe, read_corpus
+from edgecap.text.corpus import corpus_info, read_corpus
 
 # What makes the published series most constant, bits a token: the issue says -22 to -27.
 OPTIMA = {
@@ -168,10 +168,12 @@ def test_the_pages_numbers_are_those_of_the_script():
         assert script.filled(page, text, blocks) == text, (
             f"{page} is not what scripts/pages.py makes of the records"
         )
-    bundled = bias_card.beside(script.CORPUS)
+    bundled = bias_card.card_path(script.CORPUS)
     assert bundled.exists() == (found is not None)
     if found is not None:
-        assert bundled.read_text() == bias_card.encode(make_card(found)), "run scripts/pages.py"
+        assert bundled.read_text() == bias_card.encode_card(make_card(found)), (
+            "run scripts/pages.py"
+        )
 
 
 # --- records ----------------------------------------------------------------------------------
@@ -208,7 +210,7 @@ def test_the_interval_draws_the_same_documents_for_all_models():
     drawn = []
     for t in texts:
         columns = np.array([(8 * d.bytes, d.nll_bits, d.tokens) for d in t.per_document], float)
-        sums = stats.draws_of_sums(columns)
+        sums = stats.bootstrap_sums(columns)
         drawn.append((sums[:, 0] - sums[:, 1]) / sums[:, 2])
     work, gains = np.array([21.0, 22.0, 23.0]), np.column_stack(drawn)
     for row in gains[::200]:
@@ -428,19 +430,19 @@ def fitted(corpus):
 
 def test_a_corpus_takes_its_bias_from_the_card_beside_it(corpus, fitted):
     before = corpus_fingerprint(str(corpus), corpus.parent)
-    bias_card.beside(corpus).write_text(bias_card.encode(make_card(fitted)))
+    bias_card.card_path(corpus).write_text(bias_card.encode_card(make_card(fitted)))
     read = read_corpus(str(corpus))
     assert read.bias_bits == fitted.bias_bits.value
-    assert describe(read, None, {}).bias_bits == fitted.bias_bits.value
-    assert describe(read, -3.0, {}).bias_bits == -3.0
+    assert corpus_info(read, None, {}).bias_bits == fitted.bias_bits.value
+    assert corpus_info(read, -3.0, {}).bias_bits == -3.0
     assert read_corpus(str(corpus), limit=1).bias_bits == 0
     assert read_corpus(str(corpus), limit=2).bias_bits == fitted.bias_bits.value
     assert corpus_fingerprint(str(corpus), corpus.parent) != before
 
 
 def test_the_card_says_where_the_bias_came_from(fitted):
-    written = bias_card.encode(make_card(fitted))
-    found = msgspec.json.decode(written, type=bias_card.Card)
+    written = bias_card.encode_card(make_card(fitted))
+    found = msgspec.json.decode(written, type=bias_card.BiasCard)
     assert found.sha256 == fitted.sha256 and found.low == fitted.bias_bits.low
     assert [m.weights_sha256 for m in found.models] == [
         "weights of a",
@@ -460,7 +462,7 @@ def test_the_card_says_where_the_bias_came_from(fitted):
     ],
 )
 def test_another_card_is_refused_in_a_line_unless_a_bias_is_given(corpus, fitted, damage, said):
-    bias_card.beside(corpus).write_text(damage(bias_card.encode(make_card(fitted))))
+    bias_card.card_path(corpus).write_text(damage(bias_card.encode_card(make_card(fitted))))
     with pytest.raises(UsageError, match=said) as error:
         read_corpus(str(corpus))
     assert "\n" not in str(error.value) and "--bias" in str(error.value)
@@ -468,7 +470,7 @@ def test_another_card_is_refused_in_a_line_unless_a_bias_is_given(corpus, fitted
 
 
 def test_a_folder_is_no_card(corpus):
-    bias_card.beside(corpus).mkdir()
+    bias_card.card_path(corpus).mkdir()
     with pytest.raises(UsageError, match="cannot read the card"):
         read_corpus(str(corpus))
 
@@ -514,7 +516,7 @@ def test_fit_writes_a_card_over_a_former_one_only(files, tmp_path):
     where = tmp_path / "six.jsonl.card.json"
     assert run("fit", *files, "--write-corpus", str(where)).exit_code == 0
     assert run("fit", *files, "--write-corpus", str(where)).exit_code == 0
-    assert msgspec.json.decode(where.read_bytes(), type=bias_card.Card).corpus == "six"
+    assert msgspec.json.decode(where.read_bytes(), type=bias_card.BiasCard).corpus == "six"
     where.write_text("mine")
     refused = run("fit", *files, "--write-corpus", str(where))
     assert refused.exit_code != 0 and where.read_text() == "mine"

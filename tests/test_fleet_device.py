@@ -40,7 +40,7 @@ from edgecap.sweep.fleet.requirements import Task
 from edgecap.sweep.fleet.scored_parts import ScoredText
 from edgecap.sweep.fleet.validation import UnexpectedRecord, validated_record, validated_shares
 from edgecap.sweep.plan import unfold
-from edgecap.text.bias_card import Card
+from edgecap.text.bias_card import BiasCard
 from edgecap.text.corpus import read_corpus
 
 H = "0" * 64
@@ -440,7 +440,7 @@ def checked(client, record, scored=NOTHING):
 
 def test_a_bias_that_was_fitted_otherwise_is_told_by_the_side_that_knows_the_card(client, good):
     (planned, bundles), record = client, json.loads(json.dumps(good))
-    fitted = Card(
+    fitted = BiasCard(
         corpus="text", sha256="", bias_bits=-1.25, low=None, high=None, criterion="c",
         spread_with_zero=0.1, spread_fitted=0.01, protocol="exact", context=1024, stride=None,
         precision="fp32", edgecap="0", models=(),

@@ -7,7 +7,7 @@ from conftest import REFERENCE
 from edgecap.graph.export.optimum import TASK
 from edgecap.pipeline.worker import Export, ignore_progress, in_child
 from edgecap.runtime.engine import OrtEngine
-from edgecap.runtime.state import HEADROOM, Room, StaleCache
+from edgecap.runtime.state import HEADROOM, CacheBuffer, StaleCache
 
 IDS = np.random.default_rng(7).integers(0, 8192, (2, 200))
 
@@ -57,7 +57,7 @@ def test_a_fused_graph_writes_in_place_and_a_plain_one_does_not(graphs, engines)
 @pytest.mark.export
 @pytest.mark.parametrize("rows", [1, 2])
 def test_both_ways_answer_bit_by_bit_alike(engines, rows):
-    """Behind a prompt, and over the end of the room that was made for it."""
+    """Behind a prompt, and over the end of the buffer that was made for it."""
     ids = IDS[:rows]
     found, expected = (
         logits_of(e, e.prefill(ids[:, :20]), ids[:, 20 : 40 + 2 * HEADROOM]) for e in engines
@@ -85,7 +85,7 @@ def test_two_continuations_in_turns_are_refused(engines):
     base = engine.prefill(IDS[0, :10])
     one, two = engine.decode(base, 1), engine.decode(base, 2)
     engine.decode(two, 3)
-    with pytest.raises(StaleCache, match="written over"):
+    with pytest.raises(StaleCache, match="overwritten"):
         engine.decode(one, 3)
 
 
@@ -95,17 +95,17 @@ def test_free_positions_are_not_counted(engines):
     assert len(sizes) == 1
 
 
-def test_a_room_forgets_what_is_written_over():
-    room = Room({}, 8)
-    a = room.after(room.begin(), 3)
-    b = room.after(a, 1)
-    c = room.after(b, 2)
-    room.check(b)
-    d = room.after(b, 1)
-    room.check(d)
+def test_a_buffer_detects_overwritten_caches():
+    buffer = CacheBuffer({}, 8)
+    a = buffer.advance(buffer.empty_cache(), 3)
+    b = buffer.advance(a, 1)
+    c = buffer.advance(b, 2)
+    buffer.check_current(b)
+    d = buffer.advance(b, 1)
+    buffer.check_current(d)
     for stale in (c, a._replace(serial=99), c._replace(length=40)):
         with pytest.raises(StaleCache):
-            room.check(stale)
-    grown = room.larger(d, 10, lambda capacity: {"capacity": capacity})
-    assert (grown.length, grown.room.capacity >= 15) == (5, True)
-    grown.room.check(grown)
+            buffer.check_current(stale)
+    grown = buffer.grow(d, 10, lambda capacity: {"capacity": capacity})
+    assert (grown.length, grown.buffer.capacity >= 15) == (5, True)
+    grown.buffer.check_current(grown)

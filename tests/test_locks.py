@@ -15,11 +15,11 @@ def thing(tmp_path):
 
 
 def alone(thing):
-    return locks.alone(thing, lambda: None, pytest.fail)
+    return locks.build_lock(thing, lambda: None, pytest.fail)
 
 
 def reason(thing):
-    with locks.unused(thing) as found:
+    with locks.removal_lock(thing) as found:
         return found
 
 
@@ -27,7 +27,7 @@ def test_who_makes_and_who_uses_is_seen(thing):
     assert reason(thing) == ""
     with alone(thing):
         assert reason(thing) == "another process makes it"
-        use = locks.used(thing)
+        use = locks.usage_mark(thing)
         use.__enter__()
     assert reason(thing) == "another process uses it"
     use.__exit__(None, None, None)
@@ -36,7 +36,7 @@ def test_who_makes_and_who_uses_is_seen(thing):
 
 def test_a_thing_whose_name_begins_alike_is_another(thing):
     longer = thing.with_name(f"{thing.name}b")
-    with alone(longer), locks.used(longer):
+    with alone(longer), locks.usage_mark(longer):
         assert reason(thing) == ""
 
 
@@ -46,14 +46,14 @@ def test_marks_hold_while_others_clear_files_away(thing, tmp_path):
 
     def clear():
         while not done.is_set():
-            locks.clear(tmp_path)
+            locks.remove_stale(tmp_path)
 
     other = threading.Thread(target=clear)
     other.start()
     try:
         for _ in range(200):
             with alone(thing):
-                use = locks.used(thing)
+                use = locks.usage_mark(thing)
                 use.__enter__()
             with alone(thing):
                 marks = list(tmp_path.glob("locks/*.used"))
@@ -68,15 +68,15 @@ def test_files_of_locks_do_not_gather(thing, tmp_path):
     dead = tmp_path / locks.FOLDER / f"exports-{thing.name}.0123456789abcdef.used"
     dead.parent.mkdir()
     dead.touch()
-    with alone(thing), locks.used(thing):
+    with alone(thing), locks.usage_mark(thing):
         assert not dead.exists()
-        locks.clear(tmp_path)
+        locks.remove_stale(tmp_path)
         assert len(list(dead.parent.iterdir())) == 2
-    locks.clear(tmp_path)
+    locks.remove_stale(tmp_path)
     assert not list(dead.parent.iterdir())
     gone = tmp_path / "journals" / "done"
     with alone(gone):
-        use = locks.used(gone)
+        use = locks.usage_mark(gone)
         use.__enter__()
     use.__exit__(None, None, None)
     assert not list(dead.parent.iterdir())
@@ -84,8 +84,8 @@ def test_files_of_locks_do_not_gather(thing, tmp_path):
 
 def test_paths_elsewhere_are_no_things(tmp_path):
     assert (
-        locks.thing_of(tmp_path, tmp_path / "corpora" / "k" / "commit" / "x.txt")
+        locks.entry_path(tmp_path, tmp_path / "corpora" / "k" / "commit" / "x.txt")
         == tmp_path / "corpora" / "k"
     )
-    assert locks.thing_of(tmp_path / "cache", tmp_path / "x" / "y.txt") is None
-    assert locks.thing_of(tmp_path, tmp_path / "exports") is None
+    assert locks.entry_path(tmp_path / "cache", tmp_path / "x" / "y.txt") is None
+    assert locks.entry_path(tmp_path, tmp_path / "exports") is None

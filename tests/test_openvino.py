@@ -14,7 +14,7 @@ import pytest
 from edgecap.graph.scoring import scoring_graph
 from edgecap.record import Latency, Measurement, Peaks, Placement, Profile
 from edgecap.runtime.engine import OrtEngine
-from edgecap.runtime.providers import built_providers, why_not
+from edgecap.runtime.providers import built_providers, provider_problem
 
 MODEL = os.environ.get("EDGECAP_OPENVINO_MODEL", "")
 IDS = np.random.default_rng(0).integers(1, 8192, 120)
@@ -145,8 +145,8 @@ def test_sessions_give_the_same_bits_and_leave_in_peace(graph):
 
 
 def test_openvino_is_there():
-    assert why_not("openvino") is None
-    assert why_not("openvino:device_type=CPU") is None
+    assert provider_problem("openvino") is None
+    assert provider_problem("openvino:device_type=CPU") is None
 
 
 @pytest.mark.parametrize(

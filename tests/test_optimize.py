@@ -18,7 +18,7 @@ from edgecap.graph.empty_decoder import empty_decoder
 from edgecap.graph.export.optimum import TASK
 from edgecap.graph.fusion.join_matmuls import join_matmuls
 from edgecap.graph.onnx_file import open_graph, weight_bytes
-from edgecap.machine.info import device_memory, stay_on
+from edgecap.machine.info import pin_process, process_gpu_memory
 from edgecap.machine.noise import NoiseMonitor
 from edgecap.meters.divergence import max_divergence, sample_answers
 from edgecap.pipeline.export_folder import optimize_folder
@@ -190,10 +190,10 @@ def test_a_processor_that_is_not_there():
         pytest.skip("this system lets no process choose its processors")
     had = os.sched_getaffinity(0)
     try:
-        stay_on((min(had),))
+        pin_process((min(had),))
         assert os.sched_getaffinity(0) == {min(had)}
         with pytest.raises(UsageError, match="--affinity 4000"):
-            stay_on((4000,))
+            pin_process((4000,))
     finally:
         os.sched_setaffinity(0, had)
 
@@ -224,12 +224,12 @@ def test_frequency_and_throttling_are_watched(cpus, monkeypatch):
     busy = SimpleNamespace(_fields=before._fields, user=1010.0, idle=2010.0, steal=1000.0)
     monkeypatch.setattr(psutil, "cpu_times", lambda: before)
     watch = NoiseMonitor()
-    watch.look()
+    watch.sample()
     tell(cpus, 1, "cpufreq/scaling_cur_freq", 1_000_000)
     tell(cpus, 1, "thermal_throttle/core_throttle_count", 8)
-    watch.look()
+    watch.sample()
     monkeypatch.setattr(psutil, "cpu_times", lambda: busy)
-    found = watch.found()
+    found = watch.conditions()
     assert found.frequencies_hz == (2e9, 1.5e9)
     assert found.throttle_events == 3
     assert found.other_load == pytest.approx(
@@ -240,8 +240,8 @@ def test_frequency_and_throttling_are_watched(cpus, monkeypatch):
 def test_a_system_that_tells_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("EDGECAP_SYSFS", str(tmp_path))
     watch = NoiseMonitor()
-    watch.look()
-    assert (watch.found().frequencies_hz, watch.found().throttle_events) == ((), None)
+    watch.sample()
+    assert (watch.conditions().frequencies_hz, watch.found().throttle_events) == ((), None)
 
 
 def test_where_times_of_processors_stand_still_no_load_is_claimed(monkeypatch):
@@ -264,7 +264,7 @@ def test_a_clock_that_is_set_and_a_machine_that_slept(monkeypatch):
         "clock_gettime",
         lambda which: clock(which) + (60 if which == time.CLOCK_BOOTTIME else 0),
     )
-    found = watch.found()
+    found = watch.conditions()
     assert found.slept_s == pytest.approx(60, abs=1)
     assert found.clock_step_s == pytest.approx(10, abs=1)
 
@@ -293,15 +293,15 @@ def library(monkeypatch, *users):
 
 def test_memory_on_a_board_is_that_of_this_process(monkeypatch):
     library(monkeypatch, (os.getpid(), 3_000), (1, 50_000))
-    assert device_memory() == 3_000
+    assert process_gpu_memory() == 3_000
 
 
 @pytest.mark.parametrize("users", [[(1, 50_000)], [(os.getpid(), None)]])
 def test_a_board_that_does_not_show_this_process(monkeypatch, users):
     library(monkeypatch, *users)
-    assert "does not show this process" in device_memory().reason
+    assert "does not show this process" in process_gpu_memory().reason
 
 
 def test_no_board(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert "NVML does not tell it" in device_memory().reason
+    assert "NVML does not tell it" in process_gpu_memory().reason

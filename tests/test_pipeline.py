@@ -347,12 +347,12 @@ def carded(path, context=1024):
     """A card beside a corpus, whose bias was fitted under the exact protocol;
     the path of the corpus.
     """
-    found = bias_card.Card(
+    found = bias_card.BiasCard(
         corpus="six", sha256=read_corpus(str(path)).sha256, bias_bits=-1.25, low=None, high=None,
         criterion="c", spread_with_zero=0.1, spread_fitted=0.01, protocol="exact", context=context,
         stride=None, precision="fp32", edgecap="0", models=(),
     )  # fmt: skip
-    bias_card.beside(path).write_text(bias_card.encode(found))
+    bias_card.card_path(path).write_text(bias_card.encode_card(found))
     return path
 
 

@@ -19,26 +19,26 @@ from hypothesis import strategies as st
 
 from edgecap.analysis import score
 from edgecap.analysis.warnings.energy import check_energy
-from edgecap.machine.energy import find, meter, permission, resolve
+from edgecap.machine.energy import find_counters, meter, permission, resolve
 from edgecap.machine.energy.amd import open_amd
 from edgecap.machine.energy.apple import open_apple
-from edgecap.machine.energy.assumed import Assumed
+from edgecap.machine.energy.assumed import AssumedCounter
 from edgecap.machine.energy.battery import open_battery
 from edgecap.machine.energy.emi import open_emi
-from edgecap.machine.energy.joined import Joined
+from edgecap.machine.energy.joined import JoinedCounter
 from edgecap.machine.energy.nvml import open_nvml
 from edgecap.machine.energy.rails import open_pmic, open_rails, pmic_watts
 from edgecap.machine.energy.rapl import open_rapl
-from edgecap.machine.energy.sampled import Integral, Sampled
-from edgecap.machine.energy.tally import Tallied, Tally
+from edgecap.machine.energy.sampled import PowerIntegral, SampledCounter
+from edgecap.machine.energy.tally import CumulativeCounter, DomainTotal
 from edgecap.meters import energy, energy_windows
 from edgecap.meters.counter_readings import CounterStalled, find_ticks
-from edgecap.protocols import Upkeep
+from edgecap.protocols import CounterHealth
 from edgecap.record import Absent, Energy, LeftOut, Window
 
 
 def find_counter(provider, root):
-    return resolve(provider, find(root)).counter
+    return resolve(provider, find_counters(root)).counter
 
 
 def quiet(done, total):
@@ -220,7 +220,7 @@ def test_ticks_are_those_of_each_domain():
     clock = FakeClock()
     fast, slow = FakeCounter(clock, tick_s=0.001), FakeCounter(clock, tick_s=0.1)
     slow.domains = ("gpu-0", "gpu-1")
-    ticks = find_ticks(Joined([fast, slow]), clock)
+    ticks = find_ticks(JoinedCounter([fast, slow]), clock)
     assert ticks["package-0"] == pytest.approx(0.001, rel=0.3)
     assert ticks["gpu-1"] == pytest.approx(0.1, rel=0.05)
     with pytest.raises(CounterStalled):
@@ -233,7 +233,7 @@ def test_ticks_are_those_of_each_domain():
 
 def test_assumed_watts_are_marked_and_kept_out():
     clock = FakeClock()
-    found = measure(Assumed(15.0, clock.now), clock)
+    found = measure(AssumedCounter(15.0, clock.now), clock)
     assert (found.counter, found.provenance, found.quantisation) == ("assumed", "assumed", 0.0)
     assert all(w.joules == pytest.approx(15 * w.seconds) for w in every_window(found))
     assert codes(found) == {"energy-assumed"}
@@ -327,7 +327,7 @@ def test_any_sequence_gives_the_right_sum_or_a_note(events, start):
     and wrong only where noted.
     """
     truth, now, raw = 0.0, 0.0, start
-    tally, last = Tally(start, 0.0, RANGE), 0.0
+    tally, last = DomainTotal(start, 0.0, RANGE), 0.0
     for kind, watts, seconds in events:
         now += seconds
         if kind in ("count", "jitter", "reset"):
@@ -385,7 +385,7 @@ def test_a_measurement_is_right_or_absent_or_cautioned(faults, below_the_top):
                 raw -= 0.4
         return [raw % RANGE]
 
-    counter = Tallied(
+    counter = CumulativeCounter(
         "x", "processor", ["package-0"], lambda: counted(clock.now()), 6e-5, [RANGE], now=clock.now
     )
     found = measure(counter, clock)
@@ -400,7 +400,7 @@ def test_a_measurement_is_right_or_absent_or_cautioned(faults, below_the_top):
 
 @given(st.floats(2000, RANGE - 2001))
 def test_a_reset_is_noted_and_counting_goes_on(level):
-    tally = Tally(0.0, 0.0, RANGE)
+    tally = DomainTotal(0.0, 0.0, RANGE)
     tally.add(level, 3600)
     before = tally.total
     assert tally.add(0.0, 3601) == before
@@ -409,13 +409,13 @@ def test_a_reset_is_noted_and_counting_goes_on(level):
 
 
 def test_a_jitter_is_noted_and_not_counted_twice():
-    tally = Tally(100.0, 0.0)
+    tally = DomainTotal(100.0, 0.0)
     assert [tally.add(v, t) for t, v in enumerate((101.0, 100.5, 102.0), 1)] == [1.0, 1.0, 2.0]
     assert tally.falls == 1
 
 
 def test_a_leap_is_noted_and_not_counted():
-    tally = Tally(0.0, 0.0)
+    tally = DomainTotal(0.0, 0.0)
     assert tally.add(1e7, 1.0) == 0.0
     assert tally.falls == 1
     with pytest.raises(OSError, match="nan"):
@@ -431,7 +431,7 @@ def test_foreign_errors_become_oserror():
             raise found
         return found
 
-    counter = Tallied("x", "nvidia", ["a"], raw, 1.0)
+    counter = CumulativeCounter("x", "nvidia", ["a"], raw, 1.0)
     with pytest.raises(OSError, match="2 of 1 domains"):
         counter.read()
     with pytest.raises(OSError, match="ZeroDivisionError: gone"):
@@ -440,7 +440,7 @@ def test_foreign_errors_become_oserror():
 
 @given(st.lists(st.tuples(st.floats(0.01, 1.0), st.floats(0, 500)), min_size=1, max_size=50))
 def test_power_is_integrated_by_trapezoid(steps):
-    area, total, now, before = Integral(1, 0.1), 0.0, 0.0, 7.0
+    area, total, now, before = PowerIntegral(1, 0.1), 0.0, 0.0, 7.0
     area.add(now, [before])
     for seconds, watts in steps:
         now += seconds
@@ -453,32 +453,32 @@ def test_power_is_integrated_by_trapezoid(steps):
 
 
 def test_sampled_power_is_a_counter():
-    sampled = Sampled("x", "board", ["a", "b"], lambda: [20.0, -1.0], period_s=0.005)
+    sampled = SampledCounter("x", "board", ["a", "b"], lambda: [20.0, -1.0], period_s=0.005)
     begun, first = time.monotonic(), sampled.read()
     time.sleep(0.5)
     now, last = time.monotonic(), sampled.read()
     assert last[0] - first[0] == pytest.approx(20 * (now - begun), rel=0.05)
     assert last[1] == 0.0
-    assert 0 < sampled.upkeep().cpu_s < 0.25
+    assert 0 < sampled.health().cpu_s < 0.25
     sampled.close()
     assert not sampled._thread.is_alive()
 
 
 def test_a_sensor_that_fails_or_falls_silent_is_an_oserror():
     answers = iter([[1.0], [1.0]])
-    dying = Sampled("x", "board", ["a"], lambda: next(answers), period_s=0.001)
+    dying = SampledCounter("x", "board", ["a"], lambda: next(answers), period_s=0.001)
     dying.read()
     dying._thread.join(2)
     with pytest.raises(OSError, match="StopIteration"):
         dying.read()
-    silent = Sampled("x", "board", ["a"], lambda: [1.0], period_s=10.0)
+    silent = SampledCounter("x", "board", ["a"], lambda: [1.0], period_s=10.0)
     silent.read()
     silent._sum.at -= 1000
     with pytest.raises(OSError, match="no sample for"):
         silent.read()
     silent.close()
     with pytest.raises(OSError, match="answered"):
-        Sampled("x", "board", ["a"], lambda: [math.nan], 1.0).read()
+        SampledCounter("x", "board", ["a"], lambda: [math.nan], 1.0).read()
 
 
 # --- RAPL -------------------------------------------------------------------------------------
@@ -503,7 +503,7 @@ def test_joules_of_a_driven_tree(tmp_path):
         (d1, 4, 0, wrap), (core, 10, 0, wrap), (psys, 90, 0, wrap), (mirror, 30, 0, wrap),
     ]  # fmt: skip
     with driven(*zones):
-        found = resolve("cpu", find(tmp_path, environ={}))
+        found = resolve("cpu", find_counters(tmp_path, environ={}))
         clock = SimpleNamespace(now=time.perf_counter, sleep=time.sleep)
         measured = energy.measure_energy(
             found.counter,
@@ -632,7 +632,7 @@ def test_rapl_without_permission_tells_the_remedy(tmp_path, monkeypatch):
 def test_the_remedy_is_that_of_the_distribution(os_release, part):
     now, kept = permission.powercap_commands(os_release)
     assert now.startswith("sudo chmod a+r")
-    assert "usermod -aG render,video me" in permission.video_group("me")
+    assert "usermod -aG render,video me" in permission.video_group_command("me")
     assert part in kept
 
 
@@ -977,10 +977,10 @@ def test_a_battery_counts_what_it_gives(tmp_path):
     assert counter.read() == pytest.approx((36.0,))
     (pack / "energy_now").write_text("49980000")
     assert counter.read() == pytest.approx((72.0,))
-    assert (counter.domains, counter.scope, counter.upkeep()) == (
+    assert (counter.domains, counter.scope, counter.health()) == (
         ("BAT0",),
         "machine",
-        Upkeep(falls=1),
+        CounterHealth(falls=1),
     )
 
 
@@ -1037,7 +1037,7 @@ def test_on_mains_a_battery_is_refused_also_in_mid_run(tmp_path):
     ],
 )
 def test_a_meters_file_is_read_by_the_names_of_its_columns(text):
-    rows = meter.parse(text)
+    rows = meter.parse_meter_rows(text)
     assert rows.times == (1.7e9, 1.7e9 + 1, 1.7e9 + 2)
     assert rows.joules[-1] - rows.joules[0] == pytest.approx(35)
     assert meter.joules_between(rows, 1.7e9 + 1, 1.7e9 + 1.5) == pytest.approx(10)
@@ -1060,9 +1060,9 @@ def test_a_meters_file_is_read_by_the_names_of_its_columns(text):
 )
 def test_a_file_that_is_no_meters_says_where(text, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        meter.parse(text)
+        meter.parse_meter_rows(text)
     (tmp_path / "m.csv").write_text(text)
-    assert message in refused(find(tmp_path, {}, tmp_path / "m.csv"))["meter"].reason
+    assert message in refused(find_counters(tmp_path, {}, tmp_path / "m.csv"))["meter"].reason
 
 
 @given(
@@ -1072,7 +1072,9 @@ def test_a_file_that_is_no_meters_says_where(text, message, tmp_path):
     st.floats(0, 1),
 )
 def test_joules_of_parts_add_up(watts, a, b, c):
-    rows = meter.parse("time,watts\n" + "".join(f"{1e9 + i},{w}\n" for i, w in enumerate(watts)))
+    rows = meter.parse_meter_rows(
+        "time,watts\n" + "".join(f"{1e9 + i},{w}\n" for i, w in enumerate(watts))
+    )
     first, middle, last = (1e9 + x * (len(watts) - 1) for x in sorted((a, b, c)))
     parts = meter.joules_between(rows, first, middle) + meter.joules_between(rows, middle, last)
     assert parts == pytest.approx(meter.joules_between(rows, first, last), abs=1e-6)
@@ -1093,7 +1095,7 @@ def test_the_clocks_offset_is_found_from_steps_of_load(offset, seed):
             max(0.0, min(b, ours + 0.5) - max(a, ours - 0.5)) for a, b in steps
         )  # a mean over its period
         lines.append(f"{ours + offset:.6f},{30 + 20 * load + chance.gauss(0, 1)}")
-    found, fit = meter.find_offset(meter.parse("\n".join(lines) + "\n"), steps)
+    found, fit = meter.find_offset(meter.parse_meter_rows("\n".join(lines) + "\n"), steps)
     assert found == pytest.approx(offset, abs=0.4)
     assert fit > 0.8
 
@@ -1164,9 +1166,9 @@ def test_a_wall_meter_finds_its_clock_and_stands_beside(tmp_path):
     bare = msgspec.structs.replace(
         found, decode=tuple(msgspec.structs.replace(w, beside={}) for w in found.decode)
     )
-    assert meter.beside_windows(bare, trace).decode == found.decode
+    assert meter.add_trace_to_windows(bare, trace).decode == found.decode
     with pytest.raises(OSError, match="when its windows began"):
-        meter.beside_windows(energy_of(20.0), trace)
+        meter.add_trace_to_windows(energy_of(20.0), trace)
 
 
 def test_a_wall_meter_of_another_machine_is_refused(tmp_path):
@@ -1194,7 +1196,7 @@ def test_a_wall_meter_that_stops_is_absent(tmp_path):
 
 
 def counter(name, scope, *domains):
-    return Tallied(name, scope, domains, lambda: [0.0] * len(domains), 1.0)
+    return CumulativeCounter(name, scope, domains, lambda: [0.0] * len(domains), 1.0)
 
 
 RAPL, PSYS = (
@@ -1253,24 +1255,24 @@ def test_nothing_says_why():
 
 
 def test_joined_counters_keep_names_apart():
-    both = Joined([GPU, AMD, RAPL])
+    both = JoinedCounter([GPU, AMD, RAPL])
     assert both.domains == ("nvml gpu-0", "amdsmi gpu-0", "package-0", "dram")
     assert (both.name, both.provenance, both.read()) == (
         "nvml + amdsmi + rapl",
         "counter",
         (0.0,) * 4,
     )
-    sampled = Sampled("pmic", "board", ["pmic"], lambda: [1.0], 1.0)
-    assert Joined([GPU, sampled]).provenance == "sampled"
-    assert Joined([GPU, sampled]).upkeep() == Upkeep()
-    Joined([GPU, sampled]).close()
+    sampled = SampledCounter("pmic", "board", ["pmic"], lambda: [1.0], 1.0)
+    assert JoinedCounter([GPU, sampled]).provenance == "sampled"
+    assert JoinedCounter([GPU, sampled]).health() == CounterHealth()
+    JoinedCounter([GPU, sampled]).close()
 
 
 def test_find_opens_what_is_there(tmp_path):
     zone(tmp_path, "intel-rapl:0", "package-0")
     ina3221(tmp_path, 0, VDD_IN=(5000, 1000))
     battery(tmp_path, energy_now=50_000_000)
-    found = find(tmp_path, {})
+    found = find_counters(tmp_path, {})
     assert [c.name for c in counters(found)] == ["rapl", "rails", "battery"]
     assert "nvml" in refused(found)
 
@@ -1300,7 +1302,9 @@ def test_a_sampled_board_and_its_processor_make_one_total(monkeypatch):
     ):
         monkeypatch.setattr(energy_windows, name, value)
     fake = devices.FakeNvml(time.monotonic, *boards({"counts": False, "period_us": 20_000}))
-    processor = Tallied("rapl", "processor", ["package-0"], lambda: [30 * time.monotonic()], 6e-5)
+    processor = CumulativeCounter(
+        "rapl", "processor", ["package-0"], lambda: [30 * time.monotonic()], 6e-5
+    )
     made = resolve("cuda", [*open_nvml({}, (0,), lambda: fake), processor])
     clock = SimpleNamespace(now=time.perf_counter, sleep=time.sleep)
     found = energy.measure_energy(made.counter, clock, work(clock, 0.01), work(clock, 0.005), quiet)

@@ -40,7 +40,7 @@ def seen(monkeypatch):
 
 
 OPENED = {
-    "tried": lambda name: providers.why_not(name),
+    "tried": lambda name: providers.provider_problem(name),
     "engine": lambda name: OrtEngine(Path("m.onnx"), name, 1),
     "probes": lambda name: OrtProbes(name, 1).gemm("fp32", 2, 2, 2),
 }

@@ -148,7 +148,7 @@ def test_scoring_in_pieces_gives_the_same_bits(reference, monkeypatch):
     ids = np.random.default_rng(2).integers(1, 8192, 300)
     scorer = open_engine(reference / "fp32", scoring=True)
     whole = scorer.nll(ids[:-1], ids[1:])
-    monkeypatch.setattr(engine, "MOST_POSITIONS", 37)
+    monkeypatch.setattr(engine, "MAX_SCORED_POSITIONS", 37)
     assert np.allclose(scorer.nll(ids[:-1], ids[1:]), whole, atol=1e-5)
     plain = open_engine(reference / "fp32").log_probabilities(ids[:-1])
     assert np.allclose(-plain[np.arange(299), ids[1:]], whole, atol=1e-4)

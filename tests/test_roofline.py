@@ -176,7 +176,7 @@ def test_peaks_are_those_of_the_processors_that_it_is_kept_to(tmp_path, monkeypa
     assert [step.affinity for step in asked] == [(), (0,), (0, 1)]
 
     kept_to = []
-    monkeypatch.setattr(diagnose, "stay_on", kept_to.append)
+    monkeypatch.setattr(diagnose, "pin_process", kept_to.append)
     monkeypatch.setattr(
         diagnose,
         "measure_peaks",

@@ -30,7 +30,7 @@ from edgecap.report.terminal.premiums import ends, languages_text
 from edgecap.report.terminal.tokenizers import corpus_text, percent
 from edgecap.storage.records import load
 from edgecap.text.corpus import Document, read_corpus
-from edgecap.text.vocabulary import pieces_of
+from edgecap.text.vocabulary import parse_token_bytes
 
 replace = msgspec.structs.replace
 CELLS = [(name, "cpu") for name in ("fp32", "fp16", "int8", "int4")]
@@ -122,46 +122,44 @@ def texts(*found, domain="d"):
 
 
 def test_byte_level_tokens_are_bytes_and_parts_of_characters():
-    pieces = pieces_of(BYTE_LEVEL)
+    pieces = parse_token_bytes(BYTE_LEVEL)
     assert pieces.kind == "BPE of bytes" and pieces.reversible
     assert (
-        pieces.spelled[0] is None
-        and pieces.spelled[257] == b"ab"
-        and pieces.spelled[258] == "ä".encode()
+        pieces.by_id[0] is None and pieces.by_id[257] == b"ab" and pieces.by_id[258] == "ä".encode()
     )
-    assert sorted(piece for piece in pieces.spelled[1:257]) == [bytes([b]) for b in range(256)]
+    assert sorted(piece for piece in pieces.by_id[1:257]) == [bytes([b]) for b in range(256)]
     assert len(pieces.single_bytes) == 256
-    assert len(pieces.parts) == 128 and all(pieces.spelled[i][0] > 127 for i in pieces.parts)
+    assert len(pieces.parts) == 128 and all(pieces.by_id[i][0] > 127 for i in pieces.parts)
 
 
 def test_sentencepiece_writes_bytes_as_words_and_spaces_as_marks():
-    pieces = pieces_of(SENTENCEPIECE)
-    assert pieces.spelled[:3] == (None, None, None) and pieces.unknown == 0
-    assert pieces.spelled[3 + 0xC3] == b"\xc3" and pieces.parts == frozenset(range(3, 259))
-    assert pieces.spelled[259:] == (b" ", b"a", b" a", "é".encode())
+    pieces = parse_token_bytes(SENTENCEPIECE)
+    assert pieces.by_id[:3] == (None, None, None) and pieces.unknown == 0
+    assert pieces.by_id[3 + 0xC3] == b"\xc3" and pieces.parts == frozenset(range(3, 259))
+    assert pieces.by_id[259:] == (b" ", b"a", b" a", "é".encode())
 
 
 def test_what_looks_like_a_byte_is_text_where_there_is_no_fallback():
     made = definition({"type": "BPE", "vocab": {"<0x41>": 0}, "merges": []})
-    assert pieces_of(made).spelled == (b"<0x41>",) and not pieces_of(made).parts
+    assert parse_token_bytes(made).by_id == (b"<0x41>",) and not parse_token_bytes(made).parts
 
 
 def test_unigram_lists_and_added_words():
     made = {**UNIGRAM, "added_tokens": [special(0, "<unk>"), special(5, "▁word", special=False)]}
-    pieces = pieces_of(made)
+    pieces = parse_token_bytes(made)
     assert pieces.kind == "Unigram" and pieces.unknown == 0
-    assert pieces.spelled == (None, b" ", b"a", b" a", "é".encode(), "▁word".encode())
+    assert pieces.by_id == (None, b" ", b"a", b" a", "é".encode(), "▁word".encode())
 
 
 def test_wordpiece_is_not_reversible():
-    pieces = pieces_of(WORDPIECE)
-    assert not pieces.reversible and pieces.spelled == (None, b"hello", b"a", b"b", None)
+    pieces = parse_token_bytes(WORDPIECE)
+    assert not pieces.reversible and pieces.by_id == (None, b"hello", b"a", b"b", None)
 
 
 def test_the_reference_tokenizer_spells_the_whole_corpus():
     one = load_tokenizers(["edgecap-ref-xs"])[0]
     for document in read_corpus("edgecap-mixed").documents:
-        assert one.pieces.spell(one.tokenizer.encode(document.text)) == document.text.encode()
+        assert one.pieces.bytes_of(one.tokenizer.encode(document.text)) == document.text.encode()
 
 
 # --- words, characters, scripts ---------------------------------------------------------------

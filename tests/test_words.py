@@ -62,7 +62,7 @@ def test_one_round_has_no_interval():
 def test_bootstrap_agrees_with_scipy():
     rng = np.random.default_rng(5)
     values = rng.lognormal(size=30)
-    ours = stats.interval(float(np.median(values)), stats.draws_of_median(values))
+    ours = stats.interval(float(np.median(values)), stats.bootstrap_medians(values))
     theirs = bootstrap(
         (values,), np.median, method="percentile", n_resamples=9999, rng=rng
     ).confidence_interval
@@ -72,19 +72,19 @@ def test_bootstrap_agrees_with_scipy():
 
 def test_same_seed_pairs_documents():
     a = np.array([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0]])
-    ratio = stats.draws_of_sums(a)[:, 1] / stats.draws_of_sums(2 * a)[:, 0]
+    ratio = stats.bootstrap_sums(a)[:, 1] / stats.bootstrap_sums(2 * a)[:, 0]
     assert np.allclose(ratio, 5.0)
 
 
 @given(st.integers(1, 50))
 def test_sums_are_of_the_right_number_of_documents(n):
-    assert np.all(stats.draws_of_sums(np.ones((n, 1))) == n)
+    assert np.all(stats.bootstrap_sums(np.ones((n, 1))) == n)
 
 
 def test_sums_of_many_documents_are_drawn_in_blocks(monkeypatch):
-    whole = stats.draws_of_sums(np.arange(40.0).reshape(20, 2))
+    whole = stats.bootstrap_sums(np.arange(40.0).reshape(20, 2))
     monkeypatch.setattr(stats, "_BLOCK", 100)
-    assert stats.draws_of_sums(np.arange(40.0).reshape(20, 2)).shape == whole.shape
+    assert stats.bootstrap_sums(np.arange(40.0).reshape(20, 2)).shape == whole.shape
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_only_providers_that_are_asked_for_are_tried(monkeypatch):
         providers, "built_providers", lambda: ("cpu", "cuda", "tensorrt", "openvino")
     )
     monkeypatch.setattr(
-        providers, "why_not", lambda asked: tried.append(asked) or "it has no device"
+        providers, "provider_problem", lambda asked: tried.append(asked) or "it has no device"
     )
     found = answer(Inspect(providers=("cpu", "cuda:device_id=1")), lambda stage, done, total: None)
     assert tried == ["cuda"]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edgecap.stats import draws_of_median, interval, median
+from edgecap.stats import bootstrap_medians, interval, median
 from peers.turns import Times
 
 REFERENCE = "edgecap fp32 plain"
@@ -69,8 +69,9 @@ def _row(
     task: str, ours: str, target: Target, mine: Sequence[float], theirs: Sequence[float]
 ) -> Row:
     ratios = [a / b for a, b in zip(mine, theirs, strict=True)]
-    value, low, high = interval(median(ratios), draws_of_median(ratios))
-    low, high = value if low is None else low, value if high is None else high
+    ratio = interval(median(ratios), bootstrap_medians(ratios))
+    value = ratio.value
+    low, high = (value if bound is None else bound for bound in (ratio.low, ratio.high))
     verdict = _verdict(value, low, high, target.limit)
     return Row(task, ours, target.peer, value, low, high, target.limit, verdict)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from edgecap.provider_options import base
+from edgecap.provider_options import base_name
 from edgecap.record import Caution, Machine
 
 INT8_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
@@ -85,7 +85,7 @@ def advise(
     None if it may, or if nothing is known. `parameters` of the model, None if unknown: below
     `SMALL`, products are lost beside the cost of each node, and there is no advice.
     """
-    advice = _PROVIDERS.get(base(provider))
+    advice = _PROVIDERS.get(base_name(provider))
     if advice is None or (parameters is not None and parameters < SMALL):
         return None
     return advice(machine, precision)

@@ -195,7 +195,7 @@ def _margin(metric: Metric, pair: _Pair) -> float:
 def _ratio(x: Quantity, y: Quantity) -> Estimate:
     """Return y / x, with an interval if both have draws: a value measured once is not exact."""
     draws = None if x[1] is None or y[1] is None else y[1] / x[1]
-    return score.estimate(y[0] / x[0], draws)
+    return stats.interval(y[0] / x[0], draws)
 
 
 def _ratio_of_rounds(metric: Metric, pair: _Pair) -> Estimate | None:
@@ -206,8 +206,8 @@ def _ratio_of_rounds(metric: Metric, pair: _Pair) -> Estimate | None:
     ratios = [above[n] / below[n] for n in below if n in above]
     if not ratios:
         return None
-    draws = stats.draws_of_median(ratios) if len(ratios) > 1 else None
-    return score.estimate(stats.median(ratios), draws)
+    draws = stats.bootstrap_medians(ratios) if len(ratios) > 1 else None
+    return stats.interval(stats.median(ratios), draws)
 
 
 _TIMED: dict[str, Callable[[Latency], Prefill | Decode | Absent]] = {
@@ -225,14 +225,14 @@ def _medians_by_round(latency: Latency | None, name: str) -> dict[int, float]:
     part = _timed(latency, name)
     if part is None:
         return {}
-    medians = stats.by_round(part.samples_s, part.rounds)
+    medians = stats.round_medians(part.samples_s, part.rounds)
     return dict(zip(dict.fromkeys(part.rounds), medians, strict=True))
 
 
 def _drift(latency: Latency | None, name: str) -> float:
     """Return the spread of rounds within a run, which bounds the drift between two runs."""
     part = _timed(latency, name)
-    return stats.spread(part.samples_s, part.rounds) if part else 0.0
+    return stats.relative_spread(part.samples_s, part.rounds) if part else 0.0
 
 
 # --- the verdict ------------------------------------------------------------------------------

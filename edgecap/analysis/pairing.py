@@ -9,7 +9,7 @@ from edgecap.analysis.cell_view import CellView
 from edgecap.analysis.outcomes import status
 from edgecap.errors import UsageError
 from edgecap.parsing import parse_pairs
-from edgecap.provider_options import base
+from edgecap.provider_options import base_name
 from edgecap.record import Profile
 
 
@@ -90,7 +90,7 @@ def _find_baseline(views: Sequence[CellView], baseline: str | None) -> CellView:
 def _matches(view: CellView, required: dict[str, str]) -> bool:
     """Compare precision and provider; a provider matches with or without its options."""
     fields = {"precision": view.cell.precision, "provider": view.cell.provider}
-    return all(value in (fields[key], base(fields[key])) for key, value in required.items())
+    return all(value in (fields[key], base_name(fields[key])) for key, value in required.items())
 
 
 def _required(baseline: str) -> dict[str, str]:

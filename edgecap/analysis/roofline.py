@@ -99,7 +99,7 @@ def _bound(
         intensity=flops / moved,
         compute_utilisation=compute_s / seconds,
         bandwidth_utilisation=memory_s / seconds,
-        ratio=score.estimate(attainable / seconds, None if draws is None else attainable / draws),
+        ratio=stats.interval(attainable / seconds, None if draws is None else attainable / draws),
     )
 
 

@@ -103,7 +103,7 @@ def joined(
 
 def estimated(found: Quantity | Absent) -> Estimate | Absent:
     """A quantity with its interval, or why it is absent."""
-    return found if isinstance(found, Absent) else estimate(*found)
+    return found if isinstance(found, Absent) else stats.interval(*found)
 
 
 def _log_cost(cost: Any) -> Any:
@@ -135,12 +135,6 @@ def _join(formula: Callable[..., Any], *parts: Quantity | Absent) -> Quantity | 
     return value, formula(*draws) if len(draws) == len(had) else None
 
 
-def estimate(value: float, draws: Sequence[float] | Floats | None) -> Estimate:
-    """A value with the percentile interval of its draws."""
-    found = stats.interval(value, draws)
-    return Estimate(value=found.value, low=found.low, high=found.high)
-
-
 def document_columns(c: Compression) -> Floats:
     """Bits of text, bits under the model and tokens of each document, shape (documents, 3)."""
     import numpy as np
@@ -154,7 +148,7 @@ def text_draws(c: Compression) -> tuple[Quantity, Quantity]:
     """Bits per byte and bits gained per token, documents resampled, the same ones in both."""
     if len(c.per_document) < 2:
         return (c.bits_per_byte, None), (c.gain_bits_per_token, None)
-    sums = stats.draws_of_sums(document_columns(c))
+    sums = stats.bootstrap_sums(document_columns(c))
     gain = (
         _published_gain(c)
         if c.protocol == "paper"
@@ -175,15 +169,17 @@ def _published_gain(c: Compression) -> Floats:
     columns = document_columns(c)
     tokens = columns[:, 2]
     own = np.where(tokens > 0, columns[:, 0] / tokens.clip(1), 0.0)
-    sums = stats.draws_of_sums(np.column_stack([columns[:, 1:], own, tokens > 0]))
+    sums = stats.bootstrap_sums(np.column_stack([columns[:, 1:], own, tokens > 0]))
     drawn: Floats = sums[:, 2] / sums[:, 3].clip(1) - sums[:, 0] / sums[:, 1].clip(1)
     return drawn
 
 
 def _medians(samples: tuple[float, ...], rounds: tuple[int, ...], seed: int | None) -> Quantity:
     """The median of the round medians; its draws unless there is no seed."""
-    medians = stats.by_round(samples, rounds)
-    draws = stats.draws_of_median(medians, seed) if seed is not None and len(medians) > 1 else None
+    medians = stats.round_medians(samples, rounds)
+    draws = (
+        stats.bootstrap_medians(medians, seed) if seed is not None and len(medians) > 1 else None
+    )
     return stats.median(medians), draws
 
 

@@ -13,7 +13,7 @@ from edgecap.cli.output import GENERATED, print_json, write
 
 if TYPE_CHECKING:
     from edgecap.report.board.entries import BoardEntry
-    from edgecap.storage.collection import Collection, Unread
+    from edgecap.storage.collection import Collection, SkippedFile
 
     Cells = Collection[tuple[BoardEntry, ...]]
 
@@ -79,10 +79,10 @@ def _shelf(places: tuple[Path, ...]) -> Cells:
 def _write(shelf: Cells, output: Path | None, as_json: bool) -> None:
     from edgecap.errors import UsageError
     from edgecap.report.board.board import board_page, board_values, relative_link, rows_of, unread
-    from edgecap.storage.collection import Kept
+    from edgecap.storage.collection import LoadedRecord
 
     found = shelf.read(_watch)
-    if not any(isinstance(one, Kept) and one.value for one in found):
+    if not any(isinstance(one, LoadedRecord) and one.value for one in found):
         why = next((f" ({one.reason})" for one in unread(found)), "")
         raise UsageError(f"nothing to show: no record with a cell in what was given{why}")
     if as_json:
@@ -95,7 +95,7 @@ def _write(shelf: Cells, output: Path | None, as_json: bool) -> None:
     _tell(unread(found))
 
 
-def _tell(files: list[Unread]) -> None:
+def _tell(files: list[SkippedFile]) -> None:
     from edgecap.names import printable
 
     for one in files[:MOST_NAMED]:

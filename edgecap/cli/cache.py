@@ -14,7 +14,7 @@ from edgecap.errors import UsageError
 
 if TYPE_CHECKING:
     from edgecap.storage.cache import Survey
-    from edgecap.storage.cache_prune import Pruned, Wanted
+    from edgecap.storage.cache_prune import PruneOptions, PruneResult
 
 EXAMPLES = """\b
 Examples:
@@ -129,16 +129,16 @@ def prune(
         sys.exit(1)
 
 
-def _wanted(everything: bool, **chosen: Any) -> Wanted:
+def _wanted(everything: bool, **chosen: Any) -> PruneOptions:
     """Return what to remove. Raise UsageError if no option, or --all beside another, chooses it."""
-    from edgecap.storage.cache_prune import Wanted
+    from edgecap.storage.cache_prune import PruneOptions
 
     is_chosen = any(value is not None for value in chosen.values())
     if everything and is_chosen:
         raise UsageError("--all removes all that edgecap keeps: leave it out, or the other options")
     if not everything and not is_chosen:
         raise UsageError(CHOOSE)
-    return Wanted(everything=everything, **chosen)
+    return PruneOptions(everything=everything, **chosen)
 
 
 def _folder(cache: Path | None) -> Path:
@@ -153,7 +153,7 @@ def _survey(cache: Path | None) -> Survey:
     return survey(_folder(cache))
 
 
-def _show(found: Pruned, after: Survey, as_json: bool, dry_run: bool) -> None:
+def _show(found: PruneResult, after: Survey, as_json: bool, dry_run: bool) -> None:
     from edgecap.report.terminal.cache import pruned, pruned_values
 
     if as_json:
@@ -162,7 +162,7 @@ def _show(found: Pruned, after: Survey, as_json: bool, dry_run: bool) -> None:
         print_text(pruned(found, after.cache, after.free_bytes, dry_run))
 
 
-def _fell_short(found: Pruned, wanted: Wanted) -> bool:
+def _fell_short(found: PruneResult, wanted: PruneOptions) -> bool:
     """Whether the disk refused something, or the cache is still larger than asked for."""
     return any(one.refused for one in found.stayed) or (
         wanted.to_bytes is not None and found.left_bytes > wanted.to_bytes

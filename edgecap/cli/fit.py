@@ -74,17 +74,17 @@ def fit(
 def _keep(found: list[Fit], output: Path, records: tuple[Path, ...]) -> None:
     from edgecap.analysis.fitting import make_card
     from edgecap.errors import UsageError
-    from edgecap.text.bias_card import ENDING, MARK, encode
+    from edgecap.text.bias_card import CARD_MARKER, CARD_SUFFIX, encode_card
 
     if len(found) > 1:
         corpora = ", ".join(one.corpus for one in found)
         raise UsageError(
             f"--write-corpus holds the bias of one corpus, these records are of {corpora}"
         )
-    write(output, encode(make_card(found[0])), records, MARK)
+    write(output, encode_card(make_card(found[0])), records, CARD_MARKER)
     click.echo(f"card: {output}", err=True)
-    if not output.name.endswith(ENDING):
-        click.echo(f"profile looks for CORPUS{ENDING} beside the corpus: name it so", err=True)
+    if not output.name.endswith(CARD_SUFFIX):
+        click.echo(f"profile looks for CORPUS{CARD_SUFFIX} beside the corpus: name it so", err=True)
 
 
 def _rescore(

@@ -120,12 +120,14 @@ def _context_growth(text: str) -> tuple[int, ...]:
 
 def _cache_kind(text: str) -> str:
     """Return the name of a kind of cache entry; the plural, which names its folder, will do."""
-    from edgecap.storage.cache import NAMES
+    from edgecap.storage.cache import KIND_NAMES
 
     kind = text.strip().lower().replace("-", " ")
-    name = next((name for name in NAMES if kind in (name, f"{name}s")), None)
+    name = next((name for name in KIND_NAMES if kind in (name, f"{name}s")), None)
     if name is None:
-        raise UsageError(f"'{text}' is none of {', '.join(NAMES)}{did_you_mean(kind, NAMES)}")
+        raise UsageError(
+            f"'{text}' is none of {', '.join(KIND_NAMES)}{did_you_mean(kind, KIND_NAMES)}"
+        )
     return name
 
 

@@ -7,7 +7,7 @@ import msgspec
 from edgecap.record import Absent, LeftOut, Machine, Peaks
 
 
-class CounterSeen(msgspec.Struct, frozen=True, kw_only=True):
+class CounterCheck(msgspec.Struct, frozen=True, kw_only=True):
     """An energy counter: watts by domain while nothing runs, and under load."""
 
     name: str
@@ -17,7 +17,7 @@ class CounterSeen(msgspec.Struct, frozen=True, kw_only=True):
     load_w: dict[str, float]
 
 
-class Total(msgspec.Struct, frozen=True, kw_only=True):
+class EnergyTotal(msgspec.Struct, frozen=True, kw_only=True):
     """What makes up the energy of a run on a provider: counter and domains, or why there is none."""
 
     counter: str
@@ -49,9 +49,9 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     machine: Machine
     providers: dict[str, str]
     exporter: str | Absent
-    counters: tuple[CounterSeen, ...]
+    counters: tuple[CounterCheck, ...]
     refused: tuple[LeftOut, ...]
-    totals: dict[str, Total]
+    totals: dict[str, EnergyTotal]
     peaks: dict[str, Peaks | Absent]
     cache: FolderSpace
     remedies: tuple[Remedy, ...]

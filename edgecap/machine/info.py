@@ -83,10 +83,10 @@ def read_machine(providers: tuple[str, ...]) -> Machine:
         load_average=os.getloadavg()[0]
         if hasattr(os, "getloadavg")
         else Absent(reason="no load average on this system"),
-        versions=versions(),
+        versions=library_versions(),
         providers=providers,
         smt=_smt(),
-        gpus=gpus(),
+        gpus=read_gpus(),
     )
 
 
@@ -101,7 +101,7 @@ def int8_may_saturate() -> bool:
     return x86 and not {"avx512_vnni", "avx_vnni"} & set(_flags(_cpuinfo()))
 
 
-def device_memory() -> int | Absent:
+def process_gpu_memory() -> int | Absent:
     """Bytes that this process holds on NVIDIA boards now, as their management library counts them."""
     try:
         import pynvml
@@ -150,7 +150,7 @@ def usable_processors() -> int:
     )
 
 
-def stay_on(processors: tuple[int, ...]) -> None:
+def pin_process(processors: tuple[int, ...]) -> None:
     """Keeps this process, with the threads that it will start, on some processors; on all where none are named.
 
     Raises UsageError where the system or the machine does not have that.
@@ -224,7 +224,7 @@ def _smt() -> bool | Absent:
     return value if isinstance(value, Absent) else value == "1"
 
 
-def gpus() -> tuple[Gpu, ...]:
+def read_gpus() -> tuple[Gpu, ...]:
     """NVIDIA boards as their management library tells them; none where there is no such library or board."""
     try:
         import pynvml
@@ -279,7 +279,7 @@ def _temperature() -> float | Absent:
     return max(cpu) if cpu else Absent(reason="no processor temperature is readable")
 
 
-def versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
     """The versions of Python and of the libraries that decide what is measured; asked several times a cell."""
     found = {name: version for name in LIBRARIES if (version := _version(name))}
     for name in _hidden({name: version for name, version in found.items() if name in RUNTIMES}):
@@ -309,7 +309,7 @@ def _version(package: str) -> str:
     return named[1] if named else importlib.metadata.version(package)
 
 
-def versions_of(packages: tuple[str, ...]) -> dict[str, str]:
+def package_versions(packages: tuple[str, ...]) -> dict[str, str]:
     """The versions of those packages that are installed."""
     found = {}
     for name in packages:

@@ -36,13 +36,13 @@ class NoiseMonitor:
         self._began = _now()
         self._frequencies: list[float] = []
 
-    def look(self) -> None:
+    def sample(self) -> None:
         """Reads what changes from round to round."""
         frequency = _frequency()
         if frequency:
             self._frequencies.append(frequency)
 
-    def found(self) -> Conditions:
+    def conditions(self) -> Conditions:
         """What went on meanwhile."""
         a, b = self._began, _now()
         passed = b.passed - a.passed  # stands still where a sandbox shows no times of processors

@@ -59,7 +59,7 @@ def measure_cosine(reference: Engine, variant: Engine, samples: Sequence[Ids]) -
     number per row: one number has no direction. Raises Garbage if the variant returns NaN,
     infinity, or another direction.
     """
-    pairs = [list(zip(reference.answers(s), variant.answers(s), strict=True)) for s in samples]
+    pairs = [list(zip(reference.outputs(s), variant.outputs(s), strict=True)) for s in samples]
     outputs = [[_cosines(p, q) for p, q in output] for output in zip(*pairs, strict=True)]
     lowest = min(
         (float(np.concatenate(rows).mean()) for rows in outputs if rows[0].size), default=None
@@ -91,7 +91,7 @@ def sample_answers(engine: Engine) -> list[Floats]:
     half = SAMPLE_TOKENS // 2
     return [
         engine.log_probabilities(ids),
-        *engine.log_probabilities_behind(ids[:half], ids[half : half + STEPS]),
+        *engine.log_probabilities_after(ids[:half], ids[half : half + STEPS]),
     ]
 
 

@@ -114,9 +114,9 @@ def _energy(
         decode=tuple(windows.get("decode", ())),
         nll=tuple(windows.get("nll", ())),
         quantisation=max(_quantisation(counter, bench.tick_s, w) for w in all_windows),
-        sampler_cpu_share=raw.upkeep.cpu_s,
-        gaps=raw.upkeep.gaps,
-        falls=raw.upkeep.falls,
+        sampler_cpu_share=raw.health.cpu_s,
+        gaps=raw.health.gaps,
+        falls=raw.health.falls,
         stalls=bench.total.stalls,
         left_out=(*left_out, *_failed_sources(bench, beside)),
     )

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from edgecap.meters.counter_readings import Mark, ReadingLost, Readings, SideReadings, read_source
-from edgecap.protocols import Clock, EnergySource, Trace, Upkeep
+from edgecap.protocols import Clock, CounterHealth, EnergySource, Trace
 
 WINDOWS, MIN_SECONDS, MIN_TICKS, MAX_SECONDS = 3, 2.0, 100, 120.0
 IDLE_SECONDS, IDLE_TICKS, MAX_IDLE, SETTLE = 2.0, 50, 30.0, 0.25
@@ -36,11 +36,11 @@ class RawWindow(NamedTuple):
 
 
 class RawWindows(NamedTuple):
-    """The windows of each phase, idle before and after, and the upkeep of the counter."""
+    """The windows of each phase, idle before and after, and the health of the counter."""
 
     phases: Mapping[str, list[RawWindow]]
     idle: tuple[RawWindow, RawWindow]
-    upkeep: Upkeep
+    health: CounterHealth
 
 
 class EnergyBench(NamedTuple):
@@ -72,14 +72,14 @@ def record_windows(
         on_window(f"{ORDINALS[number // len(phases)]} {name}", number)
         _repeat(bench, work, SETTLE + min(5 * bench.tick_s, 1.0))
         windows[name].append(_window(bench, work, length))
-    upkeep = _upkeep(counter)
-    share = (upkeep.cpu_s - cpu_before) / max(bench.clock.now() - began, 1e-9)
+    health = _upkeep(counter)
+    share = (health.cpu_s - cpu_before) / max(bench.clock.now() - began, 1e-9)
     on_window("last idle", WINDOWS * len(phases))
-    return RawWindows(windows, (before, _idle(bench)), upkeep._replace(cpu_s=share))
+    return RawWindows(windows, (before, _idle(bench)), health._replace(cpu_s=share))
 
 
-def _upkeep(counter: EnergySource) -> Upkeep:
-    return Upkeep() if isinstance(counter, Trace) else counter.upkeep()
+def _upkeep(counter: EnergySource) -> CounterHealth:
+    return CounterHealth() if isinstance(counter, Trace) else counter.health()
 
 
 def _idle(bench: EnergyBench) -> RawWindow:

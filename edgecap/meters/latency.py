@@ -60,7 +60,7 @@ class Samples(NamedTuple):
         many = len(set(self.rounds)) >= MIN_ROUNDS and len(self.seconds) >= MIN_SAMPLES
         if not many or sum(self.seconds) < MIN_SECONDS:
             return False
-        return not target or stats.half_width(self.seconds, self.rounds) <= target
+        return not target or stats.relative_half_width(self.seconds, self.rounds) <= target
 
 
 class LatencyBench:
@@ -115,7 +115,7 @@ class LatencyBench:
         """Run one round of prefills and decode loops."""
         self.prefills.add(number, [self.prefill() for _ in range(self.runs)])
         if self.loops:
-            self.base = self.engine.renewed(self.base)
+            self.base = self.engine.relocated(self.base)
         for _ in range(self.loops):
             self.decodes.add(number, self.decode(self.base, self.steps))
 

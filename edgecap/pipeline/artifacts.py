@@ -23,7 +23,7 @@ from edgecap.pipeline.worker import BuiltGraph, Export, Optimize, Quantize, Step
 from edgecap.record import Failure, Graph
 from edgecap.spec import DEFAULT_CORPUS, CellSpec
 from edgecap.storage import locks
-from edgecap.storage.cache import ORIGIN, Origin
+from edgecap.storage.cache import ORIGIN_FILE, Origin
 from edgecap.storage.files import (
     list_files,
     new_folder,
@@ -157,9 +157,9 @@ def _key_of(source: ReadyGraph, *inputs: str) -> str:
 
 def _tool_versions() -> str:
     """Return the versions of the libraries that make variants."""
-    from edgecap.machine.info import versions
+    from edgecap.machine.info import library_versions
 
-    return ", ".join(f"{k} {v}" for k, v in versions().items() if k.startswith("onnx"))
+    return ", ".join(f"{k} {v}" for k, v in library_versions().items() if k.startswith("onnx"))
 
 
 # --- the cache --------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ def _get_or_run(context: RunContext, cell: CellSpec, plan: _BuildPlan) -> ReadyG
     """Return a cached graph, or build it; at most once a run, and in one process at a time."""
     if plan.target not in context.built:
         with build_lock(context, cell, plan.target, f"makes {cell.precision}"):
-            context.in_use.enter_context(locks.used(plan.target))
+            context.in_use.enter_context(locks.usage_mark(plan.target))
             cached = _read_cached(plan.target)
             context.built[plan.target] = cached or _build(context, cell, plan)
     return context.built[plan.target]
@@ -200,7 +200,7 @@ def build_lock(
     def report(message: str) -> None:
         context.notice(ProgressEvent(cell, message))
 
-    with locks.alone(
+    with locks.build_lock(
         entry,
         lambda: report(f"waiting for another process that {work}"),
         lambda reason: report(f"going on without a lock in {context.home.cache}: {reason}"),
@@ -210,10 +210,10 @@ def build_lock(
 
 def mark_in_use(context: RunContext, cell: CellSpec | None, path: Path) -> None:
     """Mark the cache entry of a path as in use until the run ends; ignore a path elsewhere."""
-    entry = locks.thing_of(context.home.cache, path)
+    entry = locks.entry_path(context.home.cache, path)
     if entry:
         with build_lock(context, cell, entry, f"looks at {path.name}"):
-            context.in_use.enter_context(locks.used(entry))
+            context.in_use.enter_context(locks.usage_mark(entry))
             touch(entry)
 
 
@@ -241,7 +241,7 @@ def _build(context: RunContext, cell: CellSpec, plan: _BuildPlan) -> ReadyGraph 
             graph = describe_graph(cell.precision, plan.exporter, plan.recipe, listed, unfused)
             origin = Origin(model=context.located.name, made_utc=utc_now())
             write_atomically(scratch / GRAPH_FILE, msgspec.json.encode(graph))
-            write_atomically(scratch / ORIGIN, msgspec.json.encode(origin))
+            write_atomically(scratch / ORIGIN_FILE, msgspec.json.encode(origin))
     except _BuildFailed as error:
         return error.failure
     return ReadyGraph(plan.target, graph)

@@ -87,7 +87,7 @@ def decompress(
     with source.open("rb") as file:
         try:
             codec.check_magic(file)
-            codec.check_whole(file)
+            codec.check_checksum(file)
             header = codec.read_header(file)
         except EdgecapError as error:
             raise type(error)(f"{source}: {error}") from None

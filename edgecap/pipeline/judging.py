@@ -11,7 +11,7 @@ from edgecap.analysis.warnings.quality import foreign_bias
 from edgecap.analysis.warnings.timing import above_peak
 from edgecap.record import Absent, Bound, Cell, Failure, Graph, Measurement, Profile, Roofline
 from edgecap.spec import CellSpec
-from edgecap.text.bias_card import Card
+from edgecap.text.bias_card import BiasCard
 
 PENDING = Absent(reason="the run ended before the cell was complete")
 
@@ -43,7 +43,7 @@ def as_absent(failure: Failure) -> Absent:
     return Absent(reason=f"{failure.error}: {failure.message}", failed=True)
 
 
-def judge(record: Profile, cell: Cell, card: Card | None, cells_in_run: int) -> Cell:
+def judge(record: Profile, cell: Cell, card: BiasCard | None, cells_in_run: int) -> Cell:
     """Add roofline, scores and cautions to a measured cell; return a failed one as it is."""
     measured, graph = cell.outcome, cell.graph
     if isinstance(measured, Failure) or isinstance(graph, Absent):

@@ -28,7 +28,7 @@ from edgecap.pipeline.run_context import (
     StepRunner,
 )
 from edgecap.pipeline.worker import Inspect, Inspected, ignore_progress
-from edgecap.provider_options import FUSED, base, remedy
+from edgecap.provider_options import FUSED_PROVIDERS, base_name, install_hint
 from edgecap.record import Absent, Failure, File, Graph
 from edgecap.spec import DEFAULT_PRECISIONS, PRECISIONS, CellSpec, Spec, cells
 from edgecap.storage.files import Paths, list_files
@@ -101,13 +101,13 @@ def finish_of(spec: Spec, model: Model, provider: str) -> str:
     """
     if not spec.optimize or spec.exporter == "genai" or model.encodes:
         return finish.PLAIN
-    return finish.FUSED if base(provider) in FUSED else finish.BARE
+    return finish.FUSED if base_name(provider) in FUSED_PROVIDERS else finish.BARE
 
 
 def _check_meter(path: Path, offset_s: float | None) -> None:
     """Raise UsageError if the file is no meter's, or its last row is not recent."""
     try:
-        rows = meter.parse(path.read_text("utf-8"))
+        rows = meter.parse_meter_rows(path.read_text("utf-8"))
     except OSError as error:
         raise UsageError(
             f"--meter {path}: {error.strerror}; start the meter's logging first"
@@ -192,10 +192,10 @@ def _cells(
 
 def _check_provider(provider: str, inspected: Inspected) -> None:
     """Raise UsageError if the provider does not work, or its energy is required and not counted."""
-    name, available = base(provider), inspected.providers
+    name, available = base_name(provider), inspected.providers
     if name not in available or provider in inspected.refused:
         reason = inspected.refused.get(provider) or inspected.refused.get(name, "")
-        advice = remedy(name, reason, there=name in available)
+        advice = install_hint(name, reason, there=name in available)
         why = "; ".join(filter(None, (reason, advice)))
         raise UsageError(
             f"provider '{provider}' is not available in the installed ONNX Runtime"

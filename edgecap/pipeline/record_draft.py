@@ -34,7 +34,7 @@ from edgecap.record import (
 from edgecap.storage.files import utc_now
 from edgecap.storage.records import record_path, save
 from edgecap.text import compressors
-from edgecap.text.corpus import describe
+from edgecap.text.corpus import corpus_info
 
 Judge = Callable[[Profile, Cell], Cell]
 
@@ -123,7 +123,7 @@ def _start_record(prepared: Prepared) -> Profile:
             architecture=model.architecture,
             task=model.task,
         ),
-        corpus=describe(context.corpus, spec.bias_bits, _baselines(context)),
+        corpus=corpus_info(context.corpus, spec.bias_bits, _baselines(context)),
         flops=_flops(context),
         peaks=_peaks(context),
     )
@@ -134,9 +134,9 @@ def _baselines(context: RunContext) -> dict[str, Baseline]:
     if context.model.encodes:
         return {}
     corpus = context.corpus
-    path = compressors.kept_at(context.home.cache, corpus.sha256, corpus.bytes)
+    path = compressors.baselines_path(context.home.cache, corpus.sha256, corpus.bytes)
     with build_lock(context, None, path, "compresses the corpus"):
-        return compressors.kept(path) or _compress_baselines(context, path)
+        return compressors.read_baselines(path) or _compress_baselines(context, path)
 
 
 def _compress_baselines(context: RunContext, path: Path) -> dict[str, Baseline]:
@@ -144,7 +144,7 @@ def _compress_baselines(context: RunContext, path: Path) -> dict[str, Baseline]:
     if isinstance(answer, Failure):
         context.notice(ProgressEvent(None, f"without gzip, xz and zstd: {answer.message}"))
         return {}
-    compressors.keep(path, answer.baselines)
+    compressors.write_baselines(path, answer.baselines)
     return answer.baselines
 
 

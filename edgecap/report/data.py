@@ -40,13 +40,13 @@ def medians(cell: Cell, intervals: bool = True) -> dict[str, Estimate | Absent]:
         return {}
     found: dict[str, Estimate | Absent] = {}
     if isinstance(outcome.latency, Latency):
-        found["prefill_s"] = score.estimate(*score.prefill_seconds(outcome.latency, seed))
+        found["prefill_s"] = stats.interval(*score.prefill_seconds(outcome.latency, seed))
         found |= _of_decoding(outcome.latency, seed)
     if isinstance(outcome.energy, Energy):
         energy = outcome.energy
-        found["prefill_j"] = score.estimate(*score.prefill_joules(energy, seed))
+        found["prefill_j"] = stats.interval(*score.prefill_joules(energy, seed))
         found["decode_j"] = score.estimated(score.decode_joules(energy, seed))
-        found["prefill_net_j"] = score.estimate(*score.prefill_joules(energy, seed, net=True))
+        found["prefill_net_j"] = stats.interval(*score.prefill_joules(energy, seed, net=True))
         found["decode_net_j"] = score.estimated(score.decode_joules(energy, seed, net=True))
         found["nll_j"] = score.estimated(score.nll_joules(energy, seed))
     else:

@@ -26,10 +26,10 @@ from edgecap.protocols import Floats, Ids
 from edgecap.provider_options import PROVIDERS, parse_provider
 from edgecap.record import ProviderShare
 from edgecap.runtime.providers import load_libraries
-from edgecap.runtime.state import HEADROOM, KvCache, Room
+from edgecap.runtime.state import HEADROOM, CacheBuffer, KvCache
 
 LOGITS_BUDGET = 160_000_000  # bytes of logits that a scoring step may hold
-MOST_POSITIONS = (
+MAX_SCORED_POSITIONS = (
     256  # scored at once: later positions of a window need not be computed against earlier ones
 )
 # x86 without VNNI adds pairs of unsigned x signed products in 16 bits and saturates (0.72 bits a token of
@@ -89,7 +89,7 @@ class OrtEngine:
             options.add_session_config_entry(
                 "session.model_external_initializers_file_folder_path", str(path.parent)
             )
-        self._provider = parse_provider(provider).limited(threads)
+        self._provider = parse_provider(provider).with_threads(threads)
         load_libraries(self._provider)
         started = time.perf_counter()
         self._session = onnxruntime.InferenceSession(
@@ -149,7 +149,7 @@ class OrtEngine:
         """All where the graph keeps no cache or the logits are small; else what the budget holds."""
         if not self.has_cache or not self.vocabulary:
             return max(n, 1)
-        return max(16, min(max(n, 1), MOST_POSITIONS, LOGITS_BUDGET // (4 * self.vocabulary)))
+        return max(16, min(max(n, 1), MAX_SCORED_POSITIONS, LOGITS_BUDGET // (4 * self.vocabulary)))
 
     def log_probabilities(self, inputs: Ids) -> Floats:
         """log2 p of the next token, shape (n, vocabulary); fetches logits, for small samples only."""
@@ -166,7 +166,7 @@ class OrtEngine:
         ]
         return _log2_softmax(np.concatenate(found).astype(np.float64))
 
-    def answers(self, inputs: Ids) -> list[Floats]:
+    def outputs(self, inputs: Ids) -> list[Floats]:
         """All outputs of numbers for one text, shape (n,), each flattened to (rows, width of its last axis)."""
         found, _ = self._run(inputs, self._empty(), self._outputs)
         arrays = (value.numpy() for value in found.values())
@@ -176,7 +176,7 @@ class OrtEngine:
             if a.dtype.kind == "f" and a.ndim
         ]
 
-    def log_probabilities_behind(self, past: Ids, ids: Ids) -> list[Floats]:
+    def log_probabilities_after(self, past: Ids, ids: Ids) -> list[Floats]:
         """As `log_probabilities`, of ids that are decoded one by one behind `past`; shapes (1, vocabulary)."""
         found, cache = [], self.prefill(past)
         for token in ids:
@@ -216,7 +216,7 @@ class OrtEngine:
             math.prod(v.shape()) * np.dtype(_TYPES[self._inputs[name].type]).itemsize
             for name, v in cache.values.items()
         )
-        return int(held if cache.room is None else held * cache.length // cache.room.capacity)
+        return int(held if cache.buffer is None else held * cache.length // cache.buffer.capacity)
 
     def _empty(self, rows: int = 1) -> KvCache:
         return KvCache(self._values(rows, 0), 0)
@@ -248,14 +248,14 @@ class OrtEngine:
     # --- in place -------------------------------------------------------------------------
 
     def _begin(self, rows: int, positions: int) -> KvCache:
-        """An empty cache, with room for what follows where the graph writes in place."""
+        """An empty cache, with buffer for what follows where the graph writes in place."""
         if not self.in_place:
             return self._empty(rows)
         capacity = positions + HEADROOM
-        return Room(self._memory(rows, capacity), capacity).begin()
+        return CacheBuffer(self._memory(rows, capacity), capacity).empty_cache()
 
     def _memory(self, rows: int, positions: int) -> dict[str, Any]:
-        """Memory for so many positions, with pages of its own each time; see `renewed`."""
+        """Memory for so many positions, with pages of its own each time; see `relocated`."""
         import onnxruntime
 
         kinds = {
@@ -270,18 +270,18 @@ class OrtEngine:
             for name, kind in kinds.items()
         }
 
-    def renewed(self, cache: KvCache) -> KvCache:
+    def relocated(self, cache: KvCache) -> KvCache:
         """The same cache in other memory, where it is written in place.
 
         How pages happen to lie makes two sessions of one small graph differ by up to a tenth for as long as the memory
         is held; a meter asks for other memory in each round, so that this is noise and not a bias.
         """
-        room = cache.room
-        if room is None:
+        buffer = cache.buffer
+        if buffer is None:
             return cache
         rows = next(iter(cache.values.values())).shape()[0]
-        return room.moved(
-            cache, room.capacity, lambda capacity: self._copied(cache, rows, capacity)
+        return buffer.move(
+            cache, buffer.capacity, lambda capacity: self._copied(cache, rows, capacity)
         )
 
     @functools.cached_property
@@ -291,7 +291,9 @@ class OrtEngine:
             return False
         ids = np.arange(6)[None] % max(self.vocabulary, 2)
         try:
-            _, cache = self._run(ids[:, :4], Room(self._values(1, 8), 8).begin(), self._outputs)
+            _, cache = self._run(
+                ids[:, :4], CacheBuffer(self._values(1, 8), 8).empty_cache(), self._outputs
+            )
             found, _ = self._run(ids[:, 4:5], cache, ["logits"])
         except Exception:  # a graph that joins past and present refuses memory of one size for both
             return False
@@ -300,11 +302,11 @@ class OrtEngine:
         return bool(np.array_equal(found["logits"].numpy(), expected["logits"].numpy()))
 
     def _roomy(self, cache: KvCache, rows: int, positions: int) -> KvCache:
-        """The cache, in a larger room where its own has no place for so many more positions."""
-        room = cache.room
-        if room is None or cache.length + positions <= room.capacity:
+        """The cache, in a larger buffer where its own has no place for so many more positions."""
+        buffer = cache.buffer
+        if buffer is None or cache.length + positions <= buffer.capacity:
             return cache
-        return room.larger(cache, positions, lambda capacity: self._copied(cache, rows, capacity))
+        return buffer.grow(cache, positions, lambda capacity: self._copied(cache, rows, capacity))
 
     def _copied(self, cache: KvCache, rows: int, capacity: int) -> dict[str, Any]:
         values = self._memory(rows, capacity)
@@ -348,24 +350,24 @@ class OrtEngine:
         self._session.run_with_iobinding(binding)
         binding.synchronize_outputs()
         found = dict(zip(names, binding.get_outputs(), strict=True))
-        if cache.room:
-            return found, cache.room.after(cache, n)
+        if cache.buffer:
+            return found, cache.buffer.advance(cache, n)
         past = {name: found[_present(name)] for name in self._past if _present(name) in found}
         return found, KvCache(past, total)
 
     def _bound(self, cache: KvCache, outputs: list[str]) -> tuple[Any, list[str]]:
-        """A binding and the outputs in its order; in a room keys and values are bound once, and all outputs with them."""
-        room = cache.room
-        if room is None:
+        """A binding and the outputs in its order; in a buffer keys and values are bound once, and all outputs with them."""
+        buffer = cache.buffer
+        if buffer is None:
             return self._with_outputs(self._with_past(cache), outputs), outputs
-        room.check(cache)
+        buffer.check_current(cache)
         presents = {_present(name): value for name, value in cache.values.items()}
-        if room.bound is None:
-            room.bound = self._with_past(cache)
+        if buffer.bound is None:
+            buffer.bound = self._with_past(cache)
             for name, value in presents.items():
-                room.bound.bind_ortvalue_output(name, value)
+                buffer.bound.bind_ortvalue_output(name, value)
         others = [name for name in self._outputs if name not in presents]
-        return self._with_outputs(room.bound, others), [*presents, *others]
+        return self._with_outputs(buffer.bound, others), [*presents, *others]
 
     def _with_past(self, cache: KvCache) -> Any:
         binding = self._session.io_binding()
@@ -378,7 +380,7 @@ class OrtEngine:
             binding.bind_output(name, *(("cpu", 0) if name == NLL else self._provider.place))
         return binding
 
-    def end_profile(self) -> Profiled:
+    def end_profile(self) -> OperatorProfile:
         """Ends the runtime's profile of all runs since the session was opened."""
         path = Path(self._session.end_profiling())
         events = json.loads(path.read_text("utf-8"))
@@ -386,7 +388,7 @@ class OrtEngine:
         return _profiled(events)
 
 
-class Profiled(NamedTuple):
+class OperatorProfile(NamedTuple):
     """Nodes and share of operator time by provider; operator -> microseconds for each run."""
 
     by_provider: dict[str, ProviderShare]
@@ -402,7 +404,7 @@ class Profiled(NamedTuple):
         return {o: s / total for o, s in sorted(sums.items(), key=lambda item: -item[1])}
 
 
-def _profiled(events: list[dict[str, Any]]) -> Profiled:
+def _profiled(events: list[dict[str, Any]]) -> OperatorProfile:
     nodes = [e for e in events if e.get("cat") == "Node" and "provider" in e.get("args", {})]
     total = sum(e["dur"] for e in nodes) or 1
     names = {provider: name for name, provider in PROVIDERS.items()}
@@ -412,7 +414,7 @@ def _profiled(events: list[dict[str, Any]]) -> Profiled:
         shares[names.get(provider, provider)] = ProviderShare(
             nodes=len({e["name"] for e in own}), time_share=sum(e["dur"] for e in own) / total
         )
-    return Profiled(shares, _by_run(events, nodes))
+    return OperatorProfile(shares, _by_run(events, nodes))
 
 
 def _by_run(

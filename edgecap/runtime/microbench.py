@@ -25,7 +25,7 @@ class OrtProbes:
     """Probes on one provider with a number of threads; see `seams.Probes`."""
 
     def __init__(self, provider: str, threads: int) -> None:
-        self._provider, self._threads = parse_provider(provider).limited(threads), threads
+        self._provider, self._threads = parse_provider(provider).with_threads(threads), threads
         load_libraries(self._provider)
 
     def gemm(self, precision: str, m: int, k: int, n: int) -> Probe:

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from edgecap.provider_options import PROVIDERS, Requested, parse_provider
+from edgecap.provider_options import PROVIDERS, ProviderRequest, parse_provider
 
 _MISSING = re.compile(
     r"([\w.+-]+\.(?:so|dll|dylib)[\w.]*): cannot open shared object file|depends on ([\w.+-]+\.dll)"
@@ -45,7 +45,7 @@ def built_providers() -> tuple[str, ...]:
     return tuple(name for name, provider in PROVIDERS.items() if provider in built)
 
 
-def why_not(asked: str) -> str | None:
+def provider_problem(asked: str) -> str | None:
     """None where a one-node graph really runs on the provider, with the options that it may come with; else why, in a line."""
     import onnxruntime
 
@@ -65,7 +65,7 @@ def why_not(asked: str) -> str | None:
             return _reason(said(), _ELSEWHERE if "default CPU EP" in str(error) else str(error))
 
 
-def load_libraries(provider: Requested) -> None:
+def load_libraries(provider: ProviderRequest) -> None:
     """Loads the libraries of pip's NVIDIA packages, for a provider on CUDA: no loader looks where they lie."""
     if provider.place[0] == "cuda":
         _preload()

@@ -1,8 +1,9 @@
-"""Keys and values between steps: as the runtime returned them, or in memory that steps write in place. Pure.
+"""KV caches between steps: as the runtime returned them, or in a buffer that steps write in place.
 
-Where a graph takes its past and gives its present in the same memory (GroupQueryAttention), a step writes one
-position instead of copying all. Positions behind a cache's length are then whatever was written last, so that a
-cache stays good as long as no other continuation of an earlier one was decoded in the same memory.
+Where a graph can take its past and return its present in the same memory (GroupQueryAttention), a
+step writes one position instead of copying all of them. Positions beyond a cache's length then hold
+whatever was written last, so a cache stays valid until another continuation of an earlier cache is
+decoded in the same memory. Runtime values are opaque here.
 """
 
 from __future__ import annotations
@@ -13,67 +14,73 @@ from typing import Any, NamedTuple
 from edgecap.errors import EdgecapError
 from edgecap.protocols import Ids
 
-HEADROOM = 64  # positions kept free behind a prompt
+HEADROOM = 64  # positions kept free after a prompt
 
 
 class StaleCache(EdgecapError):
-    """Another continuation was written over what this cache refers to."""
+    """Another continuation has overwritten positions of this cache."""
 
 
 class KvCache(NamedTuple):
-    """Past keys and values as runtime values by input name, and the positions they cover.
+    """Past keys and values as runtime values by input name, and the number of positions they cover.
 
-    A graph without cache has the `ids` so far instead, shape (rows, n), and reads them all again for each token.
-    In a `room`, `serial` says which continuation of it this is.
+    A graph without a cache stores the `ids` so far instead, shape (rows, n), and reads all of them
+    again for each token. With a `buffer`, `serial` identifies the continuation within it.
     """
 
     values: dict[str, Any]
     length: int
     ids: Ids | None = None
-    room: Room | None = None
+    buffer: CacheBuffer | None = None
     serial: int = 0
 
 
-class Room:
-    """Memory for `capacity` positions, written by one chain of steps; a step may begin again at any earlier one.
+class CacheBuffer:
+    """Memory for `capacity` positions, written by one chain of steps that may restart at any length.
 
-    `bound` is where an engine keeps what it binds once for the whole chain.
+    An engine stores in `bound` the I/O binding that it makes once for the whole chain.
     """
 
     def __init__(self, values: dict[str, Any], capacity: int) -> None:
         self.values, self.capacity = values, capacity
         self.bound: Any = None
         self._serials: list[int] = [0]  # by length: the continuation that ended there
-        self._made = 0
+        self._last_serial = 0
 
-    def begin(self) -> KvCache:
-        """An empty cache."""
-        return KvCache(self.values, 0, room=self)
+    def empty_cache(self) -> KvCache:
+        """Return a cache of no positions in this buffer."""
+        return KvCache(self.values, 0, buffer=self)
 
-    def check(self, cache: KvCache) -> None:
-        """Raises StaleCache where other positions were written over those of a cache."""
+    def check_current(self, cache: KvCache) -> None:
+        """Raise StaleCache if positions of the cache have been overwritten."""
         if self._serials[cache.length : cache.length + 1] != [cache.serial]:
             raise StaleCache(
-                "this cache was written over: two continuations cannot be decoded in turns from one cache"
+                "this cache was overwritten: two continuations of one cache cannot be decoded in "
+                "turns; decode one after the other, or prefill again"
             )
 
-    def after(self, cache: KvCache, positions: int) -> KvCache:
-        """The cache that a step of so many positions makes."""
-        self._made += 1
+    def advance(self, cache: KvCache, positions: int) -> KvCache:
+        """Return the cache after a step that wrote so many positions."""
+        self._last_serial += 1
         length = cache.length + positions
-        self._serials[cache.length + 1 :] = [-1] * (positions - 1) + [self._made]
-        return KvCache(self.values, length, room=self, serial=self._made)
+        self._serials[cache.length + 1 :] = [-1] * (positions - 1) + [self._last_serial]
+        return KvCache(self.values, length, buffer=self, serial=self._last_serial)
 
-    def larger(
-        self, cache: KvCache, positions: int, make: Callable[[int], dict[str, Any]]
+    def grow(
+        self, cache: KvCache, positions: int, allocate: Callable[[int], dict[str, Any]]
     ) -> KvCache:
-        """The same cache in a room of twice the size, or more; `make` is given a capacity and copies what is there."""
-        return self.moved(cache, max(2 * self.capacity, cache.length + positions + HEADROOM), make)
+        """Move the cache to a buffer of at least twice the capacity, with room for `positions` more.
 
-    def moved(
-        self, cache: KvCache, capacity: int, make: Callable[[int], dict[str, Any]]
+        `allocate` takes a capacity, and returns new values with the cache's content copied in.
+        """
+        capacity = max(2 * self.capacity, cache.length + positions + HEADROOM)
+        return self.move(cache, capacity, allocate)
+
+    def move(
+        self, cache: KvCache, capacity: int, allocate: Callable[[int], dict[str, Any]]
     ) -> KvCache:
-        """The same cache in another room."""
-        self.check(cache)
-        room = Room(make(capacity), capacity)
-        return room.after(room.begin(), cache.length) if cache.length else room.begin()
+        """Return the same cache in a new buffer; see `grow` for `allocate`."""
+        self.check_current(cache)
+        buffer = CacheBuffer(allocate(capacity), capacity)
+        empty = buffer.empty_cache()
+        return buffer.advance(empty, cache.length) if cache.length else empty

@@ -26,7 +26,7 @@ from edgecap.errors import UsageError
 from edgecap.record import Baseline, Graph, Peaks
 from edgecap.storage import locks
 
-ORIGIN = "made.json"
+ORIGIN_FILE = "made.json"
 LEFT_OVER, OTHER = "left over", "other"
 SCRATCH = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}")
 
@@ -94,7 +94,7 @@ def _read(path: Path, kind: type[Payload]) -> Payload | None:
 
 
 def _graph(path: Path) -> _Told:
-    graph, origin = _read(path / "graph.json", Graph), _read(path / ORIGIN, Origin)
+    graph, origin = _read(path / "graph.json", Graph), _read(path / ORIGIN_FILE, Origin)
     if graph is None:
         return _DAMAGED
     model = origin.model if origin else None
@@ -154,7 +154,7 @@ _KINDS = (
     _Kind("texts", "text", r"[0-9a-f]{64}", _named_below),
 )
 _BY_FOLDER = {kind.folder: kind for kind in _KINDS}
-NAMES = (*(kind.name for kind in _KINDS), LEFT_OVER)
+KIND_NAMES = (*(kind.name for kind in _KINDS), LEFT_OVER)
 
 
 def survey(cache: Path) -> Survey:
@@ -162,7 +162,7 @@ def survey(cache: Path) -> Survey:
 
     Raises UsageError where the folder is the root of a disk or a home, or cannot be read.
     """
-    with reading(cache):
+    with translate_read_errors(cache):
         place = _place(cache)
         things = tuple(_things(place)) if is_cache(place) else ()
         there = next(p for p in (place, *place.parents) if p.exists())
@@ -171,7 +171,7 @@ def survey(cache: Path) -> Survey:
 
 
 @contextlib.contextmanager
-def reading(cache: Path) -> Iterator[None]:
+def translate_read_errors(cache: Path) -> Iterator[None]:
     """Translates what a disk refuses to show. Raises UsageError."""
     try:
         yield

@@ -18,15 +18,15 @@ from edgecap.storage.cache import (
     CacheEntry,
     is_cache,
     last_used,
-    reading,
     survey,
+    translate_read_errors,
 )
 
-KEPT_UNASKED = "peaks"  # measurements, unlike all that can be made again
+PROTECTED_KIND = "peaks"  # measurements, unlike all that can be made again
 _YOUNG_S = 60.0  # a file that is written beside its place may still get there
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class PruneOptions(msgspec.Struct, frozen=True):
     """What to remove: all that fits every choice; with `to_bytes` only until the cache is as small as that."""
 
     older_than_s: float | None = None
@@ -36,7 +36,7 @@ class Wanted(msgspec.Struct, frozen=True):
     everything: bool = False
 
 
-class Stayed(msgspec.Struct, frozen=True):
+class NotRemoved(msgspec.Struct, frozen=True):
     """A thing that was chosen and is still there, and why: in use, or the disk refused."""
 
     thing: CacheEntry
@@ -44,11 +44,11 @@ class Stayed(msgspec.Struct, frozen=True):
     refused: bool = False
 
 
-class Pruned(msgspec.Struct, frozen=True):
+class PruneResult(msgspec.Struct, frozen=True):
     """What was removed, or would be, what stayed though it was chosen, and the bytes that the cache holds now."""
 
     removed: tuple[CacheEntry, ...]
-    stayed: tuple[Stayed, ...]
+    stayed: tuple[NotRemoved, ...]
     left_bytes: int
 
     @property
@@ -57,17 +57,19 @@ class Pruned(msgspec.Struct, frozen=True):
         return sum(thing.bytes for thing in self.removed)
 
 
-def prune(cache: Path, wanted: Wanted, dry_run: bool = False, now_s: float | None = None) -> Pruned:
+def prune(
+    cache: Path, wanted: PruneOptions, dry_run: bool = False, now_s: float | None = None
+) -> PruneResult:
     """Removes what is wanted, the least recently used first; what another process makes or uses stays.
 
     Raises UsageError where the folder is there and is no cache.
     """
     found = survey(cache)
     place = Path(found.cache)
-    with reading(cache):
+    with translate_read_errors(cache):
         if place.exists() and not is_cache(place) and any(place.iterdir()):
             raise UsageError(f"{cache} holds nothing that edgecap keeps; nothing is removed there")
-    left, removed, stayed = found.bytes, list[CacheEntry](), list[Stayed]()
+    left, removed, stayed = found.bytes, list[CacheEntry](), list[NotRemoved]()
     for thing in _chosen(found.things, wanted, time.time() if now_s is None else now_s):
         if wanted.to_bytes is not None and left <= wanted.to_bytes:
             break
@@ -77,8 +79,8 @@ def prune(cache: Path, wanted: Wanted, dry_run: bool = False, now_s: float | Non
         else:
             removed.append(thing)
             left -= thing.bytes
-    locks.clear(place)
-    return Pruned(tuple(removed), tuple(stayed), left)
+    locks.remove_stale(place)
+    return PruneResult(tuple(removed), tuple(stayed), left)
 
 
 def remove(cache: Path, things: Iterable[CacheEntry]) -> None:
@@ -87,16 +89,16 @@ def remove(cache: Path, things: Iterable[CacheEntry]) -> None:
         _removed(cache, thing, dry_run=False)
 
 
-def _chosen(things: tuple[CacheEntry, ...], wanted: Wanted, now_s: float) -> list[CacheEntry]:
+def _chosen(things: tuple[CacheEntry, ...], wanted: PruneOptions, now_s: float) -> list[CacheEntry]:
     """What may go, the least recently used first."""
     found = [thing for thing in things if thing.ours and _fits(thing, wanted, now_s)]
     return sorted(found, key=lambda thing: thing.last_used_s)
 
 
-def _fits(thing: CacheEntry, wanted: Wanted, now_s: float) -> bool:
+def _fits(thing: CacheEntry, wanted: PruneOptions, now_s: float) -> bool:
     if wanted.everything:
         return True
-    if wanted.kind is None and thing.kind == KEPT_UNASKED:
+    if wanted.kind is None and thing.kind == PROTECTED_KIND:
         return False
     return (
         (wanted.kind is None or thing.kind == wanted.kind)
@@ -111,18 +113,18 @@ def _is_of(thing: CacheEntry, model: str) -> bool:
     return bool(names) and model.lower() in (names, names.rpartition("/")[2])
 
 
-def _removed(cache: Path, thing: CacheEntry, dry_run: bool) -> Stayed | None:
+def _removed(cache: Path, thing: CacheEntry, dry_run: bool) -> NotRemoved | None:
     """Removes a thing, or tells why it stays."""
     path = cache / thing.path
     scratch = SCRATCH.fullmatch(path.name)
     try:
-        with locks.unused(path.with_name(scratch["name"]) if scratch else path) as reason:
+        with locks.removal_lock(path.with_name(scratch["name"]) if scratch else path) as reason:
             stays = reason or _late(path, thing)
             if not stays and not dry_run:
                 _remove(path)
     except OSError as error:
-        return Stayed(thing, f"it cannot be removed: {error.strerror or error}", refused=True)
-    return Stayed(thing, stays) if stays else None
+        return NotRemoved(thing, f"it cannot be removed: {error.strerror or error}", refused=True)
+    return NotRemoved(thing, stays) if stays else None
 
 
 def _late(path: Path, thing: CacheEntry) -> str:

@@ -17,17 +17,17 @@ from edgecap.storage.records import load
 
 T = TypeVar("T")
 JOURNAL = "journal.jsonl"  # of a sweep
-Stamp = tuple[int, int]  # of a file: nanoseconds of its last change, bytes
+FileStamp = tuple[int, int]  # of a file: nanoseconds of its last change, bytes
 
 
-class Unread(NamedTuple):
+class SkippedFile(NamedTuple):
     """A file that gives nothing to show, or tells of a cell without a record, and why in one line."""
 
     path: Path
     reason: str
 
 
-class Kept(NamedTuple, Generic[T]):
+class LoadedRecord(NamedTuple, Generic[T]):
     """What was kept of a record's file."""
 
     path: Path
@@ -44,14 +44,14 @@ class Collection(Generic[T]):
         self,
         places: Sequence[Path],
         keep: Callable[[Profile], T],
-        tells: Callable[[Path], Sequence[Unread]] = lambda journal: (),
+        tells: Callable[[Path], Sequence[SkippedFile]] = lambda journal: (),
     ) -> None:
         """Raises UsageError where a place is not there."""
         missing = [place for place in places if not place.exists()]
         if missing:
             raise UsageError(f"there is no {missing[0]}: give folders with records, or records")
         self._places, self._keep, self._tells = tuple(places), keep, tells
-        self._known: dict[Path, tuple[Stamp, Sequence[Kept[T] | Unread]]] = {}
+        self._known: dict[Path, tuple[FileStamp, Sequence[LoadedRecord[T] | SkippedFile]]] = {}
 
     def version(self) -> str:
         """A word that changes when a file comes, goes or changes."""
@@ -61,7 +61,7 @@ class Collection(Generic[T]):
 
     def read(
         self, watch: Callable[[int, int], None] = lambda done, total: None
-    ) -> list[Kept[T] | Unread]:
+    ) -> list[LoadedRecord[T] | SkippedFile]:
         """Everything that lies there, in the order of the names; `watch` is told how many files are done."""
         files, known = list(self._files()), {}
         for done, (path, stamp) in enumerate(files, 1):
@@ -71,12 +71,12 @@ class Collection(Generic[T]):
         self._known = known
         return [one for _, found in known.values() for one in found]
 
-    def _opened(self, path: Path) -> Sequence[Kept[T] | Unread]:
+    def _opened(self, path: Path) -> Sequence[LoadedRecord[T] | SkippedFile]:
         return self._tells(path) if path.name == JOURNAL else [self._open(path)]
 
-    def _open(self, path: Path) -> Kept[T] | Unread:
+    def _open(self, path: Path) -> LoadedRecord[T] | SkippedFile:
         try:
-            return Kept(path, self._keep(load(path)))
+            return LoadedRecord(path, self._keep(load(path)))
         except RecordError as error:
             reason = str(error).replace(str(path), path.name)
         except (
@@ -88,9 +88,9 @@ class Collection(Generic[T]):
             reason = (
                 f"{path.name} holds numbers that cannot be joined ({type(error).__name__}: {error})"
             )
-        return Unread(path, " ".join(reason.split()))
+        return SkippedFile(path, " ".join(reason.split()))
 
-    def _files(self) -> Iterator[tuple[Path, Stamp]]:
+    def _files(self) -> Iterator[tuple[Path, FileStamp]]:
         """Each file once: those named, `*.json` directly in the folders, and their journals."""
         files = (
             path
@@ -114,7 +114,7 @@ def _may_tell(name: str) -> bool:
     return name == JOURNAL or (name.endswith(".json") and name[0] != ".")
 
 
-def _stamp(path: Path) -> Stamp:
+def _stamp(path: Path) -> FileStamp:
     """Zeros where the file cannot be looked at: reading it will say why."""
     try:
         found = path.stat()

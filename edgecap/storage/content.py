@@ -51,7 +51,7 @@ class ContentStore:
             file for file in wanted.values() if not self._is_here(file) and not self._fetched(file)
         )
 
-    def had(self, file: File) -> int:
+    def received_bytes(self, file: File) -> int:
         """Bytes that are here of a file that is on its way; more than it has are none of it."""
         part = self._part(file.sha256)
         size = _size(part)
@@ -59,9 +59,9 @@ class ContentStore:
             part.unlink()
         return size if 0 <= size <= file.bytes else 0
 
-    def take(self, file: File, offset: int, data: bytes) -> bool:
+    def append(self, file: File, offset: int, data: bytes) -> bool:
         """Takes the next piece; true when the file is whole. Raises UsageError where it is not what it was called."""
-        part, had = self._part(file.sha256), self.had(file)
+        part, had = self._part(file.sha256), self.received_bytes(file)
         if offset != had or offset + len(data) > file.bytes:
             raise UsageError(
                 f"a piece of {file.sha256[:12]} does not fit: it begins at {offset}, {had} bytes are here"
@@ -75,7 +75,7 @@ class ContentStore:
         self._accept(part, file)
         return True
 
-    def put(self, source: Path, file: File) -> None:
+    def add(self, source: Path, file: File) -> None:
         """Copies a file in, where it is not there yet; for a shared folder, which others write too."""
         target = self.path(file.sha256)
         if self._is_here(file):
@@ -89,7 +89,7 @@ class ContentStore:
         finally:
             part.unlink(missing_ok=True)
 
-    def lay_out(self, files: Iterable[File], folder: Path) -> None:
+    def link_into(self, files: Iterable[File], folder: Path) -> None:
         """Makes a folder of files, by links where the disk has them; paths are the caller's to check.
 
         Raises UsageError where what is kept is damaged; it is thrown away then, so that it is asked for anew.
@@ -118,7 +118,7 @@ class ContentStore:
         with contextlib.suppress(OSError, UsageError):
             there = ContentStore(self._shared).path(file.sha256)
             if _size(there) == file.bytes:
-                self.put(there, file)
+                self.add(there, file)
                 return True
         return False
 

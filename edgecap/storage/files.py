@@ -16,7 +16,7 @@ import msgspec
 from edgecap.errors import DiskFull, UsageError
 from edgecap.record import File
 
-RECORD_ROOM = 2_000_000  # bytes that the record of a usual run stays below
+PROBE_BYTES = 2_000_000  # bytes that the record of a usual run stays below
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -143,7 +143,7 @@ def check_writable(folder: Path) -> None:
     with disk_errors(folder):
         nearest = next(p for p in (folder, *folder.absolute().parents) if p.exists())
         with tempfile.NamedTemporaryFile(dir=nearest, prefix=".edgecap-") as probe:
-            probe.write(b"\0" * RECORD_ROOM)
+            probe.write(b"\0" * PROBE_BYTES)
             probe.flush()
 
 

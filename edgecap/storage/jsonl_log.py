@@ -20,7 +20,7 @@ Piece = TypeVar("Piece")
 class JsonlLog(Generic[Piece]):
     """Pieces in their order, in a file that only grows; a line that was torn by a crash is done again.
 
-    `finished` are the pieces without a gap, from the first on; `whole` are all that can be read, as they lie in the
+    `finished` are the pieces without a gap, from the first on; `readable` are all that can be read, as they lie in the
     file. A `durable` journal outlives a loss of power, at the cost of waiting for the disk.
 
     Raises DiskFull or UsageError where the file cannot be read or written.
@@ -31,7 +31,7 @@ class JsonlLog(Generic[Piece]):
         self._line: type = tuple[int, kind]  # type: ignore[valid-type]
         self._added = False
         lines = list(self._read())
-        self.whole: list[Piece] = [piece for _, piece in lines]
+        self.readable: list[Piece] = [piece for _, piece in lines]
         self.finished: list[Piece] = _without_gap(dict(lines))
         self._count = len(self.finished)
 
@@ -62,7 +62,7 @@ class JsonlLog(Generic[Piece]):
         self._added = True
         self._count += len(pieces)
         self.finished.extend(pieces)
-        self.whole.extend(pieces)
+        self.readable.extend(pieces)
 
     def _lines(self, pieces: Iterable[Piece]) -> Iterator[bytes]:
         return (

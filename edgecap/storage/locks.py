@@ -25,7 +25,7 @@ FOLDER = "locks"
 _POLL_S = 0.25
 
 
-def thing_of(cache: Path, path: Path) -> Path | None:
+def entry_path(cache: Path, path: Path) -> Path | None:
     """The thing in the cache that a path is, or is part of; None for a path elsewhere."""
     try:
         parts = path.absolute().relative_to(cache.absolute()).parts
@@ -35,15 +35,15 @@ def thing_of(cache: Path, path: Path) -> Path | None:
 
 
 @contextlib.contextmanager
-def alone(
+def build_lock(
     thing: Path, waiting: Callable[[], None], unlocked: Callable[[str], None]
 ) -> Iterator[None]:
     """Holds the lock of a thing. Says once that it waits, or, with a reason, that it goes on without a lock."""
     try:
-        lock = take(_lock_of(thing))
+        lock = acquire(_lock_of(thing))
         if lock is None:
             waiting()
-            lock = take(_lock_of(thing), wait=True)
+            lock = acquire(_lock_of(thing), wait=True)
     except OSError as error:
         unlocked(error.strerror or str(error))
         lock = None
@@ -55,12 +55,12 @@ def alone(
 
 
 @contextlib.contextmanager
-def used(thing: Path) -> Iterator[None]:
+def usage_mark(thing: Path) -> Iterator[None]:
     """Marks a thing as in use; to be entered while its lock is held, so that who removes things sees it."""
     mark = _lock_of(thing).with_suffix(f".{secrets.token_hex(8)}.used")
     _has_users(_lock_of(thing))  # so that marks of killed processes do not gather
     try:
-        lock = take(mark)
+        lock = acquire(mark)
     except OSError:
         lock = None
     try:
@@ -76,12 +76,12 @@ def used(thing: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def unused(thing: Path) -> Iterator[str]:
+def removal_lock(thing: Path) -> Iterator[str]:
     """Holds the lock of a thing that nobody makes or uses, and gives ""; else gives the reason why it must stay.
 
     Raises OSError where there are no locks.
     """
-    lock = take(_lock_of(thing))
+    lock = acquire(_lock_of(thing))
     if lock is None:
         yield "another process makes it"
         return
@@ -91,7 +91,7 @@ def unused(thing: Path) -> Iterator[str]:
         lock.release()
 
 
-def clear(cache: Path) -> None:
+def remove_stale(cache: Path) -> None:
     """Removes the files of locks that nobody holds."""
     folder = cache / FOLDER
     marked = {path.with_suffix("").with_suffix(".lock") for path in folder.glob("*.used")}
@@ -114,7 +114,7 @@ def _has_users(path: Path) -> bool:
 
 def _is_held(mark: Path) -> bool:
     try:
-        lock = take(mark)
+        lock = acquire(mark)
     except OSError:
         return True
     if lock:
@@ -126,7 +126,7 @@ def _is_held(mark: Path) -> bool:
 def _clear(path: Path) -> None:
     """Removes a lock's file, if nobody holds it; filelock sees it where it had opened the file before, and opens anew."""
     try:
-        lock = take(path)
+        lock = acquire(path)
     except OSError:
         return
     if lock:
@@ -135,7 +135,7 @@ def _clear(path: Path) -> None:
         lock.release()
 
 
-def take(path: Path, wait: bool = False) -> BaseFileLock | None:
+def acquire(path: Path, wait: bool = False) -> BaseFileLock | None:
     """A lock that is held now, or None where another process has it. Raises OSError where there are no locks."""
     from filelock import FileLock, Timeout
 

@@ -18,7 +18,7 @@ from edgecap.names import safe_filename
 from edgecap.record import SCHEMA, Absent, Energy, Latency, Measurement, Profile
 from edgecap.storage.files import write_atomically
 
-LONGEST_S = 1e7  # of a sample: four months
+MAX_SAMPLE_S = 1e7  # of a sample: four months
 _NUMBERS = re.compile(rb"\[\n\s*([-+.\deE]+(?:,\n\s*[-+.\deE]+)*)\n\s*\]")
 
 
@@ -136,7 +136,7 @@ def _problem(found: Measurement) -> str | None:
             continue
         if not part.samples_s or len(part.samples_s) != len(part.rounds):
             return f"{name} has {len(part.samples_s)} samples of {len(part.rounds)} rounds"
-        if not (min(part.samples_s) > 0 and max(part.samples_s) < LONGEST_S):
+        if not (min(part.samples_s) > 0 and max(part.samples_s) < MAX_SAMPLE_S):
             return f"{name} has seconds that no clock can have measured"
     windows = (*energy.prefill, *energy.decode, *energy.nll) if isinstance(energy, Energy) else ()
     if isinstance(energy, Energy) and not energy.prefill:

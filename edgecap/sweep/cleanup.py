@@ -47,7 +47,7 @@ class SweepCleanup:
 
     def remove(self, model: str | None = None) -> None:
         """Removes the graphs of one model, or of all; what others use meanwhile stays."""
-        places = {made.path for made in self._made.whole if model in (None, made.model)}
+        places = {made.path for made in self._made.readable if model in (None, made.model)}
         if places:
             with contextlib.suppress(EdgecapError):
                 cache_prune.remove(

@@ -57,7 +57,7 @@ class History:
     def rows(self) -> list[StateRow]:
         """What was measured; nothing where that cannot be read."""
         with contextlib.suppress(EdgecapError):
-            return JsonlLog(self._path, StateRow).whole
+            return JsonlLog(self._path, StateRow).readable
         return []
 
     def remember(self, row: StateRow) -> None:

@@ -16,7 +16,7 @@ from edgecap.model.locate import is_hub_model, locate
 from edgecap.model.manifest import read_manifest
 from edgecap.spec import DEFAULT_CORPUS, PRECISIONS
 from edgecap.storage.files import sha256_of, sha256_of_file, write_atomically
-from edgecap.text.bias_card import ENDING, beside
+from edgecap.text.bias_card import CARD_SUFFIX, card_path
 
 _NOT_THE_MODEL = {".md", ".png", ".jpg", ".lock"}  # beside it, for people
 
@@ -44,9 +44,9 @@ def corpus_fingerprint(corpus: str, cache: Path) -> str:
         raise UsageError(
             f"the corpus '{corpus[:200]}' {is_what}; give a .jsonl or text file, or {DEFAULT_CORPUS}"
         )
-    files, card = [(Path(corpus).suffix, Path(corpus))], beside(Path(corpus))
+    files, card = [(Path(corpus).suffix, Path(corpus))], card_path(Path(corpus))
     if card.is_file():  # which changes the bias
-        files.append((ENDING, card))
+        files.append((CARD_SUFFIX, card))
     return _together(files, cache)
 
 

@@ -27,7 +27,7 @@ from edgecap.errors import RecordError, UsageError
 from edgecap.record import Failure, Graph, Profile
 from edgecap.spec import Spec
 from edgecap.storage import locks
-from edgecap.storage.collection import JOURNAL, Unread
+from edgecap.storage.collection import JOURNAL, SkippedFile
 from edgecap.storage.files import (
     check_writable,
     disk_errors,
@@ -87,7 +87,7 @@ class SweepState:
         self.folder, self.private = folder, folder / PRIVATE
         _clear_away(folder)
         self._journal = JsonlLog(folder / JOURNAL, StateRow, durable=True)
-        self.rows = _sound(self._journal.whole, folder)
+        self.rows = _sound(self._journal.readable, folder)
 
     @property
     def scores(self) -> Path:
@@ -101,7 +101,7 @@ class SweepState:
 
     def adopt(self, cells: Iterable[PlannedCell]) -> None:
         """Takes in records of these cells that lie here without a line."""
-        lined = {row.key for row in self._journal.whole}
+        lined = {row.key for row in self._journal.readable}
         lost = {cell.file_name: cell for cell in cells if cell.key not in lined}
         found = (
             _adopted(lost[name], self.folder / name)
@@ -153,15 +153,15 @@ def read_rows(folder: Path) -> dict[str, StateRow]:
 
     Raises UsageError where it cannot be read.
     """
-    return _sound(JsonlLog(folder / JOURNAL, StateRow).whole, folder)
+    return _sound(JsonlLog(folder / JOURNAL, StateRow).readable, folder)
 
 
-def cells_without_record(journal: Path) -> list[Unread]:
+def cells_without_record(journal: Path) -> list[SkippedFile]:
     """The cells of a journal that have no record, and why. Nothing of a journal that cannot be read."""
     with contextlib.suppress(UsageError):
-        last = {row.key: row for row in JsonlLog(journal, StateRow).whole}
+        last = {row.key: row for row in JsonlLog(journal, StateRow).readable}
         return [
-            Unread(journal, f"{row.label}: {failure_text(row.failure)}")
+            SkippedFile(journal, f"{row.label}: {failure_text(row.failure)}")
             for row in last.values()
             if not row.record and row.failure
         ]
@@ -268,7 +268,7 @@ def _locked(folder: Path) -> Iterator[None]:
     """Holds the folder's lock. Raises UsageError where another process has it, or there can be none."""
     holder = folder / PRIVATE / "holder"
     try:
-        lock = locks.take(folder / PRIVATE / "lock")
+        lock = locks.acquire(folder / PRIVATE / "lock")
     except OSError as error:
         raise UsageError(f"cannot lock {folder}: {error}; give a folder on a local disk") from error
     if lock is None:

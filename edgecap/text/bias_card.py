@@ -12,11 +12,11 @@ import msgspec
 
 from edgecap.errors import UsageError
 
-ENDING = ".card.json"
-FORMAT = 1
+CARD_SUFFIX = ".card.json"
+CARD_FORMAT = 1
 
 
-class CardModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class BiasCardModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A model that the bias was fitted on; `created_utc` names its record."""
 
     name: str
@@ -28,13 +28,13 @@ class CardModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gain_bits_per_token: float
 
 
-class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class BiasCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The bias of a text in bits a token with its 95 % interval (open where nothing bounds it), and how it was fitted.
 
     `sha256` is that of the text, spreads are shares (coefficient of variation of the models' capacities).
     """
 
-    edgecap_card: int = FORMAT
+    edgecap_card: int = CARD_FORMAT
     corpus: str
     sha256: str
     bias_bits: float
@@ -48,29 +48,29 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     stride: int | None
     precision: str
     edgecap: str
-    models: tuple[CardModel, ...]
+    models: tuple[BiasCardModel, ...]
 
 
-MARK = '"edgecap_card"'  # what a former card has near its beginning
+CARD_MARKER = '"edgecap_card"'  # what a former card has near its beginning
 
 
-def beside(corpus: Path) -> Path:
+def card_path(corpus: Path) -> Path:
     """Where the card of a corpus lies: my.jsonl has my.jsonl.card.json."""
-    return corpus.with_name(f"{corpus.name}{ENDING}")
+    return corpus.with_name(f"{corpus.name}{CARD_SUFFIX}")
 
 
-def encode(card: Card) -> str:
+def encode_card(card: BiasCard) -> str:
     """The card as it is written."""
     return f"{msgspec.json.format(msgspec.json.encode(card), indent=1).decode()}\n"
 
 
-def read_card(corpus: Path, sha256: str, part: bool = False) -> Card | None:
+def read_card(corpus: Path, sha256: str, part: bool = False) -> BiasCard | None:
     """The card that lies beside a corpus whose text has this hash; None where there is none.
 
     Of a `part` of the text, which has another hash, there is none either. Raises UsageError where the card is
     damaged, or for another text.
     """
-    path = beside(corpus)
+    path = card_path(corpus)
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
@@ -78,12 +78,12 @@ def read_card(corpus: Path, sha256: str, part: bool = False) -> Card | None:
     except OSError as error:
         raise UsageError(f"cannot read the card {path}: {error.strerror}") from error
     try:
-        card = msgspec.json.decode(raw, type=Card)
+        card = msgspec.json.decode(raw, type=BiasCard)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is no card of a corpus ({error}): {_INSTEAD}") from error
-    if card.edgecap_card != FORMAT or not math.isfinite(card.bias_bits):
+    if card.edgecap_card != CARD_FORMAT or not math.isfinite(card.bias_bits):
         raise UsageError(
-            f"{path} is a card of form {card.edgecap_card}, this program reads {FORMAT}: {_INSTEAD}"
+            f"{path} is a card of form {card.edgecap_card}, this program reads {CARD_FORMAT}: {_INSTEAD}"
         )
     if card.sha256 != sha256:
         if part:

@@ -31,11 +31,11 @@ from edgecap.spec import PRECISIONS
 MAGIC = b"\xedCAP"
 VERSION = 1
 PIECE_BYTES = 1 << 20  # of the input that are held and tokenised at once
-LEAST_PIECE = (
+MIN_PIECE_BYTES = (
     512  # a text that does not come back is halved down to this before its bytes are stored
 )
 LANES = 16  # windows that are coded together
-LARGEST_BITS = 48.0  # of a token: two symbols, each of at least 2^-24
+MAX_TOKEN_BITS = 48.0  # of a token: two symbols, each of at least 2^-24
 _HEADER = struct.Struct("<BBBH8s4s4s")
 _TRAILER = struct.Struct("<8sI")
 _END, _RAW, _LZMA, _TEXT, _TEXT_LESS_SPACE, _TEXT_MORE_SPACE = range(6)
@@ -45,7 +45,7 @@ class CodecError(EdgecapError):
     """A compressed file that cannot be given back as what it was."""
 
 
-class Stepper(Protocol):
+class StepEngine(Protocol):
     """An engine as the codec needs it: rows of a batch, each with its own text."""
 
     vocabulary: int
@@ -54,7 +54,7 @@ class Stepper(Protocol):
         """Reads one token a row, shape (rows,), after `cache`; logits of the next, shape (rows, vocabulary)."""
 
 
-class TextCodec(Protocol):
+class CodecTokenizer(Protocol):
     """A tokenizer as the codec needs it."""
 
     start: int | None
@@ -90,7 +90,7 @@ class Header(NamedTuple):
         )
 
 
-class Coded(NamedTuple):
+class CodecSizes(NamedTuple):
     """Sizes of what went in and out, in bytes; tokens, and their summed -log2 p in bits (None when decompressed)."""
 
     plain_bytes: int
@@ -123,7 +123,7 @@ def read_header(file: BinaryIO) -> Header:
     return Header(PRECISIONS[precision], *rest)
 
 
-def check_whole(file: BinaryIO) -> None:
+def check_checksum(file: BinaryIO) -> None:
     """Raises CodecError where the file is not as it was written: one pass, before any decoding."""
     file.seek(0, os.SEEK_END)
     left = file.tell() - 4
@@ -143,10 +143,10 @@ def compress(
     source: BinaryIO,
     target: BinaryIO,
     header: Header,
-    engine: Stepper,
-    tokenizer: TextCodec,
+    engine: StepEngine,
+    tokenizer: CodecTokenizer,
     progress: CodecProgress,
-) -> Coded:
+) -> CodecSizes:
     """Compresses all of `source` into `target`; `progress` hears the bytes that are done, of those known."""
     total = os.fstat(source.fileno()).st_size
     out = _CheckedOutput(target)
@@ -168,7 +168,7 @@ def compress(
             progress(size, total)
     out.write(bytes([_END]) + digest.digest())
     out.write(struct.pack("<I", out.checksum))
-    return Coded(size, out.size, tokens, bits, stored)
+    return CodecSizes(size, out.size, tokens, bits, stored)
 
 
 def _within(progress: CodecProgress, begin: int, size: int, total: int) -> CodecProgress:
@@ -231,7 +231,7 @@ def _cut(block: bytes) -> int:
     return at - 1 if at > 1 and block[at - 1] >= 0xC0 else len(block)
 
 
-def _segments(piece: bytes, tokenizer: TextCodec) -> Iterator[tuple[int, bytes]]:
+def _segments(piece: bytes, tokenizer: CodecTokenizer) -> Iterator[tuple[int, bytes]]:
     """Texts that the tokenizer gives back, and bytes to be stored; neighbours of the latter are one."""
     stored = b""
     for kind, part in _halves(piece, tokenizer):
@@ -246,9 +246,9 @@ def _segments(piece: bytes, tokenizer: TextCodec) -> Iterator[tuple[int, bytes]]
         yield _RAW, stored
 
 
-def _halves(part: bytes, tokenizer: TextCodec) -> Iterator[tuple[int, bytes]]:
+def _halves(part: bytes, tokenizer: CodecTokenizer) -> Iterator[tuple[int, bytes]]:
     kind = _kind(part, tokenizer)
-    if kind != _RAW or len(part) <= LEAST_PIECE:
+    if kind != _RAW or len(part) <= MIN_PIECE_BYTES:
         yield kind, part
         return
     middle = _cut(part[: len(part) // 2])
@@ -256,7 +256,7 @@ def _halves(part: bytes, tokenizer: TextCodec) -> Iterator[tuple[int, bytes]]:
     yield from _halves(part[middle:], tokenizer)
 
 
-def _kind(part: bytes, tokenizer: TextCodec) -> int:
+def _kind(part: bytes, tokenizer: CodecTokenizer) -> int:
     """How the tokenizer gives the text back: as it is, with one space less or more in front, or not at all."""
     try:
         text = part.decode("utf-8")
@@ -277,11 +277,11 @@ def decompress(
     source: BinaryIO,
     target: BinaryIO,
     header: Header,
-    engine: Stepper,
-    tokenizer: TextCodec,
+    engine: StepEngine,
+    tokenizer: CodecTokenizer,
     progress: CodecProgress,
-) -> Coded:
-    """Writes what was compressed. `source` stands behind its header; see `check_whole`.
+) -> CodecSizes:
+    """Writes what was compressed. `source` stands behind its header; see `check_checksum`.
 
     Raises CodecError where the content is not what was compressed: the target is then worthless.
     """
@@ -303,7 +303,7 @@ def decompress(
         raise CodecError(
             "the text that came out is not the one that went in: its checksum does not match"
         )
-    return Coded(size, total, tokens, None, stored)
+    return CodecSizes(size, total, tokens, None, stored)
 
 
 @contextlib.contextmanager
@@ -320,8 +320,8 @@ def _restored(
     payload: bytes,
     length: int,
     context: int,
-    engine: Stepper,
-    tokenizer: TextCodec,
+    engine: StepEngine,
+    tokenizer: CodecTokenizer,
     share: CodecProgress,
 ) -> bytes:
     """The bytes of one segment."""
@@ -368,7 +368,7 @@ def _byte(file: BinaryIO) -> int:
 
 
 def _encode(
-    ids: list[int], context: int, engine: Stepper, start: int | None, share: CodecProgress
+    ids: list[int], context: int, engine: StepEngine, start: int | None, share: CodecProgress
 ) -> tuple[bytes, float]:
     """Range-coded tokens, and their summed -log2 p in bits."""
     import constriction
@@ -394,7 +394,7 @@ def _decode(
     payload: bytes,
     count: int,
     context: int,
-    engine: Stepper,
+    engine: StepEngine,
     start: int | None,
     share: CodecProgress,
 ) -> list[int]:
@@ -418,7 +418,7 @@ def _decode(
 def _walk(
     count: int,
     context: int,
-    engine: Stepper,
+    engine: StepEngine,
     start: int | None,
     code: Callable[[int, int, _Distribution | None], int],
     share: CodecProgress,
@@ -476,9 +476,9 @@ class _Distribution:
         """-log2 p as the coder has it."""
         p = self._groups[divmod(token, self._groups.shape[1])]
         return (
-            min(LARGEST_BITS, float(np.log2(self._sums.sum()) - np.log2(p)))
+            min(MAX_TOKEN_BITS, float(np.log2(self._sums.sum()) - np.log2(p)))
             if p > 0
-            else LARGEST_BITS
+            else MAX_TOKEN_BITS
         )
 
     def path(self, token: int) -> list[tuple[int, Any]]:

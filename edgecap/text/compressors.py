@@ -71,14 +71,14 @@ def _zstd(total_bytes: int) -> Any:
 # --- kept -------------------------------------------------------------------------------------
 
 
-def kept_at(cache: Path, corpus_sha256: str, corpus_bytes: int) -> Path:
+def baselines_path(cache: Path, corpus_sha256: str, corpus_bytes: int) -> Path:
     """A file named by the corpus and by all that its baselines depend on; Python comes with its own liblzma."""
     versions = (zlib.ZLIB_RUNTIME_VERSION, platform.python_version(), metadata.version("zstandard"))
     key = sha256_of(*(v.encode() for v in versions), str(corpus_bytes).encode())[:16]
     return cache / "baselines" / f"{corpus_sha256}-{key}.json"
 
 
-def kept(path: Path) -> dict[str, Baseline]:
+def read_baselines(path: Path) -> dict[str, Baseline]:
     """What an earlier run found out, if it is there and whole, else nothing."""
     with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
         found = msgspec.json.decode(path.read_bytes(), type=dict[str, Baseline])
@@ -87,7 +87,7 @@ def kept(path: Path) -> dict[str, Baseline]:
     return {}
 
 
-def keep(path: Path, found: dict[str, Baseline]) -> None:
+def write_baselines(path: Path, found: dict[str, Baseline]) -> None:
     """Keeps it; where that cannot be, the next run finds it out again."""
     with contextlib.suppress(UsageError):
         write_atomically(path, msgspec.json.encode(found))

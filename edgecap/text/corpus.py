@@ -21,7 +21,7 @@ from edgecap.record import Baseline, CorpusInfo, Domain
 from edgecap.spec import DEFAULT_CORPUS
 from edgecap.storage import hub
 from edgecap.storage.files import resolve_paths, sha256_of, write_atomically
-from edgecap.text.bias_card import Card, read_card
+from edgecap.text.bias_card import BiasCard, read_card
 
 _LINES = (".jsonl", ".ndjson", ".json")
 BUNDLED = Path(__file__).parents[1] / "data"
@@ -60,7 +60,7 @@ class Corpus(msgspec.Struct, frozen=True):
     domains: dict[str, Domain]
     limit: int | None = None
     bias_bits: float = 0.0
-    card: Card | None = None
+    card: BiasCard | None = None
 
     @property
     def bytes(self) -> int:
@@ -111,7 +111,9 @@ def check_unchanged(corpus: Corpus) -> None:
         raise UsageError(f"corpus {corpus.path} changed while it was measured")
 
 
-def describe(corpus: Corpus, bias_bits: float | None, baselines: dict[str, Baseline]) -> CorpusInfo:
+def corpus_info(
+    corpus: Corpus, bias_bits: float | None, baselines: dict[str, Baseline]
+) -> CorpusInfo:
     """The corpus as the record tells it; a given bias replaces the corpus's own."""
     return CorpusInfo(
         name=corpus.name,

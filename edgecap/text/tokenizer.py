@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgecap.errors import UsageError
-from edgecap.text.vocabulary import Pieces, pieces_of, special_tokens
+from edgecap.text.vocabulary import TokenBytes, parse_token_bytes, special_tokens
 
 T = TypeVar("T")
 _UNREACHABLE = "\ufdd0"  # a noncharacter: never in text that is interchanged
@@ -92,9 +92,9 @@ def read_paper_tokenizer(folder: Path) -> PaperTokenizer:
     return _read(folder, lambda definition: PaperTokenizer(definition, clean_up))
 
 
-def read_pieces(folder: Path) -> Pieces:
+def read_token_bytes(folder: Path) -> TokenBytes:
     """What bytes each token stands for; raises as `read_tokenizer` does."""
-    return _read(folder, pieces_of)
+    return _read(folder, parse_token_bytes)
 
 
 def _read(folder: Path, make: Callable[[dict[str, Any]], T]) -> T:

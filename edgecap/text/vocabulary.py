@@ -17,15 +17,15 @@ _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _SPACE = "\u2581"
 
 
-class Pieces(NamedTuple):
-    """A vocabulary by id: `spelled` are the bytes of a token, None where it stands for no text (special, unknown).
+class TokenBytes(NamedTuple):
+    """A vocabulary by id: `by_id` are the bytes of a token, None where it stands for no text (special, unknown).
 
     `kind` names the model in words; `parts` are ids that are no whole characters by themselves: the byte pieces of
     SentencePiece, and byte-level tokens that are not valid UTF-8. `reversible` is false where tokens drop spaces.
     """
 
     kind: str
-    spelled: tuple[bytes | None, ...]
+    by_id: tuple[bytes | None, ...]
     parts: frozenset[int]
     unknown: int | None
     reversible: bool
@@ -34,15 +34,15 @@ class Pieces(NamedTuple):
     def single_bytes(self) -> frozenset[int]:
         """Ids that stand for one byte."""
         return frozenset(
-            i for i, piece in enumerate(self.spelled) if piece is not None and len(piece) == 1
+            i for i, piece in enumerate(self.by_id) if piece is not None and len(piece) == 1
         )
 
-    def spell(self, ids: Sequence[int]) -> bytes:
+    def bytes_of(self, ids: Sequence[int]) -> bytes:
         """The bytes that tokens stand for together."""
-        return b"".join(self.spelled[i] or b"" for i in ids)
+        return b"".join(self.by_id[i] or b"" for i in ids)
 
 
-def pieces_of(definition: dict[str, Any]) -> Pieces:
+def parse_token_bytes(definition: dict[str, Any]) -> TokenBytes:
     """The vocabulary of a definition."""
     model = definition["model"]
     words, special = _by_id(definition), special_tokens(definition)
@@ -52,17 +52,15 @@ def pieces_of(definition: dict[str, Any]) -> Pieces:
     falls_back = bool(model.get("byte_fallback")) or any(
         s.get("type") == "ByteFallback" for s in _steps(definition)
     )
-    spelled: list[bytes | None] = [None] * (max(words, default=-1) + 1)
+    by_id: list[bytes | None] = [None] * (max(words, default=-1) + 1)
     for i, word in words.items():
         if word in special or i == unknown:
             continue
-        spelled[i] = word.encode() if i in added else _spelled(word, model, byte_level, falls_back)
-    parts = (
-        i for i, piece in enumerate(spelled) if piece and _is_part(piece, words[i], byte_level)
-    )
-    return Pieces(
+        by_id[i] = word.encode() if i in added else _spelled(word, model, byte_level, falls_back)
+    parts = (i for i, piece in enumerate(by_id) if piece and _is_part(piece, words[i], byte_level))
+    return TokenBytes(
         _kind(model, byte_level),
-        tuple(spelled),
+        tuple(by_id),
         frozenset(parts),
         unknown,
         _kind(model, byte_level) != "WordPiece",
@@ -75,12 +73,12 @@ def special_tokens(definition: dict[str, Any]) -> set[str]:
     return {t["content"] for t in added if t.get("special") and len(t["content"]) > 1}
 
 
-def require_spelling(pieces: Pieces, ids: Sequence[int], text: str, name: str) -> bytes:
+def require_exact_bytes(pieces: TokenBytes, ids: Sequence[int], text: str, name: str) -> bytes:
     """The bytes that a text's tokens stand for: its own, with the space that some tokenizers put in front.
 
     Raises UsageError where they are others: the tokenizer changes text, or drops spaces.
     """
-    found, own = pieces.spell(ids), text.encode()
+    found, own = pieces.bytes_of(ids), text.encode()
     if not pieces.reversible or found not in (own, b" " + own):
         raise UsageError(
             f"the tokens of document '{name}' do not spell its text: this tokenizer ({pieces.kind}) alters it"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from edgecap.analysis import score
+from edgecap import stats
 from edgecap.analysis.fitting.bias import (
     CRITERION,
     best_bias,
@@ -150,7 +150,7 @@ def _undetermined(work: Floats, drawn: Floats | None, draws: Floats | None) -> f
 
 def _interval(bias: float, work: Floats, drawn: Floats | None, draws: Floats | None) -> Estimate:
     """Return the bias with its interval; open if too many resamplings give no bias."""
-    return score.estimate(bias, None if _undetermined(work, drawn, draws) > 0.025 else draws)
+    return stats.interval(bias, None if _undetermined(work, drawn, draws) > 0.025 else draws)
 
 
 def _capacity(
@@ -159,7 +159,7 @@ def _capacity(
     """Return the mean capacity, each resampling with its own bias."""
     if drawn is None or draws is None or bias.low is None:
         return Estimate(value=mean, low=None, high=None)
-    return score.estimate(mean, capacities(work, drawn, draws).mean(-1))
+    return stats.interval(mean, capacities(work, drawn, draws).mean(-1))
 
 
 # --- models and cautions ----------------------------------------------------------------------

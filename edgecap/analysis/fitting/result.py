@@ -8,7 +8,7 @@ from edgecap import __version__
 from edgecap.analysis.score import score
 from edgecap.analysis.warnings.quality import FOREIGN_BIAS
 from edgecap.record import Absent, Cell, Estimate, Measurement, Profile
-from edgecap.text.bias_card import Card, CardModel
+from edgecap.text.bias_card import BiasCard, BiasCardModel
 
 
 class FittedModel(msgspec.Struct, frozen=True):
@@ -62,9 +62,9 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
     cautions: tuple[str, ...]
 
 
-def make_card(result: Fit) -> Card:
+def make_card(result: Fit) -> BiasCard:
     """Return the card that carries a fitted bias to its corpus."""
-    return Card(
+    return BiasCard(
         corpus=result.corpus,
         sha256=result.sha256,
         bias_bits=result.bias_bits.value,
@@ -79,7 +79,7 @@ def make_card(result: Fit) -> Card:
         precision=result.precision,
         edgecap=__version__,
         models=tuple(
-            CardModel(**{name: getattr(m, name) for name in CardModel.__struct_fields__})
+            BiasCardModel(**{name: getattr(m, name) for name in BiasCardModel.__struct_fields__})
             for m in result.models
         ),
     )

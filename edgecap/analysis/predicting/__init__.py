@@ -141,7 +141,7 @@ def _drawn(series: Series, at: float, bias_bits: float | None) -> dict[str, Floa
     if gains is None:
         return dict.fromkeys(("gain", "needed", "bits_per_byte", "capacity"))
     text = series.points[0].text
-    sums = stats.draws_of_sums(document_columns(text))
+    sums = stats.bootstrap_sums(document_columns(text))
     tokens = sums[:, 2].clip(1)
     law = fit_law(series.work, gains, bias_bits)
     gain = law.gain(at)

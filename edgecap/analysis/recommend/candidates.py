@@ -147,7 +147,7 @@ def with_noise(considered: Considered, limits: Sequence[Limit]) -> Considered:
 def _with_noise(held: Held, drawn: score.Quantity | Absent, limit: Limit) -> Held:
     if held.value is None or isinstance(drawn, Absent):
         return held
-    in_noise = _contains(score.estimate(*drawn), limit.most)
+    in_noise = _contains(stats.interval(*drawn), limit.most)
     return msgspec.structs.replace(held, in_noise=in_noise)
 
 

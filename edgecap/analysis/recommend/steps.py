@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from edgecap.analysis import advisor
 from edgecap.analysis.recommend.candidates import Considered
 from edgecap.analysis.recommend.limits import Limit
-from edgecap.provider_options import DEVICES, base
+from edgecap.provider_options import DEVICES, base_name
 from edgecap.record import Measurement, Memory, SweepPoint
 from edgecap.spec import DEFAULT_PRECISIONS, PRECISIONS
 from edgecap.stats import median
@@ -96,7 +96,7 @@ def _shorter_context(near: Considered) -> Iterator[str]:
 
 def _providers(everything: Sequence[Considered]) -> Iterator[str]:
     """Providers of the runtime that were not tried, without those that need a board where none was seen."""
-    tried = {base(c.candidate.provider) for c in everything}
+    tried = {base_name(c.candidate.provider) for c in everything}
     here = {
         name
         for machine in (c.view.record.machine for c in everything)

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 import msgspec
 
 from edgecap import stats
-from edgecap.analysis import score
 from edgecap.analysis.cell_labels import machine_names
 from edgecap.analysis.cell_view import cell_views
 from edgecap.analysis.routing.sides import RoutedPair, Side, pair_of, refuse_unlike, scored, too_few
@@ -91,9 +90,9 @@ def _saved(pair: RoutedPair, best: Split) -> Estimate:
     own, other = pair.small.documents, pair.large.documents
     sent = set(pair.order[: best.documents])
     saved = [d.nll_bits - other[n].nll_bits if n in sent else 0.0 for n, d in enumerate(own)]
-    sums = stats.draws_of_sums(np.array([[d.bytes for d in own], saved], np.float64).T)
+    sums = stats.bootstrap_sums(np.array([[d.bytes for d in own], saved], np.float64).T)
     draws = sums[:, 1] / sums[:, 0].clip(1) if len(own) > 1 else None
-    return score.estimate(pair.low.bits_per_byte - best.bits_per_byte, draws)
+    return stats.interval(pair.low.bits_per_byte - best.bits_per_byte, draws)
 
 
 def _domains(pair: RoutedPair, best: Split) -> dict[str, float]:

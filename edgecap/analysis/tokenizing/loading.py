@@ -9,8 +9,8 @@ from typing import NamedTuple
 from edgecap.errors import UsageError
 from edgecap.model.locate import find_tokenizer
 from edgecap.model.weight_files import tokenizer_sha256
-from edgecap.text.tokenizer import TextTokenizer, read_pieces, read_tokenizer
-from edgecap.text.vocabulary import Pieces
+from edgecap.text.tokenizer import TextTokenizer, read_token_bytes, read_tokenizer
+from edgecap.text.vocabulary import TokenBytes
 
 
 class LoadedTokenizer(NamedTuple):
@@ -20,7 +20,7 @@ class LoadedTokenizer(NamedTuple):
     folder: Path
     sha256: str
     tokenizer: TextTokenizer
-    pieces: Pieces
+    pieces: TokenBytes
 
 
 def load_tokenizers(models: Sequence[str]) -> list[LoadedTokenizer]:
@@ -44,7 +44,7 @@ def load_tokenizers(models: Sequence[str]) -> list[LoadedTokenizer]:
             folder,
             tokenizer_sha256(folder),
             read_tokenizer(folder),
-            read_pieces(folder),
+            read_token_bytes(folder),
         )
         for name, folder in zip(names, folders, strict=True)
     ]

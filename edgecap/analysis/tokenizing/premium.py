@@ -117,7 +117,7 @@ def _ratio(sizes: Sequence[int], english: Sequence[int]) -> Estimate:
 
     draws = None
     if len(english) > 1:
-        sums = stats.draws_of_sums(np.array([sizes, english], np.float64).T)
+        sums = stats.bootstrap_sums(np.array([sizes, english], np.float64).T)
         draws = sums[:, 0] / sums[:, 1].clip(1)
     return stats.interval(sum(sizes) / sum(english), draws)
 

@@ -128,7 +128,7 @@ def _bytes_per_token(sizes: list[tuple[int, int]]) -> Estimate | Absent:
     size, tokens = columns.sum(axis=0)
     if not tokens:
         return _EMPTY
-    draws = stats.draws_of_sums(columns) if len(columns) > 1 else None
+    draws = stats.bootstrap_sums(columns) if len(columns) > 1 else None
     ratios = None if draws is None else draws[:, 0] / draws[:, 1].clip(1)
     return stats.interval(size / tokens, ratios)
 

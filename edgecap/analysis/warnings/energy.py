@@ -53,7 +53,9 @@ def _check_windows(energy: Energy) -> Iterator[Caution]:
         )
     phases = {"prefill": energy.prefill, "decode": energy.decode, "scoring": energy.nll}
     spreads = {
-        name: stats.spread([w.joules / max(w.tokens, 1) for w in windows], range(len(windows)))
+        name: stats.relative_spread(
+            [w.joules / max(w.tokens, 1) for w in windows], range(len(windows))
+        )
         for name, windows in phases.items()
         if windows
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgecap.record import Absent, Caution, Compression
-from edgecap.text.bias_card import Card
+from edgecap.text.bias_card import BiasCard
 
 FEW_DOCUMENTS = 30
 FOREIGN_BIAS = "bias-of-another-protocol"
@@ -35,7 +35,7 @@ def check_compression(compression: Compression) -> Iterator[Caution]:
         )
 
 
-def foreign_bias(card: Card | None, text: Compression | Absent) -> Iterator[Caution]:
+def foreign_bias(card: BiasCard | None, text: Compression | Absent) -> Iterator[Caution]:
     """Warn about a bias that was fitted under another protocol, window or stride than the score."""
     if card is None or isinstance(text, Absent):
         return

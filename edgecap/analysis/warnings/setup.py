@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgecap.analysis.advisor import advise
-from edgecap.provider_options import base
+from edgecap.provider_options import base_name
 from edgecap.record import (
     Absent,
     Architecture,
@@ -124,7 +124,7 @@ def check_placement(placement: Placement, provider: str) -> Iterator[Caution]:
 
     Covers shares below the limit that fails a cell, and larger ones under --allow-fallback.
     """
-    elsewhere = {p: s for p, s in placement.by_provider.items() if p != base(provider)}
+    elsewhere = {p: s for p, s in placement.by_provider.items() if p != base_name(provider)}
     if sum(s.time_share for s in elsewhere.values()) > FALLBACK:
         shares = ", ".join(
             f"{s.time_share:.1%} of the time on {p} ({s.nodes} nodes)" for p, s in elsewhere.items()

@@ -26,7 +26,7 @@ ABOVE_PEAK = 1.03  # ratio to the roofline; up to here it is noise
 def check_latency(latency: Latency, cells_in_run: int) -> Iterator[Caution]:
     """Warn about everything that makes the seconds of a cell less certain."""
     phases = _phases(latency)
-    spreads = {name: stats.spread(part.samples_s, part.rounds) for name, part in phases}
+    spreads = {name: stats.relative_spread(part.samples_s, part.rounds) for name, part in phases}
     wide = [f"{share:.0%} ({name})" for name, share in spreads.items() if share > NOISY]
     if wide:
         yield Caution(
@@ -98,7 +98,7 @@ def _check_rounds(latency: Latency) -> Iterator[Caution]:
                 advice="the median shows only one of two states: a neighbour, a frequency, "
                 "a slower core; try --affinity",
             )
-        first, *others = stats.by_round(part.samples_s, part.rounds)
+        first, *others = stats.round_medians(part.samples_s, part.rounds)
         if len(others) > 2 and first > SLOW_FIRST * stats.median(others) and first > max(others):
             times = first / stats.median(others)
             yield Caution(

@@ -18,7 +18,7 @@ from edgecap.graph.export.optimum import TASK
 from edgecap.graph.export.transformers_check import check_known
 from edgecap.graph.onnx_file import inspect_graph, open_graph, write_graph
 from edgecap.graph.tied_weights import tie_weights, untie_weights
-from edgecap.machine.info import versions_of
+from edgecap.machine.info import package_versions
 
 if TYPE_CHECKING:
     import onnx
@@ -51,7 +51,7 @@ def recipe(task: str = TASK) -> str:
 
     Raises UsageError where it is not installed.
     """
-    builder, tools = versions_of(WHEELS), versions_of(TOOLS)
+    builder, tools = package_versions(WHEELS), package_versions(TOOLS)
     missing = [*([] if builder else ["onnxruntime-genai"]), *(n for n in TOOLS if n not in tools)]
     if missing:
         raise UsageError(

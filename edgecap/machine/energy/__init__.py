@@ -10,7 +10,7 @@ battery   what a battery gives                                      machine
 meter     a wall meter's file                                       machine
 assumed   watts that the user gives
 
-`find` opens what is there, `resolve` says which of it makes up the total, with a reason for the rest.
+`find_counters` opens what is there, `resolve` says which of it makes up the total, with a reason for the rest.
 tally and sampled turn raw readings and watts into joules that never fall, joined adds counters up, permission
 has the remedies.
 """
@@ -30,14 +30,14 @@ from edgecap.machine.energy.meter import WallMeter
 from edgecap.machine.energy.nvml import open_nvml
 from edgecap.machine.energy.rails import open_pmic, open_rails
 from edgecap.machine.energy.rapl import open_rapl
-from edgecap.machine.energy.resolver import Resolution, drawn_by, resolve
+from edgecap.machine.energy.resolver import Resolution, providers_of_scope, resolve
 from edgecap.protocols import Counter, EnergySource
 from edgecap.record import LeftOut
 
-__all__ = ["Resolution", "drawn_by", "find", "resolve"]
+__all__ = ["Resolution", "providers_of_scope", "find_counters", "resolve"]
 
 
-def find(
+def find_counters(
     sysfs: Path,
     environ: Mapping[str, str] = os.environ,
     meter: Path | None = None,

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from edgecap.machine.energy.sampled import Sampled
-from edgecap.machine.energy.tally import Tallied
+from edgecap.machine.energy.sampled import SampledCounter
+from edgecap.machine.energy.tally import CumulativeCounter
 from edgecap.protocols import Counter
 from edgecap.record import LeftOut
 
@@ -85,14 +85,16 @@ def _open_board(smi: Any, number: int, handle: Any, clock: Any) -> Counter | Lef
 
     try:
         if _agree(joules, watts, clock):
-            return Tallied(name, "amd", [domain], joules, resolution_j=_resolution(smi, handle))
+            return CumulativeCounter(
+                name, "amd", [domain], joules, resolution_j=_resolution(smi, handle)
+            )
     except Exception:  # the board does not count; its power may still be told
         pass
     try:
         watts()
     except Exception as error:
         return _missing(f"{name} {domain}", f"it tells neither its energy nor its power: {error}")
-    return Sampled(name, "amd", [domain], watts, PERIOD_S, resolution_w=1.0)
+    return SampledCounter(name, "amd", [domain], watts, PERIOD_S, resolution_w=1.0)
 
 
 def _watts(found: Mapping[str, Any]) -> float:

@@ -13,7 +13,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from edgecap.machine.energy.tally import Tallied
+from edgecap.machine.energy.tally import CumulativeCounter
 from edgecap.protocols import Counter
 from edgecap.record import LeftOut
 
@@ -41,7 +41,9 @@ def open_apple(load: Callable[[], Any] | None = None) -> list[Counter | LeftOut]
         name="apple gpu_sram", reason="it may be within gpu: not documented", scope="board"
     )
     had_sram = getattr(first, "gpu_sram_mj", None) is not None
-    counter = Tallied("apple", "board", [_COUNTED[f] for f in fields], joules, resolution_j=1e-3)
+    counter = CumulativeCounter(
+        "apple", "board", [_COUNTED[f] for f in fields], joules, resolution_j=1e-3
+    )
     return [counter, sram] if had_sram else [counter]
 
 

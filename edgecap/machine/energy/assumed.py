@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edgecap.protocols import Upkeep
+from edgecap.protocols import CounterHealth
 
 
-class Assumed:
+class AssumedCounter:
     """A constant power as a counter; see `seams.Counter`. `now` is a clock in seconds."""
 
     name = "assumed"
@@ -23,9 +23,9 @@ class Assumed:
         """Watts x seconds since it was made."""
         return (self._watts * (self._now() - self._origin),)
 
-    def upkeep(self) -> Upkeep:
+    def health(self) -> CounterHealth:
         """It costs and misses nothing."""
-        return Upkeep()
+        return CounterHealth()
 
     def close(self) -> None:
         """Nothing was started."""

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from edgecap.machine.energy.sampled import Sampled
-from edgecap.machine.energy.tally import Tallied
+from edgecap.machine.energy.sampled import SampledCounter
+from edgecap.machine.energy.tally import CumulativeCounter
 from edgecap.protocols import Counter
 from edgecap.record import LeftOut
 
@@ -123,7 +123,7 @@ def _open(kind: str, root: Path, batteries: list[Path]) -> Counter:
 
     domains = [b.name for b in batteries]
     if kind in ("power", "current"):
-        return Sampled("battery", "machine", domains, values, PERIOD_S)
-    return Tallied(
+        return SampledCounter("battery", "machine", domains, values, PERIOD_S)
+    return CumulativeCounter(
         "battery", "machine", domains, values, 3600e-6, slack_j=SLACK_J, jitter_j=JITTER_J
     )

@@ -18,7 +18,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from edgecap.machine.energy.tally import Tallied
+from edgecap.machine.energy.tally import CumulativeCounter
 from edgecap.protocols import Counter
 from edgecap.record import LeftOut
 
@@ -33,10 +33,10 @@ GET_VERSION, GET_METADATA_SIZE, GET_METADATA, GET_MEASUREMENT = (
 _GUID = "{45BD8344-7ED6-49CF-A440-C276C933B053}"  # GUID_DEVICE_ENERGY_METER
 _RAPL = re.compile(r"RAPL_Package(?P<package>\d+)(?:_Die\d+)?_(?P<part>\w+)\Z", re.IGNORECASE)
 
-Ask = Callable[[int, int], bytes]  # a control code and the size of the answer
+EmiQuery = Callable[[int, int], bytes]  # a control code and the size of the answer
 
 
-class Channel(NamedTuple):
+class EmiChannel(NamedTuple):
     """One channel: its name, and how to read its joules."""
 
     name: str
@@ -67,7 +67,7 @@ def channel_joules(measurement: bytes, channel: int) -> float:
     return float(energy * PICOWATT_HOUR_J)
 
 
-def device_channels(ask: Ask) -> list[Channel]:
+def device_channels(ask: EmiQuery) -> list[EmiChannel]:
     """The channels of one device."""
     (version,) = struct.unpack("<H", ask(GET_VERSION, 2))
     (size,) = struct.unpack("<I", ask(GET_METADATA_SIZE, 4))
@@ -76,10 +76,10 @@ def device_channels(ask: Ask) -> list[Channel]:
     def reader(place: int) -> Callable[[], float]:
         return lambda: channel_joules(ask(GET_MEASUREMENT, 16 * len(names)), place)
 
-    return [Channel(name, reader(i)) for i, name in enumerate(names)]
+    return [EmiChannel(name, reader(i)) for i, name in enumerate(names)]
 
 
-def open_emi(devices: Sequence[Ask] | None = None) -> list[Counter | LeftOut]:
+def open_emi(devices: Sequence[EmiQuery] | None = None) -> list[Counter | LeftOut]:
     """Packages and memory as one counter, psys as another, and the channels that are in neither."""
     try:
         asks = _devices() if devices is None else devices
@@ -97,16 +97,18 @@ def _missing(reason: str) -> LeftOut:
     return LeftOut(name="emi", reason=reason, scope="processor", missing=True)
 
 
-def _counter(name: str, scope: str, counted: dict[str, Channel]) -> Tallied:
+def _counter(name: str, scope: str, counted: dict[str, EmiChannel]) -> CumulativeCounter:
     reads = [c.joules for c in counted.values()]
-    return Tallied(name, scope, list(counted), lambda: [r() for r in reads], PICOWATT_HOUR_J)
+    return CumulativeCounter(
+        name, scope, list(counted), lambda: [r() for r in reads], PICOWATT_HOUR_J
+    )
 
 
 def _sort_out(
-    channels: list[Channel],
-) -> tuple[dict[str, Channel], dict[str, Channel], list[LeftOut]]:
+    channels: list[EmiChannel],
+) -> tuple[dict[str, EmiChannel], dict[str, EmiChannel], list[LeftOut]]:
     """Channels of the total by domain, psys, and the others with the reason."""
-    counted, psys, left_out = dict[str, Channel](), dict[str, Channel](), list[LeftOut]()
+    counted, psys, left_out = dict[str, EmiChannel](), dict[str, EmiChannel](), list[LeftOut]()
     for channel in channels:
         domain, reason = _role(channel.name)
         if domain == "psys":
@@ -133,7 +135,7 @@ def _role(name: str) -> tuple[str, str]:
     return domains.get(part, ""), "part of its package, never added to it"
 
 
-def _again(domain: str, channel: Channel, counted: dict[str, Channel]) -> tuple[str, str]:
+def _again(domain: str, channel: EmiChannel, counted: dict[str, EmiChannel]) -> tuple[str, str]:
     """A second channel of one domain: another die, or the same counter again."""
     dies = [c for name, c in counted.items() if name == domain or name.startswith(f"{domain}-die-")]
     for other in dies:
@@ -149,7 +151,7 @@ def _again(domain: str, channel: Channel, counted: dict[str, Channel]) -> tuple[
 # --- the device interface ---------------------------------------------------------------------
 
 
-def _devices() -> list[Ask]:  # pragma: no cover - Windows only
+def _devices() -> list[EmiQuery]:  # pragma: no cover - Windows only
     """One way of asking for each energy meter that Windows lists (CM_Get_Device_Interface_List)."""
     import ctypes
 
@@ -168,7 +170,7 @@ def _devices() -> list[Ask]:  # pragma: no cover - Windows only
     ]
 
 
-def _opened(kernel32: Any, path: str) -> Ask:  # pragma: no cover - Windows only
+def _opened(kernel32: Any, path: str) -> EmiQuery:  # pragma: no cover - Windows only
     import ctypes
 
     generic_read, share_read_write, open_existing = 0x80000000, 0x3, 3

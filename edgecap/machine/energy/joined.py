@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgecap.protocols import Counter, Upkeep
+from edgecap.protocols import Counter, CounterHealth
 
 
-class Joined:
+class JoinedCounter:
     """Counters of which none counts what another does; see `seams.Counter`. Sampled if one of them is."""
 
     def __init__(self, counters: Sequence[Counter]) -> None:
@@ -26,10 +26,10 @@ class Joined:
         """Joules of each domain, of one counter after another."""
         return tuple(joules for c in self._counters for joules in c.read())
 
-    def upkeep(self) -> Upkeep:
+    def health(self) -> CounterHealth:
         """Costs and misses of all."""
-        return Upkeep(
-            *(sum(column) for column in zip(*(c.upkeep() for c in self._counters), strict=True))
+        return CounterHealth(
+            *(sum(column) for column in zip(*(c.health() for c in self._counters), strict=True))
         )
 
     def close(self) -> None:

@@ -57,7 +57,7 @@ _JOULES = {
 }
 
 
-class Rows(NamedTuple):
+class MeterRows(NamedTuple):
     """A meter's record: seconds since 1970 on its own clock, joules so far, and watts at each row."""
 
     times: tuple[float, ...]
@@ -65,7 +65,7 @@ class Rows(NamedTuple):
     watts: tuple[float, ...]
 
 
-def parse(text: str) -> Rows:
+def parse_meter_rows(text: str) -> MeterRows:
     """The rows of a CSV file; a last line that is not complete is left for the next reading.
 
     Raises ValueError, naming line and column, where the text is not such a file.
@@ -130,23 +130,23 @@ def _from_iso(text: str) -> float:
         raise ValueError(f"'{text}' is no time: write ISO 8601, or seconds since 1970") from None
 
 
-def _from_power(times: Sequence[float], watts: Sequence[float]) -> Rows:
+def _from_power(times: Sequence[float], watts: Sequence[float]) -> MeterRows:
     total, joules = 0.0, [0.0] if times else []
     for i in range(1, len(times)):
         total += (watts[i] + watts[i - 1]) / 2 * (times[i] - times[i - 1])
         joules.append(total)
-    return Rows(tuple(times), tuple(joules), tuple(watts))
+    return MeterRows(tuple(times), tuple(joules), tuple(watts))
 
 
-def _from_energy(times: Sequence[float], joules: Sequence[float]) -> Rows:
+def _from_energy(times: Sequence[float], joules: Sequence[float]) -> MeterRows:
     """Watts are those of the interval before each row."""
     if any(b < a for a, b in zip(joules, joules[1:], strict=False)):
         raise ValueError("the meter's energy falls: it was reset during the record")
     steps = [(joules[i] - joules[i - 1]) / (times[i] - times[i - 1]) for i in range(1, len(times))]
-    return Rows(tuple(times), tuple(joules), tuple(steps[:1] + steps))
+    return MeterRows(tuple(times), tuple(joules), tuple(steps[:1] + steps))
 
 
-def joules_between(rows: Rows, began: float, ended: float) -> float:
+def joules_between(rows: MeterRows, began: float, ended: float) -> float:
     """Joules between two moments of the meter's clock; OSError where it has no rows around them."""
     if not rows.times or not rows.times[0] <= began <= ended <= rows.times[-1]:
         covered = f"{rows.times[0]:.1f} to {rows.times[-1]:.1f}" if rows.times else "nothing"
@@ -156,7 +156,7 @@ def joules_between(rows: Rows, began: float, ended: float) -> float:
     return _upto(rows, ended) - _upto(rows, began)
 
 
-def _upto(rows: Rows, moment: float) -> float:
+def _upto(rows: MeterRows, moment: float) -> float:
     """Joules up to a moment; power changes linearly between rows, so energy by the trapezoid up to there."""
     i = min(max(bisect.bisect_right(rows.times, moment) - 1, 0), len(rows.times) - 2)
     span, part = rows.times[i + 1] - rows.times[i], moment - rows.times[i]
@@ -168,7 +168,7 @@ def _upto(rows: Rows, moment: float) -> float:
 
 
 def find_offset(
-    rows: Rows, steps: Sequence[tuple[float, float]], search_s: float = SEARCH_S
+    rows: MeterRows, steps: Sequence[tuple[float, float]], search_s: float = SEARCH_S
 ) -> tuple[float, float]:
     """The offset (meter's clock less ours, s) at which load `steps` best fit the watts, and their correlation.
 
@@ -224,9 +224,9 @@ class WallMeter:
             b - a for a, b in zip(rows.times, rows.times[1:], strict=False)
         )
 
-    def _rows(self) -> Rows:
+    def _rows(self) -> MeterRows:
         try:
-            return parse(self._path.read_text("utf-8-sig"))
+            return parse_meter_rows(self._path.read_text("utf-8-sig"))
         except ValueError as error:
             raise OSError(f"{self._path}: {error}") from error
 
@@ -239,7 +239,7 @@ class WallMeter:
         rows = self._covering(ended + self.offset_s)
         return (joules_between(rows, began + self.offset_s, ended + self.offset_s),)
 
-    def _covering(self, moment: float) -> Rows:
+    def _covering(self, moment: float) -> MeterRows:
         until = self._now() + PATIENCE_S
         rows = self._rows()
         while rows.times[-1] < moment and self._now() < until:
@@ -261,7 +261,7 @@ class WallMeter:
         """Nothing was started."""
 
 
-def beside_windows(found: Energy, trace: Trace) -> Energy:
+def add_trace_to_windows(found: Energy, trace: Trace) -> Energy:
     """An energy already measured, with a meter's joules beside each window; OSError where it has no rows there."""
 
     def joined(window: Window) -> Window:

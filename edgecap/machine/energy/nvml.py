@@ -15,8 +15,8 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from edgecap.machine.energy.sampled import Sampled
-from edgecap.machine.energy.tally import Tallied
+from edgecap.machine.energy.sampled import SampledCounter
+from edgecap.machine.energy.tally import CumulativeCounter
 from edgecap.protocols import Counter
 from edgecap.record import LeftOut
 
@@ -26,7 +26,7 @@ _FIRST_MIG = (
 )
 
 
-class Board(NamedTuple):
+class NvmlBoard(NamedTuple):
     """One board: its handle, NVML's number for it, its UUID and name."""
 
     handle: Any
@@ -62,16 +62,16 @@ def _missing(name: str, reason: str) -> LeftOut:
     return LeftOut(name=name, reason=reason, scope="nvidia", missing=True)
 
 
-def _unused(board: Board) -> LeftOut:
+def _unused(board: NvmlBoard) -> LeftOut:
     return LeftOut(
         name=f"nvml gpu-{board.number}", reason="the run does not use this board", scope="nvidia"
     )
 
 
-def _board(nvml: Any, index: int) -> Board:
+def _board(nvml: Any, index: int) -> NvmlBoard:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
     uuid, name = nvml.nvmlDeviceGetUUID(handle), nvml.nvmlDeviceGetName(handle)
-    return Board(handle, index, _text(uuid), _text(name))
+    return NvmlBoard(handle, index, _text(uuid), _text(name))
 
 
 def _text(found: Any) -> str:
@@ -79,8 +79,8 @@ def _text(found: Any) -> str:
 
 
 def used_boards(
-    boards: Sequence[Board], environ: Mapping[str, str], devices: Sequence[int]
-) -> list[Board] | LeftOut:
+    boards: Sequence[NvmlBoard], environ: Mapping[str, str], devices: Sequence[int]
+) -> list[NvmlBoard] | LeftOut:
     """The boards that CUDA numbers `devices`.
 
     Source: CUDA programming guide, environment variables: an entry is a number or the beginning of a UUID,
@@ -107,8 +107,8 @@ def used_boards(
         )
 
 
-def _listed(boards: Sequence[Board], listed: str) -> list[Board]:
-    found = list[Board]()
+def _listed(boards: Sequence[NvmlBoard], listed: str) -> list[NvmlBoard]:
+    found = list[NvmlBoard]()
     for entry in (e.strip() for e in listed.split(",")):
         matching = [
             b for b in boards if entry == str(b.number) or entry and b.uuid.startswith(entry)
@@ -119,7 +119,7 @@ def _listed(boards: Sequence[Board], listed: str) -> list[Board]:
     return found
 
 
-def _open_board(nvml: Any, board: Board) -> Counter | LeftOut:
+def _open_board(nvml: Any, board: NvmlBoard) -> Counter | LeftOut:
     name, domain = "nvml", f"gpu-{board.number}"
     if _has_mig(nvml, board):
         return _missing(f"nvml {domain}", _FIRST_MIG)
@@ -131,7 +131,7 @@ def _open_board(nvml: Any, board: Board) -> Counter | LeftOut:
         return (nvml.nvmlDeviceGetPowerUsage(board.handle) / 1e3,)
 
     try:
-        return Tallied(name, "nvidia", [domain], millijoules, resolution_j=1e-3)
+        return CumulativeCounter(name, "nvidia", [domain], millijoules, resolution_j=1e-3)
     except OSError:  # the board does not count
         pass
     try:
@@ -140,10 +140,10 @@ def _open_board(nvml: Any, board: Board) -> Counter | LeftOut:
         return _missing(
             f"nvml {domain}", f"{board.name} tells neither its energy nor its power: {error}"
         )
-    return Sampled(name, "nvidia", [domain], milliwatts, update_period(nvml, board.handle))
+    return SampledCounter(name, "nvidia", [domain], milliwatts, update_period(nvml, board.handle))
 
 
-def _has_mig(nvml: Any, board: Board) -> bool:
+def _has_mig(nvml: Any, board: NvmlBoard) -> bool:
     try:
         current, _ = nvml.nvmlDeviceGetMigMode(board.handle)
     except Exception:  # boards that cannot be split answer Not Supported

@@ -50,6 +50,6 @@ def powercap_commands(os_release: str = "") -> tuple[str, str]:
     return _UNTIL_BOOT, _KEPT[families[0]] if families else _KEPT["debian"]
 
 
-def video_group(user: str) -> str:
+def video_group_command(user: str) -> str:
     """The command that lets a user read the graphics and firmware devices (AMD GPUs, vcgencmd)."""
     return f"sudo usermod -aG render,video {user}   # then log in again"

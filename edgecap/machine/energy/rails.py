@@ -20,8 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from edgecap.machine.energy.sampled import Sampled
-from edgecap.machine.energy.tally import Tallied
+from edgecap.machine.energy.sampled import SampledCounter
+from edgecap.machine.energy.tally import CumulativeCounter
 from edgecap.protocols import Counter
 from edgecap.record import LeftOut
 
@@ -70,9 +70,11 @@ def _counter(rails: list[Rail]) -> Counter:
     names, joules = [r.name for r in rails], [r.joules for r in rails]
     counts = [j for j in joules if j is not None]
     if len(counts) == len(rails):
-        return Tallied("rails", "board", names, lambda: [j() for j in counts], resolution_j=1e-3)
+        return CumulativeCounter(
+            "rails", "board", names, lambda: [j() for j in counts], resolution_j=1e-3
+        )
     period = max(r.period_s for r in rails)
-    return Sampled("rails", "board", names, lambda: [r.watts() for r in rails], period)
+    return SampledCounter("rails", "board", names, lambda: [r.watts() for r in rails], period)
 
 
 def _rails(sysfs: Path) -> Iterator[Rail]:
@@ -181,7 +183,9 @@ def open_pmic(ask: Callable[[], str] | None = None) -> list[Counter | LeftOut]:
         found = pmic_watts(ask())
         return [sum(found[r] for r in rails)]
 
-    return [Sampled("pmic", "board", ["pmic"], watts, PMIC_PERIOD_S, extra_cpu_s=_children_s)]
+    return [
+        SampledCounter("pmic", "board", ["pmic"], watts, PMIC_PERIOD_S, extra_cpu_s=_children_s)
+    ]
 
 
 def _vcgencmd() -> str:

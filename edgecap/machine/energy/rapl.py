@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgecap.machine.energy.permission import powercap_remedy
-from edgecap.machine.energy.tally import Tallied
+from edgecap.machine.energy.tally import CumulativeCounter
 from edgecap.protocols import Counter
 from edgecap.record import LeftOut
 
@@ -30,7 +30,7 @@ _DIE = re.compile(r"(?P<package>package-\d+)-die-\d+\Z")
 RESOLUTION_J = 61e-6  # 2^-14 J, the usual energy status unit
 
 
-class Zone(NamedTuple):
+class RaplZone(NamedTuple):
     """One powercap zone: its folder, the name of its domain, what it counts up to in joules."""
 
     path: Path
@@ -53,7 +53,7 @@ def open_rapl(sysfs: Path) -> list[Counter | LeftOut]:
     paths = _zone_paths(root)
     if not paths:
         return [_missing("rapl", f"no RAPL counter: {root} holds no intel-rapl zone")]
-    zones, left_out = list[Zone](), list[LeftOut]()
+    zones, left_out = list[RaplZone](), list[LeftOut]()
     for path in paths:
         found = _open_zone(path)
         (left_out if isinstance(found, LeftOut) else zones).append(found)  # type: ignore[arg-type]
@@ -71,12 +71,12 @@ def _zone_paths(root: Path) -> list[Path]:
     return [found[name] for name in sorted(found) if _ZONE.match(name)]
 
 
-def _open_zone(path: Path) -> Zone | LeftOut:
+def _open_zone(path: Path) -> RaplZone | LeftOut:
     """A zone that could be read once, or why not."""
     name = path.name
     try:
         name = (path / "name").read_text().strip()
-        zone = Zone(path, name, _range(path / "max_energy_range_uj"))
+        zone = RaplZone(path, name, _range(path / "max_energy_range_uj"))
         zone.joules()
     except (OSError, ValueError) as error:
         reason = (
@@ -100,9 +100,9 @@ def _range(path: Path) -> float | None:
     return int(path.read_text()) / 1e6 if path.exists() else None
 
 
-def _sort_out(zones: list[Zone]) -> tuple[list[Zone], list[LeftOut]]:
+def _sort_out(zones: list[RaplZone]) -> tuple[list[RaplZone], list[LeftOut]]:
     """The zones that make up the total, and the others with the reason."""
-    counted, parts = list[Zone](), list[LeftOut]()
+    counted, parts = list[RaplZone](), list[LeftOut]()
     for zone in sorted(zones, key=lambda z: "mmio" in z.path.name):
         reason = _why_not(zone, counted)
         if reason is None:
@@ -116,7 +116,7 @@ def _sort_out(zones: list[Zone]) -> tuple[list[Zone], list[LeftOut]]:
     return counted, parts
 
 
-def _why_not(zone: Zone, counted: list[Zone]) -> str | None:
+def _why_not(zone: RaplZone, counted: list[RaplZone]) -> str | None:
     """Why a zone is not added to those already counted; None if it is."""
     found = _ZONE.match(zone.path.name)
     if found is None or zone.name == "psys":
@@ -133,7 +133,7 @@ def _why_not(zone: Zone, counted: list[Zone]) -> str | None:
     )
 
 
-def _repeats(zone: Zone, other: Zone) -> bool:
+def _repeats(zone: RaplZone, other: RaplZone) -> bool:
     """Whether two dies of one package show one counter: a number between two readings of the other."""
     a, b = _DIE.match(zone.name), _DIE.match(other.name)
     if not a or not b or a["package"] != b["package"]:
@@ -142,7 +142,7 @@ def _repeats(zone: Zone, other: Zone) -> bool:
     return 0 < first <= between <= last
 
 
-def _counters(zones: list[Zone], left_out: list[LeftOut]) -> Iterator[Counter | LeftOut]:
+def _counters(zones: list[RaplZone], left_out: list[LeftOut]) -> Iterator[Counter | LeftOut]:
     if any(z.name.startswith("package") for z in zones):
         yield _tallied("rapl", "processor", zones, _domains(zones))
         return
@@ -154,25 +154,25 @@ def _counters(zones: list[Zone], left_out: list[LeftOut]) -> Iterator[Counter | 
         )
 
 
-def _psys(zones: list[Zone]) -> Iterator[Counter]:
+def _psys(zones: list[RaplZone]) -> Iterator[Counter]:
     found = [z for z in zones if z.name == "psys"][:1]
     if found:
         yield _tallied("rapl-psys", "platform", found, ["psys"])
 
 
-def _tallied(name: str, scope: str, zones: list[Zone], domains: list[str]) -> Tallied:
+def _tallied(name: str, scope: str, zones: list[RaplZone], domains: list[str]) -> CumulativeCounter:
     def raw() -> list[float]:
         return [z.joules() for z in zones]
 
-    return Tallied(name, scope, domains, raw, RESOLUTION_J, [z.wrap_j for z in zones])
+    return CumulativeCounter(name, scope, domains, raw, RESOLUTION_J, [z.wrap_j for z in zones])
 
 
-def _domains(zones: list[Zone]) -> list[str]:
+def _domains(zones: list[RaplZone]) -> list[str]:
     """Names of the zones; the memories of several packages carry their package's number."""
     several = sum(z.name == "dram" for z in zones) > 1
     packages = {z.path.name: z.name.removeprefix("package-") for z in zones if z.name != "dram"}
 
-    def name(zone: Zone) -> str:
+    def name(zone: RaplZone) -> str:
         parent = zone.path.name.rpartition(":")[0]
         return (
             f"dram-{packages.get(parent, parent)}" if several and zone.name == "dram" else zone.name

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from edgecap.machine.energy.joined import Joined
+from edgecap.machine.energy.joined import JoinedCounter
 from edgecap.protocols import EnergySource, Trace
 from edgecap.record import Absent, LeftOut
 
@@ -57,7 +57,7 @@ def resolve(provider: str, found: Sequence[EnergySource | LeftOut]) -> Resolutio
     return Resolution(_total(taken) or _nothing(provider, parts, refused), beside, left_out)
 
 
-def drawn_by(scope: str) -> tuple[str, ...]:
+def providers_of_scope(scope: str) -> tuple[str, ...]:
     """The providers whose work a counter of this scope shows first."""
     return tuple(p for p, options in _PARTS.items() if any(o[0] == scope for o in options))
 
@@ -89,7 +89,7 @@ def _take(
 def _total(taken: Sequence[EnergySource]) -> EnergySource | None:
     if len(taken) == 1:
         return taken[0]
-    return Joined([c for c in taken if not isinstance(c, Trace)]) if taken else None
+    return JoinedCounter([c for c in taken if not isinstance(c, Trace)]) if taken else None
 
 
 def _refused(

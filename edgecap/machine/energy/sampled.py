@@ -12,12 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from edgecap.protocols import Upkeep
+from edgecap.protocols import CounterHealth
 
 GAP_PERIODS, SILENT_PERIODS, SILENT_S = 3.0, 30.0, 5.0
 
 
-class Integral:
+class PowerIntegral:
     """Joules by domain from samples of watts; negative watts (an offset of the sensor) count as none."""
 
     def __init__(self, count: int, period_s: float) -> None:
@@ -41,7 +41,7 @@ class Integral:
         self.at, self._watts = now, had
 
 
-class Sampled:
+class SampledCounter:
     """Domains whose device only tells watts; see `seams.Counter`. The thread starts with the first `read`.
 
     `watts` gives watts by domain; its errors, of whatever library, become OSError at the next `read`.
@@ -63,7 +63,7 @@ class Sampled:
         self.name, self.scope, self.domains, self.period_s = name, scope, tuple(domains), period_s
         self.resolution_j = resolution_w * period_s
         self._watts, self._extra = watts, extra_cpu_s
-        self._sum = Integral(len(self.domains), period_s)
+        self._sum = PowerIntegral(len(self.domains), period_s)
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._thread: threading.Thread | None = None
         self._error: str | None = None
@@ -109,9 +109,11 @@ class Sampled:
                 str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
             )
 
-    def upkeep(self) -> Upkeep:
+    def health(self) -> CounterHealth:
         """CPU seconds of the thread, and gaps."""
-        return Upkeep(cpu_s=self._cpu_s + self._extra() - self._extra_at, gaps=self._sum.gaps)
+        return CounterHealth(
+            cpu_s=self._cpu_s + self._extra() - self._extra_at, gaps=self._sum.gaps
+        )
 
     def close(self) -> None:
         """End the thread."""

@@ -16,7 +16,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
-from edgecap.protocols import Upkeep
+from edgecap.protocols import CounterHealth
 
 MOST_W = 5000.0  # no board or machine measured here draws more
 SLACK_J = 1000.0  # a step of a slow counter may be read at once
@@ -27,7 +27,7 @@ WRAP_W, WRAP_SLACK_J = (
 JITTER_J = 1.0
 
 
-class Tally:
+class DomainTotal:
     """The total of one domain in joules, from raw readings in joules that wrap at `wrap_j`."""
 
     def __init__(
@@ -62,7 +62,7 @@ class Tally:
         return self.total
 
 
-class Tallied:
+class CumulativeCounter:
     """Domains whose device counts energy; see `seams.Counter`.
 
     `raw` gives joules by domain as the device has them; its errors, of whatever library, become OSError.
@@ -92,7 +92,7 @@ class Tallied:
         values = self._values()
         wraps = wraps_j or [None] * len(values)
         self._tallies = [
-            Tally(v, now(), w, slack_j, jitter_j) for v, w in zip(values, wraps, strict=True)
+            DomainTotal(v, now(), w, slack_j, jitter_j) for v, w in zip(values, wraps, strict=True)
         ]
 
     def _values(self) -> list[float]:
@@ -113,9 +113,9 @@ class Tallied:
             tally.add(value, now) for tally, value in zip(self._tallies, values, strict=True)
         )
 
-    def upkeep(self) -> Upkeep:
+    def health(self) -> CounterHealth:
         """The falls so far; a counter that counts by itself costs and misses nothing."""
-        return Upkeep(falls=sum(t.falls for t in self._tallies))
+        return CounterHealth(falls=sum(t.falls for t in self._tallies))
 
     def close(self) -> None:
         """Nothing was started."""

@@ -12,7 +12,7 @@ from edgecap import stats
 from edgecap.meters.exact.search import TokenModel, Vocabulary, search
 from edgecap.record import Estimate
 from edgecap.text.corpus import Document
-from edgecap.text.vocabulary import Pieces, require_spelling
+from edgecap.text.vocabulary import TokenBytes, require_exact_bytes
 
 
 class TextEncoder(Protocol):
@@ -92,7 +92,7 @@ def text_bits(
     document: Document,
     most_bytes: int,
     tokenizer: TextEncoder,
-    pieces: Pieces,
+    pieces: TokenBytes,
     vocabulary: Vocabulary,
     engine: TokenModel,
     alive: Callable[[], None] = lambda: None,
@@ -103,7 +103,7 @@ def text_bits(
     """
     text = text_prefix(document.text, most_bytes)
     ids = tokenizer.encode(text)
-    spelled = require_spelling(pieces, ids, text, document.id)
+    spelled = require_exact_bytes(pieces, ids, text, document.id)
     result = search(spelled, ids, vocabulary, engine, tokenizer.start, alive=alive)
     return TextBits(
         id=document.id,
@@ -132,7 +132,7 @@ def sum_texts(
     columns = np.array(
         [(t.bytes, t.single_bits, t.tokenizations_bits, t.covers_bits) for t in texts], np.float64
     )
-    draws = stats.draws_of_sums(columns) if len(columns) > 1 else None
+    draws = stats.bootstrap_sums(columns) if len(columns) > 1 else None
     size, single, tokenizations, covers = columns.sum(axis=0).tolist()
     return ExactBytesTotals(
         model=model,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from edgecap.graph.onnx_file import GraphFacts
-from edgecap.machine.diagnosis import CounterSeen, Total
+from edgecap.machine.diagnosis import CounterCheck, EnergyTotal
 from edgecap.meters.exact.texts import TextBits
 from edgecap.meters.sharding import DocumentShare
 from edgecap.pipeline.worker.steps import Message
@@ -58,9 +58,9 @@ class Diagnosed(Message, frozen=True, tag="examined"):
     """
 
     providers: dict[str, str]
-    counters: tuple[CounterSeen, ...]
+    counters: tuple[CounterCheck, ...]
     refused: tuple[LeftOut, ...]
-    totals: dict[str, Total]
+    totals: dict[str, EnergyTotal]
 
 
 class BuiltGraph(Message, frozen=True, tag="made"):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgecap.machine.info import stay_on
+from edgecap.machine.info import pin_process
 from edgecap.pipeline.worker.steps import (
     Session,
 )
@@ -36,7 +36,7 @@ def open_session(session: Session, **changes: Any) -> Any:
     """Open an `OrtEngine` as a session asks, with options changed where `changes` says so."""
     from edgecap.runtime.engine import OrtEngine
 
-    stay_on(session.affinity)
+    pin_process(session.affinity)
     names = [name for name in session.__struct_fields__ if name not in _NOT_ENGINE]
     options = {name: getattr(session, name) for name in names}
     return OrtEngine(**{"path": Path(session.graph), **options, **changes})

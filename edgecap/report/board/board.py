@@ -19,9 +19,9 @@ from edgecap.analysis.metrics import Metric
 from edgecap.record import Absent, Estimate
 from edgecap.report.board.entries import FIGURES, BoardEntry, BoardText, latest, shown
 from edgecap.report.page.template import page
-from edgecap.storage.collection import Kept, Unread
+from edgecap.storage.collection import LoadedRecord, SkippedFile
 
-BoardFiles = Sequence[Kept[tuple[BoardEntry, ...]] | Unread]
+BoardFiles = Sequence[LoadedRecord[tuple[BoardEntry, ...]] | SkippedFile]
 
 # What people read in place of a unit: its name there, and how many of it one SI unit is.
 _READ_AS = {
@@ -108,18 +108,23 @@ def relative_link(to: Path, page_folder: Path) -> str:
         return to.absolute().as_uri()
 
 
-def unread(found: BoardFiles) -> list[Unread]:
+def unread(found: BoardFiles) -> list[SkippedFile]:
     """What is not shown: damaged files, records without a cell, cells without a record."""
     empty = "holds no cell: the run was cut off before the first, or is going on"
     return [
-        one if isinstance(one, Unread) else Unread(one.path, f"{one.path.name} {empty}")
+        one if isinstance(one, SkippedFile) else SkippedFile(one.path, f"{one.path.name} {empty}")
         for one in found
-        if isinstance(one, Unread) or not one.value
+        if isinstance(one, SkippedFile) or not one.value
     ]
 
 
 def _rows(found: BoardFiles) -> list[_Row]:
-    rows = [_Row(one.path, entry) for one in found if isinstance(one, Kept) for entry in one.value]
+    rows = [
+        _Row(one.path, entry)
+        for one in found
+        if isinstance(one, LoadedRecord)
+        for entry in one.value
+    ]
     return sorted(rows, key=lambda row: row.entry.created_utc, reverse=True)
 
 

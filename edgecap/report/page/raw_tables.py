@@ -109,7 +109,7 @@ def _rounds(line: CellView) -> Iterator[RawRow]:
     for step, part in _timed(line):
         numbers = dict.fromkeys(part.rounds)
         for number, median in zip(
-            numbers, stats.by_round(part.samples_s, part.rounds), strict=True
+            numbers, stats.round_medians(part.samples_s, part.rounds), strict=True
         ):
             yield {"step": step, "round": number, "median_s": median}
 

@@ -12,7 +12,7 @@ import msgspec
 from edgecap.names import printable
 from edgecap.report.format import table
 from edgecap.storage.cache import CacheEntry, Survey
-from edgecap.storage.cache_prune import Pruned
+from edgecap.storage.cache_prune import PruneResult
 from edgecap.units import size
 
 _SHORTEST, _BESIDE = (
@@ -39,7 +39,7 @@ def kept(found: Survey, width: int) -> str:
     )
 
 
-def pruned(found: Pruned, cache: str, free_bytes: int, dry_run: bool) -> str:
+def pruned(found: PruneResult, cache: str, free_bytes: int, dry_run: bool) -> str:
     """A line for each thing that was removed or stayed, and how much that freed."""
     removed = "would remove" if dry_run else "removed"
     freed = "would free" if dry_run else "freed"
@@ -66,7 +66,7 @@ def kept_values(found: Survey) -> dict[str, Any]:
     }
 
 
-def pruned_values(found: Pruned, cache: str, free_bytes: int, dry_run: bool) -> dict[str, Any]:
+def pruned_values(found: PruneResult, cache: str, free_bytes: int, dry_run: bool) -> dict[str, Any]:
     """The same for `--json`."""
     return {
         "cache": cache,

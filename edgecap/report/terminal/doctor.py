@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from edgecap.machine.diagnosis import CounterSeen, Diagnosis
+from edgecap.machine.diagnosis import CounterCheck, Diagnosis
 from edgecap.record import Absent, Gpu, Machine, Peaks
 from edgecap.report.format import wrapped
 from edgecap.report.terminal.roofline import peaks_line
@@ -90,7 +90,7 @@ def _energy(found: Diagnosis) -> list[str]:
     return [*map(_counter, found.counters), *totals, *refused]
 
 
-def _counter(seen: CounterSeen) -> str:
+def _counter(seen: CounterCheck) -> str:
     watts = ", ".join(
         f"{d} {si(seen.idle_w[d], 'W')} idle, {si(w, 'W')} loaded" for d, w in seen.load_w.items()
     )

@@ -46,7 +46,7 @@ def _row(
 ) -> list[str]:
     gross, net = joules(found, stats.SEED + 3), joules(found, None, net=True)
     assert not isinstance(gross, Absent) and not isinstance(net, Absent)
-    span = score.estimate(*gross)
+    span = stats.interval(*gross)
     interval = (
         "-"
         if span.low is None or span.high is None

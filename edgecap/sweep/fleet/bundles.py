@@ -148,7 +148,7 @@ class Bundles:
         """Puts files into the shared folder, where there is one."""
         if self._shared:
             for sha256, path in places.items():
-                self._shared.put(
+                self._shared.add(
                     path, File(path=path.name, bytes=path.stat().st_size, sha256=sha256)
                 )
 

@@ -71,7 +71,7 @@ def exclusive_cache(cache: Path) -> Iterator[None]:
     with disk_errors(cache):
         cache.mkdir(parents=True, exist_ok=True)
     try:
-        lock = locks.take(cache / "worker.lock")
+        lock = locks.acquire(cache / "worker.lock")
     except OSError as error:
         raise UsageError(f"cannot lock {cache}: {error}; give a --cache on a local disk") from error
     if lock is None:

@@ -28,7 +28,7 @@ from edgecap.provider_options import parse_provider
 from edgecap.record import Failure, File
 from edgecap.spec import DEFAULT_CORPUS, Spec
 from edgecap.storage import locks
-from edgecap.storage.cache_prune import Wanted, prune
+from edgecap.storage.cache_prune import PruneOptions, prune
 from edgecap.storage.content import ContentStore
 from edgecap.storage.files import Paths, new_folder, sha256_of, touch, write_atomically
 from edgecap.sweep.fleet.manifest import model_files
@@ -103,7 +103,7 @@ class Device:
         """Makes room for the next model."""
         if self._most_bytes is not None:
             with contextlib.suppress(EdgecapError):
-                prune(self._cache, Wanted(to_bytes=self._most_bytes))
+                prune(self._cache, PruneOptions(to_bytes=self._most_bytes))
 
     def take(self, about: bytes, offset: int, data: bytes) -> bytes:
         """Takes a piece of a file; replies with what is here of it, or that nothing more is needed."""
@@ -114,9 +114,9 @@ class Device:
                 return encode(TaskFailed(failure=failure_of("device", error), elsewhere=True))
 
     def _taken(self, file: File, offset: int, data: bytes) -> FilesNeeded:
-        if not self._blobs.missing((file,)) or self._blobs.take(file, offset, data):
+        if not self._blobs.missing((file,)) or self._blobs.append(file, offset, data):
             return FilesNeeded(had={})
-        return FilesNeeded(had={file.sha256: self._blobs.had(file)})
+        return FilesNeeded(had={file.sha256: self._blobs.received_bytes(file)})
 
     # --- what it does -------------------------------------------------------------------------
 
@@ -128,7 +128,9 @@ class Device:
         files = model_files(order.manifest)
         lacking = self._blobs.missing((*files, *((order.text,) if order.text else ())))
         if lacking:
-            return FilesNeeded(had={file.sha256: self._blobs.had(file) for file in lacking})
+            return FilesNeeded(
+                had={file.sha256: self._blobs.received_bytes(file) for file in lacking}
+            )
         with ExitStack() as in_use, tempfile.TemporaryDirectory(prefix="edgecap-run-") as scratch:
             spec = self._here(order, files, in_use)
             home = Paths(cache=self._cache, profiles=Path(scratch))
@@ -183,8 +185,8 @@ class Device:
         """The model's folder, made of blobs when it is first needed, and kept while it is used."""
         bundle = self._cache / "bundles" / sha256_of(order.manifest.encode())[:32]
         folder = bundle / safe_filename(order.model_name)
-        with locks.alone(bundle, lambda: None, lambda reason: None):
-            in_use.enter_context(locks.used(bundle))
+        with locks.build_lock(bundle, lambda: None, lambda reason: None):
+            in_use.enter_context(locks.usage_mark(bundle))
             if not (folder / MANIFEST).is_file():
                 with new_folder(folder) as scratch:
                     self._lay_out(files, scratch)
@@ -199,8 +201,8 @@ class Device:
             return DEFAULT_CORPUS
         texts = self._cache / "texts" / order.text.sha256
         name = safe_filename(order.text_name)
-        with locks.alone(texts, lambda: None, lambda reason: None):
-            in_use.enter_context(locks.used(texts))
+        with locks.build_lock(texts, lambda: None, lambda reason: None):
+            in_use.enter_context(locks.usage_mark(texts))
             if not (texts / name / name).is_file():
                 with new_folder(texts / name) as scratch:
                     self._lay_out((msgspec.structs.replace(order.text, path=name),), scratch)
@@ -210,7 +212,7 @@ class Device:
     def _lay_out(self, files: tuple[File, ...], folder: Path) -> None:
         """Raises GivenUp where what was kept is damaged: the next time, it is sent anew."""
         try:
-            self._blobs.lay_out(files, folder)
+            self._blobs.link_into(files, folder)
         except DiskFull:
             raise
         except UsageError as error:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from edgecap import __version__
-from edgecap.provider_options import base
+from edgecap.provider_options import base_name
 from edgecap.sweep.estimates import graph_bytes
 from edgecap.sweep.fleet.connection import DeviceStatus
 from edgecap.sweep.plan import PlannedCell
@@ -36,7 +36,7 @@ def requirements_of(task: Task) -> TaskRequirements:
     """A part of a text may be scored anywhere; a cell is measured where it is pinned."""
     spec, whole = task.cell.spec, task.part is None
     return TaskRequirements(
-        provider=base(spec.providers[0]),
+        provider=base_name(spec.providers[0]),
         device=task.cell.device if whole else "",
         energy=whole and spec.energy == "require",
         model=spec.model,

@@ -52,12 +52,12 @@ def _code(step: Codec, report: Report) -> CodecResult:
 def _exact_bytes(step: ExactBytes, report: Report) -> ExactBytesResult:
     from edgecap.meters.exact.search import Vocabulary
     from edgecap.meters.exact.texts import TextBits, text_bits, text_prefix
-    from edgecap.text.tokenizer import read_pieces, read_tokenizer
+    from edgecap.text.tokenizer import read_token_bytes, read_tokenizer
 
     report("load", 0, 1)
     folder, engine = Path(step.tokenizer), open_session(step.session)
-    tokenizer, pieces = read_tokenizer(folder), read_pieces(folder)
-    vocabulary, texts = Vocabulary(pieces.spelled, engine.vocabulary), list[TextBits]()
+    tokenizer, pieces = read_tokenizer(folder), read_token_bytes(folder)
+    vocabulary, texts = Vocabulary(pieces.by_id, engine.vocabulary), list[TextBits]()
     documents = [d for d in step.corpus.documents if text_prefix(d.text, step.most_bytes)]
     for document in documents:
         tick = partial(report, "exact bytes", len(texts), len(documents))

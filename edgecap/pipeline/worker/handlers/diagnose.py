@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from edgecap.graph.onnx_file import inspect_graph
-from edgecap.machine.diagnosis import CounterSeen, Total
-from edgecap.machine.energy import Resolution, drawn_by, find, resolve
-from edgecap.machine.info import stay_on, sysfs
+from edgecap.machine.diagnosis import CounterCheck, EnergyTotal
+from edgecap.machine.energy import Resolution, drawn_by, find_counters, resolve
+from edgecap.machine.info import pin_process, sysfs
 from edgecap.meters.counter_check import measure_watts
 from edgecap.meters.peaks import measure_peaks
 from edgecap.pipeline.worker.answers import (
@@ -25,7 +25,7 @@ from edgecap.pipeline.worker.steps import (
     Diagnose,
     Inspect,
 )
-from edgecap.provider_options import base
+from edgecap.provider_options import base_name
 from edgecap.record import Absent, LeftOut
 from edgecap.runtime import providers
 from edgecap.runtime.microbench import OrtProbes
@@ -35,12 +35,15 @@ CPU_LOAD, BOARD_LOAD = (256, 1024, 1024), (2048, 2048, 2048)
 
 
 def _inspect(step: Inspect, report: Report) -> Inspected:
-    names = {base(p) for p in step.providers} - {"cpu"}
-    reasons = {p: providers.why_not(p) if p in names else None for p in providers.built_providers()}
+    names = {base_name(p) for p in step.providers} - {"cpu"}
+    reasons = {
+        p: providers.provider_problem(p) if p in names else None
+        for p in providers.built_providers()
+    }
     with_options = [
-        p for p in step.providers if ":" in p and not reasons.get(base(p), "not built in")
+        p for p in step.providers if ":" in p and not reasons.get(base_name(p), "not built in")
     ]
-    reasons |= {p: providers.why_not(p) for p in with_options}
+    reasons |= {p: providers.provider_problem(p) for p in with_options}
     return Inspected(
         providers=tuple(p for p, reason in reasons.items() if reason is None and ":" not in p),
         refused={p: reason for p, reason in reasons.items() if reason is not None},
@@ -56,7 +59,7 @@ def _no_energy(step: Inspect) -> dict[str, str]:
 
 
 def _calibrate(step: Calibrate, report: Report) -> Calibrated:
-    stay_on(step.affinity)
+    pin_process(step.affinity)
     probes = OrtProbes(step.provider, step.threads)
     peaks = measure_peaks(probes, SystemClock(), step.memory_bytes, progress_of(report, "peaks"))
     return Calibrated(**peaks._asdict())
@@ -64,26 +67,28 @@ def _calibrate(step: Calibrate, report: Report) -> Calibrated:
 
 def _diagnose(step: Diagnose, report: Report) -> Diagnosed:
     report("providers and counters", 0, 1)
-    reasons = {name: providers.why_not(name) or "" for name in providers.built_providers()}
+    reasons = {name: providers.provider_problem(name) or "" for name in providers.built_providers()}
     working = tuple(name for name, reason in reasons.items() if not reason)
-    counters = find(sysfs())
+    counters = find_counters(sysfs())
     totals = {name: _total(resolve(name, counters)) for name in working}
     checked = [
         c if isinstance(c, LeftOut) else _check_counter(c, step.threads, working) for c in counters
     ]
     return Diagnosed(
         providers=reasons,
-        counters=tuple(c for c in checked if isinstance(c, CounterSeen)),
+        counters=tuple(c for c in checked if isinstance(c, CounterCheck)),
         refused=tuple(c for c in checked if isinstance(c, LeftOut)),
         totals=totals,
     )
 
 
-def _total(resolution: Resolution) -> Total:
+def _total(resolution: Resolution) -> EnergyTotal:
     counter = resolution.counter
     if isinstance(counter, Absent):
-        return Total(counter="", domains=(), reason=counter.reason, left_out=resolution.left_out)
-    return Total(
+        return EnergyTotal(
+            counter="", domains=(), reason=counter.reason, left_out=resolution.left_out
+        )
+    return EnergyTotal(
         counter=counter.name,
         domains=counter.domains,
         reason="",
@@ -91,7 +96,7 @@ def _total(resolution: Resolution) -> Total:
     )
 
 
-def _check_counter(counter: Any, threads: int, working: tuple[str, ...]) -> CounterSeen | LeftOut:
+def _check_counter(counter: Any, threads: int, working: tuple[str, ...]) -> CounterCheck | LeftOut:
     """Read a counter idle and under the load of a provider that draws on it."""
     provider = next((p for p in working if p in drawn_by(counter.scope)), "cpu")
     shape = CPU_LOAD if provider == "cpu" else BOARD_LOAD
@@ -105,7 +110,7 @@ def _check_counter(counter: Any, threads: int, working: tuple[str, ...]) -> Coun
         return LeftOut(name=counter.name, reason=str(error), scope=counter.scope)
     finally:
         counter.close()
-    return CounterSeen(
+    return CounterCheck(
         name=counter.name,
         scope=counter.scope,
         provenance=counter.provenance,

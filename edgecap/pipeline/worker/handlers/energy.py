@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edgecap.machine.energy import Resolution, find, resolve
-from edgecap.machine.energy.assumed import Assumed
+from edgecap.machine.energy import Resolution, find_counters, resolve
+from edgecap.machine.energy.assumed import AssumedCounter
 from edgecap.machine.info import sysfs
 from edgecap.meters.energy import measure_energy
 from edgecap.model.architecture import ENCODER
@@ -26,7 +26,7 @@ def counters_of(provider: str, meter: str | None, offset_s: float | None) -> Res
     """Return what counts the energy of a run on a provider; see `machine.energy.resolve`."""
     parsed = parse_provider(provider)
     file = Path(meter) if meter else None
-    counters = find(sysfs(), meter=file, meter_offset_s=offset_s, devices=(parsed.device,))
+    counters = find_counters(sysfs(), meter=file, meter_offset_s=offset_s, devices=(parsed.device,))
     return resolve(parsed.name, counters)
 
 
@@ -39,7 +39,7 @@ def measure(step: MeasureCell, report: Report, scoring: Callable[[], Any]) -> En
         return Absent(reason="switched off (--energy off)")
     session, clock = step.plan.session, SystemClock()
     resolution = (
-        Resolution(Assumed(step.assume_watts, clock.now))
+        Resolution(AssumedCounter(step.assume_watts, clock.now))
         if step.assume_watts
         else counters_of(session.provider, step.meter, step.meter_offset_s)
     )

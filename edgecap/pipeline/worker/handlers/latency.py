@@ -65,12 +65,12 @@ def _take_turns(step: MeasureLatency, ready: list[LatencyBench], report: Report)
     monitor = NoiseMonitor()
 
     def progress(done: int, total: int) -> None:
-        monitor.look()
+        monitor.sample()
         report("latency", done, total)
 
     limit_s = step.limit_s * len(ready)
     turns = measure_in_turns(ready, SystemClock(), limit_s, progress) if ready else ()
-    conditions = monitor.found()
+    conditions = monitor.conditions()
     overhead_s = _overhead(step) if step.decode_context else None
     return [
         msgspec.structs.replace(turn, conditions=conditions, overhead_s=overhead_s)

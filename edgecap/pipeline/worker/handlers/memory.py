@@ -7,7 +7,7 @@ from pathlib import Path
 import onnxruntime  # noqa: F401 - loaded before the baseline is read
 
 import edgecap.runtime.engine  # noqa: F401 - likewise
-from edgecap.machine.info import device_memory
+from edgecap.machine.info import process_gpu_memory
 from edgecap.meters.memory import ON_HOST, measure_memory
 from edgecap.pipeline.worker.sessions import Report, open_session
 from edgecap.pipeline.worker.steps import (
@@ -27,5 +27,5 @@ def measure(step: MeasureMemory, report: Report) -> Memory:
         step.prefill_tokens,
         step.steps,
         [Path(f) for f in step.files],
-        (lambda: ON_HOST) if on_host else device_memory,
+        (lambda: ON_HOST) if on_host else process_gpu_memory,
     )

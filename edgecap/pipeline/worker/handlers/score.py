@@ -39,7 +39,7 @@ from edgecap.pipeline.worker.steps import (
     ScoringPlan,
     Session,
 )
-from edgecap.provider_options import base, parse_provider
+from edgecap.provider_options import base_name, parse_provider
 from edgecap.record import Absent, Compression, GraphWork, Placement, StepWork
 from edgecap.runtime.engine import EngineError
 from edgecap.storage.jsonl_log import JsonlLog
@@ -97,7 +97,7 @@ def _placement(step: MeasureCell, report: Report) -> Placement:
 
 def _check_placement(step: MeasureCell, placement: Placement | Absent) -> None:
     """Raise EngineError if other providers took more time than allowed."""
-    name = base(step.plan.session.provider)
+    name = base_name(step.plan.session.provider)
     if step.allow_fallback or name == "cpu":
         return
     if isinstance(placement, Absent) or not placement.by_provider:
