@@ -8,7 +8,7 @@ from typing import Any
 
 from edgecap.graph.onnx_file import inspect_graph
 from edgecap.machine.diagnosis import CounterCheck, EnergyTotal
-from edgecap.machine.energy import Resolution, drawn_by, find_counters, resolve
+from edgecap.machine.energy import Resolution, find_counters, providers_of_scope, resolve
 from edgecap.machine.info import pin_process, sysfs
 from edgecap.meters.counter_check import measure_watts
 from edgecap.meters.peaks import measure_peaks
@@ -98,7 +98,7 @@ def _total(resolution: Resolution) -> EnergyTotal:
 
 def _check_counter(counter: Any, threads: int, working: tuple[str, ...]) -> CounterCheck | LeftOut:
     """Read a counter idle and under the load of a provider that draws on it."""
-    provider = next((p for p in working if p in drawn_by(counter.scope)), "cpu")
+    provider = next((p for p in working if p in providers_of_scope(counter.scope)), "cpu")
     shape = CPU_LOAD if provider == "cpu" else BOARD_LOAD
     load = OrtProbes(provider, threads).gemm("fp32", *shape)
     try:
