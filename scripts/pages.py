@@ -161,19 +161,19 @@ def moved() -> str:
     return table(["b", "tau", "moved", "moved furthest", "first"], rows)
 
 
-def reference(found: Fit | None) -> str:
+def reference(series_fit: Fit | None) -> str:
     """Describe the bias of the reference series in a paragraph."""
-    if found is None:
+    if series_fit is None:
         return NO_RECORDS
-    b = found.bias_bits
+    b = series_fit.bias_bits
     interval = f" ({b.low:.2f} to {b.high:.2f} over documents)" if is_closed(b) else ""
     text = (
-        f"The reference series on {found.corpus} ({found.documents} documents, {found.precision}): "
+        f"The reference series on {series_fit.corpus} ({series_fit.documents} documents, {series_fit.precision}): "
         f"b = {b.value:.2f} bits per token{interval}. The spread is "
-        f"{percent(found.spread_with_zero)} without a bias, {percent(found.spread_fitted)} with b, "
-        f"and {percent(found.spread_endless)} with an endless one."
+        f"{percent(series_fit.spread_with_zero)} without a bias, {percent(series_fit.spread_fitted)} with b, "
+        f"and {percent(series_fit.spread_endless)} with an endless one."
     )
-    return wrapped(" ".join([text, *map(sentence, found.cautions)]))
+    return wrapped(" ".join([text, *map(sentence, series_fit.cautions)]))
 
 
 def devices() -> str:
@@ -418,7 +418,7 @@ def filled(page: str, text: str, blocks: dict[str, str]) -> str:
     return text
 
 
-def pages(found: Fit | None) -> dict[str, dict[str, str]]:
+def pages(series_fit: Fit | None) -> dict[str, dict[str, str]]:
     """Return the generated blocks of each page by name."""
     series = published_series()
     return {
@@ -426,7 +426,7 @@ def pages(found: Fit | None) -> dict[str, dict[str, str]]:
         "docs/fit.md": {
             "published-bias": f"{biases(series)}\n\n{coverage(series)}",
             "published-ranks": moved(),
-            "reference-bias": reference(found),
+            "reference-bias": reference(series_fit),
             "reference-devices": devices(),
             "reference-shapes": outside(),
         },
@@ -438,13 +438,13 @@ def pages(found: Fit | None) -> dict[str, dict[str, str]]:
 
 def main() -> None:
     try:
-        found = reference_fit(reference_records(*MEASURED[0]))
+        series_fit = reference_fit(reference_records(*MEASURED[0]))
     except (RecordError, UsageError) as error:
         raise SystemExit(str(error)) from None
-    for page, blocks in pages(found).items():
+    for page, blocks in pages(series_fit).items():
         (ROOT / page).write_text(filled(page, (ROOT / page).read_text(), blocks))
-    if found is not None:
-        bias_card.card_path(CORPUS).write_text(bias_card.encode_card(make_card(found)))
+    if series_fit is not None:
+        bias_card.card_path(CORPUS).write_text(bias_card.encode_card(make_card(series_fit)))
 
 
 if __name__ == "__main__":
