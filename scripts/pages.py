@@ -165,13 +165,14 @@ def reference(series_fit: Fit | None) -> str:
     """Describe the bias of the reference series in a paragraph."""
     if series_fit is None:
         return NO_RECORDS
-    b = series_fit.bias_bits
+    b, corpus = series_fit.bias_bits, series_fit.corpus
+    scope = f"{series_fit.documents} documents, {series_fit.precision}"
     interval = f" ({b.low:.2f} to {b.high:.2f} over documents)" if is_closed(b) else ""
     text = (
-        f"The reference series on {series_fit.corpus} ({series_fit.documents} documents, {series_fit.precision}): "
-        f"b = {b.value:.2f} bits per token{interval}. The spread is "
-        f"{percent(series_fit.spread_with_zero)} without a bias, {percent(series_fit.spread_fitted)} with b, "
-        f"and {percent(series_fit.spread_endless)} with an endless one."
+        f"The reference series on {corpus} ({scope}): b = {b.value:.2f} bits per token{interval}. "
+        f"The spread is {percent(series_fit.spread_with_zero)} without a bias, "
+        f"{percent(series_fit.spread_fitted)} with b, and {percent(series_fit.spread_endless)} "
+        "with an endless one."
     )
     return wrapped(" ".join([text, *map(sentence, series_fit.cautions)]))
 
