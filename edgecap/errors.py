@@ -1,13 +1,13 @@
-"""What can go wrong, as one small tree; each error carries the exit status of the command.
+"""The errors of edgecap, each with the exit status of the command.
 
     EdgecapError            1   something could not be done
-    ├── UsageError          2   asked wrongly: says what, where and what to try
-    │   ├── DiskFull        2   no room left for what was asked
+    ├── UsageError          2   usage error: the message says what, where and what to try
+    │   ├── DiskFull        2   no space left on the disk
     │   └── Unreadable      2   a graph is missing, damaged or no graph
     ├── RecordError         3   a record cannot be read
-    └── Interrupted       130   the user pressed Ctrl-C; what was finished is kept
+    └── Interrupted       130   the user pressed Ctrl-C; finished cells are kept
 
-Foreign exceptions are translated in the room that owns the library they come from.
+The module that owns a library translates its exceptions.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from collections.abc import Iterable
 
 
 class EdgecapError(Exception):
-    """Base of all errors that edgecap raises on purpose. The message is for people."""
+    """Base of all errors that edgecap raises on purpose, with a message for users."""
 
     exit_code = 1
 
 
 class UsageError(EdgecapError):
-    """The request cannot be carried out as it was asked."""
+    """The request cannot be met."""
 
     exit_code = 2
 
 
 class DiskFull(UsageError):
-    """There is no room left on the disk."""
+    """No space is left on the disk."""
 
 
 class Unreadable(UsageError):
-    """A graph cannot be read: a mistake where a user names it, a failure where it was read before."""
+    """A graph cannot be read: a usage error, or a failure if it could be read before."""
 
 
 class RecordError(EdgecapError):
@@ -49,6 +49,6 @@ class Interrupted(EdgecapError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A suggestion to end a message with, or nothing: `; did you mean 'int8'?`."""
+    """Return the end of a message, `; did you mean 'int8'?`, or "" if nothing is close."""
     close = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else ""

@@ -1,6 +1,7 @@
-"""The protocols through which the world is touched; each has a deterministic stand-in in the tests.
+"""Protocols of the outside world; the tests have a deterministic stand-in for each.
 
-`Engine` runs a graph, `Counter` reads energy (a `Trace` is read afterwards), `Clock` tells the time. Meters see nothing else.
+`Engine` runs a graph, `Counter` reads energy (`Trace` is read afterwards), `Clock` has the time.
+Meters see nothing else.
 """
 
 from __future__ import annotations
@@ -14,24 +15,24 @@ from numpy.typing import NDArray
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Probe = Callable[[], None]  # runs one operator once, synchronised
-Cache = Any  # whatever an engine keeps between steps; opaque to meters
+Cache = Any  # state of an engine between steps; opaque to meters
 
 
 class Clock(Protocol):
     """A monotonic clock."""
 
     def now(self) -> float:
-        """Seconds since an arbitrary origin."""
+        """Return seconds since an arbitrary origin."""
 
     def sleep(self, seconds: float) -> None:
         """Do nothing for `seconds`."""
 
 
 class CounterHealth(NamedTuple):
-    """What a counter cost and what it missed since it was opened.
+    """Cost and losses of a counter since it was opened.
 
-    `cpu_s` are CPU seconds of its own sampling thread, `gaps` the times when two samples lay more than
-    three periods apart, `falls` the readings that neither counting nor wrapping explains.
+    `cpu_s` are CPU seconds of its own sampling thread. `gaps` counts samples more than three
+    periods apart, `falls` readings that neither counting nor wrapping explains.
     """
 
     cpu_s: float = 0.0
@@ -42,27 +43,26 @@ class CounterHealth(NamedTuple):
 class Counter(Protocol):
     """An energy counter of one or more domains, none inside another, that may be added up.
 
-    `scope` says what they are part of: "processor" (packages and their memory), "nvidia" or "amd" (boards),
-    "board" (a whole board or system on a chip), "machine" (all that the machine draws) or "platform" (what a
-    vendor calls so; no total).
+    `scope` names the part of the machine: "processor" (packages and their memory), "nvidia" or
+    "amd" (boards), "board" (a whole board or system on a chip), "machine" (all that the machine
+    draws) or "platform" (what a vendor calls so; no total). `provenance` is "counter" (the device counts
+    energy), "sampled" (power is integrated) or "assumed".
     """
 
     name: str
     domains: tuple[str, ...]
     scope: str
-    provenance: (
-        str  # "counter": the device counts energy; "sampled": power was integrated; "assumed"
-    )
+    provenance: str
     resolution_j: float
 
     def read(self) -> tuple[float, ...]:
-        """Joules of each domain since an arbitrary origin; never falls.
+        """Return joules of each domain since an arbitrary origin; they never fall.
 
         Raises OSError if the counter can no longer be read.
         """
 
     def health(self) -> CounterHealth:
-        """What it cost and missed so far."""
+        """Return its cost and losses so far."""
 
     def close(self) -> None:
         """Stop what it started."""
@@ -70,7 +70,7 @@ class Counter(Protocol):
 
 @runtime_checkable
 class Trace(Protocol):
-    """An energy record that another device writes, with its own clock; it is asked when all is over."""
+    """An energy record that another device writes, with its own clock; it is read at the end."""
 
     name: str
     domains: tuple[str, ...]
@@ -78,16 +78,22 @@ class Trace(Protocol):
     provenance: str
     resolution_j: float
     period_s: float
-    aligned: bool  # whether its clock is known; if not, `align` must be called first
+    aligned: bool  # its clock is known; if not, call `align` first
 
     def mark(self) -> float:
-        """Now, as the trace counts time: seconds since 1970."""
+        """Return the time in seconds since 1970, as the trace counts it."""
 
     def align(self, steps: Sequence[tuple[float, float]]) -> None:
-        """Find its clock's offset from known `steps` of load (marks of begin and end); OSError if they do not show."""
+        """Find the offset of its clock from `steps` of load, each with marks of begin and end.
+
+        Raises OSError if the trace does not show them.
+        """
 
     def between(self, began: float, ended: float) -> tuple[float, ...]:
-        """Joules of each domain between two marks; OSError where the trace does not cover them."""
+        """Return joules of each domain between two marks.
+
+        Raises OSError if the trace does not cover them.
+        """
 
     def close(self) -> None:
         """Stop what it started."""
@@ -105,38 +111,41 @@ class Engine(Protocol):
     has_cache: bool
 
     def nll(self, inputs: Ids, targets: Ids) -> Floats:
-        """-log2 p of each target; `inputs`, `targets` and the result have shape (n,), bits in float64."""
+        """Return -log2 p of each target in bits.
+
+        `inputs`, `targets` and the result, float64, have shape (n,).
+        """
 
     def log_probabilities(self, inputs: Ids) -> Floats:
-        """log2 p, shape (n, vocabulary), of the token after each input; for small samples only."""
+        """Return log2 p of the token after each input, shape (n, vocabulary); for small samples."""
 
     def outputs(self, inputs: Ids) -> list[Floats]:
-        """All outputs of numbers for one text, shape (n,), each of shape (rows, width of its last axis)."""
+        """Return all numeric outputs for a text of shape (n,), each of shape (rows, last axis)."""
 
     def log_probabilities_after(self, past: Ids, ids: Ids) -> list[Floats]:
-        """The same, shapes (1, vocabulary), of `ids` that are decoded one by one behind `past`."""
+        """Return log2 p of `ids`, decoded one by one behind `past`, each (1, vocabulary)."""
 
     def prefill(self, inputs: Ids) -> Cache:
-        """Read a prompt, shape (n,) or (rows, n), synchronised; returns the cache of n positions."""
+        """Read a prompt of shape (n,) or (rows, n), synchronised; return its cache."""
 
     def decode(self, cache: Cache, tokens: int | Ids) -> Cache:
-        """Decode one token after `cache`, one a row of it, synchronised; returns the cache one position longer."""
+        """Decode one token a row, synchronised; return the cache, one position longer."""
 
     def relocated(self, cache: Cache) -> Cache:
-        """The same cache in other memory, where it is held in memory that steps write in place; else itself."""
+        """Return a copy of a cache that steps write in place; return any other cache as it is."""
 
     def cache_bytes(self, cache: Cache) -> int:
-        """Bytes that a cache holds."""
+        """Return the bytes of a cache."""
 
 
 class Probes(Protocol):
-    """Operators that ask a provider for its limits."""
+    """Operators that measure the limits of a provider."""
 
     def gemm(self, precision: str, m: int, k: int, n: int) -> Probe:
-        """A product of (m, k) and (k, n); raises where the provider has none in that precision."""
+        """Return a product of (m, k) and (k, n); raise if the provider cannot compute it."""
 
     def reads(self, size: int) -> Sequence[Probe]:
-        """Ways of reading `size` bytes once."""
+        """Return ways of reading `size` bytes once."""
 
     def copies(self, size: int) -> Sequence[Probe]:
-        """Ways of reading `size` bytes and writing as many."""
+        """Return ways of reading `size` bytes and writing as many."""

@@ -1,8 +1,8 @@
-"""What was found: the record of one run, as frozen values that other programs may rely on.
+"""The record of one run, as frozen values that other programs may rely on.
 
 SI units; the unit is the suffix of the name. A number is measured, counted, or `Absent` with a
-reason; a cell that could not be measured is a `Failure`. Medians and intervals of samples are
-computed by whoever reads, not stored twice. This room holds no behaviour.
+reason; a cell that could not be measured is a `Failure`. Samples are stored, medians and intervals
+are computed when a record is read. This module holds data only.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import msgspec
 
 from edgecap.spec import Spec
 
-# The schema's history. A record of an older number is upgraded when read; of a newer one, refused.
+# History of the schema. Older records are upgraded when read, newer ones refused.
 # 1  2026-11  the first shape
-# 2  2026-11  corpus.baselines, compression.stride, flops.own_position; spec.stride and spec.documents
-# 3  2026-11  peaks, cells.roofline, outcome.work, placement.operators, latency.sweep; layers without attention,
-#             flops.parts.router and .experts, flops.latent_form; energy by domain, nll, left_out; machine.smt and gpus
-# 4  2026-11  latency.conditions (steal_share and other_load were beside it), .throughput, .overhead_s; graph.unfused and
-#             .cosine; source.task; decoding may be absent;
+# 2  2026-11  corpus.baselines, compression.stride, flops.own_position; spec.stride, spec.documents
+# 3  2026-11  peaks, cells.roofline, outcome.work, placement.operators, latency.sweep; layers
+#             without attention, flops.parts.router and .experts, flops.latent_form; energy by
+#             domain, nll, left_out; machine.smt and gpus
+# 4  2026-11  latency.conditions (steal_share and other_load were beside it), .throughput,
+#             .overhead_s; graph.unfused and .cosine; source.task; decoding may be absent;
 #             spec: exporter, optimize, affinity, graph_level, arena, batches, streams and others
 # 5  2026-11  compression.scored_on
 SCHEMA = 5
@@ -27,23 +28,21 @@ class _Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     pass
 
 
-# --- two ways of having no number -------------------------------------------------------------
+# --- values in place of a number --------------------------------------------------------------
 
 
 class Absent(_Value, frozen=True, tag_field="kind", tag="absent"):
-    """A quantity that was not had, and why; `failed` where its measuring went wrong."""
+    """A quantity without a value, and the reason; `failed` if measuring it went wrong."""
 
     reason: str
     failed: bool = False
 
 
-LEFT_OUT = (
-    "advice"  # the stage of a Failure that nothing went wrong in: --skip-unfit left the cell out
-)
+LEFT_OUT = "advice"  # the stage of a Failure that is none: --skip-unfit left the cell out
 
 
 class Failure(_Value, frozen=True, tag_field="kind", tag="failure"):
-    """A step that went wrong: where, which error, and its message."""
+    """A step that went wrong: its stage, the type of the error, and the message."""
 
     stage: str
     error: str
@@ -51,7 +50,7 @@ class Failure(_Value, frozen=True, tag_field="kind", tag="failure"):
 
 
 class Estimate(_Value, frozen=True, tag_field="kind", tag="estimate"):
-    """A value with its 95 % interval; open bounds where nothing could be resampled."""
+    """A value with its 95 % interval; bounds are None if nothing could be resampled."""
 
     value: float
     low: float | None
@@ -72,9 +71,9 @@ class Latent(_Value, frozen=True):
 class Attention(_Value, frozen=True, tag_field="kind", tag="attention"):
     """One attention block: `head_dim` of queries and keys, `value_dim` of values.
 
-    A token sees the last `window` positions, or those since the last multiple of `chunk`. `gated` says
-    that the query projection also makes a gate of the output, `shares_cache` that keys and values are
-    those of an earlier layer (the weights of its own lie unused).
+    A token sees the last `window` positions, or those since the last multiple of `chunk`. `gated`:
+    the query projection also computes a gate of the output. `shares_cache`: keys and values are
+    those of an earlier layer, and the layer's own weights are unused.
     """
 
     heads: int
@@ -89,9 +88,10 @@ class Attention(_Value, frozen=True, tag_field="kind", tag="attention"):
 
 
 class Recurrent(_Value, frozen=True, tag_field="kind", tag="recurrent"):
-    """A gated delta net (Qwen3-Next): a state of `key_dim` x `value_dim` a value head, whatever the context.
+    """A gated delta net (Qwen3-Next): a state of `key_dim` x `value_dim` for each value head.
 
-    `kernel` is the width of the causal convolution over queries, keys and values.
+    The state does not grow with the context. `kernel` is the width of the causal convolution over
+    queries, keys and values.
     """
 
     key_heads: int
@@ -102,7 +102,7 @@ class Recurrent(_Value, frozen=True, tag_field="kind", tag="recurrent"):
 
 
 class Mlp(_Value, frozen=True, tag_field="kind", tag="mlp"):
-    """A dense feed-forward block: three matrices where gated, two where not."""
+    """A dense feed-forward block: three matrices if gated, else two."""
 
     width: int
     gated: bool
@@ -111,8 +111,8 @@ class Mlp(_Value, frozen=True, tag_field="kind", tag="mlp"):
 class Experts(_Value, frozen=True, tag_field="kind", tag="experts"):
     """A mixture of experts: `active` of `routed`, each `width` wide, beside the shared ones.
 
-    `shared_gate` is a column of `hidden` numbers that weighs the shared ones; `vectors` are the numbers
-    outside matrices (biases) of each routed expert.
+    `shared_gate` is a column of `hidden` numbers that weighs the shared ones; `vectors` counts the
+    numbers outside matrices (biases) of each routed expert.
     """
 
     routed: int
@@ -127,7 +127,7 @@ class Experts(_Value, frozen=True, tag_field="kind", tag="experts"):
 class Layer(_Value, frozen=True):
     """`count` equal layers.
 
-    `other` are the multiply-adds a token of matrices beside attention and feed-forward (Gemma 3n),
+    `other` counts multiply-adds a token of matrices beside attention and feed-forward (Gemma 3n),
     `other_weights` their numbers, `vectors` the numbers outside matrices: norms, biases, sinks.
     """
 
@@ -142,10 +142,10 @@ class Layer(_Value, frozen=True):
 class Architecture(_Value, frozen=True, tag_field="kind", tag="architecture"):
     """A decoder as data, read from the fields of its config, never from names.
 
-    `assumed` says that the model type is not in edgecap's table and standard field names were taken.
-    `embedding_dim` is the width of the token embedding where it differs from `hidden`. Outside the layers
-    stand `other` numbers of further matrices, `tables` of positions and the like that are only looked up,
-    and `vectors` of norms and biases.
+    `assumed`: the model type is not in edgecap's table, and standard field names were used.
+    `embedding_dim` is the width of the token embedding if it differs from `hidden`. Outside the
+    layers, `other` counts numbers of matrices, `tables` numbers that are only looked up
+    (positions), `vectors` numbers of norms and biases.
     """
 
     model_type: str
@@ -162,12 +162,12 @@ class Architecture(_Value, frozen=True, tag_field="kind", tag="architecture"):
 
     @property
     def depth(self) -> int:
-        """Layers in all."""
+        """Number of layers."""
         return sum(layer.count for layer in self.layers)
 
 
 class Source(_Value, frozen=True):
-    """The model that was asked for; `kind` is reference, hub, folder or onnx, `task` decoder or encoder.
+    """The model: `kind` is reference, hub, folder or onnx; `task` is decoder or encoder.
 
     An encoder reads a text at once and predicts no next token: compression and decoding are absent.
     """
@@ -197,11 +197,11 @@ class FlopParts(_Value, frozen=True):
 
 
 class Flops(_Value, frozen=True, tag_field="kind", tag="flops"):
-    """Analytic FLOPs: mean of one decoded token over `context` steps from an empty cache; one prefill.
+    """Analytic FLOPs of a decoded token (mean over `context` steps from empty) and of a prefill.
 
-    `own_position` says that a token attends to itself; the published scripts leave that out.
-    `latent_form` says how latent attention was counted: "expanded" as transformers executes it,
-    "absorbed" as serving engines decode.
+    `own_position`: a token attends to itself; the published scripts leave that out. `latent_form`
+    is how latent attention was counted: "expanded" as transformers executes it, "absorbed" as
+    serving engines decode.
     """
 
     per_token: float
@@ -213,11 +213,11 @@ class Flops(_Value, frozen=True, tag_field="kind", tag="flops"):
     latent_form: str | None = None
 
 
-# --- the surroundings -------------------------------------------------------------------------
+# --- machine and text -------------------------------------------------------------------------
 
 
 class Gpu(_Value, frozen=True):
-    """A graphics board, and how many other processes use it."""
+    """A graphics board; `users` counts other processes on it."""
 
     name: str
     driver: str
@@ -226,7 +226,7 @@ class Gpu(_Value, frozen=True):
 
 
 class Machine(_Value, frozen=True):
-    """What the run ran on. `flags` are the instruction sets that matter to quantised kernels."""
+    """The machine of a run. `flags` are the instruction sets that matter to quantized kernels."""
 
     name: str
     system: str
@@ -248,7 +248,7 @@ class Machine(_Value, frozen=True):
 
 
 class Bandwidth(_Value, frozen=True):
-    """Bytes a second with a working set of so many bytes; a copy counts what it reads and what it writes."""
+    """Memory bandwidth for one size of working set; a copy counts bytes read and written."""
 
     working_set_bytes: int
     read_bytes_per_s: float
@@ -256,9 +256,9 @@ class Bandwidth(_Value, frozen=True):
 
 
 class Peaks(_Value, frozen=True, tag_field="kind", tag="peaks"):
-    """The fastest that this machine was seen to do through a provider, with so many threads.
+    """Highest rates measured on this machine through a provider.
 
-    `gemm_flops_per_s` by precision, without those that the provider cannot multiply.
+    `gemm_flops_per_s` is by precision, without those that the provider cannot multiply.
     """
 
     provider: str
@@ -276,7 +276,7 @@ class Domain(_Value, frozen=True):
 
 
 class Baseline(_Value, frozen=True):
-    """What a general compressor makes of the corpus in one stream."""
+    """Size of the corpus under a general compressor, in one stream."""
 
     bytes: int
     bits_per_byte: float
@@ -284,9 +284,9 @@ class Baseline(_Value, frozen=True):
 
 
 class CorpusInfo(_Value, frozen=True):
-    """The text: its name, the hash of its file, its size and bias in bits per token.
+    """The text: its name, the hash of its file, its size, its bias in bits per token.
 
-    `baselines` are general compressors on the same bytes, by name; none in records of schema 1.
+    `baselines` are general compressors on the same bytes, by name; empty in records of schema 1.
     """
 
     name: str
@@ -310,11 +310,11 @@ class File(_Value, frozen=True):
 
 
 class Graph(_Value, frozen=True, tag_field="kind", tag="graph"):
-    """An ONNX graph: how it was made and the files it consists of.
+    """An ONNX graph: how it was made, and its files.
 
-    `divergence_bits` is the mean Kullback-Leibler divergence from fp32, bits per token, as executed.
-    `cosine` is the mean between the outputs of an encoder and those of fp32, over the last axis.
-    `unfused` says why layers of the export, or all of it, kept plain operators.
+    `divergence_bits` is the mean Kullback-Leibler divergence from fp32 in bits per token, as
+    executed. `cosine` is the mean cosine of an encoder's outputs with those of fp32, over the last
+    axis. `unfused` gives reasons why layers kept plain operators.
     """
 
     precision: str
@@ -348,11 +348,11 @@ class DomainBits(_Value, frozen=True):
 
 
 class Compression(_Value, frozen=True, tag_field="kind", tag="compression"):
-    """How many bits the text costs under the model; sums pooled over the corpus in float64.
+    """Bits of the text under the model; sums are pooled over the corpus in float64.
 
-    Under protocol paper, text bits are the mean of the documents' own quotients, as published.
-    `stride` positions lie between the beginnings of overlapping windows. `scored_on` are the devices of a fleet that
-    each scored a part of the text, where not the machine of the record scored all of it.
+    Under protocol "paper", text bits are the mean of the documents' own quotients, as published.
+    `stride` is the distance of overlapping windows in positions. `scored_on` lists the devices of a
+    fleet that scored parts of the text; it is empty if this machine scored all of it.
     """
 
     protocol: str
@@ -373,7 +373,7 @@ class Compression(_Value, frozen=True, tag_field="kind", tag="compression"):
 
 
 class Prefill(_Value, frozen=True):
-    """Seconds to read a prompt of `tokens` and have its logits (TTFT without sampling), or an encoder's outputs."""
+    """Seconds to read a prompt of `tokens`: TTFT without sampling, or an encoder's forward pass."""
 
     tokens: int
     warm_up_s: tuple[float, ...]
@@ -391,9 +391,10 @@ class Decode(_Value, frozen=True, tag_field="kind", tag="decode"):
 
 
 class SweepPoint(_Value, frozen=True):
-    """Seconds to read a prompt of `context` tokens, and of one token decoded behind it; one sample a round.
+    """Seconds to read a prompt of `context` tokens, and to decode one token behind it.
 
-    An encoder decodes none. `cold`: there was time for one sample only, the first. `failed` says why there is none.
+    One sample a round; an encoder decodes none. `cold`: there was time for one sample only, the
+    first. `failed` is the reason why there is none.
     """
 
     context: int
@@ -404,11 +405,12 @@ class SweepPoint(_Value, frozen=True):
 
 
 class Throughput(_Value, frozen=True, tag_field="kind", tag="throughput"):
-    """Reading and decoding with `batch` rows in each of `streams` concurrent streams of one session, whose weights they share.
+    """Prefill and decode with `batch` rows in each of `streams` concurrent streams of one session.
 
-    `prefill_s` are wall seconds in which each stream read `batch` prompts of `prefill_tokens`; `decode_s` wall seconds
-    in which each stream decoded `steps` tokens in each of its rows, behind `context` positions on average; `step_s` the
-    median seconds of a step as a stream saw it. One sample a round. `steps` is 0 where nothing is decoded.
+    `prefill_s` are wall seconds in which each stream read `batch` prompts of `prefill_tokens`.
+    `decode_s` are wall seconds in which each stream decoded `steps` tokens in each of its rows,
+    behind `context` positions on average; `step_s` is the median step of a stream. One sample a
+    round. `steps` is 0 if nothing is decoded.
     """
 
     batch: int
@@ -422,11 +424,12 @@ class Throughput(_Value, frozen=True, tag_field="kind", tag="throughput"):
 
 
 class Conditions(_Value, frozen=True):
-    """What else went on while the seconds were measured; None, or no frequencies, where the system does not tell.
+    """System noise during a benchmark; None, or no frequencies, if the system does not report it.
 
-    `steal_share` is the CPU time that a hypervisor took and `other_load` that which other processes used, as shares
-    of all processors. `slept_s` the machine was suspended, `clock_step_s` the wall clock was set ahead,
-    `frequencies_hz` are the processors' mean in each round, `throttle_events` slowed them down because of heat.
+    `steal_share` is CPU time that a hypervisor took, `other_load` CPU time of other processes, both
+    as shares of all processors. `slept_s` is the time that the machine was suspended,
+    `clock_step_s` the step of the wall clock. `frequencies_hz` is the mean frequency of the processors in each
+    round, `throttle_events` counts slow-downs because of heat.
     """
 
     steal_share: float | None = None
@@ -438,11 +441,12 @@ class Conditions(_Value, frozen=True):
 
 
 class Latency(_Value, frozen=True, tag_field="kind", tag="latency"):
-    """Raw samples with their round; load is the session's creation, without export or quantisation.
+    """Raw samples with their round. Load is the creation of the session, without export.
 
-    `in_turns`: the cells of the record were timed round by round together, so that the rounds of two may be compared
-    in pairs. `throughput` is of the batches and streams that were asked for. `overhead_s` is what a decode step costs
-    without a model, measured on an empty graph; it is in the samples.
+    `in_turns`: the cells of the record were timed round by round together, so that rounds of two
+    cells can be compared in pairs. `throughput` holds the batches and streams that were asked for.
+    `overhead_s` is the cost of a decode step without a model, measured on an empty graph; the
+    samples contain it.
     """
 
     load_s: float
@@ -458,9 +462,9 @@ class Latency(_Value, frozen=True, tag_field="kind", tag="latency"):
 
 
 class LeftOut(_Value, frozen=True):
-    """A counter, or a domain of one, that is not in the total, and why.
+    """A counter, or a domain of one, that is not in the total, and the reason.
 
-    `missing` says that it belongs there: the total lacks what it would have counted.
+    `missing`: it belongs there, so the total lacks its joules.
     """
 
     name: str
@@ -470,10 +474,10 @@ class LeftOut(_Value, frozen=True):
 
 
 class Window(_Value, frozen=True):
-    """One energy window: gross joules, its seconds and the tokens read, decoded or scored in it.
+    """One energy window: gross joules, seconds, and the tokens read, decoded or scored in it.
 
-    `by_domain` adds up to `joules`; `beside` are counters that contain the total or overlap it (psys, a
-    battery, a wall meter). `began_s` is in seconds since 1970.
+    `by_domain` adds up to `joules`; `beside` holds counters that contain the total or overlap it
+    (psys, a battery, a wall meter). `began_s` is in seconds since 1970.
     """
 
     joules: float
@@ -487,11 +491,12 @@ class Window(_Value, frozen=True):
 class Energy(_Value, frozen=True, tag_field="kind", tag="energy"):
     """Gross joules in windows; `idle_w` watts before and after, each measured with nothing running.
 
-    `provenance` is "counter" (the device counts energy), "sampled" (power was integrated) or "assumed"
-    (given by the user, kept out of the scores). `tick_s` is the step of the slowest domain; `quantisation`
-    the largest relative error that steps and resolution can give a window. `sampler_cpu_share` is the CPU
-    time of sampling over the time of the windows, `gaps` samples that came late, `falls` readings that
-    neither counting nor wrapping explains, `stalls` times when a domain stood still in a window.
+    `provenance` is "counter" (the device counts energy), "sampled" (power was integrated) or
+    "assumed" (given by the user, kept out of the scores). `tick_s` is the step of the slowest
+    domain, `quantisation` the largest relative error of a window from steps and resolution.
+    `sampler_cpu_share` is the CPU time of sampling over the time of the windows. `gaps` counts late
+    samples, `falls` readings that neither counting nor wrapping explains, `stalls` windows in which
+    a domain stood still.
     """
 
     counter: str
@@ -528,10 +533,10 @@ class Memory(_Value, frozen=True, tag_field="kind", tag="memory"):
 
 
 class StepWork(_Value, frozen=True):
-    """What one run of the graph does, counted from its nodes: FLOPs, and bytes by what they are.
+    """Work of one run of the graph, counted from its nodes: FLOPs, and bytes by kind.
 
-    Weights in their stored precision, each once; keys and values read and newly written; all else that
-    nodes read and write.
+    Weights count once, in their stored precision. Cache bytes are keys and values read and newly
+    written; activation bytes are all else that nodes read and write.
     """
 
     matrix_flops: int
@@ -542,7 +547,10 @@ class StepWork(_Value, frozen=True):
 
 
 class GraphWork(_Value, frozen=True, tag_field="kind", tag="work"):
-    """The work of a whole prompt and of one decoded token, None of an encoder; `unknown` operators, by number, are in neither."""
+    """Work of a whole prompt, and of one decoded token (None for an encoder).
+
+    `unknown` maps operators that could not be counted to their number.
+    """
 
     prefill: StepWork
     decode: StepWork | None
@@ -557,9 +565,9 @@ class ProviderShare(_Value, frozen=True):
 
 
 class Placement(_Value, frozen=True, tag_field="kind", tag="placement"):
-    """Where the operators ran, from ONNX Runtime's own profile.
+    """Execution providers of the operators, from ONNX Runtime's own profile.
 
-    `operators` is asked for with --operators: for prefill and decode, the share of time by operator.
+    With --operators, `operators` has the share of time by operator, for prefill and decode.
     """
 
     by_provider: dict[str, ProviderShare]
@@ -567,7 +575,7 @@ class Placement(_Value, frozen=True, tag_field="kind", tag="placement"):
 
 
 class Measurement(_Value, frozen=True, tag_field="kind", tag="measurement"):
-    """All that was measured of one cell."""
+    """All measurements of one cell."""
 
     compression: Compression | Absent
     latency: Latency | Absent
@@ -578,10 +586,11 @@ class Measurement(_Value, frozen=True, tag_field="kind", tag="measurement"):
 
 
 class Bound(_Value, frozen=True):
-    """A step beside the roofline: `flops` and `bytes` that it cannot do without, and the machine's peaks.
+    """A step beside the roofline: the `flops` and `bytes` that it needs, and the machine's peaks.
 
-    `attainable_s` is the longer of flops / peak_flops_per_s and bytes / peak_bytes_per_s, `limit` says
-    which: "compute" or "memory". `intensity` is FLOPs a byte. Utilisations and `ratio` (attainable / measured seconds) are shares of 1.
+    `attainable_s` is the longer of flops / peak_flops_per_s and bytes / peak_bytes_per_s; `limit`
+    names it: "compute" or "memory". `intensity` is in FLOPs a byte. Utilisations and `ratio`
+    (attainable over measured seconds) are shares of 1.
     """
 
     flops: float
@@ -597,14 +606,14 @@ class Bound(_Value, frozen=True):
 
 
 class Roofline(_Value, frozen=True, tag_field="kind", tag="roofline"):
-    """What the hardware could do, beside what it did (Williams, Waterman and Patterson 2009); an encoder decodes nothing."""
+    """Roofline of prefill and decode (Williams, Waterman and Patterson 2009)."""
 
     prefill: Bound
     decode: Bound | None
 
 
 class Score(_Value, frozen=True, tag_field="kind", tag="score"):
-    """The scores of docs/method.md; `formula` names their definition, so that a record can be rescored."""
+    """Scores of docs/method.md; `formula` names their definition, for rescoring records."""
 
     formula: str
     bias_bits: float
@@ -618,7 +627,7 @@ class Score(_Value, frozen=True, tag_field="kind", tag="score"):
 
 
 class Caution(_Value, frozen=True):
-    """Something a reader of the numbers should know, and what to do about it."""
+    """A warning about the numbers of a cell, with advice."""
 
     code: str
     message: str
@@ -626,7 +635,7 @@ class Caution(_Value, frozen=True):
 
 
 class Cell(_Value, frozen=True):
-    """One precision on one provider: what was made, what was measured, what it is worth."""
+    """One precision on one provider: its graph, its measurement or failure, its score."""
 
     precision: str
     provider: str
@@ -638,7 +647,7 @@ class Cell(_Value, frozen=True):
 
 
 class Profile(_Value, frozen=True):
-    """The record of one run. `complete` is false while cells are missing (a run in progress or cut off)."""
+    """The record of one run. `complete` is false while the run goes on, or if it was cut off."""
 
     schema: int
     edgecap: str
