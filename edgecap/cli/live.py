@@ -1,7 +1,7 @@
-"""How far a run is: one bar with an estimate on a terminal, plain lines elsewhere.
+"""Progress of a run: a bar with an estimate on a terminal, plain lines elsewhere.
 
-Drawn only when something is heard, twice a second at most, so that this process sleeps while its
-children are measured.
+It is redrawn only on events, at most twice a second, so that this process sleeps while its children
+are measured.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgecap.pipeline.run_context import ProgressEvent
     from edgecap.spec import CellSpec
 
-# Usual shares of time: what is done in front of a stage, and the stage's own share; of a cell, ...
+# Typical shares of time of a cell: what is done before a stage begins, and the stage itself.
 STAGES = {
     "export": (0.0, 0.0),
     "optimize": (0.0, 0.0),
@@ -27,7 +27,7 @@ STAGES = {
     "energy": (0.88, 0.06),
     "memory": (0.94, 0.06),
 }
-# ... of the timing of all cells, which comes behind the rest and takes a share of the whole run, ...
+# The same of the timing of all cells, which comes last and takes the share TIMING of the run.
 TIMED = {
     "warm-up": (0.0, 0.05),
     "latency": (0.05, 0.75),
@@ -35,16 +35,16 @@ TIMED = {
     "throughput": (0.90, 0.10),
 }
 TIMING = 0.4
-# ... and of work that is one stage.
+# Stages that are a whole run.
 WHOLE = {"compress", "decompress", "exact bytes"}
 
 
 class Live:
-    """Shows the events of a run; a context manager, to be called with each event."""
+    """Show the progress events of a run; a context manager to call with each event."""
 
     def __init__(self) -> None:
-        self._cells, self._seen, self._drawn = 1, list["CellSpec"](), 0.0
-        self._said = ""
+        self._cells, self._cells_begun, self._drawn_at = 1, list["CellSpec"](), 0.0
+        self._last_text = ""
         self._bar = _bar() if sys.stderr.isatty() else None
         self._task = self._bar.add_task("", total=1.0) if self._bar else None
 
@@ -63,34 +63,34 @@ class Live:
             self._bar.stop()
 
     def __call__(self, event: ProgressEvent) -> None:
-        """Takes note of an event, and draws or prints if it is time."""
+        """Record an event, and redraw or print if it is time."""
         if event.cell is None and event.stage not in TIMED and event.stage not in WHOLE:
             self._cells = max(event.total, 1)
-        elif event.cell and event.cell not in self._seen:
-            self._seen.append(event.cell)
-        words = f"{event.cell}: {event.stage}" if event.cell else event.stage
+        elif event.cell and event.cell not in self._cells_begun:
+            self._cells_begun.append(event.cell)
+        text = f"{event.cell}: {event.stage}" if event.cell else event.stage
         if self._bar is None:
-            self._print(words)
-        elif words != self._said or time.monotonic() - self._drawn > 0.5:
-            self._drawn = time.monotonic()
+            self._print(text)
+        elif text != self._last_text or time.monotonic() - self._drawn_at > 0.5:
+            self._drawn_at = time.monotonic()
             assert self._task is not None
             self._bar.update(
-                self._task, description=words, completed=self._share(event), refresh=True
+                self._task, description=text, completed=self._share(event), refresh=True
             )
-        self._said = words
+        self._last_text = text
 
     def _print(self, words: str) -> None:
-        if words != self._said:
+        if words != self._last_text:
             print(f"edgecap: {words}", file=sys.stderr, flush=True)  # noqa: T201
 
     def _share(self, event: ProgressEvent) -> float:
-        """The share of the whole run that lies behind this event."""
+        """Return the share of the whole run that is done at this event."""
         done = min(1.0, event.done / max(event.total, 1))
         if event.stage in WHOLE:
             return done
         timed = event.stage in TIMED
         before, own = (TIMED if timed else STAGES).get(event.stage, (0.0, 0.02))
-        place, of = (self._seen.index(event.cell), self._cells) if event.cell else (0, 1)
+        place, of = (self._cells_begun.index(event.cell), self._cells) if event.cell else (0, 1)
         share = (place + before + own * done) / of
         return 1 - TIMING + TIMING * share if timed else (1 - TIMING) * share
 

@@ -1,4 +1,4 @@
-"""`edgecap profile`: measures a model."""
+"""`edgecap profile`: measure a model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     default=DEFAULT_CORPUS,
     show_default=True,
     metavar="NAME|FILE|hf:ORG/NAME:FILE",
-    help="The bundled corpus, a .jsonl file with a 'text' field, a text file, or a file of a dataset on the Hub.",
+    help="The bundled corpus, a .jsonl file with a 'text' field, a text file, or a Hub file.",
 )
 @click.option(
     "--documents", type=int, metavar="N", help="Only the first N documents of the corpus."
@@ -50,19 +50,19 @@ if TYPE_CHECKING:
     default="exact",
     show_default=True,
     metavar="NAME",
-    help="How text is scored: exact, or paper (the published scripts of arXiv 2511.08066).",
+    help="Scoring protocol: exact, or paper (the published scripts of arXiv 2511.08066).",
 )
 @click.option(
     "--context",
     type=int,
     metavar="POSITIONS",
-    help="Positions of a window. Default: 1024 or the model's.",
+    help="Window length in tokens. Default: 1024, or the model's maximum.",
 )
 @click.option(
     "--stride",
     type=int,
     metavar="POSITIONS",
-    help="Let windows overlap: one begins every N positions, and only its new tokens are scored.",
+    help="Overlap windows: start one every N positions and score only its new tokens.",
 )
 @click.option(
     "--bias",
@@ -94,17 +94,17 @@ if TYPE_CHECKING:
     is_flag=True,
     default=True,
     flag_value=False,
-    help="Without the runtime's memory arena.",
+    help="Disable the runtime's memory arena.",
 )
 @click.option(
     "--skip-unfit",
     is_flag=True,
-    help="Leave out variants that will not pay on this machine, with the reason.",
+    help="Leave out variants without a benefit on this machine, with the reason.",
 )
 @click.option(
     "--allow-fallback",
     is_flag=True,
-    help="Go on where over 5 % of the time is spent on another provider than asked.",
+    help="Continue if over 5 % of the time is spent on a provider other than requested.",
 )
 @click.option(
     "--limit",
@@ -113,7 +113,7 @@ if TYPE_CHECKING:
     default=30.0,
     show_default=True,
     metavar="SECONDS",
-    help="For the latency rounds of one cell.",
+    help="Time limit for the latency rounds of one cell.",
 )
 @click.option(
     "--precision-target",
@@ -121,7 +121,7 @@ if TYPE_CHECKING:
     default=0.03,
     show_default=True,
     metavar="SHARE",
-    help="Take rounds until half the 95 % interval of a median is this share of it, or the limit is reached.",
+    help="Repeat rounds until half the 95 % interval is this share of the median, or --limit.",
 )
 @click.option(
     "--energy",
@@ -134,23 +134,23 @@ if TYPE_CHECKING:
     "--assume-watts",
     type=float,
     metavar="W",
-    help="Stand in for a counter: marked as assumed, in no score.",
+    help="Assume this power where no counter exists: marked as assumed, used in no score.",
 )
 @click.option(
-    "--meter", metavar="FILE", help="A wall meter's timestamped CSV, written while this runs."
+    "--meter", metavar="FILE", help="Timestamped CSV of a wall meter, written during the run."
 )
 @click.option(
     "--meter-offset",
     "meter_offset_s",
     type=float,
     metavar="SECONDS",
-    help="How far the meter's clock is ahead. Default: found from steps of load.",
+    help="Seconds that the meter's clock is ahead. Default: estimated from steps of load.",
 )
 @click.option(
     "--context-sweep",
     type=types.SERIES_OR_NONE,
     metavar="LIST",
-    help="Also time prefill and decoding at these contexts: 128,512 or FIRST:LAST:x2, or none. Default: 128,512,1024.",
+    help="Also time these contexts: 128,512 or FIRST:LAST:x2, or none. Default: 128,512,1024.",
 )
 @click.option(
     "--batch",
@@ -159,7 +159,7 @@ if TYPE_CHECKING:
     metavar="LIST",
     default="1",
     show_default=True,
-    help="Rows read and decoded at once: throughput of each size beside its latency.",
+    help="Batch sizes: measure throughput and latency of each.",
 )
 @click.option(
     "--streams",
@@ -167,16 +167,16 @@ if TYPE_CHECKING:
     metavar="LIST",
     default="1",
     show_default=True,
-    help="Concurrent streams of one session, whose weights they share; with every batch size.",
+    help="Concurrent streams of one session with shared weights; with every batch size.",
 )
 @click.option(
     "--rank-documents",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write bits per byte of each document, the hardest first; with several models what size takes off.",
+    help="Write bits per byte of each document, hardest first; with several models, gains by size.",
 )
 @details_option
-@click.option("--operators", is_flag=True, help="Also show the share of time of each operator.")
+@click.option("--operators", is_flag=True, help="Also measure the share of time of each operator.")
 @click.option(
     "--calibrate", is_flag=True, help="Measure the machine's peaks again, not only the first time."
 )
@@ -187,7 +187,7 @@ if TYPE_CHECKING:
     default=Path("profiles"),
     show_default=True,
     metavar="FOLDER",
-    help="Where the record is written.",
+    help="Folder for the record.",
 )
 def profile(
     cache: Path | None,
@@ -200,7 +200,7 @@ def profile(
 ) -> None:
     """Measure a model: text compression, latency, energy, memory, scores.
 
-    Several models, with commas, or edgecap-ref for all reference models, are measured one after another.
+    Several models, with commas, or edgecap-ref for all reference models, are measured in turn.
 
     Example: edgecap profile --model ./my-model --precision fp32,int8 --corpus my.jsonl
     """
@@ -226,9 +226,9 @@ def profile(
 
 
 def _models(text: str, revision: str | None) -> list[str]:
-    """The models of a list, each of several found now rather than after hours; the Hub is not asked.
+    """Split a list of models and check each before the first is measured.
 
-    Raises UsageError where one is not there, or given twice.
+    Do not ask the Hub. Raise UsageError if a model is missing or given twice.
     """
     from edgecap.errors import UsageError
     from edgecap.model.locate import is_hub_model, locate
@@ -238,30 +238,30 @@ def _models(text: str, revision: str | None) -> list[str]:
     models = [name for part in parts for name in expand_names(part)]
     if not models:
         raise UsageError("--model names no model")
-    if len(models) == 1:  # whose measuring begins with finding it
+    if len(models) == 1:  # measuring it checks it first
         return models
     places = [m if is_hub_model(m) else locate(m, revision).path.resolve() for m in models]
-    twice = next((m for n, m in enumerate(models) if places[n] in places[:n]), None)
-    if twice:
-        raise UsageError(f"--model has {twice} twice; give different models")
+    duplicate = next((m for n, m in enumerate(models) if places[n] in places[:n]), None)
+    if duplicate:
+        raise UsageError(f"--model has {duplicate} twice; give different models")
     return models
 
 
-def _measured(asked: Spec, where: Paths, as_json: bool, details: bool) -> Profile:
+def _measured(spec: Spec, paths: Paths, as_json: bool, details: bool) -> Profile:
     from edgecap.cli.live import Live
     from edgecap.pipeline.profile import profile as measure
     from edgecap.storage.records import record_path
 
     with Live() as live:
-        record = measure(asked, where, live)
+        record = measure(spec, paths, live)
     if not as_json:
         show_record(record, False, details)
-    click.echo(f"record: {record_path(where.profiles, record)}", err=True)
+    click.echo(f"record: {record_path(paths.profiles, record)}", err=True)
     return record
 
 
 def _print_values(records: list[Profile]) -> None:
-    """One record as itself, several as a list."""
+    """Print one record as itself, several as a list."""
     from edgecap.report.data import record_values
 
     values = [record_values(record) for record in records]

@@ -1,7 +1,7 @@
-"""How text for people is set: columns by hand, wrapped notes, names that cannot command a terminal.
+"""Set text for a terminal: tables by hand and wrapped notes.
 
-Loading a library for it would take longer than reading a record. Colours are ANSI codes, which whoever
-prints takes out where nobody sees them.
+A library for this would take longer to load than a record to read. Colours are ANSI codes, which
+the command line strips where they cannot be shown.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from edgecap.record import Cell
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> str:
-    """Columns two spaces apart, the first to the left, the others to the right; cells may have several lines.
+    """Set columns two spaces apart, the first to the left, the others to the right.
 
-    What is wider than `width` is cut between columns into tables below each other, each with the first column.
+    Cells may have several lines. A table wider than `width` is cut between columns into several
+    tables, each with the first column.
     """
     lines = _single_lines([header, *rows])
     widths = _widths(lines)
@@ -69,6 +70,6 @@ def wrapped(text: str, width: int, colour: str | None) -> str:
 
 
 def name_of(cell: Cell, cells: Sequence[Cell]) -> str:
-    """The precision, with the provider where the record has several."""
+    """Return the precision, with the provider where the record has several."""
     several = len({c.provider for c in cells}) > 1
     return f"{cell.precision} {cell.provider}" if several else cell.precision

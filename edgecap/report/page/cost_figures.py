@@ -1,4 +1,4 @@
-"""Figures of what a token costs in time and memory, beside what the machine's measured peaks allow."""
+"""Figures of a token's time and memory, beside what the measured peaks allow."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from edgecap.units import si
 
 
 def bounds(line: CellView) -> dict[str, Bound]:
-    """The steps of a cell that stand beside the roofline."""
-    found = line.cell.roofline
-    if not isinstance(found, Roofline):
+    """Return the steps of a cell that have a roofline, by name."""
+    roofline = line.cell.roofline
+    if not isinstance(roofline, Roofline):
         return {}
     return (
-        {"decode": found.decode, "prefill": found.prefill}
-        if found.decode
-        else {"prefill": found.prefill}
+        {"decode": roofline.decode, "prefill": roofline.prefill}
+        if roofline.decode
+        else {"prefill": roofline.prefill}
     )
 
 
@@ -43,7 +43,7 @@ def bounds(line: CellView) -> dict[str, Bound]:
 
 
 def time(lines: Sequence[CellView]) -> Figure:
-    """Seconds of a token as measured, and the shortest that the peaks allow, for decoding and prefill."""
+    """Plot seconds of a token, measured and the shortest possible, for decode and prefill."""
     data = [
         trace for n, step in enumerate(("decode", "prefill")) for trace in _pairs(lines, step, n)
     ]
@@ -51,7 +51,7 @@ def time(lines: Sequence[CellView]) -> Figure:
     if not data:
         return Figure("time", title, "No cell was timed.", None)
     decoded = range_text("decode_s", lines)
-    told = f"Decoding a token takes {decoded}. " if decoded else ""
+    text = f"Decoding a token takes {decoded}. " if decoded else ""
     used = sorted(
         (b.ratio.value, line.name)
         for line in lines
@@ -60,38 +60,43 @@ def time(lines: Sequence[CellView]) -> Figure:
     )
     if used:
         low, high = (f"{100 * share:.2g} % ({name})" for share, name in (used[0], used[-1]))
-        told += f"That is {low} to {high} of what the machine's own measured peaks allow (hollow marks)."
+        text += (
+            f"That is {low} to {high} of the speed that the measured peaks allow (hollow marks)."
+        )
     elif not any(bounds(line) for line in lines):
         reason = next(
             (x.cell.roofline.reason for x in lines if isinstance(x.cell.roofline, Absent)), ""
         )
-        told += f"There is no roofline: {shortened(reason, 300)}."
+        text += f"There is no roofline: {shortened(reason, 300)}."
     y = names(lines)
     plot = {
         "data": data,
         "layout": layout(len(lines), log_axis("seconds a token", "s", data), y, 40, len(data)),
     }
-    return Figure("time", title, told, plot)
+    return Figure("time", title, text, plot)
 
 
 def _pairs(lines: Sequence[CellView], step: str, place: int) -> list[Plot]:
-    """The marks of a step as measured, those of its roofline, and the lines between them."""
+    """Return the measured marks of a step, those of its roofline, and the lines between."""
     y = (-0.14, 0.14)[place]
-    had = [
+    cells = [
         (n + y, line, tokens, e)
         for n, line, e in estimated(lines, f"{step}_s")
         if (tokens := _tokens(line, step))
     ]
-    if not had:
+    if not cells:
         return []
-    said = {"decode": "decode", "prefill": "prefill, by prompt token"}[step]
-    found = [
-        (e.value / k, at, f"{line.label}: {said} {si(e.value / k, 's')}") for at, line, k, e in had
+    name = {"decode": "decode", "prefill": "prefill, by prompt token"}[step]
+    measured = [
+        (e.value / k, at, f"{line.label}: {name} {si(e.value / k, 's')}")
+        for at, line, k, e in cells
     ]
     best = [
-        (b.attainable_s / k, at, line, b) for at, line, k, _ in had if (b := bounds(line).get(step))
+        (b.attainable_s / k, at, line, b)
+        for at, line, k, _ in cells
+        if (b := bounds(line).get(step))
     ]
-    told = [
+    ideal = [
         (x, at, f"{line.label}: {step} at best {si(x, 's')}, {b.limit}-bound")
         for x, at, line, b in best
     ]
@@ -101,12 +106,12 @@ def _pairs(lines: Sequence[CellView], step: str, place: int) -> list[Plot]:
         "size": 10,
         "line": {"width": 2},
     }
-    reach = {at: x for x, at, _ in told}
-    between = [(x, reach[at], at) for x, at, _ in found if at in reach]
+    reach = {at: x for x, at, _ in ideal}
+    between = [(x, reach[at], at) for x, at, _ in measured if at in reach]
     return [
         _between(between, place),
-        dots(said, place, found),
-        *([dots(f"{step}, at best", place, told, marker=hollow)] if told else []),
+        dots(name, place, measured),
+        *([dots(f"{step}, at best", place, ideal, marker=hollow)] if ideal else []),
     ]
 
 
@@ -123,18 +128,18 @@ def _between(pairs: Sequence[tuple[float, float, float]], place: int) -> Plot:
 
 
 def _tokens(line: CellView, step: str) -> int:
-    found = latency_of(line.cell)
-    return 1 if step == "decode" else found.prefill.tokens if found else 0
+    latency = latency_of(line.cell)
+    return 1 if step == "decode" else latency.prefill.tokens if latency else 0
 
 
 # --- memory -----------------------------------------------------------------------------------
 
 
 def memory(lines: Sequence[CellView]) -> Figure:
-    """Peak RAM, the file, and what a decoded token must move."""
+    """Plot peak RAM, file size, and the bytes that a decoded token must move."""
     shown = [m for m in ("peak_bytes", "device_peak_bytes", "file_bytes") if estimated(lines, m)]
     places = offsets(len(shown) + 1)
-    data = [found for n, m in enumerate(shown) if (found := series(lines, m, n, places[n]))]
+    data = [trace for n, m in enumerate(shown) if (trace := series(lines, m, n, places[n]))]
     moved = [
         (b.bytes, n + places[-1], _moved(line, b))
         for n, line in enumerate(lines)
@@ -150,54 +155,62 @@ def memory(lines: Sequence[CellView]) -> Figure:
         "device_peak_bytes": "peak device memory",
         "file_bytes": "file",
     }
-    told = "; ".join(f"{words[m]} {range_text(m, lines)}" for m in shown)
-    rate = (
-        ""
-        if not moved
-        else f". A decoded token moves {si(min(moved)[0], 'B')} to {si(max(moved)[0], 'B')} of weights and cache"
-    )
+    peaks = "; ".join(f"{words[m]} {range_text(m, lines)}" for m in shown)
+    rate = ""
+    if moved:
+        least, most = si(min(moved)[0], "B"), si(max(moved)[0], "B")
+        rate = f". A decoded token moves {least} to {most} of weights and cache"
     plot = {
         "data": data,
         "layout": layout(len(lines), log_axis("bytes", "B", data), names(lines), 40, len(data)),
     }
-    return Figure("memory", title, f"{told}{rate}.", plot)
+    return Figure("memory", title, f"{peaks}{rate}.", plot)
 
 
-def _moved(line: CellView, found: Bound) -> str:
-    return f"{line.label}: {si(found.bytes, 'B')} of weights and cache a decoded token, read at {si(found.peak_bytes_per_s, 'B/s')} at best"
+def _moved(line: CellView, bound: Bound) -> str:
+    return (
+        f"{line.label}: {si(bound.bytes, 'B')} of weights and cache a decoded token, read at "
+        f"{si(bound.peak_bytes_per_s, 'B/s')} at best"
+    )
 
 
 # --- roofline ---------------------------------------------------------------------------------
 
 
 def roofline(lines: Sequence[CellView]) -> Figure | None:
-    """FLOP/s against FLOPs a byte, under the roofs of the peaks (Williams, Waterman and Patterson 2009)."""
-    had = [(line, found) for line in lines if (found := bounds(line))]
-    if not had:
+    """Plot FLOP/s against FLOPs a byte under the measured peaks.
+
+    See Williams, Waterman and Patterson 2009.
+    """
+    cells = [(line, steps) for line in lines if (steps := bounds(line))]
+    if not cells:
         return None
-    every = [b for _, found in had for b in found.values()]
+    every = [b for _, steps in cells for b in steps.values()]
     reach = (min(b.intensity for b in every) / 3, max(b.intensity for b in every) * 3)
     roofs = list(dict.fromkeys((b.peak_flops_per_s, b.peak_bytes_per_s) for b in every))
-    data = [_roof(roof, reach, n == 0) for n, roof in enumerate(roofs)]
-    data += _under_by_cell(had) if len(had) <= FEW else _under_by_step(had)
+    data = [_peak_line(roof, reach, n == 0) for n, roof in enumerate(roofs)]
+    data += _reached_by_cell(cells) if len(cells) <= FEW else _reached_by_step(cells)
     limits = {
-        step: sorted({found[step].limit for _, found in had if step in found})
+        step: sorted({steps[step].limit for _, steps in cells if step in steps})
         for step in ("prefill", "decode")
     }
-    told = ", ".join(
-        f"{step} is {' or '.join(found)}-bound" for step, found in limits.items() if found
+    limits_in_words = ", ".join(
+        f"{step} is {' or '.join(steps)}-bound" for step, steps in limits.items() if steps
     )
-    text = f"Circles are decoding, squares prefill: what a step reaches. The lines are what this machine reached at most, as measured. {told.capitalize()}."
+    text = (
+        "Circles are decode, squares prefill. The lines are the measured peaks of this machine. "
+        f"{limits_in_words.capitalize()}."
+    )
     x, y = log_axis("FLOPs a byte moved", "", data), log_axis("FLOP/s", "", data, "y")
     plot = {"data": data, "layout": layout(8, x, y) | {"height": 420}}
     return Figure("roofline", "Roofline", text, plot, wide=True)
 
 
-def _roof(roof: tuple[float, float], reach: tuple[float, float], first: bool) -> Plot:
+def _peak_line(roof: tuple[float, float], reach: tuple[float, float], first: bool) -> Plot:
     flops, moved = roof
     corner = min(max(flops / moved, reach[0]), reach[1])
     x = [reach[0], corner, reach[1]]
-    said = f"{si(flops, 'FLOP/s')}, {si(moved, 'B/s')}"
+    peaks = f"{si(flops, 'FLOP/s')}, {si(moved, 'B/s')}"
     return {
         "type": "scatter",
         "mode": "lines",
@@ -206,32 +219,35 @@ def _roof(roof: tuple[float, float], reach: tuple[float, float], first: bool) ->
         "legendgroup": "roofs",
         "x": x,
         "y": [min(flops, moved * at) for at in x],
-        "hovertext": [f"peaks {said}"] * 3,
+        "hovertext": [f"peaks {peaks}"] * 3,
         "hoverinfo": "text",
         "line": {"color": "--quiet", "width": 1.5},
     }
 
 
-def _under(line: CellView, step: str, found: Bound) -> tuple[float, float, str]:
-    reached = found.flops * found.ratio.value / found.attainable_s
-    said = f"{line.label}, {step}: {si(reached, 'FLOP/s')}, {100 * found.ratio.value:.2g} % of the roofline"
-    return found.intensity, reached, said
+def _reached(line: CellView, step: str, bound: Bound) -> tuple[float, float, str]:
+    reached = bound.flops * bound.ratio.value / bound.attainable_s
+    text = (
+        f"{line.label}, {step}: {si(reached, 'FLOP/s')}, {100 * bound.ratio.value:.2g} % of the "
+        "roofline"
+    )
+    return bound.intensity, reached, text
 
 
 _BY_STEP = {"decode": "circle", "prefill": "square"}
 
 
-def _under_by_cell(had: Sequence[tuple[CellView, dict[str, Bound]]]) -> list[Plot]:
+def _reached_by_cell(cells: Sequence[tuple[CellView, dict[str, Bound]]]) -> list[Plot]:
     data = []
-    for n, (line, found) in enumerate(had):
-        points = [_under(line, step, b) for step, b in found.items()]
-        marker = {"color": colour(n), "symbol": [_BY_STEP[step] for step in found], "size": 11}
+    for n, (line, steps) in enumerate(cells):
+        points = [_reached(line, step, b) for step, b in steps.items()]
+        marker = {"color": colour(n), "symbol": [_BY_STEP[step] for step in steps], "size": 11}
         data.append(dots(plain(line.name), n, points, marker=marker))
     return data
 
 
-def _under_by_step(had: Sequence[tuple[CellView, dict[str, Bound]]]) -> list[Plot]:
+def _reached_by_step(cells: Sequence[tuple[CellView, dict[str, Bound]]]) -> list[Plot]:
     return [
-        dots(step, n, [_under(line, step, found[step]) for line, found in had if step in found])
+        dots(step, n, [_reached(line, step, steps[step]) for line, steps in cells if step in steps])
         for n, step in enumerate(("decode", "prefill"))
     ]

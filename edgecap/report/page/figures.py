@@ -1,4 +1,4 @@
-"""The figures of a report in the order of the page: sections, each with its figures."""
+"""Sections of a report with their figures, in the order of the page."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Section(NamedTuple):
 
 
 def sections(lines: Sequence[CellView]) -> list[Section]:
-    """All figures that the cells have data for; what is absent stands there with its reason."""
+    """Return all figures that the cells have data for; the others say why they are empty."""
     cost = [cost_figures.time(lines), cost_figures.memory(lines), cost_figures.roofline(lines)]
     energy = [share_figures.energy(lines), share_figures.split(lines)]
-    found = [
+    all_sections = [
         Section("capacity", "Capacity", [worth_figures.capacity(lines)]),
         Section("cost", "Cost of a token, beside the roofline", [f for f in cost if f]),
         Section("energy", "Energy", [f for f in energy if f]),
@@ -45,4 +45,4 @@ def sections(lines: Sequence[CellView]) -> list[Section]:
         ),
         Section("operators", "Operators", share_figures.operators(lines)),
     ]
-    return [section for section in found if section.figures]
+    return [section for section in all_sections if section.figures]

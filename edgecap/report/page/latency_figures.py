@@ -1,4 +1,4 @@
-"""Figures of how long cells take: how the latency of a token spreads, and how it grows with the context."""
+"""Figures of latency: its distribution, and its growth with the context."""
 
 from __future__ import annotations
 
@@ -25,34 +25,37 @@ from edgecap.units import si
 
 
 def distribution(lines: Sequence[CellView]) -> Figure:
-    """How the seconds of single decoded tokens spread; of encoders, those of prompts."""
-    had = [(line, part) for line in lines if (part := timed(line))]
-    if not had:
+    """Plot the distribution of single decoded tokens; of encoders, of prompts."""
+    cells = [(line, part) for line in lines if (part := timed(line))]
+    if not cells:
         return Figure("distribution", "Decode latency", "No cell was timed.", None)
-    decodes = any(isinstance(part, Decode) for _, part in had)
+    decodes = any(isinstance(part, Decode) for _, part in cells)
     words = "a decoded token" if decodes else "a prompt"
-    data, y = _curves(had) if len(had) <= FEW else _boxes(had)
-    height = {"height": 380} if len(had) <= FEW else {}
-    told = "; ".join(f"{line.name} {_quantiles(part.samples_s)}" for line, part in had[:FEW])
-    more = f"; {len(had) - FEW} more in the table of latencies" if len(had) > FEW else ""
+    data, y = _curves(cells) if len(cells) <= FEW else _boxes(cells)
+    height = {"height": 380} if len(cells) <= FEW else {}
+    quantiles = "; ".join(f"{line.name} {_quantiles(part.samples_s)}" for line, part in cells[:FEW])
+    more = f"; {len(cells) - FEW} more in the table of latencies" if len(cells) > FEW else ""
     kind = (
-        "Each curve tells which share of the samples took at most so long"
-        if len(had) <= FEW
+        "Each curve is the share of the samples that took at most that long"
+        if len(cells) <= FEW
         else _BOXES
     )
     shown = [
-        {"x": [q for _, p in had for q in (min(p.samples_s), stats.quantile(p.samples_s, 0.99))]}
+        {"x": [q for _, p in cells for q in (min(p.samples_s), stats.quantile(p.samples_s, 0.99))]}
     ]
     plot = {
         "data": data,
-        "layout": layout(len(had), log_axis(f"seconds of {words}", "s", shown), y, series=len(data))
+        "layout": layout(
+            len(cells), log_axis(f"seconds of {words}", "s", shown), y, series=len(data)
+        )
         | height,
     }
     title = f"Latency of {words}: distribution"
     return Figure(
         "distribution",
         title,
-        f"{kind}. The axis ends a little beyond the 99th percentile. Median, 99th percentile and longest: {told}{more}.",
+        f"{kind}. The axis ends a little beyond the 99th percentile. Median, 99th percentile and "
+        f"longest: {quantiles}{more}.",
         plot,
         wide=True,
     )
@@ -64,23 +67,23 @@ _BOXES = (
 
 
 def timed(line: CellView) -> Decode | Prefill | None:
-    """The samples of decoding, or of prefill where nothing is decoded."""
-    found = latency_of(line.cell)
-    if not isinstance(found, Latency):
+    """Return the samples of decode, or of prefill where nothing is decoded."""
+    latency = latency_of(line.cell)
+    if not isinstance(latency, Latency):
         return None
-    return found.decode if isinstance(found.decode, Decode) else found.prefill
+    return latency.decode if isinstance(latency.decode, Decode) else latency.prefill
 
 
 def _quantiles(samples: tuple[float, ...]) -> str:
     return ", ".join(si(stats.quantile(samples, share), "s") for share in (0.5, 0.99, 1.0))
 
 
-def _curves(had: Sequence[tuple[CellView, Decode | Prefill]]) -> tuple[list[Plot], Plot]:
+def _curves(cells: Sequence[tuple[CellView, Decode | Prefill]]) -> tuple[list[Plot], Plot]:
     shares = [n / 100 for n in range(101)]
     data = []
-    for n, (line, part) in enumerate(had):
+    for n, (line, part) in enumerate(cells):
         at = [stats.quantile(part.samples_s, share) for share in shares]
-        said = [
+        hover = [
             plain(f"{line.label}: {share:.0%} within {si(x, 's')}")
             for share, x in zip(shares, at, strict=True)
         ]
@@ -92,22 +95,22 @@ def _curves(had: Sequence[tuple[CellView, Decode | Prefill]]) -> tuple[list[Plot
                 "name": plain(line.name),
                 "x": at,
                 "y": shares,
-                "hovertext": said,
+                "hovertext": hover,
             }
             | {"hoverinfo": "text", "line": {"color": colour(n), "width": 2.5, "dash": dash}}
         )
     return data, {"title": {"text": "share of samples"}, "tickformat": ".0%", "range": [0, 1.01]}
 
 
-def _boxes(had: Sequence[tuple[CellView, Decode | Prefill]]) -> tuple[list[Plot], Plot]:
+def _boxes(cells: Sequence[tuple[CellView, Decode | Prefill]]) -> tuple[list[Plot], Plot]:
     at = {
-        share: [stats.quantile(p.samples_s, share) for _, p in had]
+        share: [stats.quantile(p.samples_s, share) for _, p in cells]
         for share in (0.01, 0.25, 0.5, 0.75, 0.99)
     }
     box = {
         "type": "box",
         "orientation": "h",
-        "y": list(range(len(had))),
+        "y": list(range(len(cells))),
         "lowerfence": at[0.01],
         "q1": at[0.25],
         "median": at[0.5],
@@ -116,52 +119,55 @@ def _boxes(had: Sequence[tuple[CellView, Decode | Prefill]]) -> tuple[list[Plot]
         "line": {"color": "--s1", "width": 1.5},
         "showlegend": False,
     }
-    return [box], names([line for line, _ in had])
+    return [box], names([line for line, _ in cells])
 
 
 # --- growth -----------------------------------------------------------------------------------
 
 
 def growth(lines: Sequence[CellView]) -> list[Figure]:
-    """Seconds at each context that was timed; of a few cells, since of many the table tells more."""
-    had = [(line, x.sweep) for line in lines if (x := latency_of(line.cell)) and x.sweep]
-    if not had:
+    """Plot seconds at each context for a few cells; refer to the table for many."""
+    cells = [(line, x.sweep) for line in lines if (x := latency_of(line.cell)) and x.sweep]
+    if not cells:
         return []
-    if len(had) > FEW:
-        text = f"{len(had)} cells were timed at several contexts: the table of growth under Raw numbers has them."
+    if len(cells) > FEW:
+        text = (
+            f"{len(cells)} cells were timed at several contexts: the table of growth under Raw "
+            "numbers has them."
+        )
         return [Figure("growth", "Growth with the context", text, None)]
     steps: list[tuple[str, str, Callable[[Any], tuple[float, ...]]]] = [
         ("prefill", "a prompt", lambda p: p.prefill_s),
         ("decode", "a decoded token", lambda p: p.decode_s),
     ]
-    return [found for step in steps if (found := _growth(had, *step))]
+    return [figure for step in steps if (figure := _growth(cells, *step))]
 
 
 def _growth(
-    had: Sequence[tuple[CellView, Any]],
+    cells: Sequence[tuple[CellView, Any]],
     name: str,
     words: str,
     read: Callable[[Any], tuple[float, ...]],
 ) -> Figure | None:
-    data, told = [], []
-    for n, (line, sweep) in enumerate(had):
+    data, ranges = [], []
+    for n, (line, sweep) in enumerate(cells):
         points = [(float(p.context), stats.median(read(p))) for p in sweep if read(p)]
         if not points:
             continue
-        said = [(x, y, f"{line.label}, context {x:.0f}: {si(y, 's')}") for x, y in points]
+        marks = [(x, y, f"{line.label}, context {x:.0f}: {si(y, 's')}") for x, y in points]
         data.append(
             dots(
                 plain(line.name),
                 n,
-                said,
+                marks,
                 mode="lines+markers",
                 line={"color": colour(n), "width": 2},
             )
         )
-        told.append(f"{line.name} {si(points[0][1], 's')} to {si(points[-1][1], 's')}")
+        ranges.append(f"{line.name} {si(points[0][1], 's')} to {si(points[-1][1], 's')}")
     if not data:
         return None
-    contexts = sorted({p.context for _, sweep in had for p in sweep})
+    contexts = sorted({p.context for _, sweep in cells for p in sweep})
     x = {
         "title": {"text": "context, tokens"},
         "type": "log",
@@ -170,5 +176,5 @@ def _growth(
     }
     y = axis("seconds", "s", rangemode="tozero")
     plot = {"data": data, "layout": layout(8, x, y) | {"height": 360}}
-    text = f"Medians of {words}, from {contexts[0]} to {contexts[-1]}: {'; '.join(told)}."
+    text = f"Medians of {words}, from {contexts[0]} to {contexts[-1]}: {'; '.join(ranges)}."
     return Figure(f"growth-{name}", f"Seconds of {words} against the context", text, plot)

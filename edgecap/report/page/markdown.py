@@ -1,4 +1,4 @@
-"""Records as Markdown: the verdict, the main figures, what to know, and how to do it again. Values in, text out."""
+"""The report as Markdown. Values in, text out."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _SPECIAL = re.compile(r"([\\`*_\[\]<>|~#&$])")
 
 
 def markdown(records: Sequence[Profile]) -> str:
-    """The report as GitHub shows it, with tables."""
+    """Return the report as GitHub renders it, with tables."""
     lines = display_views(records)
     parts = [
         f"{MARK}\n# {plain(title(records))}",
         *[f"**{plain(v.sentence)}**" for v in verdicts(lines)],
     ]
-    parts += [plain(found)] if (found := notes.mismatches(records)) else []
-    parts += ["## What was measured, on what", *["\n".join(_facts(record)) for record in records]]
+    parts += [plain(mismatch)] if (mismatch := notes.mismatches(records)) else []
+    parts += ["## What was measured", *["\n".join(_facts(record)) for record in records]]
     parts += ["## Figures of each cell", "Medians with 95 % intervals.", _figures(lines)]
     parts += [
-        "## In words",
+        "## Figures in words",
         "\n".join(
             f"- {plain(f.title)}: {plain(f.text)}" for s in sections(lines) for f in s.figures
         ),
@@ -45,7 +45,7 @@ def markdown(records: Sequence[Profile]) -> str:
 
 
 def plain(text: str) -> str:
-    """A text without anything that Markdown or the HTML in it would act upon."""
+    """Escape everything that Markdown, or HTML in it, would act upon."""
     return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
 
 
@@ -54,7 +54,7 @@ def _facts(record: Profile) -> list[str]:
 
 
 def _figures(lines: Sequence[CellView]) -> str:
-    """A row a metric that any cell has, a column a cell; of many cells the other way round."""
+    """Return a row a metric and a column a cell; of many cells the other way round."""
     shown = [m for m in METRICS if any(line.value(m.name) is not None for line in lines)]
     cells = [[_figure(line, m.name) for m in shown] for line in lines]
     if len(lines) > 6:
@@ -67,12 +67,14 @@ def _figures(lines: Sequence[CellView]) -> str:
 
 
 def _figure(line: CellView, metric: str) -> str:
-    found = line.metrics[metric]
-    if not isinstance(found, Estimate):
+    value = line.metrics[metric]
+    if not isinstance(value, Estimate):
         return "-"
-    sure = interval_text(metric, found)
+    interval = interval_text(metric, value)
     return (
-        f"{metric_text(metric, found.value)} ({sure})" if sure else metric_text(metric, found.value)
+        f"{metric_text(metric, value.value)} ({interval})"
+        if interval
+        else metric_text(metric, value.value)
     )
 
 
@@ -84,15 +86,15 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [[plain(c) for c in columns], rule, *body])
 
 
-def _notes(heading: str, found: Sequence[notes.Note]) -> list[str]:
-    if not found:
+def _notes(heading: str, entries: Sequence[notes.Note]) -> list[str]:
+    if not entries:
         return []
     return [
         f"## {heading}",
-        "\n".join(f"- {plain(note.text)}: {plain(note.advice)}" for note in found),
+        "\n".join(f"- {plain(note.text)}: {plain(note.advice)}" for note in entries),
     ]
 
 
 def _code(commands: Sequence[str]) -> str:
-    """Indented, so that no text can end the block."""
+    """Indent commands as a code block that no text can end."""
     return "\n".join(f"    {printable(words)}" for words in commands)

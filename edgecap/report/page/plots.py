@@ -1,7 +1,8 @@
-"""What figures are made of: plain values in Plotly's JSON form, and the text that says the same in words and numbers.
+"""Build figures as plain values in Plotly's JSON form, each with a text that says the same.
 
-Colours are names of CSS variables ("--s1"), which the page resolves in its theme. Cells stand at whole numbers of an
-axis, so that equal names stay two cells; names are escaped, because Plotly reads tags in texts.
+Colours are names of CSS variables ("--s1") that the page resolves in its theme. Cells stand at
+whole numbers of an axis, so that two cells of one name stay apart. Names are escaped, because
+Plotly reads tags in texts.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ from edgecap.report.metric_text import interval_text, metric_text
 from edgecap.units import si
 
 Plot = dict[str, Any]
-TALL = 900  # CSS pixels from where a figure scrolls in its frame
+TALL = 900  # CSS pixels from which a figure scrolls in its frame
 FEW = 8  # cells that can have a colour each
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "x", "triangle-down")
 
 
 class Figure(NamedTuple):
-    """A figure: `plot` is {"data", "layout"}, or None where `text` says why there is none; a `wide` one has its own row."""
+    """A figure with its text; a `wide` one has its own row.
+
+    `plot` is {"data", "layout"}, or None where `text` says why there is none.
+    """
 
     id: str
     title: str
@@ -34,33 +38,31 @@ class Figure(NamedTuple):
 
     @property
     def tall(self) -> bool:
-        """Whether it scrolls in its frame, rather than making the page endless."""
+        """Return true if the figure scrolls in its frame."""
         return self.plot is not None and self.plot["layout"]["height"] > TALL
 
 
 def colour(place: int) -> str:
-    """The colour of a series."""
+    """Return the colour of a series."""
     return f"--s{place % FEW + 1}"
 
 
 def plain(text: str) -> str:
-    """A text as Plotly shows it as it is: its tags and entities mean nothing."""
+    """Escape tags and entities, which Plotly would act upon."""
     return html.escape(text, quote=False)
 
 
 def layout(rows: int, x: Plot, y: Plot, per_row: int = 30, series: int = 2, **more: Any) -> Plot:
-    """A layout as high as its rows need; of less than two series there is no legend."""
+    """Return a layout as high as its rows need; with a legend from two series on."""
     height = 110 + per_row * rows
-    if (
-        height > TALL
-    ):  # the numbers stand above, since whoever scrolls through it does not see its end
+    if height > TALL:  # the end of the figure is out of sight, so the numbers stand above
         x = {**x, "side": "top"}
         more |= {"legend": {"y": 1 + 60 / height}} if series > 1 else {}
     return {"height": height, "xaxis": x, "yaxis": y, "hovermode": "closest", **more}
 
 
 def axis(title: str, unit: str = "", **more: Any) -> Plot:
-    """An axis of numbers, with SI prefixes where they have a unit."""
+    """Return a linear axis, with SI prefixes if it has a unit."""
     prefixed = {"tickformat": "~s", "ticksuffix": unit} if unit else {}
     return {"title": {"text": title}, "nticks": 7, **prefixed, **more}
 
@@ -68,13 +70,16 @@ def axis(title: str, unit: str = "", **more: Any) -> Plot:
 def log_axis(
     title: str, unit: str, data: Sequence[Plot], along: str = "x", room: float = 0.06
 ) -> Plot:
-    """A logarithmic axis over what the traces have, with `room` of its length at either end and a handful of round ticks."""
+    """Return a logarithmic axis over the values of the traces, with a few round ticks.
+
+    `room` is the share of its length that is free at either end.
+    """
     values = [value for trace in data for value in trace[along] if value and value > 0] or [1.0]
     low, high = (math.log10(end) for end in (min(values), max(values)))
     spare = max(room * (high - low), 0.04)
     low, high = low - spare, high + spare
     ticks = next(
-        (found for steps in _STEPS if len(found := _ticks(low, high, steps)) <= _TICKS),
+        (few for steps in _STEPS if len(few := _ticks(low, high, steps)) <= _TICKS),
         _ticks(low, high, (1,)),
     )
     texts = [si(tick, unit) if unit or tick >= 1 else f"{tick:g}" for tick in ticks]
@@ -88,7 +93,7 @@ def log_axis(
     return {"title": {"text": title}, "type": "log", **marks}
 
 
-_TICKS = 5  # that a phone has room for
+_TICKS = 5  # ticks that fit on a phone
 _STEPS = (
     (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9),
     (1, 1.5, 2, 3, 4, 5, 7),
@@ -100,17 +105,17 @@ _STEPS = (
 
 
 def _ticks(low: float, high: float, steps: Sequence[float]) -> list[float]:
-    """The steps of each decade that lie between two powers of ten."""
-    found = (
+    """Return the steps of each decade that lie between two powers of ten."""
+    ticks = (
         float(f"{step}e{decade}")
         for decade in range(math.floor(low), math.ceil(high) + 1)
         for step in steps
     )
-    return [tick for tick in found if low <= math.log10(tick) <= high]
+    return [tick for tick in ticks if low <= math.log10(tick) <= high]
 
 
 def names(lines: Sequence[CellView]) -> Plot:
-    """An axis of cells, the first above."""
+    """Return an axis of cells, the first at the top."""
     return {
         "tickmode": "array",
         "tickvals": list(range(len(lines))),
@@ -122,7 +127,7 @@ def names(lines: Sequence[CellView]) -> Plot:
 
 
 def dots(name: str, place: int, points: Sequence[tuple[float, float, str]], **more: Any) -> Plot:
-    """Marks at (x, y), each with a text that is read when it is pointed at."""
+    """Return marks at (x, y), each with a text to show when it is pointed at."""
     return {
         "type": "scatter",
         "mode": "markers",
@@ -136,30 +141,30 @@ def dots(name: str, place: int, points: Sequence[tuple[float, float, str]], **mo
     }
 
 
-def bars_of_error(found: Sequence[Estimate]) -> Plot:
-    """The 95 % intervals of points on the axis x."""
+def bars_of_error(estimates: Sequence[Estimate]) -> Plot:
+    """Return the 95 % intervals of points on the axis x."""
     return {
         "type": "data",
         "symmetric": False,
-        "array": [0.0 if e.high is None else e.high - e.value for e in found],
-        "arrayminus": [0.0 if e.low is None else e.value - e.low for e in found],
+        "array": [0.0 if e.high is None else e.high - e.value for e in estimates],
+        "arrayminus": [0.0 if e.low is None else e.value - e.low for e in estimates],
         "thickness": 1.5,
         "width": 4,
     }
 
 
 def sentence(line: CellView, metric: str) -> str:
-    """A cell's figure with its interval."""
-    found = line.metrics[metric]
-    assert isinstance(found, Estimate)
-    sure = interval_text(metric, found)
-    return f"{line.label}: {BY_NAME[metric].words} {metric_text(metric, found.value)}" + (
-        f" ({sure})" if sure else ""
+    """Return a cell's metric with its interval."""
+    value = line.metrics[metric]
+    assert isinstance(value, Estimate)
+    interval = interval_text(metric, value)
+    return f"{line.label}: {BY_NAME[metric].words} {metric_text(metric, value.value)}" + (
+        f" ({interval})" if interval else ""
     )
 
 
 def estimated(lines: Sequence[CellView], metric: str) -> list[tuple[int, CellView, Estimate]]:
-    """The cells that have the metric, each with its place."""
+    """Return the cells that have the metric, each with its place."""
     return [
         (n, line, e)
         for n, line in enumerate(lines)
@@ -170,16 +175,19 @@ def estimated(lines: Sequence[CellView], metric: str) -> list[tuple[int, CellVie
 def series(
     lines: Sequence[CellView], metric: str, place: int, offset: float, name: str = ""
 ) -> Plot | None:
-    """A metric of all cells with its intervals; None where no cell has it."""
-    had = estimated(lines, metric)
-    if not had:
+    """Return a metric of all cells with its intervals; None where no cell has it."""
+    cells = estimated(lines, metric)
+    if not cells:
         return None
-    points = [(e.value, n + offset, sentence(line, metric)) for n, line, e in had]
+    points = [(e.value, n + offset, sentence(line, metric)) for n, line, e in cells]
     return dots(
-        name or BY_NAME[metric].words, place, points, error_x=bars_of_error([e for _, _, e in had])
+        name or BY_NAME[metric].words,
+        place,
+        points,
+        error_x=bars_of_error([e for _, _, e in cells]),
     )
 
 
 def offsets(count: int) -> list[float]:
-    """Where `count` series stand within the row of a cell."""
+    """Return the places of `count` series within the row of a cell."""
     return [(n - (count - 1) / 2) * 0.6 / max(count, 1) for n in range(count)]

@@ -1,7 +1,7 @@
-"""All raw numbers as tables: what the figures are made of, in SI units and full precision.
+"""Raw numbers as tables, in SI units and full precision.
 
-A table is a list of rows that name their columns, so that each is written down once. Samples stay in the record; of
-rounds the medians are here.
+A table is a list of rows that name their columns. Single samples stay in the record; rounds are
+shown by their medians.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ RawRow = dict[str, str | float | int | None]
 
 
 class Table(NamedTuple):
-    """A title, the columns' names, rows of texts, and how many rows there were in all."""
+    """A title, names of columns, rows of texts, and the number of rows before any were cut."""
 
     title: str
     columns: list[str]
@@ -43,13 +43,13 @@ class Table(NamedTuple):
 
 
 def tables(lines: Sequence[CellView], records: Sequence[Profile]) -> list[Table]:
-    """Every table that has rows."""
+    """Return every table that has rows."""
     of_cells = {
         title: [{"cell": line.label, **f} for line in lines for f in read(line)]
         for title, read in _CELLS.items()
     }
     of_runs = {
-        "Machines, versions, models and what was asked": [
+        "Machines, versions, models and requests": [
             f for n, r in enumerate(records) for f in _of_run(n, r)
         ]
     }
@@ -63,7 +63,7 @@ def _table(title: str, rows: Sequence[RawRow]) -> Table:
 
 
 def _text(value: str | float | None) -> str:
-    """Numbers so that they sort and can be read back: seven digits, and no prefix."""
+    """Format a number with seven digits and no prefix, so that it sorts and can be read back."""
     if value is None:
         return "-"
     if isinstance(value, str):
@@ -83,9 +83,11 @@ def _metrics(line: CellView) -> Iterator[RawRow]:
         }
 
 
-def _metric(name: str, found: Estimate | Absent) -> list[tuple[str, float | None]]:
+def _metric(name: str, metric: Estimate | Absent) -> list[tuple[str, float | None]]:
     value, low, high = (
-        (found.value, found.low, found.high) if isinstance(found, Estimate) else (None, None, None)
+        (metric.value, metric.low, metric.high)
+        if isinstance(metric, Estimate)
+        else (None, None, None)
     )
     return [(name, value), (f"low {name}", low), (f"high {name}", high)]
 
@@ -115,29 +117,29 @@ def _rounds(line: CellView) -> Iterator[RawRow]:
 
 
 def _timed(line: CellView) -> Iterator[tuple[str, Prefill | Decode]]:
-    found = latency_of(line.cell)
-    if found:
-        yield "prefill", found.prefill
-        if isinstance(found.decode, Decode):
-            yield "decode", found.decode
+    latency = latency_of(line.cell)
+    if latency:
+        yield "prefill", latency.prefill
+        if isinstance(latency.decode, Decode):
+            yield "decode", latency.decode
 
 
 def _domains(line: CellView) -> Iterator[RawRow]:
-    found = compression_of(line.cell)
-    for name, bits in (found.by_domain if found else {}).items():
+    text = compression_of(line.cell)
+    for name, bits in (text.by_domain if text else {}).items():
         yield {"domain": name, **msgspec.to_builtins(bits)}
 
 
 def _documents(line: CellView) -> Iterator[RawRow]:
-    found = compression_of(line.cell)
-    for document in found.per_document if found else ():
+    text = compression_of(line.cell)
+    for document in text.per_document if text else ():
         per_byte = document.nll_bits / document.bytes if document.bytes else None
         yield {**msgspec.to_builtins(document), "bits_per_byte": per_byte}
 
 
 def _growth(line: CellView) -> Iterator[RawRow]:
-    found = latency_of(line.cell)
-    for point in found.sweep if found else ():
+    latency = latency_of(line.cell)
+    for point in latency.sweep if latency else ():
         medians = {
             f"{n}_s": stats.median(s)
             for n, s in (("prefill", point.prefill_s), ("decode", point.decode_s))
@@ -152,32 +154,32 @@ def _growth(line: CellView) -> Iterator[RawRow]:
 
 
 def _throughput(line: CellView) -> Iterator[RawRow]:
-    found = latency_of(line.cell)
-    for at in found.throughput if found else ():
-        if isinstance(at, Throughput):
-            yield _of_throughput(at)
+    latency = latency_of(line.cell)
+    for point in latency.throughput if latency else ():
+        if isinstance(point, Throughput):
+            yield _of_throughput(point)
         else:
-            yield {"failure": failure_text(at)}
+            yield {"failure": failure_text(point)}
 
 
-def _of_throughput(at: Throughput) -> RawRow:
-    rows = at.batch * at.streams
-    read: RawRow = {"batch": at.batch, "streams": at.streams}
-    read |= {"prefill_tokens_per_s": rows * at.prefill_tokens / stats.median(at.prefill_s)}
-    if not at.decode_s:
-        return read
-    decoded = rows * at.steps / stats.median(at.decode_s)
-    return read | {"decode_tokens_per_s": decoded, "step_s": stats.median(at.step_s)}
+def _of_throughput(point: Throughput) -> RawRow:
+    rows = point.batch * point.streams
+    rates: RawRow = {"batch": point.batch, "streams": point.streams}
+    rates |= {"prefill_tokens_per_s": rows * point.prefill_tokens / stats.median(point.prefill_s)}
+    if not point.decode_s:
+        return rates
+    decoded = rows * point.steps / stats.median(point.decode_s)
+    return rates | {"decode_tokens_per_s": decoded, "step_s": stats.median(point.step_s)}
 
 
 def _windows(line: CellView) -> Iterator[RawRow]:
-    found = energy_of(line.cell)
-    if not found:
+    energy = energy_of(line.cell)
+    if not energy:
         return
     for step, windows in (
-        ("prefill", found.prefill),
-        ("decode", found.decode),
-        ("score", found.nll),
+        ("prefill", energy.prefill),
+        ("decode", energy.decode),
+        ("score", energy.nll),
     ):
         for number, w in enumerate(windows):
             split: RawRow = {f"{name}_j": joules for name, joules in w.by_domain.items()}
@@ -187,47 +189,47 @@ def _windows(line: CellView) -> Iterator[RawRow]:
 
 
 def _rooflines(line: CellView) -> Iterator[RawRow]:
-    found = line.cell.roofline
-    for step in ("prefill", "decode") if isinstance(found, Roofline) else ():
-        bound = getattr(found, step)
+    roofline = line.cell.roofline
+    for step in ("prefill", "decode") if isinstance(roofline, Roofline) else ():
+        bound = getattr(roofline, step)
         if bound:
             values = msgspec.to_builtins(bound)
             yield {"step": step, **values, "ratio": bound.ratio.value}
 
 
 def _memory(line: CellView) -> Iterator[RawRow]:
-    found = line.measured.memory if line.measured else None
-    if isinstance(found, Memory):
-        device = found.device_peak_bytes
+    memory = line.measured.memory if line.measured else None
+    if isinstance(memory, Memory):
+        device = memory.device_peak_bytes
         yield {
-            **msgspec.to_builtins(found),
+            **msgspec.to_builtins(memory),
             "device_peak_bytes": None if isinstance(device, Absent) else device,
         }
 
 
 def _placement(line: CellView) -> Iterator[RawRow]:
-    found = line.measured.placement if line.measured else None
-    if isinstance(found, Placement):
-        for name, share in found.by_provider.items():
+    placement = line.measured.placement if line.measured else None
+    if isinstance(placement, Placement):
+        for name, share in placement.by_provider.items():
             yield {"ran on": name, "nodes": share.nodes, "time_share": share.time_share}
 
 
 def _operators(line: CellView) -> Iterator[RawRow]:
-    found = line.measured.placement if line.measured else None
-    for step, shares in (found.operators if isinstance(found, Placement) else {}).items():
+    placement = line.measured.placement if line.measured else None
+    for step, shares in (placement.operators if isinstance(placement, Placement) else {}).items():
         for name, share in shares.items():
             yield {"step": step, "operator": name, "time_share": share}
 
 
 def _files(line: CellView) -> Iterator[RawRow]:
-    found = line.cell.graph
-    for file in found.files if isinstance(found, Graph) else ():
-        assert isinstance(found, Graph)
+    graph = line.cell.graph
+    for file in graph.files if isinstance(graph, Graph) else ():
+        assert isinstance(graph, Graph)
         yield {
             "file": file.path,
             "bytes": file.bytes,
             "sha256": file.sha256,
-            "recipe": found.recipe,
+            "recipe": graph.recipe,
         }
 
 
@@ -252,7 +254,7 @@ _CELLS: dict[str, Callable[[CellView], Iterator[RawRow]]] = {
 
 
 def _of_run(place: int, record: Profile) -> Iterator[RawRow]:
-    """Everything of the record beside its cells, by the path of its field."""
+    """Return every field of the record beside its cells, by its path."""
     for part in ("machine", "source", "corpus", "flops", "peaks", "spec"):
         for path, value in _leaves(part, msgspec.to_builtins(getattr(record, part))):
             yield {"record": f"#{place + 1}", "what": path, "value": value}

@@ -1,6 +1,6 @@
-"""Records as one page for a browser: the values that pages/report.html sets.
+"""Records as one HTML page: the values that templates/report.html renders.
 
-The page opens offline and asks no host for anything. Figures are in `figures`, tables of raw numbers in `raw`.
+The page opens offline and makes no request. `figures` has the figures, `raw_tables` all numbers.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class TableCell(NamedTuple):
 
 
 def html(records: Sequence[Profile]) -> str:
-    """The whole page. Raises UsageError without the extra `report`."""
+    """Return the page. Raise UsageError without the extra `report`."""
     lines = display_views(records)
     judged = verdicts(lines)
     return page(
@@ -60,7 +60,7 @@ def html(records: Sequence[Profile]) -> str:
 
 
 def title(records: Sequence[Profile]) -> str:
-    """What was measured on what, in a line."""
+    """Return the model and the processor in a line, or how many there are."""
     models = list(dict.fromkeys(r.source.name for r in records))
     machines = list(dict.fromkeys((r.machine.name, r.machine.cpu) for r in records))
     what = shortened(models[0]) if len(models) == 1 else f"{len(models)} models"
@@ -72,48 +72,48 @@ def _subtitle(records: Sequence[Profile], lines: Sequence[CellView]) -> str:
     days = sorted({shortened(r.created_utc[:10], 10) for r in records})
     measured = sum(1 for line in lines if line.measured)
     many = f", {len(records)} records" if len(records) > 1 else ""
-    said = (
+    cells = (
         f"{measured} of {len(lines)} cells measured"
         if measured < len(lines)
         else f"{measured} cells measured"
     )
-    return f"{said}{many}, {' to '.join(dict.fromkeys((days[0], days[-1])))}"
+    return f"{cells}{many}, {' to '.join(dict.fromkeys((days[0], days[-1])))}"
 
 
 # --- the best cell, and all at a glance ---------------------------------------------------------
 
 
 def _cards(verdict: Verdict) -> list[tuple[str, str, str]]:
-    """Term, value and interval of the best cell's main figures."""
+    """Return term, value and interval of the best cell's main metrics."""
     best = verdict.best
     if best is None:
         return []
-    shown = [m for m in dict.fromkeys([verdict.metric, *MAIN]) if _told(best, m)]
+    shown = [m for m in dict.fromkeys([verdict.metric, *MAIN]) if _has_card(best, m)]
     return [(BY_NAME[m].words, *_card(best, m)) for m in shown]
 
 
-def _told(line: CellView, metric: str) -> bool:
+def _has_card(line: CellView, metric: str) -> bool:
     return line.value(metric) is not None or metric == "decode_j"
 
 
 def _card(line: CellView, metric: str) -> tuple[str, str]:
-    found = line.metrics[metric]
-    if isinstance(found, Absent):
+    value = line.metrics[metric]
+    if isinstance(value, Absent):
         return "absent", "the reason is under Energy"
-    small = interval_text(metric, found)
+    small = interval_text(metric, value)
     if metric == "decode_s":
         small = (
-            f"{significant(1 / found.value)} tokens/s; {small}"
+            f"{significant(1 / value.value)} tokens/s; {small}"
             if small
-            else f"{significant(1 / found.value)} tokens/s"
+            else f"{significant(1 / value.value)} tokens/s"
         )
     if metric == "prefill_s" and line.measured and isinstance(line.measured.latency, Latency):
         small = f"{line.measured.latency.prefill.tokens} tokens; {small}"
-    return metric_text(metric, found.value), small
+    return metric_text(metric, value.value), small
 
 
 def _glance(lines: Sequence[CellView]) -> tuple[list[str], list[list[TableCell]]]:
-    """Column names, and a row a cell, of the figures that any cell has."""
+    """Return names of columns, and a row a cell, of the metrics that any cell has."""
     shown = [m for m in OVERVIEW if any(line.value(m) is not None for line in lines)]
     best = {m: _best(lines, m) for m in shown}
     rows = [
@@ -134,42 +134,46 @@ def _outcome(line: CellView) -> str:
 
 
 def _best(lines: Sequence[CellView], metric: str) -> str:
-    """The best of a column as it is read; nothing where all read alike, or where less is only nearer to fp32."""
-    had = [value for line in lines if (value := line.value(metric)) is not None]
-    if metric == "divergence_bits" or len({metric_text(metric, value) for value in had}) < 2:
+    """Return the best text of a column; nothing where all are alike, or less is not better."""
+    values = [value for line in lines if (value := line.value(metric)) is not None]
+    if metric == "divergence_bits" or len({metric_text(metric, value) for value in values}) < 2:
         return ""
-    return metric_text(metric, min(had) if BY_NAME[metric].less_is_better else max(had))
+    return metric_text(metric, min(values) if BY_NAME[metric].less_is_better else max(values))
 
 
 def _entry(line: CellView, metric: str, best: str) -> TableCell:
-    found = line.metrics[metric]
-    if not isinstance(found, Estimate):
+    value = line.metrics[metric]
+    if not isinstance(value, Estimate):
         return TableCell("-")
     return TableCell(
-        metric_text(metric, found.value),
-        found.value,
-        interval_text(metric, found),
-        metric_text(metric, found.value) == best,
+        metric_text(metric, value.value),
+        value.value,
+        interval_text(metric, value),
+        metric_text(metric, value.value) == best,
     )
 
 
-# --- what ran on what -------------------------------------------------------------------------
+# --- description of a record ------------------------------------------------------------------
 
 
 def describe(record: Profile) -> list[tuple[str, str]]:
-    """What one record measured on what: terms and values."""
+    """Return terms and values: the model, machine, runtime, text and time of a record."""
     machine, corpus = record.machine, record.corpus
     cores = machine.physical_cores or machine.logical_cores
     board = "; ".join(
         f"{shortened(g.name)}, {size(g.memory_bytes)}, driver {shortened(g.driver)}"
         for g in machine.gpus
     )
-    text = f"{shortened(corpus.name)}: {corpus.documents} documents, {size(corpus.bytes)}, bias {corpus.bias_bits:g} bit a token"
+    text = (
+        f"{shortened(corpus.name)}: {corpus.documents} documents, {size(corpus.bytes)}, bias "
+        f"{corpus.bias_bits:g} bit a token"
+    )
     return [
         ("Model", f"{shortened(record.source.name, 300)}, {_parameters(record)}{_work(record)}"),
         (
             "Machine",
-            f"{shortened(machine.name)}: {shortened(machine.cpu)}, {cores} cores, {size(machine.memory_bytes)}, {shortened(machine.system)}",
+            f"{shortened(machine.name)}: {shortened(machine.cpu)}, {cores} cores, "
+            f"{size(machine.memory_bytes)}, {shortened(machine.system)}",
         ),
         *([("Graphics", board)] if board else []),
         ("Runtime", _versions(record)),
@@ -182,8 +186,10 @@ def describe(record: Profile) -> list[tuple[str, str]]:
 
 
 def _parameters(record: Profile) -> str:
-    had = record.source.parameters
-    return f"{count(had)} parameters" if isinstance(had, int) else "parameters unknown"
+    parameters = record.source.parameters
+    return (
+        f"{count(parameters)} parameters" if isinstance(parameters, int) else "parameters unknown"
+    )
 
 
 def _work(record: Profile) -> str:

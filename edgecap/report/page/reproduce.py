@@ -1,4 +1,4 @@
-"""A run as it was asked for, written as the command line that asks for it again."""
+"""Command lines that repeat the runs of records."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgecap.record import Profile
 from edgecap.report.rows import name_of_record
 from edgecap.spec import Spec
 
-_FILES = 8  # records that are named; of more, the folder is
+_FILES = 8  # records that are named; more are given as a folder
 
 # Options whose names are not those of the fields; the others are the field with dashes.
 _OPTIONS = {
@@ -29,18 +29,18 @@ _OPTIONS = {
 
 
 def command(spec: Spec) -> str:
-    """`edgecap profile ...`, quoted for a shell; what is as usual is left out."""
+    """Return `edgecap profile ...` quoted for a shell, without defaults."""
     return shlex.join(["edgecap", "profile", *arguments(spec)])
 
 
 def arguments(spec: Spec) -> list[str]:
-    """The options of `edgecap profile` that differ from its defaults, in the order of `Spec`."""
-    usual = {field.name: field.default for field in msgspec.structs.fields(Spec)}
-    asked = msgspec.structs.asdict(spec)
+    """Return the options of a spec that differ from the defaults, in the order of `Spec`."""
+    defaults = {field.name: field.default for field in msgspec.structs.fields(Spec)}
+    fields = msgspec.structs.asdict(spec)
     return [
         word
-        for name, value in asked.items()
-        if value != usual[name]
+        for name, value in fields.items()
+        if value != defaults[name]
         for word in _option(name, value)
     ]
 
@@ -60,7 +60,7 @@ def _text(value: Any) -> str:
 
 
 def commands(records: Sequence[Profile]) -> list[str]:
-    """What measures the records again, each once, and what makes the page of them."""
+    """Return the commands that measure the records again, each once, and build the page."""
     runs = list(dict.fromkeys(command(record.spec) for record in records))
     files = [f"profiles/{name_of_record(record)}.json" for record in records]
     named = shlex.join(files) if len(files) <= _FILES else "profiles/*.json"

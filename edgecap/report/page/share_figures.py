@@ -1,4 +1,4 @@
-"""Figures of where joules and time go: energy a token, its split by domain of the counter, time by operator."""
+"""Figures of energy a token, its split by domain, and time by operator."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from edgecap.report.page.plots import (
 )
 from edgecap.units import si, significant
 
-OPERATORS = 7  # that have a colour; the others are one
+OPERATORS = 7  # operators with a colour; the others share one
 
 
 def energy(lines: Sequence[CellView]) -> Figure:
-    """Gross joules a token with their intervals; why there are none, where there are none."""
+    """Plot gross joules a token with intervals, or say why there are none."""
     shown = [m for m in ("decode_j", "prefill_j") if estimated(lines, m)]
     title = "Energy a token"
     if not shown:
@@ -40,8 +40,11 @@ def energy(lines: Sequence[CellView]) -> Figure:
     sources = dict.fromkeys(
         f"{e.counter} ({e.provenance})" for line in lines if (e := energy_of(line.cell))
     )
-    told = "; ".join(f"{m.removesuffix('_j')} {range_text(m, lines)}" for m in shown)
-    text = f"Gross joules a token: {told}. Joules from {', '.join(shortened(s, 60) for s in sources)}.{_without(lines)}"
+    ranges = "; ".join(f"{m.removesuffix('_j')} {range_text(m, lines)}" for m in shown)
+    text = (
+        f"Gross joules a token: {ranges}. Joules from "
+        f"{', '.join(shortened(s, 60) for s in sources)}.{_without(lines)}"
+    )
     plot = {
         "data": data,
         "layout": layout(
@@ -56,7 +59,7 @@ def energy(lines: Sequence[CellView]) -> Figure:
 
 
 def missing(lines: Sequence[CellView]) -> str:
-    """Why there are no joules, each reason once."""
+    """Return each reason for missing joules once."""
     reasons = dict.fromkeys(
         x.measured.energy.reason
         for x in lines
@@ -66,31 +69,31 @@ def missing(lines: Sequence[CellView]) -> str:
 
 
 def _without(lines: Sequence[CellView]) -> str:
-    """Says that some measured cells have none."""
+    """Return a sentence on measured cells without joules."""
     lacking = [x for x in lines if x.measured and isinstance(x.measured.energy, Absent)]
     return f" None of {len(lacking)} cells: {missing(lacking)}." if lacking else ""
 
 
 def split(lines: Sequence[CellView]) -> Figure | None:
-    """The joules of a decoded token by domain of the counter; of an encoder, those of a prompt token."""
-    had = [
+    """Plot joules of a decoded token by domain of the counter; of an encoder, of a prompt token."""
+    cells = [
         (n, line, shares)
         for n, line in enumerate(lines)
         if (e := energy_of(line.cell)) and (shares := by_domain(e))
     ]
-    if not had:
+    if not cells:
         return None
-    known = list(dict.fromkeys(d for _, _, shares in had for d in shares))
+    known = list(dict.fromkeys(d for _, _, shares in cells for d in shares))
     data = []
     for place, domain in enumerate(known):
-        points = [(shares.get(domain, 0.0), n, line) for n, line, shares in had]
-        said = [
+        points = [(shares.get(domain, 0.0), n, line) for n, line, shares in cells]
+        marks = [
             (x, y, f"{line.label}: {shortened(domain, 40)} {si(x, 'J')}") for x, y, line in points
         ]
-        data.append(bars(plain(shortened(domain, 30)), place, said))
-    whole = {d: sum(s.get(d, 0.0) for _, _, s in had) for d in known}
+        data.append(bars(plain(shortened(domain, 30)), place, marks))
+    whole = {d: sum(s.get(d, 0.0) for _, _, s in cells) for d in known}
     total = sum(whole.values()) or 1.0
-    told = ", ".join(
+    shares_in_words = ", ".join(
         f"{shortened(d, 30)} {significant(100 * joules / total, 2)} %"
         for d, joules in whole.items()
     )
@@ -99,19 +102,21 @@ def split(lines: Sequence[CellView]) -> Figure | None:
         "data": data,
         "layout": layout(len(lines), x, names(lines), series=len(data), barmode="stack"),
     }
-    return Figure("split", "Energy by domain of the counter", f"Over all cells: {told}.", plot)
+    return Figure(
+        "split", "Energy by domain of the counter", f"Over all cells: {shares_in_words}.", plot
+    )
 
 
-def by_domain(found: Energy) -> dict[str, float]:
-    """Mean joules a token of each domain, of decoding where there is any."""
-    windows = found.decode or found.prefill
+def by_domain(energy: Energy) -> dict[str, float]:
+    """Return the mean joules a token of each domain, of decode where there is any."""
+    windows = energy.decode or energy.prefill
     tokens = sum(w.tokens for w in windows) or 1
     known = dict.fromkeys(d for w in windows for d in w.by_domain)
     return {d: sum(w.by_domain.get(d, 0.0) for w in windows) / tokens for d in known}
 
 
 def bars(name: str, place: int, points: Sequence[tuple[float, float, str]]) -> Plot:
-    """Bars of the length x in the row y."""
+    """Return bars of the length x in the row y."""
     return {
         "type": "bar",
         "orientation": "h",
@@ -128,35 +133,37 @@ def bars(name: str, place: int, points: Sequence[tuple[float, float, str]]) -> P
 
 
 def operators(lines: Sequence[CellView]) -> list[Figure]:
-    """Where the time of prefill and decoding goes, by operator of the graph."""
-    had = [
+    """Plot the share of time by operator, for decode and prefill."""
+    cells = [
         (line, p.operators)
         for line in lines
         if line.measured and isinstance(p := line.measured.placement, Placement)
     ]
-    found = [
+    figures = [
         f
         for step in ("decode", "prefill")
-        if (f := _operators([(x, o[step]) for x, o in had if o.get(step)], step))
+        if (f := _operators([(x, o[step]) for x, o in cells if o.get(step)], step))
     ]
-    asked = "Not asked for: edgecap profile --operators keeps the share of time of each operator."
-    return found or [Figure("operators", "Where the time goes, by operator", asked, None)]
+    hint = "Not measured: run edgecap profile --operators for the share of time of each operator."
+    return figures or [Figure("operators", "Where the time goes, by operator", hint, None)]
 
 
-def _operators(had: Sequence[tuple[CellView, dict[str, float]]], step: str) -> Figure | None:
-    if not had:
+def _operators(cells: Sequence[tuple[CellView, dict[str, float]]], step: str) -> Figure | None:
+    if not cells:
         return None
     weights: dict[str, float] = {}
-    for _, shares in had:
+    for _, shares in cells:
         for name, share in shares.items():
-            weights[name] = weights.get(name, 0.0) + share / len(had)
+            weights[name] = weights.get(name, 0.0) + share / len(cells)
     ordered = sorted(weights, key=lambda name: -weights[name])
     shown, rest = ordered[:OPERATORS], ordered[OPERATORS:]
     groups: dict[str, list[str]] = {name: [name] for name in shown} | (
         {f"{len(rest)} others": rest} if rest else {}
     )
-    data = [_operator(had, label, members, n) for n, (label, members) in enumerate(groups.items())]
-    told = ", ".join(f"{shortened(name, 40)} {100 * weights[name]:.1f} %" for name in shown[:4])
+    data = [
+        _operator(cells, label, members, n) for n, (label, members) in enumerate(groups.items())
+    ]
+    largest = ", ".join(f"{shortened(name, 40)} {100 * weights[name]:.1f} %" for name in shown[:4])
     x: dict[str, Any] = {
         "title": {"text": "share of operator time"},
         "tickformat": ".0%",
@@ -165,20 +172,21 @@ def _operators(had: Sequence[tuple[CellView, dict[str, float]]], step: str) -> F
     plot = {
         "data": data,
         "layout": layout(
-            len(had), x, names([line for line, _ in had]), series=len(data), barmode="stack"
+            len(cells), x, names([line for line, _ in cells]), series=len(data), barmode="stack"
         ),
     }
     title = f"Where the time of {'decoding' if step == 'decode' else 'prefill'} goes, by operator"
     return Figure(
-        f"operators-{step}", title, f"Most goes to {told}, in the mean of the cells.", plot
+        f"operators-{step}", title, f"Most goes to {largest}, in the mean of the cells.", plot
     )
 
 
 def _operator(
-    had: Sequence[tuple[CellView, dict[str, float]]], label: str, members: list[str], place: int
+    cells: Sequence[tuple[CellView, dict[str, float]]], label: str, members: list[str], place: int
 ) -> Plot:
     sums = [
-        (sum(shares.get(m, 0.0) for m in members), n, line) for n, (line, shares) in enumerate(had)
+        (sum(shares.get(m, 0.0) for m in members), n, line)
+        for n, (line, shares) in enumerate(cells)
     ]
     name = shortened(label, 30)
     return bars(

@@ -1,7 +1,7 @@
-"""Pages for a browser: one file each, that opens offline and asks no host for anything.
+"""HTML pages of one file each, which open offline and make no request.
 
-jinja2 sets them and plotly.js draws in them (extra `report`). Everything from outside passes jinja2's escaping or
-`as_json`; a content security policy in the page forbids requests, whatever a record says.
+jinja2 renders them and plotly.js draws in them (extra `report`). Text from outside passes jinja2's
+escaping or `as_json`; a content security policy in the page forbids requests.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _FOLDER = "templates"
 
 
 def page(template: str, **values: Any) -> str:
-    """The page that `pages/<template>` makes of the values. Raises UsageError without the extra `report`.
+    """Render `templates/<template>` with the values. Raise UsageError without the extra `report`.
 
-    A template extends `base.html`; it has `asset("name")`, a file of pages/ as it is, `plotly()`, the library, and
-    the filter `as_json`.
+    A template extends `base.html`. It has `asset("name")`, the content of a file in templates/,
+    `plotly()`, the library, and the filter `as_json`.
     """
     try:
         import jinja2
@@ -29,20 +29,20 @@ def page(template: str, **values: Any) -> str:
         raise UsageError(
             f"pages need the extra 'report': pip install 'edgecap[report]' ({error})"
         ) from error
-    world = jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_text),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    world.filters["as_json"] = lambda value: Markup(as_json(value))
-    world.globals["asset"] = lambda name: Markup(_text(name))
-    world.globals["plotly"] = lambda: Markup(plotly.offline.get_plotlyjs())
-    return world.get_template(template).render(**values)
+    environment.filters["as_json"] = lambda value: Markup(as_json(value))
+    environment.globals["asset"] = lambda name: Markup(_text(name))
+    environment.globals["plotly"] = lambda: Markup(plotly.offline.get_plotlyjs())
+    return environment.get_template(template).render(**values)
 
 
 def as_json(value: Any) -> str:
-    """JSON that can stand inside a <script> element, whatever strings it holds."""
+    """Return JSON that can stand inside a <script> element, whatever strings it holds."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character, code in (
         ("<", "\\u003c"),

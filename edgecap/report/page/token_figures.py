@@ -25,26 +25,30 @@ _TITLE = "Bytes a token by domain"
 
 
 def of_records(lines: Sequence[CellView]) -> Figure | None:
-    """What a token holds of each domain's text, for each tokenizer of the records; None where no text was scored."""
-    found: dict[str, tuple[str, dict[str, Estimate]]] = {}
+    """Plot bytes a token of each domain for each tokenizer; None where no text was scored."""
+    tokenizers: dict[str, tuple[str, dict[str, Estimate]]] = {}
     for line in lines:
         text = compression_of(line.cell)
-        if text and line.record.source.tokenizer_sha256 not in found:
-            held = {
+        if text and line.record.source.tokenizer_sha256 not in tokenizers:
+            by_domain = {
                 d: Estimate(value=b.bytes / b.tokens, low=None, high=None)
                 for d, b in text.by_domain.items()
                 if b.tokens
             }
-            found[line.record.source.tokenizer_sha256] = (
+            tokenizers[line.record.source.tokenizer_sha256] = (
                 shortened(line.record.source.name, 40),
-                held,
+                by_domain,
             )
-    return _by_domain(list(found.values())) if any(held for _, held in found.values()) else None
+    return (
+        _by_domain(list(tokenizers.values()))
+        if any(by_domain for _, by_domain in tokenizers.values())
+        else None
+    )
 
 
 def of_corpus(study: CorpusStudy) -> Figure | None:
-    """The same of tokenizers on a corpus, with intervals over documents."""
-    found = [
+    """Plot bytes a token of each domain for tokenizers on a corpus, with intervals."""
+    tokenizers = [
         (
             one.name,
             {
@@ -55,46 +59,53 @@ def of_corpus(study: CorpusStudy) -> Figure | None:
         )
         for one in study.tokenizers
     ]
-    return _by_domain(found)
+    return _by_domain(tokenizers)
 
 
-def _by_domain(found: Sequence[tuple[str, dict[str, Estimate]]]) -> Figure:
-    known = list(dict.fromkeys(domain for _, held in found for domain in held))
+def _by_domain(tokenizers: Sequence[tuple[str, dict[str, Estimate]]]) -> Figure:
+    known = list(dict.fromkeys(domain for _, by_domain in tokenizers for domain in by_domain))
     data = []
-    for n, ((name, held), offset) in enumerate(zip(found, offsets(len(found)), strict=True)):
-        had = [(known.index(d), d, e) for d, e in held.items()]
+    for n, ((name, by_domain), offset) in enumerate(
+        zip(tokenizers, offsets(len(tokenizers)), strict=True)
+    ):
+        marks = [(known.index(d), d, e) for d, e in by_domain.items()]
         points = [
             (
                 e.value,
                 y + offset,
                 f"{shortened(name, 60)}, {shortened(d, 60)}: {e.value:.3f} bytes a token",
             )
-            for y, d, e in had
+            for y, d, e in marks
         ]
         data.append(
             dots(
-                plain(shortened(name, 40)), n, points, error_x=bars_of_error([e for _, _, e in had])
+                plain(shortened(name, 40)),
+                n,
+                points,
+                error_x=bars_of_error([e for _, _, e in marks]),
             )
         )
     text = "More is better: fewer tokens for the same text. " + " ".join(
-        _range(name, held) for name, held in found if held
+        _range(name, by_domain) for name, by_domain in tokenizers if by_domain
     )
     rows = layout(
         len(known),
         axis("bytes a token", rangemode="tozero"),
         _rows(known),
-        22 + 10 * len(found),
+        22 + 10 * len(tokenizers),
         len(data),
     )
     return Figure("tokens", _TITLE, text, {"data": data, "layout": rows}, wide=True)
 
 
-def _range(name: str, held: dict[str, Estimate]) -> str:
-    ordered = sorted(held, key=lambda d: held[d].value)
-    low, high = (f"{held[d].value:.2f} ({shortened(d, 40)})" for d in (ordered[0], ordered[-1]))
+def _range(name: str, by_domain: dict[str, Estimate]) -> str:
+    ordered = sorted(by_domain, key=lambda d: by_domain[d].value)
+    low, high = (
+        f"{by_domain[d].value:.2f} ({shortened(d, 40)})" for d in (ordered[0], ordered[-1])
+    )
     return (
         f"{shortened(name, 40)}: {low} to {high}."
-        if len(held) > 1
+        if len(by_domain) > 1
         else f"{shortened(name, 40)}: {high}."
     )
 
@@ -114,14 +125,15 @@ def _rows(names: Sequence[str]) -> Plot:
 
 
 def of_languages(study: LanguageStudy) -> Figure:
-    """The premium of each language as bars, a series a tokenizer, from the cheapest language of the first to the dearest."""
+    """Plot the premium of each language, a series a tokenizer, the cheapest first."""
     known = [one.language for one in study.tokenizers[0].languages]
     data = []
     for n, one in enumerate(study.tokenizers):
-        had = {p.language: p for p in one.languages}
-        shown = [had[language] for language in known]
-        said = [
-            f"{shortened(p.name, 40)} ({shortened(p.language, 12)}), {p.script}: {p.premium.value:.2f}"
+        by_language = {p.language: p for p in one.languages}
+        shown = [by_language[language] for language in known]
+        hover_texts = [
+            f"{shortened(p.name, 40)} ({shortened(p.language, 12)}), {p.script}: "
+            f"{p.premium.value:.2f}"
             for p in shown
         ]
         bars = {
@@ -131,15 +143,17 @@ def of_languages(study: LanguageStudy) -> Figure:
             "marker": {"color": colour(n)},
         }
         values = {"x": [p.premium.value for p in shown], "y": list(range(len(known)))}
-        hover = {"hovertext": [plain(text) for text in said], "hoverinfo": "text"}
+        hover = {"hovertext": [plain(text) for text in hover_texts], "hoverinfo": "text"}
         data.append(bars | values | hover | {"error_x": bars_of_error([p.premium for p in shown])})
     first = study.tokenizers[0].languages
     least, most = (
         f"{shortened(p.name, 40)} ({p.premium.value:.2f})" for p in (first[0], first[-1])
     )
     text = (
-        f"Tokens of the same text over those of {shortened(study.english, 12)}. Less is better. With "
-        f"{shortened(study.tokenizers[0].name, 40)} the least is {least}, the largest {most}. The lines are 95 % intervals "
+        f"Tokens of the same text over those of {shortened(study.english, 12)}. Less is better. "
+        "With "
+        f"{shortened(study.tokenizers[0].name, 40)} the least is {least}, the largest {most}. The "
+        "lines are 95 % intervals "
         "over the pieces of the text, where they stand beside each other."
     )
     more = {"bargap": 0.25, "barmode": "group"}

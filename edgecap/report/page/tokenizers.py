@@ -1,4 +1,4 @@
-"""Tokenizers as one page for a browser: the values that pages/tokenizer.html sets."""
+"""Tokenizers as one HTML page: the values that templates/tokenizer.html renders."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ from edgecap.units import counted, size
 
 
 def corpus_page(study: CorpusStudy) -> str:
-    """Tokenizers on a corpus. Raises UsageError without the extra `report`."""
+    """Return the page of tokenizers on a corpus. Raise UsageError without the extra `report`."""
     figure = token_figures.of_corpus(study)
+    documents = counted(study.documents, "document")
     return page(
         "tokenizer.html",
         title=_title([t.name for t in study.tokenizers]),
-        subtitle=f"{shortened(study.corpus)}: {counted(study.documents, 'document')}, {size(study.bytes)}",
+        subtitle=f"{shortened(study.corpus)}: {documents}, {size(study.bytes)}",
         cautions=[
             f"{shortened(one.name)}: {text}" for one in study.tokenizers for text in doubts(one.all)
         ],
@@ -41,7 +42,10 @@ def corpus_page(study: CorpusStudy) -> str:
 
 
 def languages_page(study: LanguageStudy) -> str:
-    """Tokenizers on a text in many languages. Raises UsageError without the extra `report`."""
+    """Return the page of tokenizers on many languages.
+
+    Raise UsageError without the extra `report`.
+    """
     languages = [
         Table(
             f"Languages: {shortened(t.name)}",
@@ -51,10 +55,11 @@ def languages_page(study: LanguageStudy) -> str:
         )
         for t in study.tokenizers
     ]
+    number = counted(len(study.tokenizers[0].languages), "language")
     return page(
         "tokenizer.html",
         title=_title([t.name for t in study.tokenizers]),
-        subtitle=f"{shortened(study.text)}: {counted(len(study.tokenizers[0].languages), 'language')}",
+        subtitle=f"{shortened(study.text)}: {number}",
         cautions=[
             *doubts_of_languages(study),
             *(text for cost in study.costs for text in doubts_of_costs(cost)),
@@ -95,7 +100,7 @@ _USE += [
 ]
 
 
-def _uses(found: Sequence[TokenizerOnCorpus]) -> list[Table]:
+def _uses(tokenizers: Sequence[TokenizerOnCorpus]) -> list[Table]:
     return [
         Table(
             f"{shortened(one.name)}: {one.kind}, {one.vocabulary:,} tokens",
@@ -103,11 +108,11 @@ def _uses(found: Sequence[TokenizerOnCorpus]) -> list[Table]:
             _use_rows(one),
             1 + len(one.by_domain),
         )
-        for one in found
+        for one in tokenizers
     ]
 
 
-def _use_rows(found: TokenizerOnCorpus) -> list[list[str]]:
+def _use_rows(tokenizer: TokenizerOnCorpus) -> list[list[str]]:
     return [
         [
             shortened(name, 40),
@@ -119,7 +124,7 @@ def _use_rows(found: TokenizerOnCorpus) -> list[list[str]]:
         + [_number(n) for n in (u.tokens_per_word, u.tokens_per_character)]
         + [str(u.vocabulary_used), _number(u.vocabulary_share), _number(u.byte_fallback_share)]
         + [_number(u.single_byte_share), _number(u.unknown_share), str(u.altered_documents)]
-        for name, u in [*found.by_domain.items(), ("all", found.all)]
+        for name, u in [*tokenizer.by_domain.items(), ("all", tokenizer.all)]
     ]
 
 
@@ -160,7 +165,10 @@ _CHARGE = ["language", "cell", "tokens", "flops", "write_s", "write_j", "read_s"
 
 
 def _charges(cost: TextCost) -> Table:
-    title = f"Cost of the text with {shortened(cost.bill.model)} on {shortened(cost.bill.machine)}, a token as in its record"
+    title = (
+        f"Cost of the text with {shortened(cost.bill.model)} on {shortened(cost.bill.machine)}, a "
+        "token as in its record"
+    )
     return Table(title, _CHARGE, [_charge(c) for c in cost.charges], len(cost.charges))
 
 
@@ -176,11 +184,11 @@ def _charge(one: Charge) -> list[str]:
     ]
 
 
-def _ends(found: Estimate | Absent) -> list[str]:
-    if isinstance(found, Absent):
+def _ends(value: Estimate | Absent) -> list[str]:
+    if isinstance(value, Absent):
         return ["-"] * 3
-    return ["-" if end is None else f"{end:.4f}" for end in (found.value, found.low, found.high)]
+    return ["-" if end is None else f"{end:.4f}" for end in (value.value, value.low, value.high)]
 
 
-def _number(found: float | Absent) -> str:
-    return "-" if isinstance(found, Absent) else f"{found:.4g}"
+def _number(value: float | Absent) -> str:
+    return "-" if isinstance(value, Absent) else f"{value:.4g}"

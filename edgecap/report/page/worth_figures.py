@@ -1,4 +1,4 @@
-"""Figures of what cells are worth: their capacities, capacity against cost, and bits per byte by domain."""
+"""Figures of capacity, capacity against cost, and bits per byte by domain."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from edgecap.report.page.plots import (
 
 
 def capacity(lines: Sequence[CellView]) -> Figure:
-    """The four capacities of each cell, with their intervals."""
+    """Plot the four capacities of each cell with their intervals."""
     shown = [m for m in CAPACITIES if estimated(lines, m)]
     if not shown:
         reason = next(
             (
-                found.reason
+                score.reason
                 for x in lines
-                if not isinstance(found := x.metrics["time_capacity"], Estimate)
+                if not isinstance(score := x.metrics["time_capacity"], Estimate)
             ),
             "",
         )
@@ -59,8 +59,11 @@ def capacity(lines: Sequence[CellView]) -> Figure:
             len(lines), axis("capacity"), names(lines), 22 + 12 * len(shown), len(data)
         ),
     }
-    told = f"More is better. {text[0].upper()}{text[1:]}. The bars are 95 % intervals over documents and rounds."
-    return Figure("capacity", "Capacity, with 95 % intervals", told, plot, wide=True)
+    caption = (
+        f"More is better. {text[0].upper()}{text[1:]}. The bars are 95 % intervals over documents "
+        "and rounds."
+    )
+    return Figure("capacity", "Capacity, with 95 % intervals", caption, plot, wide=True)
 
 
 # --- capacity against cost --------------------------------------------------------------------
@@ -73,7 +76,7 @@ _COSTS = (
 
 
 def fronts(lines: Sequence[CellView]) -> list[Figure]:
-    """Capacity against each cost that is known, with the cells that no other beats in both."""
+    """Plot capacity against each known cost, and mark the cells that no other beats in both."""
     worth = next(
         (m for m in ("information_capacity", "gain_bits_per_token") if estimated(lines, m)), ""
     )
@@ -82,7 +85,7 @@ def fronts(lines: Sequence[CellView]) -> list[Figure]:
             Figure(
                 "front",
                 "Capacity against cost",
-                "No text was scored, so that nothing stands against cost.",
+                "No text was scored, so there is no capacity to plot.",
                 None,
             )
         ]
@@ -102,9 +105,9 @@ def _both(line: CellView, worth: str, cost: str) -> tuple[float, float] | None:
 
 
 def _front(lines: Sequence[CellView], worth: str, cost: str, words: str, unit: str) -> Figure:
-    had = [(line, at) for line in lines if (at := _both(line, worth, cost))]
+    cells = [(line, at) for line in lines if (at := _both(line, worth, cost))]
     groups: dict[tuple[Any, ...], list[tuple[CellView, tuple[float, float]]]] = {}
-    for line, at in had:
+    for line, at in cells:
         groups.setdefault(scope(line), []).append((line, at))
     best = [pareto(group) for group in groups.values()]
     data = [trace for front in best for trace in _front_line(front)]
@@ -112,14 +115,17 @@ def _front(lines: Sequence[CellView], worth: str, cost: str, words: str, unit: s
     for inside, name in ((True, "on the front"), (False, "beaten by another cell")):
         points = [
             (x, y, _point(line, worth, cost))
-            for line, (x, y) in had
+            for line, (x, y) in cells
             if (id(line) in winners) == inside
         ]
-        labels = [plain(line.name) for line, _ in had if (id(line) in winners) == inside]
+        labels = [plain(line.name) for line, _ in cells if (id(line) in winners) == inside]
         if points:
             data.append(_front_points(name, inside, points, labels))
-    on = ", ".join(line.name for front in best for line, _ in front[:12])
-    told = f"Up and to the left is better. On the front, where no other cell has more capacity (by 0.01 %) for less: {on}."
+    names_on_front = ", ".join(line.name for front in best for line, _ in front[:12])
+    caption = (
+        "Up and to the left is better. On the front, where no other cell has more capacity (by "
+        f"0.01 %) for less: {names_on_front}."
+    )
     height = {"height": 380}
     plot = {
         "data": data,
@@ -127,7 +133,7 @@ def _front(lines: Sequence[CellView], worth: str, cost: str, words: str, unit: s
         | height,
     }
     return Figure(
-        f"front-{cost}", f"{BY_NAME[worth].words.capitalize()} against {words}", told, plot
+        f"front-{cost}", f"{BY_NAME[worth].words.capitalize()} against {words}", caption, plot
     )
 
 
@@ -144,12 +150,12 @@ def _front_points(
         "symbol": "circle" if inside else "circle-open",
         "size": 11,
     }
-    said = (
+    labelled = (
         {"mode": "markers+text", "text": labels, "textposition": "top center", "cliponaxis": False}
         if few
         else {}
     )
-    return dots(name, 0, points, marker=marker) | said
+    return dots(name, 0, points, marker=marker) | labelled
 
 
 def _front_line(front: list[tuple[CellView, tuple[float, float]]]) -> list[Plot]:
@@ -169,22 +175,22 @@ def _front_line(front: list[tuple[CellView, tuple[float, float]]]) -> list[Plot]
     ]
 
 
-ROUNDING = 1e-4  # of a capacity: what variants that predict alike may differ by
+ROUNDING = 1e-4  # relative difference of capacities that counts as equal
 
 
 def pareto(
     points: list[tuple[CellView, tuple[float, float]]],
 ) -> list[tuple[CellView, tuple[float, float]]]:
-    """Those that none costs less than and is worth as much, from cheap to dear."""
-    found: list[tuple[CellView, tuple[float, float]]] = []
+    """Return the points that no cheaper point matches, from cheap to expensive."""
+    front: list[tuple[CellView, tuple[float, float]]] = []
     for line, (cost, worth) in sorted(points, key=lambda p: (p[1][0], -p[1][1])):
-        if not found or worth > found[-1][1][1] + ROUNDING * abs(found[-1][1][1]):
-            found.append((line, (cost, worth)))
-    return found
+        if not front or worth > front[-1][1][1] + ROUNDING * abs(front[-1][1][1]):
+            front.append((line, (cost, worth)))
+    return front
 
 
 def scope(line: CellView) -> tuple[Any, ...]:
-    """What must be alike for two capacities to stand in one front."""
+    """Return what must be equal for two capacities to share a front."""
     text, record = compression_of(line.cell), line.record
     return (
         record.corpus.sha256,
@@ -197,41 +203,45 @@ def scope(line: CellView) -> tuple[Any, ...]:
 
 
 def domains(lines: Sequence[CellView]) -> Figure:
-    """Bits per byte of each domain of the corpus: marks of a few cells, a map of many."""
-    had = [(line, c.by_domain) for line in lines if (c := compression_of(line.cell))]
-    known = list(dict.fromkeys(name for _, found in had for name in found))
+    """Plot bits per byte of each domain: marks of a few cells, a map of many."""
+    cells = [(line, c.by_domain) for line in lines if (c := compression_of(line.cell))]
+    known = list(dict.fromkeys(name for _, by_domain in cells for name in by_domain))
     title = "Bits per byte by domain"
-    if not had or not known:
+    if not cells or not known:
         return Figure("domains", title, "No text was scored.", None)
-    data, x, y, rows = _marks(had, known) if len(had) <= FEW else _map(had, known)
+    data, x, y, rows = _marks(cells, known) if len(cells) <= FEW else _map(cells, known)
     means = {
-        d: stats.median([found[d].bits_per_byte for _, found in had if d in found]) for d in known
+        d: stats.median([by_domain[d].bits_per_byte for _, by_domain in cells if d in by_domain])
+        for d in known
     }
     ordered = sorted(means, key=lambda d: means[d])
     easy, hard = (f"{shortened(d, 40)} ({means[d]:.3f})" for d in (ordered[0], ordered[-1]))
-    middle = "" if len(had) == 1 else ", in the median of the cells"
-    told = f"Less is better. Easiest is {easy}, hardest {hard}{middle}.{_compressors(had[0][0].record)}"
+    middle = "" if len(cells) == 1 else ", in the median of the cells"
+    caption = (
+        f"Less is better. Easiest is {easy}, hardest "
+        f"{hard}{middle}.{_compressors(cells[0][0].record)}"
+    )
     plot = {
         "data": data,
-        "layout": layout(rows, x, y, 30 if len(had) > FEW else 22 + 10 * len(had), len(data)),
+        "layout": layout(rows, x, y, 30 if len(cells) > FEW else 22 + 10 * len(cells), len(data)),
     }
-    return Figure("domains", title, told, plot, wide=True)
+    return Figure("domains", title, caption, plot, wide=True)
 
 
 def _compressors(record: Profile) -> str:
-    """What general compressors make of the whole corpus."""
-    found = ", ".join(
+    """Return bits per byte of general compressors on the whole corpus."""
+    rates = ", ".join(
         f"{shortened(n, 20)} {b.bits_per_byte:.3f}" for n, b in record.corpus.baselines.items()
     )
-    return f" The whole text in one piece: {found} bits per byte." if found else ""
+    return f" The whole text in one piece: {rates} bits per byte." if rates else ""
 
 
 def _marks(
-    had: Sequence[tuple[CellView, Any]], known: list[str]
+    cells: Sequence[tuple[CellView, Any]], known: list[str]
 ) -> tuple[list[Plot], Plot, Plot, int]:
     data = []
-    for n, ((line, found), offset) in enumerate(zip(had, offsets(len(had)), strict=True)):
-        at = [(d, known.index(d), found[d].bits_per_byte) for d in known if d in found]
+    for n, ((line, by_domain), offset) in enumerate(zip(cells, offsets(len(cells)), strict=True)):
+        at = [(d, known.index(d), by_domain[d].bits_per_byte) for d in known if d in by_domain]
         points = [
             (x, y + offset, f"{line.label}, {shortened(d, 60)}: {x:.4f} bits per byte")
             for d, y, x in at
@@ -247,20 +257,23 @@ def _marks(
 
 
 def _map(
-    had: Sequence[tuple[CellView, Any]], known: list[str]
+    cells: Sequence[tuple[CellView, Any]], known: list[str]
 ) -> tuple[list[Plot], Plot, Plot, int]:
-    values = [[found[d].bits_per_byte if d in found else None for d in known] for _, found in had]
-    said = [
+    values = [
+        [by_domain[d].bits_per_byte if d in by_domain else None for d in known]
+        for _, by_domain in cells
+    ]
+    hover = [
         [
             f"{plain(line.label)}, {plain(shortened(d, 60))}: {v:.4f}" if v is not None else ""
             for d, v in zip(known, row, strict=True)
         ]
-        for (line, _), row in zip(had, values, strict=True)
+        for (line, _), row in zip(cells, values, strict=True)
     ]
     trace = {
         "type": "heatmap",
         "z": values,
-        "hovertext": said,
+        "hovertext": hover,
         "hoverinfo": "text",
         "colorscale": [[0, "--heat-low"], [1, "--heat-high"]],
         "colorbar": {
@@ -279,4 +292,4 @@ def _map(
         "ticktext": [plain(shortened(d, 22)) for d in known],
         "side": "top",
     }
-    return [trace], x, names([line for line, _ in had]), len(had)
+    return [trace], x, names([line for line, _ in cells]), len(cells)

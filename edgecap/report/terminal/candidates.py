@@ -1,4 +1,4 @@
-"""The cells of a recommendation as a table: what decides, what is limited, and where each stands."""
+"""Cells of a recommendation as a table: the deciding metric, the limits, and each verdict."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _STATES = {"fits": "fits", "misses": "misses", "not measured": "unknown", "faile
 
 
 def short(name: str) -> str:
-    """A name from outside without what could command a terminal, and without its middle where it is very long."""
+    """Make a name printable and cut the middle of a very long one."""
     name = printable(name)
     return name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}...{name[-LONGEST // 2 + 3 :]}"
 
 
 def in_lines(name: str, width: int = NAME) -> str:
-    """A short name in lines that a column can hold."""
+    """Wrap a short name for a column of `width`."""
     return "\n".join(textwrap.wrap(short(name), width, break_on_hyphens=False)) or "?"
 
 
 def amount(limit: Limit) -> str:
-    """A limit as people read it."""
+    """Format a limit for people."""
     unit = BY_NAME[limit.metric].unit
     return si(limit.most, unit) if unit in ("s", "J", "B") else f"{limit.most:g}"
 
@@ -44,43 +44,43 @@ class _Column(NamedTuple):
     needed: bool
 
 
-def _columns(found: Recommendation) -> list[_Column]:
-    """What decides, what is limited, and the usual figures that any cell has."""
-    places = {limit.metric: n for n, limit in enumerate(found.limits)}
-    had = {
+def _columns(recommendation: Recommendation) -> list[_Column]:
+    """Return the deciding metric, the limited ones, and the usual metrics that any cell has."""
+    places = {limit.metric: n for n, limit in enumerate(recommendation.limits)}
+    measured = {
         name
-        for c in found.candidates
+        for c in recommendation.candidates
         for name, value in c.figures.items()
         if isinstance(value, float)
     }
     names = dict.fromkeys(
-        [found.preference.metric, *[n for n in FIGURES if n in places or n in MAIN]]
+        [recommendation.preference.metric, *[n for n in FIGURES if n in places or n in MAIN]]
     )
     return [
-        _Column(n, places.get(n), n in places or n == found.preference.metric)
+        _Column(n, places.get(n), n in places or n == recommendation.preference.metric)
         for n in names
-        if n in had or n in places
+        if n in measured or n in places
     ]
 
 
-def contenders(found: Recommendation, width: int) -> str:
-    """One row a cell; figures that neither decide nor are limited go where the terminal is too narrow for them."""
-    columns = _columns(found)
+def contenders(recommendation: Recommendation, width: int) -> str:
+    """Return one row a cell; drop metrics that do not decide where the terminal is too narrow."""
+    columns = _columns(recommendation)
     while True:
-        text = _table(found, columns, width)
+        text = _table(recommendation, columns, width)
         spare = [c for c in columns if not c.needed]
         if "\n\n" not in text or not spare:
-            return text + _others(found)
+            return text + _rest(recommendation)
         columns.remove(spare[-1])
 
 
-def _table(found: Recommendation, columns: Sequence[_Column], width: int) -> str:
-    shown = found.candidates[:SHOWN]
-    prompt = {c.prompt for c in found.candidates if c.prompt}
-    texts = [_column(found, column, shown, prompt) for column in columns]
-    limits = [["at most", *[t[2] for t in texts], ""]] if found.limits else []
+def _table(recommendation: Recommendation, columns: Sequence[_Column], width: int) -> str:
+    shown = recommendation.candidates[:SHOWN]
+    prompt = {c.prompt for c in recommendation.candidates if c.prompt}
+    texts = [_column(recommendation, column, shown, prompt) for column in columns]
+    limits = [["at most", *[t[2] for t in texts], ""]] if recommendation.limits else []
     rows = [
-        [in_lines(c.name), *[t[3 + n] for t in texts], _standing(found, c)]
+        [in_lines(c.name), *[t[3 + n] for t in texts], _verdict(recommendation, c)]
         for n, c in enumerate(shown)
     ]
     above, below = (["", *[t[n] for t in texts], ""] for n in (0, 1))
@@ -92,9 +92,9 @@ def _table(found: Recommendation, columns: Sequence[_Column], width: int) -> str
 
 
 def _column(
-    found: Recommendation, column: _Column, shown: Sequence[Candidate], prompt: set[int]
+    recommendation: Recommendation, column: _Column, shown: Sequence[Candidate], prompt: set[int]
 ) -> list[str]:
-    """Two lines of heading, the limit, and the figures with their marks."""
+    """Return two lines of heading, the limit, and the values with their marks."""
     first, _, second = (
         BY_NAME[column.metric].heading.rpartition(" ")
         if column.needed
@@ -102,7 +102,7 @@ def _column(
     )
     if column.metric == "prefill_s" and len(prompt) == 1:
         first, second = "prefill", f"{min(prompt)} tokens"
-    limit = "" if column.place is None else amount(found.limits[column.place])
+    limit = "" if column.place is None else amount(recommendation.limits[column.place])
     marks = [
         _mark(c.held[column.place]) if column.place is not None and c.held else "" for c in shown
     ]
@@ -113,13 +113,13 @@ def _column(
     return [first + " " * room, second + " " * room, limit + " " * room, *texts]
 
 
-def _figure(found: Candidate, metric: str) -> str:
-    value = found.figures.get(metric)
+def _figure(candidate: Candidate, metric: str) -> str:
+    value = candidate.figures.get(metric)
     return (
         metric_text(metric, value)
         if isinstance(value, float)
         else ""
-        if found.state == "failed"
+        if candidate.state == "failed"
         else "-"
     )
 
@@ -130,26 +130,26 @@ def _mark(held: Held) -> str:
     return ("!" if held.state == "missed" else "") + ("~" if held.in_noise else "")
 
 
-def _standing(found: Recommendation, candidate: Candidate) -> str:
-    if candidate is found.best:
+def _verdict(recommendation: Recommendation, candidate: Candidate) -> str:
+    if candidate is recommendation.best:
         return click.style("best", fg="green")
-    if candidate is found.runner_up:
+    if candidate is recommendation.runner_up:
         return "runner-up"
     colour = {"failed": "red", "not measured": "yellow"}.get(candidate.state)
     return click.style(
-        "nearest" if candidate is found.nearest else _STATES[candidate.state], fg=colour
+        "nearest" if candidate is recommendation.nearest else _STATES[candidate.state], fg=colour
     )
 
 
-def _others(found: Recommendation) -> str:
-    rest = [c.state for c in found.candidates[SHOWN:]]
+def _rest(recommendation: Recommendation) -> str:
+    rest = [c.state for c in recommendation.candidates[SHOWN:]]
     if not rest:
         return ""
     counts = [f"{rest.count(state)} {word}" for state, word in _STATES.items() if state in rest]
     return f"\nand {len(rest)} more: {', '.join(counts)} (all of them with --json)"
 
 
-def legend(found: Recommendation) -> str:
-    """What the marks mean that occur."""
-    marks = "".join(_mark(h) for c in found.candidates[:SHOWN] for h in c.held)
+def legend(recommendation: Recommendation) -> str:
+    """Explain the marks that occur in the table."""
+    marks = "".join(_mark(h) for c in recommendation.candidates[:SHOWN] for h in c.held)
     return "   ".join(f"{mark} {words}" for mark, words in _MARKS.items() if mark in marks)

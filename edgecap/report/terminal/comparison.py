@@ -1,4 +1,4 @@
-"""Comparisons as text: a table for each pair, one table for many, Markdown for pull requests, JUnit for CI."""
+"""Comparisons as text, Markdown for pull requests, and JUnit for CI."""
 
 from __future__ import annotations
 
@@ -19,53 +19,54 @@ if TYPE_CHECKING:
     from edgecap.analysis.compare import Comparison, Difference
     from edgecap.analysis.thresholds import Violation
 
-MANY = 6  # pairs, from which on they share one table
+MANY = 6  # pairs up to which each has a table
 _COLOURS = {"better": "green", "worse": "red", "unknown": "yellow"}
 _COLUMNS = ["", "baseline", "candidate", "ratio", "95 % interval", "verdict"]
 _DRIFT = (
-    "the two were timed one after another, so that drift of the machine is in the ratios of seconds; "
+    "the two were timed one after another, so that drift of the machine is in the ratios of "
+    "seconds; "
     "repeat the run before acting on one"
 )
 
 
-def comparisons(found: Sequence[Comparison], width: int = 100) -> str:
-    """Every pair on its own, or all in one table where they are many."""
+def comparisons(pairs: Sequence[Comparison], width: int = 100) -> str:
+    """Return a table for each pair, or one table where there are many."""
     return (
-        _matrix(found, width)
-        if len(found) > MANY
-        else "\n\n".join(comparison(one, width) for one in found)
+        _matrix(pairs, width)
+        if len(pairs) > MANY
+        else "\n\n".join(comparison(one, width) for one in pairs)
     )
 
 
-def comparison(found: Comparison, width: int = 100) -> str:
-    """Two cells, each metric's ratio and verdict, and what differs between the runs."""
-    title = click.style(_title(found), bold=True)
-    if found.failed is not None:
-        return "\n".join([title, wrapped(f"failed: {printable(found.failed)}", width, "red")])
+def comparison(pair: Comparison, width: int = 100) -> str:
+    """Return each metric's ratio and verdict, and what differs between the runs."""
+    title = click.style(_title(pair), bold=True)
+    if pair.failed is not None:
+        return "\n".join([title, wrapped(f"failed: {printable(pair.failed)}", width, "red")])
     rows = [
         [*row[:-1], click.style(row[-1], fg=_COLOURS.get(row[-1]))]
-        for row in map(_cells, found.differences)
+        for row in map(_cells, pair.differences)
     ]
-    notes = [wrapped(f"caution: {note}", width, "yellow") for note in _notes(found)]
+    notes = [wrapped(f"caution: {note}", width, "yellow") for note in _notes(pair)]
     return "\n".join([title, table(_COLUMNS, rows, width), *notes])
 
 
-def _title(found: Comparison) -> str:
-    return printable(f"{found.candidate} against {found.baseline}")
+def _title(pair: Comparison) -> str:
+    return printable(f"{pair.candidate} against {pair.baseline}")
 
 
-def _notes(found: Comparison) -> list[str]:
-    """What a reader should know before acting on the ratios."""
-    seconds = any(d.unit == "s" and isinstance(d.ratio, Estimate) for d in found.differences)
+def _notes(pair: Comparison) -> list[str]:
+    """Return what to know before acting on the ratios."""
+    seconds = any(d.unit == "s" and isinstance(d.ratio, Estimate) for d in pair.differences)
     reasons: dict[str, list[str]] = {}
-    for d in found.differences:
+    for d in pair.differences:
         if isinstance(d.ratio, Absent):
             reasons.setdefault(d.ratio.reason, []).append(d.metric)
     doubts = [f"no verdict on {', '.join(names)}: {reason}" for reason, names in reasons.items()]
     return [
-        *(f"the {m}" for m in found.mismatches),
+        *(f"the {m}" for m in pair.mismatches),
         *doubts,
-        *([_DRIFT] if found.one_after_another and seconds else []),
+        *([_DRIFT] if pair.one_after_another and seconds else []),
     ]
 
 
@@ -91,20 +92,20 @@ def _value(metric: str, value: float | None) -> str:
 # --- many -------------------------------------------------------------------------------------
 
 
-def _matrix(found: Sequence[Comparison], width: int) -> str:
-    """One row a candidate: the ratio of each metric, coloured as its verdict, marked where that is not sure."""
+def _matrix(pairs: Sequence[Comparison], width: int) -> str:
+    """Return one row a candidate: the ratio of each metric, marked by its verdict."""
     names = [
-        m.name for m in METRICS if any(d.metric == m.name for one in found for d in one.differences)
+        m.name for m in METRICS if any(d.metric == m.name for one in pairs for d in one.differences)
     ]
-    rows = [[printable(one.candidate), *_ratios(one, names)] for one in found]
-    bases = list(dict.fromkeys(one.baseline for one in found))
+    rows = [[printable(one.candidate), *_ratios(one, names)] for one in pairs]
+    bases = list(dict.fromkeys(one.baseline for one in pairs))
     against = ", ".join([*bases[:3], *(["others"] if bases[3:] else [])])
     title = click.style(f"against {printable(against)}", bold=True)
     signs = "ratios; + better, - worse, ? unknown, the others the same"
-    notes = dict.fromkeys(note for one in found for note in _notes(one))
+    notes = dict.fromkeys(note for one in pairs for note in _notes(one))
     failed = [
         wrapped(f"failed: {printable(f'{c.candidate}: {c.failed}')}", width, "red")
-        for c in found
+        for c in pairs
         if c.failed
     ]
     cautions = [wrapped(f"caution: of some pairs, {note}", width, "yellow") for note in notes]
@@ -134,14 +135,14 @@ def _ratio(d: Difference) -> str:
 # --- Markdown and JUnit -----------------------------------------------------------------------
 
 
-def markdown(found: Sequence[Comparison], broken: Sequence[Violation] = ()) -> str:
-    """A section a pair, for a pull request; what breaks a rule stands first."""
+def markdown(pairs: Sequence[Comparison], violations: Sequence[Violation] = ()) -> str:
+    """Return one section a pair; violated thresholds come first."""
     lines = [
         f"- **{_escaped(v.candidate)} against {_escaped(v.baseline)}**: {_escaped(v.message)}"
-        for v in broken
+        for v in violations
     ]
     return "\n\n".join(
-        [*(["\n".join(["### Not accepted", "", *lines])] if lines else []), *map(_section, found)]
+        [*(["\n".join(["### Not accepted", "", *lines])] if lines else []), *map(_section, pairs)]
     )
 
 
@@ -156,18 +157,21 @@ def _section(one: Comparison) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Words from outside in Markdown: no markup, no HTML, no line of its own."""
+    """Escape text for Markdown: no markup, no HTML, no line breaks."""
     plain = " ".join(printable(text.replace("\n", " ")).split())
     return "".join(f"\\{c}" if c in "\\`*[]<>|&~" else c for c in plain)
 
 
-def junit(found: Sequence[Comparison], broken: Sequence[Violation] = ()) -> str:
-    """JUnit XML: a suite a pair, a case a metric; what breaks a rule has failed, what has no verdict was skipped."""
+def junit(pairs: Sequence[Comparison], violations: Sequence[Violation] = ()) -> str:
+    """Return JUnit XML: a suite a pair, a case a metric.
+
+    A metric that violates a threshold fails; one without a verdict is skipped.
+    """
     root = ElementTree.Element("testsuites", name="edgecap compare")
     by_pair: dict[tuple[str, str], dict[str | None, str]] = {}
-    for v in broken:
+    for v in violations:
         by_pair.setdefault((v.baseline, v.candidate), {})[v.metric] = v.message
-    for one in found:
+    for one in pairs:
         _suite(root, one, by_pair.get((one.baseline, one.candidate), {}))
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(
@@ -175,14 +179,14 @@ def junit(found: Sequence[Comparison], broken: Sequence[Violation] = ()) -> str:
     )
 
 
-def _suite(root: ElementTree.Element, one: Comparison, broken: dict[str | None, str]) -> None:
+def _suite(root: ElementTree.Element, one: Comparison, messages: dict[str | None, str]) -> None:
     suite = ElementTree.SubElement(root, "testsuite", name=_title(one))
     by_name = {d.metric: d for d in one.differences}
-    names = dict.fromkeys([*by_name, *(name for name in broken if name is not None)])
+    names = dict.fromkeys([*by_name, *(name for name in messages if name is not None)])
     skipped = 0
     for name in names or {"measured": None}:
         case = ElementTree.SubElement(suite, "testcase", classname=_title(one), name=name)
-        message = broken.get(name if names else None)
+        message = messages.get(name if names else None)
         if message is not None:
             ElementTree.SubElement(
                 case, "failure", message=printable(message), type="edgecap.worse"
@@ -192,16 +196,16 @@ def _suite(root: ElementTree.Element, one: Comparison, broken: dict[str | None, 
             ElementTree.SubElement(case, "skipped", message=printable(one.failed or "not measured"))
         elif by_name[name].verdict == "unknown":
             skipped += 1
-            ElementTree.SubElement(case, "skipped", message=_doubt(by_name[name]))
+            ElementTree.SubElement(case, "skipped", message=_no_verdict_reason(by_name[name]))
         if name in by_name:
             ElementTree.SubElement(case, "system-out").text = "  ".join(_cells(by_name[name])[1:])
     suite.attrib |= {
         "tests": f"{len(suite)}",
-        "failures": f"{len(broken)}",
+        "failures": f"{len(messages)}",
         "errors": "0",
         "skipped": f"{skipped}",
     }
 
 
-def _doubt(d: Difference) -> str:
+def _no_verdict_reason(d: Difference) -> str:
     return d.ratio.reason if isinstance(d.ratio, Absent) else "the interval allows no verdict"

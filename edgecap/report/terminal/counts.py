@@ -1,4 +1,4 @@
-"""Counted FLOPs, bytes and parameters as text: of a config, and of a graph operator by operator."""
+"""Counted FLOPs, bytes and parameters of a config, and of a graph by operator."""
 
 from __future__ import annotations
 
@@ -27,56 +27,61 @@ _PARTS = {
 _ROWS = 25  # operators; the others are one row
 
 
-def counted(found: ConfigCounts, width: int = 100) -> str:
-    """The counts of a config."""
-    of = f" of {found.batch} sequences" if found.batch > 1 else ""
+def counted(counts: ConfigCounts, width: int = 100) -> str:
+    """Return the counts of a model config."""
+    of = f" of {counts.batch} sequences" if counts.batch > 1 else ""
     lines = [
-        f"{click.style(printable(found.name), bold=True)}  {printable(found.model_type)}, "
-        f"{units.count(found.parameters)} parameters{_active(found)}",
+        f"{click.style(printable(counts.name), bold=True)}  {printable(counts.model_type)}, "
+        f"{units.count(counts.parameters)} parameters{_active(counts)}",
         "",
-        _parts(found, width),
+        _parts(counts, width),
         "",
-        f"KV cache{of}: {_sizes(found.kv_bytes_per_token)} a token{_windows(found)}{_state(found)}",
-        f"weights: {_sizes(found.weight_bytes)}",
-        f"N after arXiv 2511.08066 (which leaves the own position out): {si(found.published_flops, 'FLOP')}",
-        _overtakes(found),
+        f"KV cache{of}: {_sizes(counts.kv_bytes_per_token)} a "
+        f"token{_windows(counts)}{_state(counts)}",
+        f"weights: {_sizes(counts.weight_bytes)}",
+        "N after arXiv 2511.08066 (which leaves the own position out): "
+        f"{si(counts.published_flops, 'FLOP')}",
+        _overtakes(counts),
     ]
-    lines += _latent(found)
-    if found.sweep:
-        lines += ["", _sweep(found, width)]
-    if found.assumed:
-        text = "caution: edgecap does not know this model type; it was read by standard field names, so check the counts"
+    lines += _latent(counts)
+    if counts.sweep:
+        lines += ["", _sweep(counts, width)]
+    if counts.assumed:
+        text = (
+            "caution: edgecap does not know this model type; it was read by standard field names, "
+            "so check the counts"
+        )
         lines += ["", wrapped(text, width, "yellow")]
     return "\n".join(lines)
 
 
-def _active(found: ConfigCounts) -> str:
+def _active(counts: ConfigCounts) -> str:
     return (
-        f", {units.count(found.active_parameters)} active"
-        if found.active_parameters != found.parameters
+        f", {units.count(counts.active_parameters)} active"
+        if counts.active_parameters != counts.parameters
         else ""
     )
 
 
-def _parts(found: ConfigCounts, width: int) -> str:
-    """Each part with its share, those that the architecture has."""
+def _parts(counts: ConfigCounts, width: int) -> str:
+    """Return the FLOPs of each part of the architecture with its share."""
     header = [
         "",
-        f"decoded token, mean over {found.context} steps",
+        f"decoded token, mean over {counts.context} steps",
         "",
-        f"prefill of {found.prompt}",
+        f"prefill of {counts.prompt}",
         "",
     ]
     rows = [
         [
             words,
-            *_part(found.token, name, found.token_flops),
-            *_part(found.prefill, name, found.prefill_flops),
+            *_part(counts.token, name, counts.token_flops),
+            *_part(counts.prefill, name, counts.prefill_flops),
         ]
         for name, words in _PARTS.items()
-        if getattr(found.token, name)
+        if getattr(counts.token, name)
     ]
-    rows.append(["total", si(found.token_flops, "FLOP"), "", si(found.prefill_flops, "FLOP"), ""])
+    rows.append(["total", si(counts.token_flops, "FLOP"), "", si(counts.prefill_flops, "FLOP"), ""])
     return table(header, rows, width)
 
 
@@ -85,40 +90,42 @@ def _part(parts: FlopParts, name: str, of: float) -> list[str]:
     return [si(value, "FLOP"), f"{significant(100 * value / of, 2)} %"]
 
 
-def _sizes(found: dict[str, int] | dict[str, float]) -> str:
-    return ", ".join(f"{size(value)} {name}" for name, value in found.items())
+def _sizes(sizes: dict[str, int] | dict[str, float]) -> str:
+    return ", ".join(f"{size(value)} {name}" for name, value in sizes.items())
 
 
-def _windows(found: ConfigCounts) -> str:
-    return " while no window is full" if found.windowed else ""
+def _windows(counts: ConfigCounts) -> str:
+    return " while no window is full" if counts.windowed else ""
 
 
-def _state(found: ConfigCounts) -> str:
+def _state(counts: ConfigCounts) -> str:
     return (
-        f", and {size(found.state_bytes)} of state whatever the context (fp32)"
-        if found.state_bytes
+        f", and {size(counts.state_bytes)} of state whatever the context (fp32)"
+        if counts.state_bytes
         else ""
     )
 
 
-def _overtakes(found: ConfigCounts) -> str:
-    if found.overtakes is None:
+def _overtakes(counts: ConfigCounts) -> str:
+    if counts.overtakes is None:
         return "attention never costs more than the weights, however long the context"
-    return f"from {found.overtakes:,} positions on, attention costs more than the weights"
+    return f"from {counts.overtakes:,} positions on, attention costs more than the weights"
 
 
-def _latent(found: ConfigCounts) -> list[str]:
-    if not found.latent:
+def _latent(counts: ConfigCounts) -> list[str]:
+    if not counts.latent:
         return []
-    one = found.latent
+    one = counts.latent
     return [
         f"latent attention, counted {one.executed} (as transformers and its exports execute it):",
-        f"  expanded  {si(one.expanded_flops, 'FLOP')} a token, {one.expanded_kv_numbers:,.0f} numbers of cache",
-        f"  absorbed  {si(one.absorbed_flops, 'FLOP')} a token, {one.absorbed_kv_numbers:,.0f} numbers of cache",
+        f"  expanded  {si(one.expanded_flops, 'FLOP')} a token, {one.expanded_kv_numbers:,.0f} "
+        "numbers of cache",
+        f"  absorbed  {si(one.absorbed_flops, 'FLOP')} a token, {one.absorbed_kv_numbers:,.0f} "
+        "numbers of cache",
     ]
 
 
-def _sweep(found: ConfigCounts, width: int) -> str:
+def _sweep(counts: ConfigCounts, width: int) -> str:
     header = ["context", "token there", "attention", "prompt that long", "KV cache fp16"]
     rows = [
         [
@@ -128,7 +135,7 @@ def _sweep(found: ConfigCounts, width: int) -> str:
             si(g.prefill_flops, "FLOP"),
             size(g.kv_bytes),
         ]
-        for g in found.sweep
+        for g in counts.sweep
     ]
     return table(header, rows, width)
 
@@ -136,19 +143,21 @@ def _sweep(found: ConfigCounts, width: int) -> str:
 # --- graphs -----------------------------------------------------------------------------------
 
 
-def graph_costs(name: str, found: GraphCosts, width: int = 100) -> str:
-    """The work of a graph by operator, the dearest first, and what of it edgecap does not know."""
-    moved = found.weight_bytes + found.cache_bytes + found.activation_bytes
+def graph_costs(name: str, costs: GraphCosts, width: int = 100) -> str:
+    """Return the work of a graph by operator, the most expensive first, and unknown operators."""
+    moved = costs.weight_bytes + costs.cache_bytes + costs.activation_bytes
     lines = [
-        f"{click.style(printable(name), bold=True)}  batch {found.batch}, {found.sequence} new positions behind {found.past}",
-        f"{si(found.matrix_flops, 'FLOP')} of matrix products, {si(found.other_flops, 'FLOP')} beside them",
-        f"{size(found.weight_bytes)} of weights, {size(found.cache_bytes)} of keys and values, "
-        f"{size(found.activation_bytes)} of activations: {size(moved)}",
+        f"{click.style(printable(name), bold=True)}  batch {costs.batch}, {costs.sequence} new "
+        f"positions behind {costs.past}",
+        f"{si(costs.matrix_flops, 'FLOP')} of matrix products, {si(costs.other_flops, 'FLOP')} "
+        "beside them",
+        f"{size(costs.weight_bytes)} of weights, {size(costs.cache_bytes)} of keys and values, "
+        f"{size(costs.activation_bytes)} of activations: {size(moved)}",
         "",
-        _operators(found, width),
+        _operators(costs, width),
     ]
-    if found.unknown:
-        names = ", ".join(f"{n} {printable(op)}" for op, n in found.unknown.items())
+    if costs.unknown:
+        names = ", ".join(f"{n} {printable(op)}" for op, n in costs.unknown.items())
         lines += [
             "",
             wrapped(
@@ -160,7 +169,7 @@ def graph_costs(name: str, found: GraphCosts, width: int = 100) -> str:
     return "\n".join(lines)
 
 
-def _operators(found: GraphCosts, width: int) -> str:
+def _operators(costs: GraphCosts, width: int) -> str:
     header = ["operator", "nodes", "matrix FLOP", "other FLOP", "bytes"]
     rows = [
         [
@@ -170,10 +179,10 @@ def _operators(found: GraphCosts, width: int) -> str:
             si(o.other_flops),
             size(o.bytes),
         ]
-        for o in found.operators
+        for o in costs.operators
     ]
     if rows[_ROWS:]:
-        rest = found.operators[_ROWS:]
+        rest = costs.operators[_ROWS:]
         sums = [
             sum(getattr(o, n) for o in rest)
             for n in ("nodes", "matrix_flops", "other_flops", "bytes")

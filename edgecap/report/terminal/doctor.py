@@ -1,4 +1,4 @@
-"""What `edgecap doctor` found, as text: what works, what does not and why, and what would help."""
+"""Results of `edgecap doctor` as text: what works, what does not, and what would help."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from edgecap.report.terminal.roofline import peaks_line
 from edgecap.units import si, size
 
 
-def diagnosis(found: Diagnosis, width: int = 100) -> str:
-    """Sections of one line a thing, remedies last, and the verdict."""
+def diagnosis(diagnosis: Diagnosis, width: int = 100) -> str:
+    """Return a section a subject, one line an item, then advice and the verdict."""
     sections = {
-        "Machine": _machine(found.machine),
-        "Providers": _providers(found),
-        "Energy": _energy(found),
-        "Peaks": _peaks(found),
-        "Disk": [_cache(found)],
-        "Advice": [f"{r.problem}: {r.advice}" for r in found.remedies],
+        "Machine": _machine(diagnosis.machine),
+        "Providers": _providers(diagnosis),
+        "Energy": _energy(diagnosis),
+        "Peaks": _peaks(diagnosis),
+        "Disk": [_cache(diagnosis)],
+        "Advice": [f"{r.problem}: {r.advice}" for r in diagnosis.remedies],
     }
     parts = [
         "\n".join([click.style(title, bold=True), *(_indented(line, width) for line in lines)])
@@ -28,14 +28,14 @@ def diagnosis(found: Diagnosis, width: int = 100) -> str:
     ]
     verdict = (
         "edgecap profile can run here"
-        if found.can_run
+        if diagnosis.can_run
         else "edgecap profile cannot run here: see the advice"
     )
-    return "\n\n".join([*parts, click.style(verdict, fg="green" if found.can_run else "red")])
+    return "\n\n".join([*parts, click.style(verdict, fg="green" if diagnosis.can_run else "red")])
 
 
 def _indented(line: str, width: int) -> str:
-    """A long command stays in one piece, so that it can be copied."""
+    """Indent and wrap a line; leave commands in one piece, so that they can be copied."""
     return (
         f"  {line}"
         if "sudo" in line
@@ -46,18 +46,20 @@ def _indented(line: str, width: int) -> str:
 def _machine(m: Machine) -> list[str]:
     flags = f": {' '.join(m.flags)}" if m.flags else ""
     return [
-        f"{m.cpu}, {m.physical_cores or '?'} cores, {m.logical_cores} usable threads, {size(m.memory_bytes)}{flags}",
-        f"governor {_said(m.governor)}; turbo {_said(m.turbo)}; SMT {_said(m.smt)}",
-        f"power {_said(m.power_source)}; temperature {_said(m.temperature_c, ' °C')}; load average {_said(m.load_average)}",
+        f"{m.cpu}, {m.physical_cores or '?'} cores, {m.logical_cores} usable threads, "
+        f"{size(m.memory_bytes)}{flags}",
+        f"governor {_known(m.governor)}; turbo {_known(m.turbo)}; SMT {_known(m.smt)}",
+        f"power {_known(m.power_source)}; temperature {_known(m.temperature_c, ' °C')}; load "
+        f"average {_known(m.load_average)}",
         *[_gpu(g) for g in m.gpus],
     ]
 
 
-def _gpu(found: Gpu) -> str:
-    return f"{found.name}, {size(found.memory_bytes)}, driver {found.driver}, {found.users} other processes"
+def _gpu(gpu: Gpu) -> str:
+    return f"{gpu.name}, {size(gpu.memory_bytes)}, driver {gpu.driver}, {gpu.users} other processes"
 
 
-def _said(value: object, unit: str = "") -> str:
+def _known(value: object, unit: str = "") -> str:
     if isinstance(value, Absent):
         return f"unknown ({value.reason})"
     if isinstance(value, bool):
@@ -65,49 +67,52 @@ def _said(value: object, unit: str = "") -> str:
     return f"{value:.3g}{unit}" if isinstance(value, float) else f"{value}{unit}"
 
 
-def _providers(found: Diagnosis) -> list[str]:
+def _providers(diagnosis: Diagnosis) -> list[str]:
     versions = ", ".join(
-        f"{k} {v}" for k, v in found.machine.versions.items() if k.startswith("onnx")
+        f"{k} {v}" for k, v in diagnosis.machine.versions.items() if k.startswith("onnx")
     )
     exporter = (
-        f"no: {found.exporter.reason}" if isinstance(found.exporter, Absent) else found.exporter
+        f"no: {diagnosis.exporter.reason}"
+        if isinstance(diagnosis.exporter, Absent)
+        else diagnosis.exporter
     )
     lines = [
         f"{name}: {'no: ' + reason if reason else 'runs a node'}"
-        for name, reason in found.providers.items()
+        for name, reason in diagnosis.providers.items()
     ]
     return [*lines, f"versions: {versions}", f"exporting models: {exporter}"]
 
 
-def _energy(found: Diagnosis) -> list[str]:
+def _energy(diagnosis: Diagnosis) -> list[str]:
     totals = [
         f"total of a run on {name}: {', '.join(t.domains)} ({t.counter})"
         if t.counter
         else f"none on {name}: {t.reason}"
-        for name, t in found.totals.items()
+        for name, t in diagnosis.totals.items()
     ]
-    refused = [f"{r.name}: not counted, {r.reason}" for r in found.refused]
-    return [*map(_counter, found.counters), *totals, *refused]
+    refused = [f"{r.name}: not counted, {r.reason}" for r in diagnosis.refused]
+    return [*map(_counter, diagnosis.counters), *totals, *refused]
 
 
-def _counter(seen: CounterCheck) -> str:
+def _counter(counter: CounterCheck) -> str:
     watts = ", ".join(
-        f"{d} {si(seen.idle_w[d], 'W')} idle, {si(w, 'W')} loaded" for d, w in seen.load_w.items()
+        f"{d} {si(counter.idle_w[d], 'W')} idle, {si(w, 'W')} loaded"
+        for d, w in counter.load_w.items()
     )
-    still = "" if any(seen.load_w.values()) else "; it did not move in two seconds"
-    return f"{seen.name} ({seen.provenance}): {watts}{still}"
+    still = "" if any(counter.load_w.values()) else "; it did not move in two seconds"
+    return f"{counter.name} ({counter.provenance}): {watts}{still}"
 
 
-def _peaks(found: Diagnosis) -> list[str]:
+def _peaks(diagnosis: Diagnosis) -> list[str]:
     return [
         f"{peaks_line(p)}; measured {p.measured_utc}"
         if isinstance(p, Peaks)
         else f"{name}: {p.reason}"
-        for name, p in found.peaks.items()
+        for name, p in diagnosis.peaks.items()
     ]
 
 
-def _cache(found: Diagnosis) -> str:
-    place = found.cache
+def _cache(diagnosis: Diagnosis) -> str:
+    place = diagnosis.cache
     writable = "" if place.writable else ", not writable"
     return f"cache {place.path}: {size(place.bytes)}, {size(place.free_bytes)} free{writable}"

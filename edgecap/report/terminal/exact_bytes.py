@@ -1,4 +1,4 @@
-"""Exact code lengths as text: beside those of the encoder's tokens, and where these cost most."""
+"""Exact code lengths beside those of the encoder's tokens, and the texts that differ most."""
 
 from __future__ import annotations
 
@@ -11,34 +11,38 @@ from edgecap.report.cells import shortened
 from edgecap.report.format import table, wrapped
 from edgecap.units import counted
 
-WORST = 5  # texts that are told one by one
+WORST = 5  # texts that are listed
 
 
-def exact_text(found: ExactBytesTotals, width: int) -> str:
-    """The three code lengths, and the texts in which the encoder's tokens cost most over them."""
+def exact_text(totals: ExactBytesTotals, width: int) -> str:
+    """Return the three code lengths, and the texts whose own tokens cost most over them."""
     head = (
-        f"{click.style(printable(found.model), bold=True)} {found.precision} on {found.provider}: the first "
-        f"{counted(found.most_bytes, 'byte')} or fewer of {counted(found.documents, 'document')} of "
-        f"{printable(found.corpus)}, {counted(found.bytes, 'byte')}"
+        f"{click.style(printable(totals.model), bold=True)} {totals.precision} on "
+        f"{totals.provider}: the first "
+        f"{counted(totals.most_bytes, 'byte')} or fewer of "
+        f"{counted(totals.documents, 'document')} of "
+        f"{printable(totals.corpus)}, {counted(totals.bytes, 'byte')}"
     )
     rows = [
-        ["the encoder's own tokens", f"{found.single:.4f}", ""],
+        ["the encoder's own tokens", f"{totals.single:.4f}", ""],
         [
             "all tokenizations of the text",
-            f"{found.tokenizations:.4f}",
-            _saved(found.saved_by_tokenizations),
+            f"{totals.tokenizations:.4f}",
+            _saved(totals.saved_by_tokenizations),
         ],
-        ["all that begins with the text", f"{found.covers:.4f}", _saved(found.saved_by_covers)],
+        ["all that begins with the text", f"{totals.covers:.4f}", _saved(totals.saved_by_covers)],
     ]
     note = (
-        f"the last lets the last token run past the end, which counts once a text; it is exact to {found.undecided:.1g} "
+        "the last lets the last token run past the end, which counts once a text; it is exact to "
+        f"{totals.undecided:.1g} "
         "bits/byte"
     )
     left = (
-        f"left out: {counted(found.left_out, 'document')} without text, or with a first character of more than "
-        f"{counted(found.most_bytes, 'byte')}"
+        f"left out: {counted(totals.left_out, 'document')} without text, or with a first "
+        "character of more than "
+        f"{counted(totals.most_bytes, 'byte')}"
     )
-    worst = sorted(found.texts, key=lambda t: t.covers_bits - t.single_bits)[:WORST]
+    worst = sorted(totals.texts, key=lambda t: t.covers_bits - t.single_bits)[:WORST]
     texts = [
         [shortened(t.id, 24), shortened(t.domain, 24), str(t.bytes), str(t.tokens)]
         + [f"{bits:.2f}" for bits in (t.single_bits, t.tokenizations_bits, t.covers_bits)]
@@ -58,7 +62,7 @@ def exact_text(found: ExactBytesTotals, width: int) -> str:
             wrapped(head, width, None),
             table(["", "bits/byte", "less by"], rows, width),
             wrapped(note, width, None),
-            *([wrapped(left, width, "yellow")] if found.left_out else []),
+            *([wrapped(left, width, "yellow")] if totals.left_out else []),
             "",
             "Where the encoder's tokens cost most",
             table(header, texts, width),
@@ -66,8 +70,10 @@ def exact_text(found: ExactBytesTotals, width: int) -> str:
     )
 
 
-def _saved(found: Estimate) -> str:
+def _saved(estimate: Estimate) -> str:
     span = (
-        "" if found.low is None or found.high is None else f" ({found.low:.4f}..{found.high:.4f})"
+        ""
+        if estimate.low is None or estimate.high is None
+        else f" ({estimate.low:.4f}..{estimate.high:.4f})"
     )
-    return f"{found.value:.4f}{span}"
+    return f"{estimate.value:.4f}{span}"

@@ -1,4 +1,4 @@
-"""A fitted bias as text: the answer, what remains of the spread, and how the ranks move."""
+"""A fitted bias: its value, the spread that remains, and how the ranks move."""
 
 from __future__ import annotations
 
@@ -14,44 +14,46 @@ from edgecap.report.terminal.candidates import in_lines
 from edgecap.units import si
 
 
-def fitted(found: Sequence[Fit], width: int = 100) -> str:
-    """One part a corpus."""
-    return "\n\n".join(_of_corpus(one, width) for one in found)
+def fitted(fits: Sequence[Fit], width: int = 100) -> str:
+    """Return one part a corpus."""
+    return "\n\n".join(_corpus_part(one, width) for one in fits)
 
 
-def _of_corpus(found: Fit, width: int) -> str:
-    text = f"bias of {printable(found.corpus)}: {bounded(found.bias_bits, 2)} bit a token"
+def _corpus_part(fit: Fit, width: int) -> str:
+    text = f"bias of {printable(fit.corpus)}: {bounded(fit.bias_bits, 2)} bit a token"
     title = click.style(text, bold=True)
-    parts = [title, _how(found, width), "", _spreads(found, width), "", _models(found, width)]
-    cautions = [wrapped(f"caution: {printable(c)}", width, "yellow") for c in found.cautions]
+    parts = [title, _method(fit, width), "", _spreads(fit, width), "", _models(fit, width)]
+    cautions = [wrapped(f"caution: {printable(c)}", width, "yellow") for c in fit.cautions]
     return "\n".join([*parts, *(["", *cautions] if cautions else [])])
 
 
 def bounded(value: Estimate, places: int) -> str:
-    """A number with its interval, or that it has none."""
+    """Format a number with its interval, or say that it has none."""
     if value.low is None or value.high is None:
         return f"{value.value:.{places}f} (no interval)"
     return f"{value.value:.{places}f} ({value.low:.{places}f}..{value.high:.{places}f})"
 
 
-def _how(found: Fit, width: int) -> str:
-    stride = f", stride {found.stride}" if found.stride else ""
+def _method(fit: Fit, width: int) -> str:
+    stride = f", stride {fit.stride}" if fit.stride else ""
     text = (
-        f"{len(found.models)} models, {found.documents} documents, {found.precision}, protocol {found.protocol}, "
-        f"window {found.context}{stride}. The bias makes (G + b) / log2 N most constant; the interval resamples documents."
+        f"{len(fit.models)} models, {fit.documents} documents, {fit.precision}, protocol "
+        f"{fit.protocol}, "
+        f"window {fit.context}{stride}. The bias makes (G + b) / log2 N most constant; the "
+        "interval resamples documents."
     )
     return wrapped(text, width, None)
 
 
-def _spreads(found: Fit, width: int) -> str:
-    """What the capacities scatter by, with each bias."""
-    rows = [["without bias", "0", _percent(found.spread_with_zero)]]
-    if found.recorded_bias_bits and found.spread_recorded is not None:
+def _spreads(fit: Fit, width: int) -> str:
+    """Return the spread of the capacities with each bias."""
+    rows = [["without bias", "0", _percent(fit.spread_with_zero)]]
+    if fit.recorded_bias_bits and fit.spread_recorded is not None:
         rows.append(
-            ["of the records", f"{found.recorded_bias_bits:g}", _percent(found.spread_recorded)]
+            ["of the records", f"{fit.recorded_bias_bits:g}", _percent(fit.spread_recorded)]
         )
-    rows.append(["fitted", f"{found.bias_bits.value:.2f}", _percent(found.spread_fitted)])
-    rows.append(["endless", "", _percent(found.spread_endless)])
+    rows.append(["fitted", f"{fit.bias_bits.value:.2f}", _percent(fit.spread_fitted)])
+    rows.append(["endless", "", _percent(fit.spread_endless)])
     return table(["bias", "bit", "spread of the capacities"], rows, width)
 
 
@@ -59,17 +61,17 @@ def _percent(share: float) -> str:
     return f"{100 * share:.3f} %"
 
 
-def _models(found: Fit, width: int) -> str:
-    """Ranks say how much the bias moves an order, within a series that it is to make equal."""
-    recorded = bool(found.recorded_bias_bits)
+def _models(fit: Fit, width: int) -> str:
+    """Return one row a model, with its rank under each bias."""
+    recorded = bool(fit.recorded_bias_bits)
     header = ["model", "FLOP a token", "gain, bit", "capacity", "rank b = 0"]
-    header += [f"b = {found.recorded_bias_bits:g}"] if recorded else []
+    header += [f"b = {fit.recorded_bias_bits:g}"] if recorded else []
     header += ["fitted", "b without it"]
-    text = table(header, [_row(m, recorded) for m in found.models], width)
+    text = table(header, [_row(m, recorded) for m in fit.models], width)
     order = (
         "no order is left"
-        if found.agreement is None
-        else f"Kendall's tau of the old and the new order: {found.agreement:.2f}"
+        if fit.agreement is None
+        else f"Kendall's tau of the old and the new order: {fit.agreement:.2f}"
     )
     return f"{text}\n{order}"
 

@@ -1,4 +1,4 @@
-"""A predicted size as text: what it would need and cost, and how well the series predicts its own sizes."""
+"""A predicted model size: its needs and costs, and how well the series predicts itself."""
 
 from __future__ import annotations
 
@@ -16,55 +16,70 @@ from edgecap.report.terminal.candidates import in_lines
 from edgecap.units import si, size
 
 
-def predicted(found: Prediction, width: int = 100) -> str:
-    """The whole prediction."""
-    parts = [_title(found), _how(found, width), "", _bits(found, width), "", _device(found, width)]
+def predicted(prediction: Prediction, width: int = 100) -> str:
+    """Return the prediction, the errors of leaving each size out, and cautions."""
+    parts = [
+        _title(prediction),
+        _method(prediction, width),
+        "",
+        _bits(prediction, width),
+        "",
+        _device(prediction, width),
+    ]
     parts += [
         "",
         click.style("Each size of the series, predicted from the others", bold=True),
-        _series(found, width),
+        _series(prediction, width),
     ]
-    cautions = [wrapped(f"caution: {printable(c)}", width, "yellow") for c in found.cautions]
+    cautions = [wrapped(f"caution: {printable(c)}", width, "yellow") for c in prediction.cautions]
     return "\n".join([*parts, *(["", *cautions] if cautions else [])])
 
 
-def _title(found: Prediction) -> str:
+def _title(prediction: Prediction) -> str:
     stored = (
-        f", {size(found.weight_bytes)} of weights in {found.precision}"
-        if found.weight_bytes
+        f", {size(prediction.weight_bytes)} of weights in {prediction.precision}"
+        if prediction.weight_bytes
         else ""
     )
-    head = click.style(f"{printable(found.name)}, predicted", bold=True)
-    return f"{head}  {units.count(found.parameters)} parameters{stored}, {si(found.flops_per_token, 'FLOP')} a token"
+    head = click.style(f"{printable(prediction.name)}, predicted", bold=True)
+    return (
+        f"{head}  {units.count(prediction.parameters)} parameters{stored}, "
+        f"{si(prediction.flops_per_token, 'FLOP')} a token"
+    )
 
 
-def _how(found: Prediction, width: int) -> str:
-    origin = "fitted" if found.bias_fitted else "given"
+def _method(prediction: Prediction, width: int) -> str:
+    origin = "fitted" if prediction.bias_fitted else "given"
     text = (
-        f"From {_records(found)}, {found.precision}: information capacity with the bias "
-        f"{found.bias_bits:.2f} ({origin}), text {printable(found.corpus)}, {found.documents} documents, protocol "
-        f"{found.protocol}, window {found.context}. The tokenizer is taken to be that of the series "
-        f"({found.text_bits_per_token:.2f} bits of text a token)."
+        f"From {_records(prediction)}, {prediction.precision}: information capacity with the bias "
+        f"{prediction.bias_bits:.2f} ({origin}), text {printable(prediction.corpus)}, "
+        f"{prediction.documents} documents, protocol "
+        f"{prediction.protocol}, window {prediction.context}. The tokenizer is taken to be that "
+        "of the series "
+        f"({prediction.text_bits_per_token:.2f} bits of text a token)."
     )
     return wrapped(text, width, None)
 
 
-def _records(found: Prediction) -> str:
-    return "1 record" if len(found.series) == 1 else f"{len(found.series)} records"
+def _records(prediction: Prediction) -> str:
+    return "1 record" if len(prediction.series) == 1 else f"{len(prediction.series)} records"
 
 
-def _bits(found: Prediction, width: int) -> str:
+def _bits(prediction: Prediction, width: int) -> str:
     given = (
-        ("bits a token", found.nll_bits_per_token, 3),
-        ("bits per byte", found.bits_per_byte, 4),
-        ("bits gained a token", found.gain_bits_per_token, 3),
-        ("information capacity", found.information_capacity, 4),
+        ("bits a token", prediction.nll_bits_per_token, 3),
+        ("bits per byte", prediction.bits_per_byte, 4),
+        ("bits gained a token", prediction.gain_bits_per_token, 3),
+        ("information capacity", prediction.information_capacity, 4),
     )
     rows = [_row(words, value, partial(_rounded, places=places)) for words, value, places in given]
     text = table(["text", "predicted", "95 % interval"], rows, width)
-    if found.law_bits is None:
+    if prediction.law_bits is None:
         return text
-    return f"{text}\nof other documents like these; on these very ones: within {found.law_bits:.3f} bits a token"
+    return (
+        f"{text}\nof other documents like these; on these very ones: within "
+        f"{prediction.law_bits:.3f} bits a token"
+    )
 
 
 def _rounded(value: float, places: int) -> str:
@@ -77,8 +92,8 @@ def _row(words: str, value: Estimate, shown: Callable[[float], str]) -> list[str
     return [words, shown(value.value), f"{shown(value.low)}..{shown(value.high)}"]
 
 
-def _device(found: Prediction, width: int) -> str:
-    device = found.device
+def _device(prediction: Prediction, width: int) -> str:
+    device = prediction.device
     seconds, joules = partial(si, unit="s"), partial(si, unit="J")
     prompt = "" if isinstance(device.prefill_tokens, Absent) else f" of {device.prefill_tokens}"
     given = (
@@ -119,21 +134,26 @@ def _law(device: DevicePrediction, attainable_s: float, starts_s: float) -> str:
     )
 
 
-def _series(found: Prediction, width: int) -> str:
+def _series(prediction: Prediction, width: int) -> str:
     text = table(
         ["model", "FLOP a token", "bits a token", "predicted", "error"],
-        list(map(_left, found.series)),
+        list(map(_held_out, prediction.series)),
         width,
     )
-    if found.error_bits is None:
+    if prediction.error_bits is None:
         return f"{text}\nnot enough records to leave one out"
-    return f"{text}\nroot mean square of the errors: {found.error_bits:.3f} bits a token"
+    return f"{text}\nroot mean square of the errors: {prediction.error_bits:.3f} bits a token"
 
 
-def _left(one: HeldOut) -> list[str]:
-    told = (
+def _held_out(one: HeldOut) -> list[str]:
+    predicted_texts = (
         ["", ""]
         if one.predicted_bits_per_token is None or one.error_bits is None
         else [f"{one.predicted_bits_per_token:.3f}", f"{one.error_bits:+.3f}"]
     )
-    return [in_lines(one.name), si(one.flops_per_token), f"{one.nll_bits_per_token:.3f}", *told]
+    return [
+        in_lines(one.name),
+        si(one.flops_per_token),
+        f"{one.nll_bits_per_token:.3f}",
+        *predicted_texts,
+    ]

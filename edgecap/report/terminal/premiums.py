@@ -1,4 +1,4 @@
-"""Token premiums as text: the cheapest and the dearest languages, scripts, and what they cost on measured machines."""
+"""Token premiums of languages and scripts, and their cost on measured machines."""
 
 from __future__ import annotations
 
@@ -17,33 +17,37 @@ from edgecap.units import counted, si
 EACH_END = 8  # languages shown at either end, where there are many
 
 
-def languages_text(found: LanguageStudy, width: int) -> str:
-    """Premiums of the cheapest and dearest languages and by script, and what they cost."""
-    first = found.tokenizers[0]
+def languages_text(study: LanguageStudy, width: int) -> str:
+    """Return premiums of the cheapest and dearest languages and by script, and their cost."""
+    first = study.tokenizers[0]
     shown, left = ends(first.languages)
     some = f"; {left} in the middle are left out (--json, -o FILE.html or --only)" if left else ""
-    head = f"text {printable(found.text)}: {counted(len(first.languages), 'language')}, tokens over those of {found.english}{some}"
+    head = (
+        f"text {printable(study.text)}: {counted(len(first.languages), 'language')}, tokens over "
+        f"those of {study.english}{some}"
+    )
+    by_script = "By script, the median premium" if len(study.tokenizers) > 1 else "By script"
     parts = [
         wrapped(head, width, None),
         "\n".join(
             [
-                *map(title_of, found.tokenizers),
+                *map(title_of, study.tokenizers),
                 "",
-                _languages(found, shown, width),
-                *[wrapped(text, width, "yellow") for text in doubts_of_languages(found)],
+                _languages(study, shown, width),
+                *[wrapped(text, width, "yellow") for text in doubts_of_languages(study)],
             ]
         ),
-        f"By script{', the median premium' if len(found.tokenizers) > 1 else ''}\n{_scripts(found, width)}",
+        f"{by_script}\n{_scripts(study, width)}",
     ]
     parts += [
         _cost(one, {p.language: p for p in first.languages}, [p.language for p in shown], width)
-        for one in found.costs
+        for one in study.costs
     ]
     return "\n\n".join(parts)
 
 
 def ends(languages: Sequence[Premium]) -> tuple[list[Premium], int]:
-    """The first and the last languages, and how many lie between."""
+    """Return the first and the last languages, and the number of those between."""
     left = len(languages) - 2 * EACH_END
     return (
         (list(languages), 0)
@@ -52,41 +56,41 @@ def ends(languages: Sequence[Premium]) -> tuple[list[Premium], int]:
     )
 
 
-def _languages(found: LanguageStudy, shown: Sequence[Premium], width: int) -> str:
-    several = len(found.tokenizers) > 1
+def _languages(study: LanguageStudy, shown: Sequence[Premium], width: int) -> str:
+    several = len(study.tokenizers) > 1
     header = ["language", "script"]
-    for one in found.tokenizers:
+    for one in study.tokenizers:
         tag = f"{shortened(one.name, NAME)}\n" if several else ""
         header += [f"{tag}tokens", f"{tag}premium", f"{tag}byte fallback"]
-    by_language = [{p.language: p for p in one.languages} for one in found.tokenizers]
+    by_language = [{p.language: p for p in one.languages} for one in study.tokenizers]
     rows = []
     for language in shown:
         row = [
             f"{shortened(language.language, 12)} {shortened(language.name, NAME)}",
             shortened(language.script, NAME),
         ]
-        for had in by_language:
-            mine = had[language.language]
+        for premiums in by_language:
+            premium = premiums[language.language]
             row += [
-                f"{mine.tokens:,}",
-                interval_text(mine.premium, 2),
-                percent(mine.byte_fallback_share),
+                f"{premium.tokens:,}",
+                interval_text(premium.premium, 2),
+                percent(premium.byte_fallback_share),
             ]
         rows.append(row)
     return table(*_level(header, rows), width)
 
 
 def _level(header: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
-    """A header of two lines as one header and a first row."""
+    """Split a header of two lines into a header and a first row."""
     if not any("\n" in name for name in header):
         return header, rows
     halves = [name.rpartition("\n") for name in header]
     return [above for above, _, _ in halves], [[below for _, _, below in halves], *rows]
 
 
-def doubts_of_languages(found: LanguageStudy) -> list[str]:
-    """What a reader should know: languages that have another text than English, and tokenizers that change text."""
-    return [*_unlike(found.left_out), *_altered(found)]
+def doubts_of_languages(study: LanguageStudy) -> list[str]:
+    """Return cautions on texts unlike the English one and on tokenizers that alter text."""
+    return [*_unlike(study.left_out), *_altered(study)]
 
 
 def _unlike(left_out: Sequence[LanguageLeftOut]) -> list[str]:
@@ -99,39 +103,40 @@ def _unlike(left_out: Sequence[LanguageLeftOut]) -> list[str]:
     ]
 
 
-def _altered(found: LanguageStudy) -> list[str]:
-    said = []
-    for one in found.tokenizers:
+def _altered(study: LanguageStudy) -> list[str]:
+    cautions = []
+    for one in study.tokenizers:
         lossy = [p.language for p in one.languages if not p.lossless]
         some = ", ".join(shortened(name, 12) for name in lossy[:8]) + (
             " and others" if lossy[8:] else ""
         )
         if lossy:
-            said.append(
-                f"caution: {shortened(one.name)} alters the text of {counted(len(lossy), 'language')} ({some}), so that fewer tokens "
+            cautions.append(
+                f"caution: {shortened(one.name)} alters the text of "
+                f"{counted(len(lossy), 'language')} ({some}), so that fewer tokens "
                 "may hold less"
             )
-    return said
+    return cautions
 
 
-def _scripts(found: LanguageStudy, width: int) -> str:
-    several = len(found.tokenizers) > 1
+def _scripts(study: LanguageStudy, width: int) -> str:
+    several = len(study.tokenizers) > 1
     header = ["script", "languages"]
-    header += [shortened(o.name, NAME) if several else "median premium" for o in found.tokenizers]
+    header += [shortened(o.name, NAME) if several else "median premium" for o in study.tokenizers]
     header += [] if several else ["least", "largest"]
-    others = [{g.script: g for g in one.scripts} for one in found.tokenizers]
+    others = [{g.script: g for g in one.scripts} for one in study.tokenizers]
     rows = []
-    for group in found.tokenizers[0].scripts:
-        medians = [f"{had[group.script].median:.2f}" for had in others]
+    for group in study.tokenizers[0].scripts:
+        medians = [f"{by_script[group.script].median:.2f}" for by_script in others]
         span = [] if several else [f"{group.least:.2f}", f"{group.largest:.2f}"]
         rows.append([shortened(group.script, NAME), str(group.languages), *medians, *span])
     return table(header, rows, width)
 
 
-def _cost(found: TextCost, names: dict[str, Premium], shown: Sequence[str], width: int) -> str:
-    bill = found.bill
+def _cost(cost: TextCost, names: dict[str, Premium], shown: Sequence[str], width: int) -> str:
+    bill = cost.bill
     by_language: dict[str, list[Charge]] = {}
-    for charge in found.charges:
+    for charge in cost.charges:
         by_language.setdefault(charge.language, []).append(charge)
     joules = [p.cell for p in bill.prices if isinstance(p.decode_j, Estimate)]
     header = [
@@ -143,11 +148,12 @@ def _cost(found: TextCost, names: dict[str, Premium], shown: Sequence[str], widt
     ]
     rows = [_charged(names[language], by_language[language], joules) for language in shown]
     lines = [
-        f"To write the text with {printable(bill.model)} on {printable(bill.machine)}, at the cost of a decoded token there",
+        f"To write the text with {printable(bill.model)} on {printable(bill.machine)}, at the "
+        "cost of a decoded token there",
         table(header, rows, width),
     ]
-    lines += [wrapped(text, width, None) for text in no_joules(found)]
-    lines += [wrapped(text, width, "yellow") for text in doubts_of_costs(found)]
+    lines += [wrapped(text, width, None) for text in no_joules(cost)]
+    lines += [wrapped(text, width, "yellow") for text in doubts_of_costs(cost)]
     return "\n".join(lines)
 
 
@@ -162,24 +168,24 @@ def _charged(one: Premium, charges: Sequence[Charge], joules: Sequence[str]) -> 
     ]
 
 
-def _amount(found: Estimate | Absent, unit: str) -> str:
-    return "-" if isinstance(found, Absent) else si(found.value, unit)
+def _amount(value: Estimate | Absent, unit: str) -> str:
+    return "-" if isinstance(value, Absent) else si(value.value, unit)
 
 
-def doubts_of_costs(found: TextCost) -> list[str]:
-    """What the record warns of in the seconds and joules of each cell, by the codes of its cautions."""
-    model = shortened(found.bill.model, 40)
+def doubts_of_costs(cost: TextCost) -> list[str]:
+    """Return the codes of the cautions on the seconds and joules of each cell."""
+    model = shortened(cost.bill.model, 40)
     return [
         f"{p.cell} ({model}): {', '.join(map(printable, p.cautions))}"
-        for p in found.bill.prices
+        for p in cost.bill.prices
         if p.cautions
     ]
 
 
-def no_joules(found: TextCost) -> list[str]:
-    """Why cells have no joules, each reason once."""
+def no_joules(cost: TextCost) -> list[str]:
+    """Return each reason for missing joules once, with its cells."""
     reasons: dict[str, list[str]] = {}
-    for price in found.bill.prices:
+    for price in cost.bill.prices:
         if isinstance(price.decode_j, Absent):
             reasons.setdefault(shortened(price.decode_j.reason, 200), []).append(price.cell)
     return [f"no joules of {', '.join(cells)}: {reason}" for reason, cells in reasons.items()]

@@ -1,4 +1,4 @@
-"""Ranked documents as text: the hardest, and those that a larger model takes most off."""
+"""Ranked documents: the hardest, and those that a larger model improves most."""
 
 from __future__ import annotations
 
@@ -14,30 +14,34 @@ from edgecap.units import counted
 SHOWN = 3  # documents of each kind
 
 
-def ranked_text(found: Ranking, width: int) -> str:
-    """A few lines; of several sizes also what size takes off."""
-    where = f"{found.precision} on {found.provider}"
+def ranked_text(ranking: Ranking, width: int) -> str:
+    """Return the hardest documents and, of several sizes, those that size improves most."""
+    where = f"{ranking.precision} on {ranking.provider}"
     head = (
-        f"{counted(len(found.documents), 'document')} of {printable(found.corpus)}, the hardest under "
-        f"{shortened(found.models[-1], 40)} ({where})"
+        f"{counted(len(ranking.documents), 'document')} of {printable(ranking.corpus)}, the "
+        "hardest under "
+        f"{shortened(ranking.models[-1], 40)} ({where})"
     )
-    hardest = [_row(d, found.models[-1:]) for d in found.documents[:SHOWN]]
+    hardest = [_row(d, ranking.models[-1:]) for d in ranking.documents[:SHOWN]]
     parts = [f"{wrapped(head, width, None)}\n{table([*_HEADER, 'bits/byte'], hardest, width)}"]
-    slope = found.bits_per_doubling
-    return "\n\n".join(parts if slope is None else [*parts, _eased(found, slope, width)])
+    slope = ranking.bits_per_doubling
+    return "\n\n".join(parts if slope is None else [*parts, _eased(ranking, slope, width)])
 
 
 _HEADER = ["document", "domain", "bytes"]
 
 
-def _eased(found: Ranking, slope: float, width: int) -> str:
-    eased = found.eased[:SHOWN]
+def _eased(ranking: Ranking, slope: float, width: int) -> str:
+    eased = ranking.eased[:SHOWN]
     what = (
         "Most taken off by size, in bits/byte" if eased else "Size takes nothing off any document"
     )
-    head = f"{what}; with each doubling of the parameters the median document changes by {slope:+.3f} bits/byte"
-    rows = [[*_row(d, found.models), f"{d.bits_per_doubling:+.3f}"] for d in eased]
-    header = [*_HEADER, *[shortened(name, NAME) for name in found.models], "a doubling"]
+    head = (
+        f"{what}; with each doubling of the parameters the median document changes by {slope:+.3f} "
+        "bits/byte"
+    )
+    rows = [[*_row(d, ranking.models), f"{d.bits_per_doubling:+.3f}"] for d in eased]
+    header = [*_HEADER, *[shortened(name, NAME) for name in ranking.models], "a doubling"]
     return "\n".join([wrapped(head, width, None), *([table(header, rows, width)] if rows else [])])
 
 

@@ -1,4 +1,4 @@
-"""A recommendation as text: the answer in a sentence, the table of cells, what each limit costs, or how near they come."""
+"""A recommendation: the answer in a sentence, the table of cells, and the cost of each limit."""
 
 from __future__ import annotations
 
@@ -25,22 +25,24 @@ from edgecap.report.terminal.candidates import (
 )
 from edgecap.units import significant
 
-_TOLD, _LONGEST = 3, 400  # failures and reasons that are told, characters of a note
+_LISTED, _LONGEST = 3, 400  # failures and reasons, characters of a note
 
 
-def advised(found: Recommendation, width: int = 100) -> str:
-    """The whole recommendation."""
-    parts = [_answer(found, width), "", contenders(found, width)]
-    parts += [text for text in (legend(found), *_unmeasured(found, width)) if text]
+def advised(recommendation: Recommendation, width: int = 100) -> str:
+    """Return the recommendation with its table, the cost of limits, and what to try."""
+    parts = [_answer(recommendation, width), "", contenders(recommendation, width)]
+    parts += [
+        text for text in (legend(recommendation), *_unmeasured(recommendation, width)) if text
+    ]
     for title, text in (
-        ("What each limit costs", _costs(found, width)),
-        ("What would let one in", _relaxations(found, width)),
-        ("What to try", _steps(found, width)),
+        ("What each limit costs", _costs(recommendation, width)),
+        ("What would let one in", _relaxations(recommendation, width)),
+        ("What to try", _steps(recommendation, width)),
     ):
         parts += ["", click.style(title, bold=True), text] if text else []
     notes = [
-        *[(text, "red") for text in _failures(found)],
-        *[(f"caution: {c}", "yellow") for c in _cautions(found)],
+        *[(text, "red") for text in _failures(recommendation)],
+        *[(f"caution: {c}", "yellow") for c in _cautions(recommendation)],
     ]
     if notes:
         parts += ["", *[_note(text, width, colour) for text, colour in notes]]
@@ -55,16 +57,20 @@ def _note(text: str, width: int, colour: str | None = None) -> str:
 # --- the answer -------------------------------------------------------------------------------
 
 
-def _answer(found: Recommendation, width: int) -> str:
-    if found.best is None:
-        head, rest = "Nothing fits.", _nearness(found)
+def _answer(recommendation: Recommendation, width: int) -> str:
+    if recommendation.best is None:
+        head, rest = "Nothing fits.", _nearness(recommendation)
     else:
         head, rest = (
-            f"Ship {short(found.best.name)}:",
-            f"{_why(found, found.best)}{_runner_up(found)}.",
+            f"Ship {short(recommendation.best.name)}:",
+            f"{_why(recommendation, recommendation.best)}{_runner_up(recommendation)}.",
         )
-    lines = [_filled(f"{head} {rest}", width), *_trade(found, width), *_decided(found, width)]
-    colour = "green" if found.best else "red"
+    lines = [
+        _filled(f"{head} {rest}", width),
+        *_trade(recommendation, width),
+        *_deciding_metric(recommendation, width),
+    ]
+    colour = "green" if recommendation.best else "red"
     return "\n".join(
         [lines[0].replace(head, click.style(head, bold=True, fg=colour), 1), *lines[1:]]
     )
@@ -74,53 +80,59 @@ def _filled(text: str, width: int) -> str:
     return textwrap.fill(text, width, break_on_hyphens=False)
 
 
-def _why(found: Recommendation, best: Candidate) -> str:
-    metric, fitting = found.preference.metric, [c for c in found.candidates if c.state == "fits"]
-    where = "within the limits" if found.limits else "measured"
+def _why(recommendation: Recommendation, best: Candidate) -> str:
+    metric, fitting = (
+        recommendation.preference.metric,
+        [c for c in recommendation.candidates if c.state == "fits"],
+    )
+    where = "within the limits" if recommendation.limits else "measured"
     if len(fitting) == 1:
-        told = _valued(best, metric).replace("(", f"({BY_NAME[metric].heading} ", 1)
-        return f"the only one of {_measured(found)} {where}{told}"
-    return f"{_most(metric)} {BY_NAME[metric].heading}{_valued(best, metric)} of the {len(fitting)} {where}"
+        value = _in_brackets(best, metric).replace("(", f"({BY_NAME[metric].heading} ", 1)
+        return f"the only one of {_measured(recommendation)} {where}{value}"
+    return (
+        f"{_superlative(metric)} {BY_NAME[metric].heading}{_in_brackets(best, metric)} of the "
+        f"{len(fitting)} {where}"
+    )
 
 
-def _measured(found: Recommendation) -> int:
-    return sum(c.state != "failed" for c in found.candidates)
+def _measured(recommendation: Recommendation) -> int:
+    return sum(c.state != "failed" for c in recommendation.candidates)
 
 
-def _valued(candidate: Candidate, metric: str) -> str:
+def _in_brackets(candidate: Candidate, metric: str) -> str:
     value = candidate.figures[metric]
     return f" ({metric_text(metric, value)})" if isinstance(value, float) else " (not measured)"
 
 
-def _most(metric: str) -> str:
+def _superlative(metric: str) -> str:
     less = {"s": "the fastest", "J": "the fewest", "B": "the smallest", "bit/B": "the fewest"}
     return less.get(BY_NAME[metric].unit, "the highest")
 
 
-def _runner_up(found: Recommendation) -> str:
-    """The runner-up, and whether it is really behind."""
-    second, metric = found.runner_up, found.preference.metric
-    if second is None or found.beside is None:
+def _runner_up(recommendation: Recommendation) -> str:
+    """Return the runner-up, and whether it is significantly behind."""
+    second, metric = recommendation.runner_up, recommendation.preference.metric
+    if second is None or recommendation.beside is None:
         return ""
-    between = next((d for d in found.beside.differences if d.metric == metric), None)
-    return f". Runner-up: {short(second.name)}{_valued(second, metric)}, {_behind(between)}"
+    between = next((d for d in recommendation.beside.differences if d.metric == metric), None)
+    return f". Runner-up: {short(second.name)}{_in_brackets(second, metric)}, {_behind(between)}"
 
 
 def _behind(between: Difference | None) -> str:
     if between is None:
-        return "which cannot be held against it"
+        return "not comparable"
     if isinstance(between.ratio, Absent):
-        return f"which cannot be held against it: {between.ratio.reason}"
+        return f"not comparable: {between.ratio.reason}"
     return {
         "better": "clearly behind",
         "same": f"level with it (within {significant(100 * between.margin, 2)} %)",
-        "worse": "which was ahead in the rounds they took in turns: repeat the run",
-    }.get(between.verdict, "too close to tell apart")
+        "worse": "ahead in the rounds that both ran: repeat the run",
+    }.get(between.verdict, "no significant difference")
 
 
-def _trade(found: Recommendation, width: int) -> list[str]:
-    """The best against the runner-up in the other figures."""
-    if found.beside is None or found.runner_up is None:
+def _trade(recommendation: Recommendation, width: int) -> list[str]:
+    """Compare the best with the runner-up in the other metrics."""
+    if recommendation.beside is None or recommendation.runner_up is None:
         return []
     words = {
         "better": "better in",
@@ -128,53 +140,64 @@ def _trade(found: Recommendation, width: int) -> list[str]:
         "worse": "worse in",
         "unknown": "unclear in",
     }
-    said = [
+    verdicts = [
         f"{words[verdict]} {', '.join(names)}"
-        for verdict, names in _verdicts(found, found.beside).items()
+        for verdict, names in _verdicts(recommendation, recommendation.beside).items()
         if names
     ]
     return (
-        [_filled(f"Against {short(found.runner_up.name)} it is {'; '.join(said)}.", width)]
-        if said
+        [
+            _filled(
+                f"Against {short(recommendation.runner_up.name)} it is {'; '.join(verdicts)}.",
+                width,
+            )
+        ]
+        if verdicts
         else []
     )
 
 
-def _verdicts(found: Recommendation, beside: Comparison) -> dict[str, list[str]]:
+def _verdicts(recommendation: Recommendation, beside: Comparison) -> dict[str, list[str]]:
     named: dict[str, list[str]] = {
         verdict: [] for verdict in ("better", "worse", "same", "unknown")
     }
     for d in beside.differences:
-        if d.metric in MAIN and d.metric != found.preference.metric:
+        if d.metric in MAIN and d.metric != recommendation.preference.metric:
             named[d.verdict].append(BY_NAME[d.metric].heading)
     return named
 
 
-def _decided(found: Recommendation, width: int) -> list[str]:
-    reason, metric = found.preference.reason, found.preference.metric
+def _deciding_metric(recommendation: Recommendation, width: int) -> list[str]:
+    reason, metric = recommendation.preference.reason, recommendation.preference.metric
     return (
         [_note(f"Decided by {BY_NAME[metric].heading}: {reason}.", width)]
-        if reason and found.best
+        if reason and recommendation.best
         else []
     )
 
 
-def _nearness(found: Recommendation) -> str:
-    near = found.nearest
+def _nearness(recommendation: Recommendation) -> str:
+    near = recommendation.nearest
     if near is None:
-        return f"None of {_measured(found)} measured has all that the limits ask for."
+        return f"None of {_measured(recommendation)} measured has all that the limits ask for."
     missed = [
         _missed(h, limit)
-        for h, limit in zip(near.held, found.limits, strict=True)
+        for h, limit in zip(near.held, recommendation.limits, strict=True)
         if h.state == "missed"
     ]
-    return f"Of {_measured(found)} measured, {short(near.name)} comes nearest: {'; '.join(missed)}."
+    return (
+        f"Of {_measured(recommendation)} measured, {short(near.name)} comes nearest: "
+        f"{'; '.join(missed)}."
+    )
 
 
 def _missed(held: Held, limit: Limit) -> str:
     assert held.value is not None and held.over is not None
     noise = ", within its noise" if held.in_noise else ""
-    return f"{BY_NAME[held.metric].heading} {metric_text(held.metric, held.value)}, {_above(held.over)} {amount(limit)}{noise}"
+    return (
+        f"{BY_NAME[held.metric].heading} {metric_text(held.metric, held.value)}, "
+        f"{_above(held.over)} {amount(limit)}{noise}"
+    )
 
 
 def _above(over: float) -> str:
@@ -188,17 +211,21 @@ def _percent(share: float) -> str:
 # --- what each limit costs --------------------------------------------------------------------
 
 
-def _costs(found: Recommendation, width: int) -> str:
-    if not found.costs:
+def _costs(recommendation: Recommendation, width: int) -> str:
+    if not recommendation.costs:
         return ""
-    if all(not c.changes for c in found.costs):
-        them = "it" if len(found.costs) == 1 else "any of them"
+    if all(not c.changes for c in recommendation.costs):
+        them = "it" if len(recommendation.costs) == 1 else "any of them"
         return wrapped(
-            f"Nothing: {short(found.costs[0].winner)} would win without {them}, too.", width, None
+            f"Nothing: {short(recommendation.costs[0].winner)} would win without {them}, too.",
+            width,
+            None,
         )
-    told = list(dict.fromkeys(c.metric for cost in found.costs for c in cost.changes))
-    rows = [[*_without(cost), *_changes(cost, told)] for cost in found.costs]
-    return table(["without", "would win", *[BY_NAME[name].heading for name in told]], rows, width)
+    metrics = list(dict.fromkeys(c.metric for cost in recommendation.costs for c in cost.changes))
+    rows = [[*_without(cost), *_changes(cost, metrics)] for cost in recommendation.costs]
+    return table(
+        ["without", "would win", *[BY_NAME[name].heading for name in metrics]], rows, width
+    )
 
 
 def _without(cost: LimitCost) -> list[str]:
@@ -206,9 +233,9 @@ def _without(cost: LimitCost) -> list[str]:
     return [limit, in_lines(cost.winner) if cost.changes else "the same"]
 
 
-def _changes(cost: LimitCost, told: Sequence[str]) -> list[str]:
+def _changes(cost: LimitCost, metrics: Sequence[str]) -> list[str]:
     changes = {c.metric: c for c in cost.changes}
-    return [_change(changes[name]) if name in changes else "" for name in told]
+    return [_change(changes[name]) if name in changes else "" for name in metrics]
 
 
 def _change(change: Change) -> str:
@@ -227,18 +254,21 @@ def _change(change: Change) -> str:
 # --- what is missing --------------------------------------------------------------------------
 
 
-def _unmeasured(found: Recommendation, width: int) -> list[str]:
+def _unmeasured(recommendation: Recommendation, width: int) -> list[str]:
     reasons = dict.fromkeys(
         f"{BY_NAME[h.metric].heading} not measured: {h.reason}"
-        for c in found.candidates
+        for c in recommendation.candidates
         for h in c.held
         if h.reason
     )
-    return [_note(reason, width) for reason in list(reasons)[:_TOLD]]
+    return [_note(reason, width) for reason in list(reasons)[:_LISTED]]
 
 
-def _relaxations(found: Recommendation, width: int) -> str:
-    lines = [f"{short(r.name)}: {', '.join(map(_relaxed, r.changes))}" for r in found.relaxations]
+def _relaxations(recommendation: Recommendation, width: int) -> str:
+    lines = [
+        f"{short(r.name)}: {', '.join(map(_relaxed, r.changes))}"
+        for r in recommendation.relaxations
+    ]
     return "\n".join(_item(line, width) for line in lines)
 
 
@@ -246,8 +276,8 @@ def _relaxed(change: Relaxed) -> str:
     return change.typed if change.over is None else f"{change.typed} ({_percent(change.over)} more)"
 
 
-def _steps(found: Recommendation, width: int) -> str:
-    return "\n".join(_item(step, width) for step in found.steps)
+def _steps(recommendation: Recommendation, width: int) -> str:
+    return "\n".join(_item(step, width) for step in recommendation.steps)
 
 
 def _item(text: str, width: int) -> str:
@@ -256,14 +286,21 @@ def _item(text: str, width: int) -> str:
     )
 
 
-def _failures(found: Recommendation) -> list[str]:
-    failed = [c for c in found.candidates if c.failure]
-    more = [f"failed: {len(failed) - _TOLD} more, see edgecap show"] if len(failed) > _TOLD else []
-    return [f"failed: {short(c.name)}, {c.failure}" for c in failed[:_TOLD]] + more
+def _failures(recommendation: Recommendation) -> list[str]:
+    failed = [c for c in recommendation.candidates if c.failure]
+    more = (
+        [f"failed: {len(failed) - _LISTED} more, see edgecap show"] if len(failed) > _LISTED else []
+    )
+    return [f"failed: {short(c.name)}, {c.failure}" for c in failed[:_LISTED]] + more
 
 
-def _cautions(found: Recommendation) -> list[str]:
-    said = any("one after another" in caution for caution in found.cautions)
-    turns = found.beside is not None and found.beside.one_after_another and not said
-    drift = "best and runner-up were timed one after another: repeat the run before trusting a difference below 5 %"
-    return [*found.cautions, *([drift] if turns else [])]
+def _cautions(recommendation: Recommendation) -> list[str]:
+    known = any("one after another" in caution for caution in recommendation.cautions)
+    turns = (
+        recommendation.beside is not None and recommendation.beside.one_after_another and not known
+    )
+    drift = (
+        "best and runner-up were timed one after another: repeat the run before trusting a "
+        "difference below 5 %"
+    )
+    return [*recommendation.cautions, *([drift] if turns else [])]

@@ -1,4 +1,4 @@
-"""What the hardware would allow, where the time goes, and how it grows: tables beside the measured ones."""
+"""Roofline, time by operator, and growth with the context, as tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _OPERATORS = 10  # rows; the others are one
 
 
 def rooflines(record: Profile, width: int) -> str:
-    """The shortest possible time of each step, the shares of both peaks that were used, and which one binds."""
+    """Return the shortest time of each step, the used shares of both peaks, and the limit."""
     cells = [(c, c.roofline) for c in record.cells if isinstance(c.roofline, Roofline)]
     if not cells:
         return ""
@@ -37,39 +37,39 @@ def _measured_peaks(record: Profile) -> list[Peaks]:
     return [p for p in record.peaks.values() if isinstance(p, Peaks)]
 
 
-def peaks_line(found: Peaks) -> str:
-    """What a provider reaches, in a line."""
+def peaks_line(peaks: Peaks) -> str:
+    """Return the measured peaks of a provider in a line."""
     gemm = ", ".join(
-        f"{name} {si(rate, 'FLOP/s')}" for name, rate in found.gemm_flops_per_s.items()
+        f"{name} {si(rate, 'FLOP/s')}" for name, rate in peaks.gemm_flops_per_s.items()
     )
     memory = ", ".join(
-        f"{si(b.read_bytes_per_s, 'B/s')} ({si(b.working_set_bytes, 'B')})" for b in found.bandwidth
+        f"{si(b.read_bytes_per_s, 'B/s')} ({si(b.working_set_bytes, 'B')})" for b in peaks.bandwidth
     )
-    return f"peaks on {found.provider}, {found.threads} threads: {gemm}; reading {memory}"
+    return f"peaks on {peaks.provider}, {peaks.threads} threads: {gemm}; reading {memory}"
 
 
-def _bound(found: Bound | None) -> list[str]:
-    if found is None:
+def _bound(bound: Bound | None) -> list[str]:
+    if bound is None:
         return ["-"] * 5
-    used = (found.compute_utilisation, found.bandwidth_utilisation)
+    used = (bound.compute_utilisation, bound.bandwidth_utilisation)
     return [
-        si(found.attainable_s, "s"),
+        si(bound.attainable_s, "s"),
         *(f"{significant(100 * u, 2)} %" for u in used),
-        significant(found.intensity, 2),
-        f"{found.limit}-bound",
+        significant(bound.intensity, 2),
+        f"{bound.limit}-bound",
     ]
 
 
 def operators(record: Profile, width: int) -> str:
-    """Shares of operator time in prefill and decode, the most expensive first."""
-    found = [
+    """Return shares of operator time in prefill and decode, the most expensive first."""
+    placements = [
         (c, o.placement.operators)
         for c, o in measured_cells(record)
         if isinstance(o.placement, Placement)
     ]
     columns = {
         f"{name_of(cell, record.cells)} {phase}": shares
-        for cell, phases in found
+        for cell, phases in placements
         for phase, shares in phases.items()
         if shares
     }
@@ -91,23 +91,23 @@ def _share(value: float | None) -> str:
 
 
 def growth(record: Profile, width: int) -> str:
-    """Seconds of a prompt of each length, and of a token decoded behind it, if any is."""
-    found = [
+    """Return seconds of a prompt of each length, and of a token decoded after it."""
+    sweeps = [
         (c, o.latency.sweep)
         for c, o in measured_cells(record)
         if isinstance(o.latency, Latency) and o.latency.sweep
     ]
-    if not found:
+    if not sweeps:
         return ""
     steps = [
         n
         for n in ("prefill", "decode")
-        if any(getattr(p, f"{n}_s") for _, sweep in found for p in sweep)
+        if any(getattr(p, f"{n}_s") for _, sweep in sweeps for p in sweep)
     ]
-    header = ["", *[f"{name_of(c, record.cells)} {step}" for c, _ in found for step in steps]]
+    header = ["", *[f"{name_of(c, record.cells)} {step}" for c, _ in sweeps for step in steps]]
     rows = []
-    for place, point in enumerate(found[0][1]):
-        points = [sweep[place] for _, sweep in found]
+    for place, point in enumerate(sweeps[0][1]):
+        points = [sweep[place] for _, sweep in sweeps]
         samples = [getattr(p, f"{step}_s") for p in points for step in steps]
         rows.append(
             [f"{point.context}", *[si(stats.median(s), "s") if s else "-" for s in samples]]

@@ -11,19 +11,19 @@ from edgecap.units import si, significant
 
 
 def throughputs(record: Profile, width: int) -> str:
-    """Tokens a second of all rows and streams together, and what one step takes; a point that failed says so."""
-    found = [
+    """Return tokens a second of all rows and streams, and seconds of a step; and failed points."""
+    results = [
         (name_of(cell, record.cells), point)
         for cell, outcome in measured_cells(record)
         if isinstance(outcome.latency, Latency)
         for point in outcome.latency.throughput
     ]
-    points = [(name, point) for name, point in found if isinstance(point, Throughput)]
+    points = [(name, point) for name, point in results if isinstance(point, Throughput)]
     shown = 6 if any(point.decode_s for _, point in points) else 4
     header = ["", "batch", "streams", "prefill tokens/s", "decode tokens/s", "a step"][:shown]
     rows = [[name, *_row(point)][:shown] for name, point in points]
     lines = [
-        f"failed: {name}, {printable(p.message)}" for name, p in found if isinstance(p, Failure)
+        f"failed: {name}, {printable(p.message)}" for name, p in results if isinstance(p, Failure)
     ]
     return "\n".join([*([table(header, rows, width)] if rows else []), *lines])
 

@@ -1,4 +1,4 @@
-"""Tokenizers as text: how each spends its tokens on a corpus by domain, and all beside each other."""
+"""Tokenizers on a corpus: tokens by domain, and all tokenizers beside each other."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from edgecap.units import counted, si, significant, size
 NAME = 24  # characters of a name in a table
 
 
-def corpus_text(found: CorpusStudy, width: int) -> str:
-    """Each tokenizer by domain, then all beside each other."""
+def corpus_text(study: CorpusStudy, width: int) -> str:
+    """Return a table by domain of each tokenizer, then one of all."""
     parts = [
-        f"text {printable(found.corpus)}: {counted(found.documents, 'document')}, {size(found.bytes)}"
+        f"text {printable(study.corpus)}: {counted(study.documents, 'document')}, "
+        f"{size(study.bytes)}"
     ]
-    parts += [_on_corpus(one, width) for one in found.tokenizers]
-    if len(found.tokenizers) > 1:
-        parts.append(f"Tokens for the same text\n{_beside(found.tokenizers, width)}")
+    parts += [_on_corpus(one, width) for one in study.tokenizers]
+    if len(study.tokenizers) > 1:
+        parts.append(f"Tokens for the same text\n{_beside(study.tokenizers, width)}")
     return "\n\n".join(parts)
 
 
-def _on_corpus(found: TokenizerOnCorpus, width: int) -> str:
+def _on_corpus(tokenizer: TokenizerOnCorpus, width: int) -> str:
     header = [
         "",
         "bytes/token",
@@ -39,18 +40,21 @@ def _on_corpus(found: TokenizerOnCorpus, width: int) -> str:
         "byte fallback",
         "one byte",
     ]
-    rows = [_usage(name, one) for name, one in found.by_domain.items()]
-    if len(found.by_domain) > 1:
-        rows.append(_usage("all", found.all))
-    lines = [title_of(found), table(header, rows, width), _speed(found.speed)]
-    lines += [wrapped(note(found.all), width, None)] if note(found.all) else []
-    lines += [wrapped(text, width, "yellow") for text in doubts(found.all)]
+    rows = [_usage(name, one) for name, one in tokenizer.by_domain.items()]
+    if len(tokenizer.by_domain) > 1:
+        rows.append(_usage("all", tokenizer.all))
+    lines = [title_of(tokenizer), table(header, rows, width), _speed(tokenizer.speed)]
+    lines += [wrapped(note(tokenizer.all), width, None)] if note(tokenizer.all) else []
+    lines += [wrapped(text, width, "yellow") for text in doubts(tokenizer.all)]
     return "\n".join(lines)
 
 
-def title_of(found: TokenizerOnCorpus | TokenizerOnLanguages) -> str:
-    """A tokenizer in a line."""
-    return f"{click.style(printable(found.name), bold=True)}  {printable(found.kind)}, {found.vocabulary:,} tokens"
+def title_of(tokenizer: TokenizerOnCorpus | TokenizerOnLanguages) -> str:
+    """Return the tokenizer's name, kind and vocabulary in a line."""
+    return (
+        f"{click.style(printable(tokenizer.name), bold=True)}  {printable(tokenizer.kind)}, "
+        f"{tokenizer.vocabulary:,} tokens"
+    )
 
 
 def _usage(name: str, one: Usage) -> list[str]:
@@ -65,70 +69,79 @@ def _usage(name: str, one: Usage) -> list[str]:
     ]
 
 
-def interval_text(found: Estimate | Absent, places: int) -> str:
-    """The value, below it the interval."""
-    if isinstance(found, Absent):
+def interval_text(estimate: Estimate | Absent, places: int) -> str:
+    """Return the value, below it the interval."""
+    if isinstance(estimate, Absent):
         return "-"
-    value = f"{found.value:.{places}f}"
+    text = f"{estimate.value:.{places}f}"
     return (
-        value
-        if found.low is None or found.high is None
-        else f"{value}\n{found.low:.{places}f}..{found.high:.{places}f}"
+        text
+        if estimate.low is None or estimate.high is None
+        else f"{text}\n{estimate.low:.{places}f}..{estimate.high:.{places}f}"
     )
 
 
-def _number(found: float | Absent) -> str:
-    return "-" if isinstance(found, Absent) else f"{found:.3f}"
+def _number(value: float | Absent) -> str:
+    return "-" if isinstance(value, Absent) else f"{value:.3f}"
 
 
 def percent(share: float) -> str:
-    """A share of 1 as people read it."""
+    """Format a share of 1 as percent."""
     return "0 %" if not share else "<0.1 %" if share < 0.001 else f"{significant(100 * share, 2)} %"
 
 
-def _speed(found: Speed | Absent) -> str:
-    if isinstance(found, Absent):
-        return f"speed: {found.reason}"
-    rate = found.bytes_per_s
+def _speed(speed: Speed | Absent) -> str:
+    if isinstance(speed, Absent):
+        return f"speed: {speed.reason}"
+    rate = speed.bytes_per_s
     span = "" if rate.low is None or rate.high is None else f" ({si(rate.low)}..{si(rate.high)})"
-    return f"encodes {si(rate.value, 'B/s')}{span}: one thread, {size(found.bytes)} of text, {len(found.rounds)} rounds"
-
-
-def doubts(found: Usage) -> list[str]:
-    """What a reader of the numbers should know."""
-    said = []
-    if found.altered_documents:
-        said.append(
-            f"caution: documents that do not come back from their tokens: {found.altered_documents} of {found.documents}; "
-            "this tokenizer alters text (case, spaces, characters), so that fewer tokens may hold less of it"
-        )
-    if found.unknown_share:
-        said.append(
-            f"caution: {percent(found.unknown_share)} of the tokens stand for text that is lost (unknown token)"
-        )
-    return said
-
-
-def note(found: Usage) -> str:
-    """Which documents tokens a word leave out, where they leave out any."""
-    left = found.documents - found.worded_documents
     return (
-        f"tokens/word leaves out {counted(left, 'document')} in scripts without spaces, or without words"
+        f"encodes {si(rate.value, 'B/s')}{span}: one thread, {size(speed.bytes)} of text, "
+        f"{len(speed.rounds)} rounds"
+    )
+
+
+def doubts(usage: Usage) -> list[str]:
+    """Return cautions on text that the tokenizer alters or loses."""
+    cautions = []
+    if usage.altered_documents:
+        cautions.append(
+            "caution: documents that do not come back from their tokens: "
+            f"{usage.altered_documents} of {usage.documents}; "
+            "this tokenizer alters text (case, spaces, characters), so that fewer tokens may hold "
+            "less of it"
+        )
+    if usage.unknown_share:
+        cautions.append(
+            f"caution: {percent(usage.unknown_share)} of the tokens stand for text that is lost "
+            "(unknown token)"
+        )
+    return cautions
+
+
+def note(usage: Usage) -> str:
+    """Return how many documents tokens/word leaves out, if any."""
+    left = usage.documents - usage.worded_documents
+    return (
+        f"tokens/word leaves out {counted(left, 'document')} in scripts without spaces, or "
+        "without words"
         if left
         else ""
     )
 
 
-def _beside(found: Sequence[TokenizerOnCorpus], width: int) -> str:
-    first = found[0]
+def _beside(tokenizers: Sequence[TokenizerOnCorpus], width: int) -> str:
+    first = tokenizers[0]
     header = [
         "",
-        *[shortened(one.name, NAME) for one in found],
-        *[f"{shortened(o.name, NAME)}, ratio" for o in found[1:]],
+        *[shortened(one.name, NAME) for one in tokenizers],
+        *[f"{shortened(o.name, NAME)}, ratio" for o in tokenizers[1:]],
     ]
-    named = [("all", [one.all for one in found])]
+    named = [("all", [one.all for one in tokenizers])]
     if len(first.by_domain) > 1:
-        named = [(name, [one.by_domain[name] for one in found]) for name in first.by_domain] + named
+        named = [
+            (name, [one.by_domain[name] for one in tokenizers]) for name in first.by_domain
+        ] + named
     rows = [
         [
             shortened(name, NAME),

@@ -93,7 +93,7 @@ const board = {};
       byText.get(text).push(i);
     }
     const y = Float64Array.from(data.columns[up], (value) => sign * value);
-    return [...byText.values()].map((found) => undominated(found, x, y));
+    return [...byText.values()].map((group) => undominated(group, x, y));
   };
 
   const undominated = (rows, x, y) => {
@@ -129,7 +129,7 @@ const board = {};
   };
 
   /* A figure of a row in the unit that people read: its number, its interval, or why there is none. */
-  board.told = (data, figure, i) => {
+  board.valueText = (data, figure, i) => {
     const { factor, unit } = data.figures[figure], column = data.values[figure], value = column.value[i];
     if (value === null) return { absent: data.reasons[column.absent[i]] };
     const low = column.low && column.low[i], high = column.high && column.high[i];
@@ -139,9 +139,9 @@ const board = {};
 
   /* The same as words. */
   board.phrase = (data, figure, i) => {
-    const found = board.told(data, figure, i);
-    if (found.absent) return `absent: ${found.absent}`;
-    return `${found.number}${found.unit && ` ${found.unit}`}${found.interval && ` (${found.interval})`}${found.assumed ? ", assumed" : ""}`;
+    const entry = board.valueText(data, figure, i);
+    if (entry.absent) return `absent: ${entry.absent}`;
+    return `${entry.number}${entry.unit && ` ${entry.unit}`}${entry.interval && ` (${entry.interval})`}${entry.assumed ? ", assumed" : ""}`;
   };
   board.sentence = (data, figure, i) => `${data.figures[figure].words} ${board.phrase(data, figure, i)}`;
 

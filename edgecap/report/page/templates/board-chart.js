@@ -127,7 +127,7 @@
   };
   const outline = (pieces, className) => part("path", { class: className, d: pieces.join("") });
 
-  /* --- what is said about it ------------------------------------------------------------------ */
+  /* --- its description ------------------------------------------------------------------ */
 
   const note = (rows, drawable) => {
     const { data, state, points, front } = now, { many } = board, words = [];
@@ -170,12 +170,12 @@
   const nearest = (event) => {
     if (!now || !now.places) return null;
     const room = figure.getBoundingClientRect(), px = event.clientX - room.left, py = event.clientY - room.top;
-    let found = null, least = NEAR * NEAR;
+    let closest = null, least = NEAR * NEAR;
     for (const place of [...now.places, ...now.published]) {
       const away = (place[0] - px) ** 2 + (place[1] - py) ** 2;
-      if (away < least) { least = away; found = place; }
+      if (away < least) { least = away; closest = place; }
     }
-    return found;
+    return closest;
   };
 
   const point = (event) => {

@@ -21,9 +21,9 @@
   };
 
   const answer = async (name) => {
-    const found = await fetch(name, { cache: "no-store" });
-    if (!found.ok) throw new Error(String(found.status));
-    return found.json();
+    const response = await fetch(name, { cache: "no-store" });
+    if (!response.ok) throw new Error(String(response.status));
+    return response.json();
   };
 
   const tell = (sentence) => { if (words.textContent !== sentence) words.textContent = sentence; };

@@ -91,11 +91,11 @@
   };
 
   const number = (data, state, n, i) => {
-    const found = board.told(data, n, i);
-    if (found.absent) return element("td", "–", { class: "number absent", title: `absent: ${found.absent}` });
-    const cell = element("td", found.number, { class: "number", title: found.interval && `95 % interval ${found.interval}` });
-    if (found.assumed) cell.append(" ", badge("assumed", "doubt", "Watts were given by the user, not measured"));
-    if (state.intervals && found.interval) cell.append(element("small", found.interval));
+    const value = board.valueText(data, n, i);
+    if (value.absent) return element("td", "–", { class: "number absent", title: `absent: ${value.absent}` });
+    const cell = element("td", value.number, { class: "number", title: value.interval && `95 % interval ${value.interval}` });
+    if (value.assumed) cell.append(" ", badge("assumed", "doubt", "Watts were given by the user, not measured"));
+    if (state.intervals && value.interval) cell.append(element("small", value.interval));
     return cell;
   };
 

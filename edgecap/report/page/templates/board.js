@@ -48,22 +48,22 @@
   };
 
   const recall = () => {
-    const words = new URLSearchParams(location.hash.slice(1)), found = beginning();
-    for (const [name, known] of [["up", UP], ["across", ACROSS], ["colour", COLOURS]]) if (known.includes(words.get(name))) found[name] = words.get(name);
-    if (isColumn(words.get("sort"))) { found.sort = words.get("sort"); found.down = !lessIsBetter(found.sort) && found.sort in data.at; }
-    for (const name of ["latest", "intervals", "down"]) if (words.has(name)) found[name] = words.get(name) === "1";
-    found.search = words.get("search") || "";
-    for (const facet of FILTERS) found.facets[facet] = new Set(words.getAll(facet));
-    if (words.has("text")) found.facets.text = new Set([words.get("text")].filter(Boolean));
-    return known(found);
+    const words = new URLSearchParams(location.hash.slice(1)), recalled = beginning();
+    for (const [name, known] of [["up", UP], ["across", ACROSS], ["colour", COLOURS]]) if (known.includes(words.get(name))) recalled[name] = words.get(name);
+    if (isColumn(words.get("sort"))) { recalled.sort = words.get("sort"); recalled.down = !lessIsBetter(recalled.sort) && recalled.sort in data.at; }
+    for (const name of ["latest", "intervals", "down"]) if (words.has(name)) recalled[name] = words.get(name) === "1";
+    recalled.search = words.get("search") || "";
+    for (const facet of FILTERS) recalled.facets[facet] = new Set(words.getAll(facet));
+    if (words.has("text")) recalled.facets.text = new Set([words.get("text")].filter(Boolean));
+    return known(recalled);
   };
 
   const isColumn = (name) => name !== null && (name in data.at || ["model", "device", "provider", "precision", "created"].includes(name));
 
   /* Without words that no cell has: they would hide everything. */
-  const known = (found) => {
-    for (const facet of board.FACETS) found.facets[facet] = new Set([...found.facets[facet]].filter((word) => data.names[facet].includes(word)));
-    return found;
+  const known = (recalled) => {
+    for (const facet of board.FACETS) recalled.facets[facet] = new Set([...recalled.facets[facet]].filter((word) => data.names[facet].includes(word)));
+    return recalled;
   };
 
   /* --- what is asked with --------------------------------------------------------------------- */

@@ -73,8 +73,8 @@
     const body = table.tBodies[0];
     const rows = [...body.rows].map((row) => [valueOf(row, column), row]);
     const absent = rows.filter(([value]) => value === null);
-    const had = rows.filter(([value]) => value !== null).sort(([a], [b]) => sign * order(a, b));
-    body.append(...[...had, ...absent].map(([, row]) => row));
+    const present = rows.filter(([value]) => value !== null).sort(([a], [b]) => sign * order(a, b));
+    body.append(...[...present, ...absent].map(([, row]) => row));
   }
 
   function sortable(table) {
