@@ -1,6 +1,6 @@
-"""What a config tells without a model: FLOPs, parameters, cache and weight bytes, and how they grow.
+"""Counts of a model from its config alone: FLOPs, parameters, cache and weight bytes.
 
-Puts the counts of `flops` side by side as one value for `edgecap flops`; nothing is counted here.
+Puts the results of `flops` side by side as one value for `edgecap flops`; nothing is counted here.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ KV_BYTES = {"fp32": 4.0, "fp16": 2.0}  # of a number in the cache
 
 
 class ContextCounts(msgspec.Struct, frozen=True):
-    """One context of a sweep: FLOPs of the token at that position and of a prompt that long, bytes of the fp16 cache.
+    """Counts at one context of a sweep; bytes are those of an fp16 cache.
 
-    Windows and chunks keep no more positions than they see, as engines do; graphs of Optimum keep them all.
+    `token_flops` are those of the token at position `context`, `prefill_flops` those of a prompt of
+    that length. Windows and chunks keep no more positions than they attend to, as engines do;
+    graphs of Optimum keep all.
     """
 
     context: int
@@ -28,7 +30,7 @@ class ContextCounts(msgspec.Struct, frozen=True):
 
 
 class LatentForms(msgspec.Struct, frozen=True):
-    """Latent attention in both forms: FLOPs of a decoded token, and numbers kept a token."""
+    """Latent attention in both forms: FLOPs of a decoded token, and cached numbers per token."""
 
     executed: str
     expanded_flops: float
@@ -38,10 +40,11 @@ class LatentForms(msgspec.Struct, frozen=True):
 
 
 class ConfigCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """All counts of one architecture; FLOPs and bytes are of `batch` sequences.
+    """All counts of one architecture; FLOPs and cache bytes are those of `batch` sequences.
 
-    `token` is the mean over `context` steps from an empty cache, `prefill` a prompt of `prompt` tokens,
-    `published_flops` what the scripts of arXiv 2511.08066 call N, for one sequence.
+    `token` is the mean over `context` steps from an empty cache, `prefill` a prompt of `prompt`
+    tokens. `published_flops` is what the scripts of arXiv 2511.08066 call N, for one sequence.
+    `overtakes` is the context from which attention costs more than the weights.
     """
 
     name: str
@@ -74,7 +77,11 @@ def count_config(
     batch: int = 1,
     sweep: tuple[int, ...] = (),
 ) -> ConfigCounts:
-    """Counts an architecture; see `ConfigCounts`."""
+    """Count one architecture: FLOPs of a token and a prompt, parameters, cache and weight bytes.
+
+    `context`, `prompt` and the contexts in `sweep` are in tokens. See `ConfigCounts` for the
+    result.
+    """
     token, prefill = flops.token_parts(model, context), flops.token_parts(model, prompt)
     sizes = flops.parameters(model)
     return ConfigCounts(
@@ -87,9 +94,9 @@ def count_config(
         parameters=sizes.total,
         active_parameters=sizes.active,
         token_flops=batch * flops.total(token),
-        token=_times(token, batch),
+        token=_scaled(token, batch),
         prefill_flops=batch * prompt * flops.total(prefill),
-        prefill=_times(prefill, batch * prompt),
+        prefill=_scaled(prefill, batch * prompt),
         published_flops=flops.published_flops(model, context),
         kv_bytes_per_token={
             name: batch * flops.kv_bytes_per_token(model, width) for name, width in KV_BYTES.items()
@@ -103,18 +110,18 @@ def count_config(
             for layer in model.layers
         ),
         overtakes=flops.crossover_context(model),
-        latent=_latents(model, context),
-        sweep=tuple(_grown(model, at, batch) for at in sweep),
+        latent=_latent_forms(model, context),
+        sweep=tuple(_context_counts(model, at, batch) for at in sweep),
     )
 
 
-def _times(parts: FlopParts, factor: int) -> FlopParts:
+def _scaled(parts: FlopParts, factor: int) -> FlopParts:
     return FlopParts(
         **{name: factor * getattr(parts, name) for name in FlopParts.__struct_fields__}
     )
 
 
-def _grown(model: Architecture, context: int, batch: int) -> ContextCounts:
+def _context_counts(model: Architecture, context: int, batch: int) -> ContextCounts:
     parts = flops.token_parts_at(model, context)
     return ContextCounts(
         context=context,
@@ -125,11 +132,12 @@ def _grown(model: Architecture, context: int, batch: int) -> ContextCounts:
     )
 
 
-def _latents(model: Architecture, context: int) -> LatentForms | None:
+def _latent_forms(model: Architecture, context: int) -> LatentForms | None:
     if not any(getattr(layer.attention, "latent", None) for layer in model.layers):
         return None
     forms = [
-        flops.total(flops.token_parts(model, context, absorbed=form)) for form in (False, True)
+        flops.total(flops.token_parts(model, context, absorbed=absorbed))
+        for absorbed in (False, True)
     ]
-    kept = [flops.kv_bytes_per_token(model, 1.0, absorbed=form) for form in (False, True)]
-    return LatentForms("expanded", *forms, *kept)
+    cached = [flops.kv_bytes_per_token(model, 1.0, absorbed=absorbed) for absorbed in (False, True)]
+    return LatentForms("expanded", *forms, *cached)

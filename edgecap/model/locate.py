@@ -1,7 +1,7 @@
 """Find a model on this disk, or download it from the Hugging Face Hub. Runs no code of a model.
 
-A model is the name of a reference model, a Hub id `org/name[@revision]`, a Hugging Face folder, or a
-folder with ONNX graphs (from `edgecap export`, Optimum or the onnxruntime-genai builder).
+A model is the name of a reference model, a Hub id `org/name[@revision]`, a Hugging Face folder, or
+a folder with ONNX graphs (from `edgecap export`, Optimum or the onnxruntime-genai builder).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The manifest that `edgecap export` writes beside its graphs: read it, and check the files it lists.
+"""Read the manifest that `edgecap export` writes beside its graphs, and check the files it lists.
 
 A manifest may come from another machine, so its paths, sizes and hashes are not trusted.
 """

@@ -1,10 +1,14 @@
-"""Reads a Hugging Face `config.json` into `Architecture`: one table of data, no branching on names.
+"""Read a Hugging Face `config.json` into `Architecture`: one table of data, no branching on names.
 
-A field is looked up under the names that published configs use for it; what differs between model
-types beyond that stands in `families`. A type that is not in the table is taken by standard field
-names and marked `assumed` (its norms and biases are then a guess: two norms a layer, biases where
-`attention_bias` or `mlp_bias` say so); what is missing or impossible is refused, naming the field.
-Counting is left to `flops`.
+    families   Table of model types, and the names that configs use for each field.
+    fields     Look up a field and check its value.
+    layers     Read one layer: attention, feed-forward, norms and biases.
+    encoders   Tell encoders from decoders; read the input sizes of an encoder.
+    genai      Read a `genai_config.json` of the onnxruntime-genai builder.
+
+A model type that is not in the table is read by standard field names and marked `assumed`: its
+norms and biases are then a guess (two norms a layer; biases if `attention_bias` or `mlp_bias` say
+so). A missing or impossible field is an error that names it. Counting is left to `flops`.
 """
 
 from __future__ import annotations
@@ -44,17 +48,18 @@ __all__ = [
 
 
 def read_architecture(config: Config, where: str = "config.json") -> Architecture:
-    """The architecture of a parsed `config.json`.
+    """Read the architecture of a parsed `config.json`.
 
-    Raises UsageError naming the missing or impossible field, `where` it stands.
+    `where` names the config in errors. Raise UsageError if a field is missing or impossible, or if
+    the model is not a decoder that can be counted.
     """
     if not isinstance(config, Mapping):
         raise UsageError(f"{where}: not an object with the fields of a model")
     config = _text_part(config, where)
     model_type = str(config.get("model_type") or "")
-    _refuse(config, model_type, where)
+    _check_supported(config, model_type, where)
     fields, rules = Fields(config, where), FAMILIES.get(model_type, Family())
-    _check(fields, rules)
+    _check_fields(fields, rules)
     layers = [read_layer(i, fields, rules) for i in range(fields.need("layers"))]
     return Architecture(
         model_type=model_type,
@@ -62,54 +67,61 @@ def read_architecture(config: Config, where: str = "config.json") -> Architectur
         vocabulary=fields.need("vocabulary"),
         positions=fields.maybe("positions"),
         tied=fields.flag(("tie_word_embeddings", rules.tied)),
-        layers=tuple(_count(layers)),
+        layers=tuple(_merge_equal(layers)),
         embedding_dim=fields.maybe("embedding_dim"),
         assumed=model_type not in FAMILIES,
-        other=_beside_layers(fields),
+        other=_weights_outside_layers(fields),
         tables=_tables(fields, rules),
         vectors=_vectors(fields, rules),
     )
 
 
 def _text_part(config: Config, where: str) -> Config:
-    """The language model within a model of several; whether its embeddings are tied may stand outside."""
+    """Return the config of the language model if several models share one config.
+
+    `architectures` and `tie_word_embeddings` may stand outside of it. Raise UsageError if the model
+    is an encoder-decoder.
+    """
     inner = config.get("text_config")
     if isinstance(inner, Mapping) and "num_hidden_layers" not in config:
         outside = {n: config[n] for n in ("architectures", "tie_word_embeddings") if n in config}
         return {**outside, **{n: v for n, v in inner.items() if v is not None or n not in outside}}
     if config.get("is_encoder_decoder"):
         raise UsageError(
-            f"{where}: an encoder-decoder model; edgecap measures causal language models and encoders of text"
+            f"{where}: an encoder-decoder model; "
+            "edgecap measures causal language models and encoders of text"
         )
     return config
 
 
-def _refuse(config: Config, model_type: str, where: str) -> None:
-    """Refuses what would be counted wrongly: no decoder, or other blocks than attention and feed-forward."""
+def _check_supported(config: Config, model_type: str, where: str) -> None:
+    """Raise UsageError if the model is no decoder or has blocks that would be miscounted."""
     if model_type in REFUSED:
         raise UsageError(
             f"{where}: model type '{model_type}': {REFUSED[model_type]}; edgecap cannot count it"
         )
     if model_type in ENCODERS:
         raise UsageError(
-            f"{where}: model type '{model_type}': an encoder; it is counted from its graph (flops --onnx)"
+            f"{where}: model type '{model_type}': an encoder; "
+            "count it from its graph (flops --onnx)"
         )
     if model_type not in FAMILIES and not _may_be_causal(config):
         raise UsageError(
             f"{where}: model type '{model_type}' is not a causal language model that edgecap knows"
         )
-    found = [name for name in UNSUPPORTED_FIELDS if config.get(name)]
+    unsupported = [name for name in UNSUPPORTED_FIELDS if config.get(name)]
     feed_forward = Fields(config, where).nested("ffn_config").get("ffn_type", "mptmlp")
     if feed_forward != "mptmlp":
-        found.append(f"ffn_type {feed_forward}")
-    if found:
+        unsupported.append(f"ffn_type {feed_forward}")
+    if unsupported:
         raise UsageError(
-            f"{where}: {found[0]} says that this is no plain decoder; edgecap cannot count it yet"
+            f"{where}: {unsupported[0]} says that this is not a plain decoder; "
+            "edgecap cannot count it yet"
         )
 
 
-def _check(fields: Fields, rules: Family) -> None:
-    """All missing fields in one error; impossible values of fields that this type may not even use."""
+def _check_fields(fields: Fields, rules: Family) -> None:
+    """Raise UsageError that names all missing fields, or the first impossible value."""
     width = (
         ()
         if rules.width_factor or fields.maybe("width_factor") or fields.maybe("routed")
@@ -121,7 +133,7 @@ def _check(fields: Fields, rules: Family) -> None:
 
 
 def _may_be_causal(config: Config) -> bool:
-    """Whether a class of a causal model is named; without any named class, standard fields are believed."""
+    """Return True if a causal class is named, or if the config names no class at all."""
     names = config.get("architectures")
     if not isinstance(names, list) or not names:
         return True
@@ -131,17 +143,19 @@ def _may_be_causal(config: Config) -> bool:
     )
 
 
-def _beside_layers(fields: Fields) -> int:
-    """Gemma 3n: projections of the streams in and out, and of every layer's own input."""
+def _weights_outside_layers(fields: Fields) -> int:
+    """Return the weights of Gemma 3n outside of its layers: stream and layer-input projections."""
     n, hidden = fields.maybe("altup"), fields.need("hidden")
     return 0 if n is None else 2 * (n - 1) * hidden**2 + hidden * _layer_inputs(fields)
 
 
 def _layer_inputs(fields: Fields) -> int:
+    """Return the width of the layer inputs of Gemma 3n, summed over layers."""
     return fields.need("layers") * fields.need("layer_input")
 
 
 def _tables(fields: Fields, rules: Family) -> int:
+    """Return the numbers of all tables but that of tokens: positions, layer inputs."""
     learned = 0
     if rules.positions is not None:
         learned = ((fields.maybe("positions") or 0) + rules.positions) * fields.need("hidden")
@@ -151,13 +165,14 @@ def _tables(fields: Fields, rules: Family) -> int:
 
 
 def _vectors(fields: Fields, rules: Family) -> int:
+    """Return the numbers of the vectors outside of layers: norms, LM head bias."""
     norms = fields.flag(rules.final_norm) + rules.embedding_norm
     bias = fields.flag(rules.head_bias) * fields.need("vocabulary")
     return norms * norm_size(fields, rules) + bias + (fields.maybe("layer_input") or 0)
 
 
-def _count(layers: list[Layer]) -> list[Layer]:
-    """Equal layers as one entry with their number; neighbours first, so that the order stays readable."""
+def _merge_equal(layers: list[Layer]) -> list[Layer]:
+    """Merge equal layers into one entry with their number, in the order of first appearance."""
     total: dict[str, tuple[Layer, int]] = {}
     for layer, group in groupby(layers):
         key = repr(layer)

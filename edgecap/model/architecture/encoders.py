@@ -1,4 +1,7 @@
-"""Which models are encoders of text, and how many positions and ids they take. What an encoder costs is counted from its graph."""
+"""Tell encoders of text from decoders, and read their input sizes.
+
+The cost of an encoder is counted from its graph.
+"""
 
 from __future__ import annotations
 
@@ -8,70 +11,43 @@ from typing import NamedTuple
 from edgecap.model.architecture.fields import Config, Fields
 
 DECODER, ENCODER = "decoder", "encoder"
-# Their positions begin behind the padding id: a table of 514 with padding id 1 is one of 512.
+# Positions begin behind the padding id: a table of 514 with padding id 1 takes 512 positions.
 PADDED = {
-    *(
-        "camembert",
-        "data2vec-text",
-        "esm",
-        "ibert",
-        "longformer",
-        "luke",
-        "mpnet",
-        "roberta",
-        "roberta-prelayernorm",
-    ),
-    *("xlm-roberta", "xlm-roberta-xl", "xmod"),
+    *("camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "mpnet", "roberta"),
+    *("roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
 }
 ENCODERS = {
     *PADDED,
-    *(
-        "albert",
-        "bert",
-        "big_bird",
-        "convbert",
-        "deberta",
-        "deberta-v2",
-        "distilbert",
-        "electra",
-        "ernie",
-        "eurobert",
-    ),
-    *(
-        "flaubert",
-        "funnel",
-        "megatron-bert",
-        "mobilebert",
-        "modernbert",
-        "mra",
-        "neobert",
-        "nomic_bert",
-        "nystromformer",
-    ),
-    *("rembert", "roformer", "splinter", "squeezebert", "xlm", "yoso"),
+    *("albert", "bert", "big_bird", "convbert", "deberta", "deberta-v2", "distilbert", "electra"),
+    *("ernie", "eurobert", "flaubert", "funnel", "megatron-bert", "mobilebert", "modernbert"),
+    *("mra", "neobert", "nomic_bert", "nystromformer", "rembert", "roformer", "splinter"),
+    *("squeezebert", "xlm", "yoso"),
 }
 
 
 class Sizes(NamedTuple):
-    """Positions that a model takes at once, and ids that it tells apart; None where nothing tells."""
+    """Positions that a model takes at once, and size of its vocabulary; None if not known."""
 
     positions: int | None = None
     vocabulary: int | None = None
 
 
 def task_of(config: Config) -> str | None:
-    """What a config says that the model does; None where there is no config. `read_architecture` refuses other models."""
+    """Return the task of a model by its config: decoder or encoder; None for an empty config.
+
+    Other models count as decoders here; `read_architecture` refuses them.
+    """
     if not config:
         return None
-    names = config.get("architectures")
-    named = [str(name) for name in names] if isinstance(names, list) else []
+    architectures = config.get("architectures")
+    classes = [str(name) for name in architectures] if isinstance(architectures, list) else []
     if (
         config.get("is_encoder_decoder")
         or config.get("is_decoder") is True
-        or any(map(_is_causal, named))
+        or any(map(_is_causal, classes))
     ):
         return DECODER
-    masked = any(name.endswith("ForMaskedLM") for name in named)
+    masked = any(name.endswith("ForMaskedLM") for name in classes)
     return ENCODER if masked or config.get("model_type") in ENCODERS else DECODER
 
 
@@ -82,7 +58,7 @@ def _is_causal(name: str) -> bool:
 
 
 def encoder_sizes(config: Config, where: str) -> Sizes:
-    """What a config tells of an encoder's inputs. Raises UsageError where a field is no number."""
+    """Read the input sizes of an encoder. Raise UsageError if a field is not a number."""
     fields = Fields(config, where)
     positions, padding = fields.maybe("positions"), config.get("pad_token_id")
     if positions and config.get("model_type") in PADDED:
@@ -91,7 +67,9 @@ def encoder_sizes(config: Config, where: str) -> Sizes:
 
 
 def encoder_task(config: Mapping[str, object]) -> str:
-    """What an encoder is exported for: its predictions of masked tokens where it has such a head, else its states."""
-    names = config.get("architectures")
-    masked = isinstance(names, list) and any(str(name).endswith("ForMaskedLM") for name in names)
+    """Return Optimum's task for the export: fill-mask if there is such a head, else features."""
+    architectures = config.get("architectures")
+    masked = isinstance(architectures, list) and any(
+        str(name).endswith("ForMaskedLM") for name in architectures
+    )
     return "fill-mask" if masked else "feature-extraction"

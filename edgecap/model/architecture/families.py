@@ -1,14 +1,14 @@
-"""What model types mean: one table of data, and the published names of the fields that every type shares.
+"""Table of model types, and the names that published configs use for each field.
 
-A row of `FAMILIES` holds only what the config itself does not say. Rules that read a config stand in
-`fields` (looking up) and `layers` (what a layer consists of); nothing else branches on a model's name.
+A row of `FAMILIES` holds only what the config itself does not say. Rules that read a config are in
+`fields` (lookup) and `layers` (layer structure); nothing else branches on a model's name.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-# A fact of the type, or the name of the config's flag for it with what holds where the flag is absent.
+# A fact of the type, or the config's field for it with the default if the field is absent.
 Flag = bool | tuple[str, bool]
 
 FIELDS = {
@@ -57,15 +57,29 @@ FIELDS = {
 
 
 class Family(NamedTuple):
-    """What a model type means beyond its fields; the defaults are Llama's, and those of unknown types.
+    """Properties of a model type that its config leaves out; defaults are those of Llama.
 
-    First what a token costs: `gated` feed-forward, `width_factor` of the feed-forward where the config
-    gives no width, `multi_query` (one key-value head) by default, a query `gate` on attention's output,
-    `own_head_dim` where a field for it is heeded, a `shared` expert as wide as the routed ones, `kinds`
-    and `pattern` of layers where the config lists none. Then what only adds numbers: embeddings `tied`
-    by default, `norms` of a layer with `norm` vectors each (none where `affine` is false), `qk_norm` over
-    one head or all `heads`, biases, the `shared_gate`'s column, `sinks`, `positions` learned (the number
-    beyond the config's), `embedding_norm`, `activation` numbers of a feed-forward.
+    Unknown types use the defaults. A `Flag` is a fact, or the config's field with its default.
+
+    Work of a token:
+        gated           Feed-forward has a gate matrix.
+        width_factor    Feed-forward width over hidden size if the config gives no width.
+        multi_query     One key-value head by default.
+        gate            Attention output is gated by the query projection.
+        own_head_dim    A head_dim field of the config is used.
+        shared          One shared expert as wide as the routed ones.
+        kinds, pattern  Rule for the kinds of layers if the config lists none, and its period.
+
+    Numbers only:
+        tied            Embeddings are tied by default.
+        norm, norms     Vectors of a norm, norms of a layer (0 vectors if `affine` is false).
+        qk_norm         Norm of queries and keys over one "head" or all "heads".
+        *_bias          Biases, of the router and LM head too.
+        shared_gate     Gate column of the shared expert.
+        sinks           One attention sink a head.
+        positions       Learned positions, as the number beyond the config's.
+        embedding_norm  Norm behind the embedding.
+        activation      Numbers of a feed-forward's activation.
     """
 
     gated: bool = True
@@ -96,7 +110,7 @@ class Family(NamedTuple):
     activation: int = 0
 
     def biased(self, flag: Flag) -> Family:
-        """The same with biases on all matrices of a layer, or on none."""
+        """Return the family with one flag for the biases of all matrices of a layer."""
         return self._replace(qkv_bias=flag, out_bias=flag, mlp_bias=flag)
 
 
@@ -108,8 +122,8 @@ _DEEPSEEK = Family(mlp_bias=False)
 _GPT2 = Family(
     gated=False, own_head_dim=False, tied=True, width_factor=4, norm=2, positions=0
 ).biased(True)
-_GPTJ = Family(gated=False, own_head_dim=False, width_factor=4, norm=2, norms=1, qkv_bias=False, out_bias=False,
-               mlp_bias=True, head_bias=True)  # fmt: skip
+_GPTJ = Family(gated=False, own_head_dim=False, width_factor=4, norm=2, norms=1, qkv_bias=False,
+               out_bias=False, mlp_bias=True, head_bias=True)  # fmt: skip
 _COHERE = Family(tied=True, norms=1, qk_norm="heads", qk_norm_is_on=("use_qk_norm", False))
 
 FAMILIES = {
@@ -131,11 +145,13 @@ FAMILIES = {
     "phi": Family(gated=False, norm=2, norms=1, head_bias=True, qk_norm="head",
                   qk_norm_is_on=("qk_layernorm", False)).biased(True),
     "phi3": Family(kinds="sliding"),
-    "phimoe": Family(own_head_dim=False, kinds="sliding", norm=2, head_bias=("lm_head_bias", False)),
+    "phimoe": Family(own_head_dim=False, kinds="sliding", norm=2,
+                     head_bias=("lm_head_bias", False)),
     "glm": _GLM,
     "glm4": _GLM._replace(norms=4),
     "glm4_moe": Family(out_bias=False, qk_norm="head", qk_norm_is_on=("use_qk_norm", False)),
-    "deepseek_v2": _DEEPSEEK._replace(mlp_bias=("mlp_bias", False), expert_bias=("mlp_bias", False)),
+    "deepseek_v2": _DEEPSEEK._replace(mlp_bias=("mlp_bias", False),
+                                      expert_bias=("mlp_bias", False)),
     "deepseek_v3": _DEEPSEEK,
     "dots1": Family(kinds="qwen", qk_norm="head"),
     "gpt2": _GPT2,
@@ -145,18 +161,22 @@ FAMILIES = {
     "gpt_neox": Family(gated=False, own_head_dim=False, norm=2, qkv_bias=("attention_bias", True),
                        out_bias=("attention_bias", True), mlp_bias=True),
     "gpt_bigcode": _GPT2._replace(multi_query=True),
-    "opt": Family(gated=False, own_head_dim=False, tied=True, norm=2, affine=("layer_norm_elementwise_affine", True),
-                  final_norm=("do_layer_norm_before", True), positions=2).biased(("enable_bias", True)),
+    "opt": Family(gated=False, own_head_dim=False, tied=True, norm=2,
+                  affine=("layer_norm_elementwise_affine", True), positions=2,
+                  final_norm=("do_layer_norm_before", True)).biased(("enable_bias", True)),
     "biogpt": Family(gated=False, own_head_dim=False, tied=True, norm=2, positions=2).biased(True),
-    "persimmon": Family(gated=False, own_head_dim=False, norm=2, qk_norm="head", qk_norm_is_on=("qk_layernorm", True)
-                        ).biased(True),
-    "bloom": Family(gated=False, own_head_dim=False, tied=True, width_factor=4, norm=2, embedding_norm=True).biased(True),
-    "falcon": Family(gated=False, own_head_dim=False, tied=True, width_factor=4, multi_query=True, norm=2,
-                     norms="falcon").biased(("bias", False)),
+    "persimmon": Family(gated=False, own_head_dim=False, norm=2, qk_norm="head",
+                        qk_norm_is_on=("qk_layernorm", True)).biased(True),
+    "bloom": Family(gated=False, own_head_dim=False, tied=True, width_factor=4, norm=2,
+                    embedding_norm=True).biased(True),
+    "falcon": Family(gated=False, own_head_dim=False, tied=True, width_factor=4, multi_query=True,
+                     norm=2, norms="falcon").biased(("bias", False)),
     "mpt": Family(gated=False, own_head_dim=False, tied=True, width_factor=4),
-    "starcoder2": Family(gated=False, tied=True, kinds="sliding", norm=2).biased(("use_bias", True)),
-    "stablelm": Family(own_head_dim=False, norm=2, norms="stablelm", qk_norm="heads", qk_norm_is_on=("qk_layernorm", False),
-                       qkv_bias=("use_qkv_bias", False), out_bias=False, mlp_bias=False),
+    "starcoder2": Family(gated=False, tied=True, kinds="sliding",
+                         norm=2).biased(("use_bias", True)),
+    "stablelm": Family(own_head_dim=False, norm=2, norms="stablelm", qk_norm="heads",
+                       qk_norm_is_on=("qk_layernorm", False), qkv_bias=("use_qkv_bias", False),
+                       out_bias=False, mlp_bias=False),
     "olmo": Family(norm=0),
     "olmo2": Family(qk_norm="heads"),
     "olmo3": Family(kinds="pattern", pattern=4, qk_norm="heads"),
@@ -170,15 +190,17 @@ FAMILIES = {
     "ernie4_5": Family(tied=True).biased(("use_bias", False)),
     "internlm": Family(qkv_bias=("bias", True), out_bias=("bias", True)),
     "internlm2": Family(qkv_bias=("bias", False), out_bias=("bias", False)),
-    "internlm3": Family(qkv_bias=("qkv_bias", False), out_bias=("bias", False), mlp_bias=("bias", False)),
+    "internlm3": Family(qkv_bias=("qkv_bias", False), out_bias=("bias", False),
+                        mlp_bias=("bias", False)),
     "seed_oss": Family(qkv_bias=("attention_bias", True), out_bias=("attention_out_bias", False)),
     "nemotron": Family(gated=False, norm=2),
-    "gpt_oss": Family(kinds="even", qkv_bias=("attention_bias", True), out_bias=("attention_bias", True),
-                      expert_bias=True, router_bias=True, sinks=True),
+    "gpt_oss": Family(kinds="even", qkv_bias=("attention_bias", True),
+                      out_bias=("attention_bias", True), expert_bias=True, router_bias=True,
+                      sinks=True),
     "llama4_text": Family(kinds="chunked", shared=True),
 }  # fmt: skip
 
-# What a config's list of layers calls the kinds of attention.
+# Names of attention kinds in a config's list of layers.
 ATTENTION_KINDS = {
     "full_attention": "full",
     "global": "full",
@@ -188,13 +210,13 @@ ATTENTION_KINDS = {
     "linear_attention": "recurrent",
 }
 
-# Types whose fields have the usual names and another meaning, or that are no plain decoders; encoders stand in `encoders`.
+# Types whose fields have the usual names with another meaning; for encoders see `encoders`.
 REFUSED = {
     "qwen": "its feed-forward is half of intermediate_size",
     "helium": "its output projection does not have the width of its heads",
 }
 
-# Fields of models that are no plain stack of attention and feed-forward: counted wrongly, so refused.
+# Fields of models that are not a plain stack of attention and feed-forward: refused.
 UNSUPPORTED_FIELDS = (
     "attn_layer_indices",
     "attn_layer_period",

@@ -1,4 +1,4 @@
-"""What a `genai_config.json` of the onnxruntime-genai builder tells, with the rest from the graph."""
+"""Read a `genai_config.json` of the onnxruntime-genai builder; the graph gives the rest."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from edgecap.record import Absent, Architecture, Layer, Mlp
 
 
 def read_genai(genai: Config, matrix_weights: int, where: str) -> Architecture | Absent:
-    """The architecture that a `genai_config.json` tells, with the feed-forward width from the graph.
+    """Read the architecture of a `genai_config.json`.
 
-    The file leaves the feed-forward out: its width is what remains of the graph's `matrix_weights`
-    after attention and LM head. Absent where that is no whole number (experts, other blocks).
-    Norms and biases are not told either: of the numbers, only matrices are counted.
+    The file leaves out the feed-forward: its width is what remains of the graph's `matrix_weights`
+    after attention and LM head. Return Absent if that is not a whole number (experts, other
+    blocks). Norms and biases are not in the file either, so only matrices are counted.
     """
     model = genai.get("model") or {}
     flat = {**(model.get("decoder") or {}), "vocab_size": model.get("vocab_size"), "head_dim": None}
@@ -25,7 +25,8 @@ def read_genai(genai: Config, matrix_weights: int, where: str) -> Architecture |
     rest = matrix_weights - layers * (q_and_o + k_and_v) - hidden * fields.need("vocabulary")
     if rest <= 0 or rest % (3 * hidden * layers):
         return Absent(
-            reason="genai_config.json leaves out the feed-forward, and the graph's matrices do not tell it"
+            reason="genai_config.json leaves out the feed-forward, "
+            "and the sizes of the graph's matrices do not determine it"
         )
     block = Mlp(width=rest // (3 * hidden * layers), gated=True)
     return Architecture(

@@ -1,4 +1,4 @@
-"""What a layer consists of: its attention, its feed-forward, what stands beside them, its norms and biases."""
+"""Read one layer of a config: attention, feed-forward, extra matrices, norms and biases."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from edgecap.record import Attention, Experts, Latent, Layer, Mlp, Recurrent
 
 
 def read_layer(index: int, fields: Fields, rules: Family) -> Layer:
-    """Layer `index`, counted from 0."""
+    """Read layer `index`, counted from 0. Raise UsageError if a field is missing or impossible."""
     kind = _kind(index, fields, rules)
     attention = (
         _recurrent(fields) if kind == "recurrent" else read_attention(index, kind, fields, rules)
     )
     block = _feed_forward(index, fields, rules)
-    other, weights = _beside(fields)
+    other, weights = _extra_matrices(fields)
     vectors = (
         _norms(fields, rules)
-        + _vectors_of_attention(attention, fields, rules)
+        + _attention_vectors(attention, fields, rules)
         + _biases(block, fields, rules)
     )
     return Layer(
@@ -32,10 +32,11 @@ def read_layer(index: int, fields: Fields, rules: Family) -> Layer:
     )
 
 
-# --- which kind of attention ------------------------------------------------------------------
+# --- kind of attention ------------------------------------------------------------------------
 
 
 def _kind(index: int, fields: Fields, rules: Family) -> str:
+    """Return the kind of attention of a layer: full, sliding, chunked or recurrent."""
     kinds = fields.listed("layer_types") or fields.listed("attention_layers")
     if not kinds:
         return KIND_RULES[rules.kinds](index, fields, rules)
@@ -50,39 +51,40 @@ def _kind(index: int, fields: Fields, rules: Family) -> str:
     return ATTENTION_KINDS[kinds[index]]
 
 
-def _every(interval: int, index: int, others: str) -> str:
+def _full_every(interval: int, index: int, others: str) -> str:
+    """Return "full" for every `interval`-th layer, else the kind of the `others`."""
     return others if (index + 1) % interval else "full"
 
 
-def _patterned(index: int, fields: Fields, rules: Family) -> str:
-    return _every(fields.maybe("window_pattern") or rules.pattern, index, "sliding")
+def _by_pattern(index: int, fields: Fields, rules: Family) -> str:
+    return _full_every(fields.maybe("window_pattern") or rules.pattern, index, "sliding")
 
 
-def _from_some_layer(index: int, fields: Fields, rules: Family) -> str:
-    late = fields.flag(("use_sliding_window", False)) and index >= (
+def _sliding_from_layer(index: int, fields: Fields, rules: Family) -> str:
+    slides = fields.flag(("use_sliding_window", False)) and index >= (
         fields.maybe("window_from") or 0
     )
-    return "sliding" if late else "full"
+    return "sliding" if slides else "full"
 
 
-def _chunked_where_rotary(index: int, fields: Fields, rules: Family) -> str:
-    rotary = fields.listed("no_rope_layers")  # 1 says that the layer is rotary, whatever the name
+def _chunked_if_rotary(index: int, fields: Fields, rules: Family) -> str:
+    rotary = fields.listed("no_rope_layers")  # despite its name, 1 marks a rotary layer
     if rotary and index >= len(rotary):
         raise fields.error(f"no_rope_layers has {len(rotary)} values and none for layer {index}")
     if rotary:
         return "chunked" if rotary[index] else "full"
-    return _every(fields.maybe("rope_interval") or 4, index, "chunked")
+    return _full_every(fields.maybe("rope_interval") or 4, index, "chunked")
 
 
-# The kind of a layer where the config lists none.
+# Kind of a layer if the config lists none.
 KIND_RULES: dict[str, Callable[[int, Fields, Family], str]] = {
     "full": lambda index, fields, rules: "full",
     "sliding": lambda index, fields, rules: "sliding",
     "even": lambda index, fields, rules: "full" if index % 2 else "sliding",
-    "pattern": _patterned,
-    "qwen": _from_some_layer,
-    "chunked": _chunked_where_rotary,
-    "hybrid": lambda index, fields, rules: _every(
+    "pattern": _by_pattern,
+    "qwen": _sliding_from_layer,
+    "chunked": _chunked_if_rotary,
+    "hybrid": lambda index, fields, rules: _full_every(
         fields.maybe("full_interval") or 4, index, "recurrent"
     ),
 }
@@ -92,11 +94,14 @@ KIND_RULES: dict[str, Callable[[int, Fields, Family], str]] = {
 
 
 def read_attention(index: int, kind: str, fields: Fields, rules: Family) -> Attention:
-    """Attention of a kind that keeps keys and values."""
+    """Read the attention of a layer that caches keys and values.
+
+    `kind` is full, sliding or chunked. Raise UsageError if a field is missing or impossible.
+    """
     heads = fields.need("heads")
     if fields.maybe("kv_rank"):
         return _latent_attention(fields, heads)
-    head_dim = (rules.own_head_dim and fields.maybe("head_dim")) or _quotient(fields, heads)
+    head_dim = (rules.own_head_dim and fields.maybe("head_dim")) or _head_dim(fields, heads)
     return Attention(
         heads=heads,
         kv_heads=_kv_heads(fields, rules, heads),
@@ -110,18 +115,19 @@ def read_attention(index: int, kind: str, fields: Fields, rules: Family) -> Atte
 
 
 def _kv_heads(fields: Fields, rules: Family, heads: int) -> int:
+    """Return the number of key-value heads; it must divide the number of heads."""
     inner = Fields({"num_kv_heads": fields.nested("attn_config").get("kv_n_heads")}, fields.where)
-    found = fields.maybe("kv_heads") or inner.maybe("kv_heads") or heads
-    one = fields.flag(("multi_query", rules.multi_query)) and not fields.flag(
+    kv_heads = fields.maybe("kv_heads") or inner.maybe("kv_heads") or heads
+    is_multi_query = fields.flag(("multi_query", rules.multi_query)) and not fields.flag(
         ("new_decoder_architecture", False)
     )
-    found = 1 if one else found
-    if heads % found:
-        told = f"{fields.name('kv_heads')} is {found}"
+    kv_heads = 1 if is_multi_query else kv_heads
+    if heads % kv_heads:
         raise fields.error(
-            f"{told}: {heads} attention heads are no multiple of {found} key-value heads"
+            f"{fields.name('kv_heads')} is {kv_heads}: "
+            f"{heads} attention heads are no multiple of {kv_heads} key-value heads"
         )
-    return found
+    return kv_heads
 
 
 def _latent_attention(fields: Fields, heads: int) -> Attention:
@@ -142,12 +148,13 @@ def _latent_attention(fields: Fields, heads: int) -> Attention:
     )
 
 
-def _quotient(fields: Fields, heads: int) -> int:
+def _head_dim(fields: Fields, heads: int) -> int:
+    """Return the head dimension as hidden size by heads; it must be a whole number."""
     hidden = fields.need("hidden")
     if hidden % heads:
-        told = f"{fields.name('heads')} is {heads}"
         raise fields.error(
-            f"{told}: hidden size {hidden} is no multiple of {heads} attention heads"
+            f"{fields.name('heads')} is {heads}: "
+            f"hidden size {hidden} is no multiple of {heads} attention heads"
         )
     return hidden // heads
 
@@ -190,7 +197,7 @@ def _feed_forward(index: int, fields: Fields, rules: Family) -> Mlp | Experts:
         gated=rules.gated,
         shared_width=shared,
         shared_gate=rules.shared_gate and shared > 0,
-        vectors=_bias_of(width, fields, rules) if fields.flag(rules.expert_bias) else 0,
+        vectors=_block_biases(width, fields, rules) if fields.flag(rules.expert_bias) else 0,
     )
 
 
@@ -211,13 +218,14 @@ def _width(index: int, fields: Fields, rules: Family, beside_experts: bool) -> i
     return width or (factor * fields.need("hidden") if factor else fields.need("width"))
 
 
-# --- what only adds numbers -------------------------------------------------------------------
+# --- parameters without matrix work: norms, biases, Gemma 3n ----------------------------------
 
 
-def _beside(fields: Fields) -> tuple[int, int]:
-    """Gemma 3n's alternating updates, low-rank residual and input of the layer: multiply-adds, and numbers.
+def _extra_matrices(fields: Fields) -> tuple[int, int]:
+    """Return multiply-adds and numbers of the extra matrices of a Gemma 3n layer.
 
-    The router of the updates runs twice a layer, and mixing `n` streams multiplies data by data.
+    They are alternating updates, the low-rank residual and the layer's own input. The router of the
+    updates runs twice a layer, and mixing `n` streams multiplies data by data.
     """
     n = fields.maybe("altup")
     if n is None:
@@ -232,7 +240,7 @@ def _beside(fields: Fields) -> tuple[int, int]:
     return weights + hidden * n + hidden * n**2, weights
 
 
-# Norms of a layer where its flags decide.
+# Norms of a layer if flags of the config decide.
 NORM_RULES: dict[str, Callable[[Fields], int]] = {
     "stablelm": lambda fields: 1 if fields.flag(("use_parallel_residual", False)) else 2,
     "falcon": lambda fields: (
@@ -252,11 +260,11 @@ def _norms(fields: Fields, rules: Family) -> int:
 
 
 def norm_size(fields: Fields, rules: Family) -> int:
-    """Numbers of one norm over the hidden size."""
+    """Return the numbers of one norm over the hidden size."""
     return rules.norm * fields.need("hidden") if fields.flag(rules.affine) else 0
 
 
-def _vectors_of_attention(a: Attention | Recurrent, fields: Fields, rules: Family) -> int:
+def _attention_vectors(a: Attention | Recurrent, fields: Fields, rules: Family) -> int:
     if isinstance(a, Recurrent):  # decay and step of each head, and the norm of its output
         return 2 * a.value_heads + a.value_dim
     qkv, out = fields.flag(rules.qkv_bias), fields.flag(rules.out_bias) * fields.need("hidden")
@@ -277,13 +285,19 @@ def _qk_norm(a: Attention, fields: Fields, rules: Family) -> int:
 
 
 def _biases(block: Mlp | Experts, fields: Fields, rules: Family) -> int:
-    """Biases of a dense feed-forward, or of a router and the shared experts; routed experts carry their own."""
+    """Return biases of a dense feed-forward, or of a router and shared experts.
+
+    Routed experts carry their own.
+    """
     if isinstance(block, Mlp):
-        biased = _bias_of(block.width, fields, rules) if fields.flag(rules.mlp_bias) else 0
+        biased = _block_biases(block.width, fields, rules) if fields.flag(rules.mlp_bias) else 0
         return biased + rules.activation
     shared = block.shared_width if fields.flag(rules.expert_bias) else 0
-    return (_bias_of(shared, fields, rules) if shared else 0) + rules.router_bias * block.routed
+    return (
+        _block_biases(shared, fields, rules) if shared else 0
+    ) + rules.router_bias * block.routed
 
 
-def _bias_of(width: int, fields: Fields, rules: Family) -> int:
+def _block_biases(width: int, fields: Fields, rules: Family) -> int:
+    """Return the biases of one feed-forward block of a width."""
     return width * (1 + rules.gated) + fields.need("hidden")

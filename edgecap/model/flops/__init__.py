@@ -1,7 +1,10 @@
-"""FLOPs, numbers and bytes of a model, counted from `Architecture`; pure functions, nothing is measured.
+"""Count FLOPs, parameters and bytes of an `Architecture`: pure functions, nothing is measured.
 
-A layer is a list of `matrices`; `work` sums what a token costs, `weights` how many numbers and bytes
-there are. Definitions: docs/method.md, section FLOPs.
+    matrices    The matrices of a model, from which all counts are summed.
+    operations  FLOPs of a decoded token, of a prompt, and of their parts.
+    weights     Parameters, weight bytes, and bytes of the KV cache and recurrent states.
+
+Definitions: docs/method.md, section FLOPs.
 """
 
 from edgecap.model.flops.operations import (

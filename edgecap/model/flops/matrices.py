@@ -1,4 +1,4 @@
-"""The matrices of a model, from which work, numbers and bytes are summed alike."""
+"""The matrices of a model, from which FLOPs, parameters and bytes are summed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edgecap.record import Architecture, Attention, Experts, Latent, Layer, Mlp,
 
 
 class Matrix(NamedTuple):
-    """`copies` stored matrices of inputs x outputs, `runs` of which one token is multiplied with."""
+    """`copies` stored matrices of inputs x outputs; one token is multiplied with `runs` of them."""
 
     part: str
     inputs: int
@@ -19,7 +19,7 @@ class Matrix(NamedTuple):
 
 
 def all_matrices(model: Architecture) -> Iterator[tuple[int, Matrix]]:
-    """Each matrix of the model that a token is multiplied with, and how often it occurs."""
+    """Yield how often each matrix occurs, and the matrix."""
     for layer in model.layers:
         for matrix in _of_layer(layer, model.hidden):
             yield layer.count, matrix
@@ -30,7 +30,7 @@ def all_matrices(model: Architecture) -> Iterator[tuple[int, Matrix]]:
 
 
 def _of_layer(layer: Layer, hidden: int) -> Iterator[Matrix]:
-    """The matrices of attention and feed-forward of one layer."""
+    """Yield the matrices of attention and feed-forward of one layer."""
     a, block = layer.attention, layer.feed_forward
     yield from _recurrent(a, hidden) if isinstance(a, Recurrent) else _attention(a, hidden)
     yield from (
@@ -52,7 +52,10 @@ def _attention(a: Attention, hidden: int) -> Iterator[Matrix]:
 
 
 def _latent(a: Attention, latent: Latent, hidden: int) -> Iterator[Matrix]:
-    """The same work in both forms: absorbed, the last matrix meets query and output instead of keys and values."""
+    """Yield the matrices of latent attention; their work is the same in both forms.
+
+    Absorbed, the last matrix meets query and output instead of keys and values.
+    """
     query, rank = a.heads * a.head_dim, latent.query_rank
     if rank is None:
         yield Matrix("projections", hidden, query)
@@ -75,7 +78,7 @@ def _recurrent(a: Recurrent, hidden: int) -> Iterator[Matrix]:
 
 
 def convolved(a: Recurrent) -> int:
-    """Channels that the convolution runs over: queries, keys and values."""
+    """Return the channels of the convolution: queries, keys and values."""
     return 2 * a.key_heads * a.key_dim + a.value_heads * a.value_dim
 
 

@@ -1,4 +1,4 @@
-"""How many numbers a model has, and how many bytes its weights, cache and states take."""
+"""Parameters of a model, and bytes of its weights, KV cache and recurrent states."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ BLOCK = 32  # weights that share a scale in int4
 class Parameters(NamedTuple):
     """Numbers of a model: all, those a token can touch, and those that are only looked up.
 
-    `active` leaves the idle experts out; `embedding` is the table of tokens (also where it is the LM
-    head's matrix), of positions and of layers' inputs, part of both other numbers.
+    `active` leaves out idle experts. `embedding` is the table of tokens (also if it is the LM
+    head's matrix), of positions and of layer inputs; it is part of both other numbers.
     """
 
     total: int
@@ -23,25 +23,25 @@ class Parameters(NamedTuple):
 
 
 def parameters(model: Architecture) -> Parameters:
-    """Numbers of the model as transformers builds it, tied embeddings once.
+    """Count the parameters of a model as transformers builds it, tied embeddings once.
 
-    Exact for the families in the table. Of `assumed` types and genai folders, norms and biases are those that
-    `architecture` could read: below 1e-3 of the whole,
-    if it has no matrices of its own kind.
+    Exact for the families in the table. For `assumed` types and genai folders, norms and biases are
+    those that `architecture` could read: an error below 1e-3 of the total if the model has no
+    matrices of its own kind.
     """
     embedding = _embedding(model) + model.tables
     stored = sum(times * m.copies * m.inputs * m.outputs for times, m in all_matrices(model))
-    whole = stored + embedding + _other_weights(model) + _vectors(model)
+    total = stored + embedding + _other_weights(model) + _vectors(model)
     idle = sum(n.count * _idle(n.feed_forward, model.hidden) for n in model.layers)
-    return Parameters(total=whole, active=whole - idle, embedding=embedding)
+    return Parameters(total=total, active=total - idle, embedding=embedding)
 
 
 def weight_bytes(model: Architecture, precision: str) -> int:
-    """Bytes of the weights in fp32, fp16, int8 or int4, as edgecap's own variants store them.
+    """Return bytes of the weights in fp32, fp16, int8 or int4, as edgecap's variants store them.
 
-    Norms, biases and other vectors are fp32. int8 has a scale in fp32 for each output channel, or row of
-    a table; int4 has blocks of 32 inputs, the last one padded, each with a scale in fp32. Raises KeyError
-    for another precision.
+    Norms, biases and other vectors are fp32. int8 has an fp32 scale for each output channel, or row
+    of a table; int4 has blocks of 32 inputs, the last one padded, each with an fp32 scale. Raise
+    KeyError for another precision.
     """
     stored = sum(
         t * m.copies * _matrix_bytes(precision, m.inputs, m.outputs) for t, m in all_matrices(model)
@@ -52,9 +52,10 @@ def weight_bytes(model: Architecture, precision: str) -> int:
 
 
 def read_bytes(model: Architecture, precision: str, tokens: int = 1) -> int:
-    """Bytes of the weights that a step of `tokens` reads, each once: active experts, and of tables only the LM head.
+    """Return bytes of the weights that a step of `tokens` reads, each matrix once.
 
-    `precision` is one of `weight_bytes`. Many tokens may reach as many times the experts of one, at most all.
+    Counts active experts only, and of tables only the LM head. Many tokens may reach as many times
+    the experts of one token, at most all. `precision` is one of `weight_bytes`.
     """
     stored = sum(
         times
@@ -70,11 +71,11 @@ def read_bytes(model: Architecture, precision: str, tokens: int = 1) -> int:
 
 
 def storage_precision(precision: str) -> str:
-    """Which of the precisions of `weight_bytes` a variant's weights are stored in."""
-    return "int4" if precision.startswith("int4") else _STORED_AS.get(precision, precision)
+    """Return the precision of `weight_bytes` in which a variant stores its weights."""
+    return "int4" if precision.startswith("int4") else _STORAGE.get(precision, precision)
 
 
-_STORED_AS = {"bf16": "fp16", "int8w": "int8", "int8s": "int8", "int8wb128": "int8"}
+_STORAGE = {"bf16": "fp16", "int8w": "int8", "int8s": "int8", "int8wb128": "int8"}
 
 
 def _matrix_bytes(precision: str, inputs: int, outputs: int) -> int:
@@ -84,26 +85,28 @@ def _matrix_bytes(precision: str, inputs: int, outputs: int) -> int:
         "int8": inputs + 4,
         "int4": -(-inputs // BLOCK) * (BLOCK // 2 + 4),
     }[precision]
-    return outputs * min(
-        column, 4 * inputs
-    )  # a few numbers wide, as a convolution is, nothing is quantised
+    # A matrix of a few inputs, such as a convolution, is not quantised.
+    return outputs * min(column, 4 * inputs)
 
 
 def kv_bytes_per_token(
     model: Architecture, bytes_per_number: float = 2.0, absorbed: bool = False
 ) -> float:
-    """Bytes by which the cache grows with a token, while no window is full.
+    """Return bytes by which the KV cache grows with a token while no window is full.
 
-    Expanded latent attention caches every head's key and value, absorbed the compressed ones.
+    Expanded latent attention caches the key and value of every head, absorbed the compressed ones.
     """
     return bytes_per_number * sum(n.count * _cached(n.attention, absorbed) for n in model.layers)
 
 
 def kv_bytes(model: Architecture, context: int, bytes_per_number: float = 2.0) -> float:
-    """Bytes of the cache behind `context` tokens where windows and chunks keep no more than they see."""
-    kept = ((n, _kept_positions(n.attention, context)) for n in model.layers)
+    """Return bytes of the KV cache after `context` tokens.
+
+    Windows and chunks are taken to keep only the positions they attend to.
+    """
+    layers = ((n, _kept_positions(n.attention, context)) for n in model.layers)
     return bytes_per_number * sum(
-        n.count * positions * _cached(n.attention, False) for n, positions in kept
+        n.count * positions * _cached(n.attention, False) for n, positions in layers
     )
 
 
@@ -113,9 +116,9 @@ def _kept_positions(a: Attention | Recurrent, context: int) -> int:
 
 
 def state_bytes(model: Architecture, bytes_per_number: float = 2.0) -> float:
-    """Bytes of the recurrent layers' states and convolution windows, the same for every context."""
-    found = ((n.count, n.attention) for n in model.layers)
-    return bytes_per_number * sum(n * _state(a) for n, a in found if isinstance(a, Recurrent))
+    """Return bytes of recurrent states and convolution windows, equal for every context."""
+    layers = ((n.count, n.attention) for n in model.layers)
+    return bytes_per_number * sum(n * _state(a) for n, a in layers if isinstance(a, Recurrent))
 
 
 def _cached(a: Attention | Recurrent, absorbed: bool) -> int:
