@@ -45,8 +45,8 @@ class Counter(Protocol):
 
     `scope` names the part of the machine: "processor" (packages and their memory), "nvidia" or
     "amd" (boards), "board" (a whole board or system on a chip), "machine" (all that the machine
-    draws) or "platform" (what a vendor calls so; no total). `provenance` is "counter" (the device counts
-    energy), "sampled" (power is integrated) or "assumed".
+    draws) or "platform" (what a vendor calls so; no total). `provenance` is "counter" (the device
+    counts energy), "sampled" (power is integrated) or "assumed".
     """
 
     name: str

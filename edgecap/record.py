@@ -428,8 +428,8 @@ class Conditions(_Value, frozen=True):
 
     `steal_share` is CPU time that a hypervisor took, `other_load` CPU time of other processes, both
     as shares of all processors. `slept_s` is the time that the machine was suspended,
-    `clock_step_s` the step of the wall clock. `frequencies_hz` is the mean frequency of the processors in each
-    round, `throttle_events` counts slow-downs because of heat.
+    `clock_step_s` the step of the wall clock. `frequencies_hz` is the mean frequency of the
+    processors in each round, `throttle_events` counts slow-downs because of heat.
     """
 
     steal_share: float | None = None
