@@ -1,14 +1,14 @@
-"""Variants of an fp32 graph: what they are called, how they are made, and by whom.
+"""Variants of an fp32 graph, by name.
 
-    half    fp16      every weight; norms, softmax and rotary angles stay in fp32
-    bf16    bf16      weights stored in bfloat16, computed in fp32
-    int8    int8      dynamic: activations are quantised as they come
-    static  int8s     QDQ, ranges of activations found on samples
-    blocks  int4 int8w int4hqq and block sizes (int4b128): weights only, a scale for each block
-    tables            what they share
+    fp16            fp16    every weight; norms, softmax and rotary angles stay in fp32
+    bf16            bf16    weights stored in bfloat16, computed in fp32
+    int8_dynamic    int8    activations are quantized at run time
+    int8_static     int8s   QDQ, with ranges of activations from calibration samples
+    block_weights   int4 int8w int4hqq and block sizes (int4b128): weights only, a scale a block
+    rewrites        changes of matrices and tables that they share
 
-Gathered tables (of tokens, of learned positions) are quantised with the matrices. A tied token table is
-stored once in every variant: quantised as the LM head, gathered from there.
+Gathered tables (tokens, learned positions) are quantized with the matrices. A tied token table is
+stored once in every variant: quantized as the LM head, and gathered from there.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from edgecap.protocols import Ids
 
 
 class Variant(NamedTuple):
-    """How one is made. `recipe` is part of the cache's key; `sampled` variants need token ids of texts."""
+    """A variant: `recipe` is part of the cache key, `sampled` variants need calibration samples."""
 
     recipe: str
     make: Callable[..., Any]
@@ -52,7 +52,8 @@ VARIANTS = {
     "bf16": Variant("bfloat16 weights widened at load, computed in fp32; v1", make_bf16),
     "int8w": _in_blocks(8, 32),
     "int8s": Variant(
-        "static int8 QDQ, signed weights per channel, unsigned activations by range, fp32 results; v2",
+        "static int8 QDQ, signed weights per channel, unsigned activations by range, "
+        "fp32 results; v2",
         make_int8_static,
         True,
     ),
@@ -69,10 +70,10 @@ SAMPLED = frozenset(name for name, variant in VARIANTS.items() if variant.sample
 def make_variant(
     source: Path, precision: str, folder: Path, samples: Sequence[Ids] = ()
 ) -> list[str]:
-    """Writes the variant of an fp32 graph into `folder`; returns the names of its files.
+    """Make a variant of an fp32 graph in `folder` and return the names of its files.
 
-    `samples` are token ids, each of shape (n,), for those in `SAMPLED`. Raises UsageError where they are
-    missing, or a tool that makes the variant is not installed.
+    `samples` are token ids, each of shape (n,), for variants in `SAMPLED`. Raises UsageError if
+    they are missing, or if a library of the variant is not installed.
     """
     variant = VARIANTS[precision]
     model = open_graph(source)

@@ -1,8 +1,8 @@
-"""bf16: weights stored in bfloat16, widened once when the graph is loaded; arithmetic and cache stay fp32.
+"""bf16: weights stored in bfloat16 and widened once at load; arithmetic and cache stay fp32.
 
-No processor arithmetic is asked for: ONNX Runtime's CPU provider (seen with 1.31) has Cast, Gather, Transpose,
-Concat and Reshape for bfloat16, and neither MatMul nor Add nor Softmax. So the file is half as large, the
-numbers are those of bf16 weights, and the graph runs on every provider.
+ONNX Runtime's CPU provider (1.31) has Cast, Gather, Transpose, Concat and Reshape for bfloat16, but
+no MatMul, Add or Softmax. So the file is half as large, the numbers are those of bf16 weights, and
+the graph runs on every provider.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import numpy as np
 if TYPE_CHECKING:
     import onnx
 
-_LEAST = 1024  # numbers of a tensor that is worth a Cast of its own
+_MIN_NUMBERS = 1024  # of a tensor that is worth a Cast of its own
 
 
 def make_bf16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Rounds every stored matrix and table to bfloat16 and widens it in front of its uses."""
+    """Round every stored matrix and table to bfloat16, and widen it in front of its uses."""
     from onnx import TensorProto, helper
 
     graph = model.graph
     for tensor in [
         t
         for t in graph.initializer
-        if t.data_type == TensorProto.FLOAT and math.prod(t.dims) >= _LEAST
+        if t.data_type == TensorProto.FLOAT and math.prod(t.dims) >= _MIN_NUMBERS
     ]:
         narrow = _narrowed(tensor)
         graph.initializer.remove(tensor)
@@ -38,7 +38,7 @@ def make_bf16(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _narrowed(tensor: onnx.TensorProto) -> onnx.TensorProto:
-    """The tensor in bfloat16, rounded to nearest, ties to even."""
+    """Return the tensor in bfloat16, rounded to nearest, ties to even."""
     from onnx import TensorProto, numpy_helper
 
     bits = (

@@ -1,10 +1,10 @@
-"""Weights in blocks, a scale for each block of inputs: int4, int8w and their block sizes, and HQQ.
+"""Weights in blocks with a scale for each block of inputs: int4, int8w, their block sizes, HQQ.
 
-MatMulNBits at accuracy level 4 (int8 activations where the processor can), gathered tables in the same
-blocks by GatherBlockQuantized over the same bytes: the operator's matrix (N, K/block, bytes) is (N, K in bytes).
-HQQ (half-quadratic quantisation) moves each block's zero point to where the weights' error has the smallest
-0.7-norm; its points are no whole numbers, which the table's operator cannot take, so a tied table is unpacked by
-plain operators.
+MatMulNBits runs at accuracy level 4 (int8 activations if the processor has them). Tables are
+gathered by GatherBlockQuantized over the same bytes: the operator's matrix (N, K/block, bytes) is
+(N, K in bytes). HQQ (half-quadratic quantization) moves each block's zero point to the smallest
+0.7-norm of the weights' error. Its zero points are fractions, which GatherBlockQuantized cannot
+take, so plain operators unpack a tied table.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ if TYPE_CHECKING:
 
 
 def make_block_weights(model: onnx.ModelProto, bits: int, block: int, hqq: bool = False) -> Any:
-    """The graph with `bits` (4 or 8) for a weight and `block` weights for a scale."""
+    """Quantize weights to `bits` (4 or 8), with a scale for each `block` of weights."""
     gemm_to_matmul(model)
     heads = {table: head for head, table in untie_weights(model).items()}
     quantizer = _quantizer(model, bits, block, hqq)
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "The given NumPy array is not writable"
-        )  # torch's, of HQQ; it only reads
+        # HQQ's torch warns of an array that it only reads.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         quantizer.process()
     quantised = quantizer.model.model
     for node in table_gathers(quantised):
@@ -47,7 +46,7 @@ def _quantizer(model: onnx.ModelProto, bits: int, block: int, hqq: bool) -> Any:
         from onnxruntime.quantization import matmul_nbits_quantizer as library
 
         if hqq:
-            import torch  # noqa: F401  the library asks for it in the middle of its work
+            import torch  # noqa: F401 - the library imports it in the middle of its work
     except ImportError as error:
         raise UsageError(
             f"making this variant needs {error.name}: pip install 'edgecap[export]'"
@@ -79,7 +78,7 @@ def _gather_blocks(
     arrays = {t.name: t for t in graph.initializer}
     rows, width = arrays[table].dims
     if width % block:
-        return  # blocks would straddle rows: the table stays as it is
+        return  # blocks would straddle rows: leave the table as it is
     packed, scales = f"{head}_Q{bits}", f"{head}_scales"
     if packed not in arrays:
         packed, scales = f"{table}_Q{bits}", f"{table}_scales"
@@ -122,7 +121,10 @@ def _as_rows(graph: onnx.GraphProto, table: str, *shape: int) -> None:
 
 
 def _quantise_blocks(table: np.ndarray, bits: int, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """MatMulNBits' symmetric blocks along the rows: shapes (N, K/block, block x bits / 8) uint8 and (N, K/block)."""
+    """Quantize the rows of a table in MatMulNBits' symmetric blocks.
+
+    Returns uint8 of shape (N, K/block, block x bits / 8) and scales of shape (N, K/block).
+    """
     from onnxruntime.quantization import matmul_nbits_quantizer as library
 
     config = library.DefaultWeightOnlyQuantConfig(block_size=block, is_symmetric=True, bits=bits)
@@ -132,7 +134,7 @@ def _quantise_blocks(table: np.ndarray, bits: int, block: int) -> tuple[np.ndarr
 
 
 def _gather_unpacked(model: onnx.ModelProto, node: onnx.NodeProto, head: str, block: int) -> None:
-    """Rows of 4-bit numbers with zero points in fp32: (q - zero) x scale of the chosen rows, in plain operators."""
+    """Gather rows of 4-bit numbers with fp32 zero points: (q - zero) x scale, plain operators."""
     from onnx import helper, numpy_helper
 
     graph, own = model.graph, node.name or node.input[0]

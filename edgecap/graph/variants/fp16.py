@@ -1,7 +1,7 @@
 """fp16: every weight in half precision, with the runtime's own converter.
 
-Norms, softmax and rotary angles stay in fp32, as in the transformers classes. Casts that the converter
-adds twice, or there and back again, are taken out.
+Norms, softmax and rotary angles stay in fp32, as in the transformers classes. Casts that the
+converter adds twice, or there and back again, are removed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FP32_OPS = (
 
 
 def make_fp16(model: onnx.ModelProto) -> Any:
-    """The graph with weights, activations and cache in fp16."""
+    """Convert weights, activations and cache to fp16."""
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
     name_nodes(model)
@@ -48,7 +48,7 @@ def make_fp16(model: onnx.ModelProto) -> Any:
 
 
 def _drop_repeated_casts(model: onnx.ModelProto) -> None:
-    """The converter adds one cast for every use of a value; all but the first are the same again."""
+    """Keep one of the equal casts that the converter adds for every use of a value."""
     seen: set[str] = set()
     for node in list(model.graph.node):
         if node.op_type == "Cast" and node.output[0] in seen:
@@ -57,7 +57,7 @@ def _drop_repeated_casts(model: onnx.ModelProto) -> None:
 
 
 def _drop_round_trips(model: onnx.ModelProto) -> None:
-    """fp32 -> fp16 -> fp32 between two nodes that both stay in fp32 would round what they pass on."""
+    """Remove fp32 -> fp16 -> fp32 between two fp32 nodes, which would round what they pass on."""
     narrowed = {
         n.output[0]: n.input[0]
         for n in model.graph.node
@@ -83,25 +83,25 @@ def _drop_dead_nodes(graph: onnx.GraphProto, candidates: set[str]) -> None:
 
 
 def _norms(model: onnx.ModelProto) -> list[str]:
-    """Names of the nodes that scale by a mean square: from ReduceMean to the product with the input."""
+    """Return names of the nodes of norms: from ReduceMean to the product with the input."""
     uses: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
         for name in node.input:
             uses.setdefault(name, []).append(node)
     queue = [n for n in model.graph.node if n.op_type == "ReduceMean"]
-    found: dict[str, None] = {}
+    norms: dict[str, None] = {}
     while queue:
         node = queue.pop()
         for user in uses.get(node.output[0], []):
             if user.op_type in ("Add", "Sqrt", "Div", "Reciprocal", "Mul", "Sub"):
-                found[user.name] = None
+                norms[user.name] = None
                 if user.op_type in ("Add", "Sqrt", "Reciprocal") or node.op_type == "Sqrt":
                     queue.append(user)
-    return list(found)
+    return list(norms)
 
 
 def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Shape inference also beyond protobuf's 2 GiB, where it needs files."""
+    """Infer shapes, through files for a graph of more than protobuf's 2 GiB."""
     import onnx
 
     if weight_bytes(model) <= LARGEST_PROTO:
@@ -114,7 +114,7 @@ def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _angles(model: onnx.ModelProto) -> list[str]:
-    """Names of the nodes that lead to a Cos or Sin: positions times frequencies need fp32."""
+    """Return names of the nodes that lead to a Cos or Sin: angles need fp32."""
     made_by = {o: n for n in model.graph.node for o in n.output}
     queue = [n for n in model.graph.node if n.op_type in ("Cos", "Sin")]
     seen: dict[str, None] = {}

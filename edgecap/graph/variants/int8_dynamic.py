@@ -1,7 +1,7 @@
-"""int8: MatMulInteger with activations quantised as they come, signed weights for each output channel.
+"""int8: MatMulInteger with activations quantized at run time, signed weights per output channel.
 
-Gathered tables have a scale for each row; a tied one is the LM head's matrix, stored once. x86 without
-VNNI needs the session option `engine.EXACT_INT8` not to saturate.
+Gathered tables have a scale for each row; a tied one is the LM head's matrix, stored once. x86
+without VNNI needs the session option `engine.EXACT_INT8`, so that sums do not saturate.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def make_int8_dynamic(model: onnx.ModelProto) -> Any:
-    """The dynamic variant."""
+    """Quantize weights to int8, and activations at run time."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     tables = untie_weights(model)
@@ -44,7 +44,10 @@ def make_int8_dynamic(model: onnx.ModelProto) -> Any:
 
 
 def gather_int8(model: onnx.ModelProto, node: onnx.NodeProto, head: str | None) -> None:
-    """Gathers 8-bit rows with their scales and zero points: from the LM head's matrix where it is the same table."""
+    """Gather 8-bit rows with their scales and zero points.
+
+    A tied table is gathered from the matrix of the LM head.
+    """
     from onnx import TensorProto, helper, numpy_helper
 
     graph, table = model.graph, node.input[0]

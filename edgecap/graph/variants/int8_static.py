@@ -1,8 +1,8 @@
-"""int8s: QDQ with one range for each activation, found on token ids that the caller gives.
+"""int8s: QDQ with one range for each activation, calibrated on token ids.
 
-Weights are signed, with a scale for each output channel; activations unsigned, with a zero point. Results
-of the products stay fp32, so that neither logits nor residuals are rounded; the runtime fuses what stands
-between (MatMulIntegerToFloat). Tables as in `int8`.
+Weights are signed, with a scale for each output channel; activations are unsigned, with a zero
+point. Results of products stay fp32, so that neither logits nor residuals are rounded; the runtime
+fuses the nodes between (MatMulIntegerToFloat). Tables are those of `int8_dynamic`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 
 
 def make_int8_static(model: onnx.ModelProto, samples: Sequence[Ids]) -> Any:
-    """The static variant, calibrated on `samples`, each of shape (n,). Raises UsageError without any."""
+    """Quantize weights and activations to int8, with ranges from `samples`, each of shape (n,).
+
+    Raises UsageError without samples.
+    """
     if not any(len(sample) for sample in samples):
         raise UsageError(
             "int8s needs texts to find the ranges of activations on: give token ids as samples"
@@ -74,27 +77,29 @@ def _quantised(model: onnx.ModelProto, runs: list[dict[str, np.ndarray]]) -> onn
 
 
 def _between_activations(model: onnx.ModelProto) -> list[str]:
-    """Names of products without a stored matrix: of attention, and of positions with rotary frequencies, whose
-    range is that of the longest sample.
+    """Return names of products without a stored matrix.
+
+    They are those of attention, and of positions with rotary frequencies, whose range would be that
+    of the longest sample.
     """
     stored = {t.name for t in model.graph.initializer if len(t.dims) == 2}
     return [n.name for n in model.graph.node if n.op_type == "MatMul" and n.input[1] not in stored]
 
 
 class _Reader:
-    """One run at a time, as the runtime's calibrator asks for them."""
+    """Feeds of the calibration runs, as the runtime's calibrator reads them."""
 
     def __init__(self, runs: list[dict[str, np.ndarray]]) -> None:
         self._runs = iter(runs)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
-        """The feeds of the next run, None after the last."""
+        """Return the feeds of the next run, None after the last."""
         return next(self._runs, None)
 
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """The library logs advice to preprocess the graph to the root logger."""
+    """Silence the library's advice to preprocess the graph, which goes to the root logger."""
     logging.disable(logging.WARNING)
     try:
         yield
@@ -103,7 +108,7 @@ def _silent() -> Iterator[None]:
 
 
 def feeds(model: onnx.ModelProto, ids: Ids) -> dict[str, np.ndarray]:
-    """Inputs of one prefill of ids, shape (n,), from an empty cache."""
+    """Return the inputs of one prefill of ids of shape (n,), from an empty cache."""
     from onnx import helper
 
     known = {
@@ -122,6 +127,6 @@ def feeds(model: onnx.ModelProto, ids: Ids) -> dict[str, np.ndarray]:
 
 
 def _empty(info: onnx.ValueInfoProto) -> tuple[int, ...]:
-    """The shape of a past of no positions."""
+    """Return the shape of a past of no positions."""
     dims = info.type.tensor_type.shape.dim
     return tuple(d.dim_value or int("batch" in d.dim_param) for d in dims)

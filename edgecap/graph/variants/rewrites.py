@@ -1,4 +1,4 @@
-"""What several variants do with matrices and tables: found, written anew, their nodes replaced."""
+"""Rewrite matrices, tables and their nodes: changes that several variants share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def table_gathers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Gathers of rows from a stored table of floats: the embeddings."""
+    """Return the Gather nodes that read rows of a stored float table: the embeddings."""
     floats = {t.name for t in model.graph.initializer if t.data_type == 1 and len(t.dims) == 2}
     return [
         n
@@ -29,7 +29,7 @@ def _axis(node: onnx.NodeProto) -> int:
 
 
 def replace_node(graph: onnx.GraphProto, node: onnx.NodeProto, nodes: list[onnx.NodeProto]) -> None:
-    """Puts nodes where one stood."""
+    """Replace a node by several, in its place."""
     at = list(graph.node).index(node)
     graph.node.remove(node)
     for offset, new in enumerate(nodes):
@@ -37,20 +37,20 @@ def replace_node(graph: onnx.GraphProto, node: onnx.NodeProto, nodes: list[onnx.
 
 
 def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Drops what nothing uses and declares the runtime's own operators."""
+    """Drop unused tensors and declare the operator domain of ONNX Runtime."""
     drop_unused(model.graph)
     import_contrib(model)
     return model
 
 
 def name_nodes(model: onnx.ModelProto) -> None:
-    """Gives a name to nodes without one: tools tell nodes apart by names."""
+    """Name nodes without a name: tools tell nodes apart by names."""
     for i, node in enumerate(model.graph.node):
         node.name = node.name or f"{node.op_type}_{i}"
 
 
 def as_input(model: onnx.ModelProto, scratch: Path) -> Any:
-    """The quantiser takes a graph in memory only below 2 GiB."""
+    """Return the graph as the quantizer takes it: in memory below 2 GiB, else as a file."""
     if weight_bytes(model) <= LARGEST_PROTO:
         return model
     write_graph(model, scratch)
@@ -58,7 +58,7 @@ def as_input(model: onnx.ModelProto, scratch: Path) -> Any:
 
 
 def gemm_to_matmul(model: onnx.ModelProto) -> None:
-    """Writes x W + b as MatMul and Add where Gemm does no more than that: the quantiser knows only MatMul."""
+    """Replace Gemm by MatMul and Add if it is x W + b: the quantizer knows only MatMul."""
     from onnx import helper, numpy_helper
 
     graph = model.graph
