@@ -68,16 +68,18 @@ def rank_documents(records: Sequence[Profile]) -> Ranking:
     Uses the first precision and provider that was scored in all records. Raises UsageError if there
     is none, or if the records differ in text or protocol.
     """
-    cell = _common(records)
+    cell = _common_cell(records)
     scored = sorted(
-        ((_size(r), r.source.name, _scored(r)[cell]) for r in records),
+        ((_size(r), r.source.name, _scored_cells(r)[cell]) for r in records),
         key=lambda row: row[0] or 0,
     )
     _check_alike(records, [compression for _, _, compression in scored])
     names = _names([name for _, name, _ in scored])
     sizes = [size for size, _, _ in scored]
     rows = [
-        _row(place, names, sizes, [compression.per_document[place] for _, _, compression in scored])
+        _rank_row(
+            place, names, sizes, [compression.per_document[place] for _, _, compression in scored]
+        )
         for place, document in enumerate(scored[-1][2].per_document)
         if document.bytes
     ]
@@ -93,7 +95,7 @@ def rank_documents(records: Sequence[Profile]) -> Ranking:
     )
 
 
-def _row(
+def _rank_row(
     place: int, names: Sequence[str], sizes: Sequence[int | None], documents: Sequence[DocumentBits]
 ) -> RankedDocument:
     bits = [document.nll_bits / document.bytes for document in documents]
@@ -105,11 +107,11 @@ def _row(
         domain=first.domain,
         bytes=first.bytes,
         bits_per_byte=dict(zip(names, bits, strict=True)),
-        bits_per_doubling=_slope(sizes, bits),
+        bits_per_doubling=_bits_per_doubling(sizes, bits),
     )
 
 
-def _slope(sizes: Sequence[int | None], bits: Sequence[float]) -> float | None:
+def _bits_per_doubling(sizes: Sequence[int | None], bits: Sequence[float]) -> float | None:
     """Fit least squares over log2 of the sizes; None unless two known sizes differ."""
     points = [(math.log2(size), y) for size, y in zip(sizes, bits, strict=True) if size]
     if len({x for x, _ in points}) < 2:
@@ -124,9 +126,9 @@ def _size(record: Profile) -> int | None:
     return None if isinstance(parameters, Absent) else parameters
 
 
-def _common(records: Sequence[Profile]) -> tuple[str, str]:
+def _common_cell(records: Sequence[Profile]) -> tuple[str, str]:
     """Return the first precision and provider scored in all records. Raises UsageError if none."""
-    scored = [_scored(record) for record in records]
+    scored = [_scored_cells(record) for record in records]
     unscored = next((r for r, cells in zip(records, scored, strict=True) if not cells), None)
     if unscored is not None:
         raise UsageError(
@@ -140,7 +142,7 @@ def _common(records: Sequence[Profile]) -> tuple[str, str]:
     return shared
 
 
-def _scored(record: Profile) -> dict[tuple[str, str], Compression]:
+def _scored_cells(record: Profile) -> dict[tuple[str, str], Compression]:
     """Return the compression of each measured cell, by precision and provider."""
     return {
         (cell.precision, cell.provider): cell.outcome.compression

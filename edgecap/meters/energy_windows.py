@@ -116,7 +116,7 @@ def _window(bench: EnergyBench, work: Work, length: float) -> RawWindow:
     )
 
 
-# --- a trace's clock --------------------------------------------------------------------------
+# --- clock of a trace -------------------------------------------------------------------------
 
 
 def align_traces(

@@ -74,14 +74,14 @@ class LatencyBench:
         self.rng = np.random.default_rng(seed)
         self.prefills, self.decodes = Samples([], []), Samples([], [])
         self.warm_prefill = warm_up(lambda: [self.prefill()], clock, plan.limit_s / 6)
-        self.runs, self.loops = _times(statistics.median(self.warm_prefill), 64), 0
+        self.runs, self.loops = _repeats(statistics.median(self.warm_prefill), 64), 0
         if plan.decode_context:
             self._warm_decoding()
         self.spent_s = clock.now() - began
 
     def _warm_decoding(self) -> None:
         plan = self.plan
-        self.steps = _steps(
+        self.steps = _loop_steps(
             self, self.engine.prefill(self.ids(max(1, plan.decode_context - 8))), plan
         )
         self.begin = max(1, plan.decode_context - (self.steps + 1) // 2)
@@ -89,7 +89,7 @@ class LatencyBench:
         self.warm_decode = warm_up(
             lambda: self.decode(self.base, self.steps), self.clock, plan.limit_s / 6
         )
-        self.loops = _times(statistics.median(self.warm_decode) * self.steps, 64)
+        self.loops = _repeats(statistics.median(self.warm_decode) * self.steps, 64)
 
     def ids(self, n: int) -> Ids:
         """Return `n` fresh token ids."""
@@ -135,12 +135,12 @@ class LatencyBench:
                 samples_s=tuple(self.prefills.seconds),
                 rounds=tuple(self.prefills.rounds),
             ),
-            decode=self._decoded(),
+            decode=self._decode_record(),
             limit_reached=not self.is_enough(),
             in_turns=in_turns,
         )
 
-    def _decoded(self) -> Decode | Absent:
+    def _decode_record(self) -> Decode | Absent:
         if not self.loops:
             return NOT_DECODED
         return Decode(
@@ -205,11 +205,11 @@ def warm_up(sample: Callable[[], list[float]], clock: Clock, budget_s: float) ->
     return samples
 
 
-def _steps(bench: LatencyBench, cache: Cache, plan: LatencyPlan) -> int:
+def _loop_steps(bench: LatencyBench, cache: Cache, plan: LatencyPlan) -> int:
     """Return the decode steps of a loop: 32, fewer if a step is slow or the context is short."""
     typical = statistics.median(bench.decode(cache, 3))
     return max(2, min(32, plan.decode_context, round(ROUND_SECONDS / max(typical, 1e-6))))
 
 
-def _times(seconds: float, most: int) -> int:
+def _repeats(seconds: float, most: int) -> int:
     return max(1, min(most, round(ROUND_SECONDS / max(seconds, 1e-6))))

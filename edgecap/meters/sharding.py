@@ -79,10 +79,10 @@ def join_parts(parts: Sequence[Sequence[DocumentShare]]) -> tuple[ScoredDocument
     """Join the shares of all parts. Raises Unequal if the parts differ in their documents."""
     if len({len(part) for part in parts}) != 1:
         raise Unequal("parts of a corpus have different numbers of documents")
-    return tuple(_whole(shares) for shares in zip(*parts, strict=True))
+    return tuple(_join_shares(shares) for shares in zip(*parts, strict=True))
 
 
-def _whole(shares: Sequence[DocumentShare]) -> ScoredDocument:
+def _join_shares(shares: Sequence[DocumentShare]) -> ScoredDocument:
     first = shares[0]
     if len({(s.id, s.domain, s.bytes, s.tokens, s.lossless) for s in shares}) != 1:
         raise Unequal(f"parts of a corpus do not agree on document {first.id}")

@@ -94,7 +94,7 @@ def measure_throughput(
             break
         for place, bench in enumerate(benches, (number + 1) * len(benches)):
             progress(place, (1 + ROUNDS) * len(benches))
-            bench.run_turn(partial(_turn, engine, clock), rng, vocabulary)
+            bench.run_turn(partial(_run_turn, engine, clock), rng, vocabulary)
     return tuple(bench.result() for bench in benches)
 
 
@@ -163,7 +163,7 @@ def _loop(decode_context: int, steps: int) -> tuple[int, int]:
 _Outcome = list[float] | Failure | None
 
 
-def _turn(engine: Engine, clock: Clock, scripts: Sequence[_Script]) -> _Sample | Failure:
+def _run_turn(engine: Engine, clock: Clock, scripts: Sequence[_Script]) -> _Sample | Failure:
     """Run all streams of a point at once, until each has ended."""
     marks: list[float] = []
     gate = threading.Barrier(len(scripts), lambda: marks.append(clock.now()))

@@ -62,11 +62,11 @@ def fit(records: Sequence[Profile], precision: str = "fp32") -> list[Fit]:
     series_list = series_by_corpus(records, precision)
     single = next((s for s in series_list if len(s.points) < 2), None)
     if single is not None:
-        raise UsageError(_too_few(single, series_list))
+        raise UsageError(_too_few_message(single, series_list))
     return [fit_series(series, precision) for series in series_list]
 
 
-def _too_few(single: Series, series_list: Sequence[Series]) -> str:
+def _too_few_message(single: Series, series_list: Sequence[Series]) -> str:
     model = single.points[0]
     if len(series_list) > 1:
         return two_corpora_message(series_list)
@@ -98,7 +98,7 @@ def fit_series(series: Series, precision: str) -> Fit:
         precision=precision,
         criterion=CRITERION,
         bias_bits=interval,
-        information_capacity=_capacity(mean, work, drawn, draws, interval),
+        information_capacity=_mean_capacity(mean, work, drawn, draws, interval),
         exact=len(series.points) == 2,
         recorded_bias_bits=recorded,
         spread_with_zero=spread(capacities(work, gains, 0.0)),
@@ -106,12 +106,15 @@ def fit_series(series: Series, precision: str) -> Fit:
         spread_fitted=0.0 if len(series.points) == 2 else spread(new),
         spread_endless=limit_spread(work),
         agreement=None if len(new) == 2 else kendall_tau(old.tolist(), new.tolist()),
-        models=_models(series, recorded, bias),
+        models=_fitted_models(series, recorded, bias),
         cautions=series.notes,
     )
     return msgspec.structs.replace(
         result,
-        cautions=(*series.notes, *_cautions(result, gains, _undetermined(work, drawn, draws))),
+        cautions=(
+            *series.notes,
+            *_cautions(result, gains, _undetermined_share(work, drawn, draws)),
+        ),
     )
 
 
@@ -139,7 +142,7 @@ def fit_bias(series: Series) -> float:
 # --- intervals --------------------------------------------------------------------------------
 
 
-def _undetermined(work: Floats, drawn: Floats | None, draws: Floats | None) -> float:
+def _undetermined_share(work: Floats, drawn: Floats | None, draws: Floats | None) -> float:
     """Return the share of resamplings without a best bias: larger models gain no more."""
     import numpy as np
 
@@ -150,10 +153,10 @@ def _undetermined(work: Floats, drawn: Floats | None, draws: Floats | None) -> f
 
 def _interval(bias: float, work: Floats, drawn: Floats | None, draws: Floats | None) -> Estimate:
     """Return the bias with its interval; open if too many resamplings give no bias."""
-    return stats.interval(bias, None if _undetermined(work, drawn, draws) > 0.025 else draws)
+    return stats.interval(bias, None if _undetermined_share(work, drawn, draws) > 0.025 else draws)
 
 
-def _capacity(
+def _mean_capacity(
     mean: float, work: Floats, drawn: Floats | None, draws: Floats | None, bias: Estimate
 ) -> Estimate:
     """Return the mean capacity, each resampling with its own bias."""
@@ -165,7 +168,7 @@ def _capacity(
 # --- models and cautions ----------------------------------------------------------------------
 
 
-def _models(series: Series, recorded: float | None, bias: float) -> tuple[FittedModel, ...]:
+def _fitted_models(series: Series, recorded: float | None, bias: float) -> tuple[FittedModel, ...]:
     work, gains = series.work, series.gains
     zero, old, new = (capacities(work, gains, b) for b in (0.0, recorded or 0.0, bias))
     # Capacities of two models are equal by construction and differ by rounding only.
@@ -180,10 +183,10 @@ def _models(series: Series, recorded: float | None, bias: float) -> tuple[Fitted
         leave_one_out_biases(work, gains),
         strict=True,
     )
-    return tuple(_fitted(p, float(capacity), *rest) for p, capacity, *rest in rows)
+    return tuple(_fitted_model(p, float(capacity), *rest) for p, capacity, *rest in rows)
 
 
-def _fitted(
+def _fitted_model(
     p: SeriesModel,
     capacity: float,
     zero: int,

@@ -82,7 +82,7 @@ def series_by_corpus(
     preferred = provider or _common_provider(records, precision)
     points, left_out = list[SeriesModel](), list[tuple[Profile, str]]()
     for record in records:
-        selection = _point(record, precision, provider, preferred)
+        selection = _select_cell(record, precision, provider, preferred)
         if isinstance(selection, SeriesModel):
             points.append(selection)
         else:
@@ -137,7 +137,7 @@ def one_series(records: Sequence[Profile], precision: str, provider: str | None 
 
 def two_corpora_message(series_list: Sequence[Series]) -> str:
     """Return why several series are not one."""
-    one, other = _named([series_list[0].points[0], series_list[1].points[0]])
+    one, other = _with_unique_names([series_list[0].points[0], series_list[1].points[0]])
     return difference_message(one, other, "corpus", _corpus)
 
 
@@ -152,7 +152,7 @@ def difference_message(
     )
 
 
-def _point(
+def _select_cell(
     record: Profile, precision: str, provider: str | None, preferred: str
 ) -> SeriesModel | str:
     """Return the selected cell of a record, or why it has none."""
@@ -164,8 +164,8 @@ def _point(
     ]
     if not scored_cells:
         return (
-            f"the record of {name} has no {precision} cell{_on(provider)} that scored text"
-            f"{_why_not(record)}"
+            f"the record of {name} has no {precision} cell{_on_provider(provider)} that scored text"
+            f"{_scored_instead(record)}"
         )
     if isinstance(record.flops, Absent):
         return f"the record of {name} has no FLOPs: {record.flops.reason}"
@@ -178,37 +178,39 @@ def _point(
     return SeriesModel(name, record, cell, text, record.flops)
 
 
-def _on(provider: str | None) -> str:
+def _on_provider(provider: str | None) -> str:
     return f" on {provider}" if provider else ""
 
 
-def _why_not(record: Profile) -> str:
+def _scored_instead(record: Profile) -> str:
     scored = [f"{c.precision} on {c.provider}" for c in record.cells if compression_of(c)]
     if scored:
         return f"; it has {', '.join(scored)}"
-    reasons = [_reason(cell) for cell in record.cells]
+    reasons = [_cell_reason(cell) for cell in record.cells]
     return f": {reasons[0]}" if reasons else ""
 
 
-def _reason(cell: Cell) -> str:
+def _cell_reason(cell: Cell) -> str:
     text = cell.outcome.compression if isinstance(cell.outcome, Measurement) else None
     return text.reason if isinstance(text, Absent) else failure_of(cell) or status(cell)
 
 
-# --- of one corpus ----------------------------------------------------------------------------
+# --- one corpus -------------------------------------------------------------------------------
 
 
 def _series(group: Sequence[SeriesModel], preferred: str) -> Series:
-    latest, notes = _once(group, preferred)
+    latest, notes = _latest_of_each(group, preferred)
     for what, read in _ALIKE.items():
         other = next((p for p in latest if read(p) != read(latest[0])), None)
         if other:
-            one, other = _named([latest[0], other])
+            one, other = _with_unique_names([latest[0], other])
             raise UsageError(difference_message(one, other, what, read))
-    return Series(tuple(sorted(_named(latest), key=lambda p: p.work)), tuple(notes))
+    return Series(tuple(sorted(_with_unique_names(latest), key=lambda p: p.work)), tuple(notes))
 
 
-def _once(group: Sequence[SeriesModel], preferred: str) -> tuple[list[SeriesModel], list[str]]:
+def _latest_of_each(
+    group: Sequence[SeriesModel], preferred: str
+) -> tuple[list[SeriesModel], list[str]]:
     """Keep each model once: its latest record, on the preferred provider if it can be."""
     latest: dict[str, SeriesModel] = {}
     for point in sorted(group, key=lambda p: (p.cell.provider == preferred, p.record.created_utc)):
@@ -223,7 +225,7 @@ def _once(group: Sequence[SeriesModel], preferred: str) -> tuple[list[SeriesMode
     return [latest[key] for key in given], notes
 
 
-def _named(points: Sequence[SeriesModel]) -> list[SeriesModel]:
+def _with_unique_names(points: Sequence[SeriesModel]) -> list[SeriesModel]:
     """Append the time of the record if two models share a name."""
     known = Counter(p.name for p in points)
     return [

@@ -45,7 +45,7 @@ def predict(
     given bias, or if the model has fewer positions than FLOPs are averaged over.
     """
     series = one_series(records, precision, provider)
-    _check(series, model, name, bias_bits)
+    _check_request(series, model, name, bias_bits)
     first, work, gains = series.points[0], series.work, series.gains
     counted = flops.count_flops(
         model, first.flops.context, first.flops.prefill_tokens, first.flops.own_position
@@ -74,7 +74,7 @@ def predict(
         precision=precision,
         bias_bits=float(law.bias),
         bias_fitted=bias_bits is None,
-        **_bits(series, law, work_at, half, bias_bits),
+        **_predict_bits(series, law, work_at, half, bias_bits),
         text_bits_per_token=first.text.text_bits_per_token,
         degrees=max(0, degrees),
         law_bits=half,
@@ -82,7 +82,7 @@ def predict(
         if predicted is None
         else float(math.sqrt(((gains - predicted) ** 2).mean())),
         device=predict_device(series.points, model, counted.per_token),
-        series=_series(series, predicted),
+        series=_held_out(series, predicted),
         cautions=(),
     )
     return msgspec.structs.replace(
@@ -90,7 +90,7 @@ def predict(
     )
 
 
-def _check(series: Series, model: Architecture, name: str, bias_bits: float | None) -> None:
+def _check_request(series: Series, model: Architecture, name: str, bias_bits: float | None) -> None:
     first = series.points[0]
     if bias_bits is not None and not abs(bias_bits) <= MOST_BIAS:
         raise UsageError(
@@ -114,7 +114,7 @@ def _check(series: Series, model: Architecture, name: str, bias_bits: float | No
 # --- bits -------------------------------------------------------------------------------------
 
 
-def _bits(
+def _predict_bits(
     series: Series, law: CapacityLaw, at: float, half: float | None, bias_bits: float | None
 ) -> dict[str, Estimate]:
     """Return gain, bits per token and byte, and capacity, each with both errors.
@@ -123,19 +123,19 @@ def _bits(
     """
     text, gain = series.points[0].text, float(law.gain(at))
     needed, tokens_per_byte = text.text_bits_per_token - gain, text.tokens / text.bytes
-    drawn = _drawn(series, at, bias_bits)
+    drawn = _bit_draws(series, at, bias_bits)
     capacity = (gain + float(law.bias)) / at
     return {
-        "gain_bits_per_token": _joined(gain, drawn["gain"], half),
-        "nll_bits_per_token": _joined(needed, drawn["needed"], half, 0.0),
-        "bits_per_byte": _joined(
+        "gain_bits_per_token": _combine_errors(gain, drawn["gain"], half),
+        "nll_bits_per_token": _combine_errors(needed, drawn["needed"], half, 0.0),
+        "bits_per_byte": _combine_errors(
             needed * tokens_per_byte, drawn["bits_per_byte"], half, 0.0, tokens_per_byte
         ),
-        "information_capacity": _joined(capacity, drawn["capacity"], half, None, 1 / at),
+        "information_capacity": _combine_errors(capacity, drawn["capacity"], half, None, 1 / at),
     }
 
 
-def _drawn(series: Series, at: float, bias_bits: float | None) -> dict[str, Floats | None]:
+def _bit_draws(series: Series, at: float, bias_bits: float | None) -> dict[str, Floats | None]:
     """Return the same from each resampling of the documents, which changes bytes per token too."""
     gains = series.drawn_gains
     if gains is None:
@@ -154,7 +154,7 @@ def _drawn(series: Series, at: float, bias_bits: float | None) -> dict[str, Floa
     }
 
 
-def _joined(
+def _combine_errors(
     value: float,
     draws: Floats | None,
     half: float | None,
@@ -180,7 +180,7 @@ def _joined(
     return Estimate(value=value, low=low, high=high)
 
 
-def _series(series: Series, predicted: Floats | None) -> tuple[HeldOut, ...]:
+def _held_out(series: Series, predicted: Floats | None) -> tuple[HeldOut, ...]:
     rows = []
     for n, point in enumerate(series.points):
         text, gain = point.text, None if predicted is None else float(predicted[n])

@@ -36,7 +36,7 @@ def find_caveats(prediction: Prediction, series: Series, model: Architecture) ->
             f"far from the series: {prediction.flops_per_token / edge:.2g} times the FLOPs "
             f"of the {word}, beyond which nothing shows that the law holds"
         )
-    caveats += _of_records(prediction, series, model)
+    caveats += _record_caveats(prediction, series, model)
     if prediction.nll_bits_per_token.value <= 0:
         caveats.append("the law ends before this size: it would need no bits at all")
     shape = series.points[-1].record.source.architecture
@@ -50,7 +50,7 @@ def find_caveats(prediction: Prediction, series: Series, model: Architecture) ->
     return caveats
 
 
-def _of_records(prediction: Prediction, series: Series, model: Architecture) -> list[str]:
+def _record_caveats(prediction: Prediction, series: Series, model: Architecture) -> list[str]:
     """List what machine, shapes and cautions of the records say against the prediction."""
     caveats, shapes = [], [p.record.source.architecture for p in series.points]
     architectures = [s for s in shapes if isinstance(s, Architecture)]
@@ -64,9 +64,9 @@ def _of_records(prediction: Prediction, series: Series, model: Architecture) -> 
         caveats += [
             text
             for what, value, values in _shapes(model, architectures)
-            if (text := _beyond(what, value, values))
+            if (text := _shape_caveat(what, value, values))
         ]
-        memory = _memory(series.points[-1])
+        memory = _memory_bytes(series.points[-1])
         if prediction.weight_bytes and prediction.weight_bytes > memory:
             caveats.append(
                 f"its weights ({size(prediction.weight_bytes)}) do not fit into the memory "
@@ -85,7 +85,7 @@ def _shapes(
     ]
 
 
-def _beyond(what: str, value: int, values: Sequence[int]) -> str:
+def _shape_caveat(what: str, value: int, values: Sequence[int]) -> str:
     if not values or min(values) / SHAPE <= value <= SHAPE * max(values):
         return ""
     series_range = (
@@ -97,7 +97,7 @@ def _beyond(what: str, value: int, values: Sequence[int]) -> str:
     )
 
 
-def _memory(point: SeriesModel) -> int:
+def _memory_bytes(point: SeriesModel) -> int:
     return max(
         (board.memory_bytes for board in possible_gpus(point)),
         default=point.record.machine.memory_bytes,

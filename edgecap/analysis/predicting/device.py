@@ -83,28 +83,28 @@ def predict_device(
         else [p for p in points if isinstance(p.cell.roofline, Roofline) and latency_of(p.cell)]
     )
     metered = [p for p in timed if not isinstance(_decode_joules(p), Absent)]
-    missing = Absent(reason=difference or _why_untimed(points))
-    steps = (missing, missing) if not timed else _steps(timed[-1], model, token_flops)
+    missing = Absent(reason=difference or _untimed_reason(points))
+    steps = (missing, missing) if not timed else _step_needs(timed[-1], model, token_flops)
     bounds = [
         step if isinstance(step, Absent) else _attainable(_latest(timed), step) for step in steps
     ]
-    operators_known = all(_operators(p) for p in timed)
+    operators_known = all(_operator_count(p) for p in timed)
     operators = _new_operators(timed, model) if timed and operators_known else 1.0
     decode, prefill = (b if isinstance(b, Absent) else StepSize(operators, b) for b in bounds)
-    joules: Estimate | Absent = missing if not timed else _why_no_joules(points)
+    joules: Estimate | Absent = missing if not timed else _no_joules_reason(points)
     if metered and not isinstance(decode, Absent):
         joules = predict_step(
-            _all_measured(metered, operators_known, _decode_bound, _decode_joules), decode, None
+            _measured_steps(metered, operators_known, _decode_bound, _decode_joules), decode, None
         )
-    decoded = _all_measured(timed, operators_known, _decode_bound, _decode_seconds)
+    decoded = _measured_steps(timed, operators_known, _decode_bound, _decode_seconds)
     first, law = points[-1], fit_measured_steps(decoded)
     return DevicePrediction(
-        machine=_named(first),
+        machine=_machine_name(first),
         provider=first.cell.provider,
         precision=first.cell.precision,
-        decode_s=_seconds(decoded, decode),
-        prefill_s=_seconds(
-            _all_measured(timed, operators_known, _prefill_bound, _prefill_seconds), prefill
+        decode_s=_predict_seconds(decoded, decode),
+        prefill_s=_predict_seconds(
+            _measured_steps(timed, operators_known, _prefill_bound, _prefill_seconds), prefill
         ),
         decode_j=joules,
         attainable_s=bounds[0],
@@ -117,7 +117,7 @@ def predict_device(
     )
 
 
-# --- whether they can be held together --------------------------------------------------------
+# --- comparable points ------------------------------------------------------------------------
 
 
 def _difference(points: Sequence[SeriesModel]) -> str | None:
@@ -135,19 +135,19 @@ def possible_gpus(point: SeriesModel) -> tuple[Gpu, ...]:
     return () if point.cell.provider == "cpu" else point.record.machine.gpus
 
 
-def _host(point: SeriesModel) -> tuple[object, ...]:
+def _host_key(point: SeriesModel) -> tuple[object, ...]:
     machine = point.record.machine
     return machine.name, machine.cpu, machine.logical_cores
 
 
-def _named(point: SeriesModel) -> str:
+def _machine_name(point: SeriesModel) -> str:
     """Name the machine, and its GPU if that did the work."""
     return ", ".join(
         [point.record.machine.name, *dict.fromkeys(board.name for board in possible_gpus(point))]
     )
 
 
-def _reader(read: Callable[..., object]) -> Callable[[SeriesModel], object]:
+def _latency_reader(read: Callable[..., object]) -> Callable[[SeriesModel], object]:
     def read_latency(point: SeriesModel) -> object:
         latency = latency_of(point.cell)
         return read(latency) if latency else None
@@ -156,30 +156,30 @@ def _reader(read: Callable[..., object]) -> Callable[[SeriesModel], object]:
 
 
 _ALIKE: dict[str, Callable[[SeriesModel], object]] = {
-    "machine": lambda p: (*_host(p), [board.name for board in possible_gpus(p)]),
+    "machine": lambda p: (*_host_key(p), [board.name for board in possible_gpus(p)]),
     "provider": lambda p: p.cell.provider,
-    "number of threads": _reader(lambda latency: latency.threads),
-    "prompt": _reader(lambda latency: latency.prefill.tokens),
-    "decode context": _reader(
+    "number of threads": _latency_reader(lambda latency: latency.threads),
+    "prompt": _latency_reader(lambda latency: latency.prefill.tokens),
+    "decode context": _latency_reader(
         lambda latency: None if isinstance(latency.decode, Absent) else latency.decode.context
     ),
 }
 
 
-def _why_untimed(points: Sequence[SeriesModel]) -> str:
+def _untimed_reason(points: Sequence[SeriesModel]) -> str:
     reasons = [p.cell.roofline.reason for p in points if isinstance(p.cell.roofline, Absent)]
     return reasons[0] if reasons else "no latency was measured"
 
 
-def _why_no_joules(points: Sequence[SeriesModel]) -> Absent:
+def _no_joules_reason(points: Sequence[SeriesModel]) -> Absent:
     reasons = [x for p in points if isinstance(x := _decode_joules(p), Absent)]
     return reasons[0] if reasons else Absent(reason="no energy was measured")
 
 
-# --- the new size beside the roofline ---------------------------------------------------------
+# --- roofline of the new size -----------------------------------------------------------------
 
 
-def _steps(
+def _step_needs(
     point: SeriesModel, model: Architecture, token_flops: float
 ) -> tuple[StepNeeds | Absent, StepNeeds | Absent]:
     """Return what a decoded token and a prompt need, measured as the point was."""
@@ -227,7 +227,7 @@ def _attainable(point: SeriesModel, needs: StepNeeds) -> float | Absent:
     )
 
 
-def _operators(point: SeriesModel) -> int | None:
+def _operator_count(point: SeriesModel) -> int | None:
     """Return the operators of a graph that ran; None if unknown, or if the layers are."""
     placed = point.cell.outcome.placement if isinstance(point.cell.outcome, Measurement) else None
     shape = point.record.source.architecture
@@ -243,11 +243,11 @@ def _new_operators(points: Sequence[SeriesModel], model: Architecture) -> float:
     shapes = [p.record.source.architecture for p in points]
     layers = [s.depth for s in shapes if isinstance(s, Architecture)]
     return estimate_operators(
-        np.array(layers), np.array([_operators(p) for p in points], np.float64), model.depth
+        np.array(layers), np.array([_operator_count(p) for p in points], np.float64), model.depth
     )
 
 
-# --- what the others took ---------------------------------------------------------------------
+# --- measurements of the series ---------------------------------------------------------------
 
 
 def _decode_bound(point: SeriesModel) -> Bound | None:
@@ -295,7 +295,7 @@ def _seed(point: SeriesModel) -> int:
     return stats.SEED + int(point.flops.per_token) % 100_003
 
 
-def _all_measured(
+def _measured_steps(
     points: Sequence[SeriesModel],
     known: bool,
     bound: Callable[[SeriesModel], Bound | None],
@@ -305,7 +305,7 @@ def _all_measured(
 
     Each counts one operator if operators are not `known`.
     """
-    candidates = [(bound(p), read(p), float((known and _operators(p)) or 1)) for p in points]
+    candidates = [(bound(p), read(p), float((known and _operator_count(p)) or 1)) for p in points]
     return [
         MeasuredStep(StepSize(operators, limit.attainable_s), quantity)
         for limit, quantity, operators in candidates
@@ -313,7 +313,9 @@ def _all_measured(
     ]
 
 
-def _seconds(measured: Sequence[MeasuredStep], place: StepSize | Absent) -> Estimate | Absent:
+def _predict_seconds(
+    measured: Sequence[MeasuredStep], place: StepSize | Absent
+) -> Estimate | Absent:
     return (
         place
         if isinstance(place, Absent)

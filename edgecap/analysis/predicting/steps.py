@@ -103,7 +103,7 @@ def estimate_operators(layers: Floats, operators: Floats, at: int) -> float:
     return max(float(rest + slope * at), float(operators.min()) * at / float(layers.max()))
 
 
-# --- of a series that was measured ------------------------------------------------------------
+# --- law of a measured series -----------------------------------------------------------------
 
 
 class MeasuredStep(NamedTuple):

@@ -90,7 +90,7 @@ def list_prices(record: Profile, tokenizers: Sequence[LoadedTokenizer]) -> Price
 
 def _prompt_token_s(outcome: Measurement, prefill_s: Estimate | Absent) -> Estimate | Absent:
     tokens = outcome.latency.prefill.tokens if isinstance(outcome.latency, Latency) else 1
-    return _times(prefill_s, 1 / tokens)
+    return _scale(prefill_s, 1 / tokens)
 
 
 def list_charges(prices: PriceList, premiums: Sequence[Premium]) -> list[Charge]:
@@ -103,16 +103,16 @@ def list_charges(prices: PriceList, premiums: Sequence[Premium]) -> list[Charge]
             prices.flops_per_token
             if isinstance(prices.flops_per_token, Absent)
             else premium.tokens * prices.flops_per_token,
-            _times(price.decode_s, premium.tokens),
-            _times(price.decode_j, premium.tokens),
-            _times(price.prompt_token_s, premium.tokens),
+            _scale(price.decode_s, premium.tokens),
+            _scale(price.decode_j, premium.tokens),
+            _scale(price.prompt_token_s, premium.tokens),
         )
         for premium in premiums
         for price in prices.prices
     ]
 
 
-def _times(price: Estimate | Absent, factor: float) -> Estimate | Absent:
+def _scale(price: Estimate | Absent, factor: float) -> Estimate | Absent:
     if isinstance(price, Absent):
         return price
     low, high = (None if end is None else end * factor for end in (price.low, price.high))

@@ -56,7 +56,7 @@ def read_parallel(path: Path, only: Sequence[str] = ()) -> ParallelText:
     """
     versions: dict[str, LanguageText] = {}
     for number, row in _rows(path):
-        version = _version(row, number, path)
+        version = _parse_row(row, number, path)
         earlier = versions.get(version.language)
         versions[version.language] = (
             earlier._replace(pieces=earlier.pieces + version.pieces) if earlier else version
@@ -118,7 +118,7 @@ def _rows(path: Path) -> list[tuple[int, Any]]:
     return rows
 
 
-def _version(row: Any, number: int, path: Path) -> LanguageText:
+def _parse_row(row: Any, number: int, path: Path) -> LanguageText:
     where = f"--languages {path}, line {number}"
     if not isinstance(row, dict) or not isinstance(row.get("language"), str) or not row["language"]:
         raise UsageError(f"{where}: no 'language' field with a code")

@@ -38,7 +38,7 @@ def measure_speed(
     now: Callable[[], float] = time.perf_counter,
 ) -> list[Speed | Absent]:
     """Measure the speed of each tokenizer on the same text; Absent if there is none."""
-    texts, size = _first(documents)
+    texts, size = _first_texts(documents)
     if not size:
         return [Absent(reason="there is no text")] * len(tokenizers)
     seconds: list[list[float]] = [[] for _ in tokenizers]
@@ -50,7 +50,7 @@ def measure_speed(
     return [_speed(size, samples) for samples in seconds]
 
 
-def _first(documents: Iterable[Document]) -> tuple[list[str], int]:
+def _first_texts(documents: Iterable[Document]) -> tuple[list[str], int]:
     texts, size = list[str](), 0
     for document in documents:
         texts.append(document.text)

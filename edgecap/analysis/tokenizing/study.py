@@ -91,7 +91,7 @@ def study_corpus(tokenizers: Sequence[LoadedTokenizer], corpus: Corpus) -> Corpu
     for opened, speed in zip(tokenizers, speeds, strict=True):
         whole, by_domain = measure_usage(opened, corpus.documents)
         studies.append(
-            TokenizerOnCorpus(**_about(opened), all=whole, by_domain=by_domain, speed=speed)
+            TokenizerOnCorpus(**_shared_fields(opened), all=whole, by_domain=by_domain, speed=speed)
         )
     return CorpusStudy(
         corpus=corpus.name,
@@ -117,7 +117,7 @@ def study_languages(
         )
         studies.append(
             TokenizerOnLanguages(
-                **_about(opened),
+                **_shared_fields(opened),
                 languages=tuple(languages),
                 scripts=tuple(group_by_script(languages)),
             )
@@ -138,7 +138,7 @@ def study_languages(
     )
 
 
-def _about(opened: LoadedTokenizer) -> dict[str, Any]:
+def _shared_fields(opened: LoadedTokenizer) -> dict[str, Any]:
     """Return the fields that both kinds of result share."""
     return {
         "name": opened.name,
