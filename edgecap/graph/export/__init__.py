@@ -1,9 +1,9 @@
-"""Makes the fp32 graph of a Hugging Face folder, by one of two exporters, and takes along what lies beside it.
+"""Export a Hugging Face folder to an fp32 graph, by one of two exporters.
 
     optimum   Optimum: plain operators, many architectures
     genai     onnxruntime-genai's model builder: fused operators, fewer architectures
 
-Neither runs code from the model's folder unless told to trust it, and neither fetches anything.
+Neither downloads anything, or runs code from the model's folder without --trust-remote-code.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CONFIG_FILES = (
 
 
 def recipe(exporter: str, task: str) -> str:
-    """The exporter, its versions and what the graph is for. Raises UsageError where it is not installed."""
+    """Return the exporter with its versions, and the task. Raises UsageError if not installed."""
     return str(EXPORTERS[exporter].recipe(task))
 
 
@@ -36,16 +36,16 @@ def export_fp32(
     exporter: str = "optimum",
     task: str = optimum.TASK,
 ) -> Path:
-    """Writes `model.onnx`, which is returned, and what the exporter saves beside it into `out`; `task` is Optimum's name.
+    """Export a model into `out` and return the path of `model.onnx`; `task` is Optimum's name.
 
-    Raises UsageError where the exporter does not know the model.
+    Raises UsageError if the exporter does not know the model.
     """
     return Path(EXPORTERS[exporter].export_fp32(folder, out, trust_remote_code, task))
 
 
 def copy_config_files(folder: Path, exported: Path, out: Path) -> None:
-    """Copies the tokenizer's files and configs into `out`: the model's own where it has them, else the exporter's."""
+    """Copy tokenizer files and configs into `out`: the model's own, else the exporter's."""
     for name in CONFIG_FILES:
-        found = next((f / name for f in (folder, exported) if (f / name).is_file()), None)
-        if found:
-            shutil.copyfile(found, out / name)
+        source = next((f / name for f in (folder, exported) if (f / name).is_file()), None)
+        if source:
+            shutil.copyfile(source, out / name)

@@ -1,7 +1,8 @@
-"""Makes the fp32 graph of a Hugging Face folder with onnxruntime-genai's model builder. Owns onnxruntime_genai.
+"""Export a Hugging Face folder with onnxruntime-genai's model builder. Owns onnxruntime_genai.
 
-One graph with KV cache, attention fused by the builder. It stores a tied embedding as the LM head's matrix, which
-is turned into the table that is gathered from, as elsewhere; `optimize` finishes it. Fetches nothing.
+The builder makes one fp32 graph with KV cache and fused attention. It stores a tied embedding as
+the matrix of the LM head; here that becomes the table to gather from, as with the other exporter.
+`graph.finish` finishes the graph. Downloads nothing.
 """
 
 from __future__ import annotations
@@ -23,11 +24,8 @@ from edgecap.machine.info import package_versions
 if TYPE_CHECKING:
     import onnx
 
-WHEELS = (
-    "onnxruntime-genai-cuda",
-    "onnxruntime-genai",
-    "onnxruntime-genai-directml",
-)  # one module, one at a time
+# Wheels of one module: one of them is installed.
+WHEELS = ("onnxruntime-genai-cuda", "onnxruntime-genai", "onnxruntime-genai-directml")
 TOOLS = ("transformers", "torch", "onnx", "onnx-ir")
 INSTALL = "pip install 'edgecap[genai]'"
 ALTERNATIVE = "try --exporter optimum"
@@ -35,21 +33,19 @@ ALTERNATIVE = "try --exporter optimum"
 CONFIG = "genai_config.json"
 CACHE_WIDTH = "kv_cache_dim"
 INPUTS = ("input_ids", "attention_mask", "position_ids", "past_key_values.")  # of a decoder of text
-HEAD_STEP, ANGLE_STEP = (
-    16,
-    8,
-)  # GroupQueryAttention rotates heads, and halves of what is turned, by these multiples
+# GroupQueryAttention rotates heads, and halves of the rotated part, in multiples of these.
+HEAD_STEP, ANGLE_STEP = 16, 8
 
-# What the builder makes of it answers otherwise than transformers does. Seen with 0.15.2: 0.01 bits a token apart.
+# Models whose graph differs from transformers: by 0.01 bits a token with 0.15.2.
 MISCONVERTED = {"OlmoForCausalLM": "it leaves the mean out of OLMo's norms"}
-# What it ends with on a config that is not as it expects: KeyError on SmolLM3's layers without rotary.
+# Errors of the builder on configs that it does not expect: KeyError on SmolLM3.
 CRASHES = (AssertionError, AttributeError, KeyError, TypeError, ValueError)
 
 
 def recipe(task: str = TASK) -> str:
-    """The builder and its versions, which decide what comes out.
+    """Return the builder with the versions that decide its output.
 
-    Raises UsageError where it is not installed.
+    Raises UsageError if it is not installed.
     """
     builder, tools = package_versions(WHEELS), package_versions(TOOLS)
     missing = [*([] if builder else ["onnxruntime-genai"]), *(n for n in TOOLS if n not in tools)]
@@ -61,10 +57,10 @@ def recipe(task: str = TASK) -> str:
 
 
 def export_fp32(folder: Path, out: Path, trust_remote_code: bool, task: str = TASK) -> Path:
-    """Writes `model.onnx`, which is returned, `genai_config.json` and the tokenizer's files into `out`.
+    """Export `model.onnx`, `genai_config.json` and the tokenizer's files; return the graph's path.
 
-    Raises UsageError where transformers or the builder does not know the model, or the graph is no fp32 decoder
-    of text that the runtime can run.
+    Raises UsageError if transformers or the builder does not know the model, or if the graph is no
+    fp32 decoder of text that the runtime can run.
     """
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -113,8 +109,8 @@ def _library() -> Any:
 
 
 def _named(folder: Path, config: Any) -> str:
-    """The model in words. Raises UsageError where the builder could not tell what it is, or gets it wrong."""
-    name = next(iter(config.architectures or ()), None)  # what the builder goes by
+    """Name the model for messages. Raise UsageError if the builder cannot export it right."""
+    name = next(iter(config.architectures or ()), None)  # the builder decides by this
     if name is None:
         raise UsageError(f"{folder / 'config.json'} names no 'architectures'; {ALTERNATIVE}")
     if name in MISCONVERTED:
@@ -128,18 +124,20 @@ def _named(folder: Path, config: Any) -> str:
 
 
 def _finished(folder: Path, built: Path) -> onnx.ModelProto:
-    """The graph with the cache's width told and a tied embedding as a table. Raises UsageError where it is none."""
+    """Set the width of the cache and store a tied embedding as a table.
+
+    Raises UsageError if the graph is no fp32 decoder of text.
+    """
     facts = inspect_graph(built / "model.onnx")
-    strange = [name for name in facts.inputs if not name.startswith(INPUTS)]
-    if (
-        strange or facts.precision != "fp32"
-    ):  # the builder makes parts of some models, and quantises others unasked
-        what = f"asks for {', '.join(strange)}" if strange else f"is {facts.precision}, not fp32"
-        raise UsageError(f"the builder's graph of {folder} {what}; {ALTERNATIVE}")
+    unknown = [name for name in facts.inputs if not name.startswith(INPUTS)]
+    # The builder exports only parts of some models, and quantizes others by default.
+    if unknown or facts.precision != "fp32":
+        problem = f"asks for {', '.join(unknown)}" if unknown else f"is {facts.precision}, not fp32"
+        raise UsageError(f"the builder's graph of {folder} {problem}; {ALTERNATIVE}")
     model = open_graph(built / "model.onnx")
     head_size = json.loads((built / CONFIG).read_text("utf-8"))["model"]["decoder"]["head_size"]
     _check_rotary(folder, model, head_size)
-    _tell_width(model, head_size)
+    _set_cache_width(model, head_size)
     untie_weights(model)
     tie_weights(model)
     return model
@@ -157,13 +155,17 @@ def _check_rotary(folder: Path, model: onnx.ModelProto, head_size: int) -> None:
         half = halves.get(node.input[7], 0)  # 0: chosen by the length, of two
         if head_size % HEAD_STEP or half % ANGLE_STEP:
             raise UsageError(
-                f"the runtime's fused attention cannot rotate {2 * half or head_size} of the {head_size} numbers of a "
-                f"head of {folder}: heads are multiples of {HEAD_STEP}, what is rotated of {2 * ANGLE_STEP}; {ALTERNATIVE}"
+                f"the runtime's fused attention cannot rotate {2 * half or head_size} of the "
+                f"{head_size} numbers of a head of {folder}: heads are multiples of {HEAD_STEP}, "
+                f"their rotated parts of {2 * ANGLE_STEP}; {ALTERNATIVE}"
             )
 
 
-def _tell_width(model: onnx.ModelProto, head_size: int) -> None:
-    """The builder leaves it open for caches that are quantised; an empty cache could not be made."""
+def _set_cache_width(model: onnx.ModelProto, head_size: int) -> None:
+    """Set the width of keys and values, which the builder leaves open for quantized caches.
+
+    Without it no empty cache could be made.
+    """
     for value in (*model.graph.input, *model.graph.output):
         for dimension in value.type.tensor_type.shape.dim:
             if dimension.dim_param == CACHE_WIDTH:

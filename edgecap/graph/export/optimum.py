@@ -1,7 +1,8 @@
-"""Exports a Hugging Face folder to ONNX with Optimum. Owns optimum and transformers.
+"""Export a Hugging Face folder with Optimum. Owns optimum and transformers.
 
-One fp32 graph as Optimum makes it, a decoder's with KV cache (`text-generation-with-past`); `optimize` finishes it. Runs no
-code from the model's folder unless told to trust it, and fetches nothing.
+Optimum makes one fp32 graph, with KV cache for a decoder (`text-generation-with-past`).
+`graph.finish` finishes it. Downloads nothing, and runs no code from the model's folder without
+--trust-remote-code.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ TASK = "text-generation-with-past"  # of a decoder
 
 
 def recipe(task: str = TASK) -> str:
-    """The task, the exporter and its versions, which decide what comes out.
+    """Return the task and the exporter with the versions that decide its output.
 
-    Raises UsageError where it is not installed.
+    Raises UsageError if it is not installed.
     """
     try:
         versions = [
@@ -28,13 +29,14 @@ def recipe(task: str = TASK) -> str:
         ]
     except importlib.metadata.PackageNotFoundError as error:
         raise UsageError(
-            f"exporting needs {error.name}: pip install 'edgecap[export]', or profile a folder made by `edgecap export`"
+            f"exporting needs {error.name}: pip install 'edgecap[export]', "
+            "or profile a folder made by `edgecap export`"
         ) from error
     return f"{task} fp32, v1; {', '.join(versions)}"
 
 
 def export_fp32(folder: Path, out: Path, trust_remote_code: bool, task: str = TASK) -> Path:
-    """Writes `model.onnx`, which is returned, and what Optimum saves beside it into `out`."""
+    """Export `model.onnx` and the files that Optimum saves beside it; return the graph's path."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     from optimum.exporters.onnx import main_export
@@ -47,7 +49,7 @@ def export_fp32(folder: Path, out: Path, trust_remote_code: bool, task: str = TA
         device="cpu",
         dtype="fp32",
         do_validation=False,
-        no_post_process=True,  # it ends at 2 GiB
+        no_post_process=True,  # it fails above 2 GiB
         local_files_only=True,
         trust_remote_code=trust_remote_code,
     )

@@ -1,4 +1,4 @@
-"""Whether transformers knows a model, asked before an exporter begins. Owns transformers beside `optimum`."""
+"""Check that transformers knows a model, before an exporter starts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from edgecap.errors import UsageError
 
 
 def check_known(folder: Path, trust_remote_code: bool) -> None:
-    """Raises UsageError where transformers cannot read the folder's config."""
+    """Raise UsageError if transformers cannot read the folder's config."""
     from transformers import AutoConfig
 
     try:
