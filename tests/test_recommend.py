@@ -269,7 +269,7 @@ def test_what_was_measured_nowhere_can_only_be_dropped():
     assert found.best is None and found.nearest is None
     assert [c.typed for c in found.relaxations[0].changes] == ["without --max-energy-j"]
     assert any("edgecap doctor" in step for step in found.steps)
-    assert "has all that the limits ask for" in text_of(found)
+    assert "has every limited metric" in text_of(found)
 
 
 def test_next_steps_are_those_that_apply():

@@ -241,7 +241,7 @@ _CELLS: dict[str, Callable[[CellView], Iterator[RawRow]]] = {
     "Batches and streams": _throughput,
     "Text by domain": _domains,
     "Text by document": _documents,
-    "Beside the roofline": _rooflines,
+    "Roofline": _rooflines,
     "Energy windows, gross": _windows,
     "Memory": _memory,
     "Where the operators ran": _placement,

@@ -22,10 +22,8 @@ _OTHER_COLUMNS = 48
 def kept(survey: Survey, width: int) -> str:
     """Return one row an entry, totals by kind and free space; one line of an empty cache."""
     if not survey.things:
-        return (
-            f"nothing is kept in {printable(survey.cache)}; {size(survey.free_bytes)} free on its "
-            "disk"
-        )
+        free = size(survey.free_bytes)
+        return f"the cache {printable(survey.cache)} is empty; {free} free on its disk"
     totals = [[kind, str(count), size(total)] for kind, count, total in _totals(survey)]
     return "\n\n".join(
         [

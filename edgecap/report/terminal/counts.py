@@ -100,7 +100,7 @@ def _windows(counts: ConfigCounts) -> str:
 
 def _state(counts: ConfigCounts) -> str:
     return (
-        f", and {size(counts.state_bytes)} of state whatever the context (fp32)"
+        f", and {size(counts.state_bytes)} of recurrent state at any context (fp32)"
         if counts.state_bytes
         else ""
     )
@@ -108,7 +108,7 @@ def _state(counts: ConfigCounts) -> str:
 
 def _overtakes(counts: ConfigCounts) -> str:
     if counts.overtakes is None:
-        return "attention never costs more than the weights, however long the context"
+        return "attention never costs more than the weights, at any context"
     return f"from {counts.overtakes:,} positions on, attention costs more than the weights"
 
 
@@ -148,9 +148,9 @@ def graph_costs(name: str, costs: GraphCosts, width: int = 100) -> str:
     moved = costs.weight_bytes + costs.cache_bytes + costs.activation_bytes
     lines = [
         f"{click.style(printable(name), bold=True)}  batch {costs.batch}, {costs.sequence} new "
-        f"positions behind {costs.past}",
+        f"positions after {costs.past}",
         f"{si(costs.matrix_flops, 'FLOP')} of matrix products, {si(costs.other_flops, 'FLOP')} "
-        "beside them",
+        "of other operators",
         f"{size(costs.weight_bytes)} of weights, {size(costs.cache_bytes)} of keys and values, "
         f"{size(costs.activation_bytes)} of activations: {size(moved)}",
         "",

@@ -54,7 +54,7 @@ def _heading(record: Profile, width: int) -> str:
 def _baselines(corpus: CorpusInfo) -> list[str]:
     """Return the bits per byte of general compressors on the same bytes."""
     rates = ", ".join(f"{name} {b.bits_per_byte:.3f}" for name, b in corpus.baselines.items())
-    return [f"the same text in one piece: {rates} bits/byte"] if rates else []
+    return [f"general compressors on the same text: {rates} bits/byte"] if rates else []
 
 
 def _energy_note(record: Profile) -> list[str]:

@@ -33,14 +33,12 @@ def exact_text(totals: ExactBytesTotals, width: int) -> str:
         ["all that begins with the text", f"{totals.covers:.4f}", _saved(totals.saved_by_covers)],
     ]
     note = (
-        "the last lets the last token run past the end, which counts once a text; it is exact to "
-        f"{totals.undecided:.1g} "
-        "bits/byte"
+        "in the last row the final token may run past the end, which counts once a text; exact to "
+        f"{totals.undecided:.1g} bits/byte"
     )
     left = (
         f"left out: {counted(totals.left_out, 'document')} without text, or with a first "
-        "character of more than "
-        f"{counted(totals.most_bytes, 'byte')}"
+        f"character of more than {counted(totals.most_bytes, 'byte')}"
     )
     worst = sorted(totals.texts, key=lambda t: t.covers_bits - t.single_bits)[:WORST]
     texts = [

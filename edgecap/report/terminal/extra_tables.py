@@ -1,4 +1,4 @@
-"""Tables of a record below the measured values, and which of them the user asked for."""
+"""Tables of a record besides the measured values, and which of them a run requested."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgecap.spec import Spec
 
 
 class ExtraTable(NamedTuple):
-    """A titled table: its name in a sentence, its text at a width, and whether a run asked for it.
+    """A titled table: its name in a sentence, its text at a width, and whether a run requested it.
 
     The text is empty where the record has nothing to show.
     """
@@ -28,9 +28,9 @@ class ExtraTable(NamedTuple):
 EXTRA_TABLES = (
     ExtraTable("Scores, with 95 % intervals", "scores", scores, lambda s: False),
     ExtraTable("Energy", "energy", energies, lambda s: False),
-    ExtraTable("Beside the roofline", "roofline", rooflines, lambda s: s.calibrate),
+    ExtraTable("Roofline", "roofline", rooflines, lambda s: s.calibrate),
     ExtraTable("Time by operator", "operators", operators, lambda s: s.operators),
-    ExtraTable("With the context", "contexts", growth, lambda s: bool(s.context_sweep)),
+    ExtraTable("Growth with the context", "contexts", growth, lambda s: bool(s.context_sweep)),
     ExtraTable(
         "Batches and streams",
         "throughput",

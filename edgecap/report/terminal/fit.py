@@ -69,7 +69,7 @@ def _models(fit: Fit, width: int) -> str:
     header += ["fitted", "b without it"]
     text = table(header, [_row(m, recorded) for m in fit.models], width)
     order = (
-        "no order is left"
+        "with the fitted bias all ranks are equal"
         if fit.agreement is None
         else f"Kendall's tau of the old and the new order: {fit.agreement:.2f}"
     )

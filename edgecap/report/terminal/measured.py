@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import click
 
-from edgecap.analysis.outcomes import compression_of, status
+from edgecap.analysis.metrics import estimates
+from edgecap.analysis.outcomes import status
 from edgecap.names import printable
 from edgecap.record import (
     Absent,
@@ -19,12 +20,12 @@ from edgecap.record import (
     GraphWork,
     Latency,
     Machine,
-    Memory,
     Profile,
 )
 from edgecap.report.cells import shortened
 from edgecap.report.data import measured_cells, medians
 from edgecap.report.format import name_of, table, table_width
+from edgecap.report.metric_text import metric_text
 from edgecap.report.terminal.energy import provenance_of
 from edgecap.units import count, si, significant, size
 
@@ -132,6 +133,14 @@ CAPACITIES = ("hardware_capacity", "time_capacity")  # the first that a cell has
 # Left out in this order where the table is too wide: the first two follow from others.
 LEAST_NEEDED = ("capacity", "tokens/s", "KL bits")
 
+_METRICS = {  # by column
+    "bits/byte": "bits_per_byte",
+    "KL bits": "divergence_bits",
+    "prefill": "prefill_s",
+    "decode": "decode_s",
+    "peak RAM": "peak_bytes",
+}
+
 Row = dict[str, str]  # the texts of a cell by column; empty of a cell that failed
 
 
@@ -144,7 +153,7 @@ class Column(NamedTuple):
 
 def measured_table(record: Profile, width: int) -> str:
     """Return one row a cell with all columns, in several tables if wider than `width`."""
-    rows = [_row(cell) for cell in record.cells]
+    rows = [_row(record, cell) for cell in record.cells]
     columns = [Column(key, _title(record, key, " ")) for key in _columns(record, rows)]
     return table(*_texts(record, rows, columns), width)
 
@@ -152,7 +161,7 @@ def measured_table(record: Profile, width: int) -> str:
 def compact_table(record: Profile, width: int) -> str:
     """Return one row a cell with a capacity, as many columns as fit into `width`."""
     capacity = next((name for name in CAPACITIES if _has(record, name)), None)
-    rows = [_row(cell, capacity) for cell in record.cells]
+    rows = [_row(record, cell, capacity) for cell in record.cells]
     common = _common_provenance(record)
     keys = [*_columns(record, rows), *(["capacity"] if capacity else [])]
     columns = [Column(key, _title(record, key, "\n", capacity, common)) for key in keys]
@@ -205,35 +214,28 @@ def _line(cell: Cell, row: Row, columns: Sequence[Column]) -> list[str]:
     return [row[column.key] for column in columns]
 
 
-def _row(cell: Cell, capacity: str | None = None) -> Row:
+def _row(record: Profile, cell: Cell, capacity: str | None = None) -> Row:
     if status(cell) != "measured":
         return {}
-    assert not isinstance(cell.outcome, Absent)
-    numbers = medians(cell, intervals=False)
-    rate, joules = numbers.get("decode_tokens_per_s"), numbers.get("decode_j")
-    joules = joules if isinstance(joules, Estimate) else numbers.get("prefill_j")
-    text, memory = compression_of(cell), getattr(cell.outcome, "memory", None)
-    return {
-        "bits/byte": f"{text.bits_per_byte:.4f}" if text else "-",
-        "KL bits": _divergence(cell.graph),
-        "cosine": _cosine(cell.graph),
-        "prefill": _plain(numbers.get("prefill_s"), "s"),
-        "decode": _plain(numbers.get("decode_s"), "s"),
+    values = estimates(record, cell, seed=None)
+    rate, graph = medians(cell, intervals=False).get("decode_tokens_per_s"), cell.graph
+    joules = "decode_j" if isinstance(values["decode_j"], Estimate) else "prefill_j"
+    metrics = {**_METRICS, "J/token": joules, **({"capacity": capacity} if capacity else {})}
+    texts = {key: _text(metric, values[metric]) for key, metric in metrics.items()}
+    return texts | {
+        "cosine": _cosine(graph),
         "tokens/s": significant(rate.value) if isinstance(rate, Estimate) else "-",
-        "J/token": " ".join([_plain(joules, "J"), provenance_of(cell)]).strip(),
-        "peak RAM": size(memory.peak_bytes) if isinstance(memory, Memory) else "-",
-        "file": size(cell.graph.bytes) if isinstance(cell.graph, Graph) else "-",
-        "capacity": _capacity(cell, capacity),
+        "J/token": f"{texts['J/token']} {provenance_of(cell)}".strip(),
+        "file": size(graph.bytes) if isinstance(graph, Graph) else "-",
     }
 
 
-def _capacity(cell: Cell, name: str | None) -> str:
-    value = getattr(cell.score, name or "", None)
-    return f"{value.value:.3f}" if isinstance(value, Estimate) else "-"
+def _text(metric: str, value: Estimate | Absent) -> str:
+    return metric_text(metric, value.value) if isinstance(value, Estimate) else "-"
 
 
 def _has(record: Profile, capacity: str) -> bool:
-    return any(_capacity(cell, capacity) != "-" for cell in record.cells)
+    return any(isinstance(getattr(c.score, capacity, None), Estimate) for c in record.cells)
 
 
 def _common_provenance(record: Profile) -> str:
@@ -248,14 +250,3 @@ def _without_tag(row: Row, provenance: str) -> Row:
 
 def _cosine(graph: Graph | Absent) -> str:
     return f"{graph.cosine:.4f}" if isinstance(graph, Graph) and graph.cosine is not None else "-"
-
-
-def _divergence(graph: Graph | Absent) -> str:
-    if isinstance(graph, Absent) or isinstance(graph.divergence_bits, Absent):
-        return "-"
-    small = 0 < graph.divergence_bits < 5e-5
-    return "<0.0001" if small else f"{graph.divergence_bits:.4f}"
-
-
-def _plain(value: Estimate | Absent | None, unit: str) -> str:
-    return si(value.value, unit) if isinstance(value, Estimate) else "-"

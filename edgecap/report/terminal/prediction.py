@@ -77,7 +77,7 @@ def _bits(prediction: Prediction, width: int) -> str:
     if prediction.law_bits is None:
         return text
     return (
-        f"{text}\nof other documents like these; on these very ones: within "
+        f"{text}\nfor other documents of this kind; for these documents: within "
         f"{prediction.law_bits:.3f} bits a token"
     )
 

@@ -148,8 +148,8 @@ def _cost(cost: TextCost, names: dict[str, Premium], shown: Sequence[str], width
     ]
     rows = [_charged(names[language], by_language[language], joules) for language in shown]
     lines = [
-        f"To write the text with {printable(bill.model)} on {printable(bill.machine)}, at the "
-        "cost of a decoded token there",
+        f"Cost of writing the text with {printable(bill.model)} on {printable(bill.machine)}, "
+        "at that of a decoded token",
         table(header, rows, width),
     ]
     lines += [wrapped(text, width, None) for text in no_joules(cost)]

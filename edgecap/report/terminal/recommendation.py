@@ -36,7 +36,7 @@ def advised(recommendation: Recommendation, width: int = 100) -> str:
     ]
     for title, text in (
         ("What each limit costs", _costs(recommendation, width)),
-        ("What would let one in", _relaxations(recommendation, width)),
+        ("Changes of the limits that would admit a cell", _relaxations(recommendation, width)),
         ("What to try", _steps(recommendation, width)),
     ):
         parts += ["", click.style(title, bold=True), text] if text else []
@@ -179,7 +179,7 @@ def _deciding_metric(recommendation: Recommendation, width: int) -> list[str]:
 def _nearness(recommendation: Recommendation) -> str:
     near = recommendation.nearest
     if near is None:
-        return f"None of {_measured(recommendation)} measured has all that the limits ask for."
+        return f"None of {_measured(recommendation)} measured has every limited metric."
     missed = [
         _missed(h, limit)
         for h, limit in zip(near.held, recommendation.limits, strict=True)
@@ -217,7 +217,7 @@ def _costs(recommendation: Recommendation, width: int) -> str:
     if all(not c.changes for c in recommendation.costs):
         them = "it" if len(recommendation.costs) == 1 else "any of them"
         return wrapped(
-            f"Nothing: {short(recommendation.costs[0].winner)} would win without {them}, too.",
+            f"Nothing: {short(recommendation.costs[0].winner)} also wins without {them}.",
             width,
             None,
         )

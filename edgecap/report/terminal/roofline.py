@@ -27,7 +27,7 @@ def rooflines(record: Profile, width: int) -> str:
     return "\n".join(
         [
             *peaks,
-            "the shortest time that these allow, and the share of each that was used",
+            "shortest time that these peaks allow, and the share of each peak that was used",
             table(header, rows, width),
         ]
     )

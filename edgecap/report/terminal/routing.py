@@ -24,7 +24,7 @@ def routed(route: Route, width: int = 100) -> str:
     """Return the answer, both models alone, the splits, and what to know about them."""
     parts = [_answer(route, width), "", _sides(route, width)]
     if route.splits:
-        title = click.style("What sending documents on brings, and what it costs", bold=True)
+        title = click.style("Benefit and cost of sending documents on", bold=True)
         parts += ["", title, _splits(route, width), *_domains(route, width)]
     notes = [(text, None) for text in _explanations(route)] + [
         (f"caution: {c}", "yellow") for c in route.cautions

@@ -1,7 +1,7 @@
-"""A record in at most 22 lines: what was measured, the table, what can change a decision.
+"""A record in at most 22 lines: what was measured, the table, and the decisive cautions.
 
 The lines leave room for the command and its last message on a terminal of 24. Tables that the run
-asked for come on top of them.
+requested are added.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _heading(record: Profile, width: int) -> list[str]:
 
 
 def _requested(record: Profile, width: int) -> list[str]:
-    """Return the tables that the run asked for, each with its title and an empty line behind it."""
+    """Return the tables that the run requested, each with its title and an empty line after it."""
     texts = [(s.title, s.text(record, width)) for s in EXTRA_TABLES if s.requested(record.spec)]
     return [
         line for title, text in texts if text for line in (click.style(title, bold=True), text, "")
