@@ -16,7 +16,6 @@ CARDS = sorted((ROOT / "models").glob("*/README.md"))
 TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 PAGES = [*TOP, *DOCS, *CARDS, ROOT / "edgecap" / "data" / "README.md"]
 COLUMNS, README_LINES, TABLE_LINES = 100, 90, 8
-WIDE = "<!-- wide: "  # a page says so, with the reason, in front of a table that needs more columns
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
@@ -35,10 +34,8 @@ def test_the_readme_is_short():
 
 @each_page
 def test_lines_are_short(page):
-    wide = False
     for number, line in enumerate(text_of(page).splitlines(), 1):
-        wide = line.startswith(WIDE) or (wide and (not line or line.startswith("|")))
-        assert wide or len(line) <= COLUMNS, f"{page.name}:{number} has {len(line)} columns"
+        assert len(line) <= COLUMNS, f"{page.name}:{number} has {len(line)} columns"
 
 
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
