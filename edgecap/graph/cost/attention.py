@@ -1,7 +1,8 @@
-"""Fused attention operators as geometry: how many heads, queries and positions, and how wide.
+"""Sizes of fused attention operators: heads, queries, positions and widths.
 
-Shapes (`contrib`) and FLOPs (`work`) both follow from it. Meaning of inputs and attributes: ONNX
-Runtime's docs/ContribOperators.md, and onnx's Operators.md for Attention of opset 23 and later.
+Shapes (`contrib_shapes`) and FLOPs (`operators`) both follow from them. Meaning of inputs and
+attributes: ONNX Runtime's docs/ContribOperators.md, and onnx's Operators.md for Attention of opset
+23 and later.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ class AttentionSize(NamedTuple):
     """Attention of `queries` to `positions` (past included) in `batch` rows, for each of `heads`.
 
     `projected` counts the multiply-adds of projections that the operator contains, `rotated` the
-    numbers of queries and keys that it rotates; `scores_read` says that a bias or mask is added.
+    numbers of queries and keys that it rotates; `scores_read` marks an added bias or mask.
     """
 
     batch: int
@@ -36,7 +37,7 @@ class UnknownShape(Exception):
 
 
 def optional_shape(inputs: Inputs, index: int) -> Shape | None:
-    """The shape of an input, None where the input is left out."""
+    """Return the shape of an input, or None if the input is left out. Raise UnknownShape."""
     tensor = inputs[index] if index < len(inputs) else None
     if tensor is not None and tensor.shape is None:
         raise UnknownShape
@@ -44,7 +45,7 @@ def optional_shape(inputs: Inputs, index: int) -> Shape | None:
 
 
 def required_shape(inputs: Inputs, index: int) -> Shape:
-    """The shape of an input that must be there."""
+    """Return the shape of an input that must be given. Raise UnknownShape."""
     shape = optional_shape(inputs, index)
     if shape is None:
         raise UnknownShape
@@ -52,7 +53,7 @@ def required_shape(inputs: Inputs, index: int) -> Shape:
 
 
 def known_number(inputs: Inputs, index: int) -> int | None:
-    """The value of an input of one number, None where it is left out or not known."""
+    """Return the value of an input of one number, or None if left out or not known."""
     tensor = inputs[index] if index < len(inputs) else None
     return (
         int(tensor.value.reshape(-1)[0])
@@ -62,7 +63,7 @@ def known_number(inputs: Inputs, index: int) -> int | None:
 
 
 def attention_size(node: Any, inputs: Inputs) -> AttentionSize:
-    """Raises UnknownShape."""
+    """Return the sizes of a fused attention node. Raise UnknownShape."""
     return ATTENTION_SIZES[node.op_type](node, inputs)
 
 
@@ -72,15 +73,13 @@ def _grouped(node: Any, inputs: Inputs) -> AttentionSize:
     packed = optional_shape(inputs, 1) is None
     head_dim = width // (heads + 2 * kv_heads) if packed else width // heads
     past = optional_shape(inputs, 3)
-    told = known_number(
-        inputs, 6
-    )  # total_sequence_length: what counts in a buffer that is longer than its content
-    positions = told if told is not None else queries + (past[2] if past else 0)
-    turned = (
+    total = known_number(inputs, 6)  # total_sequence_length; a buffer may be longer
+    positions = total if total is not None else queries + (past[2] if past else 0)
+    rotated = (
         batch * queries * (heads + kv_heads) * head_dim if attribute(node, "do_rotary", 0) else 0
     )
     return AttentionSize(
-        batch, heads, kv_heads, queries, positions, head_dim, head_dim, 0, turned, _has(inputs, 10)
+        batch, heads, kv_heads, queries, positions, head_dim, head_dim, 0, rotated, _has(inputs, 10)
     )
 
 
@@ -91,7 +90,7 @@ def _has(inputs: Inputs, index: int) -> bool:
 def _multi_head(
     past_at: int, bias_at: int, length_at: int
 ) -> Callable[[Any, Inputs], AttentionSize]:
-    def core(node: Any, inputs: Inputs) -> AttentionSize:
+    def size(node: Any, inputs: Inputs) -> AttentionSize:
         heads, query, key, value = (
             attribute(node, "num_heads", 0),
             required_shape(inputs, 0),
@@ -103,49 +102,49 @@ def _multi_head(
             value[3] if value and len(value) == 4 else value[2] // heads if value else head_dim
         )
         past = optional_shape(inputs, past_at)
-        positions = own + _filled(node, inputs, past[2] if past else 0, length_at)
+        positions = own + _past_positions(node, inputs, past[2] if past else 0, length_at)
         scores_read = _has(inputs, bias_at)
         return AttentionSize(
             query[0], heads, heads, query[1], positions, head_dim, value_dim, 0, 0, scores_read
         )
 
-    return core
+    return size
 
 
 def _keys(inputs: Inputs) -> tuple[Shape | None, Shape | None]:
     return optional_shape(inputs, 1), optional_shape(inputs, 2)
 
 
-def _filled(node: Any, inputs: Inputs, length: int, length_at: int) -> int:
-    """Positions of the past: all of a cache that grows, what is told of one buffer shared with the present."""
-    told = known_number(inputs, length_at)
+def _past_positions(node: Any, inputs: Inputs, length: int, length_at: int) -> int:
+    """Return the positions of the past: all of a growing cache, those in use of a shared buffer."""
+    in_use = known_number(inputs, length_at)
     shared = attribute(node, "past_present_share_buffer", 0)
-    return told if shared and told is not None else length
+    return in_use if shared and in_use is not None else length
 
 
 def _projecting(
     past_at: int, bias_at: int, length_at: int
 ) -> Callable[[Any, Inputs], AttentionSize]:
-    """Attention that projects its input itself: weights (width, queries + keys + values)."""
+    """Read attention that projects its input: weights (width, queries + keys + values)."""
 
-    def core(node: Any, inputs: Inputs) -> AttentionSize:
+    def size(node: Any, inputs: Inputs) -> AttentionSize:
         heads, columns = attribute(node, "num_heads", 0), required_shape(inputs, 1)[1]
         batch, queries, width = required_shape(inputs, 0)
         parts = attribute(node, "qkv_hidden_sizes", None) or [columns // 3] * 3
         past = optional_shape(inputs, past_at)
-        positions = queries + _filled(node, inputs, past[3] if past else 0, length_at)
-        turned = batch * queries * (parts[0] + parts[1]) if attribute(node, "do_rotary", 0) else 0
-        work, masked = batch * queries * width * columns, _has(inputs, bias_at)
+        positions = queries + _past_positions(node, inputs, past[3] if past else 0, length_at)
+        rotated = batch * queries * (parts[0] + parts[1]) if attribute(node, "do_rotary", 0) else 0
+        projected, masked = batch * queries * width * columns, _has(inputs, bias_at)
         head_dim, value_dim = parts[0] // heads, parts[2] // heads
         return AttentionSize(
-            batch, heads, heads, queries, positions, head_dim, value_dim, work, turned, masked
+            batch, heads, heads, queries, positions, head_dim, value_dim, projected, rotated, masked
         )
 
-    return core
+    return size
 
 
 def _packed(node: Any, inputs: Inputs) -> AttentionSize:
-    """Padding taken out: (tokens, width); the square is that of token_offset, (batch, sequence)."""
+    """Read attention without padding: (tokens, width); token_offset is (batch, sequence)."""
     (tokens, width), columns, (batch, queries) = (
         required_shape(inputs, 0),
         required_shape(inputs, 1)[1],
@@ -174,12 +173,17 @@ def _packed_multi_head(node: Any, inputs: Inputs) -> AttentionSize:
 
 
 def _standard(node: Any, inputs: Inputs) -> AttentionSize:
-    """Attention as onnx has it: (batch, heads, sequence, width) or (batch, sequence, heads x width)."""
-    batch, heads, queries, head_dim = _four(
+    """Read onnx's own Attention of 3 or 4 axes.
+
+    (batch, heads, sequence, width) or (batch, sequence, heads x width).
+    """
+    batch, heads, queries, head_dim = _as_four_axes(
         required_shape(inputs, 0), attribute(node, "q_num_heads", 0)
     )
-    _, kv_heads, own, _ = _four(required_shape(inputs, 1), attribute(node, "kv_num_heads", 0))
-    value_dim = _four(required_shape(inputs, 2), kv_heads)[3]
+    _, kv_heads, own, _ = _as_four_axes(
+        required_shape(inputs, 1), attribute(node, "kv_num_heads", 0)
+    )
+    value_dim = _as_four_axes(required_shape(inputs, 2), kv_heads)[3]
     past = optional_shape(inputs, 4)
     positions = own + (past[2] if past else 0)
     return AttentionSize(
@@ -187,11 +191,11 @@ def _standard(node: Any, inputs: Inputs) -> AttentionSize:
     )
 
 
-def _four(shape: Shape, heads: int) -> Shape:
+def _as_four_axes(shape: Shape, heads: int) -> Shape:
     return shape if len(shape) == 4 else (shape[0], heads, shape[1], shape[2] // heads)
 
 
-def _either(node: Any, inputs: Inputs) -> AttentionSize:
+def _attention_of_either_domain(node: Any, inputs: Inputs) -> AttentionSize:
     return (
         _projecting(4, 5, 6)(node, inputs)
         if node.domain == "com.microsoft"
@@ -200,7 +204,7 @@ def _either(node: Any, inputs: Inputs) -> AttentionSize:
 
 
 ATTENTION_SIZES: dict[str, Callable[[Any, Inputs], AttentionSize]] = {
-    "Attention": _either,
+    "Attention": _attention_of_either_domain,
     "DecoderMaskedMultiHeadAttention": _multi_head(5, 4, 7),
     "DecoderMaskedSelfAttention": _projecting(4, 5, 6),
     "GroupQueryAttention": _grouped,

@@ -1,4 +1,4 @@
-"""Shapes of what operators of ONNX Runtime (com.microsoft) give: onnx itself does not know them.
+"""Output shapes of ONNX Runtime's own operators (com.microsoft), which onnx does not know.
 
 One row an operator: how its outputs follow from its inputs. Also the few of onnx's own that have no
 shape inference. Source: docs/ContribOperators.md of ONNX Runtime.
@@ -17,18 +17,14 @@ ShapeRule = Callable[[Any, Inputs], Outputs]
 
 
 def contrib_outputs(node: Any, inputs: Inputs) -> Outputs | None:
-    """Outputs of a node by its row, None where there is no row or a shape that it needs is not known."""
+    """Return the outputs of a node; None if it has no row or needs a shape that is not known."""
     rule = RULES.get(node.op_type)
     try:
-        found = rule(node, inputs) if rule else None
-    except (
-        UnknownShape,
-        IndexError,
-        ValueError,
-        ZeroDivisionError,
-    ):  # inputs that do not fit the operator
+        outputs = rule(node, inputs) if rule else None
+    except (UnknownShape, IndexError, ValueError, ZeroDivisionError):
+        # The inputs do not fit the operator.
         return None
-    return None if found is None else [*found, *[None] * len(node.output)][: len(node.output)]
+    return None if outputs is None else [*outputs, *[None] * len(node.output)][: len(node.output)]
 
 
 def _kind(inputs: Inputs, index: int = 0) -> int:
@@ -43,7 +39,7 @@ def _same(node: Any, inputs: Inputs) -> Outputs:
 
 
 def _typed_by(index: int) -> ShapeRule:
-    """The shape of the first input, the type of another."""
+    """Return the rule for the shape of the first input with the type of another."""
     return lambda node, inputs: [Tensor(_kind(inputs, index), required_shape(inputs, 0))]
 
 
@@ -61,7 +57,7 @@ def _broadcast(*at: int) -> ShapeRule:
 
 
 def _quantised(node: Any, inputs: Inputs) -> Outputs:
-    """com.microsoft's QuantizeLinear: the type of the zero point, else uint8."""
+    """Return the output of com.microsoft's QuantizeLinear: type of the zero point, else uint8."""
     point = inputs[2] if len(inputs) > 2 else None
     return [Tensor(point.kind if point else 2, required_shape(inputs, 0))]
 
@@ -80,11 +76,14 @@ def _norm(node: Any, inputs: Inputs) -> Outputs:
 
 
 def _by_columns(node: Any, inputs: Inputs) -> Outputs:
-    """A product whose columns are an attribute: MatMulNBits and MatMulBnb4; MatMulFpQ4 tells them as a value."""
+    """Return a product whose columns are an attribute: MatMulNBits and MatMulBnb4.
+
+    MatMulFpQ4 gives them as the value of an input.
+    """
     columns = attribute(node, "N", None)
     if columns is None:
-        told = inputs[2].value if inputs[2] is not None else None
-        columns = int(told[1]) if told is not None else None
+        sizes = inputs[2].value if inputs[2] is not None else None
+        columns = int(sizes[1]) if sizes is not None else None
     if columns is None:
         raise UnknownShape
     return [Tensor(_kind(inputs), (*required_shape(inputs, 0)[:-1], columns))]
@@ -100,14 +99,14 @@ def _product(left: int = 0, right: int = 1, typed_by: int = 0) -> ShapeRule:
 
 
 def operands(node: Any, inputs: Inputs, left: int = 0, right: int = 1) -> tuple[Shape, Shape]:
-    """Shapes of both factors as they are multiplied, after the transpositions that the operator does itself."""
+    """Return the shapes of both factors after the transpositions that the operator does itself."""
     return (
-        _turned(
+        _transposed(
             required_shape(inputs, left),
             attribute(node, "transA", 0),
             attribute(node, "transBatchA", 0),
         ),
-        _turned(
+        _transposed(
             required_shape(inputs, right),
             attribute(node, "transB", 0),
             attribute(node, "transBatchB", 0),
@@ -115,14 +114,14 @@ def operands(node: Any, inputs: Inputs, left: int = 0, right: int = 1) -> tuple[
     )
 
 
-def _turned(shape: Shape, last: int, batch: int) -> Shape:
+def _transposed(shape: Shape, last: int, batch: int) -> Shape:
     if batch and len(shape) > 2:
         shape = (*shape[1:-1], shape[0], shape[-1])
     return (*shape[:-2], shape[-1], shape[-2]) if last and len(shape) > 1 else shape
 
 
 def product_shape(left: Shape, right: Shape) -> Shape:
-    """The shape of a matrix product with numpy's rules. Raises ValueError where the factors do not fit."""
+    """Return the shape of a matrix product by numpy's rules. Raise ValueError if it has none."""
     import numpy as np
 
     if len(right) == 1:
@@ -149,7 +148,7 @@ def _quantised_gemm(node: Any, inputs: Inputs) -> Outputs:
 
 
 def _gathered_blocks(node: Any, inputs: Inputs) -> Outputs:
-    """Rows of packed numbers: as wide as numbers fit into the bytes of the quantised axis."""
+    """Return rows of packed numbers, as wide as numbers fit into the quantised axis."""
     data, at = required_shape(inputs, 0), required_shape(inputs, 1)
     axis = attribute(node, "gather_axis", 0) % len(data)
     packed = 8 // attribute(node, "bits", 4) if _kind(inputs) in (2, 3) else 1
@@ -167,65 +166,65 @@ def _embedded(node: Any, inputs: Inputs) -> Outputs:
 
 
 def _grouped(node: Any, inputs: Inputs) -> Outputs:
-    core = attention_size(node, inputs)
-    present = [_present(core, inputs, at) for at in (3, 4)]
-    return [_merged(core, inputs), *present, Tensor(_kind(inputs), _scores(core))]
+    size = attention_size(node, inputs)
+    present = [_present(size, inputs, at) for at in (3, 4)]
+    return [_merged(size, inputs), *present, Tensor(_kind(inputs), _scores(size))]
 
 
 def _multi_head(past_at: int) -> ShapeRule:
     def rule(node: Any, inputs: Inputs) -> Outputs:
-        core = attention_size(node, inputs)
+        size = attention_size(node, inputs)
         present = [
-            _present(core, inputs, past_at),
-            _present(core, inputs, past_at + 1, core.value_dim),
+            _present(size, inputs, past_at),
+            _present(size, inputs, past_at + 1, size.value_dim),
         ]
-        return [_merged(core, inputs), *present, Tensor(_kind(inputs), _scores(core))]
+        return [_merged(size, inputs), *present, Tensor(_kind(inputs), _scores(size))]
 
     return rule
 
 
 def _projecting(past_at: int, kind_at: int = 0) -> ShapeRule:
-    """Keys and values of the cache in one tensor: (2, batch, heads, positions, width)."""
+    """Return the rule for a cache in one tensor: (2, batch, heads, positions, width)."""
 
     def rule(node: Any, inputs: Inputs) -> Outputs:
         if node.op_type == "Attention" and node.domain != "com.microsoft":
             return []
-        core = attention_size(node, inputs)
+        size = attention_size(node, inputs)
         kind = _kind(inputs, kind_at)
         shape = (
             2,
-            core.batch,
-            core.heads,
-            max(core.positions, _length(inputs, past_at, 3)),
-            core.head_dim,
+            size.batch,
+            size.heads,
+            max(size.positions, _length(inputs, past_at, 3)),
+            size.head_dim,
         )
-        return [Tensor(kind, _merged(core, inputs).shape), Tensor(kind, shape)]
+        return [Tensor(kind, _merged(size, inputs).shape), Tensor(kind, shape)]
 
     return rule
 
 
 def _packed(node: Any, inputs: Inputs) -> Outputs:
-    core = attention_size(node, inputs)
-    return [Tensor(_kind(inputs), (required_shape(inputs, 0)[0], core.heads * core.value_dim))]
+    size = attention_size(node, inputs)
+    return [Tensor(_kind(inputs), (required_shape(inputs, 0)[0], size.heads * size.value_dim))]
 
 
-def _merged(core: AttentionSize, inputs: Inputs) -> Tensor:
-    return Tensor(_kind(inputs), (core.batch, core.queries, core.heads * core.value_dim))
+def _merged(size: AttentionSize, inputs: Inputs) -> Tensor:
+    return Tensor(_kind(inputs), (size.batch, size.queries, size.heads * size.value_dim))
 
 
-def _scores(core: AttentionSize) -> Shape:
-    return (core.batch, core.heads, core.queries, core.positions)
+def _scores(size: AttentionSize) -> Shape:
+    return (size.batch, size.heads, size.queries, size.positions)
 
 
-def _present(core: AttentionSize, inputs: Inputs, past_at: int, width: int = 0) -> Tensor:
-    """The cache after the run; a buffer that is longer than its content keeps its length, and its own width."""
+def _present(size: AttentionSize, inputs: Inputs, past_at: int, width: int = 0) -> Tensor:
+    """Return the cache after the run; a longer buffer keeps its length, and its own width."""
     past = inputs[past_at] if past_at < len(inputs) else None
     shape = (
-        required_shape(inputs, past_at) if past is not None else (0, 0, 0, width or core.head_dim)
+        required_shape(inputs, past_at) if past is not None else (0, 0, 0, width or size.head_dim)
     )
-    length = max(core.positions, shape[2])
+    length = max(size.positions, shape[2])
     return Tensor(
-        past.kind if past else _kind(inputs), (core.batch, core.kv_heads, length, shape[3])
+        past.kind if past else _kind(inputs), (size.batch, size.kv_heads, length, shape[3])
     )
 
 
@@ -238,12 +237,13 @@ def _rotated_pair(node: Any, inputs: Inputs) -> Outputs:
     return [Tensor(_kind(inputs, at), required_shape(inputs, at)) for at in (1, 3)]
 
 
-_NAMES_OF_SAME = (
-    "BiasAdd BiasGelu BiasSoftmax BitmaskDropout FastGelu Gelu GroupNormalization MeanVarianceNormalization MoE QMoE "
-    "QLinearLeakyRelu QLinearSigmoid QLinearSoftmax QuickGelu RotaryEmbedding ScaledSiLU Trilu Inverse"
+_SAME_SHAPE = (
+    "BiasAdd BiasGelu BiasSoftmax BitmaskDropout FastGelu Gelu GroupNormalization "
+    "MeanVarianceNormalization MoE QMoE QLinearLeakyRelu QLinearSigmoid QLinearSoftmax "
+    "QuickGelu RotaryEmbedding ScaledSiLU Trilu Inverse"
 )
 RULES: dict[str, ShapeRule] = {
-    **dict.fromkeys(_NAMES_OF_SAME.split(), _same),
+    **dict.fromkeys(_SAME_SHAPE.split(), _same),
     "Attention": _projecting(4),
     "DecoderMaskedMultiHeadAttention": _multi_head(5),
     "DecoderMaskedSelfAttention": _projecting(4),

@@ -1,4 +1,4 @@
-"""Rounds of Loop and Scan: how many there are, what goes in and what is left when they are over."""
+"""Iterations of Loop and Scan: how many there are, and the tensors that enter and leave them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from edgecap.graph.cost.tensors import Tensor
 
 
 def without_value(tensor: Tensor | None) -> Tensor | None:
-    """A tensor that an earlier round may have changed: its shape, not its numbers."""
+    """Return a tensor that an earlier iteration may have changed: its shape, not its value."""
     return None if tensor is None else Tensor(tensor.kind, tensor.shape)
 
 
 def scan_slice(tensor: Tensor | None, axis: int) -> Tensor | None:
-    """One slice of a scanned tensor."""
+    """Return one slice of a scanned tensor."""
     if tensor is None or not tensor.shape:
         return without_value(tensor)
     axis %= len(tensor.shape)
@@ -22,7 +22,7 @@ def scan_slice(tensor: Tensor | None, axis: int) -> Tensor | None:
 
 
 def stacked_outputs(tensor: Tensor | None, times: int | None, axis: int) -> Tensor | None:
-    """What all rounds gave, one beside the other."""
+    """Return the outputs of all iterations, stacked along an axis."""
     if tensor is None or tensor.shape is None or times is None:
         return None if tensor is None else Tensor(tensor.kind, None)
     axis %= len(tensor.shape) + 1
@@ -30,29 +30,38 @@ def stacked_outputs(tensor: Tensor | None, times: int | None, axis: int) -> Tens
 
 
 def after_loop(before: Tensor | None, after: Tensor | None, times: int | None) -> Tensor | None:
-    """A carried tensor after the last round: known where no round changes its shape, or there is but one."""
+    """Return a carried tensor after the last iteration.
+
+    Its shape is known if no iteration changes it, or if there is only one.
+    """
     if times == 0 or before is None or after is None:
         return before
     steady = before.shape == after.shape or times == 1
     return Tensor(after.kind, after.shape if steady else None)
 
 
-def trip_count(inputs: Sequence[Tensor | None], going_on: Tensor | None, body: Any) -> int | None:
-    """How often a Loop runs: its limit, if the body cannot end it earlier."""
+def trip_count(inputs: Sequence[Tensor | None], condition: Tensor | None, body: Any) -> int | None:
+    """Return how often a Loop runs, or None if its body may end it earlier."""
     limit, first = inputs[0] if inputs else None, inputs[1] if len(inputs) > 1 else None
     if first is not None and first.value is not None and not first.value.reshape(-1)[0]:
         return 0
     always = first is None or (first.value is not None)
-    passed_on = (
-        going_on is not None and going_on.value is not None and bool(going_on.value.reshape(-1)[0])
+    stays_true = (
+        condition is not None
+        and condition.value is not None
+        and bool(condition.value.reshape(-1)[0])
     )
-    if limit is None or limit.value is None or not (always and (passed_on or _hands_on(body))):
+    if (
+        limit is None
+        or limit.value is None
+        or not (always and (stays_true or _passes_condition_on(body)))
+    ):
         return None
     return max(0, int(limit.value.reshape(-1)[0]))
 
 
-def _hands_on(body: Any) -> bool:
-    """Whether the condition that the body gives back is the one that it was given."""
+def _passes_condition_on(body: Any) -> bool:
+    """Return True if the body returns the condition that it was given."""
     origin = {n.output[0]: n.input[0] for n in body.node if n.op_type == "Identity"}
     name = body.output[0].name
     while name in origin:

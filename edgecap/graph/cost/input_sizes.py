@@ -1,7 +1,7 @@
-"""What a graph's inputs are in one run: open dimensions get numbers, small inputs their values.
+"""Sizes and small values of a graph's inputs in one run.
 
 Names of dimensions and inputs are those that Optimum, onnxruntime-genai and transformers.js write.
-Sizes that the graph itself fixes stay. How shapes go on from here is left to `shapes`.
+Sizes that the graph itself fixes stay. How shapes follow from the inputs is left to `shapes`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from edgecap.graph.cost.tensors import MAX_VALUES, Tensor, attribute
 
 
 class RunSize(NamedTuple):
-    """One run of a decoder: `sequence` new positions of `batch` rows behind `past` cached ones."""
+    """Size of one run: `sequence` new positions of `batch` rows after `past` cached ones."""
 
     batch: int
     sequence: int
@@ -25,7 +25,7 @@ class RunSize(NamedTuple):
 
     @property
     def total(self) -> int:
-        """Positions that the new ones attend to, themselves included."""
+        """Return the positions that the new ones attend to, themselves included."""
         return self.past + self.sequence
 
 
@@ -51,7 +51,7 @@ _WORDS = {
     "length": "sequence",
     "token": "sequence",
 }
-_WIDTHS = ("dim", "head", "hidden")  # "kv_cache_dim", "past_key_values.0.key_dim_3": no lengths
+_WIDTH_WORDS = ("dim", "head", "hidden")  # "kv_cache_dim", "past_key_values.0.key_dim_3"
 _VALUES: dict[str, Any] = {
     "attention_mask": lambda run, shape: np.ones(shape),
     "position_ids": lambda run, shape: np.broadcast_to(np.arange(run.past, run.total), shape),
@@ -60,14 +60,12 @@ _VALUES: dict[str, Any] = {
     "total_sequence_length": lambda run, shape: np.full(shape, run.total),
     "seqlens_k": lambda run, shape: np.full(shape, run.total - 1),
     "use_cache_branch": lambda run, shape: np.full(shape, run.past > 0),
-    "num_logits_to_keep": lambda run, shape: np.zeros(
-        shape
-    ),  # 0 asks for the logits of all positions
+    "num_logits_to_keep": lambda run, shape: np.zeros(shape),  # 0: logits of all positions
 }
 
 
 def size_of(name: str, run: RunSize) -> int | None:
-    """The size of a dimension called like `past_sequence_length + 1`; None where the name tells nothing."""
+    """Return the size of a dimension named like `past_sequence_length + 1`; None if not known."""
     terms = [_term(t.strip().lower(), run) for t in name.split("+")]
     known = [t for t in terms if t is not None]
     return sum(known) if len(known) == len(terms) else None
@@ -76,27 +74,27 @@ def size_of(name: str, run: RunSize) -> int | None:
 def _term(term: str, run: RunSize) -> int | None:
     if term.isdigit():
         return int(term)
-    if set(term) & set("*/-()") or any(word in term for word in _WIDTHS):
+    if set(term) & set("*/-()") or any(word in term for word in _WIDTH_WORDS):
         return None
     role = next((role for word, role in _WORDS.items() if word in term), None)
     return int(getattr(run, role)) if role else None
 
 
 def is_cache(name: str) -> bool:
-    """Whether a graph input holds past keys or values."""
+    """Return True if a graph input holds past keys or values."""
     return name.startswith("past") and name not in _VALUES
 
 
 def concrete_inputs(model: Any, run: RunSize, path: Path) -> dict[str, Tensor]:
-    """Graph inputs by name as they are in the run.
+    """Return the graph inputs by name, with their shapes and small values in the run.
 
-    Raises UsageError where the graph fixes other sizes than asked, has no cache for a past, or leaves
-    a dimension of its cache open that nothing else tells.
+    Raise UsageError if the graph fixes other sizes, has no cache for a past, or leaves a dimension
+    of its cache open that nothing else determines.
     """
     stored = {t.name for t in model.graph.initializer}
     inputs = [i for i in model.graph.input if i.name not in stored]
     if run.past and not any(is_cache(i.name) or "past" in str(_names(i)) for i in inputs):
-        raise UsageError(f"{path} has no cache: ask for past=0 and all positions as the sequence")
+        raise UsageError(f"{path} has no cache: use past=0 and all positions as the sequence")
     return {i.name: _input(model, i, run, path) for i in inputs}
 
 
@@ -122,20 +120,27 @@ def _names(info: Any) -> list[str]:
 
 def _size(name: str, axis: int, rank: int, dim: Any, run: RunSize, path: Path) -> int:
     role = _ROLES.get((name, rank), (None,) * rank)[axis]
-    asked = int(getattr(run, role)) if role else None
+    requested = int(getattr(run, role)) if role else None
     if _is_fixed(dim):
-        if asked is not None and name in ("input_ids", "inputs_embeds") and dim.dim_value != asked:
+        if (
+            requested is not None
+            and name in ("input_ids", "inputs_embeds")
+            and dim.dim_value != requested
+        ):
             raise UsageError(
-                f"{path} fixes {role}={dim.dim_value} in '{name}': {role}={asked} cannot be counted"
+                f"{path} fixes {role}={dim.dim_value} in '{name}': "
+                f"{role}={requested} cannot be counted"
             )
         return int(dim.dim_value)
     named = size_of(dim.dim_param, run) if dim.dim_param else None
     nameless = run.batch if not dim.dim_param and axis == 0 and rank > 1 else run.sequence
-    return next(size for size in (asked, named, nameless) if size is not None)
+    return next(size for size in (requested, named, nameless) if size is not None)
 
 
 def _is_fixed(dim: Any) -> bool:
-    return bool(dim.HasField("dim_value") and dim.dim_value >= 0)  # some write -1 for an open one
+    return bool(
+        dim.HasField("dim_value") and dim.dim_value >= 0
+    )  # some exporters write -1 for an open one
 
 
 def _cache_size(model: Any, info: Any, axis: int, dim: Any, run: RunSize, path: Path) -> int:
@@ -144,15 +149,14 @@ def _cache_size(model: Any, info: Any, axis: int, dim: Any, run: RunSize, path: 
     role = _CACHE_ROLES.get(len(info.type.tensor_type.shape.dim), (None,) * 9)[axis]
     named = size_of(dim.dim_param, RunSize(run.batch, run.past, 0)) if dim.dim_param else None
     if named is not None:
-        role = (
-            "batch" if "batch" in dim.dim_param.lower() else "past"
-        )  # whatever its name, its length is the past's
-    found = getattr(run, role) if role else _told_elsewhere(model, info.name, axis)
-    if found is None:
+        role = "batch" if "batch" in dim.dim_param.lower() else "past"  # any other name
+    size = getattr(run, role) if role else _dimension_from_graph(model, info.name, axis)
+    if size is None:
         raise UsageError(
-            f"{path} leaves dimension {dim.dim_param or axis!r} of '{info.name}' open, nothing tells it"
+            f"{path} leaves dimension {dim.dim_param or axis!r} of '{info.name}' open, "
+            "and nothing else in the graph fixes it; export the model with that dimension fixed"
         )
-    return int(found)
+    return int(size)
 
 
 def _value(name: str, kind: int, shape: tuple[int, ...], run: RunSize) -> Any:
@@ -170,30 +174,30 @@ def _value(name: str, kind: int, shape: tuple[int, ...], run: RunSize) -> Any:
 
 
 def present_of(name: str) -> tuple[str, ...]:
-    """Names under which exporters give back what they took as a past input."""
+    """Return the names that exporters give to the output of a past input."""
     rest = name.removeprefix("past_key_values").removeprefix("past")
     return f"present{rest}", f"present_key_values{rest}", name.replace("past", "present", 1)
 
 
-def _told_elsewhere(model: Any, name: str, axis: int) -> int | None:
-    """From the output that grows from this input, from what is joined to it, or from fused attention."""
+def _dimension_from_graph(model: Any, name: str, axis: int) -> int | None:
+    """Find an open dimension in the output that grows from the input, a Concat, or attention."""
     import onnx
 
     try:
-        known = _fixed(onnx.shape_inference.infer_shapes(model, data_prop=True).graph)
-    except Exception:  # InferenceError and others: what the graph says of itself must do
-        known = _fixed(model.graph)
+        known = _fixed_dimensions(onnx.shape_inference.infer_shapes(model, data_prop=True).graph)
+    except Exception:  # InferenceError and others: fall back to declared shapes
+        known = _fixed_dimensions(model.graph)
     for node in model.graph.node:
         if name in node.input:
             joined = [*node.input, *node.output] if node.op_type == "Concat" else []
-            found = next((known[j][axis] for j in joined if known.get(j, {}).get(axis)), None)
-            found = found or _head_size(model, node, known, axis)
-            if found:
-                return found
+            size = next((known[j][axis] for j in joined if known.get(j, {}).get(axis)), None)
+            size = size or _head_size(model, node, known, axis)
+            if size:
+                return size
     return next((known[p][axis] for p in present_of(name) if known.get(p, {}).get(axis)), None)
 
 
-def _fixed(graph: Any) -> dict[str, dict[int, int]]:
+def _fixed_dimensions(graph: Any) -> dict[str, dict[int, int]]:
     infos = (*graph.value_info, *graph.output)
     return {
         v.name: {a: d.dim_value for a, d in enumerate(v.type.tensor_type.shape.dim)} for v in infos
@@ -201,7 +205,7 @@ def _fixed(graph: Any) -> dict[str, dict[int, int]]:
 
 
 def _head_size(model: Any, node: Any, known: dict[str, dict[int, int]], axis: int) -> int | None:
-    """Width of a head: that of the queries by their number, the keys' and values' own where packed."""
+    """Return the width of a head from the queries and their number, packed or not."""
     heads, kv_heads = attribute(node, "num_heads", 0), attribute(node, "kv_num_heads", 0)
     if axis == 1:
         return kv_heads or heads or None

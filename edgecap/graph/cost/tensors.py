@@ -1,7 +1,4 @@
-"""A tensor of a graph as it is in one run: its type, its size, and its numbers where they are few.
-
-What runs are asked for is told in `sizes`, how tensors follow from one another in `shapes`.
-"""
+"""A tensor of a graph in one run: its type, its shape, and its values if they are few."""
 
 from __future__ import annotations
 
@@ -12,24 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-MAX_VALUES = 4096  # numbers up to which a tensor's values are followed: shapes, masks and positions of one run
-_BITS = {
-    1: 32,
-    2: 8,
-    3: 8,
-    4: 16,
-    5: 16,
-    6: 32,
-    7: 64,
-    9: 8,
-    10: 16,
-    11: 64,
-    12: 32,
-    13: 64,
-    14: 64,
-    15: 128,
-    16: 16,
-}
+# Tensors of up to this many values are evaluated: shapes, masks and positions of one run.
+MAX_VALUES = 4096
+_BITS = {1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64}
+_BITS |= {14: 64, 15: 128, 16: 16}
 _NARROW = {17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8, 25: 2, 26: 2}
 BITS = _BITS | _NARROW  # onnx.proto, TensorProto.DataType; strings have no fixed width
 FLOATS = frozenset({1, 10, 11, 14, 15, 16, 17, 18, 19, 20, 23, 24})
@@ -39,10 +22,11 @@ Shape = tuple[int, ...]
 
 
 class Tensor(NamedTuple):
-    """`kind` is onnx's element type; `shape` and `value` are None where they are not known.
+    """A tensor; `kind` is onnx's element type, `shape` and `value` are None if not known.
 
-    `constant` tensors are there when the model is loaded and cost a run nothing but their reading;
-    `roots` are the stored tensors that they consist of, `cache` the past input whose bytes these are.
+    `constant` tensors exist when the model is loaded and cost a run nothing but their reading.
+    `roots` are the stored tensors that they consist of, `cache` the past input whose bytes these
+    are.
     """
 
     kind: int
@@ -54,12 +38,12 @@ class Tensor(NamedTuple):
 
     @property
     def numbers(self) -> int:
-        """Numbers in it; 0 where the shape is not known, which `known` tells apart."""
+        """Return the number of elements; 0 if the shape is not known."""
         return math.prod(self.shape) if self.shape is not None else 0
 
     @property
     def bytes(self) -> int:
-        """Bytes of its numbers, 4-bit types at half a byte; strings at one byte each, their least."""
+        """Return the bytes of all elements: half a byte for 4-bit types, 1 for a string."""
         return -(-self.numbers * BITS.get(self.kind, 8) // 8)
 
 
@@ -67,7 +51,7 @@ Inputs = Sequence[Tensor | None]  # of a node; None is an input that is left out
 
 
 def of_value(value: Any, constant: bool = False) -> Tensor:
-    """A tensor of known numbers."""
+    """Return a tensor of known values."""
     from onnx import helper
 
     array = np.asarray(value)
@@ -75,7 +59,7 @@ def of_value(value: Any, constant: bool = False) -> Tensor:
 
 
 def of_proto(proto: Any, name: str) -> Tensor:
-    """A stored tensor, with its numbers where they are few and inside the graph."""
+    """Return a stored tensor, with its values if they are few and inside the graph."""
     shape = tuple(proto.dims)
     if any(n < 0 for n in shape):
         return Tensor(proto.data_type, None, None, True, (name,))
@@ -92,19 +76,19 @@ def _array(proto: Any) -> Any:
 
     try:
         return numpy_helper.to_array(proto)
-    except Exception:  # damaged ones raise many kinds; the runtime's complaint is not made here
+    except Exception:  # of many kinds if the tensor is damaged; the runtime reports it
         return None
 
 
 def attributes(node: Any) -> dict[str, Any]:
-    """Attributes of a node as Python values."""
+    """Return the attributes of a node as Python values."""
     from onnx import helper
 
     return {a.name: helper.get_attribute_value(a) for a in node.attribute}
 
 
 def attribute(node: Any, name: str, default: Any) -> Any:
-    """One attribute of a node as a Python value."""
+    """Return one attribute of a node as a Python value."""
     from onnx import helper
 
     return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
@@ -114,7 +98,7 @@ def attribute(node: Any, name: str, default: Any) -> Any:
 
 
 def stored_in(graph: Any) -> Iterator[tuple[str, Tensor]]:
-    """The stored tensors of a graph by name."""
+    """Yield the stored tensors of a graph by name."""
     for proto in graph.initializer:
         yield proto.name, of_proto(proto, proto.name)
     for sparse in graph.sparse_initializer:
@@ -122,7 +106,7 @@ def stored_in(graph: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def constant_of(node: Any) -> Tensor | None:
-    """What a node Constant gives."""
+    """Return the tensor of a Constant node."""
     from onnx import TensorProto
 
     for part in node.attribute:
@@ -143,14 +127,17 @@ def constant_of(node: Any) -> Tensor | None:
 
 @lru_cache(maxsize=4096)
 def type_of(kind: int, shape: Shape | None) -> Any:
-    """Onnx's type of a tensor."""
+    """Return onnx's type of a tensor."""
     from onnx import helper
 
     return helper.make_tensor_type_proto(kind, shape)
 
 
 def of_type(info: Any) -> Tensor | None:
-    """What inference found, None for anything but tensors; a shape with an open dimension is not known."""
+    """Return an inferred tensor, or None if it is not a tensor.
+
+    A shape with an open dimension is not known.
+    """
     if not info.HasField("tensor_type") or info.tensor_type.elem_type not in (*BITS, 8):
         return None
     dims = info.tensor_type.shape.dim

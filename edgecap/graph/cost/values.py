@@ -1,7 +1,8 @@
-"""Numbers of small tensors: the arithmetic on shapes that graphs do while they run.
+"""Values of small tensors: the arithmetic on shapes that graphs do while they run.
 
 The commonest operators are a line of numpy each, because a graph has thousands of them; the others
-are left to onnx's own reference evaluator. Nothing here raises: numbers that cannot be had are None.
+are left to onnx's own reference evaluator. Nothing here raises: values that cannot be computed are
+None.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from edgecap.graph.cost.tensors import MAX_VALUES, Tensor, attributes
 
 _FLOAT = 1
-_DATA_DEPENDENT = frozenset({"NonZero", "Unique", "Compress"})  # their numbers tell the shape
+_DATA_DEPENDENT = frozenset({"NonZero", "Unique", "Compress"})  # output shape depends on the values
 _RANDOM = frozenset(
     {
         "RandomNormal",
@@ -31,27 +32,28 @@ _RANDOM = frozenset(
 def values_of(
     node: Any, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor | None], version: int
 ) -> list[Any]:
-    """Numbers of the outputs where those of all inputs are known and few, else None for each."""
+    """Return the values of a node's outputs if all inputs are known, else None for each.
+
+    Outputs of more than `MAX_VALUES` numbers are None too. `version` is that of the opset.
+    """
     unknown: list[Any] = [None] * len(node.output)
-    if any(t is not None and t.value is None for t in inputs) or not _worth(node, outputs):
+    if any(t is not None and t.value is None for t in inputs) or not _is_small(node, outputs):
         return unknown
     arrays = [None if t is None else t.value for t in inputs]
     try:
         with np.errstate(all="ignore"):
-            found = _evaluate(node, arrays, version)
-    except (
-        Exception
-    ):  # numpy and the reference evaluator raise many kinds; a number that is not had is no error
+            results = _evaluate(node, arrays, version)
+    except Exception:  # of many kinds, from numpy and the evaluator: the values stay unknown
         return unknown
     return (
-        [None if a is None or np.size(a) > MAX_VALUES else np.asarray(a) for a in found]
-        if found
+        [None if a is None or np.size(a) > MAX_VALUES else np.asarray(a) for a in results]
+        if results
         else unknown
     )
 
 
 def shape_value(node: Any, tensor: Tensor | None) -> Any:
-    """What Shape and Size answer: they need no numbers, only a known shape."""
+    """Return the result of Shape or Size, which need a known shape and no values."""
     if tensor is None or tensor.shape is None:
         return None
     if node.op_type == "Size":
@@ -62,8 +64,8 @@ def shape_value(node: Any, tensor: Tensor | None) -> Any:
     )
 
 
-def _worth(node: Any, outputs: Sequence[Tensor | None]) -> bool:
-    """Whether the outputs will be few; without knowing, only operators that cannot blow up are tried."""
+def _is_small(node: Any, outputs: Sequence[Tensor | None]) -> bool:
+    """Return True if the outputs are few, or the operator cannot make many."""
     if node.domain not in ("", "ai.onnx") or node.op_type in _RANDOM:
         return False
     if node.op_type in _DATA_DEPENDENT:
@@ -72,9 +74,9 @@ def _worth(node: Any, outputs: Sequence[Tensor | None]) -> bool:
 
 
 def _evaluate(node: Any, arrays: list[Any], version: int) -> list[Any]:
-    quick = _QUICK.get(node.op_type)
-    found = quick(attributes(node), *arrays) if quick else None
-    return [found] if found is not None else _reference(node, arrays, version)
+    compute = _QUICK.get(node.op_type)
+    result = compute(attributes(node), *arrays) if compute else None
+    return [result] if result is not None else _reference(node, arrays, version)
 
 
 def _reference(node: Any, arrays: list[Any], version: int) -> list[Any]:
@@ -88,8 +90,8 @@ def _reference(node: Any, arrays: list[Any], version: int) -> list[Any]:
     graph = helper.make_graph([node], "one", infos, ends)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", version)])
     feeds = dict(zip(names, [a for a in arrays if a is not None], strict=True))
-    found = iter(ReferenceEvaluator(model).run(None, feeds))
-    return [next(found) if n else None for n in node.output]
+    results = iter(ReferenceEvaluator(model).run(None, feeds))
+    return [next(results) if n else None for n in node.output]
 
 
 def _reduce(how: Callable[..., Any]) -> Callable[..., Any]:
@@ -128,12 +130,12 @@ def _squeeze(part: dict[str, Any], data: Any, axes: Any = None) -> Any:
 
 
 def _reshape(part: dict[str, Any], data: Any, shape: Any = None) -> Any:
-    wanted = part.get("shape") if shape is None else shape.tolist()
-    kept = [
+    sizes = part.get("shape") if shape is None else shape.tolist()
+    resolved = [
         data.shape[i] if n == 0 and not part.get("allowzero") else n
-        for i, n in enumerate(wanted or ())
+        for i, n in enumerate(sizes or ())
     ]
-    return data.reshape(kept)
+    return data.reshape(resolved)
 
 
 def _cast(part: dict[str, Any], data: Any) -> Any:
@@ -142,12 +144,10 @@ def _cast(part: dict[str, Any], data: Any) -> Any:
     return data.astype(helper.tensor_dtype_to_np_dtype(part["to"]))
 
 
-def _divide(part: dict[str, Any], a: Any, b: Any) -> Any:
+def _divide_toward_zero(part: dict[str, Any], a: Any, b: Any) -> Any:
     if a.dtype.kind == "f":
         return a / b
-    return (np.sign(a) * np.sign(b) * (np.abs(a) // np.abs(b))).astype(
-        a.dtype
-    )  # onnx cuts toward zero
+    return (np.sign(a) * np.sign(b) * (np.abs(a) // np.abs(b))).astype(a.dtype)
 
 
 def _constant_of_shape(part: dict[str, Any], shape: Any) -> Any:
@@ -171,17 +171,28 @@ def _plain(how: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _PLAIN: dict[str, Callable[..., Any]] = {
-    "Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Neg": np.negative, "Not": np.logical_not, "And": np.logical_and,
-    "Or": np.logical_or, "Equal": np.equal, "Greater": np.greater, "Less": np.less, "LessOrEqual": np.less_equal,
-    "GreaterOrEqual": np.greater_equal, "Where": np.where, "Floor": np.floor, "Ceil": np.ceil, "Sqrt": np.sqrt,
-    "Identity": lambda data: data,
+    "Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Neg": np.negative,
+    "Not": np.logical_not, "And": np.logical_and, "Or": np.logical_or,
+    "Equal": np.equal, "Greater": np.greater, "GreaterOrEqual": np.greater_equal,
+    "Less": np.less, "LessOrEqual": np.less_equal, "Where": np.where,
+    "Floor": np.floor, "Ceil": np.ceil, "Sqrt": np.sqrt, "Identity": lambda data: data,
 }  # fmt: skip
 _QUICK: dict[str, Callable[..., Any]] = {
     **{name: _plain(how) for name, how in _PLAIN.items()},
     "Concat": lambda part, *arrays: np.concatenate(arrays, part["axis"]),
     "Gather": lambda part, data, at: np.take(data, at, part.get("axis", 0)),
     "Transpose": lambda part, data: np.transpose(data, part.get("perm")),
-    "ReduceProd": _reduce(np.prod), "ReduceSum": _reduce(np.sum), "ReduceMax": _reduce(np.max), "ReduceMin": _reduce(np.min),
-    "Slice": _slice, "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Reshape": _reshape, "Cast": _cast, "Div": _divide,
-    "ConstantOfShape": _constant_of_shape, "Expand": _expand, "Range": _range,
-}  # fmt: skip
+    "ReduceProd": _reduce(np.prod),
+    "ReduceSum": _reduce(np.sum),
+    "ReduceMax": _reduce(np.max),
+    "ReduceMin": _reduce(np.min),
+    "Slice": _slice,
+    "Unsqueeze": _unsqueeze,
+    "Squeeze": _squeeze,
+    "Reshape": _reshape,
+    "Cast": _cast,
+    "Div": _divide_toward_zero,
+    "ConstantOfShape": _constant_of_shape,
+    "Expand": _expand,
+    "Range": _range,
+}
