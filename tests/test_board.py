@@ -25,7 +25,7 @@ from edgecap.errors import UsageError
 from edgecap.record import Absent, Failure
 from edgecap.report.board.board import board_page, board_values, relative_link, rows_of, unread
 from edgecap.report.board.entries import FIGURES, entries, latest, shown
-from edgecap.report.server import Desk, is_own, open_server
+from edgecap.report.server import BoardApp, is_own, open_server
 from edgecap.storage.collection import Collection, LoadedRecord, SkippedFile
 from edgecap.storage.records import save
 
@@ -362,7 +362,7 @@ def served(tmp_path):
     folder = tmp_path / "profiles"
     saved(folder, BASE)
     (tmp_path / "secret.json").write_text("{}")
-    with open_server(Desk(Collection([folder], entries)), 0) as server:
+    with open_server(BoardApp(Collection([folder], entries)), 0) as server:
         threading.Thread(
             target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
         ).start()
@@ -414,7 +414,7 @@ def test_a_new_record_changes_version_and_data(served):
 
 def test_records_of_one_name_in_two_folders_are_both_served(tmp_path):
     places = [saved(tmp_path / "a", BASE), saved(tmp_path / "b", named("other"))]
-    desk = Desk(Collection(places, entries))
+    desk = BoardApp(Collection(places, entries))
     links = [record["link"] for record in json.loads(desk.answer("/data.json").body)["records"]]
     assert sorted(links) == ["records/2-record-0.json", "records/record-0.json"]
     assert len({desk.answer(f"/{link}").body for link in links}) == 2
@@ -477,7 +477,7 @@ def test_a_folder_that_is_gone_is_said(served):
 def test_a_port_that_is_taken_is_said(served):
     port = served[2].server_address[1]
     with pytest.raises(UsageError, match=f"cannot serve on 127.0.0.1:{port}"):
-        open_server(Desk(Collection([served[0]], entries)), port)
+        open_server(BoardApp(Collection([served[0]], entries)), port)
 
 
 def test_ctrl_c_ends_it_quietly(tmp_path):

@@ -9,7 +9,7 @@ from boards import BASE, BIDI, HOSTILE, as_published, many, named, replace, save
 
 from edgecap.report.board.board import board_page, board_values, relative_link
 from edgecap.report.board.entries import entries
-from edgecap.report.server import Desk, open_server
+from edgecap.report.server import BoardApp, open_server
 from edgecap.storage.collection import Collection, LoadedRecord, SkippedFile
 from edgecap.storage.records import save
 
@@ -443,7 +443,7 @@ TIMED = """boxes => boxes.flatMap((box) => [0, 1].map(() => {
 
 def test_a_served_board_takes_new_records_and_keeps_its_filters(open_page, tmp_path):
     folder = saved(tmp_path / "profiles", named("first", "laptop"))
-    with open_server(Desk(Collection([folder], entries)), 0) as server:
+    with open_server(BoardApp(Collection([folder], entries)), 0) as server:
         threading.Thread(
             target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
         ).start()

@@ -16,7 +16,7 @@ from test_judging import RECORD, drifting
 
 from edgecap.analysis import metrics
 from edgecap.analysis.recommend import OPTIONS, SHOWN, parse_limit, recommend
-from edgecap.analysis.recommend.limits import typed
+from edgecap.analysis.recommend.limits import option_text
 from edgecap.errors import UsageError
 from edgecap.record import Absent, SweepPoint
 from edgecap.report.terminal.recommendation import advised
@@ -92,7 +92,7 @@ def test_what_is_no_limit_is_refused_in_a_line(option, text, said):
 @settings(deadline=None)
 def test_what_is_suggested_to_type_is_just_enough(option, value):
     limit = parse_limit(option, "1")
-    name, _, text = typed(limit, value).partition(" ")
+    name, _, text = option_text(limit, value).partition(" ")
     assert name == option
     assert value <= parse_limit(option, text).most <= 1.0101 * value
 

@@ -43,7 +43,7 @@ def _joined(cell: Cell, with_provider: bool, ending: str) -> str:
 
 
 def _record_labels(records: Sequence[Profile]) -> list[str]:
-    """Return words in brackets that tell each record from the others; nothing for a single record."""
+    """Return words in brackets that tell each record from the others; empty for a single one."""
     if len(records) < 2:
         return [""] * len(records)
     counts = Counter(_model_and_machine(record) for record in records)
@@ -62,7 +62,7 @@ def _model_and_machine(record: Profile) -> tuple[str, str]:
 
 
 def _record_tags(records: Sequence[Profile]) -> list[str]:
-    """Return the model, the machine or the number of each record; nothing for a single record."""
+    """Return the model, machine or number of each record; empty for a single one."""
     if len(records) < 2:
         return [""] * len(records)
     for names in ([r.source.name for r in records], [r.machine.name for r in records]):

@@ -67,10 +67,10 @@ def compare(records: Sequence[Profile], baseline: str | None = None) -> list[Com
     """Compare the cells of one or more records.
 
     One record: the baseline (default fp32, else the first cell) against each other cell. Several
-    records: each cell of the first with its like in the others, or the baseline of the first against
-    all cells. `baseline` reads `precision=fp16` or `precision=fp16,provider=cpu`. A candidate that
-    failed, or that a record lacks, gives a comparison without differences. Raise UsageError if
-    nothing matches.
+    records: each cell of the first with its like in the others, or the baseline of the first
+    against all cells. `baseline` reads `precision=fp16` or `precision=fp16,provider=cpu`. A
+    candidate that failed, or that a record lacks, gives a comparison without differences. Raise
+    UsageError if nothing matches.
     """
     pairs = pair_cells(records, cell_views(records), baseline)
     if not pairs:
@@ -199,7 +199,7 @@ def _ratio(x: Quantity, y: Quantity) -> Estimate:
 
 
 def _ratio_of_rounds(metric: Metric, pair: _Pair) -> Estimate | None:
-    """Return the median ratio of adjacent rounds of cells timed in turns; None if there are none."""
+    """Return the median ratio of adjacent rounds if the cells were timed in turns."""
     if not pair.in_turns or metric.name not in _TIMED:
         return None
     below, above = (_medians_by_round(view.latency, metric.name) for view in pair.views)

@@ -1,7 +1,8 @@
 """The list of metrics: unit, direction, wording and comparability of each, and its value in a cell.
 
-compare, recommend, the report, the board and the CSV columns all walk this one table. A new measured
-quantity is one line in METRICS and one in `_measured`. Bootstrap draws are made only with a seed.
+compare, recommend, the report, the board and the CSV columns all walk this one table. A new
+measured quantity is one line in METRICS and one in `_measured`. Bootstrap draws are made only with
+a seed.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ class Metric(NamedTuple):
 
     `name` is its field in JSON and CSV, `unit` its SI unit: "B" for bytes, empty for a score.
     `words` name it for people, `short` in a narrow column. `margin` is the relative difference that
-    counts as none. `needs` are the run conditions (see `run_conditions`) that two cells must share to
-    be compared in it. `rounds` names the timed step that its seconds come from. `overview` puts it
-    into the report's overview; `relative` marks a metric that is itself a comparison, with fp32 or
-    with the roofline, so that `compare` leaves it out.
+    counts as none. `needs` are the run conditions (see `run_conditions`) that two cells must share
+    to be compared in it. `rounds` names the timed step that its seconds come from. `overview` puts
+    it into the report's overview; `relative` marks a metric that is itself a comparison, with fp32
+    or with the roofline, so that `compare` leaves it out.
     """
 
     name: str
@@ -128,7 +129,7 @@ def estimates(
 
     Scores have the intervals that the record stores; without a seed, no other metric has one.
     """
-    values = {name: score.estimated(q) for name, q in quantities(record, cell, seed).items()}
+    values = {name: score.to_estimate(q) for name, q in quantities(record, cell, seed).items()}
     if isinstance(cell.score, Absent):
         return values
     return values | {name: getattr(cell.score, name) for name in SCORES}
@@ -185,7 +186,7 @@ def _scores(
         return scores
     energy = score.scored_energy(m.energy)
     joules = energy if isinstance(energy, Absent) else values["decode_j"]
-    return scores | score.joined(
+    return scores | score.join_scores(
         values["gain_bits_per_token"], values["decode_s"], joules, record.flops, stored.bias_bits
     )
 

@@ -1,4 +1,4 @@
-"""Joins gain, FLOPs, seconds and joules into the scores of docs/method.md, each with its interval.
+"""Compute the scores of docs/method.md from gain, FLOPs, seconds and joules, with intervals.
 
     information_capacity = (G + b) / log2 N                               arXiv 2511.08066
     time_capacity        = (G + b) / log2(t x 1e12 FLOP/s)
@@ -6,8 +6,8 @@
     hardware_capacity    = (G + b) / (1/2 log2(t x 1e12) + 1/2 log2(E x 1e12))
     gain_bits_per_s      = G / t          gain_bits_per_j = G / E
 
-G bits gained per token, b bias of the corpus, N FLOPs, t seconds, E joules per decoded token.
-Documents are resampled for G, rounds for t, windows for E.
+G bits gained per token, b bias of the corpus in bits, N FLOPs, t seconds and E joules per decoded
+token. Documents are resampled for G, rounds for t, energy windows for E.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ REFERENCE = 1e12  # FLOP/s and FLOP/J of the reference machine: 1 TFLOP/s at 1 W
 
 Quantity = tuple[float, "Floats | None"]  # a value and its bootstrap draws
 
-
 NOT_DECODED = Absent(reason="an encoder does not decode")
 _NO_PEAKS = Absent(reason="the peaks of this machine were not measured")
 
@@ -48,46 +47,38 @@ def score(
     bias_bits: float,
     roofline_ratio: Estimate | Absent = _NO_PEAKS,
 ) -> Score:
-    """All scores of one measured cell; each that lacks an input is Absent with the input's reason.
+    """Compute all scores of a measured cell.
 
-    `roofline_ratio` is that of a decoded token.
+    A score that lacks an input is Absent, with the reason of that input. `roofline_ratio` is the
+    share of the roofline that a decoded token reaches.
     """
-    found = {name: estimated(q) for name, q in quantities(measured, flops, bias_bits).items()}
-    return Score(
-        formula=FORMULA,
-        bias_bits=bias_bits,
-        roofline_ratio=roofline_ratio,
-        **found,
-    )
+    estimates = {n: to_estimate(q) for n, q in score_quantities(measured, flops, bias_bits).items()}
+    return Score(formula=FORMULA, bias_bits=bias_bits, roofline_ratio=roofline_ratio, **estimates)
 
 
-def quantities(
+def score_quantities(
     measured: Measurement, flops: Flops | Absent, bias_bits: float, seed: int = stats.SEED
 ) -> dict[str, Quantity | Absent]:
-    """Each score by name with its draws; `seed` moves the draws of rounds and windows, not of documents."""
+    """Compute each score with its bootstrap draws, by name.
+
+    `seed` changes the draws of rounds and windows; documents are always drawn alike.
+    """
     gain = quantity_of(measured.compression, gain_draws)
     seconds = quantity_of(measured.latency, lambda m: decode_seconds(m, seed + 1))
     joules = quantity_of(scored_energy(measured.energy), lambda m: decode_joules(m, seed + 3))
-    return joined(gain, seconds, joules, flops, bias_bits)
+    return join_scores(gain, seconds, joules, flops, bias_bits)
 
 
-def joined(
+def join_scores(
     gain: Quantity | Absent,
     seconds: Quantity | Absent,
     joules: Quantity | Absent,
     flops: Flops | Absent,
     bias_bits: float,
 ) -> dict[str, Quantity | Absent]:
-    """Each score by name, from bits gained, seconds and joules a decoded token with their draws."""
-    import numpy as np
-
-    work = (
-        flops if isinstance(flops, Absent) else np.log2(flops.per_token)
-    )  # counted, so that it has no draws
+    """Compute each score by name from bits gained, seconds and joules per decoded token."""
     return {
-        "information_capacity": work
-        if isinstance(work, Absent)
-        else _join(lambda g: (g + bias_bits) / work, gain),
+        "information_capacity": _information_capacity(gain, flops, bias_bits),
         "time_capacity": _join(lambda g, t: (g + bias_bits) / _log_cost(t), gain, seconds),
         "energy_capacity": _join(lambda g, e: (g + bias_bits) / _log_cost(e), gain, joules),
         "hardware_capacity": _join(
@@ -101,9 +92,15 @@ def joined(
     }
 
 
-def estimated(found: Quantity | Absent) -> Estimate | Absent:
-    """A quantity with its interval, or why it is absent."""
-    return found if isinstance(found, Absent) else stats.interval(*found)
+def _information_capacity(
+    gain: Quantity | Absent, flops: Flops | Absent, bias_bits: float
+) -> Quantity | Absent:
+    import numpy as np
+
+    if isinstance(flops, Absent):
+        return flops
+    work = np.log2(flops.per_token)  # counted, so that it has no draws
+    return _join(lambda g: (g + bias_bits) / work, gain)
 
 
 def _log_cost(cost: Any) -> Any:
@@ -112,40 +109,51 @@ def _log_cost(cost: Any) -> Any:
     return np.log2(cost * REFERENCE)
 
 
-def quantity_of(found: Any, read: Callable[[Any], Quantity | Absent]) -> Quantity | Absent:
-    """What is read from a part of a measurement, or why that part is absent."""
-    return found if isinstance(found, Absent) else read(found)
+def to_estimate(quantity: Quantity | Absent) -> Estimate | Absent:
+    """Return a quantity with its 95 % interval, or the reason of its absence."""
+    return quantity if isinstance(quantity, Absent) else stats.interval(*quantity)
+
+
+def quantity_of(part: Any, read: Callable[[Any], Quantity | Absent]) -> Quantity | Absent:
+    """Read a quantity from a part of a measurement, or return why that part is absent."""
+    return part if isinstance(part, Absent) else read(part)
 
 
 def _join(formula: Callable[..., Any], *parts: Quantity | Absent) -> Quantity | Absent:
-    """The formula on the values, and on their draws where all have some: what was measured once is not exact."""
+    """Apply a formula to values, and to their draws if all have some.
+
+    A value measured once has no draws, and is not exact: a result of it has none either.
+    """
     import numpy as np
 
-    missing = [p for p in parts if isinstance(p, Absent)]
-    if missing:
-        return missing[0]
-    had = [p for p in parts if not isinstance(p, Absent)]
+    present = [part for part in parts if not isinstance(part, Absent)]
+    absent = [part for part in parts if isinstance(part, Absent)]
+    if absent:
+        return absent[0]
     try:
-        value = float(formula(*(v for v, _ in had)))
+        value = float(formula(*(v for v, _ in present)))
     except ZeroDivisionError:
         return Absent(reason="division by zero")
     if not math.isfinite(value):
         return Absent(reason="not a finite number")
-    draws = [np.asarray(d) for _, d in had if d is not None]
-    return value, formula(*draws) if len(draws) == len(had) else None
+    draws = [np.asarray(d) for _, d in present if d is not None]
+    return value, formula(*draws) if len(draws) == len(present) else None
+
+
+# --- text -------------------------------------------------------------------------------------
 
 
 def document_columns(c: Compression) -> Floats:
-    """Bits of text, bits under the model and tokens of each document, shape (documents, 3)."""
+    """Return bits of text, bits under the model and tokens of each document, (documents, 3)."""
     import numpy as np
 
-    found = np.array([(d.bytes, d.nll_bits, d.tokens) for d in c.per_document], np.float64)
-    found[:, 0] *= 8
-    return found
+    columns = np.array([(d.bytes, d.nll_bits, d.tokens) for d in c.per_document], np.float64)
+    columns[:, 0] *= 8
+    return columns
 
 
 def text_draws(c: Compression) -> tuple[Quantity, Quantity]:
-    """Bits per byte and bits gained per token, documents resampled, the same ones in both."""
+    """Return bits per byte and bits gained per token, with draws of the same documents."""
     if len(c.per_document) < 2:
         return (c.bits_per_byte, None), (c.gain_bits_per_token, None)
     sums = stats.bootstrap_sums(document_columns(c))
@@ -158,12 +166,16 @@ def text_draws(c: Compression) -> tuple[Quantity, Quantity]:
 
 
 def gain_draws(c: Compression) -> Quantity:
-    """Bits gained per token, documents resampled."""
+    """Return bits gained per token, documents resampled."""
     return text_draws(c)[1]
 
 
 def _published_gain(c: Compression) -> Floats:
-    """Mean of the documents' text bits, less the bits pooled over tokens: the paper's two different means."""
+    """Draw the gain as the paper defines it.
+
+    It is the mean over documents of text bits per token, less the model's bits pooled over tokens
+    (arXiv 2511.08066 takes these two different means).
+    """
     import numpy as np
 
     columns = document_columns(c)
@@ -174,8 +186,11 @@ def _published_gain(c: Compression) -> Floats:
     return drawn
 
 
+# --- seconds and joules -----------------------------------------------------------------------
+
+
 def _medians(samples: tuple[float, ...], rounds: tuple[int, ...], seed: int | None) -> Quantity:
-    """The median of the round medians; its draws unless there is no seed."""
+    """Return the median of the round medians; with a seed, and of several rounds, with draws."""
     medians = stats.round_medians(samples, rounds)
     draws = (
         stats.bootstrap_medians(medians, seed) if seed is not None and len(medians) > 1 else None
@@ -183,59 +198,67 @@ def _medians(samples: tuple[float, ...], rounds: tuple[int, ...], seed: int | No
     return stats.median(medians), draws
 
 
-def decode_seconds(found: Latency, seed: int | None) -> Quantity | Absent:
-    """Seconds of one decoded token: median of the round medians, rounds resampled; Absent of an encoder."""
-    if isinstance(found.decode, Absent):
-        return found.decode
-    return _medians(found.decode.samples_s, found.decode.rounds, seed)
+def decode_seconds(latency: Latency, seed: int | None) -> Quantity | Absent:
+    """Return seconds per decoded token: median of round medians, rounds resampled.
+
+    An encoder decodes nothing: its value is Absent.
+    """
+    if isinstance(latency.decode, Absent):
+        return latency.decode
+    return _medians(latency.decode.samples_s, latency.decode.rounds, seed)
 
 
-def prefill_seconds(found: Latency, seed: int | None) -> Quantity:
-    """Seconds of the prompt: median of the round medians, rounds resampled."""
-    return _medians(found.prefill.samples_s, found.prefill.rounds, seed)
+def prefill_seconds(latency: Latency, seed: int | None) -> Quantity:
+    """Return seconds of the whole prompt: median of round medians, rounds resampled."""
+    return _medians(latency.prefill.samples_s, latency.prefill.rounds, seed)
 
 
-def decode_joules(found: Energy, seed: int | None, net: bool = False) -> Quantity | Absent:
-    """Joules of one decoded token: median of the windows, windows resampled; `net` of idle power; Absent of an encoder."""
-    return _window_joules(found, found.decode, seed, net) if found.decode else NOT_DECODED
+def decode_joules(energy: Energy, seed: int | None, net: bool = False) -> Quantity | Absent:
+    """Return joules per decoded token: median of windows, windows resampled.
+
+    `net` subtracts idle power. An encoder decodes nothing: its value is Absent.
+    """
+    return _window_joules(energy, energy.decode, seed, net) if energy.decode else NOT_DECODED
 
 
-def prefill_joules(found: Energy, seed: int | None, net: bool = False) -> Quantity:
-    """Joules of one prompt token: median of the windows, windows resampled; `net` of idle power."""
-    return _window_joules(found, found.prefill, seed, net)
+def prefill_joules(energy: Energy, seed: int | None, net: bool = False) -> Quantity:
+    """Return joules per prompt token: median of windows, resampled; `net` subtracts idle power."""
+    return _window_joules(energy, energy.prefill, seed, net)
 
 
-def nll_joules(found: Energy, seed: int | None, net: bool = False) -> Quantity | Absent:
-    """Joules of one scored token, likewise; Absent where scoring had no windows."""
-    return (
-        _window_joules(found, found.nll, seed, net)
-        if found.nll
-        else Absent(reason="scoring had no energy windows")
-    )
+def nll_joules(energy: Energy, seed: int | None, net: bool = False) -> Quantity | Absent:
+    """Return joules per scored token, likewise; Absent if scoring had no energy windows."""
+    if not energy.nll:
+        return Absent(reason="scoring had no energy windows")
+    return _window_joules(energy, energy.nll, seed, net)
 
 
-def scored_energy(found: Energy | Absent) -> Energy | Absent:
-    """An energy that may enter scores: measured, not assumed."""
-    if isinstance(found, Energy) and found.provenance not in ("counter", "sampled"):
-        return Absent(reason=f"the joules are {found.provenance} (--assume-watts), not measured")
-    return found
+def scored_energy(energy: Energy | Absent) -> Energy | Absent:
+    """Return the energy if it was measured; Absent if its joules were assumed (--assume-watts)."""
+    if isinstance(energy, Energy) and energy.provenance not in ("counter", "sampled"):
+        return Absent(reason=f"the joules are {energy.provenance} (--assume-watts), not measured")
+    return energy
 
 
 def _window_joules(
-    found: Energy, windows: Sequence[Window], seed: int | None, net: bool
+    energy: Energy, windows: Sequence[Window], seed: int | None, net: bool
 ) -> Quantity:
-    """Joules a token; net is gross less the mean of idle power before and after, for as long as the window."""
-    idle = sum(found.idle_w) / 2 if net else 0.0
+    """Return joules per token.
+
+    Net joules are gross joules less idle power over the window; idle power is the mean of that
+    measured before and after.
+    """
+    idle = sum(energy.idle_w) / 2 if net else 0.0
     values = tuple((w.joules - idle * w.seconds) / max(w.tokens, 1) for w in windows)
     value, draws = _medians(values, tuple(range(len(values))), seed)
-    if draws is None or seed is None or not found.quantisation:
+    if draws is None or seed is None or not energy.quantisation:
         return value, draws
     gross = stats.median([w.joules / max(w.tokens, 1) for w in windows])
-    return value, _blurred(draws, found.quantisation * gross, seed)
+    return value, _add_counter_error(draws, energy.quantisation * gross, seed)
 
 
-def _blurred(draws: Floats, error: float, seed: int) -> Floats:
-    """Draws with what the counter's step can add: begin and end each fall anywhere within one."""
+def _add_counter_error(draws: Floats, error: float, seed: int) -> Floats:
+    """Add the error of the counter's step: begin and end each fall anywhere within one step."""
     import numpy as np
 
     begin, end = np.random.default_rng(seed).random((2, len(draws)))

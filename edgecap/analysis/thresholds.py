@@ -1,9 +1,9 @@
-"""What makes a comparison fail: rules as `worse:decode_s:10`, and the differences that break them.
+"""Check comparisons against rules such as `worse:decode_s:10`, for the exit status of compare.
 
-worse                 any metric that is worse or no longer measured, and any cell that failed or is missing
+worse                 any metric worse or no longer measured, any cell failed or missing
 worse:decode_s        this metric only
-worse:decode_s:10     worse, and by more than 10 %
-unknown               any verdict that could not be had, where both sides were measured
+worse:decode_s:10     this metric, by more than 10 %
+unknown               any metric without a verdict that both cells have
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ VERDICTS = ("worse", "unknown")
 
 
 class FailRule(NamedTuple):
-    """A verdict that is not accepted, of every metric or of one, beyond a share of the baseline."""
+    """A verdict that fails: for every metric or one, from a relative change of `share` on."""
 
     verdict: str
     metric: str | None = None
@@ -29,7 +29,7 @@ class FailRule(NamedTuple):
 
 
 class Violation(NamedTuple):
-    """A broken rule in words; `metric` is None where the candidate itself failed."""
+    """A broken rule in words; `metric` is None if the candidate itself failed."""
 
     baseline: str
     candidate: str
@@ -38,7 +38,7 @@ class Violation(NamedTuple):
 
 
 def parse_rule(text: str) -> FailRule:
-    """Read `worse[:METRIC[:PERCENT]]` or `unknown[:METRIC]`. Raise UsageError."""
+    """Parse `worse[:METRIC[:PERCENT]]` or `unknown[:METRIC]`. Raise UsageError."""
     verdict, *rest = (part.strip() for part in text.split(":"))
     if verdict not in VERDICTS or len(rest) > 2:
         hint = did_you_mean(verdict, VERDICTS)
@@ -64,74 +64,73 @@ def _percent(text: str, word: str) -> float:
 
 
 def violations(comparisons: Sequence[Comparison], rules: Sequence[FailRule]) -> list[Violation]:
-    """What the rules do not accept, each difference once."""
-    return [v for one in comparisons for v in _of(one, rules)]
+    """Return the differences that break a rule, each once."""
+    return [violation for one in comparisons for violation in _violations(one, rules)]
 
 
-def _of(one: Comparison, rules: Sequence[FailRule]) -> list[Violation]:
+def _violations(one: Comparison, rules: Sequence[FailRule]) -> list[Violation]:
     if one.failed is not None:
+        message = f"failed: {one.failed}"
         worse = any(rule.verdict == "worse" for rule in rules)
-        return (
-            [Violation(one.baseline, one.candidate, None, f"failed: {one.failed}")] if worse else []
-        )
+        return [Violation(one.baseline, one.candidate, None, message)] if worse else []
     broken = {
-        d.metric: words(d) for d in one.differences if any(_breaks(d, rule) for rule in rules)
+        d.metric: describe(d) for d in one.differences if any(_breaks(d, rule) for rule in rules)
     }
-    return [
-        Violation(one.baseline, one.candidate, *found)
-        for found in (_unseen(one, rules) | broken).items()
-    ]
+    messages = _not_measured(one, rules) | broken
+    return [Violation(one.baseline, one.candidate, *item) for item in messages.items()]
 
 
-def _unseen(one: Comparison, rules: Sequence[FailRule]) -> dict[str, str]:
-    """Metrics that a rule names and that the candidate, or neither, has: a gate that saw nothing is not open."""
-    had = {d.metric: d.ratio for d in one.differences if d.candidate is not None}
-    asked = dict.fromkeys(rule.metric for rule in rules if rule.metric is not None)
-    lost = (
-        [d.metric for d in one.differences if d.candidate is None]
-        if FailRule("worse") in rules
-        else []
-    )
-    return {
-        **{
-            name: f"{name} was not measured, so that the rule cannot be checked"
-            for name in asked
-            if name not in had
-        },
-        **{
-            name: f"{name}: the rule cannot be checked: {ratio.reason}"
-            for name, ratio in had.items()
-            if name in asked and isinstance(ratio, Absent)
-        },
-        **{name: f"{name} was measured in the baseline, and is no more" for name in lost},
+def _not_measured(one: Comparison, rules: Sequence[FailRule]) -> dict[str, str]:
+    """Return the metrics that a rule cannot be checked on, or that the candidate lost.
+
+    A rule on a metric without a number must fail: a gate that saw nothing is not open.
+    """
+    ratios = {d.metric: d.ratio for d in one.differences if d.candidate is not None}
+    messages = {
+        rule.metric: _unchecked(rule.metric, ratios) for rule in rules if rule.metric is not None
     }
+    if FailRule("worse") in rules:
+        lost = [d.metric for d in one.differences if d.candidate is None]
+        messages |= {name: f"{name} was measured in the baseline, and is no more" for name in lost}
+    return {name: message for name, message in messages.items() if message}
 
 
-def _breaks(found: Difference, rule: FailRule) -> bool:
-    if found.verdict != rule.verdict or rule.metric not in (None, found.metric):
+def _unchecked(metric: str, ratios: dict[str, Estimate | Absent]) -> str:
+    """Return why a rule on a metric cannot be checked; empty if it can."""
+    if metric not in ratios:
+        return f"{metric} was not measured, so that the rule cannot be checked"
+    ratio = ratios[metric]
+    if isinstance(ratio, Absent):
+        return f"{metric}: the rule cannot be checked: {ratio.reason}"
+    return ""
+
+
+def _breaks(difference: Difference, rule: FailRule) -> bool:
+    if difference.verdict != rule.verdict or rule.metric not in (None, difference.metric):
         return False
     if rule.verdict == "unknown":
-        return found.baseline is not None and found.candidate is not None
-    return worsening(found) > rule.share
+        return difference.baseline is not None and difference.candidate is not None
+    return worsening(difference) > rule.share
 
 
-def worsening(found: Difference) -> float:
-    """By what share of the baseline the candidate is worse; negative where it is better."""
-    if not isinstance(found.ratio, Estimate):
+def worsening(difference: Difference) -> float:
+    """Return by what share of the baseline the candidate is worse; negative if it is better."""
+    if not isinstance(difference.ratio, Estimate):
         return math.nan
-    change = found.ratio.value - 1
-    return change if BY_NAME[found.metric].less_is_better else -change
+    change = difference.ratio.value - 1
+    return change if BY_NAME[difference.metric].less_is_better else -change
 
 
-def words(found: Difference) -> str:
-    """`decode_s 12 % worse (ratio 1.12, 95 % 1.10..1.14)`."""
-    ratio = found.ratio
-    if not isinstance(ratio, Estimate):
-        return f"{found.metric} {found.verdict}: {ratio.reason}"
-    span = (
-        ""
-        if ratio.low is None or ratio.high is None
-        else f", 95 % {ratio.low:.3f}..{ratio.high:.3f}"
-    )
-    much = f" by {100 * abs(worsening(found)):.3g} %" if found.verdict == "worse" else ""
-    return f"{found.metric} {found.verdict}{much} (ratio {ratio.value:.3f}{span})"
+def describe(difference: Difference) -> str:
+    """Describe a difference: `decode_s worse by 12 % (ratio 1.120, 95 % 1.100..1.140)`."""
+    metric, verdict, ratio = difference.metric, difference.verdict, difference.ratio
+    if isinstance(ratio, Absent):
+        return f"{metric} {verdict}: {ratio.reason}"
+    change = f" by {100 * abs(worsening(difference)):.3g} %" if verdict == "worse" else ""
+    return f"{metric} {verdict}{change} (ratio {ratio.value:.3f}{_interval(ratio)})"
+
+
+def _interval(ratio: Estimate) -> str:
+    if ratio.low is None or ratio.high is None:
+        return ""
+    return f", 95 % {ratio.low:.3f}..{ratio.high:.3f}"

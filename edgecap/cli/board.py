@@ -105,10 +105,10 @@ def _tell(files: list[SkippedFile]) -> None:
 
 
 def _serve(shelf: Cells, port: int | None) -> None:
-    from edgecap.report.server import ADDRESS, Desk, open_server
+    from edgecap.report.server import ADDRESS, BoardApp, open_server
 
     shelf.read(_watch)
-    with open_server(Desk(shelf), port) as server:
+    with open_server(BoardApp(shelf), port) as server:
         click.echo(
             f"board: http://{ADDRESS}:{server.server_address[1]}/ (Ctrl-C ends it)", err=True
         )

@@ -1,5 +1,9 @@
-"""Values in, something readable out. Nothing here measures, decides or prints.
+"""Render records, comparisons and recommendations. Nothing here measures, decides or prints.
 
-tables      a record as tables for the terminal; comparing, comparisons, also as Markdown and JUnit
-data        the same as plain values for `--json`, with the medians computed
+terminal      tables and notes for the terminal; comparisons also as Markdown and JUnit
+page          one HTML page per report, and the same as Markdown
+board         the leaderboard over many records; `server` serves it on this machine
+cells         cells under names that are safe to show; `metric_text` formats their metrics
+data, rows    plain values for `--json`, and flat rows for CSV
+format        text tables and wrapped notes
 """

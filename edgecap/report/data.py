@@ -1,4 +1,4 @@
-"""Records and comparisons as plain values for `--json`: the record, and its medians with intervals."""
+"""Records and comparisons as plain values for `--json`; a record comes with its medians."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def record_values(record: Profile) -> dict[str, Any]:
-    """The record as JSON values; each measured cell has `medians` beside its outcome."""
+    """Return the record as JSON values; each measured cell has `medians` beside its outcome."""
     values: dict[str, Any] = msgspec.to_builtins(record)
     for plain, cell in zip(values["cells"], record.cells, strict=True):
         plain["medians"] = msgspec.to_builtins(medians(cell))
@@ -23,39 +23,48 @@ def record_values(record: Profile) -> dict[str, Any]:
 
 
 def measured_cells(record: Profile) -> list[tuple[Cell, Measurement]]:
-    """The cells that were measured, with what was."""
+    """Return the measured cells, each with its measurement."""
     return [(c, c.outcome) for c in record.cells if isinstance(c.outcome, Measurement)]
 
 
 def comparison_values(comparisons: list[Comparison]) -> list[dict[str, Any]]:
-    """Comparisons as JSON values."""
+    """Return comparisons as JSON values."""
     return [msgspec.to_builtins(c) for c in comparisons]
 
 
 def medians(cell: Cell, intervals: bool = True) -> dict[str, Estimate | Absent]:
-    """`prefill_s`, `decode_s`, `decode_tokens_per_s`, `decode_p50_s` to `decode_p99_s`, joules a token (gross, and `_net_`), with 95 % intervals."""
+    """Return the medians of a cell by name, with 95 % intervals unless `intervals` is false.
+
+    `prefill_s`, `decode_s`, `decode_tokens_per_s`, `decode_p50_s` to `decode_p99_s`, and joules per
+    token: gross, and net of idle power (`_net_`). Empty for a cell that failed.
+    """
     seed = stats.SEED if intervals else None
     outcome = cell.outcome
     if not isinstance(outcome, Measurement):
         return {}
-    found: dict[str, Estimate | Absent] = {}
-    if isinstance(outcome.latency, Latency):
-        found["prefill_s"] = stats.interval(*score.prefill_seconds(outcome.latency, seed))
-        found |= _of_decoding(outcome.latency, seed)
-    if isinstance(outcome.energy, Energy):
-        energy = outcome.energy
-        found["prefill_j"] = stats.interval(*score.prefill_joules(energy, seed))
-        found["decode_j"] = score.estimated(score.decode_joules(energy, seed))
-        found["prefill_net_j"] = stats.interval(*score.prefill_joules(energy, seed, net=True))
-        found["decode_net_j"] = score.estimated(score.decode_joules(energy, seed, net=True))
-        found["nll_j"] = score.estimated(score.nll_joules(energy, seed))
-    else:
-        found["decode_j"] = outcome.energy
-    return found
+    of_latency = _of_latency(outcome.latency, seed) if isinstance(outcome.latency, Latency) else {}
+    return of_latency | _of_energy(outcome.energy, seed)
+
+
+def _of_latency(latency: Latency, seed: int | None) -> dict[str, Estimate | Absent]:
+    prefill = stats.interval(*score.prefill_seconds(latency, seed))
+    return {"prefill_s": prefill, **_of_decoding(latency, seed)}
+
+
+def _of_energy(energy: Energy | Absent, seed: int | None) -> dict[str, Estimate | Absent]:
+    if isinstance(energy, Absent):
+        return {"decode_j": energy}
+    return {
+        "prefill_j": stats.interval(*score.prefill_joules(energy, seed)),
+        "decode_j": score.to_estimate(score.decode_joules(energy, seed)),
+        "prefill_net_j": stats.interval(*score.prefill_joules(energy, seed, net=True)),
+        "decode_net_j": score.to_estimate(score.decode_joules(energy, seed, net=True)),
+        "nll_j": score.to_estimate(score.nll_joules(energy, seed)),
+    }
 
 
 def _of_decoding(latency: Latency, seed: int | None) -> dict[str, Estimate | Absent]:
-    decode = score.estimated(score.decode_seconds(latency, seed))
+    decode = score.to_estimate(score.decode_seconds(latency, seed))
     if isinstance(decode, Absent) or isinstance(latency.decode, Absent):
         return {"decode_s": decode}
     quantiles = {f"decode_p{p}_s": _quantile(latency.decode.samples_s, p) for p in (50, 90, 99)}
@@ -63,7 +72,7 @@ def _of_decoding(latency: Latency, seed: int | None) -> dict[str, Estimate | Abs
 
 
 def _quantile(samples: tuple[float, ...], percent: int) -> Estimate:
-    """Of single samples, without an interval: they are no sample of another run."""
+    """Return a quantile of single samples; it has no interval, since samples of a run correlate."""
     return Estimate(value=stats.quantile(samples, percent / 100), low=None, high=None)
 
 

@@ -30,7 +30,7 @@ def metric_text(metric: str, value: float, decimals: int = 3) -> str:
 
 
 def interval_text(metric: str, estimate: Estimate) -> str:
-    """Format the 95 % interval, the unit written once: `11.9 to 12.6 ms`; empty if there is none."""
+    """Format the 95 % interval, the unit once: `11.9 to 12.6 ms`; empty if there is none."""
     if estimate.low is None or estimate.high is None:
         return ""
     low, high = metric_text(metric, estimate.low), metric_text(metric, estimate.high)
@@ -39,7 +39,7 @@ def interval_text(metric: str, estimate: Estimate) -> str:
 
 
 def range_text(metric: str, views: Sequence[CellView]) -> str:
-    """Format the least and the largest value, each with its cell; empty if no cell has the metric."""
+    """Format the least and the largest value with their cells; empty if no cell has the metric."""
     values = sorted((x, view.name) for view in views if (x := view.value(metric)) is not None)
     if not values:
         return ""

@@ -1,12 +1,12 @@
-"""A board for a browser on this machine: 127.0.0.1 only, reads only, and only records that lie on the shelf.
+"""Serve the board to browsers on this machine: on 127.0.0.1, read-only.
 
     /                 the page
     /version          changes when a record comes, goes or changes
-    /data.json        what the page shows, as of now
-    /records/<name>   the file of a record, as it is
+    /data.json        the current content of the page
+    /records/<name>   the file of a record of the collection, unchanged
 
-A request under another host's name is refused, so that no page of another site can read here by giving its own
-name this address.
+A request under another host name is refused: otherwise a page of another site could read records by
+giving its own name this address (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from edgecap.storage.collection import Collection
 
 ADDRESS, PORT = "127.0.0.1", 8765
 _HOSTS = {"127.0.0.1", "localhost"}
-_PATIENCE_S = 10  # that a request may take to arrive
-_ALWAYS = {
+_REQUEST_TIMEOUT_S = 10  # for a request to arrive
+_HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -37,54 +37,58 @@ _ALWAYS = {
 
 
 class Response(NamedTuple):
-    """What goes back: a status, a type, and bytes."""
+    """An HTTP response: status, content type and body."""
 
     status: int
-    kind: str
+    content_type: str
     body: bytes
 
+    def headers(self) -> dict[str, str]:
+        """Return the headers that describe the body."""
+        return {"Content-Type": self.content_type, "Content-Length": str(len(self.body))}
 
-class Desk:
-    """Answers requests from a shelf, which is read again when it has changed."""
 
-    def __init__(self, shelf: Collection[tuple[BoardEntry, ...]]) -> None:
-        self._shelf = shelf
+class BoardApp:
+    """Answers requests from a collection of records, which is read again when it has changed."""
+
+    def __init__(self, collection: Collection[tuple[BoardEntry, ...]]) -> None:
+        self._collection = collection
         self._lock = Lock()
         self._values: dict[str, Any] = {"version": None}
         self._files: dict[str, Path] = {}
 
     def answer(self, path: str) -> Response:
-        """What a path gives; 404 where it gives nothing, 500 where the folder can no longer be read."""
+        """Return the response to a path: 404 if unknown, 500 if the folder cannot be read."""
         try:
             if path == "/":
                 return Response(
-                    200, "text/html; charset=utf-8", board_page(self._now(), live=True).encode()
+                    200, "text/html; charset=utf-8", board_page(self._current(), live=True).encode()
                 )
             if path == "/version":
-                return _json({"version": self._shelf.version()})
+                return _json({"version": self._collection.version()})
             if path == "/data.json":
-                return _json(self._now())
+                return _json(self._current())
             if path == "/favicon.ico":  # browsers ask for one by themselves
                 return Response(204, "image/x-icon", b"")
             return self._record(path)
         except (EdgecapError, OSError) as error:
             return _text(500, str(error))
 
-    def _now(self) -> dict[str, Any]:
-        """What the page shows. A change while it is read is seen at the next question."""
+    def _current(self) -> dict[str, Any]:
+        """Return the content of the page; read the collection again if it has changed."""
         with self._lock:
-            version = self._shelf.version()
+            version = self._collection.version()
             if self._values["version"] != version:
-                found = self._shelf.read()
-                self._files = _by_name(found)
+                files = self._collection.read()
+                self._files = _by_name(files)
                 names = {path: name for name, path in self._files.items()}
                 self._values = board_values(
-                    found, lambda path: f"records/{quote(os.fsencode(names[path]))}", version
+                    files, lambda path: f"records/{quote(os.fsencode(names[path]))}", version
                 )
             return self._values
 
     def _record(self, path: str) -> Response:
-        """A file by a name that was given out, so that no path leads elsewhere."""
+        """Return a file by a name from the page, so that no path leads outside the collection."""
         folder, _, name = path.lstrip("/").partition("/")
         file = self._files.get(os.fsdecode(unquote_to_bytes(name))) if folder == "records" else None
         if file is None:
@@ -92,15 +96,15 @@ class Desk:
         return Response(200, "application/json", file.read_bytes())
 
 
-def _by_name(found: BoardFiles) -> dict[str, Path]:
-    """Records by the name of their file, numbered where two folders hold the same."""
-    files: dict[str, Path] = {}
-    for path in dict.fromkeys(one.path for one in found):
+def _by_name(files: BoardFiles) -> dict[str, Path]:
+    """Return paths by file name, numbered if two folders hold the same name."""
+    paths: dict[str, Path] = {}
+    for path in dict.fromkeys(file.path for file in files):
         name, number = path.name, 2
-        while name in files:
+        while name in paths:
             name, number = f"{number}-{path.name}", number + 1
-        files[name] = path
-    return files
+        paths[name] = path
+    return paths
 
 
 def _json(value: Any) -> Response:
@@ -116,14 +120,15 @@ def _text(status: int, words: str) -> Response:
 # --- the server -------------------------------------------------------------------------------
 
 
-def open_server(desk: Desk, port: int | None = None) -> ThreadingHTTPServer:
-    """A server on 127.0.0.1; `port` 0 is any free one, None is 8765 or else any.
+def open_server(app: BoardApp, port: int | None = None) -> ThreadingHTTPServer:
+    """Open a server on 127.0.0.1; the caller serves and closes it.
 
-    The caller serves and closes it. Raises UsageError where the port is taken.
+    `port` 0 takes any free port; None takes 8765, or any if that is in use. Raise UsageError if the
+    port is in use.
     """
-    for wanted in (PORT, 0) if port is None else (port,):
+    for candidate in (PORT, 0) if port is None else (port,):
         try:
-            return _Server((ADDRESS, wanted), _handler(desk))
+            return _Server((ADDRESS, candidate), _handler(app))
         except (OSError, OverflowError) as error:
             reason = error
     raise UsageError(f"cannot serve on {ADDRESS}:{port}: {reason}; --port 0 takes a free one")
@@ -131,43 +136,39 @@ def open_server(desk: Desk, port: int | None = None) -> ThreadingHTTPServer:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    allow_reuse_address = os.name == "posix"  # elsewhere it would let two servers share a port
+    allow_reuse_address = os.name == "posix"  # on Windows, two servers could share a port
 
 
-def _handler(desk: Desk) -> type[BaseHTTPRequestHandler]:
+def _handler(app: BoardApp) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        timeout = _PATIENCE_S
+        timeout = _REQUEST_TIMEOUT_S
         server_version, sys_version = "edgecap", ""
 
         def do_GET(self) -> None:  # noqa: N802
-            self._give(with_body=True)
+            self._respond(with_body=True)
 
         def do_HEAD(self) -> None:  # noqa: N802
-            self._give(with_body=False)
+            self._respond(with_body=False)
 
-        def _give(self, with_body: bool) -> None:
-            allowed = is_own(self.headers.get("Host", ""))
-            found = (
-                desk.answer(urlsplit(self.path).path)
-                if allowed
-                else _text(403, "this board answers to 127.0.0.1")
-            )
-            self.send_response(found.status)
-            for name, value in (
-                {"Content-Type": found.kind, "Content-Length": str(len(found.body))} | _ALWAYS
-            ).items():
+        def _respond(self, with_body: bool) -> None:
+            if is_own(self.headers.get("Host", "")):
+                response = app.answer(urlsplit(self.path).path)
+            else:
+                response = _text(403, "this board answers to 127.0.0.1")
+            self.send_response(response.status)
+            for name, value in (response.headers() | _HEADERS).items():
                 self.send_header(name, value)
             self.end_headers()
             if with_body:
-                self.wfile.write(found.body)
+                self.wfile.write(response.body)
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Nothing: a board that is looked at is no news."""
+            """Log nothing: requests are not worth a line on the terminal."""
 
     return Handler
 
 
 def is_own(host: str) -> bool:
-    """Whether a Host header names this machine."""
+    """Return True if a Host header names this machine."""
     name, _, port = host.partition(":")
     return name.lower() in _HOSTS and (port == "" or port.isdigit())

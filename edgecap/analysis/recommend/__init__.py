@@ -1,4 +1,4 @@
-"""The best variant under a user's limits, the runner-up, and what each limit costs; pure, from records alone."""
+"""Recommend a variant under limits: the best, the runner-up, and the cost of each limit."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from edgecap.analysis.recommend.limits import OPTIONS, Limit, parse_limit
 from edgecap.analysis.recommend.notes import notes
 from edgecap.analysis.recommend.preference import (
     Preference,
-    better,
     choose,
     differences,
     refuse_unlike,
+    sort_key,
 )
 from edgecap.analysis.recommend.steps import next_steps
 from edgecap.errors import UsageError
 from edgecap.record import Profile
 
 __all__ = ["OPTIONS", "SHOWN", "Candidate", "Limit", "Recommendation", "parse_limit", "recommend"]
-SHOWN = 12  # rows of the table, whose intervals are looked at
+SHOWN = 12  # rows of the table; only their intervals are computed
 
 
 class Recommendation(msgspec.Struct, frozen=True):
-    """What to ship, or what is nearest where nothing fits.
+    """The variant to ship, or the nearest one if nothing fits.
 
-    `candidates` are all cells, the best first. `beside` holds the best against the runner-up, metric by metric;
-    `costs` has a row a limit. Where nothing fits, `best` is None, `nearest` and `relaxations` tell how near the cells
-    come, and `steps` what to try. `cautions` are what should be known of the answer.
+    `candidates` are all cells, the best first. `beside` compares the best with the runner-up,
+    metric by metric; `costs` has one row per limit. If nothing fits, `best` is None, `nearest` and
+    `relaxations` show how near the cells come, and `steps` what to try. `cautions` concern the
+    answer as a whole.
     """
 
     preference: Preference
@@ -52,38 +53,39 @@ class Recommendation(msgspec.Struct, frozen=True):
 def recommend(
     records: Sequence[Profile], limits: Sequence[Limit] = (), prefer: str | None = None
 ) -> Recommendation:
-    """The best cell of the records within the limits, by `prefer`: capacity (the default), speed, quality, memory, energy, size.
+    """Choose the best cell of the records within the limits.
 
-    Raises UsageError where no cell was measured, or where quality is asked of records that cannot be compared.
+    `prefer` is capacity (the default), speed, quality, memory, energy or size. Raise UsageError if
+    no cell was measured, or if quality decides between records that cannot be compared.
     """
-    everything = [consider(view, limits) for view in cell_views(records)]
-    measured = [c for c in everything if c.measured]
+    cells = [consider(view, limits) for view in cell_views(records)]
+    measured = [c for c in cells if c.measured]
     if not measured:
-        raise UsageError(_nothing(everything))
+        raise UsageError(_nothing_measured(cells))
     different = differences(measured)
     refuse_unlike(limits, prefer, different)
     preference = choose(prefer, [c for c in measured if c.fits()] or measured, different)
-    key = partial(better, preference.metric)
+    key = partial(sort_key, preference.metric)
     ranked = [
         with_noise(c, limits) if n < SHOWN else c
-        for n, c in enumerate(sorted(everything, key=partial(_rank, key)))
+        for n, c in enumerate(sorted(cells, key=partial(_rank, key)))
     ]
     return _answer(ranked, tuple(limits), preference, key, notes(ranked, different))
 
 
-def _nothing(everything: Sequence[Considered]) -> str:
-    if not everything:
+def _nothing_measured(cells: Sequence[Considered]) -> str:
+    if not cells:
         return (
             "nothing to recommend: the record holds no cell; the run was cut off before the first"
         )
-    first = everything[0].candidate
+    first = cells[0].candidate
     return f"nothing to recommend: no cell was measured; {first.name} failed: {first.failure}"
 
 
-def _rank(key: Key, found: Considered) -> tuple[object, ...]:
-    """Those that fit, the best first; then those that miss, the nearest first; then what cannot be told."""
-    place = ("fits", "misses", "not measured", "failed").index(found.candidate.state)
-    return place, found.over if place == 1 else 0.0, key(found)
+def _rank(key: Key, cell: Considered) -> tuple[object, ...]:
+    """Order cells: those that fit, the best first; those that miss, the nearest first; the rest."""
+    place = ("fits", "misses", "not measured", "failed").index(cell.candidate.state)
+    return place, cell.over if place == 1 else 0.0, key(cell)
 
 
 def _answer(
@@ -101,7 +103,7 @@ def _answer(
         best=fitting[0].candidate if fitting else None,
         runner_up=fitting[1].candidate if len(fitting) > 1 else None,
         beside=_beside(fitting[0].view, fitting[1].view) if len(fitting) > 1 else None,
-        costs=costs(ranked, limits, key, _told(preference.metric)) if fitting else (),
+        costs=costs(ranked, limits, key, _cost_metrics(preference.metric)) if fitting else (),
         nearest=near.candidate if near else None,
         relaxations=() if fitting else relaxations(ranked, limits, key),
         steps=() if fitting else next_steps(ranked, limits),
@@ -110,17 +112,14 @@ def _answer(
     )
 
 
-def _told(metric: str) -> list[str]:
-    """What a limit costs is told in what is preferred, in quality and in speed."""
-    return list(
-        dict.fromkeys(
-            (metric, "bits_per_byte", "prefill_s" if metric == "prefill_s" else "decode_s")
-        )
-    )
+def _cost_metrics(preferred: str) -> list[str]:
+    """Return the metrics that show the cost of a limit: the preferred, quality and speed."""
+    speed = "prefill_s" if preferred == "prefill_s" else "decode_s"
+    return list(dict.fromkeys((preferred, "bits_per_byte", speed)))
 
 
 def _beside(best: CellView, second: CellView) -> Comparison:
-    """The best against the runner-up, as edgecap compare has it."""
+    """Compare the best with the runner-up, as `edgecap compare` does."""
     base = f"precision={second.cell.precision}"
     if second.place == best.place:
         records = [msgspec.structs.replace(best.record, cells=(second.cell, best.cell))]

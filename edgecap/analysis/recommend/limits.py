@@ -1,4 +1,4 @@
-"""What a user will not go beyond: each limit with its option, its metric and its SI value, and how it is typed."""
+"""Limits that a user sets: option, metric and SI value of each, and its text on a command line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgecap.parsing import BITS, BYTES, JOULES, MILLISECONDS, parse_amount
 
 
 class Limit(msgspec.Struct, frozen=True):
-    """At most `most` of a metric, in SI units; `option` is what asked for it."""
+    """An upper limit of a metric, `most` in SI units; `option` is the option that set it."""
 
     option: str
     metric: str
@@ -20,7 +20,7 @@ class Limit(msgspec.Struct, frozen=True):
 
 
 class Option(NamedTuple):
-    """An option with an amount: its metric, the SI value of each unit that may be typed, and what to try."""
+    """An option that sets a limit: its metric, the SI value of each unit, and an example."""
 
     name: str
     metric: str
@@ -49,19 +49,22 @@ def parse_limit(name: str, text: str) -> Limit:
         raise UsageError(f"{name} {error}") from error
 
 
-def typed(limit: Limit, value: float) -> str:
-    """What to type so that `value` is just within: three digits rounded up, five of bits."""
+def option_text(limit: Limit, value: float) -> str:
+    """Return the option with the amount that just admits `value`.
+
+    The amount has three digits, five for bits, and is rounded up.
+    """
     option = BY_OPTION[limit.option]
-    unit = _handy(option.units, value)
+    unit = _readable_unit(option.units, value)
     scale = option.units[unit]
     places = (4 if option.units is BITS else 2) - math.floor(math.log10(value / scale))
     steps = math.ceil(round(value / scale * 10**places, 6))
-    while _written(steps, places, unit, option) < value:
+    while _parsed(steps, places, unit, option) < value:
         steps += 1
     return f"{option.name} {_decimal(steps, places)}{unit}"
 
 
-def _written(steps: int, places: int, unit: str, option: Option) -> float:
+def _parsed(steps: int, places: int, unit: str, option: Option) -> float:
     return parse_limit(option.name, f"{_decimal(steps, places)}{unit}").most
 
 
@@ -71,8 +74,12 @@ def _decimal(steps: int, places: int) -> str:
     return f"{steps / 10**places:.{places}f}".rstrip("0").rstrip(".")
 
 
-def _handy(units: dict[str, float], value: float) -> str:
-    """No unit, except for bytes: there, and in joules below a thousandth, the largest that leaves a number above 1."""
+def _readable_unit(units: dict[str, float], value: float) -> str:
+    """Return the unit for an amount.
+
+    Bytes take the largest unit that leaves at least 1; joules take none down to 0.001 J, then mJ or
+    uJ; all others take none.
+    """
     if units is JOULES:
         return next((u for u in ("", "mJ", "uJ") if value >= 0.001 * units[u] or u == "uJ"), "")
     if units is not BYTES:

@@ -1,4 +1,4 @@
-"""What decides among the cells that fit, and what it falls back to; what makes figures of several records no match."""
+"""The metric that decides among the cells that fit, and its fallbacks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgecap.analysis.recommend.limits import Limit
 from edgecap.errors import UsageError, did_you_mean
 from edgecap.record import Absent
 
-# What may be preferred, and the figures that tell it, the first that is had.
+# Each preference with the metrics that may decide it; the first that was measured does.
 DECIDING = {
     "capacity": ("hardware_capacity", "time_capacity", "decode_s", "prefill_s"),
     "speed": ("decode_s", "prefill_s"),
@@ -24,11 +24,11 @@ DECIDING = {
 }
 PREFERENCES = tuple(DECIDING)
 
-Different = dict[str, tuple[object, ...]]  # what differs between the runs, and its values
+Different = dict[str, tuple[object, ...]]  # run conditions that differ, with their values
 
 
 class Preference(msgspec.Struct, frozen=True):
-    """What was asked for, the figure that decides, and why it is not the first choice of it."""
+    """A preference, the metric that decides it, and the reason if that is a fallback."""
 
     asked: str
     metric: str
@@ -36,48 +36,46 @@ class Preference(msgspec.Struct, frozen=True):
 
 
 def differences(measured: Sequence[Considered]) -> Different:
-    """What differs between the runs of cells, in the words of compare; nothing of a single record."""
+    """Return the run conditions in which cells of several records differ, with their values."""
     if len({c.view.place for c in measured}) < 2:
         return {}
-    found: dict[str, dict[object, None]] = {}
-    for one in measured:
-        for what, value in one.view.conditions.items():
-            if value is not None and not _assumed(what, one):
-                found.setdefault(what, {})[_key(value)] = None
-    return {what: tuple(values) for what, values in found.items() if len(values) > 1}
+    values: dict[str, dict[object, None]] = {}
+    for cell in measured:
+        for name, value in cell.view.conditions.items():
+            if value is not None and not _is_unused(name, cell):
+                values.setdefault(name, {})[_hashable(value)] = None
+    return {name: tuple(distinct) for name, distinct in values.items() if len(distinct) > 1}
 
 
-def _assumed(what: str, found: Considered) -> bool:
-    """Joules that were assumed take no part, so that it does not matter how."""
+def _is_unused(condition: str, cell: Considered) -> bool:
+    """Return True for the way of counting joules that do not count, as those that were assumed."""
     return (
-        what == "way of counting joules"
-        and found.figure("decode_j") is None
-        and found.figure("prefill_j") is None
+        condition == "way of counting joules"
+        and cell.figure("decode_j") is None
+        and cell.figure("prefill_j") is None
     )
 
 
-def _key(value: object) -> object:
-    """A value that can be held against others."""
+def _hashable(value: object) -> object:
     return tuple(sorted(value.items())) if isinstance(value, dict) else value
 
 
 def _unlike(metric: str, different: Different) -> list[str]:
-    return [what for what in different if what in BY_NAME[metric].needs]
+    return [name for name in different if name in BY_NAME[metric].needs]
 
 
-def refuse_unlike(limits: Sequence[Limit], asked: str | None, different: Different) -> None:
-    """Raises UsageError where a limit on quality, or a preference, is asked of runs that cannot be compared in it."""
-    wishes = [(limit.option, limit.metric) for limit in limits if limit.metric == "bits_per_byte"]
-    if asked in ("quality", "capacity"):
-        wishes.append(
-            (f"--prefer {asked}", DECIDING[asked][-1] if asked == "quality" else "time_capacity")
-        )
-    for option, metric in wishes:
+def refuse_unlike(limits: Sequence[Limit], prefer: str | None, different: Different) -> None:
+    """Raise UsageError if a limit or a preference on quality spans runs that cannot be compared."""
+    options = [(limit.option, limit.metric) for limit in limits if limit.metric == "bits_per_byte"]
+    if prefer in ("quality", "capacity"):
+        metric = "bits_per_byte" if prefer == "quality" else "time_capacity"
+        options.append((f"--prefer {prefer}", metric))
+    for option, metric in options:
         unlike = _unlike(metric, different)
         if unlike:
             raise UsageError(
-                f"{option} needs records that can be compared, but their {_listed(unlike)} differ{_s(unlike)}; "
-                "profile them alike, or give one record"
+                f"{option} needs records that can be compared, but their "
+                f"{_listed(unlike)} differ{_s(unlike)}; profile them alike, or give one record"
             )
 
 
@@ -89,53 +87,57 @@ def _s(words: Sequence[str]) -> str:
     return "s" if len(words) == 1 else ""
 
 
-def choose(asked: str | None, among: Sequence[Considered], different: Different) -> Preference:
-    """The figure that decides among cells. Raises UsageError where a figure that was asked for is not there."""
-    if asked is not None and asked not in DECIDING:
-        raise UsageError(
-            f"--prefer takes {', '.join(PREFERENCES)}, not '{asked}'{did_you_mean(asked, PREFERENCES)}"
-        )
-    wish = asked or "capacity"
+def choose(prefer: str | None, cells: Sequence[Considered], different: Different) -> Preference:
+    """Return the metric that decides. Raise UsageError if the preference has none."""
+    known = ", ".join(PREFERENCES)
+    if prefer is not None and prefer not in DECIDING:
+        hint = did_you_mean(prefer, PREFERENCES)
+        raise UsageError(f"--prefer takes {known}, not '{prefer}'{hint}")
+    preference = prefer or "capacity"
     reason = None
-    for metric in DECIDING[wish]:
-        missing = _missing(metric, among, different)
+    for metric in DECIDING[preference]:
+        missing = _missing(metric, cells, different)
         if missing is None:
-            return Preference(wish, metric, reason)
+            return Preference(preference, metric, reason)
         if reason is None or metric == "time_capacity":
             reason = f"no {BY_NAME[metric].words}: {missing}"
-    if wish == "capacity":
+    if preference == "capacity":
         raise UsageError("nothing to recommend: no cell has a measured capacity or speed")
-    raise UsageError(
-        f"--prefer {wish}: {reason}; prefer one of {', '.join(PREFERENCES)}, or measure it first"
-    )
+    raise UsageError(f"--prefer {preference}: {reason}; prefer one of {known}, or measure it first")
 
 
-def _missing(metric: str, among: Sequence[Considered], different: Different) -> str | None:
-    """Why a figure cannot decide: hardware capacity needs all cells to have it, any other figure one of them."""
+def _missing(metric: str, cells: Sequence[Considered], different: Different) -> str | None:
+    """Return why a metric cannot decide, or None if it can.
+
+    Hardware capacity decides only if all cells have it; any other metric if at least one has.
+    """
     if metric.endswith("_capacity"):
         unlike = _unlike(metric, different)
         if unlike:
             return f"the {_listed(unlike)} of the records differ{_s(unlike)}"
-    absent = [c for c in among if c.figure(metric) is None]
-    if not absent or (metric != "hardware_capacity" and len(absent) < len(among)):
+    absent = [c for c in cells if c.figure(metric) is None]
+    if not absent or (metric != "hardware_capacity" and len(absent) < len(cells)):
         return None
-    found = absent[0].candidate.figures[metric]
-    why = found.reason if isinstance(found, Absent) else "not measured"
-    return why if len(absent) == len(among) else f"{absent[0].candidate.name} has none ({why})"
+    figure = absent[0].candidate.figures[metric]
+    reason = figure.reason if isinstance(figure, Absent) else "not measured"
+    if len(absent) == len(cells):
+        return reason
+    return f"{absent[0].candidate.name} has none ({reason})"
 
 
-def better(metric: str, found: Considered) -> tuple[bool, float, float, float, float]:
-    """A key to sort by: the better in a figure first, those without it last; ties by bits, seconds and size.
+def sort_key(metric: str, cell: Considered) -> tuple[bool, float, float, float, float]:
+    """Return a key that sorts cells by a metric, the best first, those without it last.
 
-    Bits per byte that agree in four places are a tie: what fp16 differs from fp32 by is worth no second.
+    Ties go by bits per byte, seconds and size. Bits per byte that agree in four decimals are a tie:
+    the difference between fp16 and fp32 is not worth a slower cell.
     """
-    value = _counted(found, metric)
+    value = _rounded(cell, metric)
     sign = 1 if BY_NAME[metric].less_is_better else -1
-    ties = (_counted(found, name) for name in ("bits_per_byte", "decode_s", "file_bytes"))
-    low, mid, last = (math.inf if t is None else t for t in ties)
-    return value is None, sign * (value or 0.0), low, mid, last
+    ties = (_rounded(cell, name) for name in ("bits_per_byte", "decode_s", "file_bytes"))
+    bits, seconds, size = (math.inf if tie is None else tie for tie in ties)
+    return value is None, sign * (value or 0.0), bits, seconds, size
 
 
-def _counted(found: Considered, metric: str) -> float | None:
-    value = found.figure(metric)
+def _rounded(cell: Considered, metric: str) -> float | None:
+    value = cell.figure(metric)
     return value if value is None or metric != "bits_per_byte" else round(value, 4)

@@ -1,8 +1,9 @@
-"""Which documents a small model keeps and which go on to a large one, by how hard the small one finds them. Pure.
+"""Route documents between a small and a large model, by how hard the small one finds them.
 
-The device-edge-cloud use that arXiv 2511.08066 has in mind, from the bits of each document and the measured costs. The
-router sees only the small model's bits per byte of a document; above a threshold the large one works too, and the
-small one's work of judging is paid all the same. A token costs what a decoded one was measured to cost.
+This is the device-edge-cloud use that arXiv 2511.08066 has in mind, computed from the bits of each
+document and the measured costs. The router sees the small model's bits per byte of a document:
+above a threshold the large model processes it too, and the small model's cost is paid all the same.
+Each token costs as much as a decoded one.
 """
 
 from __future__ import annotations
@@ -15,23 +16,31 @@ import msgspec
 from edgecap import stats
 from edgecap.analysis.cell_labels import machine_names
 from edgecap.analysis.cell_view import cell_views
-from edgecap.analysis.routing.sides import RoutedPair, Side, pair_of, refuse_unlike, scored, too_few
-from edgecap.analysis.routing.splits import Split, decide, shown, splits_of
+from edgecap.analysis.routing.sides import (
+    RoutedPair,
+    Side,
+    choose_pair,
+    price_cells,
+    refuse_unlike,
+    too_few,
+)
+from edgecap.analysis.routing.splits import Split, all_splits, decide, shown_splits
 from edgecap.errors import UsageError
 from edgecap.record import Estimate, Profile
 
 __all__ = ["FEW", "Route", "Side", "Split", "route"]
-FEW = 10  # documents
+FEW = 10  # documents, below which a threshold is uncertain
 UNITS = {"time": "s", "energy": "J"}
 
 
 class Route(msgspec.Struct, frozen=True):
-    """The two models, the splits that are shown, and what to do.
+    """The two models, a selection of splits, and the verdict.
 
-    `verdict` is "split" with the `best` one; "small alone" or "large alone", which does better by itself; "no gain", or
-    "out of reach" of `at_most` bits per byte; `reason` says why. `best` is the cheapest split within `at_most`, or else
-    the one that lies furthest below what a random share of the same cost would give. `saved` are its bits per byte
-    below the small model alone, `domains` the share of each domain's bytes that it sends on. `unit` is of the costs.
+    `verdict` is "split" (take the `best` one), "small alone" or "large alone" (that model does
+    better by itself), "no gain", or "out of reach" (of `at_most` bits per byte); `reason` explains
+    it. `best` is the cheapest split within `at_most`; without a limit, the one with the most bits
+    per byte below a random share of the same cost. `saved` are its bits per byte below the small
+    model alone, `domains` the share of each domain's bytes that it routes. `unit` is that of costs.
     """
 
     by: str
@@ -51,19 +60,19 @@ class Route(msgspec.Struct, frozen=True):
 
 
 def route(records: Sequence[Profile], by: str = "time", at_most: float | None = None) -> Route:
-    """The small and the large model among the cells of the records, and how to split the documents between them.
+    """Choose the small and the large model among the cells, and split the documents between them.
 
-    `by` is time or energy, `at_most` bits per byte. Raises UsageError where fewer than two cells have what it takes,
-    or where they did not score the same text alike.
+    `by` is time or energy, `at_most` a limit in bits per byte. Raise UsageError if fewer than two
+    cells can take part, or if they did not score the same text alike.
     """
     if by not in UNITS:
         raise UsageError(f"--route-by takes time or energy, not '{by}'")
-    found, left_out = scored(cell_views(records), by)
-    if len(found) < 2:
-        raise UsageError(too_few(found, left_out, by))
-    refuse_unlike(found)
-    pair = pair_of(found)
-    splits = [] if pair.small is pair.large else splits_of(pair)
+    cells, left_out = price_cells(cell_views(records), by)
+    if len(cells) < 2:
+        raise UsageError(too_few(cells, left_out, by))
+    refuse_unlike(cells)
+    pair = choose_pair(cells)
+    splits = [] if pair.small is pair.large else all_splits(pair)
     verdict = decide(splits, pair, at_most)
     return Route(
         by=by,
@@ -72,7 +81,7 @@ def route(records: Sequence[Profile], by: str = "time", at_most: float | None = 
         small=pair.low,
         large=pair.high,
         at_most=at_most,
-        splits=shown(splits),
+        splits=shown_splits(splits),
         verdict=verdict.word,
         reason=verdict.reason,
         best=verdict.best,
@@ -84,7 +93,7 @@ def route(records: Sequence[Profile], by: str = "time", at_most: float | None = 
 
 
 def _saved(pair: RoutedPair, best: Split) -> Estimate:
-    """Bits per byte below the small model alone, documents resampled."""
+    """Return bits per byte below the small model alone, documents resampled."""
     import numpy as np
 
     own, other = pair.small.documents, pair.large.documents
@@ -96,7 +105,7 @@ def _saved(pair: RoutedPair, best: Split) -> Estimate:
 
 
 def _domains(pair: RoutedPair, best: Split) -> dict[str, float]:
-    """The share of each domain's bytes that goes on, the largest first."""
+    """Return the share of each domain's bytes that is routed, the largest first."""
     total, sent = Counter[str](), Counter[str]()
     for place, n in enumerate(pair.order):
         document = pair.small.documents[n]
@@ -107,18 +116,19 @@ def _domains(pair: RoutedPair, best: Split) -> dict[str, float]:
 
 
 def _cautions(pair: RoutedPair, by: str) -> tuple[str, ...]:
-    found = []
+    views = (pair.small.view, pair.large.view)
+    cautions = []
     if len(pair.order) < FEW:
-        found.append(f"{len(pair.order)} documents are few to find a threshold with; score more")
-    machines = machine_names(s.view.record for s in (pair.small, pair.large))
+        cautions.append(f"{len(pair.order)} documents are few to find a threshold with; score more")
+    machines = machine_names(view.record for view in views)
     if len(machines) > 1:
-        found.append(
-            f"measured on two machines ({', '.join(machines)}): each cost holds on its own one only, "
-            "and what it costs to move text is not counted"
+        cautions.append(
+            f"measured on two machines ({', '.join(machines)}): each cost holds on its own one "
+            "only, and what it costs to move text is not counted"
         )
-    ways = {(e.provenance, e.domains) for s in (pair.small, pair.large) if (e := s.view.energy)}
-    if by == "energy" and len(ways) > 1:
-        found.append(
-            "the joules of the two were counted in different ways: edgecap show --details tells which"
+    counters = {(e.provenance, e.domains) for view in views if (e := view.energy)}
+    if by == "energy" and len(counters) > 1:
+        cautions.append(
+            "the joules of the two were counted in different ways: edgecap show tells which"
         )
-    return tuple(found)
+    return tuple(cautions)

@@ -1,4 +1,4 @@
-"""Every way to split documents by difficulty, and the one to take: within a limit, or the most below chance."""
+"""Enumerate splits of documents by difficulty, and choose the cheapest or the most gainful."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import msgspec
 
 from edgecap.analysis.routing.sides import RoutedPair, difficulty
 
-SHARES = (0.0, 0.10, 0.25, 0.50, 0.75, 1.0)  # of the bytes, that are shown
-_NOTHING = 1e-12  # bits per byte, of rounding
+SHARES = (0.0, 0.10, 0.25, 0.50, 0.75, 1.0)  # of the bytes, for the splits of the table
+_ROUNDING = 1e-12  # bits per byte
 
 
 class Split(msgspec.Struct, frozen=True):
-    """The documents above `threshold` bits per byte go on to the large model: that share of the bytes, so many documents.
+    """A split: documents above `threshold` bits per byte go to the large model.
 
-    `random_` is the same share of the bytes drawn at random, which nobody has to judge: expected values.
+    `share` is their share of the bytes, `documents` their number. The `random_` fields are expected
+    values of a random share of the same size, for which the small model need not judge.
     """
 
     share: float
@@ -30,15 +31,15 @@ class Split(msgspec.Struct, frozen=True):
 
 
 class RoutingVerdict(NamedTuple):
-    """What to do, why, and the split where it is one."""
+    """The verdict of a Route, its reason, and the split if it is one."""
 
     word: str
     reason: str
     best: Split | None = None
 
 
-def splits_of(pair: RoutedPair) -> list[Split]:
-    """Every split at a border between documents of different difficulty, from none to all."""
+def all_splits(pair: RoutedPair) -> list[Split]:
+    """Return a split at each border between difficulties, from no document to all."""
     own, other = pair.small.documents, pair.large.documents
     total, hard = pair.small.bytes, [difficulty(own[n]) for n in pair.order]
     sent = list(accumulate((own[n].bytes for n in pair.order), initial=0))
@@ -51,7 +52,7 @@ def splits_of(pair: RoutedPair) -> list[Split]:
             documents=k,
             threshold=_threshold(hard, k),
             bits_per_byte=pair.low.bits_per_byte + bits[k] / total,
-            cost_per_kb=pair.low.cost_per_kb + pair.large.cost * tokens[k] / kilobytes,
+            cost_per_kb=pair.low.cost_per_kb + pair.large.token_cost * tokens[k] / kilobytes,
             random_bits_per_byte=_mix(
                 pair.low.bits_per_byte, pair.high.bits_per_byte, sent[k] / total
             ),
@@ -63,7 +64,10 @@ def splits_of(pair: RoutedPair) -> list[Split]:
 
 
 def _threshold(hard: Sequence[float], k: int) -> float:
-    """Half way between the last that goes and the first that stays; none is above the hardest, all are above nothing."""
+    """Return the mean of the last difficulty that is routed and the first that stays.
+
+    It is the hardest if no document is routed, and 0 if all are.
+    """
     if k == 0:
         return hard[0]
     return (hard[k - 1] + hard[k]) / 2 if k < len(hard) else 0.0
@@ -73,8 +77,8 @@ def _mix(small: float, large: float, share: float) -> float:
     return (1 - share) * small + share * large
 
 
-def shown(splits: Sequence[Split]) -> tuple[Split, ...]:
-    """The splits nearest to the shares that are shown, each once."""
+def shown_splits(splits: Sequence[Split]) -> tuple[Split, ...]:
+    """Return the splits nearest to SHARES, each once."""
     return tuple(dict.fromkeys(_nearest(splits, share) for share in SHARES)) if splits else ()
 
 
@@ -83,7 +87,7 @@ def _nearest(splits: Sequence[Split], share: float) -> Split:
 
 
 def decide(splits: Sequence[Split], pair: RoutedPair, at_most: float | None) -> RoutingVerdict:
-    """What to do, of the splits from none to all."""
+    """Return the verdict on the splits, with or without a limit in bits per byte."""
     if at_most is not None and pair.low.bits_per_byte <= at_most:
         return RoutingVerdict(
             "small alone", f"it is the cheapest, and within the limit of {at_most:g} by itself"
@@ -96,11 +100,11 @@ def decide(splits: Sequence[Split], pair: RoutedPair, at_most: float | None) -> 
         return RoutingVerdict(
             "small alone", "it is the cheapest and needs the fewest bits: routing gains nothing"
         )
-    return _knee(splits, pair) if at_most is None else _cheapest(splits, pair, at_most)
+    return _best_over_random(splits, pair) if at_most is None else _cheapest(splits, pair, at_most)
 
 
 def _cheapest(splits: Sequence[Split], pair: RoutedPair, at_most: float) -> RoutingVerdict:
-    """The cheapest split within the limit, unless the large model alone is cheaper."""
+    """Choose the cheapest split within the limit, unless the large model alone is cheaper."""
     within = [s for s in splits if s.bits_per_byte <= at_most]
     best = min(within, key=lambda s: (s.cost_per_kb, s.share), default=None)
     if pair.high.bits_per_byte <= at_most and (
@@ -113,16 +117,16 @@ def _cheapest(splits: Sequence[Split], pair: RoutedPair, at_most: float) -> Rout
     if best is None:
         fewest = min(s.bits_per_byte for s in splits)
         return RoutingVerdict("out of reach", f"the best split needs {fewest:.4f} bits per byte")
-    words = f"the cheapest split within {at_most:g} bits per byte"
-    if _gain(best, pair) <= _NOTHING:
-        words += "; documents drawn at random are within it for less, since nobody judges them"
-    return RoutingVerdict("split", words, best)
+    reason = f"the cheapest split within {at_most:g} bits per byte"
+    if _gain(best, pair) <= _ROUNDING:
+        reason += "; documents drawn at random are within it for less, since nobody judges them"
+    return RoutingVerdict("split", reason, best)
 
 
-def _knee(splits: Sequence[Split], pair: RoutedPair) -> RoutingVerdict:
-    """The split that gains most over chance, if any does."""
+def _best_over_random(splits: Sequence[Split], pair: RoutedPair) -> RoutingVerdict:
+    """Choose the split that gains most over a random share of the same cost, if any does."""
     best = max(splits, key=lambda s: _gain(s, pair))
-    if _gain(best, pair) <= _NOTHING:
+    if _gain(best, pair) <= _ROUNDING:
         return RoutingVerdict(
             "no gain", "at the same cost, documents drawn at random do as well as the hardest ones"
         )
@@ -132,7 +136,9 @@ def _knee(splits: Sequence[Split], pair: RoutedPair) -> RoutingVerdict:
 
 
 def _gain(split: Split, pair: RoutedPair) -> float:
-    """Bits per byte below a random share, which nobody judges, of the same cost."""
-    dearer = pair.high.cost_per_kb - pair.low.cost_per_kb
-    share = min(1.0, (split.cost_per_kb - pair.low.cost_per_kb) / dearer) if dearer > 0 else 1.0
+    """Return bits per byte below a random share of the same cost, which needs no judging."""
+    difference = pair.high.cost_per_kb - pair.low.cost_per_kb
+    share = (
+        min(1.0, (split.cost_per_kb - pair.low.cost_per_kb) / difference) if difference > 0 else 1.0
+    )
     return _mix(pair.low.bits_per_byte, pair.high.bits_per_byte, share) - split.bits_per_byte

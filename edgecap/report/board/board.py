@@ -1,7 +1,7 @@
-"""A leaderboard over many records: cells as columns of numbers, which `pages/board.js` filters, sorts and draws.
+"""The leaderboard over many records: cells as columns, which `board.js` filters, sorts and draws.
 
-Names stand once, in dictionaries; numbers are in SI with six digits. What a record says is data only: the page
-shows it as text.
+Each name is stored once, in a dictionary; numbers are in SI units with six digits. Text of a record
+is data only: the page shows it as text, never as markup.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -23,8 +23,8 @@ from edgecap.storage.collection import LoadedRecord, SkippedFile
 
 BoardFiles = Sequence[LoadedRecord[tuple[BoardEntry, ...]] | SkippedFile]
 
-# What people read in place of a unit: its name there, and how many of it one SI unit is.
-_READ_AS = {
+# The unit that the page shows for each SI unit, and how many of it one SI unit is.
+_SHOWN_UNITS = {
     "s": ("ms", 1e3),
     "J": ("mJ", 1e3),
     "B": ("MB", 1e-6),
@@ -34,102 +34,98 @@ _READ_AS = {
 }
 
 
-class _Row(NamedTuple):
-    """An entry with the file that it is from."""
-
-    path: Path
-    entry: BoardEntry
+Row = LoadedRecord[BoardEntry]  # one entry with the file that it comes from
 
 
-class _Words:
-    """Strings by number, each once."""
+class _Dictionary:
+    """Values by number, each stored once."""
 
     def __init__(self) -> None:
         self._places: dict[Any, int] = {}
 
     def place(self, word: Any) -> int:
-        """The number of a word; -1 of none."""
+        """Return the number of a word; -1 for an empty one."""
         return -1 if word == "" else self._places.setdefault(word, len(self._places))
 
     def all(self) -> list[Any]:
-        """The words in the order of their numbers."""
+        """Return the words in the order of their numbers."""
         return list(self._places)
 
 
 def board_page(values: dict[str, Any], live: bool = False) -> str:
-    """The page of what `board_values` gives; a `live` one asks its server for what is new.
+    """Return the page of `board_values`; a `live` one polls its server for changes.
 
-    Raises UsageError without the extra `report`.
+    Raise UsageError without the extra `report`.
     """
-    # The board draws by itself, three times as fast: without the library the page is half as large.
+    # The board draws its chart itself: three times as fast, and the page is half as large.
     return page("board.html", data=values, live=live, plotly=str)
 
 
 def board_values(
-    found: BoardFiles, link: Callable[[Path], str], version: str = ""
+    files: BoardFiles, link: Callable[[Path], str], version: str = ""
 ) -> dict[str, Any]:
-    """Everything that the page shows, as JSON values: cells in columns, newest record first.
+    """Return the content of the page as JSON values: cells in columns, newest record first.
 
-    `link` gives the address of a record's file.
+    `link` returns the address of a record's file.
     """
-    rows, reasons = _rows(found), _Words()
-    files = list(dict.fromkeys(row.path for row in rows))
+    rows, reasons = _rows(files), _Dictionary()
+    paths = list(dict.fromkeys(row.path for row in rows))
     return {
         "version": version,
         "figures": [_figure(metric) for metric in FIGURES],
         "names": _names(rows),
-        "cells": _cells(rows, files, reasons),
+        "cells": _cells(rows, paths, reasons),
         "values": [_values(rows, place, reasons) for place in range(len(FIGURES))],
         "reasons": reasons.all(),
         "records": _records(rows, link),
         "unread": [
             {"name": shown(path.name), "reason": shown(reason, 300)}
-            for path, reason in unread(found)
+            for path, reason in unread(files)
         ],
         "published": {"source": published.SOURCE, "points": _published()},
     }
 
 
-def rows_of(found: BoardFiles) -> dict[str, Any]:
-    """The same for programs: a row a cell, newest record first, and the files that gave none."""
-    rows = _rows(found)
-    newest = latest(row.entry for row in rows)
+def rows_of(files: BoardFiles) -> dict[str, Any]:
+    """Return the content for programs: one row per cell, newest record first, and unread files."""
+    rows = _rows(files)
+    newest = latest(row.value for row in rows)
     return {
         "rows": [_row_values(row, place in newest) for place, row in enumerate(rows)],
-        "unread": [{"path": _text_of(path), "reason": reason} for path, reason in unread(found)],
+        "unread": [{"path": _text_of(path), "reason": reason} for path, reason in unread(files)],
     }
 
 
 def relative_link(to: Path, page_folder: Path) -> str:
-    """The address of a file as seen from a page: relative, or a file: address on another drive."""
+    """Return the address of a file relative to a page; a `file:` address if on another drive."""
     try:
         return quote(os.fsencode(Path(os.path.relpath(to, page_folder)).as_posix()))
     except ValueError:
         return to.absolute().as_uri()
 
 
-def unread(found: BoardFiles) -> list[SkippedFile]:
-    """What is not shown: damaged files, records without a cell, cells without a record."""
+def unread(files: BoardFiles) -> list[SkippedFile]:
+    """Return what cannot be shown: damaged files, records without cells, cells without a record."""
     empty = "holds no cell: the run was cut off before the first, or is going on"
     return [
         one if isinstance(one, SkippedFile) else SkippedFile(one.path, f"{one.path.name} {empty}")
-        for one in found
+        for one in files
         if isinstance(one, SkippedFile) or not one.value
     ]
 
 
-def _rows(found: BoardFiles) -> list[_Row]:
+def _rows(files: BoardFiles) -> list[Row]:
     rows = [
-        _Row(one.path, entry)
-        for one in found
-        if isinstance(one, LoadedRecord)
-        for entry in one.value
+        LoadedRecord(file.path, e)
+        for file in files
+        if isinstance(file, LoadedRecord)
+        for e in file.value
     ]
-    return sorted(rows, key=lambda row: row.entry.created_utc, reverse=True)
+    return sorted(rows, key=lambda row: row.value.created_utc, reverse=True)
 
 
 def _figure(metric: Metric) -> dict[str, Any]:
-    unit, factor = _READ_AS.get(metric.unit, (metric.unit, 1))
+    unit, factor = _SHOWN_UNITS.get(metric.unit, (metric.unit, 1))
     return {
         "name": metric.name,
         "words": metric.words,
@@ -142,25 +138,27 @@ def _figure(metric: Metric) -> dict[str, Any]:
 # --- columns ----------------------------------------------------------------------------------
 
 
-def _names(rows: list[_Row]) -> dict[str, list[str]]:
-    """The words of each facet; devices of one name and texts of one name are told apart."""
-    entries = [row.entry for row in rows]
-    devices = _once((e.device, e.processor) for e in entries)
+def _names(rows: list[Row]) -> dict[str, list[str]]:
+    """Return the words of each facet; devices and texts that share a name are told apart."""
+    entries = [row.value for row in rows]
+    devices = _distinct((e.device, e.processor) for e in entries)
     return {
-        "model": _once(e.model for e in entries),
-        "device": _apart(
+        "model": _distinct(e.model for e in entries),
+        "device": _unambiguous(
             [name for name, _ in devices], [f"{name} · {cpu}" for name, cpu in devices]
         ),
         "processor": [processor for _, processor in devices],
-        "provider": _once(e.provider for e in entries),
-        "precision": _once(e.precision for e in entries),
-        "outcome": _once(e.outcome for e in entries),
-        "text": _named_texts(_once(e.text for e in entries)),
+        "provider": _distinct(e.provider for e in entries),
+        "precision": _distinct(e.precision for e in entries),
+        "outcome": _distinct(e.outcome for e in entries),
+        "text": _named_texts(_distinct(e.text for e in entries)),
     }
 
 
 def _named_texts(texts: list[BoardText]) -> list[str]:
-    return _apart([_text(t) for t in texts], [f"{_text(t)}, sha256 {t.sha256[:8]}" for t in texts])
+    return _unambiguous(
+        [_text(t) for t in texts], [f"{_text(t)}, sha256 {t.sha256[:8]}" for t in texts]
+    )
 
 
 def _text(t: BoardText) -> str:
@@ -176,18 +174,18 @@ def _text(t: BoardText) -> str:
     )
 
 
-def _once(words: Iterable[Any]) -> list[Any]:
+def _distinct(words: Iterable[Any]) -> list[Any]:
     return list(dict.fromkeys(words))
 
 
-def _apart(short: list[str], long: list[str]) -> list[str]:
-    """Short names where they tell all apart, else the long one of those that share a short one."""
+def _unambiguous(short: list[str], long: list[str]) -> list[str]:
+    """Return the short names, but the long one of those that share a short one."""
     return [b if short.count(a) > 1 else a for a, b in zip(short, long, strict=True)]
 
 
-def _cells(rows: list[_Row], files: list[Path], reasons: _Words) -> dict[str, list[Any]]:
-    entries = [row.entry for row in rows]
-    newest, at = latest(entries), {path: place for place, path in enumerate(files)}
+def _cells(rows: list[Row], paths: list[Path], reasons: _Dictionary) -> dict[str, list[Any]]:
+    entries = [row.value for row in rows]
+    newest, at = latest(entries), {path: place for place, path in enumerate(paths)}
     facets: dict[str, list[Any]] = {
         **{
             name: [getattr(e, name) for e in entries]
@@ -208,38 +206,40 @@ def _cells(rows: list[_Row], files: list[Path], reasons: _Words) -> dict[str, li
 
 
 def _numbered(words: list[Any]) -> list[int]:
-    places = {word: place for place, word in enumerate(_once(words))}
+    places = {word: place for place, word in enumerate(_distinct(words))}
     return [places[word] for word in words]
 
 
-def _values(rows: list[_Row], place: int, reasons: _Words) -> dict[str, list[Any] | None]:
-    """A figure's column: values, the ends of intervals where there are any, and numbers of the reasons of absence."""
-    found = [row.entry.figures[place] for row in rows]
+def _values(rows: list[Row], place: int, reasons: _Dictionary) -> dict[str, list[Any] | None]:
+    """Return the column of a figure: values, ends of intervals, numbers of reasons of absence.
+
+    A part that no cell has is None.
+    """
+    figures = [row.value.figures[place] for row in rows]
+    absent = [reasons.place(f.reason) if isinstance(f, Absent) else -1 for f in figures]
     return {
-        "value": [None if isinstance(f, Absent) else _short(f.value) for f in found],
-        "low": _ends(found, "low"),
-        "high": _ends(found, "high"),
-        "absent": [reasons.place(f.reason) if isinstance(f, Absent) else -1 for f in found]
-        if any(isinstance(f, Absent) for f in found)
-        else None,
+        "value": [None if isinstance(f, Absent) else _short(f.value) for f in figures],
+        "low": _ends(figures, "low"),
+        "high": _ends(figures, "high"),
+        "absent": absent if any(isinstance(f, Absent) for f in figures) else None,
     }
 
 
-def _ends(found: list[Estimate | Absent], end: str) -> list[Any] | None:
-    ends = [getattr(f, end, None) for f in found]
-    return (
-        None if all(e is None for e in ends) else [None if e is None else _short(e) for e in ends]
-    )
+def _ends(figures: list[Estimate | Absent], end: str) -> list[Any] | None:
+    ends = [getattr(figure, end, None) for figure in figures]
+    if all(value is None for value in ends):
+        return None
+    return [None if value is None else _short(value) for value in ends]
 
 
 def _short(value: float) -> float | int:
-    """Six digits; a whole number without its point."""
+    """Round to six digits; return a whole number as an int."""
     short = float(f"{value:.6g}")
     return int(short) if short.is_integer() and abs(short) < 1e15 else short
 
 
-def _records(rows: list[_Row], link: Callable[[Path], str]) -> list[dict[str, Any]]:
-    first = {row.path: row.entry for row in reversed(rows)}
+def _records(rows: list[Row], link: Callable[[Path], str]) -> list[dict[str, Any]]:
+    first = {row.path: row.value for row in reversed(rows)}
     return [
         {
             "name": shown(path.name),
@@ -258,8 +258,8 @@ def _published() -> list[list[Any]]:
 # --- rows for programs ------------------------------------------------------------------------
 
 
-def _row_values(row: _Row, is_latest: bool) -> dict[str, Any]:
-    e = row.entry
+def _row_values(row: Row, is_latest: bool) -> dict[str, Any]:
+    e = row.value
     return {
         "record": _text_of(row.path),
         "created_utc": e.created_utc,

@@ -1,6 +1,6 @@
-"""Cells of many records as flat entries of a leaderboard: who, where, on which text, and every figure.
+"""Cells of many records as flat entries of the leaderboard: model, device, text and every metric.
 
-Figures come without draws: values, and the intervals that the record's scores were stored with.
+Metrics come without bootstrap draws: values, and the intervals that the record stores for scores.
 """
 
 from __future__ import annotations
@@ -10,21 +10,22 @@ import zlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from edgecap.analysis import metrics
-from edgecap.analysis.metrics import METRICS, Metric
-from edgecap.analysis.outcomes import compression_of, energy_of, failure_of, latency_of, status
+from edgecap.analysis.cell_view import CellView, cell_views
+from edgecap.analysis.metrics import METRICS, Metric, estimates
+from edgecap.analysis.outcomes import failure_of, status
 from edgecap.analysis.published import is_comparable
 from edgecap.names import printable
-from edgecap.record import Absent, Cell, Estimate, Flops, Profile
+from edgecap.record import Absent, Estimate, Flops, Profile
 from edgecap.spec import Spec
 
 LONGEST = 160  # characters of a name that are shown
+LONGEST_REASON = 300
 COST = Metric("flops_per_token", "FLOP", "FLOPs, a token", True, 0.0)
 FIGURES = (*METRICS, COST)  # of an entry, in this order
 
 
 class BoardText(NamedTuple):
-    """What capacities depend on beside the model: numbers of two texts do not compare."""
+    """The text that a cell scored, and the way; only capacities of the same text compare."""
 
     corpus: str
     sha256: str
@@ -36,7 +37,11 @@ class BoardText(NamedTuple):
 
 
 class BoardEntry(NamedTuple):
-    """One cell. `figures` go with FIGURES; `failure` is empty of a measured cell; `joules` tells how they were had."""
+    """A flat row of the board, built from a CellView and small enough to keep by the thousand.
+
+    `figures` are in the order of FIGURES; `failure` is empty for a measured cell; `joules` names
+    provenance and counter; `context` is the number of positions behind a decoded token.
+    """
 
     model: str
     device: str
@@ -56,58 +61,67 @@ class BoardEntry(NamedTuple):
 
 
 def entries(record: Profile) -> tuple[BoardEntry, ...]:
-    """An entry a cell, failures included."""
-    window = next((c.context for c in map(compression_of, record.cells) if c), record.spec.context)
-    return tuple(_entry(record, cell, window) for cell in record.cells)
+    """Return one entry per cell of a record, failed cells included."""
+    views = cell_views([record])
+    window = next((v.compression.context for v in views if v.compression), record.spec.context)
+    return tuple(_entry(view, window) for view in views)
 
 
-def _entry(record: Profile, cell: Cell, window: int | None) -> BoardEntry:
+def _entry(view: CellView, window: int | None) -> BoardEntry:
+    record, cell, energy = view.record, view.cell, view.energy
+    processor = " + ".join([record.machine.cpu, *(gpu.name for gpu in record.machine.gpus)])
     return BoardEntry(
         model=shown(record.source.name),
         device=shown(record.machine.name),
-        processor=shown(
-            " + ".join([record.machine.cpu, *(gpu.name for gpu in record.machine.gpus)])
-        ),
-        provider=shown(", ".join([cell.provider, *_setup(record.spec)])),
+        processor=shown(processor),
+        provider=shown(", ".join([cell.provider, *_unusual_settings(record.spec)])),
         precision=shown(cell.precision),
-        text=_text(record, cell, window),
+        text=_text(view, window),
         created_utc=shown(record.created_utc),
         complete=record.complete,
-        figures=_figures(record, cell),
+        figures=_figures(view),
         outcome=status(cell),
-        failure=shown(failure_of(cell), 300),
-        joules=_joules(cell),
-        context=_context(cell),
+        failure=shown(failure_of(cell), LONGEST_REASON),
+        joules=shown(f"{energy.provenance}: {energy.counter}") if energy else "",
+        context=_decode_context(view),
         as_published=is_comparable(record, cell),
         cautions=len(cell.cautions),
     )
 
 
-_SETUP = {"batches": "batch", "streams": "streams", "threads": "threads", "affinity": "processors"}
+_SETTINGS = {
+    "batches": "batch",
+    "streams": "streams",
+    "threads": "threads",
+    "affinity": "processors",
+}
 _USUAL = Spec()
 
 
-def _setup(spec: Spec) -> list[str]:
-    """How it was run where that was not as usual: such cells are no older ones of each other."""
-    unusual = [
-        (name, word)
-        for name, word in _SETUP.items()
+def _unusual_settings(spec: Spec) -> list[str]:
+    """Name the settings that are not the default; they keep cells apart as runs of another kind."""
+    words = [
+        f"{word} {_joined(getattr(spec, name))}"
+        for name, word in _SETTINGS.items()
         if getattr(spec, name) != getattr(_USUAL, name)
     ]
-    numbers = {name: getattr(spec, name) for name, _ in unusual}
-    told = [
-        f"{word} {'+'.join(map(str, n if isinstance(n := numbers[name], tuple) else (n,)))}"
-        for name, word in unusual
+    if spec.graph_level != _USUAL.graph_level:
+        words.append(f"graph level {spec.graph_level}")
+    return [
+        *words,
+        *([] if spec.arena else ["no arena"]),
+        *([] if spec.optimize else ["plain"]),
     ]
-    told += [f"graph level {spec.graph_level}"] if spec.graph_level != _USUAL.graph_level else []
-    told += ["no arena"] if not spec.arena else []
-    return told + (["plain"] if not spec.optimize else [])
+
+
+def _joined(value: object) -> str:
+    return "+".join(map(str, value if isinstance(value, tuple) else (value,)))
 
 
 def shown(text: str, longest: int = LONGEST) -> str:
-    """A string from outside in one line, without characters that command.
+    """Return a string from outside in one line, without control characters.
 
-    Longer ones are cut, and end in a number by which they stay apart.
+    A longer one is cut, and ends in a checksum that keeps it apart from others.
     """
     line = printable(" ".join(text.split()))
     if len(line) <= longest:
@@ -115,59 +129,52 @@ def shown(text: str, longest: int = LONGEST) -> str:
     return f"{line[: longest - 9]}…{zlib.crc32(text.encode('utf-8', 'replace')):08x}"
 
 
-def _text(record: Profile, cell: Cell, window: int | None) -> BoardText:
-    found, corpus = compression_of(cell), record.corpus
-    protocol = found.protocol if found else record.spec.protocol
+def _text(view: CellView, window: int | None) -> BoardText:
+    """Return the scored text of a cell; if it failed, the text that the run would have scored."""
+    text, corpus, spec = view.compression, view.record.corpus, view.record.spec
     return BoardText(
         shown(corpus.name),
         corpus.sha256[:64],
         corpus.documents,
-        shown(protocol),
-        found.context if found else window,
-        found.stride if found else record.spec.stride,
+        shown(text.protocol if text else spec.protocol),
+        text.context if text else window,
+        text.stride if text else spec.stride,
         corpus.bias_bits,
     )
 
 
-def _figures(record: Profile, cell: Cell) -> tuple[Estimate | Absent, ...]:
-    found = metrics.estimates(record, cell, None)
-    found[COST.name] = (
-        Estimate(value=record.flops.per_token, low=None, high=None)
-        if isinstance(record.flops, Flops)
-        else record.flops
+def _figures(view: CellView) -> tuple[Estimate | Absent, ...]:
+    values = estimates(view.record, view.cell, None)
+    flops = view.record.flops
+    values[COST.name] = (
+        Estimate(value=flops.per_token, low=None, high=None) if isinstance(flops, Flops) else flops
     )
-    return tuple(_sound(found[metric.name]) for metric in FIGURES)
+    return tuple(_finite(values[metric.name]) for metric in FIGURES)
 
 
-def _sound(found: Estimate | Absent) -> Estimate | Absent:
-    """A number that can be drawn, or why there is none."""
-    if isinstance(found, Absent):
-        return Absent(reason=shown(found.reason, 300))
-    if not math.isfinite(found.value):
+def _finite(figure: Estimate | Absent) -> Estimate | Absent:
+    """Return a figure that can be drawn: without an interval or Absent where it is not finite."""
+    if isinstance(figure, Absent):
+        return Absent(reason=shown(figure.reason, LONGEST_REASON))
+    if not math.isfinite(figure.value):
         return Absent(reason="not a finite number")
-    ends = (found.low, found.high)
-    return (
-        found
-        if all(x is None or math.isfinite(x) for x in ends)
-        else Estimate(value=found.value, low=None, high=None)
-    )
+    if all(end is None or math.isfinite(end) for end in (figure.low, figure.high)):
+        return figure
+    return Estimate(value=figure.value, low=None, high=None)
 
 
-def _joules(cell: Cell) -> str:
-    energy = energy_of(cell)
-    return shown(f"{energy.provenance}: {energy.counter}") if energy else ""
-
-
-def _context(cell: Cell) -> float | None:
-    """Positions that a token was decoded behind."""
-    latency = latency_of(cell)
+def _decode_context(view: CellView) -> float | None:
+    latency = view.latency
     return None if latency is None or isinstance(latency.decode, Absent) else latency.decode.context
 
 
-def latest(found: Iterable[BoardEntry]) -> set[int]:
-    """The places of those that no newer one of the same model, device, provider, precision and text follows."""
+def latest(entries: Iterable[BoardEntry]) -> set[int]:
+    """Return the positions of entries without a newer one of equal identity.
+
+    Identity is model, device, processor, provider, precision and text.
+    """
     newest: dict[tuple[object, ...], tuple[str, int]] = {}
-    for place, e in enumerate(found):
+    for place, e in enumerate(entries):
         key = (e.model, e.device, e.processor, e.provider, e.precision, e.text)
         newest[key] = max(newest.get(key, ("", -1)), (e.created_utc, place))
     return {place for _, place in newest.values()}
