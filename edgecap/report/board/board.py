@@ -34,7 +34,7 @@ _SHOWN_UNITS = {
 }
 
 
-Row = LoadedRecord[BoardEntry]  # one entry with the file that it comes from
+BoardRow = LoadedRecord[BoardEntry]  # one entry with the file that it comes from
 
 
 class _Dictionary:
@@ -114,7 +114,7 @@ def unread(files: BoardFiles) -> list[SkippedFile]:
     ]
 
 
-def _rows(files: BoardFiles) -> list[Row]:
+def _rows(files: BoardFiles) -> list[BoardRow]:
     rows = [
         LoadedRecord(file.path, e)
         for file in files
@@ -138,7 +138,7 @@ def _figure(metric: Metric) -> dict[str, Any]:
 # --- columns ----------------------------------------------------------------------------------
 
 
-def _names(rows: list[Row]) -> dict[str, list[str]]:
+def _names(rows: list[BoardRow]) -> dict[str, list[str]]:
     """Return the words of each facet; devices and texts that share a name are told apart."""
     entries = [row.value for row in rows]
     devices = _distinct((e.device, e.processor) for e in entries)
@@ -183,7 +183,7 @@ def _unambiguous(short: list[str], long: list[str]) -> list[str]:
     return [b if short.count(a) > 1 else a for a, b in zip(short, long, strict=True)]
 
 
-def _cells(rows: list[Row], paths: list[Path], reasons: _Dictionary) -> dict[str, list[Any]]:
+def _cells(rows: list[BoardRow], paths: list[Path], reasons: _Dictionary) -> dict[str, list[Any]]:
     entries = [row.value for row in rows]
     newest, at = latest(entries), {path: place for place, path in enumerate(paths)}
     facets: dict[str, list[Any]] = {
@@ -210,7 +210,7 @@ def _numbered(words: list[Any]) -> list[int]:
     return [places[word] for word in words]
 
 
-def _values(rows: list[Row], place: int, reasons: _Dictionary) -> dict[str, list[Any] | None]:
+def _values(rows: list[BoardRow], place: int, reasons: _Dictionary) -> dict[str, list[Any] | None]:
     """Return the column of a figure: values, ends of intervals, numbers of reasons of absence.
 
     A part that no cell has is None.
@@ -238,7 +238,7 @@ def _short(value: float) -> float | int:
     return int(short) if short.is_integer() and abs(short) < 1e15 else short
 
 
-def _records(rows: list[Row], link: Callable[[Path], str]) -> list[dict[str, Any]]:
+def _records(rows: list[BoardRow], link: Callable[[Path], str]) -> list[dict[str, Any]]:
     first = {row.path: row.value for row in reversed(rows)}
     return [
         {
@@ -258,7 +258,7 @@ def _published() -> list[list[Any]]:
 # --- rows for programs ------------------------------------------------------------------------
 
 
-def _row_values(row: Row, is_latest: bool) -> dict[str, Any]:
+def _row_values(row: BoardRow, is_latest: bool) -> dict[str, Any]:
     e = row.value
     return {
         "record": _text_of(row.path),
