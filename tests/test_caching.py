@@ -210,7 +210,7 @@ def test_a_model_of_the_hub_is_known_without_its_organisation(full):
     [
         ((), "say what to remove"),
         (("--dry-run",), "say what to remove"),
-        (("--all", "--kind", "peaks"), "--all removes all"),
+        (("--all", "--kind", "peaks"), "--all removes everything"),
         (("--to", "10 parsecs"), "'--to': 10 parsecs: its units are"),
         (("--to", "0"), "above 0"),
         (("--older-than", "30"), "write 30d, 12h or 90m"),

@@ -538,7 +538,7 @@ def test_records_are_rescored_as_if_measured_under_the_bias(files, tmp_path):
                     after.outcome, new.flops, bias, before.score.roofline_ratio
                 )
     again = run("fit", *files, "--rescore", str(tmp_path / "new"))
-    assert isinstance(again.exception, UsageError) and "would write over" in str(again.exception)
+    assert isinstance(again.exception, UsageError) and "would overwrite" in str(again.exception)
     twice = run("fit", *files, files[0], "--rescore", str(tmp_path / "other"))
     assert isinstance(twice.exception, UsageError) and not (tmp_path / "other").exists()
 
@@ -559,7 +559,7 @@ def test_a_record_of_a_text_without_a_fit_is_not_rescored(files, tmp_path):
 
 def test_a_card_that_profile_would_not_find_is_told(files, tmp_path):
     done = run("fit", *files, "--write-corpus", str(tmp_path / "card.json"))
-    assert "name it so" in done.stderr
+    assert "rename the card" in done.stderr
 
 
 def test_a_card_holds_one_corpus(files, tmp_path):

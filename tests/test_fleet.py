@@ -364,7 +364,7 @@ def test_a_clock_that_is_hours_off_makes_no_device_silent(pair, monkeypatch):
     wall = time.time
     monkeypatch.setattr(time, "time", lambda: wall() + 7200)
     with FleetConnection(pair.address, None) as line:
-        assert [seen.heard for seen in line.devices()] == [True, True]
+        assert [seen.alive for seen in line.devices()] == [True, True]
 
 
 def test_a_device_that_borrows_a_name_is_turned_away(pair):
@@ -387,7 +387,7 @@ def test_nobody_there_is_told(fleet, tmp_path):
         )
     rows = measured(fleet, plan(tmp_path, cells=2), tmp_path / "out", FleetLimits(wait_s=1.0))
     assert {row.failure.message for row in rows.values()} == {
-        "no device of the fleet can run it: none is there"
+        "no device of the fleet can run it: no device is connected"
     }
 
 
@@ -400,7 +400,7 @@ def test_a_scheduler_that_stays_away_ends_the_sweep_with_what_is_finished(fleet,
         if told.kind == "finished":
             fleet.scheduler.kill()
 
-    with pytest.raises(UsageError, match="what is finished is kept"):
+    with pytest.raises(UsageError, match="finished cells are kept"):
         measured(fleet, cells, tmp_path / "out", FleetLimits(wait_s=2.0), news)
     assert 1 <= len(scores(tmp_path / "out")) < 10
     fleet.scheduler.wait()

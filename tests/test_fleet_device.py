@@ -22,7 +22,7 @@ from edgecap.record import Failure, File
 from edgecap.storage.files import Paths
 from edgecap.sweep.fleet import conversation
 from edgecap.sweep.fleet.bundles import Bundles
-from edgecap.sweep.fleet.connection import ConnectionLost, DeviceStatus, _about, _pulse
+from edgecap.sweep.fleet.connection import ConnectionLost, DeviceStatus, _device_info, _progress
 from edgecap.sweep.fleet.device import Device
 from edgecap.sweep.fleet.manifest import MOST_FILES, model_files
 from edgecap.sweep.fleet.messages import (
@@ -79,7 +79,9 @@ class Wire:
     def ask(self, address, verb, *said):
         self.asked += 1
         return (
-            self.device.answer(*said) if verb is conversation.far.serve else self.device.take(*said)
+            self.device.answer(*said)
+            if verb is conversation.device_side.serve
+            else self.device.take(*said)
         )
 
 
@@ -97,7 +99,7 @@ SEEN = DeviceStatus("tcp://127.0.0.1:1", ABOUT, True)
 
 def said(client, device, part=None, text=NOTHING):
     cell, bundles = client
-    return conversation.run_task(Wire(device), bundles, Task(cell, part), SEEN, text).found
+    return conversation.run_task(Wire(device), bundles, Task(cell, part), SEEN, text).outcome
 
 
 @pytest.fixture
@@ -135,20 +137,20 @@ def test_a_transfer_that_is_cut_off_goes_on_at_its_offset(client, device, monkey
 
     class Cable(Wire):
         def ask(self, address, verb, *words):
-            if verb is conversation.far.take:
+            if verb is conversation.device_side.take:
                 offsets.append(words[1])
                 if len(offsets) == 4:
                     raise ConnectionLost("it was pulled")
             return super().ask(address, verb, *words)
 
     assert (
-        str(conversation.run_task(Cable(device), client[1], Task(client[0]), SEEN, NOTHING).found)
+        str(conversation.run_task(Cable(device), client[1], Task(client[0]), SEEN, NOTHING).outcome)
         == "it was pulled"
     )
     assert offsets == [0, 500, 1000, 1500]
     assert conversation.run_task(
         Cable(device), client[1], Task(client[0]), SEEN, NOTHING
-    ).found.complete
+    ).outcome.complete
     assert offsets[4] == 1500 and offsets.count(500) < offsets.count(0)
 
 
@@ -308,7 +310,7 @@ def test_neither_code_nor_files_of_the_device_are_reachable(client, device, orde
         found = answered(
             device, order, spec=msgspec.structs.replace(order.spec, providers=(provider,))
         )
-        assert "no files or libraries" in found.failure.message
+        assert "may not name files or libraries" in found.failure.message
 
 
 @pytest.mark.parametrize(
@@ -354,21 +356,25 @@ def test_what_nobody_waits_for_any_more_is_given_up(client, tmp_path):
     wire, replies = Wire(device), []
     wire.ask = lambda address, verb, *words: (
         device.answer(*words, lambda: wanted[0])
-        if verb is conversation.far.serve
+        if verb is conversation.device_side.serve
         else device.take(*words)
     )
     thread = threading.Thread(
         target=lambda: replies.append(
-            conversation.run_task(wire, client[1], Task(client[0]), SEEN, NOTHING).found
+            conversation.run_task(wire, client[1], Task(client[0]), SEEN, NOTHING).outcome
         )
     )
     thread.start()
     assert begun.wait(20)
     time.sleep(0.1)
-    assert device.pulse.stage == "s" and str(device.pulse) == "s 50 %" and device.pulse.beats > 1
+    assert (
+        device.progress.stage == "s"
+        and str(device.progress) == "s 50 %"
+        and device.progress.beats > 1
+    )
     wanted[0] = False
     thread.join(20)
-    assert "went away" in str(replies[0]) and device.pulse.stage == ""
+    assert "is gone" in str(replies[0]) and device.progress.stage == ""
 
 
 # --- hostile devices --------------------------------------------------------------------------
@@ -403,13 +409,13 @@ def test_a_device_gets_no_file_but_the_models_and_not_for_ever(client):
     ):
         assert isinstance(said(client, Liar(bad, needs())), InvalidMessage)
     wire = Wire(Liar(needs(**{sha256: 0}), needs()))
-    assert "again and again" in str(
-        conversation.run_task(wire, client[1], Task(client[0]), SEEN, NOTHING).found
+    assert "repeatedly" in str(
+        conversation.run_task(wire, client[1], Task(client[0]), SEEN, NOTHING).outcome
     )
     assert wire.asked == 2 * conversation.ROUNDS
     wire = Wire(Liar(needs(**{sha256: 0}), needs(**{sha256: 0})))
-    assert "again and again" in str(
-        conversation.run_task(wire, client[1], Task(client[0]), SEEN, NOTHING).found
+    assert "repeatedly" in str(
+        conversation.run_task(wire, client[1], Task(client[0]), SEEN, NOTHING).outcome
     )
     assert wire.asked < 60
 
@@ -602,20 +608,20 @@ def about(**changes):
     ],
 )
 def test_who_says_nonsense_of_itself_is_no_device(told):
-    assert _about(told) is None
+    assert _device_info(told) is None
 
 
 def test_a_pulse_that_is_none_is_no_sign():
-    assert _about(about()) == ABOUT
+    assert _device_info(about()) == ABOUT
     for told in (
         {},
         {"metrics": 7},
         {"metrics": {"edgecap": {"beats": -1}}},
         {"metrics": {"edgecap": {"stage": "\n"}}},
     ):
-        assert _pulse(told).beats == 0
+        assert _progress(told).beats == 0
     assert (
-        str(_pulse({"metrics": {"edgecap": {"beats": 1, "stage": "s", "done": 3, "total": 4}}}))
+        str(_progress({"metrics": {"edgecap": {"beats": 1, "stage": "s", "done": 3, "total": 4}}}))
         == "s 75 %"
     )
 

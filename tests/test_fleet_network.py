@@ -163,7 +163,7 @@ def test_a_name_that_is_none(tmp_path, name, more):
 
 @pytest.mark.parametrize("name", ["ca", "CA", "ca.pem", "ca-key.pem"])
 def test_a_name_that_is_the_authoritys(tmp_path, name):
-    with pytest.raises(UsageError, match="authority's own"):
+    with pytest.raises(UsageError, match="a file of the authority"):
         certificates.init(tmp_path, [name])
 
 
@@ -194,9 +194,9 @@ def spoil(bundle, how, others):
         ("stranger", "not signed by"),
         ("key", "is not the key of"),
         ("readable", "chmod 600"),
-        ("no PEM", "no certificate in PEM"),
-        ("no key", "no private key in PEM"),
-        ("locked", "locked with a password"),
+        ("no PEM", "not a certificate in PEM"),
+        ("no key", "not a private key in PEM"),
+        ("locked", "encrypted with a password"),
     ],
 )
 def test_a_spoilt_bundle(fleet, others, tmp_path, how, words):
@@ -227,7 +227,7 @@ def test_a_device_never_outlives_its_authority(tmp_path):
         certificates.check(tmp_path / "b", later).not_after
         == loaded(tmp_path / "ca.pem").not_valid_after_utc
     )
-    with pytest.raises(UsageError, match="a/cert.pem was valid until .* to have it made anew"):
+    with pytest.raises(UsageError, match="a/cert.pem was valid until .* to create it again"):
         certificates.init(tmp_path, ["a"], later)
     with pytest.raises(UsageError, match="ca.pem was valid until"):
         certificates.init(tmp_path, ["c"], later + timedelta(days=31))
@@ -257,9 +257,9 @@ def test_init_tells_what_goes_where(tmp_path):
     run = CliRunner().invoke(cli, ["fleet", "init", "f", "home", "board"])
     assert run.exit_code == 0
     assert re.sub(r"\d{4}-\d\d-\d\d", "DAY", run.output) == (
-        "made   f/home: carry it to home; valid until DAY\n"
-        "made   f/board: carry it to board; valid until DAY\n"
-        "stays  f/ca-key.pem: it admits devices\n"
+        "made   f/home: copy it to home; valid until DAY\n"
+        "made   f/board: copy it to board; valid until DAY\n"
+        "stays  f/ca-key.pem: it admits devices; keep it here\n"
     )
     run = CliRunner().invoke(cli, ["fleet", "init", "f", "home", "nano", "--json"])
     found = json.loads(run.stdout)
@@ -333,9 +333,9 @@ def test_an_address(names, address, tls, insecure, found):
         ("[::ffff:192.0.2.7]:8786", None, False, "--tls FOLDER"),
         ("outer:8786", None, False, "--tls FOLDER"),
         ("mixed:8786", None, False, "--tls FOLDER"),
-        ("nobody:8786", None, False, "no address is known for nobody"),
-        ("tls://127.0.0.1:8786", None, False, "asks for TLS"),
-        ("tls://192.0.2.7:8786", None, True, "asks for TLS"),
+        ("nobody:8786", None, False, "cannot resolve nobody"),
+        ("tls://127.0.0.1:8786", None, False, "requires TLS"),
+        ("tls://192.0.2.7:8786", None, True, "requires TLS"),
         ("192.0.2.7:8786", BUNDLE, True, "exclude each other"),
         ("127.0.0.1", None, False, "has no port"),
         ("127.0.0.1:", None, False, "has no port"),
@@ -345,7 +345,7 @@ def test_an_address(names, address, tls, insecure, found):
             for port in ("0", "65536", "-1", "x", "١", "1/")
         ),
         *(
-            (address, BUNDLE, False, "is no address of a scheduler: write HOST:PORT")
+            (address, BUNDLE, False, "is not the address of a scheduler: write HOST:PORT")
             for address in (
                 *(
                     "",
@@ -388,13 +388,13 @@ def test_an_address_that_is_refused(names, address, tls, insecure, words):
         ("0.0.0.0", BUNDLE, False, "0.0.0.0"),
         ("", BUNDLE, False, ""),
         ("", None, True, ""),
-        ("", None, False, "every address is not this machine alone"),
+        ("", None, False, "every address is reachable from other machines"),
         ("0.0.0.0", None, False, "--tls FOLDER"),
         ("::", None, False, "--tls FOLDER"),
         ("mixed", None, False, "--tls FOLDER"),
-        ("localhost:8786", None, False, "no host to listen on"),
-        ("tcp://localhost", BUNDLE, False, "no host to listen on"),
-        ("nobody", None, False, "no address is known"),
+        ("localhost:8786", None, False, "not a host to listen on"),
+        ("tcp://localhost", BUNDLE, False, "not a host to listen on"),
+        ("nobody", None, False, "cannot resolve"),
     ],
 )
 def test_a_host(names, host, tls, insecure, found):

@@ -67,11 +67,11 @@ def refused(address, security):
 
 def test_others_are_told_why(tls, plain, bundles):
     words, lasting = refused(*secured(tls, bundles / "theirs" / "home"))
-    assert lasting and "certificate that this bundle's fleet did not give" in words
+    assert lasting and "certificate of another fleet" in words
     words, lasting = refused(tls.address, None)
     assert lasting and "give this machine's bundle with --tls" in words
     words, lasting = refused(*secured(plain, bundles / "ours" / "board"))
-    assert lasting and "does not speak TLS" in words
+    assert lasting and "does not use TLS" in words
 
 
 def test_a_certificate_that_the_scheduler_does_not_take_is_told(tls, bundles):
@@ -108,12 +108,12 @@ def listening(say):
 def test_what_is_no_scheduler_is_told(bundles):
     security = network.security(bundles / "ours" / "board")
     with listening(lambda caller: caller.sendall(b"SSH-2.0-Open")) as address:
-        assert "no scheduler of dask" in refused(address, None)[0]
-        assert "does not speak TLS" in refused(address.replace("tcp", "tls"), security)[0]
+        assert "not a dask scheduler" in refused(address, None)[0]
+        assert "does not use TLS" in refused(address.replace("tcp", "tls"), security)[0]
     with listening(lambda caller: None) as address:
-        assert refused(address, None) == (f"{address} hung up at once", False)
+        assert refused(address, None) == (f"{address} closed the connection at once", False)
         words, lasting = refused(address.replace("tcp", "tls"), security)
-        assert "hung up" in words or "cannot reach" in words
+        assert "closed the connection" in words or "cannot reach" in words
         assert not lasting
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
@@ -147,10 +147,7 @@ def run(*words):
 def test_commands_with_another_fleets_bundle_end_with_a_line(tls, bundles, tmp_path):
     theirs = bundles / "theirs" / "home"
     found = run("worker", f"127.0.0.1:{tls.port}", "--tls", theirs, "--cache", tmp_path / "cache")
-    assert (
-        found.returncode == 2
-        and "this bundle's fleet did not give" in found.stderr.splitlines()[-1]
-    )
+    assert found.returncode == 2 and "certificate of another fleet" in found.stderr.splitlines()[-1]
     sweep = (
         "sweep",
         "--model",
@@ -161,7 +158,7 @@ def test_commands_with_another_fleets_bundle_end_with_a_line(tls, bundles, tmp_p
         f"127.0.0.1:{tls.port}",
     )
     found = run(*sweep, "--tls", theirs)
-    assert found.returncode == 2 and "this bundle's fleet did not give" in found.stderr
+    assert found.returncode == 2 and "certificate of another fleet" in found.stderr
     found = run("worker", f"127.0.0.1:{tls.port}", "--cache", tmp_path / "cache")
     assert found.returncode == 2 and "--tls FOLDER" in found.stderr.splitlines()[-1]
     found = run("sweep", "--model", "edgecap-ref-xs", "--scheduler", "192.0.2.1:8786")

@@ -133,7 +133,7 @@ def test_a_model_on_the_hub_is_not_fetched_to_make_a_list(tmp_path):
         ("batches = 0x" + "f" * 5000, "whole numbers"),
         ("", "names nothing to measure"),
         ("[options]\ndocuments = 3", "names nothing to measure"),
-        ("model = 'a'\nmodels = 'b'", "'models' is there twice"),
+        ("model = 'a'\nmodels = 'b'", "'models' is given twice"),
         ("modles = 'a'", "did you mean 'models'"),
         ("documents = 3", "goes below [options]"),
         ("x = 1", "unknown 'x'"),
@@ -372,7 +372,7 @@ def test_a_folder_of_graphs_tells_its_precisions(tmp_path):
     assert [cell.spec.precisions[0] for cell in found] == ["fp32", "int8"]
     (folder / "edgecap.json").unlink()
     (folder / "model.onnx").write_bytes(b"")
-    with pytest.raises(UsageError, match="name their precisions"):
+    with pytest.raises(UsageError, match="give their precisions"):
         unfold({"models": "./graphs"}, tmp_path, tmp_path / "kept")
 
 

@@ -125,7 +125,9 @@ def test_each_cell_gets_a_record_and_a_second_time_nothing_is_done(tmp_path):
 def test_a_part_of_a_plan_is_gone_on_with_only_when_asked(tmp_path):
     cells = planned(tmp_path)
     swept(cells[:2], tmp_path)
-    with pytest.raises(UsageError, match="holds 2 of the 6 cells; --resume does the others"):
+    with pytest.raises(
+        UsageError, match="holds 2 of the 6 cells; measure the others with --resume"
+    ):
         swept(cells, tmp_path, refused, SweepOptions())
     news = []
     swept(cells, tmp_path, watch=news.append)
@@ -279,7 +281,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path):
             raise KeyboardInterrupt
         return as_scripted(step, watch, timeout_s)
 
-    with pytest.raises(Interrupted, match="2 of 6 cells are in .*--resume goes on"):
+    with pytest.raises(Interrupted, match="2 of 6 cells are in .*; continue with --resume"):
         swept(cells, tmp_path, pressed)
     assert run.asked == [] and len(lines_of(tmp_path / "out")) == 2
     assert not (tmp_path / "out" / ".edgecap" / "scratch").exists()
@@ -349,7 +351,8 @@ def test_a_process_that_is_asked_to_end_keeps_everything(tmp_path, number):
     status, out, err = Process(tmp_path, 0.5).finished(2).end(number)
     assert (status, out) == (130, "")
     assert re.fullmatch(
-        r"edgecap: interrupted: [1-5] of 6 cells are in out; --resume goes on", err.splitlines()[-1]
+        r"edgecap: interrupted: [1-5] of 6 cells are in out; continue with --resume",
+        err.splitlines()[-1],
     )
     assert 2 <= len(lines_of(tmp_path / "out")) < 6
     resumed = Process(tmp_path, 0, "--resume")
@@ -547,7 +550,9 @@ def test_a_full_disk_is_waited_for_and_then_given_up_without_loss(
     check_whole(out, cells)
     more = planned(tmp_path, 12)
     waits.clear()
-    with pytest.raises(DiskFull, match=r"\d of 12 cells are in .*make room, and --resume goes on"):
+    with pytest.raises(
+        DiskFull, match=r"\d of 12 cells are in .*; free disk space, then continue with --resume"
+    ):
         shutil.rmtree(home.cache / "variants")
         sweeping.sweep(
             more,
@@ -574,7 +579,7 @@ def test_patience_begins_when_the_disk_is_full_and_not_with_the_cell(tmp_path, m
         if len(tries) < 2:
             raise DiskFull("full")
 
-    sweeping._patiently(measuring, None, 900, lambda news: None)
+    sweeping._wait_for_space(measuring, None, 900, lambda news: None)
     assert tries == [1000, 2000]
 
 
@@ -867,11 +872,9 @@ def test_times_come_from_the_most_alike(tmp_path):
 
 def test_a_cell_that_failed_tells_no_time(tmp_path):
     (cell, _), history = planned(tmp_path, 2), History(tmp_path / "cache")
-    history.remember(
-        row_of(cell, 0.1, failure=Failure(stage="a", error="b", message="c"), wrong=True)
-    )
+    history.add(row_of(cell, 0.1, failure=Failure(stage="a", error="b", message="c"), wrong=True))
     assert History(tmp_path / "cache").rows == []
-    history.remember(row_of(cell, 5.0))
+    history.add(row_of(cell, 5.0))
     assert estimate_times([cell], History(tmp_path / "cache").rows) == [
         TimeEstimate(5.0, "measured before")
     ]
@@ -939,9 +942,9 @@ def test_plain_lines_tell_each_cell_and_failures_make_the_status(tmp_path, typed
     status, out, err = typed(FAILING)
     assert status == 1
     assert err.splitlines()[:3] == [
-        "edgecap: begins: edgecap-ref-xs, fp32 on cpu, text, context 16",
+        "edgecap: started: edgecap-ref-xs, fp32 on cpu, text, context 16",
         err.splitlines()[1],
-        "edgecap: begins: edgecap-ref-xs, fp32 on cpu, text, context 13",
+        "edgecap: started: edgecap-ref-xs, fp32 on cpu, text, context 13",
     ]
     assert "[1/6] edgecap-ref-xs, fp32 on cpu, text, context 16, " in err
     assert (
@@ -972,7 +975,7 @@ def test_a_dry_run_lists_cells_time_and_disk_and_does_nothing(tmp_path, typed):
     assert "each with provider cpu, corpus text" in out
     assert (
         "6 cells: 0 finished, 6 to do" in out
-        and "time: not known" in out
+        and "time: unknown" in out
         and "disk: graphs up to" in out
     )
     typed(FAILING)
@@ -1081,7 +1084,7 @@ def test_what_is_new_is_drawn_at_once_and_each_line_says_what_it_is(tmp_path, li
         "━━━━──────── 2 of 6 finished, 1 failed, about 40 s left, until +40"
     ]
     assert screen.kept == [
-        "1 of 6 cells are finished already",
+        "1 of 6 cells were finished before",
         "[2/6] failed: edgecap-ref-xs, fp32 on cpu, text, context 17: export: E: no such?[2J thing",
     ]
 
@@ -1098,7 +1101,7 @@ def test_a_fleet_shows_devices_and_a_full_disk_is_told_once(tmp_path, live):
         view(SweepEvent("waits", cells[0], "no room; waiting"))
     assert (
         screen.kept == [f"{cells[0]}: no room; waiting"]
-        and "waits for room on the disk" in screen.drawn[-1][1]
+        and "waiting for disk space" in screen.drawn[-1][1]
     )
 
 

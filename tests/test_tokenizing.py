@@ -594,14 +594,14 @@ def test_only_a_former_result_is_written_over(tmp_path, name):
     for _ in range(2):
         cli.main([str(word) for word in words], standalone_mode=False)
     (tmp_path / name).write_text('{"version": "1.0"}')
-    assert "no former result" in refused(*words)
+    assert "not a result of this command" in refused(*words)
     assert (tmp_path / name).read_text() == '{"version": "1.0"}'
 
 
 def test_the_definition_of_a_tokenizer_that_is_read_is_not_written_over(tmp_path):
     file = saved(tmp_path / "b", BYTE_LEVEL) / "tokenizer.json"
     before = file.read_bytes()
-    assert "no former result" in refused("tokenizer", file.parent, "-o", file)
+    assert "not a result of this command" in refused("tokenizer", file.parent, "-o", file)
     assert file.read_bytes() == before
 
 

@@ -1,9 +1,13 @@
-"""The command line: parses, calls the same functions as the Python API, prints, and sets the exit status.
+"""Command line: parse options, call the Python API, print the result, set the exit status.
 
-    commands   what can be typed
-    live       progress on a terminal, plain lines elsewhere
+    commands    the list of commands
+    types       types of options
+    options     options that several commands share
+    output      JSON, text and files
+    live        progress on a terminal, plain lines elsewhere
 
-Results go to standard output; progress, cautions of a run in progress and errors to standard error.
+Results go to standard output; progress and errors go to standard error. Exit status: 0 success,
+1 failure, 2 usage error, 3 unreadable record, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -16,12 +20,11 @@ import click
 
 
 def main() -> None:
-    """Runs the command line; every error that edgecap knows ends in one line and its exit status."""
+    """Run the command line; an expected error ends in one line and its exit status."""
     from edgecap.errors import EdgecapError
 
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # as Ctrl-C: what is unfinished is cleared away
+    # SIGTERM ends like Ctrl-C, so that unfinished files are removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         from edgecap.cli.commands import cli
 
@@ -49,6 +52,7 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
+    """Print an error as one line and exit."""
     from edgecap.names import printable
 
     click.echo(f"edgecap: {printable(' '.join(message.split()))}", err=True)

@@ -1,4 +1,4 @@
-"""`edgecap cache`: what is kept between runs, and how to free room."""
+"""`edgecap cache`: list the files kept between runs, and remove them to free disk space."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 Examples:
-  edgecap cache                                 what is kept, the largest first
+  edgecap cache                                 list the contents, largest first
   edgecap cache prune --older-than 30d --dry-run
-  edgecap cache prune --to 10GB                 the least recently used goes first
+  edgecap cache prune --to 10GB                 remove the least recently used first
   edgecap cache prune --model my-model --kind variant
 """
-CHOOSE = "say what to remove: --older-than 30d, --to 10GB, --model NAME, --kind KIND, or --all; --dry-run shows it first"
+CHOOSE = (
+    "say what to remove: --older-than 30d, --to 10GB, --model NAME, --kind KIND, or --all; "
+    "--dry-run shows it first"
+)
 
 
 def _options(command: Any) -> Any:
@@ -31,7 +34,7 @@ def _options(command: Any) -> Any:
         "--cache",
         type=click.Path(path_type=Path),
         metavar="FOLDER",
-        help="The cache. Default: EDGECAP_CACHE or the user's cache.",
+        help="Cache to use. Default: EDGECAP_CACHE or the user's cache.",
     )
     return folder(
         click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(command)
@@ -42,7 +45,7 @@ def _options(command: Any) -> Any:
 @_options
 @click.pass_context
 def cache(context: click.Context, cache: Path | None, as_json: bool) -> None:
-    """Show what is kept between runs: exports, variants, peaks, texts; and remove what is no longer needed.
+    """Show the files kept between runs (exports, variants, peaks, texts), or remove them.
 
     Example: edgecap cache
     """
@@ -55,7 +58,7 @@ def cache(context: click.Context, cache: Path | None, as_json: bool) -> None:
 @_options
 @click.pass_context
 def list_kept(context: click.Context, cache: Path | None, as_json: bool) -> None:
-    """Show what is kept, the largest first.
+    """List the contents of the cache, largest first.
 
     Example: edgecap cache list --json
     """
@@ -66,11 +69,11 @@ def list_kept(context: click.Context, cache: Path | None, as_json: bool) -> None
 def _list(cache: Path | None, as_json: bool) -> None:
     from edgecap.report.terminal.cache import kept, kept_values
 
-    found = _survey(cache)
+    contents = _survey(cache)
     if as_json:
-        print_json(kept_values(found))
+        print_json(kept_values(contents))
     else:
-        print_text(kept(found, width()))
+        print_text(kept(contents, width()))
 
 
 @cache.command()
@@ -80,26 +83,29 @@ def _list(cache: Path | None, as_json: bool) -> None:
     "older_than_s",
     type=types.AGE,
     metavar="TIME",
-    help="What was last used longer ago: 30d, 12h or 90m.",
+    help="Remove entries not used for this long: 30d, 12h or 90m.",
 )
 @click.option(
     "--to",
     "to_bytes",
     type=types.SIZE,
     metavar="SIZE",
-    help="The least recently used, until the cache is as small: 10GB, 500MB.",
+    help="Remove the least recently used until the cache is this small: 10GB, 500MB.",
 )
-@click.option("--model", metavar="NAME", help="Graphs of a model.")
+@click.option("--model", metavar="NAME", help="Remove graphs of this model.")
 @click.option(
     "--kind",
     type=types.CACHE_KIND,
     metavar="KIND",
-    help="One kind: export, variant, fused, peaks, journal, ...",
+    help="Remove one kind: export, variant, fused, peaks, journal, ...",
 )
 @click.option(
-    "--all", "everything", is_flag=True, help="All that edgecap keeps, the machine's peaks too."
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Remove everything that edgecap keeps, the machine's peaks too.",
 )
-@click.option("--dry-run", is_flag=True, help="Show what would be removed.")
+@click.option("--dry-run", is_flag=True, help="Show what would be removed, and remove nothing.")
 @click.pass_context
 def prune(
     context: click.Context,
@@ -110,11 +116,11 @@ def prune(
     dry_run: bool,
     **chosen: Any,
 ) -> None:
-    """Remove what fits all of the options, the least recently used first.
+    """Remove entries that match all options, least recently used first.
 
-    What another process makes or measures stays, and what edgecap did not put there. Peaks, which are measurements,
-    stay unless --kind peaks or --all names them. Exit status 1 where something else that was chosen could not be
-    removed, or --to was not reached.
+    Keeps entries that another process builds or measures, and files that edgecap did not write.
+    Keeps peaks, which are measurements, unless --kind peaks or --all is given. Exit status 1 if a
+    chosen entry could not be removed, or --to was not reached.
 
     Example: edgecap cache prune --older-than 30d --dry-run
     """
@@ -122,10 +128,10 @@ def prune(
 
     above, json_above = context.obj
     wanted = _wanted(everything, **chosen)
-    place = _folder(cache or above)
-    found = remove(place, wanted, dry_run)
-    _show(found, _survey(place), as_json or json_above, dry_run)
-    if _fell_short(found, wanted):
+    folder = _folder(cache or above)
+    result = remove(folder, wanted, dry_run)
+    _show(result, _survey(folder), as_json or json_above, dry_run)
+    if _fell_short(result, wanted):
         sys.exit(1)
 
 
@@ -135,7 +141,9 @@ def _wanted(everything: bool, **chosen: Any) -> PruneOptions:
 
     is_chosen = any(value is not None for value in chosen.values())
     if everything and is_chosen:
-        raise UsageError("--all removes all that edgecap keeps: leave it out, or the other options")
+        raise UsageError(
+            "--all removes everything that edgecap keeps: leave it out, or the other options"
+        )
     if not everything and not is_chosen:
         raise UsageError(CHOOSE)
     return PruneOptions(everything=everything, **chosen)
@@ -153,17 +161,17 @@ def _survey(cache: Path | None) -> Survey:
     return survey(_folder(cache))
 
 
-def _show(found: PruneResult, after: Survey, as_json: bool, dry_run: bool) -> None:
+def _show(result: PruneResult, after: Survey, as_json: bool, dry_run: bool) -> None:
     from edgecap.report.terminal.cache import pruned, pruned_values
 
     if as_json:
-        print_json(pruned_values(found, after.cache, after.free_bytes, dry_run))
+        print_json(pruned_values(result, after.cache, after.free_bytes, dry_run))
     else:
-        print_text(pruned(found, after.cache, after.free_bytes, dry_run))
+        print_text(pruned(result, after.cache, after.free_bytes, dry_run))
 
 
-def _fell_short(found: PruneResult, wanted: PruneOptions) -> bool:
-    """Whether the disk refused something, or the cache is still larger than asked for."""
-    return any(one.refused for one in found.stayed) or (
-        wanted.to_bytes is not None and found.left_bytes > wanted.to_bytes
+def _fell_short(result: PruneResult, wanted: PruneOptions) -> bool:
+    """Return True if an entry could not be removed, or the cache is larger than --to."""
+    return any(entry.refused for entry in result.stayed) or (
+        wanted.to_bytes is not None and result.left_bytes > wanted.to_bytes
     )

@@ -20,7 +20,7 @@ def _codec_options(command: Any) -> Any:
         type=click.Path(path_type=Path),
         required=True,
         metavar="FILE",
-        help="A new file.",
+        help="File to write; it must not exist.",
     )
     provider = click.option(
         "--provider",
@@ -28,7 +28,7 @@ def _codec_options(command: Any) -> Any:
         type=types.PROVIDERS,
         default="cpu",
         show_default=True,
-        help="One execution provider.",
+        help="Execution provider.",
     )
     return output(provider(command))
 
@@ -43,13 +43,13 @@ def _codec_options(command: Any) -> Any:
     type=types.NAMES,
     metavar="NAME",
     default="",
-    help=f"One of {', '.join(PRECISIONS)}. Default: fp32.",
+    help=f"Precision: {', '.join(PRECISIONS)}. Default: fp32.",
 )
 @click.option(
     "--context",
     type=int,
     metavar="POSITIONS",
-    help="Positions of a window. Default: 1024 or the model's.",
+    help="Positions per window. Default: 1024 or the model's maximum.",
 )
 @click.option(
     "--threads", type=int, metavar="N", help="Intra-op threads. Default: the physical cores."
@@ -62,10 +62,10 @@ def compress(
     as_json: bool,
     **fields: Any,
 ) -> None:
-    """Compress a file with a model: the bits that profile measures, as a real file.
+    """Compress a file with a model; the size is what profile predicts.
 
-    Any bytes go in, and the same come out of decompress, which needs the same model, processor and
-    ONNX Runtime. Slow: each token is a decoding step.
+    Works on any bytes. decompress restores the same bytes and needs the same model, processor and
+    ONNX Runtime. Slow: each token is one decoding step.
 
     Example: edgecap compress book.txt -o book.ecap
     """
@@ -73,7 +73,7 @@ def compress(
 
     if len(precisions) > 1:
         raise click.UsageError(f"compress takes one precision, not {','.join(precisions)}")
-    _pack(pack, file, cache, output, as_json, {"precisions": precisions, **fields})
+    _run(pack, file, cache, output, as_json, {"precisions": precisions, **fields})
 
 
 @click.command()
@@ -81,16 +81,16 @@ def compress(
 @model_options
 @_codec_options
 def decompress(file: Path, cache: Path | None, output: Path, as_json: bool, **fields: Any) -> None:
-    """Give back a file that compress was given. Precision, window and threads are read from it.
+    """Restore a file that compress wrote; precision, window and threads are stored in it.
 
     Example: edgecap decompress book.ecap -o book.txt
     """
     from edgecap.pipeline.compress import decompress as unpack
 
-    _pack(unpack, file, cache, output, as_json, fields)
+    _run(unpack, file, cache, output, as_json, fields)
 
 
-def _pack(
+def _run(
     work: Any, file: Path, cache: Path | None, output: Path, as_json: bool, fields: dict[str, Any]
 ) -> None:
     import msgspec
@@ -101,16 +101,19 @@ def _pack(
 
     spec = request(**fields)
     with Live() as live:
-        found = work(file, output, spec, resolve_paths(cache), live)
+        result = work(file, output, spec, resolve_paths(cache), live)
     if as_json:
-        print_json(msgspec.to_builtins(found))
+        print_json(msgspec.to_builtins(result))
         return
     ratio = (
-        f", {8 * found.coded_bytes / found.plain_bytes:.3f} bits/byte" if found.plain_bytes else ""
+        f", {8 * result.coded_bytes / result.plain_bytes:.3f} bits/byte"
+        if result.plain_bytes
+        else ""
     )
     print_text(
-        f"{output}: {size(found.plain_bytes)} in all, {size(found.coded_bytes)} compressed{ratio}"
+        f"{output}: {size(result.plain_bytes)} in all, {size(result.coded_bytes)} compressed{ratio}"
     )
     print_text(
-        f"{found.tokens} tokens in {si(found.seconds, 's')}; {size(found.stored_bytes)} stored without the model"
+        f"{result.tokens} tokens in {si(result.seconds, 's')}; "
+        f"{size(result.stored_bytes)} stored without the model"
     )

@@ -1,4 +1,4 @@
-"""What can be typed. Each command parses, calls one function of the API, and prints its result."""
+"""List of commands. Each parses its options, calls one function of the API, prints the result."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ from edgecap.cli.worker import worker
 
 EXAMPLES = """\b
 Examples:
-  edgecap profile                                    the shipped model on this processor
+  edgecap profile                                    profile the reference model on the CPU
   edgecap profile --model ./my-model --precision fp32,int8
   edgecap compare profiles/RECORD.json --baseline precision=fp16
   edgecap report profiles/RECORD.json -o report.html
   edgecap recommend profiles/RECORD.json --max-latency-ms 20 --max-memory 2GB
-  edgecap board profiles/ -o board.html              many records in one page
+  edgecap board profiles/ -o board.html              show many records on one page
   edgecap export --model ./my-model --precision fp16,int8 -o my-model-onnx
-  edgecap flops --config config.json                 counts of a published config, without a model
-  edgecap cache prune --older-than 30d --dry-run     room that old graphs take
-  edgecap fit profiles/*.json                        the bias of a corpus, from a series of models
-  edgecap predict profiles/*.json --config bigger    a size that was not run
-  edgecap tokenizer edgecap-ref-xs ./my-model        what each makes of the same text
-  edgecap sweep night.toml                           many cells overnight, none lost
+  edgecap flops --config config.json                 count FLOPs from a config, without weights
+  edgecap cache prune --older-than 30d --dry-run     show the disk space that old graphs take
+  edgecap fit profiles/*.json                        fit the bias of a corpus on a model series
+  edgecap predict profiles/*.json --config bigger    predict a size that was not run
+  edgecap tokenizer edgecap-ref-xs ./my-model        compare tokenizers on the same text
+  edgecap sweep night.toml                           measure many cells, resumable
   edgecap compress book.txt -o book.ecap && edgecap decompress book.ecap -o again.txt
 """
 
 
 @click.group(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="edgecap")
-@click.option("--debug", is_flag=True, help="Show tracebacks and what child processes print.")
+@click.option("--debug", is_flag=True, help="Show tracebacks and the output of child processes.")
 def cli(debug: bool) -> None:
     """Measure what a language model really delivers on this hardware.
 

@@ -1,4 +1,4 @@
-"""`edgecap compare`: cells of one record, or of several, with verdicts and a gate for CI."""
+"""`edgecap compare`: compare cells of records, with verdicts and exit codes for CI."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FORMATS = ("text", "md", "junit", "json")
     "--baseline",
     type=types.BASELINE,
     metavar="precision=NAME[,provider=NAME]",
-    help="The cell that others are held against.",
+    help="Baseline cell. Default: the fp32 cell of a single record.",
 )
 @click.option(
     "--fail-on",
@@ -32,7 +32,8 @@ FORMATS = ("text", "md", "junit", "json")
     type=types.FAIL_RULE,
     multiple=True,
     metavar="worse[:METRIC[:PERCENT]]",
-    help="Exit with 1 where a metric is worse, by more than so many percent; may be repeated. Also unknown[:METRIC].",
+    help="Exit with 1 if a metric is worse by more than PERCENT; repeatable. "
+    "Also unknown[:METRIC].",
 )
 @click.option(
     "--format",
@@ -40,12 +41,16 @@ FORMATS = ("text", "md", "junit", "json")
     type=click.Choice(FORMATS),
     default="text",
     show_default=True,
-    help="Tables, Markdown for a pull request, JUnit XML for a CI system, or JSON.",
+    help="Output: tables, Markdown for a pull request, JUnit XML for a CI system, or JSON.",
 )
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write it to a file."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the comparison to a file.",
 )
-@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@click.option("--json", "as_json", is_flag=True, help="Same as --format json.")
 def compare(
     records: tuple[Path, ...],
     baseline: str | None,
@@ -54,14 +59,15 @@ def compare(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Compare cells of one record, or the like cells of several: ratios, intervals, verdicts.
+    """Compare cells of one record, or matching cells of several: ratios, intervals, verdicts.
 
-    A verdict is better, same, worse or unknown. Without --baseline, the fp32 cell of a single record is held
-    against its others, and each cell of the first of several records against its like in the rest.
+    A verdict is better, same, worse or unknown. Without --baseline, one record compares its fp32
+    cell with its other cells; several records compare each cell of the first record with the
+    matching cells of the others.
 
     Example: edgecap compare profiles/RECORD.json --baseline precision=fp16
 
-    Example: edgecap compare OLD.json NEW.json --fail-on worse:decode_s:10 --format junit -o compare.xml
+    Example: edgecap compare OLD.json NEW.json --fail-on worse:decode_s:10
     """
     from edgecap.analysis.compare import compare as compare_records
     from edgecap.analysis.thresholds import violations
@@ -72,17 +78,17 @@ def compare(
 
     if as_json and form not in ("text", "json"):
         raise click.UsageError(f"--json is --format json, not {form}")
-    found = compare_records([load(path) for path in records], baseline)
-    broken = violations(found, rules)
+    results = compare_records([load(path) for path in records], baseline)
+    broken = violations(results, rules)
     text = {
-        "text": lambda: comparison.comparisons(found, width()),
-        "md": lambda: comparison.markdown(found, broken),
-        "junit": lambda: comparison.junit(found, broken),
-        "json": lambda: json_of(comparison_values(found)),
+        "text": lambda: comparison.comparisons(results, width()),
+        "md": lambda: comparison.markdown(results, broken),
+        "junit": lambda: comparison.junit(results, broken),
+        "json": lambda: json_of(comparison_values(results)),
     }["json" if as_json else form]()
     print_or_write(text, output, records)
-    for one in broken:
-        words = printable(f"{one.candidate} against {one.baseline}: {one.message}")
-        click.echo(f"not accepted: {words}", err=True)
+    for violation in broken:
+        words = f"{violation.candidate} against {violation.baseline}: {violation.message}"
+        click.echo(f"not accepted: {printable(words)}", err=True)
     if broken:
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""`edgecap completion`: the script that lets a shell complete commands and options."""
+"""`edgecap completion`: print the completion script of a shell."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _SHELLS = ("bash", "zsh", "fish")
 def completion(context: click.Context, shell: str) -> None:
     """Print a script that completes commands and options in bash, zsh or fish.
 
-    bash needs version 4.4 or newer. Put the line of the example into ~/.bashrc; for zsh, into ~/.zshrc; for
-    fish, write the script to ~/.config/fish/completions/edgecap.fish.
+    Add the line of the example to ~/.bashrc (bash 4.4 or newer) or ~/.zshrc. For fish, write the
+    script to ~/.config/fish/completions/edgecap.fish.
 
     Example: eval "$(edgecap completion bash)"
     """

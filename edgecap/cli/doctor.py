@@ -1,4 +1,4 @@
-"""`edgecap doctor`: what this machine can measure, and why not the rest."""
+"""`edgecap doctor`: check what this machine can measure."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from edgecap.cli.output import print_json, print_text, width
     "--cache",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="FOLDER",
-    help="Where exports, variants and peaks are kept. Default: EDGECAP_CACHE or the user's cache.",
+    help="Cache for exports, variants and peaks. Default: EDGECAP_CACHE or the user's cache.",
 )
 @click.option("--calibrate", is_flag=True, help="Measure the machine's peaks again.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def doctor(cache: Path | None, calibrate: bool, as_json: bool) -> None:
-    """Say what this machine can measure, why not the rest, and what would help.
+    """Check what this machine can measure, and say how to fix the rest.
 
-    Tries each execution provider on a node, reads each energy counter idle and under load, and shows the
-    machine's peaks, which it keeps in the cache. Changes nothing else. Exit status 0 if profile can run here, else 1.
+    Tries each execution provider on one node, reads each energy counter idle and under load, and
+    measures the machine's peaks, which it stores in the cache. Changes nothing else. Exit status 0
+    if profile can run here, else 1.
 
     Example: edgecap doctor --json
     """
@@ -35,9 +36,9 @@ def doctor(cache: Path | None, calibrate: bool, as_json: bool) -> None:
     from edgecap.storage.files import resolve_paths
 
     with Live() as live:
-        found = examine(resolve_paths(cache), live, calibrate=calibrate)
+        diagnostics = examine(resolve_paths(cache), live, calibrate=calibrate)
     if as_json:
-        print_json({**msgspec.to_builtins(found), "can_run": found.can_run})
+        print_json({**msgspec.to_builtins(diagnostics), "can_run": diagnostics.can_run})
     else:
-        print_text(diagnosis(found, width()))
-    sys.exit(0 if found.can_run else 1)
+        print_text(diagnosis(diagnostics, width()))
+    sys.exit(0 if diagnostics.can_run else 1)

@@ -1,4 +1,4 @@
-"""`edgecap export` and `edgecap optimize`: folders of graphs that go to a device."""
+"""`edgecap export` and `edgecap optimize`: write folders of ONNX graphs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from edgecap.cli.output import print_json
     type=click.Path(path_type=Path),
     required=True,
     metavar="FOLDER",
-    help="A new folder.",
+    help="Folder to write; it must not exist.",
 )
 @click.option(
     "--for",
@@ -29,12 +29,12 @@ from edgecap.cli.output import print_json
     default="cpu",
     show_default=True,
     metavar="PROVIDER",
-    help="Finish the graphs for this execution provider, which need not be here.",
+    help="Build graphs for this execution provider, which need not be installed.",
 )
 def export(cache: Path | None, output: Path, as_json: bool, provider: str, **fields: Any) -> None:
-    """Write one portable ONNX folder with tokenizer, variants and a manifest of hashes.
+    """Write a portable ONNX folder: variants, tokenizer, and a manifest with hashes.
 
-    Profile it on a device that has neither PyTorch nor transformers.
+    A device can profile the folder without PyTorch and transformers.
 
     Example: edgecap export --model ./my-model --precision fp16,int8 -o my-model-onnx
     """
@@ -53,13 +53,13 @@ def export(cache: Path | None, output: Path, as_json: bool, provider: str, **fie
     type=click.Path(path_type=Path),
     required=True,
     metavar="FOLDER",
-    help="A new folder.",
+    help="Folder to write; it must not exist.",
 )
 def optimize(cache: Path | None, output: Path, as_json: bool, **fields: Any) -> None:
     """Fuse the fp32 graph of an ONNX folder: attention, rotary embedding, norms.
 
-    The fused graph is checked against the plain one. edgecap export does this by itself; this is for
-    folders that others exported. Variants that --precision names are made from the fused graph.
+    Checks the fused graph against the original. edgecap export fuses by itself; use this command
+    for folders from other exporters. --precision makes variants from the fused graph.
 
     Example: edgecap optimize --model ./optimum-folder -o ./fused
     """

@@ -1,4 +1,4 @@
-"""`edgecap flops`: counts a config or a graph, without running a model."""
+"""`edgecap flops`: count the FLOPs of a config or a graph, without running a model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edgecap.model.manifest import OnnxFile
 
 DEFAULT_CONTEXT, DEFAULT_PROMPT = 1024, 512
-LARGEST = 1 << 24  # of a size of a graph
+LARGEST = 1 << 24  # largest size of a graph input
 EXAMPLES = """\b
 Examples:
   edgecap flops --config config.json --context 4096
@@ -25,22 +25,24 @@ Examples:
 
 @click.command(epilog=EXAMPLES)
 @click.option(
-    "--config", metavar="FILE|FOLDER|NAME|ORG/NAME", help="A config.json, or a model that has one."
+    "--config",
+    metavar="FILE|FOLDER|NAME|ORG/NAME",
+    help="Count from a config.json, or from a model that has one.",
 )
 @click.option(
     "--onnx",
     type=click.Path(path_type=Path),
     metavar="FOLDER|FILE",
-    help="Count a graph, node by node.",
+    help="Count an ONNX graph, node by node.",
 )
 @click.option(
     "--context",
     type=click.IntRange(1),
     metavar="STEPS",
-    help="Steps of decoding to average over. Default: 1024.",
+    help="Decoding steps to average over. Default: 1024.",
 )
 @click.option(
-    "--prompt", type=click.IntRange(1), metavar="TOKENS", help="Length of the prompt. Default: 512."
+    "--prompt", type=click.IntRange(1), metavar="TOKENS", help="Prompt length. Default: 512."
 )
 @click.option(
     "--batch",
@@ -48,50 +50,50 @@ Examples:
     default=1,
     show_default=True,
     metavar="N",
-    help="Sequences at once.",
+    help="Batch size.",
 )
 @click.option(
     "--sweep",
     type=types.CONTEXT_GROWTH,
     metavar="context=FIRST:LAST:x2",
-    help="Also show how the counts grow: FIRST:LAST:xFACTOR, FIRST:LAST:+STEP or a list.",
+    help="Also show counts at several contexts: FIRST:LAST:xFACTOR, FIRST:LAST:+STEP or a list.",
 )
 @click.option(
     "--sequence",
     type=click.IntRange(1, LARGEST),
     metavar="N",
-    help="New positions of a graph. Default: 1.",
+    help="New positions of the graph. Default: 1.",
 )
 @click.option(
     "--past",
     type=click.IntRange(0, LARGEST),
     metavar="N",
-    help="Positions in a graph's cache. Default: 0.",
+    help="Positions in the KV cache of the graph. Default: 0.",
 )
-@click.option("--precision", metavar="NAME", help="Which graph of the folder. Default: all.")
+@click.option("--precision", metavar="NAME", help="Graph of the folder to count. Default: all.")
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
-def flops(config: str | None, onnx: Path | None, as_json: bool, **asked: Any) -> None:
-    """Count FLOPs, bytes and parameters from a config, or from a graph.
+def flops(config: str | None, onnx: Path | None, as_json: bool, **sizes: Any) -> None:
+    """Count FLOPs, bytes and parameters from a config or a graph.
 
-    2 FLOPs a multiply-add. A config is counted for one decoded token (mean over the context) and for a
-    prompt; a graph for one run of new positions behind those in the cache.
+    A multiply-add is 2 FLOPs. A config is counted for one decoded token (mean over the context) and
+    for one prompt; a graph for one run of --sequence new positions after --past cached ones.
     """
     if (config is None) == (onnx is None):
         raise click.UsageError("give either --config or --onnx")
-    strange = [name for name in (_ONNX_ONLY if config else _CONFIG_ONLY) if asked[name] is not None]
-    if strange:
-        raise click.UsageError(f"--{strange[0]} belongs to {'--onnx' if config else '--config'}")
+    misplaced = [n for n in (_ONNX_ONLY if config else _CONFIG_ONLY) if sizes[n] is not None]
+    if misplaced:
+        raise click.UsageError(f"--{misplaced[0]} belongs to {'--onnx' if config else '--config'}")
     if config is not None:
-        _of_config(config, as_json, asked)
+        _count_config(config, as_json, sizes)
     else:
         assert onnx is not None
-        _of_graphs(onnx, as_json, asked)
+        _count_graphs(onnx, as_json, sizes)
 
 
 _CONFIG_ONLY, _ONNX_ONLY = ("context", "prompt", "sweep"), ("sequence", "past", "precision")
 
 
-def _of_config(config: str, as_json: bool, asked: dict[str, Any]) -> None:
+def _count_config(config: str, as_json: bool, sizes: dict[str, Any]) -> None:
     import msgspec
 
     from edgecap.model.architecture import read_architecture
@@ -101,39 +103,39 @@ def _of_config(config: str, as_json: bool, asked: dict[str, Any]) -> None:
 
     name, fields, where = read_config(config)
     model = read_architecture(fields, where)
-    sweep = asked["sweep"] or ()
-    context, prompt = asked["context"] or DEFAULT_CONTEXT, asked["prompt"] or DEFAULT_PROMPT
-    found = count_config(model, name, context, prompt, asked["batch"], sweep)
+    sweep = sizes["sweep"] or ()
+    context, prompt = sizes["context"] or DEFAULT_CONTEXT, sizes["prompt"] or DEFAULT_PROMPT
+    counts = count_config(model, name, context, prompt, sizes["batch"], sweep)
     if as_json:
-        print_json(msgspec.to_builtins(found))
+        print_json(msgspec.to_builtins(counts))
     else:
-        print_text(counted(found, width()))
+        print_text(counted(counts, width()))
 
 
-def _of_graphs(onnx: Path, as_json: bool, asked: dict[str, Any]) -> None:
+def _count_graphs(onnx: Path, as_json: bool, sizes: dict[str, Any]) -> None:
     import msgspec
 
     from edgecap.graph.cost.count import count_graph
     from edgecap.report.terminal.counts import graph_costs
 
     counts = {
-        name: count_graph(file.path, asked["batch"], asked["sequence"] or 1, asked["past"] or 0)
-        for name, file in _graphs(onnx, asked["precision"]).items()
+        name: count_graph(file.path, sizes["batch"], sizes["sequence"] or 1, sizes["past"] or 0)
+        for name, file in _graphs(onnx, sizes["precision"]).items()
     }
     if as_json:
-        print_json({name: msgspec.to_builtins(found) for name, found in counts.items()})
+        print_json({name: msgspec.to_builtins(count) for name, count in counts.items()})
         return
-    print_text("\n\n".join(graph_costs(name, found, width()) for name, found in counts.items()))
+    print_text("\n\n".join(graph_costs(name, count, width()) for name, count in counts.items()))
 
 
-def _graphs(where: Path, precision: str | None) -> dict[str, OnnxFile]:
-    """The graphs of a folder by their precision, or by the name of their file."""
+def _graphs(folder: Path, precision: str | None) -> dict[str, OnnxFile]:
+    """Return the graphs of a folder by precision, or by file name where none is recorded."""
     from edgecap.errors import UsageError
     from edgecap.model.onnx_folder import onnx_graphs
 
-    found = {file.precision or file.path.name: file for file in onnx_graphs(where)}
+    graphs = {file.precision or file.path.name: file for file in onnx_graphs(folder)}
     if precision is None:
-        return found
-    if precision not in found:
-        raise UsageError(f"{where} holds {', '.join(found)}, not {precision}")
-    return {precision: found[precision]}
+        return graphs
+    if precision not in graphs:
+        raise UsageError(f"{folder} holds {', '.join(graphs)}, not {precision}")
+    return {precision: graphs[precision]}

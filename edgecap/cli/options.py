@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their lists are read."""
+"""Options that several commands share, and the request that they make."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from edgecap.spec import DEFAULT_MODEL, PRECISIONS, Spec
 
 
 def options(*options: Any) -> Callable[[Any], Any]:
-    """Several options as one decorator, in the order of the help."""
+    """Combine options into one decorator, in the order of the help."""
 
-    def added(command: Any) -> Any:
+    def decorate(command: Any) -> Any:
         for option in reversed(options):
             command = option(command)
         return command
 
-    return added
+    return decorate
 
 
 which_model = options(
@@ -32,22 +32,22 @@ which_model = options(
         default=DEFAULT_MODEL,
         show_default=True,
         metavar="NAME|FOLDER|ORG/NAME[@REVISION]",
-        help="A shipped reference model, a Hugging Face or ONNX folder, or a Hub id.",
+        help="Model: a reference model, a Hugging Face or ONNX folder, or a Hub id.",
     ),
-    click.option("--revision", metavar="REVISION", help="Revision of a model on the Hub."),
+    click.option("--revision", metavar="REVISION", help="Revision of the model on the Hub."),
 )
 how_exported = options(
     click.option(
         "--trust-remote-code",
         is_flag=True,
-        help="Let the exporter run code from the model's folder.",
+        help="Allow the exporter to run code from the model's folder.",
     ),
     click.option(
         "--exporter",
         default="optimum",
         show_default=True,
         metavar="NAME",
-        help="Who makes the fp32 graph: optimum, or genai (the model builder of onnxruntime-genai).",
+        help="Exporter of the fp32 graph: optimum, or genai (onnxruntime-genai model builder).",
     ),
     click.option(
         "--plain",
@@ -55,7 +55,7 @@ how_exported = options(
         is_flag=True,
         default=True,
         flag_value=False,
-        help="Keep the exported graph unfused.",
+        help="Do not fuse the exported graph.",
     ),
 )
 how_run = options(
@@ -63,7 +63,7 @@ how_run = options(
         "--cache",
         type=click.Path(path_type=Path, file_okay=False),
         metavar="FOLDER",
-        help="Where exports and variants are kept. Default: EDGECAP_CACHE or the user's cache.",
+        help="Cache for exports and variants. Default: EDGECAP_CACHE or the user's cache.",
     ),
     click.option(
         "--timeout",
@@ -72,7 +72,7 @@ how_run = options(
         default=3600.0,
         show_default=True,
         metavar="SECONDS",
-        help="End a child process that says nothing for so long.",
+        help="End a child process after this long without progress.",
     ),
     click.option(
         "--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."
@@ -86,14 +86,14 @@ how_joined = options(
         "--tls",
         type=click.Path(path_type=Path),
         metavar="FOLDER",
-        help="This machine's bundle, of `edgecap fleet init`.",
+        help="Certificate bundle of this machine, from `edgecap fleet init`.",
     ),
-    click.option("--insecure", is_flag=True, help="Use a fleet beyond this machine without TLS."),
+    click.option("--insecure", is_flag=True, help="Connect beyond this machine without TLS."),
     click.option(
         "--shared",
         type=click.Path(path_type=Path),
         metavar="FOLDER",
-        help="Hand models over in this folder, which client and devices see.",
+        help="Transfer models through this folder, which client and devices share.",
     ),
 )
 precision_option = click.option(
@@ -102,7 +102,8 @@ precision_option = click.option(
     type=types.NAMES,
     metavar="LIST",
     default="",
-    help=f"Variants, of {', '.join(PRECISIONS)}. Default: the first four, or all that an ONNX folder holds.",
+    help=f"Variants to use: {', '.join(PRECISIONS)}. "
+    "Default: the first four, or all variants of an ONNX folder.",
 )
 
 

@@ -1,4 +1,4 @@
-"""How commands print: JSON on standard output, text as wide as the terminal."""
+"""Print and write the results of commands: JSON, text as wide as the terminal, files."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Any
 
 import click
 
-GENERATED = '<meta name="generator" content="edgecap">'  # what a page of edgecap's begins with
+GENERATED = '<meta name="generator" content="edgecap">'  # marks a page that edgecap wrote
 
 
 def print_json(value: Any) -> None:
-    """A value for programs."""
+    """Print a value as JSON on standard output."""
     click.echo(to_json(value))
 
 
 def to_json(value: Any) -> str:
-    """JSON as it is printed, one key a line."""
+    """Return a value as JSON, one key per line."""
     import msgspec
 
     return msgspec.json.format(msgspec.json.encode(value), indent=1).decode()
 
 
 def print_or_write(text: str, output: Path | None, inputs: Iterable[Path] = ()) -> None:
-    """Prints a result, or writes it to a file, without colours and with a line end."""
+    """Print a result, or write it to a file without colours."""
     if output is None:
         print_text(text)
     else:
@@ -35,9 +35,9 @@ def print_or_write(text: str, output: Path | None, inputs: Iterable[Path] = ()) 
 
 
 def write(output: Path, text: str, inputs: Iterable[Path] = (), mark: str | None = None) -> None:
-    """Writes a result at once or not at all; through a link, and into what is no file (a pipe, a device).
+    """Write a result atomically, to the target of a link; write pipes and devices in place.
 
-    Raises UsageError as `check_output` does.
+    Raise UsageError as `check_output` does.
     """
     from edgecap.errors import UsageError
     from edgecap.storage.files import write_atomically
@@ -57,44 +57,42 @@ def write(output: Path, text: str, inputs: Iterable[Path] = (), mark: str | None
 def check_output(
     output: Path, inputs: Mapping[str, Iterable[Path]], mark: str | None = None, option: str = "-o"
 ) -> None:
-    """Tells now what `write` would refuse later; `inputs` are files that are read, by what they are.
+    """Raise UsageError if `write` would refuse `output`, before any work is done.
 
-    Raises UsageError where `output` is a folder, one of the inputs, or, where a `mark` is given, a file that does
-    not begin with it, so that nothing but a former result is written over.
+    Refused are a folder, a file of `inputs` (paths by their description), and, with a `mark`, an
+    existing file without the mark near its start: only an earlier result is overwritten.
     """
     from edgecap.errors import UsageError
 
     place = output.resolve()
-    what = next(
-        (what for what, paths in inputs.items() if place in {path.resolve() for path in paths}),
-        None,
-    )
-    if what:
-        raise UsageError(f"{option} {output} is {what}; give another file")
+    for description, paths in inputs.items():
+        if place in {path.resolve() for path in paths}:
+            raise UsageError(f"{option} {output} is {description}; give another file")
     if place.is_dir():
         raise UsageError(f"cannot write {output}: it is a folder; give another file")
     try:
-        foreign = mark is not None and place.is_file() and not _begins(place, mark)
+        is_foreign = mark is not None and place.is_file() and not _has_mark(place, mark)
     except OSError as error:
         raise UsageError(f"cannot write {output}: {error.strerror}") from error
-    if foreign:
+    if is_foreign:
         raise UsageError(
-            f"{output} is there, and no former result of this command: move it away, or give another {option}"
+            f"{output} exists and is not a result of this command: move it, "
+            f"or give another {option}"
         )
 
 
-def _begins(path: Path, mark: str) -> bool:
-    """Whether a file has the mark within its first characters; an empty one is free."""
+def _has_mark(path: Path, mark: str) -> bool:
+    """Return True if the mark is within the first 1000 bytes, or the file is empty."""
     with path.open("rb") as file:
         beginning = file.read(1000).decode("utf-8", "replace")
     return not beginning or mark in beginning
 
 
 def width() -> int:
-    """Columns to wrap text at: the terminal's, 100 where there is none."""
+    """Return the columns to wrap text at: the width of the terminal, or 100 without one."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else 100
 
 
 def print_text(text: str) -> None:
-    """A result; colours only where a terminal shows them and NO_COLOR does not forbid it."""
+    """Print a result, with colours on a terminal unless NO_COLOR is set."""
     click.echo(text, color=False if os.environ.get("NO_COLOR") else None)

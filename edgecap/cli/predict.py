@@ -1,4 +1,4 @@
-"""`edgecap predict`: another size of a series, before it is run."""
+"""`edgecap predict`: predict a model size of a series before it is run."""
 
 from __future__ import annotations
 
@@ -23,16 +23,20 @@ Examples:
     "--config",
     required=True,
     metavar="FILE|FOLDER|NAME|ORG/NAME",
-    help="The size to predict: a config.json, or a model that has one.",
+    help="Size to predict: a config.json, or a model that has one.",
 )
 @click.option(
-    "--precision", default="fp32", show_default=True, metavar="NAME", help="Whose cells are taken."
+    "--precision", default="fp32", show_default=True, metavar="NAME", help="Precision to use."
 )
 @click.option(
-    "--provider", metavar="NAME", help="Whose cells are taken. Default: that of the most models."
+    "--provider", metavar="NAME", help="Provider to use. Default: the one with the most models."
 )
 @click.option(
-    "--bias", "bias_bits", type=float, metavar="BITS", help="Default: fitted on the records."
+    "--bias",
+    "bias_bits",
+    type=float,
+    metavar="BITS",
+    help="Bias of the corpus, bits per token. Default: fitted on the records.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the prediction as JSON.")
 def predict(
@@ -43,10 +47,11 @@ def predict(
     bias_bits: float | None,
     as_json: bool,
 ) -> None:
-    """Predict a model of a series that was not run: bits, capacity, FLOPs, seconds and joules.
+    """Predict a model size that was not run: bits, capacity, FLOPs, latency and energy.
 
-    Bits come from the information capacity of the records, seconds and joules from the roofline of their machine,
-    how near to it they came, and what starting an operator takes. Intervals are those of a size that is new.
+    Bits come from the information capacity of the records. Latency and energy come from the
+    roofline of their machine, the efficiency that the records reached, and the overhead per
+    operator. Intervals are prediction intervals for a new size.
     """
     import msgspec
 
@@ -57,7 +62,7 @@ def predict(
     from edgecap.storage.records import load
 
     name, fields, where = read_config(config)
-    found = predicted_from(
+    prediction = predicted_from(
         [load(path) for path in records],
         read_architecture(fields, where),
         name,
@@ -66,6 +71,6 @@ def predict(
         bias_bits,
     )
     if as_json:
-        print_json(msgspec.to_builtins(found))
+        print_json(msgspec.to_builtins(prediction))
     else:
-        print_text(predicted(found, width()))
+        print_text(predicted(prediction, width()))

@@ -1,4 +1,4 @@
-"""`edgecap profile --rank-documents FILE`: a line a document, the hardest first, and a few of them on the screen."""
+"""`edgecap profile --rank-documents FILE`: write documents by difficulty, and print a few."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from edgecap.cli.output import check_output, print_text, width, write
 if TYPE_CHECKING:
     from edgecap.record import Profile
 
-_MARK = '{"rank":1,"document":'  # what a former file begins with
+_MARK = '{"rank":1,"document":'  # start of a file that this option wrote
 
 
 def check_ranked(output: Path, corpus: Path) -> None:
-    """Now, rather than after hours. Raises UsageError or DiskFull."""
+    """Raise UsageError or DiskFull if the file cannot be written, before anything is measured."""
     from edgecap.storage.files import check_writable
 
     check_output(output, {"the corpus": [corpus]}, _MARK, "--rank-documents")
@@ -25,14 +25,14 @@ def check_ranked(output: Path, corpus: Path) -> None:
 
 
 def rank(records: Sequence[Profile], output: Path, quiet: bool) -> None:
-    """Writes the file, and unless `quiet` prints what stands in it. Raises UsageError where nothing can be ranked."""
+    """Write the ranking, and print a summary unless `quiet`. Raise UsageError if it is empty."""
     import msgspec
 
     from edgecap.analysis.ranking import rank_documents
     from edgecap.report.terminal.ranking import ranked_text
 
-    found = rank_documents(records)
-    write(output, "".join(msgspec.json.encode(row).decode() + "\n" for row in found.documents))
+    ranking = rank_documents(records)
+    write(output, "".join(msgspec.json.encode(row).decode() + "\n" for row in ranking.documents))
     if not quiet:
-        print_text(f"\n{ranked_text(found, width())}")
-    click.echo(f"documents, the hardest first: {output}", err=True)
+        print_text(f"\n{ranked_text(ranking, width())}")
+    click.echo(f"documents, hardest first: {output}", err=True)

@@ -1,4 +1,4 @@
-"""`edgecap recommend`: which variant to ship under the user's limits, or how to split documents between two."""
+"""`edgecap recommend`: choose a variant under limits, or split documents between two models."""
 
 from __future__ import annotations
 
@@ -18,39 +18,45 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 Examples:
-  edgecap recommend RECORD.json                     the best by capacity
+  edgecap recommend RECORD.json                     the variant with the best capacity
   edgecap recommend RECORD.json --max-latency-ms 0.4 --max-file 2MB
-  edgecap recommend *.json --max-memory 512MiB      of several models
+  edgecap recommend *.json --max-memory 512MiB      choose among several models
   edgecap recommend *.json --prefer quality --max-energy-j 20mJ
-  edgecap recommend SMALL.json LARGE.json --route   who takes which text
+  edgecap recommend SMALL.json LARGE.json --route   split documents by difficulty
 """
 
 
 @click.command(epilog=EXAMPLES)
 @click.argument("records", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
-    "--max-latency-ms", type=types.LIMIT, metavar="MS", help="Milliseconds of a decoded token."
+    "--max-latency-ms",
+    type=types.LIMIT,
+    metavar="MS",
+    help="Largest latency of a decoded token, in ms.",
 )
 @click.option(
     "--max-ttft-ms",
     type=types.LIMIT,
     metavar="MS",
-    help="Milliseconds to read the prompt, of the length that was measured.",
+    help="Largest time to first token at the measured prompt length, in ms.",
 )
 @click.option(
     "--max-memory",
     type=types.LIMIT,
     metavar="SIZE",
-    help="Peak RAM of the process: 200MB, 1.5GB, 512MiB, or bytes.",
+    help="Largest peak memory of the process: 200MB, 1.5GB, 512MiB, or bytes.",
 )
 @click.option(
-    "--max-file", type=types.LIMIT, metavar="SIZE", help="Size of the ONNX files, written likewise."
+    "--max-file",
+    type=types.LIMIT,
+    metavar="SIZE",
+    help="Largest size of the ONNX files: 200MB, 1.5GB, 512MiB, or bytes.",
 )
 @click.option(
     "--max-energy-j",
     type=types.LIMIT,
     metavar="J",
-    help="Joules of a decoded token: 0.02, or 20mJ. Assumed joules do not count.",
+    help="Largest measured energy of a decoded token: 0.02, or 20mJ.",
 )
 @click.option(
     "--max-bits-per-byte",
@@ -58,26 +64,28 @@ Examples:
     "max_bits_per_byte",
     type=types.LIMIT,
     metavar="BITS",
-    help="Quality at least so good: at most so many bits for a byte of text, since fewer are better.",
+    help="Largest bits per byte of text; fewer bits are better quality.",
 )
 @click.option(
     "--max-kl",
     type=types.LIMIT,
     metavar="BITS",
-    help="Divergence from the same model's fp32, bits a token.",
+    help="Largest KL divergence from the model's fp32 variant, in bits per token.",
 )
 @click.option(
     "--prefer",
     metavar="WHAT",
-    help="What decides among those that fit: capacity (default), speed, quality, memory, energy or size.",
+    help="Metric to choose by: capacity (default), speed, quality, memory, energy or size.",
 )
 @click.option(
     "--route",
     is_flag=True,
-    help="Split the documents between a small and a large model by difficulty.",
+    help="Split documents by difficulty between a small and a large model.",
 )
-@click.option("--route-by", metavar="WHAT", help="What routing saves: time (default) or energy.")
-@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+@click.option(
+    "--route-by", metavar="WHAT", help="Cost that routing saves: time (default) or energy."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the recommendation as JSON.")
 def recommend(
     records: tuple[Path, ...],
     prefer: str | None,
@@ -86,9 +94,9 @@ def recommend(
     as_json: bool,
     **given: Limit | None,
 ) -> None:
-    """Say which variant to ship: the best within your limits, the runner-up, what each limit costs.
+    """Recommend a variant: the best within the limits, the runner-up, the cost of each limit.
 
-    Exit status 1 where nothing fits: then the nearest, how far off it is, and what to try.
+    Exit status 1 if nothing fits; then shows the nearest variant, its distance, and what to try.
 
     Example: edgecap recommend profiles/RECORD.json --max-latency-ms 0.4
     """
@@ -96,7 +104,7 @@ def recommend(
 
     limits = [limit for limit in given.values() if limit is not None]
     if not records:
-        raise UsageError("recommend needs a record; edgecap profile writes one into profiles/")
+        raise UsageError("recommend needs a record; edgecap profile writes one to profiles/")
     if route:
         _refuse_beside_route(limits, prefer)
         _route([load(path) for path in records], limits, route_by or "time", as_json)
@@ -107,11 +115,11 @@ def recommend(
 
 
 def _refuse_beside_route(limits: list[Limit], prefer: str | None) -> None:
-    strange = [limit.option for limit in limits if limit.metric != "bits_per_byte"]
+    misplaced = [limit.option for limit in limits if limit.metric != "bits_per_byte"]
     if prefer is not None:
-        strange.append("--prefer")
-    if strange:
-        raise UsageError(f"--route takes --max-bits-per-byte and --route-by, not {strange[0]}")
+        misplaced.append("--prefer")
+    if misplaced:
+        raise UsageError(f"--route takes --max-bits-per-byte and --route-by, not {misplaced[0]}")
 
 
 def _recommend(
@@ -120,9 +128,9 @@ def _recommend(
     from edgecap.analysis.recommend import recommend as choose
     from edgecap.report.terminal.recommendation import advised
 
-    found = choose(records, limits, prefer)
-    _print(found, as_json, advised)
-    if found.best is None:
+    result = choose(records, limits, prefer)
+    _print(result, as_json, advised)
+    if result.best is None:
         sys.exit(1)
 
 
@@ -130,16 +138,16 @@ def _route(records: list[Profile], limits: list[Limit], by: str, as_json: bool) 
     from edgecap.analysis.routing import route
     from edgecap.report.terminal.routing import routed
 
-    found = route(records, by, limits[0].most if limits else None)
-    _print(found, as_json, routed)
-    if found.verdict == "out of reach":
+    result = route(records, by, limits[0].most if limits else None)
+    _print(result, as_json, routed)
+    if result.verdict == "out of reach":
         sys.exit(1)
 
 
-def _print(found: Any, as_json: bool, as_text: Any) -> None:
+def _print(result: Any, as_json: bool, as_text: Any) -> None:
     import msgspec
 
     if as_json:
-        print_json(msgspec.to_builtins(found))
+        print_json(msgspec.to_builtins(result))
     else:
-        print_text(as_text(found, width()))
+        print_text(as_text(result, width()))

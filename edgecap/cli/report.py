@@ -1,4 +1,4 @@
-"""`edgecap report`: records as a page for a browser, Markdown, CSV or JSON."""
+"""`edgecap report`: write records as an HTML page, Markdown, CSV or JSON."""
 
 from __future__ import annotations
 
@@ -22,24 +22,26 @@ ENDINGS = {".html": "html", ".htm": "html", ".md": "md", ".csv": "csv", ".json":
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help=f"A new file, or a former report. Default: {PAGE} for a page, else standard output.",
+    help=f"File to write; only an earlier report is overwritten. "
+    f"Default: {PAGE} for a page, else standard output.",
 )
 @click.option(
     "--format",
     "form",
     type=click.Choice(["html", "md", "csv", "json"]),
-    help="Default: by the ending of FILE, else html. csv has a row a cell and a column a number, in SI units.",
+    help="Format. Default: from the suffix of FILE, else html. "
+    "csv has one row per cell and one column per number, in SI units.",
 )
 @click.option(
     "--json",
     "as_json",
     is_flag=True,
-    help="The same as --format json: the records with their medians.",
+    help="Same as --format json: the records with their medians.",
 )
 def report(records: tuple[Path, ...], output: Path | None, form: str | None, as_json: bool) -> None:
-    """Write what records tell: verdict, figures with intervals, cautions, raw numbers.
+    """Write a report of records: verdict, figures with intervals, warnings, raw numbers.
 
-    The page is one file that opens offline and asks no host for anything.
+    The page is one file that works offline and loads nothing from the network.
 
     Example: edgecap report profiles/RECORD.json -o report.html
     """
@@ -48,15 +50,15 @@ def report(records: tuple[Path, ...], output: Path | None, form: str | None, as_
     if as_json and form not in (None, "json"):
         raise click.UsageError(f"--json is --format json, not {form}")
     form = "json" if as_json else form or _form(output)
-    found = [load(path) for path in records]
+    loaded = [load(path) for path in records]
     if form == "json" and output is None:
-        print_json(_values(found))
+        print_json(_values(loaded))
         return
     output = output or (PAGE if form == "html" else None)
     if output is None:
-        click.echo(_FORMS[form](found), nl=False)
+        click.echo(_FORMS[form](loaded), nl=False)
         return
-    write(output, _FORMS[form](found), records, _MARKS[form])
+    write(output, _FORMS[form](loaded), records, _MARKS[form])
     click.echo(f"report: {output}", err=True)
 
 
@@ -99,7 +101,7 @@ _FORMS: dict[str, Callable[[Sequence[Profile]], str]] = {
     "json": _json,
 }
 
-# What a former report of each form has within its first characters.
+# Text near the start of a report that this command wrote, by format.
 _MARKS = {
     "html": GENERATED,
     "md": "<!-- edgecap report -->",

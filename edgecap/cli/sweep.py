@@ -1,4 +1,4 @@
-"""`edgecap sweep`: many cells, overnight, on this machine or on a fleet."""
+"""`edgecap sweep`: measure many cells, on this machine or on a fleet."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 Examples:
-  edgecap sweep night.toml --dry-run                 cells, disk and time, without measuring
-  edgecap sweep night.toml                           records in sweeps/night
-  edgecap sweep night.toml --resume                  goes on where it was cut off
+  edgecap sweep night.toml --dry-run                 list cells, disk space and time
+  edgecap sweep night.toml                           write records to sweeps/night
+  edgecap sweep night.toml --resume                  continue an interrupted sweep
   edgecap sweep --model ./a,./b --precision fp32,int8 -o sweeps/ab
   edgecap sweep night.toml --scheduler tls://10.0.0.2:8786 --tls fleet/home
-  edgecap board sweeps/night                         all of it in one page
+  edgecap board sweeps/night                         show all records on one page
 
 \b
 A plan:
@@ -38,17 +38,17 @@ A plan:
   documents = 40
 """
 AXES = {
-    "models": ("model", "NAME|FOLDER,...", "Models."),
+    "models": ("model", "NAME|FOLDER,...", "Models to measure."),
     "precisions": (
         "precision",
         "LIST",
-        "Variants. Default: fp32, fp16, int8, int4, or all that an ONNX folder holds.",
+        "Variants. Default: fp32, fp16, int8, int4, or all variants of an ONNX folder.",
     ),
     "providers": ("provider", "LIST", "Execution providers. Default: cpu."),
-    "corpora": ("corpus", "NAME|FILE,...", "Texts. Default: the bundled one."),
-    "contexts": ("context", "LIST", "Positions of a window. Default: 1024 or the model's."),
-    "batches": ("batch", "LIST", "Rows read and decoded at once. Default: 1."),
-    "device": ("device", "NAME,...|every", "Devices of the fleet. Default: any that can."),
+    "corpora": ("corpus", "NAME|FILE,...", "Corpora. Default: the bundled corpus."),
+    "contexts": ("context", "LIST", "Positions per window. Default: 1024 or the model's maximum."),
+    "batches": ("batch", "LIST", "Batch sizes. Default: 1."),
+    "device": ("device", "NAME,...|every", "Devices of the fleet. Default: any suitable device."),
 }
 
 AXIS_TYPES: dict[str, types.ParsedType] = {
@@ -78,16 +78,16 @@ def _axes(command: Any) -> Any:
     "--output",
     type=click.Path(path_type=Path),
     metavar="FOLDER",
-    help="Default: sweeps/ and the plan's name.",
+    help="Folder for the records. Default: sweeps/ and the name of the plan.",
 )
 @click.option(
-    "--dry-run", is_flag=True, help="List the cells, with disk and time as far as they are known."
+    "--dry-run",
+    is_flag=True,
+    help="List the cells, with estimates of disk space and time; measure nothing.",
 )
-@click.option("--resume", is_flag=True, help="Go on in a folder that holds a part of the plan.")
-@click.option("--retry-failed", is_flag=True, help="Do failed cells again too.")
-@click.option(
-    "--keep-exports", is_flag=True, help="Keep the graphs that this sweep makes, for other runs."
-)
+@click.option("--resume", is_flag=True, help="Continue in a folder that holds a part of the plan.")
+@click.option("--retry-failed", is_flag=True, help="Measure failed cells again.")
+@click.option("--keep-exports", is_flag=True, help="Keep the graphs of this sweep in the cache.")
 @click.option(
     "--wait-for-disk",
     "disk_patience_s",
@@ -95,16 +95,20 @@ def _axes(command: Any) -> Any:
     default=600.0,
     show_default=True,
     metavar="SECONDS",
-    help="Wait so long where the disk is full, before giving up.",
+    help="Wait this long for space on a full disk.",
 )
-@click.option("--scheduler", metavar="ADDRESS", help="Measure on the fleet behind tcp://HOST:PORT.")
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Measure on the fleet of this scheduler: tcp://HOST:PORT or tls://HOST:PORT.",
+)
 @how_joined
 @click.option(
     "--attempts",
     type=click.IntRange(1, 100),
     default=3,
     show_default=True,
-    help="Devices that may fail a cell.",
+    help="Attempts per cell, on different devices paths possible.",
 )
 @click.option(
     "--wait",
@@ -113,13 +117,13 @@ def _axes(command: Any) -> Any:
     default=300.0,
     show_default=True,
     metavar="SECONDS",
-    help="Wait so long for a device that can run a cell, or for a scheduler that went away.",
+    help="Wait this long for a suitable device, or for a lost scheduler.",
 )
 @click.option(
     "--cache",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="FOLDER",
-    help="Where graphs are kept.",
+    help="Cache for graphs. Default: EDGECAP_CACHE or the user's cache.",
 )
 @click.option(
     "--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."
@@ -135,24 +139,24 @@ def sweep(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Measure models x precisions x providers x corpora x contexts x batches, and lose nothing.
+    """Measure models x precisions x providers x corpora x contexts x batches.
 
-    Each cell gets a record of its own, written when it is done. A cell that fails is a row with its reason, and the
-    sweep goes on. The same plan again measures nothing twice.
+    Writes one record per cell as soon as the cell is finished. A failed cell is reported with its
+    reason, and the sweep continues. Running the same plan again measures no cell twice.
     """
     from edgecap.storage.files import resolve_paths
 
-    where = resolve_paths(cache)
+    paths = resolve_paths(cache)
     axes = {name: given.pop(name) for name in AXES}
-    cells = _cells(plan, axes, where.cache)
-    folder = output or Path("sweeps") / _named(plan, cells)
+    cells = _cells(plan, axes, paths.cache)
+    folder = output or Path("sweeps") / _folder_name(plan, cells)
     if dry_run:
-        _show(cells, folder, where, given["keep_exports"], as_json)
+        _show(cells, folder, paths, given["keep_exports"], as_json)
         return
     from edgecap.sweep.runner import SweepOptions
 
-    rows = _run(cells, folder, where, SweepOptions(resume, retry_failed, disk_patience_s), given)
-    _tell(rows, folder, as_json)
+    rows = _run(cells, folder, paths, SweepOptions(resume, retry_failed, disk_patience_s), given)
+    _print_outcome(rows, folder, as_json)
     if any(row.wrong for row in rows):
         sys.exit(1)
 
@@ -160,26 +164,24 @@ def sweep(
 def _cells(
     plan: Path | None, axes: dict[str, tuple[Any, ...] | None], cache: Path
 ) -> tuple[PlannedCell, ...]:
-    """The cells of a plan, or of the options; not of both, so that it is clear what was asked."""
+    """Return the cells of the plan or of the options. Raise UsageError if both are given."""
     from edgecap.sweep.plan import read_plan, unfold
 
-    said = {name: values for name, values in axes.items() if values is not None}
-    if plan and said:
+    given = {name: values for name, values in axes.items() if values is not None}
+    if plan and given:
         raise click.UsageError(
-            f"--{AXES[next(iter(said))][0]} belongs into the plan {plan}, or leave the plan out"
+            f"--{AXES[next(iter(given))][0]} belongs in the plan {plan}; or leave the plan out"
         )
     if plan:
         return read_plan(plan, cache)
-    if not said:
-        raise click.UsageError(
-            "name a plan, or give --model and other axes; see edgecap sweep --help"
-        )
+    if not given:
+        raise click.UsageError("give a plan, or --model and other axes; see edgecap sweep --help")
     with option_names():
-        return unfold(said, Path(), cache)
+        return unfold(given, Path(), cache)
 
 
-def _named(plan: Path | None, cells: tuple[PlannedCell, ...]) -> str:
-    """The plan's name, or that of the models."""
+def _folder_name(plan: Path | None, cells: tuple[PlannedCell, ...]) -> str:
+    """Return the name of the plan, or of the models, as a folder name."""
     from edgecap.names import safe_filename
 
     return safe_filename(
@@ -188,7 +190,7 @@ def _named(plan: Path | None, cells: tuple[PlannedCell, ...]) -> str:
 
 
 def _show(
-    cells: tuple[PlannedCell, ...], folder: Path, where: Paths, keeps: bool, as_json: bool
+    cells: tuple[PlannedCell, ...], folder: Path, paths: Paths, keep_exports: bool, as_json: bool
 ) -> None:
     from edgecap.names import printable
     from edgecap.storage.files import free_bytes
@@ -197,62 +199,63 @@ def _show(
     from edgecap.sweep.summary import PlanSummary, plan_text, plan_values
 
     rows = read_rows(folder)
-    before = [*History(where.cache).rows, *rows.values()]
+    before = [*History(paths.cache).rows, *rows.values()]
     left = [cell for cell in cells if cell.key not in rows]
-    need, free = estimate_disk(left, before), free_bytes(where.cache)
-    outlook = PlanSummary(cells, rows, estimate_times(cells, before), need, free, keeps)
+    disk, free = estimate_disk(left, before), free_bytes(paths.cache)
+    times = estimate_times(cells, before)
+    summary = PlanSummary(cells, rows, times, disk, free, keep_exports)
     if as_json:
-        print_json({"folder": str(folder), **plan_values(outlook)})
+        print_json({"folder": str(folder), **plan_values(summary)})
     else:
-        print_text(f"{plan_text(outlook, width())}\nrecords: {printable(str(folder))}")
+        print_text(f"{plan_text(summary, width())}\nrecords: {printable(str(folder))}")
 
 
 def _run(
     cells: tuple[PlannedCell, ...],
     folder: Path,
-    where: Paths,
-    asked: SweepOptions,
+    paths: Paths,
+    options: SweepOptions,
     given: dict[str, Any],
 ) -> list[StateRow]:
-    """Measures, tells how it goes, and remembers for the next estimate how long it took."""
+    """Measure the cells, show progress, and store their times for later estimates."""
     from edgecap.cli.sweep_live import SweepLive
     from edgecap.storage.files import check_writable
     from edgecap.sweep.estimates import History, estimate_times
     from edgecap.sweep.runner import sweep as measure
 
-    for place in filter(None, (where.cache, given["shared"])):
+    for place in filter(None, (paths.cache, given["shared"])):
         check_writable(place)
-    history = History(where.cache)
+    history = History(paths.cache)
     with contextlib.ExitStack() as opened:
-        crew = _crew(where, given, asked.disk_patience_s, opened)
+        backend = _backend(paths, given, options.disk_patience_s, opened)
         live = opened.enter_context(SweepLive(lambda left: estimate_times(left, history.rows)))
 
-        def heard(news: SweepEvent) -> None:
-            live(news)
-            if news.row:
-                history.remember(news.row)
+        def watch(event: SweepEvent) -> None:
+            live(event)
+            if event.row:
+                history.add(event.row)
 
-        return measure(cells, folder, crew, asked, heard)
+        return measure(cells, folder, backend, options, watch)
 
 
-def _crew(
-    where: Paths, given: dict[str, Any], disk_patience_s: float, opened: contextlib.ExitStack
+def _backend(
+    paths: Paths, given: dict[str, Any], disk_patience_s: float, opened: contextlib.ExitStack
 ) -> Backend:
-    """Who measures; what must be closed again goes into `opened`."""
+    """Return what measures the cells; `opened` closes it."""
     from edgecap.sweep.runner import LocalBackend
 
     if given["scheduler"] is None:
-        stray = next((name for name in ("tls", "shared", "insecure") if given[name]), None)
-        if stray:
-            raise UsageError(f"--{stray} belongs to a fleet: give its --scheduler")
+        misplaced = next((name for name in ("tls", "shared", "insecure") if given[name]), None)
+        if misplaced:
+            raise UsageError(f"--{misplaced} belongs to a fleet: give its --scheduler")
         return LocalBackend(
-            where, keep_exports=given["keep_exports"], disk_patience_s=disk_patience_s
+            paths, keep_exports=given["keep_exports"], disk_patience_s=disk_patience_s
         )
-    return _fleet(where, given, disk_patience_s, opened)
+    return _fleet(paths, given, disk_patience_s, opened)
 
 
 def _fleet(
-    where: Paths, given: dict[str, Any], disk_patience_s: float, opened: contextlib.ExitStack
+    paths: Paths, given: dict[str, Any], disk_patience_s: float, opened: contextlib.ExitStack
 ) -> Backend:
     from edgecap.sweep.fleet import network
 
@@ -263,14 +266,14 @@ def _fleet(
     from edgecap.sweep.fleet.connection import connect
     from edgecap.sweep.fleet.dispatch import FleetBackend, FleetLimits
 
-    line = connect(address, network.security(given["tls"]))
-    opened.push(line)
-    bundles = opened.enter_context(contextlib.closing(Bundles(where, given["shared"])))
-    rules = FleetLimits(given["attempts"], given["wait_s"], disk_patience_s)
-    return FleetBackend(line, bundles, rules, given["keep_exports"])
+    connection = connect(address, network.security(given["tls"]))
+    opened.push(connection)
+    bundles = opened.enter_context(contextlib.closing(Bundles(paths, given["shared"])))
+    limits = FleetLimits(given["attempts"], given["wait_s"], disk_patience_s)
+    return FleetBackend(connection, bundles, limits, given["keep_exports"])
 
 
-def _tell(rows: list[StateRow], folder: Path, as_json: bool) -> None:
+def _print_outcome(rows: list[StateRow], folder: Path, as_json: bool) -> None:
     from edgecap.names import printable
     from edgecap.sweep.summary import outcome_text, outcome_values
 
@@ -279,6 +282,6 @@ def _tell(rows: list[StateRow], folder: Path, as_json: bool) -> None:
         return
     print_text(outcome_text(rows))
     if any(row.wrong for row in rows):
-        print_text("--retry-failed does those again")
+        print_text("measure the failed cells again with --retry-failed")
     place = printable(str(folder))
-    print_text(f"records: {place}    all in one page: edgecap board {place}")
+    print_text(f"records: {place}    show them on one page: edgecap board {place}")

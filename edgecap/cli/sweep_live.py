@@ -1,6 +1,6 @@
-"""How far a sweep is: what runs where, what failed, the time left on a terminal; a line for each cell elsewhere.
+"""Progress of a sweep: running cells, failures and time left on a terminal; else one line per cell.
 
-Drawn only when something is heard, so that this process sleeps while its children are measured.
+Redrawn only on events, so that this process sleeps while its children are measured.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from edgecap.sweep.runner import SweepEvent
 
 _EVERY_S = 0.5
-_MOST_LINES = 12  # of running cells
+_MOST_LINES = 12  # running cells that are listed
 _BAR = 12  # characters
 
 
 class _Running(NamedTuple):
-    """A cell that is measured: where and what, its stage, and since when, by two clocks."""
+    """Running cell: its name, its stage, its start in monotonic seconds and as a time of day."""
 
     name: str
     stage: str
@@ -31,10 +31,10 @@ class _Running(NamedTuple):
 
 
 class SweepLive:
-    """Shows the news of a sweep; a context manager, to be called with each piece of news."""
+    """Display of a sweep: a context manager, called with each event."""
 
     def __init__(self, expect: Callable[[Sequence[PlannedCell]], Sequence[TimeEstimate]]) -> None:
-        """`expect` gives the times of the cells that are left, once they are known."""
+        """Use `expect` to estimate the times of the remaining cells."""
         from edgecap.sweep.estimates import RemainingTime
 
         self._expect, self._left = expect, RemainingTime((), ())
@@ -42,7 +42,7 @@ class SweepLive:
         self._running: dict[str, _Running] = {}
         self._drawn = 0.0
         self._live = _live() if sys.stderr.isatty() else None
-        self._said = ""
+        self._last_line = ""
 
     def __enter__(self) -> SweepLive:
         if self._live:
@@ -59,53 +59,54 @@ class SweepLive:
             self._live.update("", refresh=True)
             self._live.stop()
 
-    def __call__(self, news: SweepEvent) -> None:
-        """Takes note, and draws or prints if it is time."""
-        if news.kind == "planned":
-            self._begin(news)
-        elif news.row is not None:
-            self._finished(news)
-        elif news.kind in ("waits", "again"):
-            self._say(f"{news.cell}{_on(news.device)}: {news.words}" if news.cell else news.words)
-        elif news.kind == "begun" and not self._live:
-            self._say(
-                f"begins: {news.cell}{f', {news.words}' if news.words else ''}{_on(news.device)}"
+    def __call__(self, event: SweepEvent) -> None:
+        """Record an event, and draw or print it."""
+        if event.kind == "planned":
+            self._begin(event)
+        elif event.row is not None:
+            self._finished(event)
+        elif event.kind in ("waits", "again"):
+            self._print(
+                f"{event.cell}{_on(event.device)}: {event.words}" if event.cell else event.words
             )
+        elif event.kind == "begun" and not self._live:
+            words = f", {event.words}" if event.words else ""
+            self._print(f"started: {event.cell}{words}{_on(event.device)}")
         if self._live:
-            self._draw(at_once=self._note(news))
+            self._draw(at_once=self._note(event))
 
-    def _begin(self, news: SweepEvent) -> None:
+    def _begin(self, event: SweepEvent) -> None:
         from edgecap.sweep.estimates import RemainingTime
 
-        self._total, self._done = len(news.cells), len(news.cells) - len(news.left)
-        self._left = RemainingTime(news.left, self._expect(news.left))
-        if self._done and news.left:
-            self._say(f"{self._done} of {self._total} cells are finished already")
+        self._total, self._done = len(event.cells), len(event.cells) - len(event.left)
+        self._left = RemainingTime(event.left, self._expect(event.left))
+        if self._done and event.left:
+            self._print(f"{self._done} of {self._total} cells were finished before")
         elif self._done:
-            self._say("all cells are finished already")
+            self._print("all cells were finished before")
 
-    def _finished(self, news: SweepEvent) -> None:
+    def _finished(self, event: SweepEvent) -> None:
         from edgecap.sweep.summary import duration, failure_line
 
-        row = news.row
+        row = event.row
         assert row is not None
         self._done += 1
         self._wrong += row.wrong
         self._left.finished(row)
         place = f"[{self._done}/{self._total}]"
         if row.failure:
-            self._say(f"{place} {'failed' if row.wrong else 'left out'}: {failure_line(row)}")
+            self._print(f"{place} {'failed' if row.wrong else 'left out'}: {failure_line(row)}")
         elif not self._live:
-            self._say(f"{place} {row.label}{_on(row.device)}, {duration(row.seconds)}")
+            self._print(f"{place} {row.label}{_on(row.device)}, {duration(row.seconds)}")
 
-    def _say(self, words: str) -> None:
-        """A line that stays; not twice the same."""
+    def _print(self, words: str) -> None:
+        """Print a line that stays, unless it repeats the last one."""
         from edgecap.names import printable
 
         line = printable(words)
-        if line == self._said:
+        if line == self._last_line:
             return
-        self._said = line
+        self._last_line = line
         if self._live:
             self._live.console.print(line, markup=False, highlight=False)
         else:
@@ -113,23 +114,23 @@ class SweepLive:
 
     # --- on a terminal ------------------------------------------------------------------------
 
-    def _note(self, news: SweepEvent) -> bool:
-        """Keeps what runs; whether that is something else than before."""
-        if news.cell is None:
+    def _note(self, event: SweepEvent) -> bool:
+        """Update the running cells; return True if the display changes."""
+        if event.cell is None:
             return True
-        had = self._running.get(news.cell.key)
-        if news.kind in ("finished", "again"):
-            self._running.pop(news.cell.key, None)
+        previous = self._running.get(event.cell.key)
+        if event.kind in ("finished", "again"):
+            self._running.pop(event.cell.key, None)
             return True
         since, clock = (
-            (had.since, had.clock)
-            if had and news.kind != "begun"
+            (previous.since, previous.clock)
+            if previous and event.kind != "begun"
             else (time.monotonic(), _clock(0))
         )
-        name = f"{news.device}: {news.cell}" if news.device else str(news.cell)
-        stage = "waits for room on the disk" if news.kind == "waits" else news.words
-        self._running[news.cell.key] = _Running(name, stage, since, clock)
-        return had is None or had.stage != stage
+        name = f"{event.device}: {event.cell}" if event.device else str(event.cell)
+        stage = "waiting for disk space" if event.kind == "waits" else event.words
+        self._running[event.cell.key] = _Running(name, stage, since, clock)
+        return previous is None or previous.stage != stage
 
     def _draw(self, at_once: bool) -> None:
         now = time.monotonic()
@@ -164,12 +165,12 @@ class SweepLive:
         if left:
             words.append(f"about {duration(left)} left, until {_clock(left)}")
         elif self._done < self._total:
-            words.append("time left not known yet" if left is None else "nearly done")
+            words.append("time left unknown" if left is None else "nearly done")
         return f"{'━' * filled}{'─' * (_BAR - filled)} {', '.join(words)}"
 
 
 def _clock(seconds: float) -> str:
-    """The time of day so far from now: unlike what went by, it stays right where nothing is drawn for long."""
+    """Return the time of day in `seconds` from now; unlike elapsed time it needs no redrawing."""
     then = time.time() + seconds
     return time.strftime("%H:%M" if seconds < 43_200 else "%a %H:%M", time.localtime(then))
 

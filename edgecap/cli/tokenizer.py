@@ -1,4 +1,4 @@
-"""`edgecap tokenizer`: what tokenizers make of text, of languages, and what their choice of tokens costs."""
+"""`edgecap tokenizer`: compare tokenizers on text, on languages, and by exact byte probability."""
 
 from __future__ import annotations
 
@@ -28,8 +28,14 @@ Examples:
 
 Example: edgecap tokenizer edgecap-ref-xs ./my-model
 """
-_KEY = "edgecap_tokenizer"  # what JSON of this command begins with
-_RUN_ONLY = ("precision", "provider", "threads", "cache", "timeout_s")  # options of --bytes
+_KEY = "edgecap_tokenizer"  # first key of this command's JSON
+_RUN_ONLY = (
+    "precision",
+    "provider",
+    "threads",
+    "cache",
+    "timeout_s",
+)  # options that belong to --bytes
 
 
 @click.command(epilog=EXAMPLES)
@@ -37,26 +43,26 @@ _RUN_ONLY = ("precision", "provider", "threads", "cache", "timeout_s")  # option
 @click.option(
     "--corpus",
     metavar="NAME|FILE|hf:ORG/NAME:FILE",
-    help=f"Text to count by domain, as of profile. Default: {DEFAULT_CORPUS}.",
+    help=f"Corpus, counted by domain. Default: {DEFAULT_CORPUS}.",
 )
 @click.option(
     "--documents",
     type=click.IntRange(1),
     metavar="N",
-    help="Only the first N documents of the corpus.",
+    help="Use only the first N documents of the corpus.",
 )
 @click.option(
     "--languages",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="One text in many languages instead: JSON Lines with 'language' and 'text', or 'articles', a list of pieces that "
-    "stand beside each other in all languages; 'name' where there is one. One row must be English.",
+    help="Compare one text in many languages instead: JSON Lines with 'language', and 'text' or "
+    "'articles' (parallel passages), and optionally 'name'. One row must be English.",
 )
 @click.option(
     "--only",
     type=types.LIST,
     metavar="LIST",
-    help="Of --languages, these beside English: deu,cmn-Hans.",
+    help="With --languages: use only these, and English: deu,cmn-Hans.",
 )
 @click.option(
     "--record",
@@ -64,52 +70,53 @@ _RUN_ONLY = ("precision", "provider", "threads", "cache", "timeout_s")  # option
     type=click.Path(path_type=Path),
     multiple=True,
     metavar="RECORD",
-    help="Of --languages, what they cost there in FLOPs, seconds and joules. The model must have this tokenizer.",
+    help="With --languages: cost in FLOPs, seconds and joules on a record with this tokenizer.",
 )
 @click.option(
     "--bytes",
     "most_bytes",
     type=types.EXACT_BYTES,
     metavar="exact-N",
-    help="Run the model on the first N bytes of each document, and sum their probability over all tokenizations.",
+    help="Run the model: sum the probability of the first N bytes of each document "
+    "over all tokenizations.",
 )
 @click.option(
     "--precision",
     type=types.NAMES,
     metavar="NAME",
-    help=f"Of --bytes: one of {', '.join(PRECISIONS)}. Default: fp32.",
+    help=f"With --bytes: precision, {', '.join(PRECISIONS)}. Default: fp32.",
 )
 @click.option(
     "--provider",
     type=types.PROVIDERS,
     metavar="NAME",
-    help="Of --bytes: one execution provider. Default: cpu.",
+    help="With --bytes: execution provider. Default: cpu.",
 )
 @click.option(
     "--threads",
     type=int,
     metavar="N",
-    help="Of --bytes: intra-op threads. Default: the physical cores.",
+    help="With --bytes: intra-op threads. Default: the physical cores.",
 )
 @click.option(
     "--cache",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="FOLDER",
-    help="Of --bytes: where exports are kept.",
+    help="With --bytes: cache for exports.",
 )
 @click.option(
     "--timeout",
     "timeout_s",
     type=float,
     metavar="SECONDS",
-    help="Of --bytes: as of profile. Default: 3600.",
+    help="With --bytes: end a child process after this long without progress. Default: 3600.",
 )
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="A page with figures (.html), or JSON (.json).",
+    help="File to write: a page with figures (.html), or JSON (.json).",
 )
 @click.option("--json", "json_form", is_flag=True, help="Print the result as JSON.")
 def tokenizer(
@@ -124,56 +131,55 @@ def tokenizer(
     json_form: bool,
     **run: Any,
 ) -> None:
-    """Show what tokenizers make of text: one, or several side by side.
+    """Compare tokenizers on the same text, one or several side by side.
 
-    Bytes a token, tokens a word and a character, vocabulary used, byte fallback and speed, by domain of a corpus; or,
-    of one text in many languages, the tokens of each over those of English. MODEL is a reference model, a folder with
-    tokenizer.json, a Hub id, or edgecap-ref for all reference models; no weights are needed or fetched, but for --bytes.
+    Shows bytes per token, tokens per word and character, vocabulary use, byte fallback and speed,
+    by domain of a corpus; or, with --languages, the tokens of each language relative to English.
+    MODEL is a reference model, a folder with tokenizer.json, a Hub id, or edgecap-ref for all
+    reference models. Weights are loaded only with --bytes.
     """
     from edgecap.model.reference_models import expand_name
 
     models = tuple(name for model in models for name in expand_name(model))
     _check(corpus or documents, languages, only is not None or records, most_bytes, output, run)
     if output is not None:
-        read = {
+        inputs = {
             "the corpus": [Path(corpus)] if corpus else [],
             "the file of --languages": [languages] if languages else [],
         }
-        check_output(output, {**read, "one of the records": records}, _mark(output))
+        check_output(output, {**inputs, "one of the records": records}, _mark(output))
     if most_bytes is not None:
-        found = _exact(models, corpus, documents, most_bytes, run)
+        result = _exact(models, corpus, documents, most_bytes, run)
     elif languages is not None:
-        found = _languages(models, languages, only, records)
+        result = _languages(models, languages, only, records)
     else:
-        found = _corpus(models, corpus, documents)
+        result = _corpus(models, corpus, documents)
     if json_form:
-        print_json(_values(found))
+        print_json(_values(result))
     if output is not None:
         write(
             output,
-            f"{to_json(_values(found))}\n" if _is_json(output) else _page(found),
+            f"{to_json(_values(result))}\n" if _is_json(output) else _page(result),
             (),
             _mark(output),
         )
         click.echo(f"tokenizer: {output}", err=True)
     elif not json_form:
-        print_text(_text(found))
+        print_text(_text(result))
 
 
 def _check(
     corpus: Any, languages: Any, of_languages: Any, exact: int | None, output: Path | None, run: Any
 ) -> None:
-    """Raises click.UsageError where options do not belong together."""
+    """Raise click.UsageError if options do not belong together."""
     if languages and (corpus or exact):
-        raise click.UsageError(
-            "--languages takes the place of --corpus, --documents and --bytes: give one"
-        )
+        raise click.UsageError("--languages replaces --corpus, --documents and --bytes: give one")
     if of_languages and not languages:
         raise click.UsageError("--only and --record belong to --languages")
-    strange = next((name for name in _RUN_ONLY if run[name] is not None), None)
-    if strange and not exact:
+    misplaced = next((name for name in _RUN_ONLY if run[name] is not None), None)
+    if misplaced and not exact:
         raise click.UsageError(
-            f"--{strange.removesuffix('_s')} belongs to --bytes: nothing else runs a model"
+            f"--{misplaced.removesuffix('_s')} belongs to --bytes: nothing else runs a model"
         )
     if output is not None and output.suffix.lower() not in (".html", ".htm", ".json"):
         raise click.UsageError(f"-o {output}: end it with .html for a page, or .json")
@@ -186,17 +192,17 @@ def _is_json(output: Path) -> bool:
 
 
 def _mark(output: Path) -> str:
-    """What a former result begins with."""
+    """Return the text near the start of a result that this command wrote."""
     return f'{{\n "{_KEY}": "' if _is_json(output) else GENERATED
 
 
-def _values(found: Any) -> dict[str, Any]:
-    """The result as JSON has it, with the version that made it in front."""
+def _values(result: Any) -> dict[str, Any]:
+    """Return the result for JSON, with the version of edgecap as the first key."""
     import msgspec
 
     from edgecap import __version__
 
-    return {_KEY: __version__, **msgspec.to_builtins(found)}
+    return {_KEY: __version__, **msgspec.to_builtins(result)}
 
 
 def _corpus(models: tuple[str, ...], corpus: str | None, documents: int | None) -> Any:
@@ -252,23 +258,23 @@ def _exact(
         return exact_bytes(spec, most_bytes, resolve_paths(run["cache"]), live)
 
 
-def _text(found: Any) -> str:
+def _text(result: Any) -> str:
     from edgecap.analysis.tokenizing.study import CorpusStudy, LanguageStudy
     from edgecap.report.terminal.exact_bytes import exact_text
     from edgecap.report.terminal.premiums import languages_text
     from edgecap.report.terminal.tokenizers import corpus_text
 
-    if isinstance(found, CorpusStudy):
-        return corpus_text(found, width())
+    if isinstance(result, CorpusStudy):
+        return corpus_text(result, width())
     return (
-        languages_text(found, width())
-        if isinstance(found, LanguageStudy)
-        else exact_text(found, width())
+        languages_text(result, width())
+        if isinstance(result, LanguageStudy)
+        else exact_text(result, width())
     )
 
 
-def _page(found: Any) -> str:
+def _page(result: Any) -> str:
     from edgecap.analysis.tokenizing.study import CorpusStudy
     from edgecap.report.page.tokenizers import corpus_page, languages_page
 
-    return corpus_page(found) if isinstance(found, CorpusStudy) else languages_page(found)
+    return corpus_page(result) if isinstance(result, CorpusStudy) else languages_page(result)

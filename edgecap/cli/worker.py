@@ -1,4 +1,4 @@
-"""`edgecap worker`: this machine measures for a fleet."""
+"""`edgecap worker`: measure for a fleet on this machine."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from edgecap.cli.options import how_joined
 @click.option(
     "--name",
     metavar="NAME",
-    help="What plans and records call this device. Default: the bundle's name, or the machine's.",
+    help="Name of this device in plans and records. Default: from the bundle, or the host name.",
 )
 @how_joined
 @click.option(
     "--cache",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="FOLDER",
-    help="Where models are kept.",
+    help="Cache for models. Default: EDGECAP_CACHE or the user's cache.",
 )
 @click.option(
     "--cache-limit",
     type=types.SIZE,
     metavar="SIZE",
-    help="Remove what was not used for longest beyond so much: 20GB.",
+    help="Remove the least recently used models above this size: 20GB.",
 )
 def worker(
     address: str,
@@ -45,16 +45,16 @@ def worker(
 ) -> None:
     """Measure for a fleet, one cell at a time, until Ctrl-C.
 
-    Joins the scheduler at ADDRESS, and joins again when it was lost. One worker a machine: two would disturb each
-    other, so that a second one on the same cache is refused.
+    Joins the scheduler at ADDRESS, and joins again after a lost connection. Run one worker per
+    machine: two would disturb each other, so a second one on the same cache is refused.
 
     Example: edgecap worker tls://10.0.0.2:8786 --tls laptop-7
     """
     from edgecap.sweep.fleet import certificates, network
 
-    where = network.check_address(address, tls, insecure)
+    scheduler = network.check_address(address, tls, insecure)
     network.configure()
-    secured = network.security(tls)
+    security = network.security(tls)
 
     from edgecap.names import safe_filename
     from edgecap.storage.files import resolve_paths
@@ -68,17 +68,18 @@ def worker(
     from edgecap.sweep.fleet.messages import check_name
 
     own = certificates.check(tls).name if tls else safe_filename(platform.node())[:63]
-    called, kept = check_name(name or own), resolve_paths(cache).cache
+    device_name, folder = check_name(name or own), resolve_paths(cache).cache
 
     def say(words: str) -> None:
         click.echo(f"edgecap: {words}", err=True)
 
-    with exclusive_cache(kept), contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
-        check_admission(where, secured)
-        say("looking at this machine")
-        about = read_device_info(called)
+    with exclusive_cache(folder), contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
+        check_admission(scheduler, security)
+        say("examining this machine")
+        info = read_device_info(device_name)
         say(
-            f"providers {', '.join(about.providers)}; energy counters {', '.join(about.counters) or 'none'}"
+            f"providers {', '.join(info.providers)}; "
+            f"energy counters {', '.join(info.counters) or 'none'}"
         )
-        device = Device(kept, shared, most_bytes=cache_limit)
-        asyncio.run(until_stopped(join(where, secured, device, about, say)))
+        device = Device(folder, shared, most_bytes=cache_limit)
+        asyncio.run(until_stopped(join(scheduler, security, device, info, say)))

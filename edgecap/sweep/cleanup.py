@@ -1,7 +1,7 @@
-"""What a sweep leaves in the cache: graphs that it made go when none of its cells needs them, others stay.
+"""Cleanup of the cache: remove the graphs that a sweep built once no cell needs them.
 
-Each is written down in the sweep's folder before it is made, so that a sweep that is cut off and goes on still
-knows which are its own.
+Each graph is logged in the sweep's folder before it is built, so that a resumed sweep still knows
+its own graphs. Other graphs stay.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ LOG_NAME = "made.jsonl"
 
 
 class CachedGraph(msgspec.Struct, frozen=True):
-    """A graph: the model that it was made for, and its place in the cache."""
+    """Graph that a sweep built: its model, and its path in the cache."""
 
     model: str
     path: str
 
 
 class SweepCleanup:
-    """The graphs of one sweep in one cache, written down in the sweep's `private` folder."""
+    """Log of the graphs that one sweep builds in a cache; the log is in the `private` folder."""
 
     def __init__(self, cache: Path, private: Path) -> None:
         self._cache, self._note = cache, private / LOG_NAME
         self._made = JsonlLog(self._note, CachedGraph)
 
-    def noting(self, run: StepRunner, model: str) -> StepRunner:
-        """Does steps as `run` does, and takes note of the graphs that they make."""
+    def recording(self, run: StepRunner, model: str) -> StepRunner:
+        """Wrap `run` so that the graphs it builds are logged."""
 
-        def noted(step: Step, watch: StepCallback, timeout_s: float) -> Answer:
+        def run_and_record(step: Step, watch: StepCallback, timeout_s: float) -> Answer:
             if isinstance(step, Export | Quantize | Optimize):
                 self._made.add(CachedGraph(model, _place(Path(step.out))))
             return run(step, watch, timeout_s)
 
-        return noted
+        return run_and_record
 
     def remove(self, model: str | None = None) -> None:
-        """Removes the graphs of one model, or of all; what others use meanwhile stays."""
+        """Remove the graphs of one model, or of all; graphs in use by other processes stay."""
         places = {made.path for made in self._made.readable if model in (None, made.model)}
         if places:
             with contextlib.suppress(EdgecapError):
@@ -56,12 +56,12 @@ class SweepCleanup:
                 )
 
     def end(self) -> None:
-        """The sweep is done."""
+        """Remove the log: the sweep is finished."""
         with contextlib.suppress(OSError):
             self._note.unlink(missing_ok=True)
 
 
 def _place(scratch: Path) -> str:
-    """Where in the cache a graph will lie that is made in a scratch folder beside its place."""
+    """Return the final path in the cache of a graph that is built in a scratch folder."""
     found = SCRATCH.fullmatch(scratch.name)
     return f"{scratch.parent.name}/{found['name'] if found else scratch.name}"

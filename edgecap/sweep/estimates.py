@@ -1,6 +1,6 @@
-"""What a sweep will take, from what was measured before: seconds of a cell, bytes of graphs and records.
+"""Estimates of a sweep from earlier measurements: seconds per cell, bytes of graphs and records.
 
-What is like nothing that was measured has no estimate; nothing here enters a record.
+A cell unlike all earlier cells has no estimate. Estimates never enter a record.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ HISTORY = "sweeps.jsonl"
 
 
 class TimeEstimate(NamedTuple):
-    """Seconds of a cell, and what they were taken from; None where nothing like it was measured."""
+    """Estimated seconds of a cell and their basis; None if no similar cell was measured."""
 
     seconds: float | None
     basis: str
 
 
 class DiskEstimate(NamedTuple):
-    """Bytes that a sweep will take at most: its graphs, those of the largest model alone, its records.
+    """Upper bound of bytes: all graphs, the graphs of the largest model, and the records.
 
-    Models of unknown size are named.
+    `unknown` lists models of unknown size.
     """
 
     graphs: int
@@ -43,25 +43,25 @@ class DiskEstimate(NamedTuple):
     unknown: tuple[str, ...]
 
 
-# --- what was measured before -----------------------------------------------------------------
+# --- history ----------------------------------------------------------------------------------
 
 
 class History:
-    """Cells that were measured by sweeps on this machine, kept in a cache."""
+    """Cells that sweeps measured on this machine, stored in the cache."""
 
-    def __init__(self, kept_in: Path) -> None:
-        self._path = kept_in / HISTORY
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / HISTORY
         self._journal: JsonlLog[StateRow] | None = None
 
     @property
     def rows(self) -> list[StateRow]:
-        """What was measured; nothing where that cannot be read."""
+        """Read the measured cells; [] if the file cannot be read."""
         with contextlib.suppress(EdgecapError):
             return JsonlLog(self._path, StateRow).readable
         return []
 
-    def remember(self, row: StateRow) -> None:
-        """Keeps a row for the next estimate; where that cannot be done, the next one knows less."""
+    def add(self, row: StateRow) -> None:
+        """Store a row for later estimates; ignore errors, which only cost precision."""
         if row.failure is None:
             with contextlib.suppress(EdgecapError):
                 self._journal = self._journal or JsonlLog(self._path, StateRow)
@@ -72,9 +72,9 @@ class History:
 
 
 def estimate_times(cells: Sequence[PlannedCell], rows: Iterable[StateRow]) -> list[TimeEstimate]:
-    """Of each cell: the median of the same one, else of that variant with another window or batch, else of that model.
+    """Estimate each cell by a median: of the same cell, else of its variant, else of its model.
 
-    Cells of other texts or options say nothing.
+    Only cells with the same corpus and options count.
     """
     known: dict[tuple[str, ...], list[float]] = {}
     for row in rows:
@@ -104,39 +104,39 @@ def _seconds_of(cell: PlannedCell, medians: dict[tuple[str, ...], float]) -> Tim
 
 
 class RemainingTime:
-    """The seconds that the cells of a sweep still take, as it goes: corrected by those that it has finished."""
+    """Remaining seconds of a running sweep, corrected by its finished cells."""
 
     def __init__(self, cells: Sequence[PlannedCell], times: Sequence[TimeEstimate]) -> None:
         self._expected = {cell.key: time.seconds for cell, time in zip(cells, times, strict=True)}
         self._took: list[tuple[float, float | None]] = []  # seconds, and what was expected
 
     def finished(self, row: StateRow) -> None:
-        """A cell is done with; one that failed tells nothing about the time of others."""
+        """Record a finished cell; a failed one does not change the estimates."""
         expected = self._expected.pop(row.key, None)
         if row.failure is None:
             self._took.append((row.seconds, expected))
 
     def seconds(self, running: Mapping[str, float]) -> float | None:
-        """Of all that is left, `running` (seconds by key) at once; None where nothing is known."""
-        usual, pace = self._usual(), self._pace()
-        if usual is None or not self._expected:
+        """Return the remaining seconds; `running` holds elapsed seconds by key. None if unknown."""
+        mean, pace = self._mean_time(), self._pace()
+        if mean is None or not self._expected:
             return None
         whole = {
-            key: usual if expected is None else expected * pace
+            key: mean if expected is None else expected * pace
             for key, expected in self._expected.items()
         }
         rest = sum(max(0.0, seconds - running.get(key, 0.0)) for key, seconds in whole.items())
         return rest / max(1, len(running))
 
-    def _usual(self) -> float | None:
-        """Of a cell that is like nothing that was measured: the mean of this sweep's, else of what is expected."""
+    def _mean_time(self) -> float | None:
+        """Return the mean time of finished cells, else of the expected times, for unknown cells."""
         known = [took for took, _ in self._took] or [
             e for e in self._expected.values() if e is not None
         ]
         return sum(known) / len(known) if known else None
 
     def _pace(self) -> float:
-        """How much longer cells take than they were expected to."""
+        """Return the ratio of actual to expected time of the finished cells."""
         known = [(took, expected) for took, expected in self._took if expected]
         return (
             sum(took for took, _ in known) / sum(expected for _, expected in known)
@@ -149,30 +149,30 @@ class RemainingTime:
 
 
 def estimate_disk(cells: Sequence[PlannedCell], rows: Sequence[StateRow]) -> DiskEstimate:
-    """The variants that the cells need, with the fp32 graphs they are made from, whether they are kept already or not."""
+    """Sum the graphs that the cells need, with their fp32 graphs, whether cached or not."""
     known = {(row.model, row.precision): row.graph_bytes for row in rows if row.graph_bytes}
     records = [row.bytes for row in rows if row.bytes]
-    wanted: dict[str, set[str]] = {}
+    precisions_by_model: dict[str, set[str]] = {}
     for cell in cells:
-        wanted.setdefault(cell.spec.model, {"fp32"}).add(cell.spec.precisions[0])
+        precisions_by_model.setdefault(cell.spec.model, {"fp32"}).add(cell.spec.precisions[0])
     sizes = {
         model: [known.get((Path(model).name, p)) or graph_bytes(model, p) for p in precisions]
-        for model, precisions in wanted.items()
+        for model, precisions in precisions_by_model.items()
     }
-    sums = [sum(size or 0 for size in found) for found in sizes.values()]
+    sums = [sum(size or 0 for size in values) for values in sizes.values()]
     return DiskEstimate(
         graphs=sum(sums),
         largest=max(sums, default=0),
         records=len(cells) * int(stats.median(records)) if records else 0,
         unknown=tuple(
-            sorted({Path(model).name for model, found in sizes.items() if None in found})
+            sorted({Path(model).name for model, values in sizes.items() if None in values})
         ),
     )
 
 
 @cache
 def graph_bytes(model: str, precision: str) -> int | None:
-    """Bytes of the weights in a precision, from the model's config; nothing is fetched."""
+    """Return the bytes of the weights in a precision from the config; download nothing."""
     with contextlib.suppress(EdgecapError):
         if not is_hub_model(model):
             architecture = read_model(locate(model)).architecture

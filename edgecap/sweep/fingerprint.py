@@ -1,6 +1,7 @@
-"""What a model or a text is, whatever it is called: hashes of its files, reckoned once and remembered by size and times.
+"""Fingerprints of models and corpora: hashes of their files, whatever their names.
 
-A model on the Hub is what its name and revision say: nothing is fetched to make a list.
+Hashes are cached by file size and times. A model on the Hub is identified by its name and revision,
+so that nothing is downloaded to list the cells of a plan.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from edgecap.spec import DEFAULT_CORPUS, PRECISIONS
 from edgecap.storage.files import sha256_of, sha256_of_file, write_atomically
 from edgecap.text.bias_card import CARD_SUFFIX, card_path
 
-_NOT_THE_MODEL = {".md", ".png", ".jpg", ".lock"}  # beside it, for people
+_NOT_THE_MODEL = {".md", ".png", ".jpg", ".lock"}  # suffixes that do not change the model
 
 
 def model_fingerprint(model: str, cache: Path) -> str:
-    """One word for all files of a model's folder, or the name and revision of one on the Hub.
+    """Return a hash of all files of a model's folder, or the name and revision of a Hub model.
 
-    Raises UsageError where there is none, or the folder holds no model.
+    Raise UsageError if there is no such model, or the folder holds none.
     """
     if is_hub_model(model):
         return f"hub {model}"
@@ -36,24 +37,25 @@ def model_fingerprint(model: str, cache: Path) -> str:
 
 
 def corpus_fingerprint(corpus: str, cache: Path) -> str:
-    """One word for the text of a corpus and its card; what lies on the Hub is what its name says."""
+    """Return a hash of a corpus file and its card, or the name of a bundled or Hub corpus."""
     if corpus == DEFAULT_CORPUS or corpus.startswith("hf:"):
         return corpus
     if not _is_file(corpus):
-        is_what = "is a folder" if os.path.isdir(corpus) else "is not there"
+        problem = "is a folder" if os.path.isdir(corpus) else "is not there"
         raise UsageError(
-            f"the corpus '{corpus[:200]}' {is_what}; give a .jsonl or text file, or {DEFAULT_CORPUS}"
+            f"the corpus '{corpus[:200]}' {problem}; "
+            f"give a .jsonl or text file, or {DEFAULT_CORPUS}"
         )
     files, card = [(Path(corpus).suffix, Path(corpus))], card_path(Path(corpus))
-    if card.is_file():  # which changes the bias
+    if card.is_file():  # the card sets the bias
         files.append((CARD_SUFFIX, card))
     return _together(files, cache)
 
 
 def precisions_of(model: str) -> tuple[str, ...]:
-    """The precisions that a folder of graphs holds; none where the model is no such folder.
+    """Return the precisions in the manifest of an ONNX folder; () for other models.
 
-    Raises UsageError where only reading the graphs would tell.
+    Raise UsageError if the folder has no manifest of edgecap export.
     """
     if is_hub_model(model) or (located := locate(model)).kind != "onnx":
         return ()
@@ -61,13 +63,13 @@ def precisions_of(model: str) -> tuple[str, ...]:
     found = tuple(str(name) for name in told if name in PRECISIONS)
     if not found:
         raise UsageError(
-            f"{model} holds graphs without a manifest of edgecap export: name their precisions"
+            f"{model} holds graphs without a manifest of edgecap export: give their precisions"
         )
     return found
 
 
 def _is_file(name: str) -> bool:
-    """Whether there is a file of that name; a name that no disk takes has none."""
+    """Return True if a file has this name; a name that no disk accepts has none."""
     try:
         return Path(name).is_file()
     except (OSError, ValueError):
@@ -79,40 +81,40 @@ def _is_part(path: Path, root: Path) -> bool:
     return not hidden and path.is_file() and path.suffix not in _NOT_THE_MODEL
 
 
-# --- hashes that are remembered ---------------------------------------------------------------
+# --- cached hashes ----------------------------------------------------------------------------
 
 
 class _HashedFile(msgspec.Struct, frozen=True):
-    """A file as it was when it was hashed: bytes, and the times of its last change in nanoseconds."""
+    """State of a file when it was hashed: size in bytes, mtime and ctime in nanoseconds."""
 
     bytes: int
     changed: tuple[int, int]
     sha256: str
 
 
-_HashCache = dict[str, _HashedFile]  # by path
+_HashCache = dict[str, _HashedFile]  # key: path
 
 
 def _together(files: list[tuple[str, Path]], cache: Path) -> str:
-    """One hash over names and contents."""
+    """Hash names and contents of files together."""
     memory = cache / "hashes.json"
     known = _remembered(memory)
     before = dict(known)
     hashes = [f"{name} {_hash_of(path, known)}" for name, path in files]
     if known != before:
-        with contextlib.suppress(UsageError):  # a disk that takes no more costs time, not the sweep
+        with contextlib.suppress(UsageError):  # a full disk costs time, not the sweep
             write_atomically(memory, msgspec.json.encode(known))
     return sha256_of(*(line.encode("utf-8", "surrogateescape") for line in hashes))
 
 
 def _hash_of(path: Path, known: _HashCache) -> str:
-    """The SHA-256 of a file, read only where its size or times are new."""
+    """Return the SHA-256 of a file; read the file only if its size or times changed."""
     name = os.fsencode(os.path.abspath(path)).decode("utf-8", "replace")
     try:
-        found = path.stat()
-        size, changed = found.st_size, (found.st_mtime_ns, found.st_ctime_ns)
-        had = known.get(name)
-        if had is None or (had.bytes, had.changed) != (size, changed):
+        stat = path.stat()
+        size, changed = stat.st_size, (stat.st_mtime_ns, stat.st_ctime_ns)
+        cached = known.get(name)
+        if cached is None or (cached.bytes, cached.changed) != (size, changed):
             known[name] = _HashedFile(size, changed, sha256_of_file(path))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error

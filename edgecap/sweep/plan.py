@@ -1,16 +1,15 @@
-"""What a sweep is asked for: axes that unfold into cells, from a TOML file or from options.
+"""Plan of a sweep: axes that unfold into cells, from a TOML file or from options.
 
-    models = ["edgecap-ref-xs", "./my-model"]      each list is an axis: a cell for every combination
+    models = ["edgecap-ref-xs", "./my-model"]   each list is an axis: one cell per combination
     precisions = ["fp32", "int8"]
-    device = "laptop-7"                            on a fleet: a name, a list, "every", or left out for any
-    [options]                                      of every cell, named as in the record's spec
+    device = "laptop-7"                         a device name, a list, "every"; default: any device
+    [options]                                   fields of `Spec` for every cell
     documents = 40
-    [[also]]                                       more cells: what it leaves out is as above
+    [[also]]                                    more cells; omitted keys are inherited from above
     models = "./large"
     providers = "cuda"
 
-A plan holds data only: it can neither name code nor let any run. Which cells are measured already is
-known to `ledger`.
+A plan holds data only: it cannot run code. `state` knows which cells are finished.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from edgecap.spec import DEFAULT_CORPUS, DEFAULT_MODEL, DEFAULT_PRECISIONS, Spec
 from edgecap.storage.files import sha256_of
 from edgecap.sweep.fingerprint import corpus_fingerprint, model_fingerprint, precisions_of
 
-AXES = {  # as it is written, and what it may be written as too
+AXES = {  # name of each axis, and its alias
     "models": "model",
     "precisions": "precision",
     "providers": "provider",
@@ -43,13 +42,16 @@ AXES = {  # as it is written, and what it may be written as too
     "batches": "batch",
     "device": "devices",
 }
-AXES_BY_WORD = {**{other: name for name, other in AXES.items()}, **{name: name for name in AXES}}
-EVERY = "every"  # device of the fleet
+AXES_BY_KEY = {**{other: name for name, other in AXES.items()}, **{name: name for name in AXES}}
+EVERY = "every"  # stands for each device of the fleet
 MOST_CELLS, MOST_SHARDS = 1_000_000, 4096
-LONGEST = 80  # characters of a wrong word that an error repeats
+LONGEST = 80  # characters of a wrong key that an error repeats
 _UNFOLDED = {"model", "precisions", "providers", "corpus", "context", "batches"}
 _NOT_IN_A_PLAN = {
-    "trust_remote_code": "a plan cannot let code of a model run; export that model first: edgecap export --trust-remote-code",
+    "trust_remote_code": (
+        "a plan cannot let code of a model run; "
+        "export that model first: edgecap export --trust-remote-code"
+    ),
     "meter": "a wall meter belongs to one run beside it: edgecap profile --meter",
     "meter_offset_s": "a wall meter belongs to one run beside it: edgecap profile --meter",
     "revision": 'write it behind the model, as in "org/name@revision"',
@@ -58,10 +60,11 @@ OPTIONS = tuple(f for f in Spec.__struct_fields__ if f not in _UNFOLDED and f no
 
 
 class PlannedCell(msgspec.Struct, frozen=True, dict=True):
-    """A cell: `spec` has one precision, provider and batch size; `device` is a name, "every", or "" for any.
+    """Cell of a plan: `spec` has one precision, one provider and one batch size.
 
-    `measured` names what is measured by its content, `key` that and the device: the same key is the same cell,
-    wherever the plan lies. Compression is scored in `shards` parts on a fleet.
+    `measured` hashes the contents to measure; `key` also covers the device, so that the same key is
+    the same cell wherever the plan file is. `device` is a name, "every", or "" for any device. A
+    fleet scores the corpus in `shards` parts.
     """
 
     measured: str
@@ -71,7 +74,7 @@ class PlannedCell(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def key(self) -> str:
-        """Sixteen hexadecimal digits."""
+        """Identify the cell by sixteen hexadecimal digits."""
         return (
             sha256_of(self.measured.encode(), self.device.encode())[:16]
             if self.device
@@ -80,118 +83,122 @@ class PlannedCell(msgspec.Struct, frozen=True, dict=True):
 
     @property
     def like(self) -> str:
-        """A word for the text and the options: cells that differ in it take other times."""
-        usual = Spec()
-        told = {
+        """Hash corpus and options: only cells with the same hash take similar times."""
+        defaults = Spec()
+        changed = {
             name: getattr(self.spec, name)
             for name in OPTIONS
-            if getattr(self.spec, name) != getattr(usual, name)
+            if getattr(self.spec, name) != getattr(defaults, name)
         }
-        return sha256_of(msgspec.json.encode(told, order="sorted"), self.spec.corpus.encode())[:16]
+        return sha256_of(msgspec.json.encode(changed, order="sorted"), self.spec.corpus.encode())[
+            :16
+        ]
 
     @property
     def file_name(self) -> str:
-        """The file of its record: readable in front, unique behind; nothing in it comes from another machine."""
+        """Name the file of the record: readable words, then the unique key."""
         words = (Path(self.spec.model).name, self.spec.precisions[0], self.spec.providers[0])
         return f"{'--'.join(safe_filename(word) for word in words)}--{self.key}.json"
 
     def __str__(self) -> str:
         spec = self.spec
-        said = [Path(spec.model).name, f"{spec.precisions[0]} on {spec.providers[0]}"]
-        said += [Path(spec.corpus).stem] if spec.corpus != DEFAULT_CORPUS else []
-        said += [f"context {spec.context}"] if spec.context else []
-        said += [f"batch {spec.batches[0]}"] if spec.batches != (1,) else []
-        return ", ".join(said + ([self.device] if self.device else []))
+        words = [Path(spec.model).name, f"{spec.precisions[0]} on {spec.providers[0]}"]
+        words += [Path(spec.corpus).stem] if spec.corpus != DEFAULT_CORPUS else []
+        words += [f"context {spec.context}"] if spec.context else []
+        words += [f"batch {spec.batches[0]}"] if spec.batches != (1,) else []
+        return ", ".join(words + ([self.device] if self.device else []))
 
 
 def read_plan(path: Path, cache: Path) -> tuple[PlannedCell, ...]:
-    """The cells of a TOML file, each once, models outermost; paths in it are relative to it.
+    """Return the cells of a TOML file, without repeats, models outermost.
 
-    Raises UsageError where it cannot be read, asks for what there is not, or its models or corpora are not there.
+    Paths in the file are relative to it. Raise UsageError if the file cannot be read, has an
+    unknown key or a wrong value, or if a model or corpus does not exist.
     """
     try:
-        asked = tomllib.loads(path.read_text("utf-8-sig"))
+        table = tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise UsageError(f"cannot read the plan {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"the plan {path} is not TOML: {error}") from error
     try:
-        return unfold(asked, path.parent, cache)
+        return unfold(table, path.parent, cache)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
 
 
-def unfold(asked: Mapping[str, Any], base: Path, cache: Path) -> tuple[PlannedCell, ...]:
-    """The cells of a plan's table; the files of models and corpora are hashed once and remembered in `cache`.
+def unfold(table: Mapping[str, Any], base: Path, cache: Path) -> tuple[PlannedCell, ...]:
+    """Return the cells of a plan's table; `cache` stores the hashes of models and corpora.
 
-    A table that names no axis has no cells of its own, only those of its [[also]] blocks.
+    A table without an axis has no cells of its own, only those of its [[also]] blocks.
     """
     contents = _Contents(base, cache)
-    found: dict[str, PlannedCell] = {}
-    for block in _blocks(asked):
+    cells: dict[str, PlannedCell] = {}
+    for block in _blocks(table):
         for cell in _cells(block, contents):
-            found.setdefault(cell.key, cell)
-            if len(found) > MOST_CELLS:
+            cells.setdefault(cell.key, cell)
+            if len(cells) > MOST_CELLS:
                 raise UsageError(f"the plan has more than {MOST_CELLS} cells")
-    return tuple(found.values())
+    return tuple(cells.values())
 
 
 # --- blocks -----------------------------------------------------------------------------------
 
 
-def _blocks(asked: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The table above, if it names an axis, and each block with what it leaves out from there; all by the axes' names."""
-    more = asked.get("also", [])
+def _blocks(table: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the top of a plan if it names an axis, then each [[also]] block with inherited keys."""
+    more = table.get("also", [])
     if not isinstance(more, list) or not all(isinstance(block, dict) for block in more):
         raise UsageError("'also' holds blocks: write [[also]]")
-    top = _checked({word: value for word, value in asked.items() if word != "also"})
+    top = _checked({key: value for key, value in table.items() if key != "also"})
     if not more and not AXES.keys() & top.keys():
         raise UsageError(f'the plan names nothing to measure: write models = ["{DEFAULT_MODEL}"]')
     if AXES.keys() & top.keys():
         yield top
     for number, block in enumerate(more, 1):
         try:
-            said = _checked(block)
+            own = _checked(block)
         except UsageError as error:
             raise UsageError(f"block {number} of [[also]]: {error}") from error
-        yield {**top, **said, "options": {**top.get("options", {}), **said.get("options", {})}}
+        yield {**top, **own, "options": {**top.get("options", {}), **own.get("options", {})}}
 
 
 def _checked(block: Mapping[str, Any]) -> dict[str, Any]:
-    """A block by the axes' own names. Raises UsageError at a word that is unknown, or there twice."""
-    found: dict[str, Any] = {}
-    for word, value in block.items():
-        name = AXES_BY_WORD.get(word, word)
+    """Replace aliases by the names of the axes. Raise UsageError for an unknown or repeated key."""
+    checked: dict[str, Any] = {}
+    for key, value in block.items():
+        name = AXES_BY_KEY.get(key, key)
         if name not in (*AXES, "shards", "options"):
-            raise UsageError(_unknown(word))
-        if name in found:
-            raise UsageError(f"'{name}' is there twice")
-        found[name] = value
-    if not isinstance(found.get("options", {}), dict):
+            raise UsageError(_unknown_key(key))
+        if name in checked:
+            raise UsageError(f"'{name}' is given twice")
+        checked[name] = value
+    if not isinstance(checked.get("options", {}), dict):
         raise UsageError("'options' is a table: write [options]")
-    return found
+    return checked
 
 
-def _unknown(word: str) -> str:
+def _unknown_key(key: str) -> str:
+    """Return the error message for an unknown key."""
     known = (*AXES, "shards", "options", "also")
-    if word in _NOT_IN_A_PLAN:
-        return f"'{word}' has no place in a plan: {_NOT_IN_A_PLAN[word]}"
-    if word in OPTIONS:
-        return f"'{word}' goes below [options]"
-    if word in known:
-        return f"'{word}' belongs at the top of the plan"
-    return f"unknown '{word[:LONGEST]}' (known: {', '.join(known)}){did_you_mean(word, known)}"
+    if key in _NOT_IN_A_PLAN:
+        return f"'{key}' is not allowed in a plan: {_NOT_IN_A_PLAN[key]}"
+    if key in OPTIONS:
+        return f"'{key}' goes below [options]"
+    if key in known:
+        return f"'{key}' belongs at the top of the plan"
+    return f"unknown '{key[:LONGEST]}' (known: {', '.join(known)}){did_you_mean(key, known)}"
 
 
 def _cells(block: dict[str, Any], contents: _Contents) -> Iterator[PlannedCell]:
-    """Every combination of a block's axes."""
+    """Yield every combination of a block's axes."""
     options = _options(block.get("options", {}))
-    shards = _whole("shards", block.get("shards", 1), MOST_SHARDS)
+    shards = _integer("shards", block.get("shards", 1), MOST_SHARDS)
     corpora = [contents.place(name) for name in _texts(block, "corpora", DEFAULT_CORPUS)]
     contexts: Sequence[int | None] = [
-        _whole("contexts", x) for x in _list(block, "contexts", None) if x is not None
+        _integer("contexts", x) for x in _list(block, "contexts", None) if x is not None
     ]
-    batches = [_whole("batches", x) for x in _list(block, "batches", 1)]
+    batches = [_integer("batches", x) for x in _list(block, "batches", 1)]
     providers = [
         str(p) for text in _texts(block, "providers", "cpu") for p in parse_providers(text)
     ]
@@ -222,44 +229,45 @@ def _cells(block: dict[str, Any], contents: _Contents) -> Iterator[PlannedCell]:
 
 
 def _key(spec: Spec, model: str, corpus: str) -> str:
-    """What is measured, by content; options that are as they always were say nothing, so that new ones change no key."""
-    usual = Spec(model=spec.model, corpus=spec.corpus)
-    told = {
+    """Hash the measured contents and the changed options, so that new options change no key."""
+    defaults = Spec(model=spec.model, corpus=spec.corpus)
+    changed = {
         name: value
         for name in Spec.__struct_fields__
-        if (value := getattr(spec, name)) != getattr(usual, name) and name != "timeout_s"
+        if (value := getattr(spec, name)) != getattr(defaults, name) and name != "timeout_s"
     }
-    return sha256_of(msgspec.json.encode(told, order="sorted"), model.encode(), corpus.encode())[
+    return sha256_of(msgspec.json.encode(changed, order="sorted"), model.encode(), corpus.encode())[
         :16
     ]
 
 
-def _options(asked: dict[str, Any]) -> dict[str, Any]:
-    """The options of every cell, as `Spec` has them."""
-    for name in asked:
+def _options(options: dict[str, Any]) -> dict[str, Any]:
+    """Convert [options] to fields of `Spec`. Raise UsageError for an unknown name or wrong type."""
+    for name in options:
         if name in _NOT_IN_A_PLAN:
             raise UsageError(f"[options] {name}: {_NOT_IN_A_PLAN[name]}")
-        if name in AXES_BY_WORD:
+        if name in AXES_BY_KEY:
             raise UsageError(
-                f"[options] {name}: that is an axis; write {AXES_BY_WORD[name]} above [options]"
+                f"[options] {name}: that is an axis; write {AXES_BY_KEY[name]} above [options]"
             )
         if name not in OPTIONS:
             raise UsageError(
-                f"[options] knows no '{name[:LONGEST]}' (known: {', '.join(OPTIONS)}){did_you_mean(name, OPTIONS)}"
+                f"[options] has no '{name[:LONGEST]}' "
+                f"(known: {', '.join(OPTIONS)}){did_you_mean(name, OPTIONS)}"
             )
     try:
-        read = msgspec.convert(asked, Spec)
+        spec = msgspec.convert(options, Spec)
     except msgspec.ValidationError as error:
-        what, _, where = str(error).partition(" - at `$.")
-        raise UsageError(f"[options] {where.strip('`')}: {what.replace('`', '')}") from error
-    return {name: getattr(read, name) for name in asked}
+        reason, _, field = str(error).partition(" - at `$.")
+        raise UsageError(f"[options] {field.strip('`')}: {reason.replace('`', '')}") from error
+    return {name: getattr(spec, name) for name in options}
 
 
-# --- what names stand for ---------------------------------------------------------------------
+# --- models and corpora -----------------------------------------------------------------------
 
 
 class _Contents:
-    """Models and corpora of a plan that lies in `base`: where each is, and what, found out once."""
+    """Paths and fingerprints of the models and corpora of a plan in `base`, each computed once."""
 
     def __init__(self, base: Path, cache: Path) -> None:
         self._base = base
@@ -269,9 +277,9 @@ class _Contents:
         self.precisions = lru_cache(None)(precisions_of)
 
     def _place(self, name: str) -> str:
-        """A folder or file of the plan's neighbourhood as an absolute path; other names as they are.
+        """Return an existing path relative to the plan as an absolute path, other names unchanged.
 
-        Raises UsageError where no record could tell the name: one that is not UTF-8.
+        Raise UsageError if the name is not UTF-8: no record could store it.
         """
         place = name
         with contextlib.suppress(OSError, ValueError, RuntimeError):
@@ -287,31 +295,32 @@ class _Contents:
 # --- values -----------------------------------------------------------------------------------
 
 
-def _list(block: Mapping[str, Any], name: str, usual: Any) -> list[Any]:
-    """The values of an axis; a single one needs no list."""
-    value = block.get(name, usual)
-    found = list(value) if isinstance(value, list | tuple) else [value]
-    if name in block and not found:
-        raise UsageError(f"'{name}' is empty: leave it out, or name something")
-    return found
+def _list(block: Mapping[str, Any], name: str, default: Any) -> list[Any]:
+    """Return the values of an axis; a single value needs no list."""
+    value = block.get(name, default)
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    if name in block and not values:
+        raise UsageError(f"'{name}' is empty: leave it out, or give a value")
+    return values
 
 
-def _texts(block: Mapping[str, Any], name: str, usual: Any) -> list[str]:
-    """Words, each once."""
-    found = _list(block, name, usual)
-    if not all(isinstance(text, str) and (text or name == "device") for text in found):
-        raise UsageError(f"'{name}' holds names: a text or a list of texts, none of them empty")
-    return list(dict.fromkeys(found))
+def _texts(block: Mapping[str, Any], name: str, default: Any) -> list[str]:
+    """Return the names of an axis without repeats. Raise UsageError unless all are strings."""
+    values = _list(block, name, default)
+    if not all(isinstance(text, str) and (text or name == "device") for text in values):
+        raise UsageError(f"'{name}' holds names: a string or a list of strings, none of them empty")
+    return list(dict.fromkeys(values))
 
 
-def _whole(name: str, value: Any, most: int = 10**9) -> int:
+def _integer(name: str, value: Any, most: int = 10**9) -> int:
+    """Return a whole number from 1 to `most`. Raise UsageError for anything else."""
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-        raise UsageError(f"'{name}' holds whole numbers from 1 to {most}, not {_told(value)}")
+        raise UsageError(f"'{name}' holds whole numbers from 1 to {most}, not {_shortened(value)}")
     return value
 
 
-def _told(value: Any) -> str:
-    """A value of the wrong kind, as far as it fits into a line."""
+def _shortened(value: Any) -> str:
+    """Return a wrong value as an error repeats it."""
     return (
         hex(value)[:LONGEST]
         if isinstance(value, int) and abs(value) > 10**18

@@ -1,7 +1,8 @@
-"""Measures the cells of a plan, one record each, and loses none: what is finished is kept, what failed is a row.
+"""Run a sweep: measure the cells of a plan and write one record per cell. Read `sweep` first.
 
-`sweep` is the table of contents. Who measures is a crew: this machine (`LocalBackend`), or the devices of a
-fleet (`fleet.dispatch`). A crew yields what it finished; while the disk takes no record it is not asked for more.
+A backend measures: this machine (`LocalBackend`) or the devices of a fleet (`fleet.dispatch`). It
+yields each finished cell; a failed cell is a row with its reason. While the disk is full, no
+further cell is requested.
 """
 
 from __future__ import annotations
@@ -23,18 +24,17 @@ from edgecap.sweep.cleanup import SweepCleanup
 from edgecap.sweep.plan import EVERY, PlannedCell
 from edgecap.sweep.state import Finished, StateRow, SweepState, open_state
 
-FLEET = "fleet"  # the stage of a failure that is the fleet's: nothing was found out about the cell
+FLEET = "fleet"  # stage of a failure of the fleet, not of the cell
 DISK_PATIENCE_S, DISK_PAUSE_S = 600.0, 5.0
-FULL_BELOW_BYTES = (
-    100_000_000  # bytes; a disk with more than that free was too small for one cell, not full
-)
+# With more free space than this, the disk is not full but too small for the cell.
+FULL_BELOW_BYTES = 100_000_000
 
 
 class SweepEvent(NamedTuple):
-    """What happened; `words` are for people.
+    """Event of a sweep; `words` are for people.
 
-    `planned` (of the `cells`, those that are `left`), and then of a cell: `begun`, `stage`, `again` (it is tried once
-    more), `waits`, `finished` with its `row`.
+    `kind` is "planned" (with all `cells` and those that are `left`), or for one cell: "begun",
+    "stage", "again" (another attempt), "waits", or "finished" with its `row`.
     """
 
     kind: str
@@ -50,19 +50,19 @@ SweepCallback = Callable[[SweepEvent], None]
 
 
 class Backend(Protocol):
-    """Who measures."""
+    """Measures cells: this machine, or a fleet."""
 
     def devices(self, cells: Sequence[PlannedCell]) -> Sequence[PlannedCell]:
-        """The cells with "every" device unfolded, as the crew stands now."""
+        """Replace "every" by each device that is available now."""
 
     def work(
-        self, cells: Sequence[PlannedCell], ledger: SweepState, watch: SweepCallback
+        self, cells: Sequence[PlannedCell], state: SweepState, watch: SweepCallback
     ) -> Generator[Finished, None, None]:
-        """Each cell, as it is finished, in any order."""
+        """Yield each cell when it is finished, in any order."""
 
 
 class SweepOptions(NamedTuple):
-    """What of the plan is to be done: `resume` goes on in a folder that holds a part, `retry` does failed cells again."""
+    """Options of a sweep: `resume` a partial folder, `retry` failed cells, wait for a full disk."""
 
     resume: bool = False
     retry: bool = False
@@ -75,44 +75,45 @@ DEFAULT_OPTIONS = SweepOptions()
 def sweep(
     cells: Sequence[PlannedCell],
     folder: Path,
-    crew: Backend,
-    asked: SweepOptions = DEFAULT_OPTIONS,
-    watch: SweepCallback = lambda news: None,
+    backend: Backend,
+    options: SweepOptions = DEFAULT_OPTIONS,
+    watch: SweepCallback = lambda event: None,
 ) -> list[StateRow]:
-    """Does what is missing and returns the rows of the plan's cells, in its order.
+    """Measure the unfinished cells and return the rows of all cells, in the order of the plan.
 
-    Raises UsageError where the folder holds a part of the plan and `resume` was not asked for, or is in use;
-    DiskFull where it takes no record for `disk_patience_s`; Interrupted on Ctrl-C. Each leaves what is finished.
+    Raise UsageError if the folder is in use, or holds a part of the plan without `resume`; DiskFull
+    if the disk stays full for `disk_patience_s`; Interrupted on Ctrl-C. Finished cells are kept.
     """
-    wanted = list({cell.key: cell for cell in crew.devices(cells)}.values())
-    with open_state(folder) as ledger:
-        ledger.adopt(wanted)
-        left = cells_to_do(wanted, ledger.rows, asked.retry)
-        _check_part(wanted, left, asked, folder)
-        watch(SweepEvent("planned", None, cells=wanted, left=left))
+    all_cells = list({cell.key: cell for cell in backend.devices(cells)}.values())
+    with open_state(folder) as state:
+        state.adopt(all_cells)
+        left = cells_to_do(all_cells, state.rows, options.retry)
+        _check_part(all_cells, left, options, folder)
+        watch(SweepEvent("planned", None, cells=all_cells, left=left))
         try:
-            with contextlib.closing(crew.work(left, ledger, watch)) as work:
+            with contextlib.closing(backend.work(left, state, watch)) as work:
                 for finished in work:
-                    row = _kept(ledger, finished, asked.disk_patience_s, watch)
+                    row = _save(state, finished, options.disk_patience_s, watch)
                     watch(SweepEvent("finished", finished.cell, device=finished.device, row=row))
         except (KeyboardInterrupt, Interrupted):
             raise Interrupted(
-                f"interrupted: {_what_is_kept(wanted, ledger)}; --resume goes on"
+                f"interrupted: {_progress(all_cells, state)}; continue with --resume"
             ) from None
         except DiskFull as error:
             raise DiskFull(
-                f"{error}: {_what_is_kept(wanted, ledger)}; make room, and --resume goes on"
+                f"{error}: {_progress(all_cells, state)}; "
+                "free disk space, then continue with --resume"
             ) from error
-        rows = [ledger.rows[cell.key] for cell in wanted if cell.key in ledger.rows]
-        if len(rows) == len(wanted):
-            ledger.done()
+        rows = [state.rows[cell.key] for cell in all_cells if cell.key in state.rows]
+        if len(rows) == len(all_cells):
+            state.done()
         return rows
 
 
 def cells_to_do(
     cells: Sequence[PlannedCell], rows: dict[str, StateRow], retry: bool = False
 ) -> list[PlannedCell]:
-    """The cells without a row, and those that no device ran; with `retry`, those that went wrong too."""
+    """Return the cells without a row or that no device ran; with `retry`, failed cells too."""
     return [
         c
         for c in cells
@@ -121,47 +122,48 @@ def cells_to_do(
 
 
 def not_run(row: StateRow) -> bool:
-    """Whether nothing was found out about a cell: the fleet failed, not the cell."""
+    """Return True if the fleet failed, not the cell: nothing is known about the cell."""
     return row.failure is not None and row.failure.stage == FLEET
 
 
 def _check_part(
-    wanted: Sequence[PlannedCell], left: list[PlannedCell], asked: SweepOptions, folder: Path
+    all_cells: Sequence[PlannedCell], left: list[PlannedCell], options: SweepOptions, folder: Path
 ) -> None:
-    if left and len(left) < len(wanted) and not (asked.resume or asked.retry):
+    if left and len(left) < len(all_cells) and not (options.resume or options.retry):
         raise UsageError(
-            f"{folder} holds {len(wanted) - len(left)} of the {len(wanted)} cells; "
-            "--resume does the others, another -o FOLDER begins anew"
+            f"{folder} holds {len(all_cells) - len(left)} of the {len(all_cells)} cells; "
+            "measure the others with --resume, or start anew with another -o FOLDER"
         )
 
 
-def _what_is_kept(wanted: Sequence[PlannedCell], ledger: SweepState) -> str:
-    return f"{sum(cell.key in ledger.rows for cell in wanted)} of {len(wanted)} cells are in {ledger.folder}"
+def _progress(all_cells: Sequence[PlannedCell], state: SweepState) -> str:
+    finished = sum(cell.key in state.rows for cell in all_cells)
+    return f"{finished} of {len(all_cells)} cells are in {state.folder}"
 
 
-def _kept(
-    ledger: SweepState, finished: Finished, patience_s: float, watch: SweepCallback
+def _save(
+    state: SweepState, finished: Finished, patience_s: float, watch: SweepCallback
 ) -> StateRow:
-    """Writes it, once there is room: what was measured is worth more than time."""
-    return _patiently(lambda: ledger.keep(finished), finished.cell, patience_s, watch)
+    """Write a finished cell, and wait for disk space if necessary."""
+    return _wait_for_space(lambda: state.keep(finished), finished.cell, patience_s, watch)
 
 
 Outcome = TypeVar("Outcome")
 
 
-def _patiently(
-    do: Callable[[], Outcome], cell: PlannedCell, patience_s: float, watch: SweepCallback
+def _wait_for_space(
+    action: Callable[[], Outcome], cell: PlannedCell, patience_s: float, watch: SweepCallback
 ) -> Outcome:
-    """Does it, again and again while the disk is full. Raises DiskFull where that lasts for longer than `patience_s`."""
+    """Repeat an action while the disk is full. Raise DiskFull after `patience_s` seconds."""
     full_since: float | None = None
     while True:
         try:
-            return do()
+            return action()
         except DiskFull as error:
             full_since = time.monotonic() if full_since is None else full_since
             if time.monotonic() - full_since >= patience_s:
                 raise
-            watch(SweepEvent("waits", cell, f"{error}; waiting for room, nothing is lost"))
+            watch(SweepEvent("waits", cell, f"{error}; waiting for disk space"))
             time.sleep(min(DISK_PAUSE_S, patience_s / 4))
 
 
@@ -169,7 +171,7 @@ def _patiently(
 
 
 class LocalBackend:
-    """The machine that it runs on, one cell after another."""
+    """Backend of this machine: one cell after another."""
 
     def __init__(
         self,
@@ -182,69 +184,69 @@ class LocalBackend:
         self._keep_exports, self._disk_patience_s = keep_exports, disk_patience_s
 
     def devices(self, cells: Sequence[PlannedCell]) -> Sequence[PlannedCell]:
-        """Raises UsageError where a cell belongs to a device of a fleet."""
+        """Raise UsageError if a cell names a device of a fleet."""
         pinned = next((cell.device for cell in cells if cell.device not in ("", EVERY)), None)
         if pinned is not None:
             raise UsageError(f"the plan names the device '{pinned}': give the fleet's --scheduler")
         return cells
 
     def work(
-        self, cells: Sequence[PlannedCell], ledger: SweepState, watch: SweepCallback
+        self, cells: Sequence[PlannedCell], state: SweepState, watch: SweepCallback
     ) -> Generator[Finished, None, None]:
-        """Each cell in turn. Raises DiskFull where the cache's disk stays full."""
-        leavings = SweepCleanup(self._home.cache, ledger.private)
+        """Measure each cell in turn. Raise DiskFull if the disk of the cache stays full."""
+        cleanup = SweepCleanup(self._home.cache, state.private)
         last = {cell.spec.model: cell for cell in cells}
         for cell in cells:
             watch(SweepEvent("begun", cell))
             began = time.monotonic()
-            outcome = self._outcome(cell, ledger, leavings, watch)
+            outcome = self._outcome(cell, state, cleanup, watch)
             yield Finished(cell=cell, outcome=outcome, seconds=time.monotonic() - began)
             if last[cell.spec.model] is cell and not self._keep_exports:
-                leavings.remove(cell.spec.model)
+                cleanup.remove(cell.spec.model)
         if not self._keep_exports:
-            leavings.remove()  # of models that were done with when an earlier process was ended
-        leavings.end()
+            cleanup.remove()  # graphs left by an earlier process that was ended
+        cleanup.end()
 
     def _outcome(
-        self, cell: PlannedCell, ledger: SweepState, leavings: SweepCleanup, watch: SweepCallback
+        self, cell: PlannedCell, state: SweepState, cleanup: SweepCleanup, watch: SweepCallback
     ) -> Profile | Failure:
-        """What came of a cell; a full disk is waited for, one that is too small for this cell is its failure."""
-        home = Paths(cache=self._home.cache, profiles=ledger.scratch)
-        run = leavings.noting(self._run, cell.spec.model)
+        """Measure a cell; wait while the disk is full, fail the cell if the disk is too small."""
+        home = Paths(cache=self._home.cache, profiles=state.scratch)
+        run = cleanup.recording(self._run, cell.spec.model)
 
-        def tried() -> Profile | Failure:
+        def attempt() -> Profile | Failure:
             try:
                 return outcome_of(
                     cell.spec,
                     home,
                     lambda event: watch(SweepEvent("stage", cell, event.stage)),
                     run,
-                    KnownScores(folder=ledger.scores),
+                    KnownScores(folder=state.scores),
                 )
             except DiskFull as error:
-                if min(free_bytes(home.cache), free_bytes(ledger.folder)) > FULL_BELOW_BYTES:
+                if min(free_bytes(home.cache), free_bytes(state.folder)) > FULL_BELOW_BYTES:
                     return failure_of("disk", error)
                 raise
 
-        return _patiently(tried, cell, self._disk_patience_s, watch)
+        return _wait_for_space(attempt, cell, self._disk_patience_s, watch)
 
 
 def outcome_of(
     spec: Spec, home: Paths, notice: ProgressCallback, run: StepRunner, scores: KnownScores
 ) -> Profile | Failure:
-    """The record of a run, or why there is none. Raises DiskFull, and Interrupted on Ctrl-C."""
+    """Return the record of a run, or its failure. Raise DiskFull, and Interrupted on Ctrl-C."""
     try:
         return profile(spec, home, notice, run, scores)
     except (DiskFull, Interrupted):
         raise
     except EdgecapError as error:
         return failure_of("refused", error)
-    except Exception as error:  # a mistake of ours, or of a library, costs a cell, not the night
+    except Exception as error:  # a bug fails one cell, not the sweep
         return failure_of("edgecap", error)
 
 
 def failure_of(stage: str, error: Exception) -> Failure:
-    """A failure in the words of an error."""
+    """Return the failure that describes an error."""
     return Failure(
         stage=stage,
         error=type(error).__name__,

@@ -1,13 +1,13 @@
-"""The folder of a sweep: a record for each measured cell, a line for each finished one, and who works on it.
+"""State of a sweep: its folder, with records, a log of finished cells, and a lock.
 
-    journal.jsonl       a line for each finished cell: its record, or the reason why there is none
-    *.json              the records, each written at once, before its line
-    .edgecap/lock       held while a sweep writes here; free as soon as its process ends, however it ends
-    .edgecap/scores/    bits of documents, shared by cells that differ in the batch only, or by parts of one text
-    .edgecap/scratch/   of the run that is going on
+    journal.jsonl       one line per finished cell: the file of its record, or its failure
+    *.json              records, each written atomically before its line
+    .edgecap/lock       held by the sweep that writes here; released when its process ends
+    .edgecap/scores/    bits of documents, shared by cells that differ only in batch size or part
+    .edgecap/scratch/   temporary files of the current run
 
-A record without its line (the process died between the two) is taken in when the folder is opened; one that is
-no longer as it was written counts as not measured.
+A record without a line (the process died between the two) is adopted when the folder is opened. A
+record that changed since it was written counts as not measured.
 """
 
 from __future__ import annotations
@@ -44,11 +44,12 @@ _HALF_WRITTEN = re.compile(r"\.[\w.-]+--[0-9a-f]{16}\.json\.\w{8}|\.edgecap-\w{8
 
 
 class StateRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A finished cell, as the journal keeps it.
+    """Line of a finished cell in journal.jsonl.
 
-    `record` names the file of its record, of `bytes` with a hash; where there is none, or the cell in it failed,
-    `failure` says why; `wrong` says that it or a part of it went wrong. `seconds` is what it took on `device`
-    ("" on this machine), `graph_bytes` what its graph takes; `like` is one for all cells of one text and one set of options.
+    `record` is the file name of the record, with its size in `bytes` and its `sha256`. `failure` is
+    set if there is no record or its cell failed; `wrong` also if a part of the cell failed.
+    `seconds` is the time on `device` ("" for this machine), `graph_bytes` the size of the graph.
+    Cells with the same `like` share corpus and options.
     """
 
     key: str
@@ -71,7 +72,7 @@ class StateRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a cell: a record, or a failure where no record could be begun."""
+    """Result of a cell: a record, or a failure if no record was started."""
 
     cell: PlannedCell
     outcome: Profile | Failure
@@ -81,42 +82,42 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SweepState:
-    """The folder, opened by one sweep at a time. Use it as `with open_ledger(...) as ledger`."""
+    """Folder of a sweep, open for one process: `with open_state(...) as state`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.private = folder, folder / PRIVATE
-        _clear_away(folder)
+        _remove_leftovers(folder)
         self._journal = JsonlLog(folder / JOURNAL, StateRow, durable=True)
-        self.rows = _sound(self._journal.readable, folder)
+        self.rows = _valid_rows(self._journal.readable, folder)
 
     @property
     def scores(self) -> Path:
-        """Where bits of documents are kept until the sweep is done."""
+        """Folder for the bits of documents until the sweep is finished."""
         return self.private / "scores"
 
     @property
     def scratch(self) -> Path:
-        """Where a run may write meanwhile."""
+        """Folder for temporary files of a run."""
         return self.private / "scratch"
 
     def adopt(self, cells: Iterable[PlannedCell]) -> None:
-        """Takes in records of these cells that lie here without a line."""
-        lined = {row.key for row in self._journal.readable}
-        lost = {cell.file_name: cell for cell in cells if cell.key not in lined}
-        found = (
-            _adopted(lost[name], self.folder / name)
-            for name in sorted(_names(self.folder) & lost.keys())
+        """Add a line for each record of these cells that has none."""
+        logged = {row.key for row in self._journal.readable}
+        unlogged = {cell.file_name: cell for cell in cells if cell.key not in logged}
+        rows = (
+            _adopted(unlogged[name], self.folder / name)
+            for name in sorted(_names(self.folder) & unlogged.keys())
         )
-        self._add(*filter(None, found))
+        self._add(*filter(None, rows))
 
     def keep(self, finished: Finished) -> StateRow:
-        """Writes the record, then its line. Raises DiskFull or UsageError; then nothing of it counts as done."""
+        """Write the record, then its line. After DiskFull or UsageError the cell is unfinished."""
         path = self.folder / finished.cell.file_name
         if isinstance(finished.outcome, Profile):
             save(finished.outcome, path)
         else:
             with disk_errors(path):
-                path.unlink(missing_ok=True)  # of an earlier attempt
+                path.unlink(missing_ok=True)  # record of an earlier attempt
         row = _row(finished, path)
         self._add(row)
         return row
@@ -127,37 +128,37 @@ class SweepState:
             self.rows.update({row.key: row for row in rows})
 
     def done(self) -> None:
-        """Clears away what only an unfinished sweep needs."""
+        """Remove the files that only an unfinished sweep needs."""
         shutil.rmtree(self.scores, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def open_state(folder: Path) -> Iterator[SweepState]:
-    """The folder, made if it is not there, for this process alone.
+    """Open the folder for this process alone; create it if necessary.
 
-    Raises UsageError where another sweep works on it, or it cannot be written.
+    Raise UsageError if another sweep uses it, or it cannot be written.
     """
     check_writable(folder)
     with disk_errors(folder):
         (folder / PRIVATE).mkdir(parents=True, exist_ok=True)
     with _locked(folder):
-        ledger = SweepState(folder)
+        state = SweepState(folder)
         try:
-            yield ledger
+            yield state
         finally:
-            shutil.rmtree(ledger.scratch, ignore_errors=True)
+            shutil.rmtree(state.scratch, ignore_errors=True)
 
 
 def read_rows(folder: Path) -> dict[str, StateRow]:
-    """The finished cells of a folder by key, without waiting for who works on it; none where there is no folder.
+    """Return the finished cells of a folder by key, without locking it; {} if there is no folder.
 
-    Raises UsageError where it cannot be read.
+    Raise UsageError if it cannot be read.
     """
-    return _sound(JsonlLog(folder / JOURNAL, StateRow).readable, folder)
+    return _valid_rows(JsonlLog(folder / JOURNAL, StateRow).readable, folder)
 
 
 def cells_without_record(journal: Path) -> list[SkippedFile]:
-    """The cells of a journal that have no record, and why. Nothing of a journal that cannot be read."""
+    """Return the cells of a journal without a record, with the reason; [] if it is unreadable."""
     with contextlib.suppress(UsageError):
         last = {row.key: row for row in JsonlLog(journal, StateRow).readable}
         return [
@@ -168,11 +169,11 @@ def cells_without_record(journal: Path) -> list[SkippedFile]:
     return []
 
 
-# --- what is there ----------------------------------------------------------------------------
+# --- rows and records -------------------------------------------------------------------------
 
 
-def _sound(rows: Sequence[StateRow], folder: Path) -> dict[str, StateRow]:
-    """The last line of each cell, if its record still lies there as it was written."""
+def _valid_rows(rows: Sequence[StateRow], folder: Path) -> dict[str, StateRow]:
+    """Return the last row of each cell, unless its record is missing or changed."""
     names = _names(folder)
     last = {row.key: row for row in rows}
     return {
@@ -183,7 +184,7 @@ def _sound(rows: Sequence[StateRow], folder: Path) -> dict[str, StateRow]:
 
 
 def _hash_of(path: Path) -> str:
-    """The hash of a record's file, or nothing where it cannot be read."""
+    """Return the SHA-256 of a record's file, or "" if it cannot be read."""
     try:
         return sha256_of_file(path)
     except OSError:
@@ -191,7 +192,7 @@ def _hash_of(path: Path) -> str:
 
 
 def _names(folder: Path) -> set[str]:
-    """The files that may be records."""
+    """Return the names of files that may be records."""
     try:
         with os.scandir(folder) as entries:
             return {e.name for e in entries if e.name.endswith(".json") and e.is_file()}
@@ -200,25 +201,25 @@ def _names(folder: Path) -> set[str]:
 
 
 def _adopted(cell: PlannedCell, path: Path) -> StateRow | None:
-    """The line of a record that lies here without one, if it answers what the cell asks; else it is measured again."""
+    """Return the row of a record without a line, or None unless it matches the cell."""
     with contextlib.suppress(RecordError):
         record = load(path)
         if (
             record.complete
             and len(record.cells) == 1
-            and _question(record.spec) == _question(cell.spec)
+            and _normalized(record.spec) == _normalized(cell.spec)
         ):
             return _row(Finished(cell=cell, outcome=record), path)
     return None
 
 
-def _question(spec: Spec) -> Spec:
-    """What was asked, wherever model and text lay; the key in the file's name says what they were."""
+def _normalized(spec: Spec) -> Spec:
+    """Remove paths from a spec; the key in the file name identifies model and corpus."""
     return msgspec.structs.replace(spec, model="", corpus="", timeout_s=1.0)
 
 
-def _clear_away(folder: Path) -> None:
-    """Removes what a process left half written that was killed."""
+def _remove_leftovers(folder: Path) -> None:
+    """Remove temporary files of a process that was killed."""
     shutil.rmtree(folder / PRIVATE / "scratch", ignore_errors=True)
     with contextlib.suppress(OSError):
         for path in [
@@ -260,12 +261,12 @@ def _row(finished: Finished, path: Path) -> StateRow:
     )
 
 
-# --- who works on it --------------------------------------------------------------------------
+# --- lock -------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Holds the folder's lock. Raises UsageError where another process has it, or there can be none."""
+    """Hold the folder's lock. Raise UsageError if another process holds it or locking fails."""
     holder = folder / PRIVATE / "holder"
     try:
         lock = locks.acquire(folder / PRIVATE / "lock")
@@ -273,7 +274,7 @@ def _locked(folder: Path) -> Iterator[None]:
         raise UsageError(f"cannot lock {folder}: {error}; give a folder on a local disk") from error
     if lock is None:
         raise UsageError(
-            f"{folder} is in use by {_who(holder)}; wait for it, or give another -o FOLDER"
+            f"{folder} is in use by {_holder_name(holder)}; wait for it, or give another -o FOLDER"
         )
     try:
         with contextlib.suppress(UsageError):
@@ -288,8 +289,8 @@ def _locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _who(holder: Path) -> str:
-    """Who said that it works here, for people: the lock itself is what counts."""
+def _holder_name(holder: Path) -> str:
+    """Describe the process that holds the lock, from the text it left."""
     try:
         return f"another sweep ({holder.read_text('utf-8', 'replace')[:200]})"
     except OSError:

@@ -1,4 +1,4 @@
-"""A sweep in words: the cells of a plan before it runs, and what came of them."""
+"""Text and JSON of a sweep: the plan before it runs, and the outcome."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from edgecap.report.format import table
 from edgecap.sweep.estimates import DiskEstimate, TimeEstimate
 from edgecap.sweep.plan import EVERY, OPTIONS, PlannedCell
 from edgecap.sweep.state import StateRow
-from edgecap.units import size
+from edgecap.units import counted, size
 
-MOST_FAILURES = 10  # failed cells that are told one by one behind a sweep
+MOST_FAILURES = 10  # failed cells that the outcome lists
 LONGEST = 32  # characters of a name in a column
 _COLUMNS = (
     "model",
@@ -35,18 +35,18 @@ _ALWAYS = {"model", "precision", "time", ""}
 
 
 class PlanSummary(NamedTuple):
-    """A plan before it runs: its cells, the rows of those that are finished, times, disk, and bytes that are free."""
+    """Plan before it runs: cells, rows of finished cells, times, disk space, and free bytes."""
 
     cells: Sequence[PlannedCell]
     rows: Mapping[str, StateRow]
     times: Sequence[TimeEstimate]
-    need: DiskEstimate
+    disk: DiskEstimate
     free: int
-    keeps: bool = False  # graphs, when it is done
+    keep_exports: bool = False
 
     @property
     def left(self) -> list[TimeEstimate]:
-        """Times of the cells that are to be done."""
+        """Time estimates of the unfinished cells."""
         return [
             time
             for cell, time in zip(self.cells, self.times, strict=True)
@@ -55,27 +55,27 @@ class PlanSummary(NamedTuple):
 
     @property
     def done(self) -> list[StateRow]:
-        """Rows of the plan's cells, in its order."""
+        """Rows of the finished cells, in the order of the plan."""
         return [self.rows[cell.key] for cell in self.cells if cell.key in self.rows]
 
 
-# --- before it runs ---------------------------------------------------------------------------
+# --- plan -------------------------------------------------------------------------------------
 
 
-def plan_text(outlook: PlanSummary, width: int) -> str:
-    """A line a cell, why cells failed, then time and disk."""
-    options = _options(outlook.cells)
+def plan_text(summary: PlanSummary, width: int) -> str:
+    """Return one line per cell, the failures, and estimates of time and disk space."""
+    options = _options(summary.cells)
     lines = [
-        _planned(cell, told, outlook.rows.get(cell.key), time)
-        for cell, told, time in zip(outlook.cells, options, outlook.times, strict=True)
+        _planned(cell, told, summary.rows.get(cell.key), time)
+        for cell, told, time in zip(summary.cells, options, summary.times, strict=True)
     ]
-    failures = [f"failed: {failure_line(row)}" for row in outlook.done if row.failure and row.wrong]
-    parts = [_cells_table(lines, width), "\n".join(failures), "\n".join(_summary(outlook))]
+    failures = [f"failed: {failure_line(row)}" for row in summary.done if row.failure and row.wrong]
+    parts = [_cells_table(lines, width), "\n".join(failures), "\n".join(_summary(summary))]
     return "\n\n".join(filter(None, parts))
 
 
 def _cells_table(lines: list[list[str]], width: int) -> str:
-    """What all cells share stands above the columns."""
+    """Lay out the table; values that all cells share are written above it."""
     used = [i for i, name in enumerate(_COLUMNS) if any(line[i] for line in lines)]
     varied = [i for i in used if _COLUMNS[i] in _ALWAYS or len({line[i] for line in lines}) > 1]
     shared = [f"{_COLUMNS[i]} {lines[0][i]}" for i in used if i not in varied]
@@ -86,7 +86,7 @@ def _cells_table(lines: list[list[str]], width: int) -> str:
 
 
 def _options(cells: Sequence[PlannedCell]) -> list[str]:
-    """Of each cell, those options that not all cells share."""
+    """Return the options of each cell that not all cells share."""
     names = [name for name in OPTIONS if len({str(getattr(cell.spec, name)) for cell in cells}) > 1]
     return [", ".join(f"{name} {getattr(cell.spec, name)}" for name in names) for cell in cells]
 
@@ -100,7 +100,7 @@ def _planned(
         spec.precisions[0],
         shown(spec.providers[0], LONGEST),
         shown(Path(spec.corpus).stem, LONGEST),
-        str(spec.context or "usual"),
+        str(spec.context or "default"),
         str(spec.batches[0]),
         "each" if cell.device == EVERY else shown(cell.device, LONGEST),
         options,
@@ -119,61 +119,57 @@ def _state(row: StateRow | None) -> str:
     return "failed" if row.failure and row.wrong else "left out" if row.failure else "done"
 
 
-def _summary(outlook: PlanSummary) -> list[str]:
-    """How many cells, how long those take that are left, and what the disk must hold."""
-    done, left = outlook.done, outlook.left
+def _summary(summary: PlanSummary) -> list[str]:
+    """Count the cells, and estimate time and disk space of the unfinished ones."""
+    done, left = summary.done, summary.left
     wrong = sum(row.wrong for row in done)
-    first = f"{_cells(outlook.cells)}: {len(done)} finished{f' ({wrong} failed)' if wrong else ''}, {len(left)} to do"
-    return [first, *([_time_line(left), *_disk_lines(outlook)] if left else [])]
-
-
-def _cells(found: Sequence[Any]) -> str:
-    return f"{len(found)} cell{'s' * (len(found) != 1)}"
+    failed = f" ({wrong} failed)" if wrong else ""
+    cells = counted(len(summary.cells), "cell")
+    return [
+        f"{cells}: {len(done)} finished{failed}, {len(left)} to do",
+        *([_time_line(left), *_disk_lines(summary)] if left else []),
+    ]
 
 
 def _time_line(left: Sequence[TimeEstimate]) -> str:
     known = [time.seconds for time in left if time.seconds is not None]
     if not known:
-        return "time: not known, nothing like these cells was measured here before"
+        return "time: unknown, no similar cell was measured here before"
     unknown = len(left) - len(known)
     beside = (
-        f" for {len(known)} of them; {unknown} are like nothing that was measured"
-        if unknown
-        else ""
+        f" for {len(known)} of them; for {unknown} no similar cell was measured" if unknown else ""
     )
     return f"time: about {duration(sum(known))} on one device{beside}"
 
 
-def _disk_lines(outlook: PlanSummary) -> list[str]:
-    need, free = outlook.need, outlook.free
-    graphs = need.graphs if outlook.keeps else need.largest
+def _disk_lines(summary: PlanSummary) -> list[str]:
+    disk, free = summary.disk, summary.free
+    graphs = disk.graphs if summary.keep_exports else disk.largest
     several = (
-        f" at a time ({size(need.graphs)} with --keep-exports)" if graphs < need.graphs else ""
+        f" at a time ({size(disk.graphs)} with --keep-exports)" if graphs < disk.graphs else ""
     )
-    records = f", records {size(need.records)}" if need.records else ""
+    records = f", records {size(disk.records)}" if disk.records else ""
     unknown = (
-        f", not counting {', '.join(shown(name, LONGEST) for name in need.unknown)}"
-        if need.unknown
+        f", not counting {', '.join(shown(name, LONGEST) for name in disk.unknown)}"
+        if disk.unknown
         else ""
     )
-    lines = [f"disk: graphs up to {size(graphs)}{several}{records}{unknown}; {size(free)} are free"]
-    return lines + (
-        ["that may be more than there is room for"] if graphs + need.records > free else []
-    )
+    lines = [f"disk: graphs up to {size(graphs)}{several}{records}{unknown}; {size(free)} free"]
+    return lines + (["warning: the disk may be too small"] if graphs + disk.records > free else [])
 
 
-def plan_values(outlook: PlanSummary) -> dict[str, Any]:
-    """The same for programs."""
+def plan_values(summary: PlanSummary) -> dict[str, Any]:
+    """Return the plan for JSON."""
     return {
         "cells": [
-            _cell_values(cell, outlook.rows.get(cell.key), time)
-            for cell, time in zip(outlook.cells, outlook.times, strict=True)
+            _cell_values(cell, summary.rows.get(cell.key), time)
+            for cell, time in zip(summary.cells, summary.times, strict=True)
         ],
-        "graph_bytes": outlook.need.graphs,
-        "largest_model_graph_bytes": outlook.need.largest,
-        "record_bytes": outlook.need.records,
-        "unknown_models": outlook.need.unknown,
-        "free_bytes": outlook.free,
+        "graph_bytes": summary.disk.graphs,
+        "largest_model_graph_bytes": summary.disk.largest,
+        "record_bytes": summary.disk.records,
+        "unknown_models": summary.disk.unknown,
+        "free_bytes": summary.free,
     }
 
 
@@ -195,37 +191,37 @@ def _cell_values(cell: PlannedCell, row: StateRow | None, time: TimeEstimate) ->
     }
 
 
-# --- what came of it --------------------------------------------------------------------------
+# --- outcome ----------------------------------------------------------------------------------
 
 
 def outcome_text(rows: Sequence[StateRow]) -> str:
-    """How many cells were measured, and why others were not."""
+    """Count measured, failed and skipped cells, and list the failures."""
     failed = [row for row in rows if row.failure and row.wrong]
     partly = [row for row in rows if row.wrong and not row.failure]
     left_out = sum(1 for row in rows if row.failure and not row.wrong)
     words = [f"{len(rows) - len(failed) - left_out} measured", f"{len(failed)} failed"]
     words += [f"{left_out} left out"] if left_out else []
-    lines = [f"{_cells(rows)}: {', '.join(words)}"]
+    lines = [f"{counted(len(rows), 'cell')}: {', '.join(words)}"]
     lines += [f"failed: {failure_line(row)}" for row in failed[:MOST_FAILURES]]
     lines += (
-        [f"and {len(failed) - MOST_FAILURES} more: --dry-run tells all of them"]
+        [f"and {len(failed) - MOST_FAILURES} more: --dry-run lists all of them"]
         if len(failed) > MOST_FAILURES
         else []
     )
-    lines += [f"measured but for a part: {shown(row.label)}" for row in partly[:MOST_FAILURES]]
+    lines += [f"measured in part: {shown(row.label)}" for row in partly[:MOST_FAILURES]]
     lines += [f"and {len(partly) - MOST_FAILURES} more"] if len(partly) > MOST_FAILURES else []
     return "\n".join(lines)
 
 
 def failure_line(row: StateRow) -> str:
-    """A failed cell and its reason, in one line."""
+    """Return a failed cell and its reason in one line."""
     assert row.failure is not None
     where = f" ({shown(row.device)})" if row.device else ""
     return f"{shown(row.label)}{where}: {printable(' '.join(failure_text(row.failure).split()))}"
 
 
 def outcome_values(rows: Sequence[StateRow], folder: Path) -> dict[str, Any]:
-    """The same for programs."""
+    """Return the outcome for JSON."""
     return {
         "folder": str(folder),
         "cells": len(rows),
@@ -234,7 +230,7 @@ def outcome_values(rows: Sequence[StateRow], folder: Path) -> dict[str, Any]:
 
 
 def duration(seconds: float) -> str:
-    """`duration(3725) == "1 h 2 min"`."""
+    """Format seconds for people: `duration(3725) == "1 h 2 min"`."""
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.1f} s"

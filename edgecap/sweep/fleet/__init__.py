@@ -1,20 +1,23 @@
-"""Measuring on a fleet of devices: what is asked here runs there, over Dask's scheduler and workers.
+"""Measure on a fleet of devices, over Dask's scheduler and workers.
 
-certificates    a certificate authority of the fleet's own, and a device's bundle (cryptography)
-network         which addresses are safe, and what dask may do in our processes (dask, distributed)
-reaching        whether a scheduler is there and lets us in, and if not, why
-scheduler       the meeting point of devices and whoever asks (distributed)
+certificates     certificate authority of the fleet, and the bundle of a device (cryptography)
+network          safe addresses, TLS, and the configuration of dask (dask, distributed)
+reachability     check that a scheduler answers and accepts us
+scheduler        run the scheduler (distributed)
 
-messages        what client and device say to each other, as JSON
-freight         what may travel as a model
+messages         messages between client and device, as JSON
+manifest         files that may travel as a model
 
-line            the client's: who is there, and a question to one (distributed)
-needs, todo     what a cell needs of a device, and which one it may have next
-bundles, parts  models and texts as they travel, and parts of texts that are scored already
-talks           one conversation about one cell
-checking        is what came what was asked for?
-dispatch        the cells of a sweep, each on one device
+connection       connection of the client: devices, and one request at a time to each (distributed)
+requirements     requirements of a task, and whether a device meets them
+task_queue       tasks that wait for a device
+bundles          models and texts as they travel
+scored_parts     parts of texts that are scored already
+conversation     exchange with one device about one task
+validation       check that a result is what was requested
+dispatch         assign the cells of a sweep to devices
 
-device          the other side: answers orders, one at a time
-slot, joining   the device as a dask worker (distributed)
+device           device side: execute orders, one at a time
+dask_plugin      the device as seen by its dask worker (distributed)
+dask_worker      join a scheduler as a dask worker
 """

@@ -1,6 +1,6 @@
-"""What devices are sent: a model as a portable folder of one variant and its fp32 graph, a text, all by their hashes.
+"""Bundles for devices: a variant with its fp32 graph as a portable folder, and a text, by hash.
 
-Made once for each variant, by this machine, so that devices need neither PyTorch nor transformers.
+The client builds each variant once, so that devices need neither PyTorch nor transformers.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from edgecap.text.corpus import Corpus, read_corpus
 
 
 class BuildFailed(EdgecapError):
-    """A variant that could not be made here; `failure` says why."""
+    """A variant could not be built; `failure` has the reason."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
@@ -43,9 +43,9 @@ class BuildFailed(EdgecapError):
 
 
 class ModelBundle(NamedTuple):
-    """A model as it travels: the manifest, where its files lie here by hash, and what a record of it must say.
+    """Model for a device: its manifest, its local files by hash, and what its record must contain.
 
-    `graph` are the files of the variant that is measured.
+    `graph` lists the files of the measured variant.
     """
 
     manifest: str
@@ -57,54 +57,52 @@ class ModelBundle(NamedTuple):
 
 
 class Bundles:
-    """The bundles of a sweep, each made when it is first needed; safe to ask from several threads."""
+    """Bundles of a sweep, each built when it is first needed; thread-safe."""
 
     def __init__(self, home: Paths, shared: Path | None = None, run: StepRunner = in_child) -> None:
         self._home, self._run = home, run
         self._shared = ContentStore(shared) if shared else None
-        self._made: dict[tuple[str, ...], ModelBundle | EdgecapError] = {}
+        self._bundles: dict[tuple[str, ...], ModelBundle | EdgecapError] = {}
         self._texts: dict[tuple[str, int | None, float | None], Corpus] = {}
         self._files: dict[Path, File] = {}
-        self._lock, self._making = (
-            threading.Lock(),
-            threading.Lock(),
-        )  # a text is had while a graph is made
+        # Two locks, so that a text can be read while a graph is built.
+        self._lock, self._build_lock = threading.Lock(), threading.Lock()
         self._in_use = ExitStack()
-        self._leavings: SweepCleanup | None = None
+        self._cleanup: SweepCleanup | None = None
 
     def begin(self, private: Path) -> None:
-        """From here on the graphs that are made are written down in a sweep's private folder."""
-        self._leavings = SweepCleanup(self._home.cache, private)
+        """Log the graphs that are built from now on in a sweep's private folder."""
+        self._cleanup = SweepCleanup(self._home.cache, private)
 
     def end(self, keep: bool) -> None:
-        """The sweep is done; what was made for it goes, unless it is to be kept."""
+        """End the sweep; remove the graphs that it built unless `keep`."""
         self.close()
-        if self._leavings:
+        if self._cleanup:
             if not keep:
-                self._leavings.remove()
-            self._leavings.end()
+                self._cleanup.remove()
+            self._cleanup.end()
 
     def close(self) -> None:
-        """Graphs of the cache may go again."""
+        """Release the graphs of the cache."""
         self._in_use.close()
 
     def bundle(self, cell: PlannedCell) -> ModelBundle:
-        """The model of a cell. Raises UsageError or NotMade, each time anew where it did once, and DiskFull."""
+        """Return the model of a cell. Raise UsageError, BuildFailed or DiskFull."""
         spec = cell.spec
         key = (spec.model, spec.precisions[0], spec.providers[0], spec.exporter, str(spec.optimize))
-        if key not in self._made:
-            with self._making:
-                if key not in self._made:
-                    self._made[key] = self._tried(spec)
-        found = self._made[key]
+        if key not in self._bundles:
+            with self._build_lock:
+                if key not in self._bundles:
+                    self._bundles[key] = self._try_build(spec)
+        found = self._bundles[key]
         if isinstance(found, EdgecapError):
             raise found
         return found
 
-    def _tried(self, spec: Spec) -> ModelBundle | EdgecapError:
-        """A bundle, or why there is none. Raises DiskFull where there may be room another time."""
+    def _try_build(self, spec: Spec) -> ModelBundle | EdgecapError:
+        """Build a bundle, or return the error. Raise DiskFull if space may become free."""
         try:
-            return self._make(spec)
+            return self._build(spec)
         except DiskFull as error:
             if free_bytes(self._home.cache) > FULL_BELOW_BYTES:
                 return BuildFailed(failure_of("disk", error))
@@ -113,7 +111,7 @@ class Bundles:
             return error
 
     def corpus(self, cell: PlannedCell) -> Corpus:
-        """The text of a cell. Raises UsageError."""
+        """Return the text of a cell. Raise UsageError."""
         key = (cell.spec.corpus, cell.spec.documents, cell.spec.bias_bits)
         with self._lock:
             if key not in self._texts:
@@ -123,7 +121,7 @@ class Bundles:
     def order(
         self, cell: PlannedCell, part: int | None, documents: tuple[ScoredDocument, ...]
     ) -> tuple[Order, dict[str, Path]]:
-        """What a device is told, and where the files that it may ask for lie. Raises UsageError or NotMade."""
+        """Return the order for a device, and its files by hash. Raise UsageError or BuildFailed."""
         bundle, corpus, name = self.bundle(cell), self.corpus(cell), Path(cell.spec.model).name
         spec = msgspec.structs.replace(cell.spec, model=name)
         places, text = dict(bundle.places), None
@@ -145,7 +143,7 @@ class Bundles:
         return order, places
 
     def hand_over(self, places: dict[str, Path]) -> None:
-        """Puts files into the shared folder, where there is one."""
+        """Copy files to the shared folder, if there is one."""
         if self._shared:
             for sha256, path in places.items():
                 self._shared.add(
@@ -153,22 +151,22 @@ class Bundles:
                 )
 
     def _file(self, path: Path) -> File:
-        """A text as it travels, hashed once."""
+        """Return a text as a file for a device, hashed once."""
         with self._lock:
             if path not in self._files:
                 size, sha256 = path.stat().st_size, sha256_of_file(path)
                 name = (
                     safe_filename(path.stem)[:40] + path.suffix
-                )  # how a text is read hangs on the suffix
+                )  # the suffix selects the reader of a text
                 self._files[path] = File(path=name, bytes=size, sha256=sha256)
         return self._files[path]
 
-    def _make(self, spec: Spec) -> ModelBundle:
+    def _build(self, spec: Spec) -> ModelBundle:
         precision, provider = spec.precisions[0], spec.providers[0]
         asked = msgspec.structs.replace(
             spec, providers=("cpu",), energy="auto", threads=None, affinity=(), assume_watts=None
         )
-        run = self._leavings.noting(self._run, spec.model) if self._leavings else self._run
+        run = self._cleanup.recording(self._run, spec.model) if self._cleanup else self._run
         job = prepare(asked, self._home, ignore_events, run).context
         self._in_use.enter_context(job.in_use)
         graphs = {}

@@ -1,12 +1,12 @@
-"""A fleet's own certificate authority, and the bundle that admits a device to the fleet.
+"""Certificate authority of a fleet, and the bundle that admits a device.
 
-    FOLDER/ca.pem, ca-key.pem                 the authority; who has the key admits devices, so it stays home
-    FOLDER/<device>/ca.pem, cert.pem, key.pem a bundle, carried to that device
+    FOLDER/ca.pem, ca-key.pem                  the authority; keep its key, which admits devices
+    FOLDER/<device>/ca.pem, cert.pem, key.pem  bundle, to be copied to that device
 
-TLS with these keeps everybody else out. It does not protect the members of a fleet from each other: Dask sends
-pickles, so whoever holds a certificate of the fleet can run code on its devices, its scheduler and its client.
+TLS with these files keeps others out. It does not protect members of a fleet from each other: Dask
+sends pickles, so a certificate of the fleet allows its holder to run code on all its machines.
 
-This room owns the library cryptography.
+This module owns the library cryptography.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 CA, CA_KEY, CERT, KEY = "ca.pem", "ca-key.pem", "cert.pem", "key.pem"
 CA_DAYS, DEVICE_DAYS = 3652, 730
-_BACKDATED = timedelta(days=1)  # a board's clock may be behind, or in another time zone
+_BACKDATED = timedelta(days=1)  # a board's clock may be slow or in another time zone
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
-_OURS = {"ca", CA, CA_KEY}  # names of the authority itself, which no device may take
+_OURS = {"ca", CA, CA_KEY}  # names of the authority, reserved
 
 
 class CertificateBundle(NamedTuple):
-    """What admits a device: three files, whose certificate names it and ends some day."""
+    """Files that admit a device, the device name in the certificate, and its expiry."""
 
     ca: Path
     cert: Path
@@ -52,14 +52,14 @@ class _Authority(NamedTuple):
     key: Key
 
 
-# --- making -----------------------------------------------------------------------------------
+# --- creation ---------------------------------------------------------------------------------
 
 
 def init(folder: Path, names: Sequence[str], now: datetime | None = None) -> list[Path]:
-    """Makes the authority where there is none, and a bundle for each device that has none; gives the new bundles.
+    """Create the authority and the bundles that are missing, and return the new bundles.
 
-    A bundle that is there is checked and kept, so that the whole list can be given again with one device more.
-    Raises UsageError where a name is no name, or what is there is damaged, expired or of another authority.
+    Existing bundles are checked and kept, so that the whole list can be given again with one more
+    device. Raise UsageError for an invalid name, or a damaged, expired or foreign file.
     """
     _need_library()
     now, wanted = now or datetime.now(UTC), [_checked_name(name) for name in dict.fromkeys(names)]
@@ -71,55 +71,56 @@ def init(folder: Path, names: Sequence[str], now: datetime | None = None) -> lis
 def _checked_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"{name!r} cannot name a device: take up to 63 letters, digits, '.', '_' and '-', a letter or digit first"
+            f"{name!r} cannot name a device: use up to 63 letters, digits, '.', '_' and '-', "
+            "a letter or digit first"
         )
     if name.lower() in _OURS:
         raise UsageError(
-            f"{name!r} cannot name a device: it names the authority's own files; take another name"
+            f"{name!r} cannot name a device: it is a file of the authority; use another name"
         )
     return name
 
 
 def _kept(folder: Path, name: str, now: datetime) -> bool:
-    """Whether a good bundle of this authority is there. Raises UsageError where a bad one is."""
+    """Return True if a valid bundle exists. Raise UsageError if an invalid one does."""
     bundle = folder / name
     if not os.path.lexists(bundle):
         return False
     try:
         found = check(bundle, now)
     except UsageError as error:
-        raise UsageError(f"{error}; or move {bundle} away to have it made anew") from error
+        raise UsageError(f"{error}; or move {bundle} away to create it again") from error
     if _read(found.ca) != _read(folder / CA):
         raise UsageError(
-            f"{bundle} is of another authority than {folder / CA}: move it away to have it made anew"
+            f"{bundle} is of another authority than {folder / CA}: move it away to create it again"
         )
     return True
 
 
 def _authority(folder: Path, now: datetime) -> _Authority:
-    """The authority of a folder, made where there is none."""
+    """Return the authority of a folder; create it if there is none."""
     there = [name for name in (CA, CA_KEY) if os.path.exists(folder / name)]
     if len(there) == 1:
         other = CA if there == [CA_KEY] else CA_KEY
         raise UsageError(
-            f"{folder} has {there[0]} without {other}: bring it back, or make a fleet in another folder"
+            f"{folder} has {there[0]} without {other}: restore it, or use another folder"
         )
     if not there:
         _make_authority(folder, now)
     authority = _Authority(_read_cert(folder / CA), _read_key(folder / CA_KEY))
     if authority.cert.public_key() != authority.key.public_key():
         raise UsageError(
-            f"{folder / CA_KEY} is not the key of {folder / CA}: bring the right one back"
+            f"{folder / CA_KEY} is not the key of {folder / CA}: restore the right one"
         )
     _check_dates(authority.cert, folder / CA, now)
     return authority
 
 
 def _make_authority(folder: Path, now: datetime) -> None:
-    """An authority for devices only: none below it (RFC 5280, 4.2.1.9)."""
+    """Create an authority for devices only, without sub-authorities (RFC 5280, 4.2.1.9)."""
     from cryptography import x509
 
-    # a name of its own, so that a bundle of another fleet is told apart by name and not by signature only
+    # A unique name distinguishes fleets by name, not only by signature.
     key, name = _new_key(), _common_name(f"edgecap fleet {secrets.token_hex(4)}")
     mine = [
         (x509.BasicConstraints(ca=True, path_length=0), True),
@@ -133,7 +134,7 @@ def _make_authority(folder: Path, now: datetime) -> None:
 
 
 def _make_bundle(folder: Path, authority: _Authority, now: datetime) -> Path:
-    """A device's bundle, all of it or nothing; it is server and client at once, as a Dask worker is both."""
+    """Create a device's bundle atomically, for server and client: a Dask worker is both."""
     from cryptography import x509
     from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -191,7 +192,7 @@ def _usage(**allowed: bool) -> x509.KeyUsage:
 def _builder(
     subject: x509.Name, key: Key, until: datetime, now: datetime, mine: Sequence[Extension]
 ) -> x509.CertificateBuilder:
-    """A certificate to be signed, with extensions of its own, each critical or not."""
+    """Return a certificate to be signed, with extensions, each critical or not."""
     from cryptography import x509
 
     builder = (
@@ -228,21 +229,21 @@ def _key_pem(key: Key) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-# --- checking ---------------------------------------------------------------------------------
+# --- checks -----------------------------------------------------------------------------------
 
 
 def check(folder: Path, now: datetime | None = None) -> CertificateBundle:
-    """A device's bundle, if TLS will take it.
+    """Return a device's bundle if TLS will accept it.
 
-    Raises UsageError where a file is missing or damaged, the key is another's or others can read it, the
-    certificate is of another authority, or its time is not now.
+    Raise UsageError if a file is missing or damaged, the key does not match or others can read it,
+    or the certificate is of another authority, expired, or not valid yet.
     """
     _need_library()
     _check_files(folder)
     ca, cert = _read_cert(folder / CA), _read_cert(folder / CERT)
     if _read_key(folder / KEY).public_key() != cert.public_key():
         raise UsageError(
-            f"{folder / KEY} is not the key of {folder / CERT}: carry the whole bundle over again"
+            f"{folder / KEY} is not the key of {folder / CERT}: copy the whole bundle again"
         )
     _check_signature(folder, ca, cert)
     for path, one in ((folder / CA, ca), (folder / CERT, cert)):
@@ -255,12 +256,14 @@ def check(folder: Path, now: datetime | None = None) -> CertificateBundle:
 def _check_files(folder: Path) -> None:
     if os.path.exists(folder / CA_KEY):
         raise UsageError(
-            f"{folder} is the folder of the whole fleet: give a device's folder in it, {folder}/<device>"
+            f"{folder} is the folder of the whole fleet: "
+            f"give a device's folder in it, {folder}/<device>"
         )
     for name in (CA, CERT, KEY):
         if not os.path.isfile(folder / name):
             raise UsageError(
-                f"{folder} has no {name}: give a folder that `edgecap fleet init` made for this device"
+                f"{folder} has no {name}: "
+                "give the folder that `edgecap fleet init` made for this device"
             )
     if os.name == "posix" and (folder / KEY).stat().st_mode & 0o077:
         raise UsageError(
@@ -275,12 +278,13 @@ def _check_signature(folder: Path, ca: x509.Certificate, cert: x509.Certificate)
         cert.verify_directly_issued_by(ca)
     except (InvalidSignature, ValueError, TypeError) as error:
         raise UsageError(
-            f"{folder / CERT} is not signed by {folder / CA}: they are of two fleets; carry the whole bundle over again"
+            f"{folder / CERT} is not signed by {folder / CA}: they are of two fleets; "
+            "copy the whole bundle again"
         ) from error
 
 
 def _check_dates(cert: x509.Certificate, path: Path, now: datetime) -> None:
-    """A wrong clock is named first: many boards have none that runs without power."""
+    """Raise UsageError outside the validity; suggest the clock first, since boards lose it."""
     clock = f"by this machine's clock it is {now:%Y-%m-%d %H:%M} UTC"
     if now < cert.not_valid_before_utc:
         raise UsageError(
@@ -288,8 +292,8 @@ def _check_dates(cert: x509.Certificate, path: Path, now: datetime) -> None:
         )
     if now > cert.not_valid_after_utc:
         raise UsageError(
-            f"{path} was valid until {cert.not_valid_after_utc:%Y-%m-%d} and {clock}: set the clock if it is wrong,"
-            " else make a new bundle"
+            f"{path} was valid until {cert.not_valid_after_utc:%Y-%m-%d} and {clock}: "
+            "set the clock if it is wrong, else make a new bundle"
         )
 
 
@@ -306,7 +310,7 @@ def _read_cert(path: Path) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(_read(path))
     except ValueError as error:
-        raise UsageError(f"{path} is no certificate in PEM: carry it over again") from error
+        raise UsageError(f"{path} is not a certificate in PEM format: copy it again") from error
 
 
 def _read_key(path: Path) -> Key:
@@ -317,10 +321,10 @@ def _read_key(path: Path) -> Key:
         return cast("Key", load_pem_private_key(_read(path), password=None))
     except TypeError as error:
         raise UsageError(
-            f"{path} is locked with a password, and nobody is there to type it: unlock it"
+            f"{path} is encrypted with a password, which is not supported: decrypt it"
         ) from error
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise UsageError(f"{path} is no private key in PEM: carry it over again") from error
+        raise UsageError(f"{path} is not a private key in PEM format: copy it again") from error
 
 
 def _read(path: Path) -> bytes:
@@ -331,7 +335,7 @@ def _read(path: Path) -> bytes:
 
 
 def _need_library() -> None:
-    """Says how to install cryptography where it is missing."""
+    """Raise UsageError with the install command if cryptography is missing."""
     try:
         import cryptography.x509  # noqa: F401
     except ImportError as error:

@@ -1,6 +1,7 @@
-"""The client's line to a fleet: which devices are there, and one question at a time to each. Owns dask's Client.
+"""Connection of the client to a fleet: its devices, and one request at a time to each of them.
 
-A scheduler that went away is called again; questions that were open then are lost, and say so.
+After a lost scheduler, the client reconnects; requests that were open then raise SchedulerLost.
+This module owns dask's Client.
 """
 
 from __future__ import annotations
@@ -21,72 +22,72 @@ from edgecap.errors import EdgecapError, UsageError
 from edgecap.sweep.fleet.messages import SLOT, DeviceInfo, DeviceProgress
 from edgecap.sweep.fleet.reachability import Unreachable, check_reachable
 
-POLL_S = 1.0  # between looks at who is there
-CALL_S = 5.0  # that a call to the scheduler may take
-PING_S = 3.0  # that a device may take to say that it is awake
-SILENT_S = 30.0  # without a heartbeat, of which there is one in five seconds
+POLL_S = 1.0  # between queries of the devices
+CALL_S = 5.0  # timeout of a call to the scheduler
+PING_S = 3.0  # timeout of a ping to a device
+SILENT_S = 30.0  # without a heartbeat, after which a device counts as lost; one is due every 5 s
 
 
 class ConnectionLost(EdgecapError):
-    """A question that nobody will answer: the device or the scheduler is gone."""
+    """Request that will not be answered: the device or the scheduler is gone."""
 
 
 class SchedulerLost(ConnectionLost):
-    """The scheduler is gone, which is no device's fault."""
+    """Connection to the scheduler is lost; no device is at fault."""
 
 
 class DeviceStatus(NamedTuple):
-    """A device that is there: where, what it says of itself, whether it is heard, does something for others, how far."""
+    """State of a device: address, description, is it alive, is it busy for others, its progress."""
 
     address: str
-    about: DeviceInfo
-    heard: bool
+    info: DeviceInfo
+    alive: bool
     busy: bool = False
-    pulse: DeviceProgress = DeviceProgress()
+    progress: DeviceProgress = DeviceProgress()
 
 
-class _Heard(NamedTuple):
-    """The scheduler's time of a device's last heartbeat, and ours when that changed: their clocks may be hours apart."""
+class _Heartbeat(NamedTuple):
+    """Last heartbeat by the scheduler's clock, and when it changed by ours; clocks differ."""
 
     last: float
     since: float
 
 
 class FleetConnection:
-    """Opened with `with`; safe to ask from several threads."""
+    """Connection to a scheduler; a context manager, thread-safe."""
 
     def __init__(self, address: str, security: Any | None, silent_s: float = SILENT_S) -> None:
         self._address, self._security, self._silent_s = address, security, silent_s
         self._client: Any = None
-        self._open: dict[str, Any] = {}  # address of a device -> the question that it has
-        self._heard: dict[str, _Heard] = {}
-        self._seen: list[DeviceStatus] = []
-        self._looked = -POLL_S
+        self._open: dict[str, Any] = {}  # address of a device -> the request that it has
+        self._heartbeats: dict[str, _Heartbeat] = {}
+        self._devices: list[DeviceStatus] = []
+        self._polled_at = -POLL_S
         self._lock = threading.Lock()
 
     def __enter__(self) -> FleetConnection:
-        self._call()
+        self._connect()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._hang_up()
+        self._close()
 
-    # --- who is there -------------------------------------------------------------------------
+    # --- devices ------------------------------------------------------------------------------
 
     def devices(self) -> list[DeviceStatus]:
-        """The devices, looked up once a second at most. Raises Lost where the scheduler cannot be reached."""
+        """Return the devices, at most one second old. Raise ConnectionLost without a scheduler."""
         now = time.monotonic()
-        if now - self._looked >= POLL_S:
-            self._seen = self._look()
-            self._looked = time.monotonic()
-        return self._seen
+        if now - self._polled_at >= POLL_S:
+            self._devices = self._poll()
+            self._polled_at = time.monotonic()
+        return self._devices
 
-    def again(self) -> None:
-        """Calls the scheduler anew; every open question is lost. Raises Lost where it does not answer."""
-        self._hang_up()
-        self._call()
+    def reconnect(self) -> None:
+        """Connect anew; open requests are lost. Raise ConnectionLost if the scheduler is silent."""
+        self._close()
+        self._connect()
 
-    def _call(self) -> None:
+    def _connect(self) -> None:
         from distributed import Client
 
         try:
@@ -108,90 +109,90 @@ class FleetConnection:
             ) from error
 
     def _check_scheduler(self) -> None:
-        """Raises Unreachable where the scheduler cannot read what is said to devices: it unpickles each question."""
+        """Raise Unreachable if the scheduler has another edgecap: it unpickles each request."""
         try:
-            theirs = self._client.run_on_scheduler(_version)
+            theirs = self._client.run_on_scheduler(_scheduler_version)
         except Exception as error:
-            self._hang_up()
+            self._close()
             raise Unreachable(
-                f"the scheduler at {self._address} cannot load this edgecap ({type(error).__name__}): start it with "
-                "edgecap fleet start, or dask scheduler where the same edgecap is installed",
+                f"the scheduler at {self._address} cannot load this edgecap "
+                f"({type(error).__name__}): start it with edgecap fleet start, or with "
+                "dask scheduler where the same edgecap is installed",
                 lasting=True,
             ) from error
         if theirs != __version__:
-            self._hang_up()
+            self._close()
             raise Unreachable(
-                f"the scheduler at {self._address} has edgecap {theirs}, not {__version__}: install the same",
+                f"the scheduler at {self._address} has edgecap {theirs}, not {__version__}: "
+                "install the same version",
                 lasting=True,
             )
 
-    def _hang_up(self) -> None:
-        client, self._client, self._looked = self._client, None, -POLL_S
+    def _close(self) -> None:
+        client, self._client, self._polled_at = self._client, None, -POLL_S
         if client is not None:
-            for question in tuple(self._open.values()):
-                _cancelled(question)
+            for request in tuple(self._open.values()):
+                _cancel(request)
             with contextlib.suppress(Exception):
                 client.close(timeout=2)
 
-    def _look(self) -> list[DeviceStatus]:
+    def _poll(self) -> list[DeviceStatus]:
         try:
             if self._client is None or self._client.status != "running":
-                raise OSError("the line is down")
+                raise OSError("the connection is closed")
             return list(
                 self._client.sync(
-                    self._told, self._client.scheduler, callback_timeout=CALL_S + PING_S
+                    self._read_status, self._client.scheduler, callback_timeout=CALL_S + PING_S
                 )
             )
-        except Exception as error:  # a closed line has many names
+        except Exception as error:  # dask raises many types for a closed connection
             raise ConnectionLost(f"the scheduler at {self._address} is gone") from error
 
-    async def _told(self, scheduler: Any) -> list[DeviceStatus]:
-        told, working = await asyncio.wait_for(
+    async def _read_status(self, scheduler: Any) -> list[DeviceStatus]:
+        """Read the devices from the scheduler, and check which of them are alive."""
+        identity, processing = await asyncio.wait_for(
             asyncio.gather(scheduler.identity(), scheduler.processing()), CALL_S
         )
-        found = {
-            address: about for address, more in told["workers"].items() if (about := _about(more))
-        }
-        heard = await asyncio.gather(
-            *(self._is_heard(scheduler, address, told["workers"][address]) for address in found)
-        )
-        mine = {question.key for question in tuple(self._open.values())}
+        workers = identity["workers"]
+        infos = {a: info for a, entry in workers.items() if (info := _device_info(entry))}
+        alive = await asyncio.gather(*(self._is_alive(scheduler, a, workers[a]) for a in infos))
+        own = {request.key for request in tuple(self._open.values())}
         return [
             DeviceStatus(
                 address=address,
-                about=about,
-                heard=awake,
-                busy=not mine.issuperset(working.get(address, ())),
-                pulse=_pulse(told["workers"][address]),
+                info=info,
+                alive=is_alive,
+                busy=not own.issuperset(processing.get(address, ())),
+                progress=_progress(workers[address]),
             )
-            for (address, about), awake in zip(found.items(), heard, strict=True)
+            for (address, info), is_alive in zip(infos.items(), alive, strict=True)
         ]
 
-    async def _is_heard(self, scheduler: Any, address: str, told: dict[str, Any]) -> bool:
-        """Whether heartbeats come; one that was silent, or was not known, must answer before it is trusted."""
-        now, last = time.monotonic(), float(told.get("last_seen", 0.0))
-        had = self._heard.get(address)
-        if had is not None and now - had.since < self._silent_s:
-            self._heard[address] = had if last == had.last else _Heard(last, now)
+    async def _is_alive(self, scheduler: Any, address: str, entry: dict[str, Any]) -> bool:
+        """Return True while heartbeats arrive; a new or silent device must first answer a ping."""
+        now, last = time.monotonic(), float(entry.get("last_seen", 0.0))
+        previous = self._heartbeats.get(address)
+        if previous is not None and now - previous.since < self._silent_s:
+            self._heartbeats[address] = previous if last == previous.last else _Heartbeat(last, now)
             return True
-        if had is not None and last == had.last:
+        if previous is not None and last == previous.last:
             return False
-        awake = await _answers(scheduler, address)
-        self._heard[address] = _Heard(last, time.monotonic() if awake else -self._silent_s)
-        return awake
+        alive = await _responds(scheduler, address)
+        self._heartbeats[address] = _Heartbeat(last, time.monotonic() if alive else -self._silent_s)
+        return alive
 
-    # --- questions ----------------------------------------------------------------------------
+    # --- requests -----------------------------------------------------------------------------
 
-    def ask(self, address: str, verb: Callable[..., bytes], *said: object) -> object:
-        """What a device answers. Raises Lost where it will not, or where the far side failed."""
+    def ask(self, address: str, function: Callable[..., bytes], *arguments: object) -> object:
+        """Call a function on a device and return its answer. Raise ConnectionLost if it fails."""
         client = self._client
         if client is None:
-            raise SchedulerLost("the line is down")
+            raise SchedulerLost("the connection is closed")
         key = f"edgecap-{uuid4().hex}"
         try:
-            question = client.submit(
-                verb,
-                *said,
+            request = client.submit(
+                function,
+                *arguments,
                 key=key,
                 workers=[address],
                 allow_other_workers=False,
@@ -199,85 +200,85 @@ class FleetConnection:
                 pure=False,
             )
         except Exception as error:
-            raise SchedulerLost("the line is down") from error
+            raise SchedulerLost("the connection is closed") from error
         with self._lock:
-            self._open[address] = question
+            self._open[address] = request
         try:
-            return question.result()
+            return request.result()
         except CancelledError as error:
             if (
                 client is not self._client
                 or getattr(error, "reason", "") == "scheduler-connection-lost"
             ):
                 raise SchedulerLost("the scheduler went away") from None
-            raise ConnectionLost("it left, or was silent for too long") from None
+            raise ConnectionLost("the device left, or was silent for too long") from None
         except Exception as error:
             raise ConnectionLost(
                 f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             ) from error
         finally:
             with self._lock:
-                if self._open.get(address) is question:
+                if self._open.get(address) is request:
                     del self._open[address]
-            _cancelled(question)
+            _cancel(request)
 
     def drop(self, address: str) -> None:
-        """Takes back what a device was asked; it ends its measurement when it hears that."""
+        """Cancel the request of a device, which then ends its measurement."""
         with self._lock:
-            question = self._open.get(address)
-        if question is not None:
-            _cancelled(question)
+            request = self._open.get(address)
+        if request is not None:
+            _cancel(request)
 
 
-def _about(told: dict[str, Any]) -> DeviceInfo | None:
-    """What a worker says of itself; None where edgecap did not start it, it makes no sense, or it borrows a name.
+def _device_info(entry: dict[str, Any]) -> DeviceInfo | None:
+    """Return the description of a worker; None unless it is valid and from edgecap worker.
 
-    The scheduler has each name once; a worker whose own words give it another is not who it says.
+    The scheduler admits each name once; a worker that describes itself by another name is refused.
     """
     try:
-        about = msgspec.convert(told.get(SLOT), DeviceInfo)
+        info = msgspec.convert(entry.get(SLOT), DeviceInfo)
     except msgspec.ValidationError:
         return None
-    return about if about.name == told.get("name") else None
+    return info if info.name == entry.get("name") else None
 
 
-def _pulse(told: dict[str, Any]) -> DeviceProgress:
+def _progress(entry: dict[str, Any]) -> DeviceProgress:
     try:
-        return msgspec.convert(told.get("metrics", {}).get(SLOT), DeviceProgress)
+        return msgspec.convert(entry.get("metrics", {}).get(SLOT), DeviceProgress)
     except (msgspec.ValidationError, AttributeError):
         return DeviceProgress()
 
 
-async def _answers(scheduler: Any, address: str) -> bool:
-    """Whether the scheduler reaches a device, and it is awake."""
+async def _responds(scheduler: Any, address: str) -> bool:
+    """Return True if a device answers a ping of the scheduler."""
     try:
         asked = scheduler.broadcast(msg={"op": "ping"}, workers=[address])
         return address in await asyncio.wait_for(asked, PING_S)
-    except Exception:  # it left meanwhile, or is behind a firewall; dask has many words for it
+    except Exception:  # it left, or is behind a firewall; dask raises many types
         return False
 
 
-def _cancelled(question: Any) -> None:
+def _cancel(request: Any) -> None:
     with contextlib.suppress(Exception):
-        question.cancel()
+        request.cancel()
 
 
-def _version() -> str:
-    """What the scheduler runs to say which edgecap it has."""
+def _scheduler_version() -> str:
+    """Return the version of edgecap; runs on the scheduler."""
     return __version__
 
 
 def connect(address: str, security: Any | None) -> FleetConnection:
-    """A line that was answered once. Raises UsageError where nobody answers."""
-    line = FleetConnection(address, security)
+    """Return an open connection. Raise UsageError if no scheduler answers."""
+    connection = FleetConnection(address, security)
     try:
-        line.__enter__()
+        connection.__enter__()
     except ConnectionLost as error:
         raise UsageError(
-            f"{error}; edgecap fleet start begins one" if _nobody(error) else str(error)
+            f"{error}; start one with edgecap fleet start" if _may_come(error) else str(error)
         ) from error
-    return line
+    return connection
 
 
-def _nobody(error: ConnectionLost) -> bool:
+def _may_come(error: ConnectionLost) -> bool:
     return not (isinstance(error.__cause__, Unreachable) and error.__cause__.lasting)

@@ -1,4 +1,4 @@
-"""One conversation with a device about one task: the order, the files that it lacks, the checked answer."""
+"""Exchange with a device about one task: send the order and missing files, validate the answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from edgecap.errors import DiskFull, EdgecapError, RecordError
 from edgecap.meters.sharding import DocumentShare
 from edgecap.record import Failure, File, Profile
-from edgecap.sweep.fleet import dask_plugin as far
+from edgecap.sweep.fleet import dask_plugin as device_side
 from edgecap.sweep.fleet.bundles import BuildFailed, Bundles
 from edgecap.sweep.fleet.connection import ConnectionLost, DeviceStatus, FleetConnection
 from edgecap.sweep.fleet.messages import (
@@ -34,44 +34,52 @@ from edgecap.sweep.fleet.validation import (
 )
 from edgecap.sweep.runner import failure_of
 
-ROUNDS = 3  # that a device may ask for files, before it is taken for confused
-REPEATS = 16  # pieces that may be sent twice, as where two clients send one file
+ROUNDS = 3  # times that a device may request files
+REPEATS = 16  # extra pieces per file, for instance where two clients send it
 
 
 class TaskResult(NamedTuple):
-    """What came of a task on a device: a record, shares, a failure, or an error that says that it may go elsewhere."""
+    """Result of a task on a device: a record, shares, a failure, or an error of this attempt."""
 
     task: Task
-    seen: DeviceStatus
+    device: DeviceStatus
     seconds: float
-    found: Profile | tuple[DocumentShare, ...] | Failure | EdgecapError
+    outcome: Profile | tuple[DocumentShare, ...] | Failure | EdgecapError
 
 
 def run_task(
-    line: FleetConnection, bundles: Bundles, task: Task, seen: DeviceStatus, text: ScoredText
+    connection: FleetConnection,
+    bundles: Bundles,
+    task: Task,
+    device: DeviceStatus,
+    text: ScoredText,
 ) -> TaskResult:
-    """All that is said to one device about one task, in a thread of its own; never raises. `text` was scored before."""
+    """Run one task on one device; never raise. `text` holds the parts that are scored already."""
     began = time.monotonic()
-    found: Profile | tuple[DocumentShare, ...] | Failure | EdgecapError
+    outcome: Profile | tuple[DocumentShare, ...] | Failure | EdgecapError
     try:
-        found = _answered(line, bundles, task, seen, text)
+        outcome = _request(connection, bundles, task, device, text)
     except BuildFailed as error:
-        found = error.failure
+        outcome = error.failure
     except (DiskFull, ConnectionLost, InvalidMessage, UnexpectedRecord, RecordError) as error:
-        found = error
+        outcome = error
     except EdgecapError as error:
-        found = failure_of("refused", error)
+        outcome = failure_of("refused", error)
     except Exception as error:
-        found = InvalidMessage(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
-    return TaskResult(task, seen, time.monotonic() - began, found)
+        outcome = InvalidMessage(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+    return TaskResult(task, device, time.monotonic() - began, outcome)
 
 
-def _answered(
-    line: FleetConnection, bundles: Bundles, task: Task, seen: DeviceStatus, text: ScoredText
+def _request(
+    connection: FleetConnection,
+    bundles: Bundles,
+    task: Task,
+    device: DeviceStatus,
+    text: ScoredText,
 ) -> Profile | tuple[DocumentShare, ...] | Failure:
     order, places = bundles.order(task.cell, task.part, text.documents)
     bundles.hand_over(places)
-    reply = _measured(line, order, places, seen)
+    reply = _execute(connection, order, places, device)
     if isinstance(reply, TaskFailed):
         failure = printable_failure(reply.failure)
         if reply.elsewhere:
@@ -80,50 +88,58 @@ def _answered(
     corpus = bundles.corpus(task.cell)
     if isinstance(reply, CellDone) and task.part is None:
         return validated_record(
-            reply.record, task.cell, bundles.bundle(task.cell), corpus, text, seen.about.name
+            reply.record, task.cell, bundles.bundle(task.cell), corpus, text, device.info.name
         )
     if isinstance(reply, PartDone) and task.part is not None:
         return validated_shares(reply, corpus)
-    raise InvalidMessage("an answer to another question came")
+    raise InvalidMessage("the reply belongs to another request")
 
 
-def _measured(
-    line: FleetConnection, order: Order, places: dict[str, Path], seen: DeviceStatus
+def _execute(
+    connection: FleetConnection, order: Order, places: dict[str, Path], device: DeviceStatus
 ) -> Reply:
-    """The reply to an order, once the device has what it needs for it."""
+    """Send an order and the files that the device lacks, and return its reply."""
     for _ in range(ROUNDS):
-        reply = _ask(line, seen, far.serve, encode(order))
+        reply = _ask(connection, device, device_side.serve, encode(order))
         if not isinstance(reply, FilesNeeded):
             return reply
         if not reply.had or not reply.had.keys() <= places.keys():
-            raise InvalidMessage("the device asks for a file that is none of this model")
-        for sha256, had in reply.had.items():
-            _send(line, seen, sha256, places[sha256], had)
-    raise InvalidMessage("the device asks for the same files again and again")
+            raise InvalidMessage("the device requests a file that is not part of this model")
+        for sha256, received in reply.had.items():
+            _send(connection, device, sha256, places[sha256], received)
+    raise InvalidMessage("the device requests the same files repeatedly")
 
 
-def _send(line: FleetConnection, seen: DeviceStatus, sha256: str, path: Path, at: int) -> None:
-    """A file from byte `at` on, piece by piece, each where the device says that the last one ended."""
+def _send(
+    connection: FleetConnection, device: DeviceStatus, sha256: str, path: Path, at: int
+) -> None:
+    """Send a file from byte `at` on; each piece starts where the device asks for it."""
     size = path.stat().st_size
-    about = encode(File(path="", bytes=size, sha256=sha256))
+    info = encode(File(path="", bytes=size, sha256=sha256))
     with path.open("rb") as stream:
         for _ in range(size // PIECE_BYTES + REPEATS):
             if not 0 <= at <= size:
-                raise InvalidMessage("the device asks for a part of a file that there is not")
+                raise InvalidMessage("the device requests bytes beyond the end of a file")
             stream.seek(at)
-            reply = _ask(line, seen, far.take, about, at, stream.read(PIECE_BYTES))
+            reply = _ask(connection, device, device_side.take, info, at, stream.read(PIECE_BYTES))
             if isinstance(reply, TaskFailed):
                 raise ConnectionLost(
                     f"{reply.failure.error}: {printable_failure(reply.failure).message}"
                 )
             if not isinstance(reply, FilesNeeded):
-                raise InvalidMessage("an answer to another question came")
+                raise InvalidMessage("the reply belongs to another request")
             if sha256 not in reply.had:
                 return
             at = reply.had[sha256]
-    raise InvalidMessage("the device asks for the same piece again and again")
+    raise InvalidMessage("the device requests the same piece repeatedly")
 
 
-def _ask(line: FleetConnection, seen: DeviceStatus, verb: far.Verb, *said: object) -> Reply:
-    reply: Reply = decode(line.ask(seen.address, verb, *said), Reply)  # type: ignore[arg-type]
+def _ask(
+    connection: FleetConnection,
+    device: DeviceStatus,
+    function: device_side.Verb,
+    *arguments: object,
+) -> Reply:
+    answer = connection.ask(device.address, function, *arguments)
+    reply: Reply = decode(answer, Reply)  # type: ignore[arg-type]
     return reply

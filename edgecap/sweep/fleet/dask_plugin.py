@@ -1,8 +1,8 @@
-"""The one measuring slot of a dask worker: what dask calls there, and who waits for the answer.
+"""Connect a device to its dask worker: the functions that dask calls, and their cancellation.
 
-Dask calls `serve` and `take` by their names; whose they are is known to the `DevicePlugin` of the worker that runs them.
-Dask cannot end what runs; the slot sees that a question was taken back, or that the scheduler is gone, and the device
-then ends its child, since nobody waits for it.
+Dask calls `serve` and `take` by name; they find the device in the `DevicePlugin` of their worker.
+Dask cannot stop a running task. The plugin notices that a request was cancelled or the scheduler is
+gone, and ends the child process of the measurement.
 """
 
 from __future__ import annotations
@@ -15,70 +15,71 @@ from edgecap.record import Failure
 from edgecap.sweep.fleet.device import Device
 from edgecap.sweep.fleet.messages import SLOT, TaskFailed, encode
 
-Verb = Callable[..., bytes]  # of these that dask calls
+Verb = Callable[..., bytes]  # function that dask calls
 
 
 class DevicePlugin:
-    """What a dask worker knows of the device that it is; `plugin_of` makes one that dask takes as a plugin."""
+    """State of a device in its dask worker; `plugin_of` makes the plugin that dask accepts."""
 
     name = SLOT
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        self._taken_back: set[str] = set()
-        self._gone = False
+        self._cancelled: set[str] = set()
+        self._has_ended = False
 
     def setup(self, worker: Any) -> None:
-        """Nothing is needed of the worker."""
+        """Do nothing; dask requires this method."""
 
     def teardown(self, worker: Any) -> None:
-        """The scheduler is gone, and with it whoever asked."""
-        self._gone = True
+        """End the running measurement: the scheduler is gone."""
+        self._has_ended = True
         end_children()
 
     def transition(self, key: str, start: str, finish: str, **more: Any) -> None:
-        """A question that runs is released: its client took it back, or left."""
+        """End the running measurement when its request is released, since the client left."""
         if start == "executing" and finish in ("released", "cancelled", "forgotten"):
-            self._taken_back.add(key)
+            self._cancelled.add(key)
             end_children()
         elif finish in ("memory", "error"):
-            self._taken_back.discard(key)
+            self._cancelled.discard(key)
 
     def wanted(self, key: str) -> bool:
-        """Whether somebody waits for the answer."""
-        return not self._gone and key not in self._taken_back
+        """Return True while a client waits for the answer."""
+        return not self._has_ended and key not in self._cancelled
 
 
 def plugin_of(device: Device) -> DevicePlugin:
-    """The slot of a device."""
+    """Return the dask plugin of a device."""
     from distributed import WorkerPlugin
 
-    class Plugged(DevicePlugin, WorkerPlugin):  # type: ignore[misc]  # dask wants its own class, which is heavy to load
+    # Dask requires its own class, which is slow to import.
+    class Plugged(DevicePlugin, WorkerPlugin):  # type: ignore[misc]
         pass
 
     return Plugged(device)
 
 
 def serve(order: bytes) -> bytes:
-    """The reply to an order; a process that is no device of edgecap says so."""
-    slot, key = _slot_and_key()
-    return slot.device.answer(order, lambda: slot.wanted(key)) if slot else encode(_STRANGER)
+    """Return the reply to an order, or a failure if this worker is not a device of edgecap."""
+    plugin, key = _plugin_and_key()
+    return plugin.device.answer(order, lambda: plugin.wanted(key)) if plugin else encode(_NO_DEVICE)
 
 
 def take(about: bytes, offset: int, data: bytes) -> bytes:
-    """The reply to a piece of a file."""
-    slot, _ = _slot_and_key()
-    return slot.device.take(about, offset, data) if slot else encode(_STRANGER)
+    """Return the reply to a piece of a file."""
+    plugin, _ = _plugin_and_key()
+    return plugin.device.take(about, offset, data) if plugin else encode(_NO_DEVICE)
 
 
-def _slot_and_key() -> tuple[DevicePlugin | None, str]:
+def _plugin_and_key() -> tuple[DevicePlugin | None, str]:
     from distributed import get_worker
 
     worker = get_worker()
     return worker.plugins.get(SLOT), str(worker.get_current_task())
 
 
-_STRANGER = TaskFailed(
+_NO_DEVICE = TaskFailed(
     failure=Failure(
         stage="device",
         error="NoDevice",

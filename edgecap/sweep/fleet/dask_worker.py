@@ -1,4 +1,4 @@
-"""A device joins a scheduler as a dask worker with one slot, and joins again whenever it was lost."""
+"""Join a scheduler as a dask worker with one slot, and join again after a lost connection."""
 
 from __future__ import annotations
 
@@ -26,27 +26,24 @@ from edgecap.sweep.fleet.messages import SLOT, DeviceInfo, check_name
 from edgecap.sweep.fleet.network import open_worker
 from edgecap.sweep.fleet.reachability import Unreachable, check_reachable
 
-RETRY_S, LONGEST_RETRY_S = (
-    2.0,
-    30.0,
-)  # between tries to join: at first, and when it has been in vain for long
+RETRY_S, LONGEST_RETRY_S = 2.0, 30.0  # pause between attempts to join; doubles up to the limit
 
-# --- what the machine is ----------------------------------------------------------------------
+# --- this machine -----------------------------------------------------------------------------
 
 
 def read_device_info(name: str, run: StepRunner = in_child) -> DeviceInfo:
-    """What this machine can measure. Raises UsageError where ONNX Runtime cannot be used, or the name is none."""
+    """Return what this machine can measure. Raise UsageError if ONNX Runtime or the name fails."""
     import psutil
 
     from edgecap.machine.info import read_machine
 
     check_name(name)
-    found = expected(
+    diagnosis = expected(
         run(Diagnose(threads=default_threads()), lambda progress: None, 600.0), Diagnosed
     )
-    if isinstance(found, Failure):
-        raise UsageError(f"this machine cannot measure: {found.message}")
-    providers = tuple(name for name, reason in found.providers.items() if not reason)
+    if isinstance(diagnosis, Failure):
+        raise UsageError(f"this machine cannot measure: {diagnosis.message}")
+    providers = tuple(name for name, reason in diagnosis.providers.items() if not reason)
     return DeviceInfo(
         edgecap=__version__,
         name=name,
@@ -54,20 +51,20 @@ def read_device_info(name: str, run: StepRunner = in_child) -> DeviceInfo:
         cpu=read_machine(providers).cpu[:200],
         memory_bytes=psutil.virtual_memory().total,
         providers=providers,
-        counters=tuple(counter.name for counter in found.counters),
+        counters=tuple(counter.name for counter in diagnosis.counters),
     )
 
 
-def resources(about: DeviceInfo) -> dict[str, float]:
-    """The same as dask counts it: one slot, and what a cell may ask for."""
-    found = {SLOT: 1.0, f"device:{about.name}": 1.0, "memory": float(about.memory_bytes)}
-    found |= {f"provider:{name}": 1.0 for name in about.providers}
-    return found | ({"energy": 1.0} if about.counters else {})
+def resources(info: DeviceInfo) -> dict[str, float]:
+    """Return the same as dask resources: one slot, and what a cell may require."""
+    amounts = {SLOT: 1.0, f"device:{info.name}": 1.0, "memory": float(info.memory_bytes)}
+    amounts |= {f"provider:{name}": 1.0 for name in info.providers}
+    return amounts | ({"energy": 1.0} if info.counters else {})
 
 
 @contextlib.contextmanager
 def exclusive_cache(cache: Path) -> Iterator[None]:
-    """Holds a cache for this process as a device. Raises UsageError where another worker has it."""
+    """Lock a cache for this worker. Raise UsageError if another worker uses it."""
     with disk_errors(cache):
         cache.mkdir(parents=True, exist_ok=True)
     try:
@@ -76,7 +73,8 @@ def exclusive_cache(cache: Path) -> Iterator[None]:
         raise UsageError(f"cannot lock {cache}: {error}; give a --cache on a local disk") from error
     if lock is None:
         raise UsageError(
-            f"another worker measures on this machine with {cache}; for a second one that may disturb it, give --cache"
+            f"another worker measures on this machine with {cache}; "
+            "give --cache for a second one, which may disturb it"
         )
     try:
         yield
@@ -88,7 +86,7 @@ def exclusive_cache(cache: Path) -> Iterator[None]:
 
 
 def check_admission(address: str, security: Any | None) -> None:
-    """Raises UsageError where a scheduler is there that will never let us in; one that is not there may come."""
+    """Raise UsageError if a scheduler refuses this device for good, not if it is absent."""
     try:
         check_reachable(address, security)
     except Unreachable as error:
@@ -100,19 +98,19 @@ async def join(
     address: str,
     security: Any | None,
     device: Device,
-    about: DeviceInfo,
+    info: DeviceInfo,
     say: Callable[[str], None],
 ) -> None:
-    """Serves a scheduler until cancelled, joining again whenever it was lost or is not there yet."""
+    """Work for a scheduler until cancelled; join again when it is lost or not there yet."""
     pause = RETRY_S
     with tempfile.TemporaryDirectory(prefix="edgecap-worker-") as scratch:
         while True:
             try:
-                joined = await _serve_once(address, security, device, about, scratch, say)
+                has_joined = await _serve_once(address, security, device, info, scratch, say)
             except Unreachable as error:
                 say(f"{error}; trying again")
-                joined = False
-            pause = RETRY_S if joined else min(2 * pause, LONGEST_RETRY_S)
+                has_joined = False
+            pause = RETRY_S if has_joined else min(2 * pause, LONGEST_RETRY_S)
             await asyncio.sleep(pause)
 
 
@@ -120,40 +118,40 @@ async def _serve_once(
     address: str,
     security: Any | None,
     device: Device,
-    about: DeviceInfo,
+    info: DeviceInfo,
     scratch: str,
     say: Callable[[str], None],
 ) -> bool:
-    """Whether it had joined, until it was lost. Raises Unreachable."""
+    """Join once and work until the scheduler is lost; return False if joining failed."""
     await asyncio.to_thread(check_reachable, address, security)
-    slot = plugin_of(device)
+    plugin = plugin_of(device)
     worker = open_worker(
         address,
         security,
-        name=about.name,
-        resources=resources(about),
+        name=info.name,
+        resources=resources(info),
         local_directory=scratch,
-        startup_information={SLOT: lambda worker: msgspec.to_builtins(about)},
-        metrics={SLOT: lambda worker: msgspec.to_builtins(device.pulse)},
-        plugins=[slot],
+        startup_information={SLOT: lambda worker: msgspec.to_builtins(info)},
+        metrics={SLOT: lambda worker: msgspec.to_builtins(device.progress)},
+        plugins=[plugin],
     )
     try:
         await worker
-        say(f"joined {address} as {about.name}")
+        say(f"joined {address} as {info.name}")
         await worker.finished()
         say("the scheduler is gone; trying to join again")
         return True
     except (TimeoutError, OSError, ValueError, RuntimeError) as error:
-        say(f"cannot join {address}: {_why(error, about.name)}; trying again")
+        say(f"cannot join {address}: {_reason(error, info.name)}; trying again")
         return False
     finally:
-        slot.teardown(worker)
+        plugin.teardown(worker)
         with contextlib.suppress(Exception):
             await worker.close(timeout=2, executor_wait=False)
 
 
-def _why(error: Exception, name: str) -> str:
+def _reason(error: Exception, name: str) -> str:
     words = " ".join(f"{error} {error.__cause__ or ''}".split())
     if "name taken" in words:
-        return f"a device named {name} is there already, or was a moment ago; another --name tells them apart"
+        return f"a device named {name} is connected, or was a moment ago; give another --name"
     return words[:300]

@@ -1,7 +1,7 @@
-"""A device of a fleet: it answers orders one at a time, and measures only for who waits for it.
+"""Device of a fleet: execute orders one at a time, while a client waits for the result.
 
-Nothing that an order says reaches a path, a library or a command unchecked: a model is what `freight` lets travel, a
-text is data, names are slugs, and code of a model never runs, whatever the order says.
+Nothing of an order reaches a path, a library or a command unchecked: `manifest` restricts the files
+of a model, a text is data, names are made safe, and code of a model never runs.
 """
 
 from __future__ import annotations
@@ -46,11 +46,13 @@ from edgecap.sweep.fleet.messages import (
 )
 from edgecap.sweep.runner import failure_of
 
-_OF_FILES = re.compile(r"path|lib|file|dir|config|plugin|cache", re.I)  # in an option's name
+_OF_FILES = re.compile(
+    r"path|lib|file|dir|config|plugin|cache", re.I
+)  # names of options that take files
 
 
 class TaskAbandoned(EdgecapError):
-    """Nobody waits for this measurement any more, or this device cannot do it."""
+    """No client waits for this measurement any more, or this device cannot run it."""
 
 
 def _always() -> bool:
@@ -58,7 +60,7 @@ def _always() -> bool:
 
 
 class Device:
-    """The cache of a machine, and a slot that one measurement at a time may have."""
+    """Device with a cache that measures one task at a time."""
 
     def __init__(
         self,
@@ -67,7 +69,7 @@ class Device:
         run: StepRunner = in_child,
         most_bytes: float | None = None,
     ) -> None:
-        """Of `cache`, what was not used for longest goes when it is larger than `most_bytes`."""
+        """Keep `cache` below `most_bytes` by removing the least recently used files."""
         self._cache, self._blobs, self._run, self._most_bytes = (
             cache,
             ContentStore(cache, shared),
@@ -75,71 +77,72 @@ class Device:
             most_bytes,
         )
         self._slot, self._wanted = threading.Lock(), _always
-        self.pulse = DeviceProgress()
+        self.progress = DeviceProgress()
 
-    # --- what it is told ----------------------------------------------------------------------
+    # --- messages -----------------------------------------------------------------------------
 
     def answer(self, data: bytes, wanted: Callable[[], bool] = _always) -> bytes:
-        """The reply to an order, whatever goes wrong; it is given up as soon as it is not `wanted` any more."""
+        """Execute an order and return the reply; stop as soon as it is not `wanted` any more."""
         with self._slot:
             self._wanted = wanted
             reply = encode(self._reply(data))
-            self.pulse = DeviceProgress(beats=self.pulse.beats + 1)
-            self._tidy()
+            self.progress = DeviceProgress(beats=self.progress.beats + 1)
+            self._free_space()
             return reply
 
     def _reply(self, data: bytes) -> Reply:
         try:
             self._check_wanted()
-            return self._obey(decode(data, Order))
+            return self._execute(decode(data, Order))
         except (DiskFull, InvalidMessage, TaskAbandoned, Interrupted) as error:
             return TaskFailed(failure=failure_of("device", error), elsewhere=True)
         except EdgecapError as error:
             return TaskFailed(failure=failure_of("refused", error))
-        except Exception as error:  # a mistake of ours costs a cell, not the device
+        except Exception as error:  # a bug fails one cell, not the device
             return TaskFailed(failure=failure_of("edgecap", error), elsewhere=True)
 
-    def _tidy(self) -> None:
-        """Makes room for the next model."""
+    def _free_space(self) -> None:
+        """Free space for the next model."""
         if self._most_bytes is not None:
             with contextlib.suppress(EdgecapError):
                 prune(self._cache, PruneOptions(to_bytes=self._most_bytes))
 
     def take(self, about: bytes, offset: int, data: bytes) -> bytes:
-        """Takes a piece of a file; replies with what is here of it, or that nothing more is needed."""
+        """Store a piece of a file; reply with the bytes received so far, or that it is complete."""
         with self._slot:
             try:
-                return encode(self._taken(decode(about, File), offset, data))
+                return encode(self._store_piece(decode(about, File), offset, data))
             except EdgecapError as error:
                 return encode(TaskFailed(failure=failure_of("device", error), elsewhere=True))
 
-    def _taken(self, file: File, offset: int, data: bytes) -> FilesNeeded:
+    def _store_piece(self, file: File, offset: int, data: bytes) -> FilesNeeded:
         if not self._blobs.missing((file,)) or self._blobs.append(file, offset, data):
             return FilesNeeded(had={})
         return FilesNeeded(had={file.sha256: self._blobs.received_bytes(file)})
 
-    # --- what it does -------------------------------------------------------------------------
+    # --- execution ----------------------------------------------------------------------------
 
-    def _obey(self, order: Order) -> Reply:
+    def _execute(self, order: Order) -> Reply:
         if order.edgecap != __version__:
             raise TaskAbandoned(
-                f"this device runs edgecap {__version__}, the client {order.edgecap[:40]}: install the same"
+                f"this device runs edgecap {__version__}, the client {order.edgecap[:40]}: "
+                "install the same version"
             )
         files = model_files(order.manifest)
-        lacking = self._blobs.missing((*files, *((order.text,) if order.text else ())))
-        if lacking:
+        missing = self._blobs.missing((*files, *((order.text,) if order.text else ())))
+        if missing:
             return FilesNeeded(
-                had={file.sha256: self._blobs.received_bytes(file) for file in lacking}
+                had={file.sha256: self._blobs.received_bytes(file) for file in missing}
             )
         with ExitStack() as in_use, tempfile.TemporaryDirectory(prefix="edgecap-run-") as scratch:
-            spec = self._here(order, files, in_use)
+            spec = self._local_spec(order, files, in_use)
             home = Paths(cache=self._cache, profiles=Path(scratch))
             if order.part:
-                found = score_part(spec, home, order.part.number, order.part.of, run=self._watched)
+                shares = score_part(spec, home, order.part.number, order.part.of, run=self._watched)
                 return (
-                    TaskFailed(failure=found)
-                    if isinstance(found, Failure)
-                    else PartDone(shares=found)
+                    TaskFailed(failure=shares)
+                    if isinstance(shares, Failure)
+                    else PartDone(shares=shares)
                 )
             record = profile(
                 spec, home, ignore_events, self._watched, KnownScores(documents=order.documents)
@@ -147,30 +150,30 @@ class Device:
             return CellDone(record=msgspec.Raw(msgspec.json.encode(record)))
 
     def _watched(self, step: Step, watch: StepCallback, timeout_s: float) -> Answer:
-        """A step of the run, unless nobody waits for it any more."""
+        """Run a step, unless the task was cancelled."""
 
-        def heard(progress: Progress) -> None:
+        def report(progress: Progress) -> None:
             self._check_wanted()
-            self.pulse = DeviceProgress(
-                self.pulse.beats + 1, progress.stage[:80], progress.done, progress.total
+            self.progress = DeviceProgress(
+                self.progress.beats + 1, progress.stage[:80], progress.done, progress.total
             )
             watch(progress)
 
         self._check_wanted()
-        answer = self._run(step, heard, timeout_s)
+        answer = self._run(step, report, timeout_s)
         self._check_wanted()
         return answer
 
     def _check_wanted(self) -> None:
         if not self._wanted():
-            raise TaskAbandoned("the client or the scheduler went away")
+            raise TaskAbandoned("the client or the scheduler is gone")
 
-    # --- what it is given ---------------------------------------------------------------------
+    # --- files --------------------------------------------------------------------------------
 
-    def _here(self, order: Order, files: tuple[File, ...], in_use: ExitStack) -> Spec:
-        """What is asked, of files that lie here."""
-        for asked in order.spec.providers:
-            _check_options(asked)
+    def _local_spec(self, order: Order, files: tuple[File, ...], in_use: ExitStack) -> Spec:
+        """Return the spec of an order with local paths."""
+        for provider in order.spec.providers:
+            _check_options(provider)
         return msgspec.structs.replace(
             order.spec,
             model=str(self._model(order, files, in_use)),
@@ -182,7 +185,7 @@ class Device:
         )
 
     def _model(self, order: Order, files: tuple[File, ...], in_use: ExitStack) -> Path:
-        """The model's folder, made of blobs when it is first needed, and kept while it is used."""
+        """Return the model's folder; lay it out if it is missing, and mark it in use."""
         bundle = self._cache / "bundles" / sha256_of(order.manifest.encode())[:32]
         folder = bundle / safe_filename(order.model_name)
         with locks.build_lock(bundle, lambda: None, lambda reason: None):
@@ -197,7 +200,7 @@ class Device:
     def _text(self, order: Order, in_use: ExitStack) -> str:
         if order.text is None:
             if order.spec.corpus != DEFAULT_CORPUS:
-                raise UsageError("an order without a text is one for the bundled corpus")
+                raise UsageError("an order without a text must be for the bundled corpus")
             return DEFAULT_CORPUS
         texts = self._cache / "texts" / order.text.sha256
         name = safe_filename(order.text_name)
@@ -210,7 +213,7 @@ class Device:
         return str(texts / name / name)
 
     def _lay_out(self, files: tuple[File, ...], folder: Path) -> None:
-        """Raises GivenUp where what was kept is damaged: the next time, it is sent anew."""
+        """Lay out files. Raise TaskAbandoned if a stored file is damaged; it is then sent again."""
         try:
             self._blobs.link_into(files, folder)
         except DiskFull:
@@ -220,7 +223,9 @@ class Device:
 
 
 def _check_options(provider: str) -> None:
-    """Raises UsageError where an option of a provider could load a library, or name a file of this machine."""
+    """Raise UsageError if a provider option could load a library or name a local file."""
     for key, value in parse_provider(provider).options.items():
         if _OF_FILES.search(key) or "/" in value or "\\" in value:
-            raise UsageError(f"{provider[:80]}: a device takes no files or libraries from an order")
+            raise UsageError(
+                f"{provider[:80]}: an order may not name files or libraries of the device"
+            )

@@ -1,7 +1,7 @@
-"""What may travel as a model: ONNX graphs, their weights, tokenizer and config, as `edgecap export` writes them.
+"""Manifest of a model that travels: ONNX graphs, weights, tokenizer and config of `edgecap export`.
 
-Pickles and Python files are none of these, so that no model that is sent holds code. Both sides ask here: the client
-before it sends, a device before it asks for the first file.
+Pickles and Python files are refused, so that no transferred model contains code. Both sides check:
+the client before it sends, the device before it requests the first file.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from edgecap.model.manifest import manifest_files
 from edgecap.record import File
 from edgecap.spec import PRECISIONS
 
-WEIGHTS = (".onnx", ".data", ".onnx_data")  # of a graph and what lies beside it
-MOST_FILES = 4096  # a large model has a few hundred, where each tensor is a file
-MOST_LETTERS = 4_000_000  # of a manifest
+WEIGHTS = (".onnx", ".data", ".onnx_data")  # suffixes of graphs and external data
+MOST_FILES = 4096  # a large model with one file per tensor has a few hundred
+MOST_LETTERS = 4_000_000  # characters of a manifest
 
 
 def model_files(manifest: str) -> tuple[File, ...]:
-    """Every file of a model by its path in the folder.
+    """Return the files that a manifest lists, by their path in the folder.
 
-    Raises UsageError where the manifest is none, or lists what is no part of an export.
+    Raise UsageError if the manifest is invalid or lists a file that is not part of an export.
     """
     if len(manifest) > MOST_LETTERS:
-        raise UsageError("the manifest is too large for one")
+        raise UsageError("the manifest is too large")
     try:
-        told = msgspec.json.decode(manifest)
+        content = msgspec.json.decode(manifest)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise UsageError(f"the manifest is not JSON: {error}") from error
-    if not isinstance(told, dict):
-        raise UsageError("the manifest is no object")
-    files = manifest_files(told)
+    if not isinstance(content, dict):
+        raise UsageError("the manifest is not a JSON object")
+    files = manifest_files(content)
     if len(files) > MOST_FILES:
-        raise UsageError(f"the manifest lists {len(files)} files; a model has {MOST_FILES} at most")
+        raise UsageError(f"the manifest lists {len(files)} files; the limit is {MOST_FILES}")
     for file in files:
         _check(file)
     if len({file.path.lower() for file in files}) != len(files):
@@ -50,5 +50,6 @@ def _check(file: File) -> None:
     graph = len(path.parts) == 2 and path.parts[0] in PRECISIONS and path.suffix in WEIGHTS
     if not beside and not graph:
         raise UsageError(
-            f"a manifest lists {file.path[:100]!r}: only ONNX graphs ({', '.join(WEIGHTS)}), tokenizer and config travel"
+            f"a manifest lists {file.path[:100]!r}: "
+            f"only ONNX graphs ({', '.join(WEIGHTS)}), tokenizer and config may be transferred"
         )

@@ -1,14 +1,14 @@
-"""What the client and a device of a fleet say to each other, as JSON in bytes: nothing of it is ever code.
+"""Messages between client and device: JSON in bytes, never code.
 
 client                                     device
-order: a cell, or a part of a text  ─────▶ lays the model out, if it has all of its files
-     ◀── needs: files that it lacks ────── else asks for them
-piece: of one of these files        ─────▶ keeps it, checks it when it is whole
+order: a cell, or a part of a text  ─────▶ prepares the model, if it has all files
+     ◀── needs: missing files ──────────── else requests them
+piece: of one of these files        ─────▶ stores it, checks the hash of the complete file
 order again                         ─────▶ measures
-     ◀── done | scored | failed ──────────
+     ◀── done | part | failed ────────────
 
-Both sides check what they get: a device, that every file has its hash and lies below its folder; the
-client, that a record is one, and the one that it asked for.
+Both sides validate: the device, that every file has its hash and stays in its folder; the client,
+that a record is valid and is the requested one.
 """
 
 from __future__ import annotations
@@ -25,11 +25,9 @@ from edgecap.record import Failure, File
 from edgecap.spec import Spec
 from edgecap.sweep.plan import EVERY
 
-MOST_BYTES = 256_000_000  # of a message: a record of a million documents
-PIECE_BYTES = (
-    4_000_000  # of a file at a time, so that the scheduler holds little and heartbeats come through
-)
-SLOT = "edgecap"  # the resource of dask that a measuring device has one of
+MOST_BYTES = 256_000_000  # limit of a message; enough for a record of a million documents
+PIECE_BYTES = 4_000_000  # of a file at a time: small, so that heartbeats are not delayed
+SLOT = "edgecap"  # dask resource; a device has one
 
 
 class _FleetMessage(
@@ -39,17 +37,18 @@ class _FleetMessage(
 
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which part of a text, of how many."""
+    """Part `number` of a text that is scored in `of` parts."""
 
     number: int
     of: int
 
 
 class Order(_FleetMessage, frozen=True, tag="order"):
-    """Measure a cell, or score a `part` of its text.
+    """Order to measure a cell, or to score a `part` of its text.
 
-    `spec` has one precision and one provider; its model is what `manifest` (of `edgecap export`, JSON) lists, its
-    corpus `text` under `text_name`, or the bundled one. `documents` were scored elsewhere.
+    `spec` has one precision and one provider. `manifest` (JSON of `edgecap export`) lists the files
+    of the model; `text` is the corpus, named `text_name`, or None for the bundled one. `documents`
+    are scored already.
     """
 
     edgecap: str
@@ -63,25 +62,25 @@ class Order(_FleetMessage, frozen=True, tag="order"):
 
 
 class FilesNeeded(_FleetMessage, frozen=True, tag="needs"):
-    """Files that the device lacks, by their hash, and how many bytes of each have come already."""
+    """Files that the device lacks: by SHA-256, the bytes of each that it has received."""
 
     had: dict[str, int]
 
 
 class CellDone(_FleetMessage, frozen=True, tag="done"):
-    """The record of a cell, as JSON."""
+    """Record of a measured cell, as JSON."""
 
     record: msgspec.Raw
 
 
 class PartDone(_FleetMessage, frozen=True, tag="part"):
-    """A share of each document."""
+    """Share of each document that was scored."""
 
     shares: tuple[DocumentShare, ...]
 
 
 class TaskFailed(_FleetMessage, frozen=True, tag="failed"):
-    """Nothing was measured, and why; `elsewhere` says that it is this device's trouble: another one may do it."""
+    """Failure of a task; `elsewhere` if another device may succeed."""
 
     failure: Failure
     elsewhere: bool = False
@@ -90,7 +89,7 @@ class TaskFailed(_FleetMessage, frozen=True, tag="failed"):
 Reply = FilesNeeded | CellDone | PartDone | TaskFailed
 MessageType = TypeVar("MessageType")
 
-# --- what a device says of itself -------------------------------------------------------------
+# --- device -----------------------------------------------------------------------------------
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 _WORDS = r"[^\x00-\x1f\x7f-\x9f]{0,200}"
@@ -99,7 +98,7 @@ Few = Annotated[tuple[Word, ...], msgspec.Meta(max_length=32)]
 
 
 class DeviceInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a device says of itself when it joins."""
+    """Description of a device, sent when it joins."""
 
     edgecap: Word
     name: Annotated[str, msgspec.Meta(pattern=rf"\A{_NAME}\Z")]
@@ -111,7 +110,7 @@ class DeviceInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DeviceProgress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How far a measurement is; `beats` counts its signs of life."""
+    """Progress of a measurement, sent with heartbeats; `beats` counts the updates."""
 
     beats: Annotated[int, msgspec.Meta(ge=0)] = 0
     stage: Word = ""
@@ -124,31 +123,31 @@ class DeviceProgress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def check_name(name: str) -> str:
-    """A name for a device, as plans write it. Raises UsageError."""
+    """Return a valid device name. Raise UsageError for any other."""
     if not re.fullmatch(_NAME, name, re.ASCII) or name == EVERY:
         raise UsageError(
-            f"{name!r} cannot name a device: give --name with up to 63 letters, digits, '.', '_' and '-', a letter or"
-            f" digit first, and not '{EVERY}'"
+            f"{name!r} cannot name a device: give --name with up to 63 letters, digits, '.', '_' "
+            f"and '-', a letter or digit first, and not '{EVERY}'"
         )
     return name
 
 
-# --- as they travel ---------------------------------------------------------------------------
+# --- encoding ---------------------------------------------------------------------------------
 
 
 class InvalidMessage(EdgecapError):
-    """A message that is none."""
+    """Received data that is not a valid message."""
 
 
 def encode(message: msgspec.Struct) -> bytes:
-    """A message as it travels."""
+    """Encode a message as JSON."""
     return msgspec.json.encode(message)
 
 
 def decode(data: object, kind: type[MessageType]) -> MessageType:
-    """A message of the kind that is expected. Raises Garbled: whatever came, nothing but this is done with it."""
+    """Decode a message of the expected type. Raise InvalidMessage for anything else."""
     if not isinstance(data, bytes | bytearray | memoryview) or len(data) > MOST_BYTES:
-        raise InvalidMessage("not a message of edgecap, or too large for one")
+        raise InvalidMessage("not a message of edgecap, or too large")
     try:
         return msgspec.json.decode(bytes(data), type=kind)
     except (msgspec.DecodeError, EdgecapError, UnicodeDecodeError, RecursionError) as error:

@@ -1,9 +1,9 @@
-"""Which addresses are safe to talk to, who is let in, and what dask may do in our processes.
+"""Network of a fleet: safe addresses, TLS, and the configuration of dask in our processes.
 
-Dask sends pickles, so whoever reaches a port of a fleet can run code there: beyond this machine it is TLS with a
-certificate of the fleet, or `--insecure`, said aloud.
+Dask sends pickles: anyone who can connect to a port of a fleet can run code there. Beyond this
+machine, TLS with a certificate of the fleet is required, or an explicit `--insecure`.
 
-This room owns dask's configuration and distributed's Security.
+This module owns dask's configuration and distributed's Security.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from edgecap.errors import UsageError
 from edgecap.sweep.fleet import certificates
 
-PORT = 8786  # dask's own
+PORT = 8786  # default of dask
 WRITE = "write HOST:PORT, such as 192.168.1.20:8786 or [fd00::20]:8786"
 _ADDRESS = re.compile(
     r"(?:(?P<scheme>[^:/]*)://)?(?:\[(?P<six>[^\[\]]*)\]|(?P<host>[^:\[\]]*))(?::(?P<port>[^:]*))?"
@@ -34,45 +34,46 @@ MISSING = "a fleet needs the library distributed: pip install 'edgecap[fleet]'"
 
 
 def check_address(address: str, tls: Path | None, insecure: bool = False) -> str:
-    """The address of a scheduler as dask takes it: `tls://host:port`, or `tcp://host:port` without a bundle.
+    """Return the address of a scheduler for dask: `tls://host:port`, or `tcp://` without a bundle.
 
-    Raises UsageError where it is no address, and where it leads beyond this machine without TLS.
+    Raise UsageError for an invalid address, or one beyond this machine without TLS.
     """
     found = _ADDRESS.fullmatch(address.strip())
     scheme, host = (found["scheme"], found["six"] or found["host"] or "") if found else (None, "")
     if not found or (scheme is not None and scheme.lower() not in {"tcp", "tls"}):
-        raise UsageError(f"{address!r} is no address of a scheduler: {WRITE}")
+        raise UsageError(f"{address!r} is not the address of a scheduler: {WRITE}")
     if (scheme or "").lower() == "tls" and tls is None:
-        raise UsageError(f"{address!r} asks for TLS: give this machine's bundle with --tls FOLDER")
-    _check_host(host, f"{address!r} is no address of a scheduler: {WRITE}")
+        raise UsageError(f"{address!r} requires TLS: give this machine's bundle with --tls FOLDER")
+    _check_host(host, f"{address!r} is not the address of a scheduler: {WRITE}")
     port = _port(found["port"], address)
     _check_safe(host, tls, insecure)
     return f"{'tls' if tls else 'tcp'}://{_bracketed(host)}:{port}"
 
 
 def check_host(host: str, tls: Path | None, insecure: bool = False) -> str:
-    """What a scheduler listens on: a name or number of this machine, or 0.0.0.0, :: or nothing for all of them.
+    """Return the host that a scheduler listens on: a name or IP address, or 0.0.0.0 or :: for all.
 
-    Raises UsageError where it is none, and where others can reach it without TLS.
+    Raise UsageError for an invalid host, or one that others can reach without TLS.
     """
     bare = host.strip().removeprefix("[").removesuffix("]")
     if bare:
         _check_host(
-            bare, f"{host!r} is no host to listen on: write a name or number alone, such as 0.0.0.0"
+            bare,
+            f"{host!r} is not a host to listen on: write a name or IP address, such as 0.0.0.0",
         )
     _check_safe(bare, tls, insecure)
     return _bracketed(bare)
 
 
 def _bracketed(host: str) -> str:
-    """A host as dask reads it: a number of version 6 in brackets."""
+    """Return a host as dask reads it: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
 def _port(text: str | None, address: str) -> int:
     if not text:
         raise UsageError(
-            f"{address!r} has no port: {WRITE}; a scheduler's port is {PORT} as a rule"
+            f"{address!r} has no port: {WRITE}; the default port of a scheduler is {PORT}"
         )
     if not (text.isascii() and text.isdigit() and len(text) < 6 and 1 <= int(text) <= 65535):
         raise UsageError(f"{address!r} has no port from 1 to 65535: {WRITE}")
@@ -80,7 +81,7 @@ def _port(text: str | None, address: str) -> int:
 
 
 def _check_host(host: str, problem: str) -> None:
-    """Raises UsageError where a host is neither a name nor a number of version 4 or 6."""
+    """Raise UsageError unless a host is a name, an IPv4 or an IPv6 address."""
     if not (_is_six(host) if ":" in host else _HOST.fullmatch(host)):
         raise UsageError(problem)
 
@@ -98,17 +99,18 @@ def _check_safe(host: str, tls: Path | None, insecure: bool) -> None:
         raise UsageError("--insecure and --tls exclude each other: leave --insecure out")
     if tls is None and not insecure and not is_loopback(host):
         raise UsageError(
-            f"{host or 'every address'} is not this machine alone, and whoever can reach a scheduler can run code:"
-            " give --tls FOLDER (`edgecap fleet init` makes it), or --insecure in a network that only you can reach"
+            f"{host or 'every address'} is reachable from other machines, and anyone who can reach "
+            "a scheduler can run code: give --tls FOLDER (`edgecap fleet init` makes it), "
+            "or --insecure in a network that only you can reach"
         )
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine alone; a name, where all its addresses are. Raises UsageError for unknown names."""
-    return bool(host) and all(_is_own(number) for number in _numbers(host))
+    """Return True if all addresses of a host are loopback. Raise UsageError for unknown names."""
+    return bool(host) and all(_is_loopback_address(number) for number in _addresses(host))
 
 
-def _numbers(host: str) -> set[str]:
+def _addresses(host: str) -> set[str]:
     try:
         return {str(ipaddress.ip_address(host))}
     except ValueError:
@@ -119,23 +121,23 @@ def _numbers(host: str) -> set[str]:
         }
     except (OSError, UnicodeError) as error:
         raise UsageError(
-            f"no address is known for {host}: check the name, or write its number"
+            f"cannot resolve {host}: check the name, or write its IP address"
         ) from error
 
 
-def _is_own(number: str) -> bool:
+def _is_loopback_address(number: str) -> bool:
     address = ipaddress.ip_address(number)
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return (mapped or address).is_loopback
 
 
-# --- who is let in ----------------------------------------------------------------------------
+# --- TLS --------------------------------------------------------------------------------------
 
 
 def security(tls: Path | None) -> Any | None:
-    """The Security of a bundle, for all three roles that distributed knows; None without a bundle.
+    """Return distributed's Security of a bundle for client, scheduler and worker; None without one.
 
-    TLS 1.3 where Python's OpenSSL has it: no member of a fleet is older. Raises UsageError.
+    Require TLS 1.3 if Python's OpenSSL supports it. Raise UsageError for an invalid bundle.
     """
     if tls is None:
         return None
@@ -153,41 +155,42 @@ def security(tls: Path | None) -> Any | None:
     )
 
 
-# --- what dask may do in our processes --------------------------------------------------------
+# --- configuration of dask --------------------------------------------------------------------
 
 RARELY = "1h"
-BEAT_S = 5  # a heartbeat through TLS takes 1.5 ms of a processor, and dask would have two a second
+BEAT_S = 5  # a heartbeat through TLS costs 1.5 ms of CPU; dask would send two per second
 SLOWED_S = {
-    "find-missing": 60,  # a worker looks for the results of others, which no measurement needs
+    "find-missing": 60,  # search for results of other workers, which no measurement needs
     "shift_counters": 60,
-    "idle-timeout": 10,  # a scheduler looks four times a second for limits that are not set
+    "idle-timeout": 10,  # the scheduler would check unset limits four times a second
     "no-workers-timeout": 10,
 }
-HTTP = "127.0.0.1:0"  # distributed opens a port for HTTP whatever is asked; with no route it answers 404
-# Each line says what it would cost. A worker waits while its child is measured: whatever wakes it is in the watts.
+HTTP = "127.0.0.1:0"  # distributed always opens an HTTP port; without routes it answers 404
+# Comments give the cost of each default: while a child is measured, every wake-up of the worker
+# adds to the energy.
 CONFIG: dict[str, Any] = {
-    "distributed.worker.profile.enabled": False,  # looks at every thread each 10 ms
-    "distributed.admin.tick.interval": RARELY,  # wakes each 20 ms to see that it can
-    "distributed.admin.tick.cycle": RARELY,  # wakes each second to count the ticks
+    "distributed.worker.profile.enabled": False,  # samples every thread each 10 ms
+    "distributed.admin.tick.interval": RARELY,  # wakes each 20 ms to check the event loop
+    "distributed.admin.tick.cycle": RARELY,  # wakes each second to count ticks
     "distributed.admin.system-monitor.interval": RARELY,  # reads /proc twice a second
     "distributed.admin.system-monitor.disk": False,
     "distributed.admin.system-monitor.host-cpu": False,
     "distributed.admin.system-monitor.gil.enabled": False,  # a thread that wakes each millisecond
-    "distributed.diagnostics.nvml": False,  # asks the GPU with each heartbeat, which wakes an idle one
+    "distributed.diagnostics.nvml": False,  # queries the GPU with each heartbeat, which wakes it
     "distributed.diagnostics.cudf": False,
-    "distributed.scheduler.active-memory-manager.start": False,  # each 2 s, and results are small
-    "distributed.scheduler.work-stealing": False,  # a measurement belongs to the device it was planned for
-    "distributed.scheduler.http.routes": [],  # HTTP asks for no certificate: it has nothing to show
+    "distributed.scheduler.active-memory-manager.start": False,  # runs each 2 s; results are small
+    "distributed.scheduler.work-stealing": False,  # a measurement belongs to its device
+    "distributed.scheduler.http.routes": [],  # HTTP needs no certificate, so it serves nothing
     "distributed.worker.http.routes": [],
-    "distributed.comm.compression": False,  # records are small, a board's processor is slow
+    "distributed.comm.compression": False,  # records are small, boards are slow
 }
 
 
 def configure(ttl_s: float = 60.0, quiet: bool = True) -> None:
-    """Sets up dask for this process: few wakes, no HTTP, errors only on standard error.
+    """Configure dask for this process: few wake-ups, no HTTP, only errors on standard error.
 
-    A worker that is silent for `ttl_s` is given up by the scheduler. To be called before anything of distributed
-    is used: some of it is read when distributed is loaded. Raises UsageError where distributed is missing.
+    The scheduler drops a worker that is silent for `ttl_s` seconds. Call this before distributed is
+    imported, which reads some settings then. Raise UsageError if distributed is missing.
     """
     try:
         import dask.config
@@ -200,7 +203,7 @@ def configure(ttl_s: float = 60.0, quiet: bool = True) -> None:
 
 
 def need_distributed() -> None:
-    """Says how to install distributed where it is missing."""
+    """Raise UsageError with the install command if distributed is missing."""
     try:
         import distributed  # noqa: F401
     except ImportError as error:
@@ -208,7 +211,7 @@ def need_distributed() -> None:
 
 
 def _quiet() -> None:
-    """Leaves errors, a line each: distributed's own handlers write them to standard error."""
+    """Log only errors, one line each, through distributed's handlers to standard error."""
     known = [
         name
         for name in logging.root.manager.loggerDict
@@ -220,14 +223,14 @@ def _quiet() -> None:
             handler.setFormatter(_OneLine())
     logging.getLogger("distributed.client").setLevel(
         logging.CRITICAL
-    )  # `line` says what it learns, in our words
+    )  # `connection` reports its errors
     warnings.filterwarnings(
         "ignore", category=FutureWarning, module=r"distributed\."
-    )  # its own calls of its own past
+    )  # its own deprecated calls
 
 
 class _OneLine(logging.Formatter):
-    """A message with the error it is about, without its traceback."""
+    """Log format: a message and its error in one line, without traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         error = record.exc_info[1] if record.exc_info else None
@@ -236,7 +239,7 @@ class _OneLine(logging.Formatter):
 
 
 def slow_timers(server: Any) -> None:
-    """Slows the timers of a Worker or Scheduler that no configuration reaches; to be called before it starts."""
+    """Slow down timers that no setting reaches, of a Worker or Scheduler that is not started."""
     timers = server.periodic_callbacks
     for name, seconds in SLOWED_S.items():
         if name in timers:
@@ -246,7 +249,7 @@ def slow_timers(server: Any) -> None:
 
 
 def _rarely(beat: Any, ask: Any) -> Any:
-    """A heartbeat each BEAT_S, though each answer of the scheduler asks for two a second."""
+    """Send a heartbeat each BEAT_S, although the scheduler's answers request two per second."""
 
     async def beaten() -> None:
         await ask()
@@ -256,9 +259,10 @@ def _rarely(beat: Any, ask: Any) -> Any:
 
 
 def open_worker(address: str, security: Any | None, **more: Any) -> Any:
-    """A calm Worker of one thread, to be awaited; it listens only where it reaches the scheduler from.
+    """Return a Worker with one thread and slow timers, to be awaited.
 
-    `address` comes from `check_address`, and `configure` was called. Further arguments go to the Worker.
+    It listens only on the interface that reaches the scheduler. `address` comes from
+    `check_address`; `configure` must have been called. Other arguments go to the Worker.
     """
     from distributed import Worker
     from distributed.comm import get_local_address_for
@@ -267,7 +271,7 @@ def open_worker(address: str, security: Any | None, **more: Any) -> Any:
     worker = Worker(
         address,
         nthreads=1,
-        memory_limit=0,  # the weight is in the child; a limit would be looked at ten times a second
+        memory_limit=0,  # memory is used in the child; a limit would be checked ten times a second
         security=security,
         host=_bracketed(here),
         dashboard=False,

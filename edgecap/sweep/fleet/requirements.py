@@ -1,4 +1,4 @@
-"""What a cell needs, and whether a device has it."""
+"""Requirements of a task, and whether a device meets them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from edgecap.sweep.fleet.connection import DeviceStatus
 from edgecap.sweep.plan import PlannedCell
 
 OTHER_DEVICE = "is another device"
-MOST_LISTED = 20  # devices
+MOST_LISTED = 20  # devices in a message
 
 
 class Task(NamedTuple):
-    """A cell, or a part of its text."""
+    """Cell to measure, or a part of its text to score."""
 
     cell: PlannedCell
     part: int | None = None
 
 
 class TaskRequirements(NamedTuple):
-    """What a task asks of a device; `device` is its name, or "" for any."""
+    """Requirements of a task; `device` is a name, or "" for any device."""
 
     provider: str
     device: str
@@ -33,7 +33,7 @@ class TaskRequirements(NamedTuple):
 
 
 def requirements_of(task: Task) -> TaskRequirements:
-    """A part of a text may be scored anywhere; a cell is measured where it is pinned."""
+    """Return the requirements of a task; parts of a text may be scored on any device."""
     spec, whole = task.cell.spec, task.part is None
     return TaskRequirements(
         provider=base_name(spec.providers[0]),
@@ -44,35 +44,37 @@ def requirements_of(task: Task) -> TaskRequirements:
     )
 
 
-def meets(seen: DeviceStatus, need: TaskRequirements) -> bool:
-    """Whether a device has it all."""
-    return not shortfall(seen, need)
+def meets(device: DeviceStatus, requirements: TaskRequirements) -> bool:
+    """Return True if a device meets all requirements."""
+    return not shortfall(device, requirements)
 
 
-def shortfall(seen: DeviceStatus, need: TaskRequirements) -> str:
-    """What a device lacks; nothing where it can."""
-    about = seen.about
-    if need.device and about.name != need.device:
+def shortfall(device: DeviceStatus, requirements: TaskRequirements) -> str:
+    """Return the first requirement that a device does not meet, in words; "" if none."""
+    info = device.info
+    if requirements.device and info.name != requirements.device:
         return OTHER_DEVICE
-    if about.edgecap != __version__:
-        return f"runs edgecap {about.edgecap}"
-    if need.provider not in about.providers:
-        return f"has no {need.provider}"
-    if need.energy and not about.counters:
+    if info.edgecap != __version__:
+        return f"runs edgecap {info.edgecap}"
+    if requirements.provider not in info.providers:
+        return f"has no {requirements.provider}"
+    if requirements.energy and not info.counters:
         return "has no energy counter"
-    if (graph_bytes(need.model, need.precision) or 0) > about.memory_bytes:
+    if (graph_bytes(requirements.model, requirements.precision) or 0) > info.memory_bytes:
         return "has too little memory"
     return ""
 
 
-def shortfalls(need: TaskRequirements, devices: Sequence[DeviceStatus]) -> str:
-    """Who is there, and what each lacks; of others than the one that is asked for, nothing."""
-    told = [
-        f"{seen.about.name} {why}"
-        for seen in devices
-        if (why := shortfall(seen, need) or "does not answer") != OTHER_DEVICE
+def shortfalls(requirements: TaskRequirements, devices: Sequence[DeviceStatus]) -> str:
+    """Describe why no device can run a task: what each lacks, or which devices are connected."""
+    reasons = [
+        f"{device.info.name} {why}"
+        for device in devices
+        if (why := shortfall(device, requirements) or "does not answer") != OTHER_DEVICE
     ]
-    there = ", ".join(sorted(seen.about.name for seen in devices)[:MOST_LISTED]) or "nobody"
-    return ", ".join(told[:MOST_LISTED]) or (
-        f"{need.device} is not there; who is: {there}" if need.device else "none is there"
+    names = ", ".join(sorted(device.info.name for device in devices)[:MOST_LISTED]) or "none"
+    return ", ".join(reasons[:MOST_LISTED]) or (
+        f"{requirements.device} is not connected; connected: {names}"
+        if requirements.device
+        else "no device is connected"
     )

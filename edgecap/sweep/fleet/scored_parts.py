@@ -1,4 +1,4 @@
-"""Parts of texts that were scored, kept on the disk, so that a run that is cut off scores none twice."""
+"""Scored parts of texts, stored on disk so that a resumed sweep scores no part twice."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from edgecap.sweep.plan import PlannedCell
 
 
 class ScoredText(msgspec.Struct, frozen=True):
-    """A text that is scored: its documents, and the devices that did it."""
+    """Scored text: its documents, and the devices that scored them."""
 
     documents: tuple[ScoredDocument, ...] = ()
     devices: tuple[str, ...] = ()
 
 
 class ScoredParts:
-    """The parts in a folder, a file each."""
+    """Scored parts in a folder, one file each."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._whole: dict[str, ScoredText] = {}
 
     def missing(self, cell: PlannedCell) -> list[int]:
-        """Numbers of the parts that nobody scored yet; none of a cell that is not scored in parts."""
+        """Return the numbers of the missing parts; [] for a cell that is not scored in parts."""
         return [
             part
             for part in range(cell.shards)
@@ -37,13 +37,13 @@ class ScoredParts:
     def keep(
         self, cell: PlannedCell, part: int, device: str, shares: tuple[DocumentShare, ...]
     ) -> None:
-        """Keeps one more. Raises DiskFull or UsageError."""
+        """Store a part. Raise DiskFull or UsageError."""
         write_atomically(self._path(cell, part), msgspec.json.encode((device, shares)))
 
     def whole(self, cell: PlannedCell) -> ScoredText:
-        """All parts of a cell together, which are there; nothing where it is not scored in parts.
+        """Join all parts of a cell, which must be stored; empty if it is not scored in parts.
 
-        Raises Unequal where they do not belong together; none is kept then.
+        Raise Unequal if the parts do not belong together, and delete them.
         """
         if cell.shards > 1 and cell.key not in self._whole:
             try:
@@ -55,7 +55,7 @@ class ScoredParts:
         return self._whole.get(cell.key, ScoredText())
 
     def forget(self, cell: PlannedCell) -> None:
-        """Gives the memory back, once the cell is finished."""
+        """Free the memory of a finished cell."""
         self._whole.pop(cell.key, None)
 
     def _joined(self, cell: PlannedCell) -> ScoredText:
@@ -64,7 +64,7 @@ class ScoredParts:
         try:
             return ScoredText(join_parts([shares for _, shares in read]), devices)
         except Unequal as error:
-            raise Unequal(f"{error}; it was scored by {', '.join(devices)}") from error
+            raise Unequal(f"{error}; scored by {', '.join(devices)}") from error
 
     def _read(self, cell: PlannedCell, part: int) -> tuple[str, tuple[DocumentShare, ...]]:
         try:

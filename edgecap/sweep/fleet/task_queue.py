@@ -1,7 +1,7 @@
-"""What of a sweep is still to be done on a fleet: which task a device may have, and what it went through before.
+"""Queue of the tasks of a sweep: the next task for a device, and the failed attempts of each task.
 
-Tasks lie in the order of the plan, apart by what they need of a device, so that thousands that wait for one device cost
-the others nothing.
+Tasks keep the order of the plan, in one queue per requirements, so that thousands of tasks that
+wait for one device do not slow down the others.
 """
 
 from __future__ import annotations
@@ -16,77 +16,82 @@ from edgecap.sweep.plan import PlannedCell
 
 
 class TaskQueue:
-    """Tasks that nobody does now."""
+    """Tasks that wait for a device."""
 
     def __init__(self, tasks: Iterable[Task] = ()) -> None:
-        self._lines: dict[TaskRequirements, deque[tuple[int, Task]]] = {}
+        self._queues: dict[TaskRequirements, deque[tuple[int, Task]]] = {}
         self._behind, self._before = itertools.count(1), itertools.count(-1, -1)
-        self._tried: dict[Task, list[tuple[str, str]]] = {}
+        self._failures: dict[Task, list[tuple[str, str]]] = {}
         for task in tasks:
-            self._lines.setdefault(requirements_of(task), deque()).append(
+            self._queues.setdefault(requirements_of(task), deque()).append(
                 (next(self._behind), task)
             )
 
     def __len__(self) -> int:
-        return sum(map(len, self._lines.values()))
+        return sum(map(len, self._queues.values()))
 
     def __iter__(self) -> Iterator[Task]:
-        for line in tuple(self._lines.values()):
-            yield from (task for _, task in tuple(line))
+        for queue in tuple(self._queues.values()):
+            yield from (task for _, task in tuple(queue))
 
     @property
-    def needs(self) -> list[TaskRequirements]:
-        """What the tasks need, each once."""
-        return [need for need, line in self._lines.items() if line]
+    def requirements(self) -> list[TaskRequirements]:
+        """List the requirements of the waiting tasks, without repeats."""
+        return [requirements for requirements, queue in self._queues.items() if queue]
 
-    def of(self, need: TaskRequirements) -> list[Task]:
-        """The tasks that need just this."""
-        return [task for _, task in self._lines.get(need, ())]
+    def of(self, requirements: TaskRequirements) -> list[Task]:
+        """Return the tasks with these requirements."""
+        return [task for _, task in self._queues.get(requirements, ())]
 
-    def first(self, task: Task) -> None:
-        """Puts a task before all others."""
-        self._lines.setdefault(requirements_of(task), deque()).appendleft(
+    def push_front(self, task: Task) -> None:
+        """Put a task at the front."""
+        self._queues.setdefault(requirements_of(task), deque()).appendleft(
             (next(self._before), task)
         )
 
     def remove(self, cell: PlannedCell) -> None:
-        """Takes away what belongs to a cell; it costs a walk, and is needed where a cell has parts."""
-        for need, line in self._lines.items():
-            if any(task.cell is cell for _, task in line):
-                self._lines[need] = deque(entry for entry in line if entry[1].cell is not cell)
+        """Remove all tasks of a cell; this scans the queues."""
+        for requirements, queue in self._queues.items():
+            if any(task.cell is cell for _, task in queue):
+                self._queues[requirements] = deque(
+                    entry for entry in queue if entry[1].cell is not cell
+                )
 
-    def taken(self, seen: DeviceStatus, devices: Sequence[DeviceStatus]) -> Task | None:
-        """The first task that a device can do, taken out; those that went wrong on it go elsewhere, while there is one."""
-        able = [need for need in self.needs if meets(seen, need)]
-        for need in sorted(able, key=lambda need: self._lines[need][0][0]):
-            line = self._lines[need]
-            for entry in line:
-                if not self._better_elsewhere(entry[1], need, seen, devices):
-                    line.remove(entry)
+    def pop(self, device: DeviceStatus, devices: Sequence[DeviceStatus]) -> Task | None:
+        """Take the first task that a device can run.
+
+        Skip a task that failed on it while another device can run the task.
+        """
+        able = [requirements for requirements in self.requirements if meets(device, requirements)]
+        for requirements in sorted(able, key=lambda requirements: self._queues[requirements][0][0]):
+            queue = self._queues[requirements]
+            for entry in queue:
+                if not self._better_elsewhere(entry[1], requirements, device, devices):
+                    queue.remove(entry)
                     return entry[1]
         return None
 
     def _better_elsewhere(
         self,
         task: Task,
-        need: TaskRequirements,
-        seen: DeviceStatus,
+        requirements: TaskRequirements,
+        device: DeviceStatus,
         devices: Sequence[DeviceStatus],
     ) -> bool:
-        tried = {name for name, _ in self._tried.get(task, ())}
-        if seen.about.name not in tried:
+        tried = {name for name, _ in self._failures.get(task, ())}
+        if device.info.name not in tried:
             return False
         return any(
-            other.heard and other.about.name not in tried and meets(other, need)
+            other.alive and other.info.name not in tried and meets(other, requirements)
             for other in devices
         )
 
-    # --- what went wrong ----------------------------------------------------------------------
+    # --- failed attempts ----------------------------------------------------------------------
 
-    def note(self, task: Task, device: str, what: str) -> None:
-        """Remembers that a try went wrong."""
-        self._tried.setdefault(task, []).append((device, what))
+    def add_failure(self, task: Task, device: str, reason: str) -> None:
+        """Record a failed attempt of a task."""
+        self._failures.setdefault(task, []).append((device, reason))
 
-    def tries(self, task: Task) -> list[tuple[str, str]]:
-        """The tries of a task that went wrong: the device, and what it was."""
-        return self._tried.get(task, [])
+    def failures(self, task: Task) -> list[tuple[str, str]]:
+        """Return the failed attempts of a task: device and reason."""
+        return self._failures.get(task, [])

@@ -1,7 +1,8 @@
-"""Is what a device sent what it was asked for? Nothing of it is written or shown before these checks pass.
+"""Validate results of devices before anything of them is written or shown.
 
-A device can lie about its seconds and joules; nobody else was there. It cannot pass off another model, text or graph,
-its sums must follow from its documents, and no word of it reaches a file name or commands a terminal.
+A device could report wrong seconds and joules, which cannot be checked. It cannot substitute
+another model, text or graph; sums must match the documents; text is cleaned of control characters
+and never reaches a file name.
 """
 
 from __future__ import annotations
@@ -25,24 +26,24 @@ from edgecap.sweep.fleet.scored_parts import ScoredText
 from edgecap.sweep.plan import PlannedCell
 from edgecap.text.corpus import Corpus
 
-MOST_BITS = 1e15  # of a window; fp32 gives no token more than 150
-MOST_LETTERS = 2000  # of a text from a device
+MOST_BITS = 1e15  # bits of a window; fp32 gives a token at most 150
+MOST_LETTERS = 2000  # characters of a text from a device
 
 
 class UnexpectedRecord(EdgecapError):
-    """A record of something else."""
+    """Record that does not match the request."""
 
 
 def printable_failure(failure: Failure) -> Failure:
-    """A failure in a device's words, without what could command a terminal."""
+    """Return the failure of a device without control characters."""
     return Failure(
-        stage=_word(failure.stage, 80),
-        error=_word(failure.error, 80),
-        message=_word(failure.message, 500),
+        stage=_clean_text(failure.stage, 80),
+        error=_clean_text(failure.error, 80),
+        message=_clean_text(failure.message, 500),
     )
 
 
-def _word(text: str, most: int = MOST_LETTERS) -> str:
+def _clean_text(text: str, most: int = MOST_LETTERS) -> str:
     return printable(text[:most])
 
 
@@ -54,17 +55,19 @@ def validated_record(
     scored: ScoredText,
     device: str = "",
 ) -> Profile:
-    """The record of a cell as it is kept: with the names that this side knows. Raises RecordError or NotAsked.
+    """Validate the record of a cell, and restore local names.
 
-    `device` is what the fleet calls the machine, `scored` is what was scored before, part by part, if that was so.
+    `device` is the name of the machine in the fleet; `scored` holds the parts scored before.
+    Raise RecordError or UnexpectedRecord.
     """
     try:
-        record = read_record(_cleaned(msgspec.json.decode(raw)), "what came")
+        record = read_record(_clean(msgspec.json.decode(raw)), "the record of a device")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RecordError(f"what came is no JSON: {error}") from error
+        raise RecordError(f"the record of a device is not JSON: {error}") from error
     if not record.complete or len(record.cells) != 1:
         raise UnexpectedRecord(
-            f"a record of {len(record.cells)} cells came, not of one finished one"
+            f"the record has {len(record.cells)} cells or is incomplete; "
+            "one finished cell is expected"
         )
     _check_same(record, cell, bundle, corpus)
     return msgspec.structs.replace(
@@ -79,23 +82,23 @@ def validated_record(
             bytes=corpus.bytes,
             domains=corpus.domains,
         ),
-        cells=(_told(record.cells[0], cell, corpus, scored),),
+        cells=(_restored(record.cells[0], cell, corpus, scored),),
     )
 
 
-def _cleaned(value: Any) -> Any:
-    """Parsed JSON with texts that can be shown anywhere."""
+def _clean(value: Any) -> Any:
+    """Clean all strings of parsed JSON."""
     if isinstance(value, str):
-        return _word(value)
+        return _clean_text(value)
     if isinstance(value, list):
-        return [_cleaned(one) for one in value]
+        return [_clean(one) for one in value]
     if isinstance(value, dict):
-        return {_word(name): _cleaned(one) for name, one in value.items()}
+        return {_clean_text(name): _clean(one) for name, one in value.items()}
     return value
 
 
 def _check_same(record: Profile, cell: PlannedCell, bundle: ModelBundle, corpus: Corpus) -> None:
-    """Raises NotAsked where the record is of another cell, model or text."""
+    """Raise UnexpectedRecord if the record is of another cell, model or text."""
     spec, found = cell.spec, record.cells[0]
     _check(
         {
@@ -115,18 +118,19 @@ def _hashes(files: Any) -> set[str]:
 
 
 def _check(same: dict[str, tuple[object, object]]) -> None:
-    wrong = next((name for name, (came, asked) in same.items() if came != asked), None)
+    wrong = next((name for name, (actual, expected) in same.items() if actual != expected), None)
     if wrong:
-        raise UnexpectedRecord(f"a record came with another {wrong} than was asked for")
+        raise UnexpectedRecord(f"the record has another {wrong} than requested")
 
 
-# --- the text ---------------------------------------------------------------------------------
+# --- text -------------------------------------------------------------------------------------
 
 
-def _told(cell: Cell, planned: PlannedCell, corpus: Corpus, scored: ScoredText) -> Cell:
-    """The cell with the documents' own names, and the devices that scored them, where that was not its own alone.
+def _restored(cell: Cell, planned: PlannedCell, corpus: Corpus, scored: ScoredText) -> Cell:
+    """Restore the names of documents, and add the devices that scored them in parts.
 
-    A device is told a bias, not where it was fitted: only this side sees whether that was for another protocol.
+    A device receives a bias without its origin: only the client can warn that it was fitted for
+    another protocol.
     """
     found = cell.outcome
     if not isinstance(found, Measurement) or not isinstance(found.compression, Compression):
@@ -135,65 +139,67 @@ def _told(cell: Cell, planned: PlannedCell, corpus: Corpus, scored: ScoredText) 
     if scored.documents and [d.nll_bits for d in compression.per_document] != [
         document.bits.nll_bits for document in scored.documents
     ]:
-        raise UnexpectedRecord("a record came with other bits than the parts of its text have")
+        raise UnexpectedRecord("the bits of the record differ from those of the scored parts")
     compression = msgspec.structs.replace(compression, scored_on=scored.devices)
     outcome = msgspec.structs.replace(found, compression=compression)
     unsaid = (c for c in foreign_bias(corpus.card, compression) if c not in cell.cautions)
     return msgspec.structs.replace(cell, outcome=outcome, cautions=(*cell.cautions, *unsaid))
 
 
-def _compression(came: Compression, planned: PlannedCell, corpus: Corpus) -> Compression:
-    """What came, pooled anew. Raises NotAsked where it is of other documents, or its sums are not theirs."""
+def _compression(received: Compression, planned: PlannedCell, corpus: Corpus) -> Compression:
+    """Pool the documents again. Raise UnexpectedRecord if documents or sums do not match."""
     spec = planned.spec
     _check(
         {
-            "protocol": (came.protocol, spec.protocol),
-            "context": (came.context, spec.context or came.context),
-            "stride": (came.stride, spec.stride),
-            "number of documents": (len(came.per_document), corpus.count),
+            "protocol": (received.protocol, spec.protocol),
+            "context": (received.context, spec.context or received.context),
+            "stride": (received.stride, spec.stride),
+            "number of documents": (len(received.per_document), corpus.count),
         }
     )
-    documents = tuple(_named(came.per_document, corpus, spec.protocol == "exact"))
+    documents = tuple(_named(received.per_document, corpus, spec.protocol == "exact"))
     try:
         pooled = pool_documents(
             documents,
-            WindowPlan(came.protocol, came.context, came.stride),
-            came.lossless_tokens,
-            came.wall_s,
+            WindowPlan(received.protocol, received.context, received.stride),
+            received.lossless_tokens,
+            received.wall_s,
         )
     except NoTokens as error:
-        raise UnexpectedRecord("a record came without a token of the text") from error
+        raise UnexpectedRecord("the record has no token of the text") from error
     if (pooled.bits_per_byte, pooled.tokens) != (
-        came.bits_per_byte,
-        came.tokens,
-    ) or not 0 <= came.wall_s < math.inf:
-        raise UnexpectedRecord("a record came whose sums are not those of its documents")
+        received.bits_per_byte,
+        received.tokens,
+    ) or not 0 <= received.wall_s < math.inf:
+        raise UnexpectedRecord("the sums of the record do not match its documents")
     return pooled
 
 
-def _named(came: tuple[DocumentBits, ...], corpus: Corpus, whole: bool) -> Iterator[DocumentBits]:
-    """The documents as this side knows them; where texts are scored `whole`, of the bytes that they have."""
-    for document, told in zip(corpus.documents, came, strict=True):
+def _named(
+    received: tuple[DocumentBits, ...], corpus: Corpus, whole: bool
+) -> Iterator[DocumentBits]:
+    """Yield the documents with local names; `whole` documents must have the bytes of the text."""
+    for document, bits in zip(corpus.documents, received, strict=True):
         size = len(document.text.encode())
         if not (
-            0 <= told.nll_bits < MOST_BITS
-            and told.tokens >= 0
-            and (told.bytes == size or not whole)
+            0 <= bits.nll_bits < MOST_BITS
+            and bits.tokens >= 0
+            and (bits.bytes == size or not whole)
         ):
-            raise UnexpectedRecord("a record came with bits or bytes that a document cannot have")
-        if not 0 <= told.bytes <= size:
-            raise UnexpectedRecord("a record came with more bytes than a document has")
-        yield msgspec.structs.replace(told, id=document.id, domain=document.domain)
+            raise UnexpectedRecord("the record has impossible bits or bytes of a document")
+        if not 0 <= bits.bytes <= size:
+            raise UnexpectedRecord("the record has more bytes than a document")
+        yield msgspec.structs.replace(bits, id=document.id, domain=document.domain)
 
 
 def validated_shares(reply: PartDone, corpus: Corpus) -> tuple[DocumentShare, ...]:
-    """The shares of a part with the documents' own names, if they are of this text. Raises Garbled."""
+    """Validate the shares of a part, and restore names. Raise InvalidMessage."""
     shares = reply.shares
     numbers = [
         b for share in shares for b in (*share.window_bits, share.wall_s, share.tokens, share.bytes)
     ]
     if len(shares) != corpus.count or not all(0 <= n < MOST_BITS for n in numbers):  # NaN fails too
-        raise InvalidMessage("a part came that is not one of this text")
+        raise InvalidMessage("the part does not belong to this text")
     return tuple(
         msgspec.structs.replace(share, id=document.id, domain=document.domain)
         for share, document in zip(shares, corpus.documents, strict=True)
