@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
+from edgecap.analysis.metrics import BY_NAME, SCORES
 from edgecap.record import Absent, Cell, Estimate, Profile
 from edgecap.report.format import name_of, table
-from edgecap.units import si
-
-SCORES = (
-    ("information_capacity", "information capacity"),
-    ("time_capacity", "time capacity"),
-    ("energy_capacity", "energy capacity"),
-    ("hardware_capacity", "hardware capacity"),
-    ("gain_bits_per_s", "bits gained a second"),
-    ("gain_bits_per_j", "bits gained a joule"),
-)
+from edgecap.report.metric_text import metric_text
 
 
 def scores(record: Profile, width: int) -> str:
     """Return one row a score and one column a cell; nothing where no cell has a score."""
     rows = []
-    for field, words in SCORES:
-        values = [_score(cell, field) for cell in record.cells]
-        if any(isinstance(value, Estimate) for value in values):
-            rows.append([words, *map(_with_interval, values)])
+    for metric in (BY_NAME[name] for name in SCORES):
+        values = [_score(cell, metric.name) for cell in record.cells]
+        if not metric.relative and any(isinstance(value, Estimate) for value in values):
+            rows.append([metric.words, *[_with_interval(metric.name, value) for value in values]])
     header = ["", *[name_of(cell, record.cells) for cell in record.cells]]
     return table(header, rows, width) if rows else ""
 
@@ -32,10 +24,10 @@ def _score(cell: Cell, field: str) -> Estimate | Absent:
     return score
 
 
-def _with_interval(score: Estimate | Absent) -> str:
+def _with_interval(metric: str, score: Estimate | Absent) -> str:
     if isinstance(score, Absent):
         return "-"
-    write = "{:.3f}".format if abs(score.value) < 10 else si
+    value = metric_text(metric, score.value)
     if score.low is None or score.high is None:
-        return write(score.value)
-    return f"{write(score.value)}\n{write(score.low)}..{write(score.high)}"
+        return value
+    return f"{value}\n{metric_text(metric, score.low)}..{metric_text(metric, score.high)}"
