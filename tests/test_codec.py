@@ -19,9 +19,9 @@ from edgecap.errors import EdgecapError, UsageError
 from edgecap.meters import text_windows
 from edgecap.meters.compression import document_bits
 from edgecap.pipeline import compress
-from edgecap.text import codec
+from edgecap.text import codec, codec_format, token_coder
 
-HEADER = codec.Header("fp32", 2, 16, b"m" * 8, b"t" * 4, b"r" * 4)
+HEADER = codec_format.Header("fp32", 2, 16, b"m" * 8, b"t" * 4, b"r" * 4)
 
 
 class Bytes:
@@ -76,8 +76,8 @@ def press(data, tokenizer=None, model=None, header=HEADER):
 def restore(packed, tokenizer=None, model=None):
     with tempfile.TemporaryFile() as source:
         source.write(packed)
-        codec.check_checksum(source)
-        header, out = codec.read_header(source), io.BytesIO()
+        codec_format.check_checksum(source)
+        header, out = codec_format.read_header(source), io.BytesIO()
         found = codec.decompress(source, out, header, model or Model(), tokenizer or Bytes(), quiet)
         assert found.plain_bytes == len(out.getvalue())
         return out.getvalue()
@@ -112,9 +112,9 @@ def test_the_size_is_the_summed_nll(text):
 
 def test_a_vocabulary_as_large_as_they_come_costs_nothing_extra():
     model, ids = Model(vocabulary=151_936), list(np.random.default_rng(1).integers(0, 151_936, 200))
-    coded, bits = codec._encode([int(i) for i in ids], 64, model, 0, quiet)
+    coded, bits = token_coder.encode_tokens([int(i) for i in ids], 64, model, 0, quiet)
     assert 8 * len(coded) <= 1.001 * bits + 64
-    assert codec._decode(coded, len(ids), 64, model, 0, quiet) == ids
+    assert token_coder.decode_tokens(coded, len(ids), 64, model, 0, quiet) == ids
 
 
 def test_large_input_is_cut_into_pieces(monkeypatch):
@@ -161,8 +161,8 @@ def test_another_model_is_noticed_even_where_its_hash_is_not_checked():
 
 
 def test_an_impossible_token_costs_what_the_coder_pays():
-    model = codec._Distribution.of(np.array([0.0, -60.0, -900.0, 0.0]))
-    assert model.bits(1) == model.bits(2) == codec.MAX_TOKEN_BITS
+    model = token_coder._Distribution.of(np.array([0.0, -60.0, -900.0, 0.0]))
+    assert model.bits(1) == model.bits(2) == token_coder.MAX_TOKEN_BITS
     assert model.bits(0) == pytest.approx(1.0)
 
 
@@ -171,13 +171,13 @@ def test_nan_is_an_error():
         def step(self, cache, tokens):
             return np.full((len(tokens), 257), np.nan, np.float32), 1
 
-    with pytest.raises(codec.CodecError, match="NaN"):
+    with pytest.raises(codec_format.CodecError, match="NaN"):
         press(b"text", model=Broken())
 
 
 def test_not_a_compressed_file():
     with pytest.raises(UsageError, match="not made by edgecap"):
-        codec.read_header(io.BytesIO(b"%PDF-1.4"))
+        codec_format.read_header(io.BytesIO(b"%PDF-1.4"))
 
 
 # --- the commands, on the real model ----------------------------------------------------------
@@ -271,7 +271,7 @@ def test_another_runtime_and_a_cut_file_are_refused(packed, cache, tmp_path):
     import struct
     import zlib
 
-    header = codec.read_header(io.BytesIO(whole))._replace(runtime=b"else")
+    header = codec_format.read_header(io.BytesIO(whole))._replace(runtime=b"else")
     body = header.pack() + whole[len(header.pack()) : -4]
     (tmp_path / "elsewhere").write_bytes(body + struct.pack("<I", zlib.crc32(body)))
     done = edgecap("decompress", tmp_path / "elsewhere", "-o", tmp_path / "new", "--cache", cache)
@@ -313,7 +313,7 @@ def test_a_folder_without_fp32_is_compressed_with_what_it_holds(cache, tmp_path)
     done = edgecap("compress", tmp_path / "in", "-o", tmp_path / "new/folder/out", *words)
     assert done.returncode == 0, done.stderr
     with (tmp_path / "new/folder/out").open("rb") as file:
-        assert codec.read_header(file).precision == "int8"
+        assert codec_format.read_header(file).precision == "int8"
     assert (
         edgecap(
             "decompress", tmp_path / "new/folder/out", "-o", tmp_path / "again", *words

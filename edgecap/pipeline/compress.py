@@ -35,7 +35,7 @@ from edgecap.pipeline.worker import Codec, CodecResult, in_child
 from edgecap.record import Failure
 from edgecap.spec import CellSpec, Spec
 from edgecap.storage.files import Paths, check_writable, disk_errors, resolve_paths, sha256_of
-from edgecap.text import codec
+from edgecap.text import codec_format
 
 
 class _Coder(NamedTuple):
@@ -43,7 +43,7 @@ class _Coder(NamedTuple):
 
     context: RunContext
     graph: ReadyGraph
-    header: codec.Header
+    header: codec_format.Header
 
 
 def compress(
@@ -86,9 +86,9 @@ def decompress(
     _check_request(source, target, spec)
     with source.open("rb") as file:
         try:
-            codec.check_magic(file)
-            codec.check_checksum(file)
-            header = codec.read_header(file)
+            codec_format.check_magic(file)
+            codec_format.check_checksum(file)
+            header = codec_format.read_header(file)
         except EdgecapError as error:
             raise type(error)(f"{source}: {error}") from None
     context = _prepare(spec, home, notice, run)
@@ -97,8 +97,8 @@ def decompress(
     with _new_file(target) as scratch:
         try:
             return _run(coder, source, scratch, "decompress")
-        except codec.CodecError as error:
-            raise codec.CodecError(f"{source}: {error}") from None
+        except codec_format.CodecError as error:
+            raise codec_format.CodecError(f"{source}: {error}") from None
 
 
 def _check_request(source: Path, target: Path, spec: Spec) -> None:
@@ -141,7 +141,7 @@ def _coder(context: RunContext, precision: str, threads: int, window: int) -> _C
         bytes.fromhex(context.hashes.tokenizer)[:4],
         bytes.fromhex(_runtime_hash(provider))[:4],
     )
-    return _Coder(context, graph, codec.Header(precision, threads, window, *short_hashes))
+    return _Coder(context, graph, codec_format.Header(precision, threads, window, *short_hashes))
 
 
 def _runtime_hash(provider: str) -> str:
@@ -153,7 +153,9 @@ def _runtime_hash(provider: str) -> str:
     return sha256_of("\n".join(parts).encode())
 
 
-def _check_same(source: Path, file: codec.Header, here: codec.Header, model: str) -> None:
+def _check_same(
+    source: Path, file: codec_format.Header, here: codec_format.Header, model: str
+) -> None:
     """Raise UsageError if a compressed file needs another model, tokenizer or runtime than here."""
     if file.model != here.model:
         raise UsageError(
@@ -218,5 +220,5 @@ def _run(coder: _Coder, source: Path, target: Path, direction: str) -> CodecResu
     with context.in_use:
         answer = run_step(context, None, step, CodecResult)
     if isinstance(answer, Failure):
-        raise codec.CodecError(answer.message)
+        raise codec_format.CodecError(answer.message)
     return answer

@@ -1,6 +1,6 @@
-"""The card of a corpus: a JSON file beside the text that carries its fitted bias, and where that came from.
+"""Card of a corpus: a JSON file beside the text with its fitted bias and how it was fitted.
 
-`edgecap fit --write-corpus` writes it, `corpus` reads it; the text that it is for is told by its hash.
+`edgecap fit --write-corpus` writes it, `corpus` reads it. It names its text by hash.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ class BiasCardModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BiasCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The bias of a text in bits a token with its 95 % interval (open where nothing bounds it), and how it was fitted.
+    """Bias of a text in bits a token with its 95 % interval, and how it was fitted.
 
-    `sha256` is that of the text, spreads are shares (coefficient of variation of the models' capacities).
+    A bound is None if nothing bounds it. `sha256` is that of the text. Spreads are coefficients of
+    variation of the models' capacities.
     """
 
     edgecap_card: int = CARD_FORMAT
@@ -51,24 +52,24 @@ class BiasCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     models: tuple[BiasCardModel, ...]
 
 
-CARD_MARKER = '"edgecap_card"'  # what a former card has near its beginning
+CARD_MARKER = '"edgecap_card"'  # near the beginning of every card
 
 
 def card_path(corpus: Path) -> Path:
-    """Where the card of a corpus lies: my.jsonl has my.jsonl.card.json."""
+    """Return the path of the card of a corpus: my.jsonl has my.jsonl.card.json."""
     return corpus.with_name(f"{corpus.name}{CARD_SUFFIX}")
 
 
 def encode_card(card: BiasCard) -> str:
-    """The card as it is written."""
+    """Return the card as JSON text."""
     return f"{msgspec.json.format(msgspec.json.encode(card), indent=1).decode()}\n"
 
 
 def read_card(corpus: Path, sha256: str, part: bool = False) -> BiasCard | None:
-    """The card that lies beside a corpus whose text has this hash; None where there is none.
+    """Read the card beside a corpus whose text has this hash; return None if there is none.
 
-    Of a `part` of the text, which has another hash, there is none either. Raises UsageError where the card is
-    damaged, or for another text.
+    A `part` of the text has another hash, and so no card. Raises UsageError if the card is damaged,
+    or is for another text.
     """
     path = card_path(corpus)
     try:
@@ -83,13 +84,16 @@ def read_card(corpus: Path, sha256: str, part: bool = False) -> BiasCard | None:
         raise UsageError(f"{path} is no card of a corpus ({error}): {_INSTEAD}") from error
     if card.edgecap_card != CARD_FORMAT or not math.isfinite(card.bias_bits):
         raise UsageError(
-            f"{path} is a card of form {card.edgecap_card}, this program reads {CARD_FORMAT}: {_INSTEAD}"
+            f"{path} is a card of form {card.edgecap_card}, "
+            f"this program reads {CARD_FORMAT}: {_INSTEAD}"
         )
     if card.sha256 != sha256:
         if part:
             return None
         raise UsageError(
-            f"{path} is the card of another text ({card.sha256[:8]}, {corpus.name} is {sha256[:8]}): {_INSTEAD}"
+            f"{path} is the card of another text "
+            f"({card.sha256[:8]}, {corpus.name} is {sha256[:8]}): "
+            f"{_INSTEAD}"
         )
     return card
 

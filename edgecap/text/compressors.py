@@ -1,7 +1,7 @@
-"""What general compressors make of the corpus: the numbers that a model's bits per byte stand beside.
+"""Compress a corpus with gzip, xz and zstd, to compare with a model's bits per byte.
 
 All texts go through each compressor in one stream, which favours it: a model reads each document
-alone. What was found out is kept, since hundreds of runs may share a corpus. Owns gzip (zlib), lzma and zstandard.
+alone. Results are cached, since hundreds of runs may share a corpus. Owns zlib, lzma and zstandard.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from edgecap.storage.files import sha256_of, touch, write_atomically
 def measure_baselines(
     texts: Iterable[str], total_bytes: int, progress: Callable[[int, int], None]
 ) -> dict[str, Baseline]:
-    """Bytes that gzip -9, xz -9e and zstd -19 need for the texts, which are read once.
+    """Return sizes under gzip -9, xz -9e and zstd -19; the texts are read once.
 
     `total_bytes` are the UTF-8 bytes of all texts.
     """
@@ -42,13 +42,13 @@ def measure_baselines(
         "xz -9e": "liblzma",
         "zstd -19": metadata.version("zstandard"),
     }
-    found = {}
+    baselines = {}
     for name, stream in streams.items():
         size = sizes[name] + len(stream.flush())
-        found[name] = Baseline(
+        baselines[name] = Baseline(
             bytes=size, bits_per_byte=8 * size / total_bytes, version=versions[name]
         )
-    return found
+    return baselines
 
 
 def _gzip() -> Any:
@@ -56,7 +56,7 @@ def _gzip() -> Any:
 
 
 def _xz(total_bytes: int) -> Any:
-    """-9e with a dictionary no larger than the text: the same code, without 674 MB of memory for a small one."""
+    """Return -9e with a dictionary no larger than the text, which saves up to 674 MB of memory."""
     size = min(1 << 26, max(1 << 12, 1 << max(total_bytes - 1, 1).bit_length()))
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": size}]
     return lzma.LZMACompressor(lzma.FORMAT_XZ, lzma.CHECK_CRC64, filters=filters)
@@ -68,26 +68,29 @@ def _zstd(total_bytes: int) -> Any:
     return zstandard.ZstdCompressor(level=19).compressobj(size=total_bytes)
 
 
-# --- kept -------------------------------------------------------------------------------------
+# --- the cache --------------------------------------------------------------------------------
 
 
 def baselines_path(cache: Path, corpus_sha256: str, corpus_bytes: int) -> Path:
-    """A file named by the corpus and by all that its baselines depend on; Python comes with its own liblzma."""
+    """Return the cache file, named by the corpus and the versions of the compressors.
+
+    Python comes with its own liblzma, so its version counts.
+    """
     versions = (zlib.ZLIB_RUNTIME_VERSION, platform.python_version(), metadata.version("zstandard"))
     key = sha256_of(*(v.encode() for v in versions), str(corpus_bytes).encode())[:16]
     return cache / "baselines" / f"{corpus_sha256}-{key}.json"
 
 
 def read_baselines(path: Path) -> dict[str, Baseline]:
-    """What an earlier run found out, if it is there and whole, else nothing."""
+    """Read the baselines of an earlier run; return {} if they are missing or damaged."""
     with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
-        found = msgspec.json.decode(path.read_bytes(), type=dict[str, Baseline])
+        baselines = msgspec.json.decode(path.read_bytes(), type=dict[str, Baseline])
         touch(path)
-        return found
+        return baselines
     return {}
 
 
-def write_baselines(path: Path, found: dict[str, Baseline]) -> None:
-    """Keeps it; where that cannot be, the next run finds it out again."""
+def write_baselines(path: Path, baselines: dict[str, Baseline]) -> None:
+    """Cache the baselines; if that fails, the next run measures them again."""
     with contextlib.suppress(UsageError):
-        write_atomically(path, msgspec.json.encode(found))
+        write_atomically(path, msgspec.json.encode(baselines))

@@ -1,8 +1,7 @@
-"""Reads the text that a model is measured on: JSON Lines with a `text` field, or one plain UTF-8 file.
+"""Read a corpus: JSON Lines with a `text` field, or one plain UTF-8 file.
 
-A corpus is the bundled one, a file, or `hf:ORG/NAME:FILE` on the Hub. It is read line by line, so that
-it may be larger than memory. Lines end at U+000A only: U+2028, U+0085 and U+000D inside a text are
-text. Every byte counts.
+A corpus is the bundled one, a file, or `hf:ORG/NAME:FILE` on the Hub. It is read line by line, so
+that it may be larger than memory. Lines end at U+000A only: U+2028, U+0085 and U+000D are text.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _ON_THE_HUB = re.compile(
     r"hf:(?P<dataset>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?:(?P<file>.+)"
 )
 
-# Biases that a corpus was published with, bits per token: arXiv 2511.08066 and its scripts.
+# Biases that were published with a corpus, in bits per token: arXiv 2511.08066 and its scripts.
 BIASES = {
     "TeleAI-AI-Flow/InformationCapacity": {
         "mixed_text.jsonl": -24.0,
@@ -48,10 +47,10 @@ class Document(msgspec.Struct, frozen=True):
 
 
 class Corpus(msgspec.Struct, frozen=True):
-    """A checked file of text: hash of the bytes that are used, and how much each domain holds.
+    """A checked file of text: the hash of the bytes used, and the size of each domain.
 
-    `limit` is the number of documents asked for; `bias_bits` per token where the corpus declares one, `card` where
-    that bias was fitted, if a card told it.
+    `limit` is the number of documents asked for. `bias_bits` is the bias per token that the corpus
+    declares, or 0; `card` tells how it was fitted.
     """
 
     name: str
@@ -74,19 +73,18 @@ class Corpus(msgspec.Struct, frozen=True):
 
     @property
     def documents(self) -> Iterator[Document]:
-        """The documents in the order of the file, read anew each time."""
+        """Documents in the order of the file, read again at each use."""
         return _documents(Path(self.path), self.name, self.limit, hashlib.sha256())
 
 
 def read_corpus(
     name: str, limit: int | None = None, cache: Path | None = None, bias_bits: float | None = None
 ) -> Corpus:
-    """The bundled corpus by name, a `.jsonl` or text file by path, or one on the Hub; at most `limit` documents.
+    """Read the bundled corpus, a `.jsonl` or text file, or one on the Hub, to `limit` documents.
 
-    Its bias is that of the card beside the file, if it is for all of the text that is read; where `bias_bits` are
-    given, no card is read.
-    Files of the Hub are kept in `cache` where only a part of them is asked for. Raises UsageError
-    where there is no such file, or it is empty, broken or not UTF-8, or its card is for another text.
+    The bias comes from the card beside the file, if all of the text is read; with `bias_bits` no
+    card is read. Parts of files of the Hub are kept in `cache`. Raises UsageError if there is no such
+    file, if it is empty, broken or not UTF-8, or if its card is for another text.
     """
     path, bias = _find(name, limit, cache or resolve_paths().cache)
     digest, sizes = hashlib.sha256(), dict[str, list[int]]()
@@ -95,15 +93,15 @@ def read_corpus(
     if not any(any(s) for s in sizes.values()):
         raise UsageError(f"corpus {path} holds no text")
     domains = {name: Domain(documents=len(s), bytes=sum(s)) for name, s in sizes.items()}
-    sha256, looked_for = digest.hexdigest(), bias_bits is None and not name.startswith("hf:")
-    card = read_card(path, sha256, part=limit is not None) if looked_for else None
+    sha256, may_have_card = digest.hexdigest(), bias_bits is None and not name.startswith("hf:")
+    card = read_card(path, sha256, part=limit is not None) if may_have_card else None
     return Corpus(
         path.stem, str(path), sha256, domains, limit, card.bias_bits if card else bias, card
     )
 
 
 def check_unchanged(corpus: Corpus) -> None:
-    """Raises UsageError where the file's text is no longer what was checked."""
+    """Raise UsageError if the text of the file has changed since it was checked."""
     digest = hashlib.sha256()
     for _ in _documents(Path(corpus.path), corpus.name, corpus.limit, digest):
         pass
@@ -114,7 +112,7 @@ def check_unchanged(corpus: Corpus) -> None:
 def corpus_info(
     corpus: Corpus, bias_bits: float | None, baselines: dict[str, Baseline]
 ) -> CorpusInfo:
-    """The corpus as the record tells it; a given bias replaces the corpus's own."""
+    """Return the record of a corpus; a given bias replaces the corpus's own."""
     return CorpusInfo(
         name=corpus.name,
         sha256=corpus.sha256,
@@ -126,21 +124,22 @@ def corpus_info(
     )
 
 
-# --- where it is ------------------------------------------------------------------------------
+# --- find -------------------------------------------------------------------------------------
 
 
 def _find(name: str, limit: int | None, cache: Path) -> tuple[Path, float]:
-    """The file on this disk, and the bias that its publisher declares."""
+    """Return the file on this disk, and the bias that its publisher declares."""
     if name == DEFAULT_CORPUS:
         return BUNDLED / f"{DEFAULT_CORPUS}.jsonl", 0.0
     if not name.startswith("hf:"):
         return Path(name), 0.0
-    asked = _ON_THE_HUB.fullmatch(name)
-    if not asked:
+    address = _ON_THE_HUB.fullmatch(name)
+    if not address:
         raise UsageError(
-            f"'{name}' does not name a corpus on the Hub: write hf:ORG/NAME:FILE or hf:ORG/NAME@REVISION:FILE"
+            f"'{name}' does not name a corpus on the Hub: "
+            "write hf:ORG/NAME:FILE or hf:ORG/NAME@REVISION:FILE"
         )
-    dataset, revision, file = asked["dataset"], asked["revision"], asked["file"]
+    dataset, revision, file = address["dataset"], address["revision"], address["file"]
     declared = BIASES.get(dataset, {})
     bias = declared.get(file.rpartition("/")[2], declared.get("", 0.0))
     if limit is None or not file.endswith(_LINES):
@@ -150,24 +149,24 @@ def _find(name: str, limit: int | None, cache: Path) -> tuple[Path, float]:
 
 
 def _first_lines(dataset: str, file: str, revision: str | None, limit: int, folder: Path) -> Path:
-    """The lines as of the branch's commit; where the Hub cannot be reached, those that were fetched last."""
+    """Return the first lines at the branch's commit; offline, those that were fetched last."""
     name, commit = file.rpartition("/")[2], hub.commit_of(dataset, revision)
-    had = sorted(folder.glob(f"*/{name}"), key=lambda path: path.stat().st_mtime)
-    if commit is None and had:
-        return had[-1]
-    kept = folder / (commit or "unknown") / name
-    if not kept.exists():
-        write_atomically(kept, hub.read_lines(dataset, file, commit or revision, limit))
-    return kept
+    cached = sorted(folder.glob(f"*/{name}"), key=lambda path: path.stat().st_mtime)
+    if commit is None and cached:
+        return cached[-1]
+    path = folder / (commit or "unknown") / name
+    if not path.exists():
+        write_atomically(path, hub.read_lines(dataset, file, commit or revision, limit))
+    return path
 
 
-# --- what it says -----------------------------------------------------------------------------
+# --- read -------------------------------------------------------------------------------------
 
 
 def _documents(
     path: Path, stem: str, limit: int | None, digest: Any, name: str | None = None
 ) -> Iterator[Document]:
-    """Documents of a file; `digest` takes in the bytes that were used."""
+    """Yield the documents of a file; `digest` takes the bytes that are used."""
     try:
         with path.open("rb") as file:
             if path.suffix in _LINES:

@@ -1,8 +1,8 @@
-"""Turns text into token ids, with every special token read as plain text. Owns the tokenizers library.
+"""Tokenize text, with special tokens read as plain text. Owns the tokenizers library.
 
-The literal `<s>` or `<|endoftext|>` in a document is text. The library would turn it into the special
-token, so special tokens are taken out of the tokenizer's definition before it is built, and their
-entries in the vocabulary get a name that no text can match.
+The literal `<s>` or `<|endoftext|>` in a document is text. The library would turn it into the
+special token, so special tokens are removed from the definition before the tokenizer is built, and
+their vocabulary entries get a name that no text can match.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from edgecap.errors import UsageError
 from edgecap.text.vocabulary import TokenBytes, parse_token_bytes, special_tokens
 
 T = TypeVar("T")
-_UNREACHABLE = "\ufdd0"  # a noncharacter: never in text that is interchanged
+_UNREACHABLE = "\ufdd0"  # a noncharacter: never in interchanged text
 
 
 class TextTokenizer:
-    """Plain text to ids and back; `start` is BOS, else EOS, else None."""
+    """A tokenizer of plain text; `start` is BOS, else EOS, else None."""
 
     def __init__(self, definition: dict[str, Any], start: int | None) -> None:
         from tokenizers import Tokenizer
@@ -32,21 +32,21 @@ class TextTokenizer:
         self.size = self._tokenizer.get_vocab_size(with_added_tokens=True)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, no special tokens added or recognised."""
+        """Return the ids of a text, with no special tokens added or recognised."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: list[int]) -> str:
-        """The text of ids."""
+        """Return the text of ids."""
         return str(self._tokenizer.decode(ids, skip_special_tokens=False))
 
     def is_lossless(self, text: str, ids: list[int]) -> bool:
-        """Whether the ids decode to exactly the text, up to one leading space that some tokenizers add."""
+        """Return True if ids decode to the text, up to a leading space that some tokenizers add."""
         decoded = self.decode(ids)
         return decoded == text or decoded.removeprefix(" ") == text.removeprefix(" ")
 
 
 class PaperTokenizer:
-    """The tokenizer as its makers ship it, for the paper's protocol; `size` counts added tokens."""
+    """A tokenizer as shipped, for the paper's protocol; `size` counts added tokens."""
 
     def __init__(self, definition: dict[str, Any], clean_up: bool) -> None:
         from tokenizers import Tokenizer
@@ -57,12 +57,12 @@ class PaperTokenizer:
         self.size = self._tokenizer.get_vocab_size(with_added_tokens=True)
 
     def encode_with_specials(self, text: str, most: int) -> list[int]:
-        """Ids of a text with its special tokens, truncated to `most`."""
+        """Return the ids of a text with its special tokens, truncated to `most`."""
         self._tokenizer.enable_truncation(most)
         return list(self._tokenizer.encode(text).ids)
 
     def decode(self, ids: list[int]) -> str:
-        """The text of ids, special tokens written out, spaces cleaned up where the tokenizer's config says so."""
+        """Return the text of ids with special tokens, cleaned up if the config says so."""
         text = str(self._tokenizer.decode(ids, skip_special_tokens=False))
         for before, after in _CLEAN_UP if self._clean_up else ():
             text = text.replace(before, after)
@@ -75,9 +75,9 @@ _CLEAN_UP += [(f" {ending}", ending) for ending in ("n't", "'m", "'s", "'ve", "'
 
 
 def read_tokenizer(folder: Path) -> TextTokenizer:
-    """The tokenizer of a model folder with `tokenizer.json`.
+    """Read the tokenizer of a folder with `tokenizer.json`; special tokens in a text are text.
 
-    Raises UsageError where the file is missing or cannot be read.
+    Raises UsageError if the file is missing or cannot be read.
     """
     return _read(
         folder, lambda definition: TextTokenizer(definition, start_token(folder, definition))
@@ -85,7 +85,7 @@ def read_tokenizer(folder: Path) -> TextTokenizer:
 
 
 def read_paper_tokenizer(folder: Path) -> PaperTokenizer:
-    """The same with its special tokens; raises as `read_tokenizer` does."""
+    """Read the tokenizer with its special tokens. Raises UsageError as `read_tokenizer` does."""
     clean_up = bool(
         _json(folder / "tokenizer_config.json").get("clean_up_tokenization_spaces", False)
     )
@@ -93,7 +93,7 @@ def read_paper_tokenizer(folder: Path) -> PaperTokenizer:
 
 
 def read_token_bytes(folder: Path) -> TokenBytes:
-    """What bytes each token stands for; raises as `read_tokenizer` does."""
+    """Read the bytes of each token. Raises UsageError as `read_tokenizer` does."""
     return _read(folder, parse_token_bytes)
 
 
@@ -112,9 +112,9 @@ def _read(folder: Path, make: Callable[[dict[str, Any]], T]) -> T:
 
 
 def without_specials(definition: dict[str, Any]) -> dict[str, Any]:
-    """A definition whose special tokens cannot come out of any text; every id stays as it was.
+    """Return a definition whose special tokens match no text; every id stays as it is.
 
-    A special token of one character is that character too: it stays, as an ordinary token.
+    A special token of one character is that character, too: it stays as an ordinary token.
     """
     added, special = definition.get("added_tokens") or [], special_tokens(definition)
     tokens = [
@@ -150,7 +150,7 @@ def _hide(piece: str, special: set[str]) -> str:
 
 
 def start_token(folder: Path, definition: dict[str, Any]) -> int | None:
-    """The id of BOS, else of EOS: from the tokenizer's files, else from the model's config."""
+    """Return the id of BOS, else of EOS: from the tokenizer's files, else from the config."""
     ids = {t["content"]: int(t["id"]) for t in definition.get("added_tokens") or []}
     vocabulary = definition["model"].get("vocab")
     if isinstance(vocabulary, dict):
@@ -161,11 +161,11 @@ def start_token(folder: Path, definition: dict[str, Any]) -> int | None:
             if token in ids:
                 return int(ids[token])
         if (folder / "tokenizer_config.json").exists():
-            continue  # it speaks for the tokenizer: no BOS there means that there is none
+            continue  # this file decides: without BOS there, the tokenizer has none
         for name in ("generation_config.json", "config.json", "genai_config.json"):
-            found = _first_id(_json(folder / name), f"{role}_token_id")
-            if found is not None:
-                return found
+            token_id = _first_id(_json(folder / name), f"{role}_token_id")
+            if token_id is not None:
+                return token_id
     return None
 
 

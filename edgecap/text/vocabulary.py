@@ -1,8 +1,8 @@
-"""What bytes each token of a vocabulary stands for, read from the tokenizer's definition alone.
+"""Read the bytes of each token from the definition of a tokenizer.
 
-Three spellings are known: byte-level BPE writes each byte as a character (GPT-2's table); SentencePiece writes a
-space as U+2581 and a byte that no piece covers as `<0xE4>`; WordPiece marks what continues a word with `##` and
-drops spaces and often case, so that its tokens stand for no bytes of the text.
+Three spellings are known. Byte-level BPE writes each byte as a character (GPT-2's table).
+SentencePiece writes a space as U+2581, and a byte that no piece covers as `<0xE4>`. WordPiece marks
+continuations of a word with `##` and drops spaces and often case, so its tokens have no bytes.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ _SPACE = "\u2581"
 
 
 class TokenBytes(NamedTuple):
-    """A vocabulary by id: `by_id` are the bytes of a token, None where it stands for no text (special, unknown).
+    """Bytes of each token by id; None for special and unknown tokens, which stand for no text.
 
-    `kind` names the model in words; `parts` are ids that are no whole characters by themselves: the byte pieces of
-    SentencePiece, and byte-level tokens that are not valid UTF-8. `reversible` is false where tokens drop spaces.
+    `kind` names the model for messages. `parts` are ids that are no whole characters: byte pieces of
+    SentencePiece, and byte-level tokens that are not valid UTF-8. `reversible` is false if tokens
+    drop spaces.
     """
 
     kind: str
@@ -32,18 +33,18 @@ class TokenBytes(NamedTuple):
 
     @property
     def single_bytes(self) -> frozenset[int]:
-        """Ids that stand for one byte."""
+        """Ids of tokens of one byte."""
         return frozenset(
             i for i, piece in enumerate(self.by_id) if piece is not None and len(piece) == 1
         )
 
     def bytes_of(self, ids: Sequence[int]) -> bytes:
-        """The bytes that tokens stand for together."""
+        """Return the bytes of tokens, joined."""
         return b"".join(self.by_id[i] or b"" for i in ids)
 
 
 def parse_token_bytes(definition: dict[str, Any]) -> TokenBytes:
-    """The vocabulary of a definition."""
+    """Read the bytes of each token from a definition."""
     model = definition["model"]
     words, special = _by_id(definition), special_tokens(definition)
     added = {int(t["id"]) for t in definition.get("added_tokens") or []}
@@ -68,22 +69,23 @@ def parse_token_bytes(definition: dict[str, Any]) -> TokenBytes:
 
 
 def special_tokens(definition: dict[str, Any]) -> set[str]:
-    """The special tokens of a definition by their content; one of a single character is that character too."""
+    """Return the special tokens of a definition, without those of a single character."""
     added = definition.get("added_tokens") or []
     return {t["content"] for t in added if t.get("special") and len(t["content"]) > 1}
 
 
 def require_exact_bytes(pieces: TokenBytes, ids: Sequence[int], text: str, name: str) -> bytes:
-    """The bytes that a text's tokens stand for: its own, with the space that some tokenizers put in front.
+    """Return the bytes of a text's tokens: those of the text, perhaps with a leading space.
 
-    Raises UsageError where they are others: the tokenizer changes text, or drops spaces.
+    Raises UsageError if they differ: the tokenizer changes text, or drops spaces.
     """
-    found, own = pieces.bytes_of(ids), text.encode()
-    if not pieces.reversible or found not in (own, b" " + own):
+    spelled, own = pieces.bytes_of(ids), text.encode()
+    if not pieces.reversible or spelled not in (own, b" " + own):
         raise UsageError(
-            f"the tokens of document '{name}' do not spell its text: this tokenizer ({pieces.kind}) alters it"
+            f"the tokens of document '{name}' do not spell its text: "
+            f"this tokenizer ({pieces.kind}) alters it"
         )
-    return found
+    return spelled
 
 
 def _by_id(definition: dict[str, Any]) -> dict[int, str]:
@@ -102,7 +104,7 @@ def _unknown(model: dict[str, Any], words: dict[int, str]) -> int | None:
 
 
 def _steps(definition: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The pre-tokenizer and the decoder, each taken apart where it is a sequence."""
+    """Yield the pre-tokenizer and the decoder, and the members of sequences."""
     for role in ("pre_tokenizer", "decoder"):
         one = definition.get(role) or {}
         yield from [one, *(one.get("pretokenizers") or []), *(one.get("decoders") or [])]
@@ -111,9 +113,9 @@ def _steps(definition: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _spelled(word: str, model: dict[str, Any], byte_level: bool, falls_back: bool) -> bytes:
     if byte_level and all(c in _BYTE_OF for c in word):
         return bytes(_BYTE_OF[c] for c in word)
-    found = _BYTE.fullmatch(word) if falls_back else None
-    if found:
-        return bytes([int(found[1], 16)])
+    byte = _BYTE.fullmatch(word) if falls_back else None
+    if byte:
+        return bytes([int(byte[1], 16)])
     begin, end = model.get("continuing_subword_prefix") or "", model.get("end_of_word_suffix") or ""
     word = word.removeprefix(begin) if begin else word
     return (
@@ -139,7 +141,10 @@ def _kind(model: dict[str, Any], byte_level: bool) -> str:
 
 
 def _table() -> dict[str, int]:
-    """GPT-2's characters for bytes: printable ones of Latin-1 stand for themselves, the others from U+0100 on."""
+    """Return GPT-2's characters for bytes.
+
+    Printable Latin-1 characters stand for themselves, other bytes are U+0100 and up.
+    """
     own = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [b for b in range(256) if b not in own]
     return {chr(b): b for b in own} | {chr(0x100 + n): b for n, b in enumerate(others)}

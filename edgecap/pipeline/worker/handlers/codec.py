@@ -32,19 +32,20 @@ def _compress_baselines(step: CompressBaselines, report: Report) -> CompressedBa
 
 def _code(step: Codec, report: Report) -> CodecResult:
     from edgecap.text import codec
+    from edgecap.text.codec_format import Header, read_header
     from edgecap.text.tokenizer import read_tokenizer
 
     started = time.perf_counter()
     report("load", 0, 1)
     engine = open_session(step.session)
     tokenizer = read_tokenizer(Path(step.tokenizer))
-    header = codec.Header(step.precision, step.session.threads, step.context, *step.hashes)
+    header = Header(step.precision, step.session.threads, step.context, *step.hashes)
     progress = progress_of(report, step.direction)
     with open(step.source, "rb") as source, open(step.target, "wb") as target:
         if step.direction == "compress":
             coded = codec.compress(source, target, header, engine, tokenizer, progress)
         else:
-            codec.read_header(source)
+            read_header(source)
             coded = codec.decompress(source, target, header, engine, tokenizer, progress)
     return CodecResult(**coded._asdict(), seconds=time.perf_counter() - started)
 
