@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from edgecap.analysis.compare import verdict
-from edgecap.analysis.score import decode_seconds, estimate
+from edgecap.analysis.score import decode_seconds
 from edgecap.meters.latency import LatencyBench, LatencyPlan, measure_in_turns
 from edgecap.pipeline.artifacts import get_or_build
 from edgecap.pipeline.prepare import prepare
@@ -25,7 +25,7 @@ from edgecap.pipeline.run_context import ignore_events
 from edgecap.pipeline.worker import in_child
 from edgecap.pipeline.worker.sessions import SystemClock
 from edgecap.spec import CellSpec, Spec
-from edgecap.stats import bootstrap_medians, median, round_medians
+from edgecap.stats import bootstrap_medians, interval, median, round_medians
 from edgecap.storage.files import resolve_paths
 
 MARGIN = 0.05
@@ -99,12 +99,12 @@ def _pair(graph: Path, share: float, limit_s: float):
 def _paired(a, b) -> str:
     x, y = (round_medians(side.decode.samples_s, side.decode.rounds) for side in (a, b))
     ratios = [after / before for before, after in zip(x, y, strict=True)]
-    return verdict(estimate(median(ratios), bootstrap_medians(ratios)), True, MARGIN)
+    return verdict(interval(median(ratios), bootstrap_medians(ratios)), True, MARGIN)
 
 
 def _unpaired(a, b) -> str:
     (x, xs), (y, ys) = decode_seconds(a, 1), decode_seconds(b, 2)
-    return verdict(estimate(y / x, [q / p for p, q in zip(xs, ys, strict=True)]), True, MARGIN)
+    return verdict(interval(y / x, [q / p for p, q in zip(xs, ys, strict=True)]), True, MARGIN)
 
 
 if __name__ == "__main__":

@@ -386,7 +386,7 @@ from edgecap.pipeline import worker
 from edgecap.text.corpus import read_corpus
 from edgecap.pipeline.profile import profile
 from edgecap.spec import Spec
-from edgecap.storage.files import home
+from edgecap.storage.files import resolve_paths
 
 text, folder, stop = sys.argv[1], Path(sys.argv[2]), getattr(worker, sys.argv[3])
 answer = scripted(read_corpus(text))
@@ -400,8 +400,8 @@ def run(step, watch, timeout_s):
     return answer(step, watch, timeout_s)
 
 spec = Spec(corpus=text, precisions=("int8",))
-home_of_it = home(folder / "cache", folder / "profiles")
-profile(spec, home_of_it, lambda event: print(event.stage, flush=True), run)
+paths = resolve_paths(folder / "cache", folder / "profiles")
+profile(spec, paths, lambda event: print(event.stage, flush=True), run)
 """
 
 

@@ -300,7 +300,7 @@ def test_a_name_that_is_taken_meanwhile_is_left(tmp_path):
     scratch.write_bytes(b"new")
     target.write_bytes(b"old")
     with pytest.raises(UsageError, match="made by someone else"):
-        compress._name(scratch, target)
+        compress._rename(scratch, target)
     assert target.read_bytes() == b"old"
 
 

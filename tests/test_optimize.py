@@ -241,7 +241,7 @@ def test_a_system_that_tells_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("EDGECAP_SYSFS", str(tmp_path))
     watch = NoiseMonitor()
     watch.sample()
-    assert (watch.conditions().frequencies_hz, watch.found().throttle_events) == ((), None)
+    assert (watch.conditions().frequencies_hz, watch.conditions().throttle_events) == ((), None)
 
 
 def test_where_times_of_processors_stand_still_no_load_is_claimed(monkeypatch):
@@ -249,7 +249,7 @@ def test_where_times_of_processors_stand_still_no_load_is_claimed(monkeypatch):
 
     still = SimpleNamespace(_fields=("user", "idle"), user=0.0, idle=0.0)
     monkeypatch.setattr(psutil, "cpu_times", lambda: still)
-    found = NoiseMonitor().found()
+    found = NoiseMonitor().conditions()
     assert (found.steal_share, found.other_load) == (None, None)
 
 
