@@ -63,5 +63,5 @@ class SweepCleanup:
 
 def _place(scratch: Path) -> str:
     """Return the final path in the cache of a graph that is built in a scratch folder."""
-    found = SCRATCH.fullmatch(scratch.name)
-    return f"{scratch.parent.name}/{found['name'] if found else scratch.name}"
+    match = SCRATCH.fullmatch(scratch.name)
+    return f"{scratch.parent.name}/{match['name'] if match else scratch.name}"

@@ -59,13 +59,13 @@ def precisions_of(model: str) -> tuple[str, ...]:
     """
     if is_hub_model(model) or (located := locate(model)).kind != "onnx":
         return ()
-    told = [graph.get("precision") for graph in read_manifest(located.path).get("graphs", ())]
-    found = tuple(str(name) for name in told if name in PRECISIONS)
-    if not found:
+    names = [graph.get("precision") for graph in read_manifest(located.path).get("graphs", ())]
+    precisions = tuple(str(name) for name in names if name in PRECISIONS)
+    if not precisions:
         raise UsageError(
             f"{model} holds graphs without a manifest of edgecap export: give their precisions"
         )
-    return found
+    return precisions
 
 
 def _is_file(name: str) -> bool:

@@ -66,8 +66,8 @@ def plan_text(summary: PlanSummary, width: int) -> str:
     """Return one line per cell, the failures, and estimates of time and disk space."""
     options = _options(summary.cells)
     lines = [
-        _planned(cell, told, summary.rows.get(cell.key), time)
-        for cell, told, time in zip(summary.cells, options, summary.times, strict=True)
+        _planned(cell, words, summary.rows.get(cell.key), time)
+        for cell, words, time in zip(summary.cells, options, summary.times, strict=True)
     ]
     failures = [f"failed: {failure_line(row)}" for row in summary.done if row.failure and row.wrong]
     parts = [_cells_table(lines, width), "\n".join(failures), "\n".join(_summary(summary))]

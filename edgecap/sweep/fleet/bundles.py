@@ -94,10 +94,10 @@ class Bundles:
             with self._build_lock:
                 if key not in self._bundles:
                     self._bundles[key] = self._try_build(spec)
-        found = self._bundles[key]
-        if isinstance(found, EdgecapError):
-            raise found
-        return found
+        bundle = self._bundles[key]
+        if isinstance(bundle, EdgecapError):
+            raise bundle
+        return bundle
 
     def _try_build(self, spec: Spec) -> ModelBundle | EdgecapError:
         """Build a bundle, or return the error. Raise DiskFull if space may become free."""
@@ -163,23 +163,23 @@ class Bundles:
 
     def _build(self, spec: Spec) -> ModelBundle:
         precision, provider = spec.precisions[0], spec.providers[0]
-        asked = msgspec.structs.replace(
+        build_spec = msgspec.structs.replace(
             spec, providers=("cpu",), energy="auto", threads=None, affinity=(), assume_watts=None
         )
         run = self._cleanup.recording(self._run, spec.model) if self._cleanup else self._run
-        job = prepare(asked, self._home, ignore_events, run).context
-        self._in_use.enter_context(job.in_use)
+        context = prepare(build_spec, self._home, ignore_events, run).context
+        self._in_use.enter_context(context.in_use)
         graphs = {}
-        for wanted in dict.fromkeys(("fp32", precision) if can_be_fp32(job) else (precision,)):
-            ready = get_or_build(job, CellSpec(wanted, provider))
+        for name in dict.fromkeys(("fp32", precision) if can_be_fp32(context) else (precision,)):
+            ready = get_or_build(context, CellSpec(name, provider))
             if isinstance(ready, Failure):
                 raise BuildFailed(ready)
-            graphs[wanted] = ready
-        found = contents(job, graphs, provider)
-        files = model_files(found.manifest.decode())
-        places = {file.sha256: found.files[file.path] for file in files}
-        located = job.located
+            graphs[name] = ready
+        export = contents(context, graphs, provider)
+        files = model_files(export.manifest.decode())
+        places = {file.sha256: export.files[file.path] for file in files}
+        located = context.located
         graph = graphs[precision].graph.files
         return ModelBundle(
-            found.manifest.decode(), places, located.name, located.revision, job.hashes, graph
+            export.manifest.decode(), places, located.name, located.revision, context.hashes, graph
         )

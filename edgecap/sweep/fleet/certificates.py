@@ -62,9 +62,9 @@ def init(folder: Path, names: Sequence[str], now: datetime | None = None) -> lis
     device. Raise UsageError for an invalid name, or a damaged, expired or foreign file.
     """
     _need_library()
-    now, wanted = now or datetime.now(UTC), [_checked_name(name) for name in dict.fromkeys(names)]
+    now, checked = now or datetime.now(UTC), [_checked_name(name) for name in dict.fromkeys(names)]
     authority = _authority(folder, now)
-    missing = [name for name in wanted if not _kept(folder, name, now)]
+    missing = [name for name in checked if not _is_valid_bundle(folder, name, now)]
     return [_make_bundle(folder / name, authority, now) for name in missing]
 
 
@@ -81,16 +81,16 @@ def _checked_name(name: str) -> str:
     return name
 
 
-def _kept(folder: Path, name: str, now: datetime) -> bool:
+def _is_valid_bundle(folder: Path, name: str, now: datetime) -> bool:
     """Return True if a valid bundle exists. Raise UsageError if an invalid one does."""
     bundle = folder / name
     if not os.path.lexists(bundle):
         return False
     try:
-        found = check(bundle, now)
+        existing = check(bundle, now)
     except UsageError as error:
         raise UsageError(f"{error}; or move {bundle} away to create it again") from error
-    if _read(found.ca) != _read(folder / CA):
+    if _read(existing.ca) != _read(folder / CA):
         raise UsageError(
             f"{bundle} is of another authority than {folder / CA}: move it away to create it again"
         )

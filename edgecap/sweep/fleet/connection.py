@@ -252,8 +252,8 @@ def _progress(entry: dict[str, Any]) -> DeviceProgress:
 async def _responds(scheduler: Any, address: str) -> bool:
     """Return True if a device answers a ping of the scheduler."""
     try:
-        asked = scheduler.broadcast(msg={"op": "ping"}, workers=[address])
-        return address in await asyncio.wait_for(asked, PING_S)
+        ping = scheduler.broadcast(msg={"op": "ping"}, workers=[address])
+        return address in await asyncio.wait_for(ping, PING_S)
     except Exception:  # it left, or is behind a firewall; dask raises many types
         return False
 

@@ -38,14 +38,14 @@ def check_address(address: str, tls: Path | None, insecure: bool = False) -> str
 
     Raise UsageError for an invalid address, or one beyond this machine without TLS.
     """
-    found = _ADDRESS.fullmatch(address.strip())
-    scheme, host = (found["scheme"], found["six"] or found["host"] or "") if found else (None, "")
-    if not found or (scheme is not None and scheme.lower() not in {"tcp", "tls"}):
+    match = _ADDRESS.fullmatch(address.strip())
+    scheme, host = (match["scheme"], match["six"] or match["host"] or "") if match else (None, "")
+    if not match or (scheme is not None and scheme.lower() not in {"tcp", "tls"}):
         raise UsageError(f"{address!r} is not the address of a scheduler: {WRITE}")
     if (scheme or "").lower() == "tls" and tls is None:
         raise UsageError(f"{address!r} requires TLS: give this machine's bundle with --tls FOLDER")
     _check_host(host, f"{address!r} is not the address of a scheduler: {WRITE}")
-    port = _port(found["port"], address)
+    port = _port(match["port"], address)
     _check_safe(host, tls, insecure)
     return f"{'tls' if tls else 'tcp'}://{_bracketed(host)}:{port}"
 

@@ -99,18 +99,18 @@ def _clean(value: Any) -> Any:
 
 def _check_same(record: Profile, cell: PlannedCell, bundle: ModelBundle, corpus: Corpus) -> None:
     """Raise UnexpectedRecord if the record is of another cell, model or text."""
-    spec, found = cell.spec, record.cells[0]
+    spec, measured = cell.spec, record.cells[0]
     _check(
         {
-            "precision": (found.precision, spec.precisions[0]),
-            "provider": (found.provider, spec.providers[0]),
+            "precision": (measured.precision, spec.precisions[0]),
+            "provider": (measured.provider, spec.providers[0]),
             "weights": (record.source.weights_sha256, bundle.hashes.weights),
             "tokenizer": (record.source.tokenizer_sha256, bundle.hashes.tokenizer),
             "text": (record.corpus.sha256, corpus.sha256),
         }
     )
-    if isinstance(found.graph, Graph):
-        _check({"graph": (_hashes(found.graph.files), _hashes(bundle.graph))})
+    if isinstance(measured.graph, Graph):
+        _check({"graph": (_hashes(measured.graph.files), _hashes(bundle.graph))})
 
 
 def _hashes(files: Any) -> set[str]:
@@ -132,16 +132,18 @@ def _restored(cell: Cell, planned: PlannedCell, corpus: Corpus, scored: ScoredTe
     A device receives a bias without its origin: only the client can warn that it was fitted for
     another protocol.
     """
-    found = cell.outcome
-    if not isinstance(found, Measurement) or not isinstance(found.compression, Compression):
+    measurement = cell.outcome
+    if not isinstance(measurement, Measurement) or not isinstance(
+        measurement.compression, Compression
+    ):
         return cell
-    compression = _compression(found.compression, planned, corpus)
+    compression = _compression(measurement.compression, planned, corpus)
     if scored.documents and [d.nll_bits for d in compression.per_document] != [
         document.bits.nll_bits for document in scored.documents
     ]:
         raise UnexpectedRecord("the bits of the record differ from those of the scored parts")
     compression = msgspec.structs.replace(compression, scored_on=scored.devices)
-    outcome = msgspec.structs.replace(found, compression=compression)
+    outcome = msgspec.structs.replace(measurement, compression=compression)
     unsaid = (c for c in foreign_bias(corpus.card, compression) if c not in cell.cautions)
     return msgspec.structs.replace(cell, outcome=outcome, cautions=(*cell.cautions, *unsaid))
 
