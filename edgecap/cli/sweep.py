@@ -108,7 +108,7 @@ def _axes(command: Any) -> Any:
     type=click.IntRange(1, 100),
     default=3,
     show_default=True,
-    help="Attempts per cell, on different devices paths possible.",
+    help="Attempts per cell, on different devices if possible.",
 )
 @click.option(
     "--wait",
