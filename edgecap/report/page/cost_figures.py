@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgecap.analysis.cell_view import CellView
-from edgecap.analysis.outcomes import latency_of
 from edgecap.record import Absent, Bound, Roofline
 from edgecap.report.cells import shortened
 from edgecap.report.metric_text import range_text
@@ -27,9 +26,9 @@ from edgecap.report.page.plots import (
 from edgecap.units import si
 
 
-def bounds(line: CellView) -> dict[str, Bound]:
+def bounds(view: CellView) -> dict[str, Bound]:
     """Return the steps of a cell that have a roofline, by name."""
-    roofline = line.cell.roofline
+    roofline = view.cell.roofline
     if not isinstance(roofline, Roofline):
         return {}
     return (
@@ -42,20 +41,20 @@ def bounds(line: CellView) -> dict[str, Bound]:
 # --- time -------------------------------------------------------------------------------------
 
 
-def time(lines: Sequence[CellView]) -> Figure:
+def time(views: Sequence[CellView]) -> Figure:
     """Plot seconds of a token, measured and the shortest possible, for decode and prefill."""
     data = [
-        trace for n, step in enumerate(("decode", "prefill")) for trace in _pairs(lines, step, n)
+        trace for n, step in enumerate(("decode", "prefill")) for trace in _pairs(views, step, n)
     ]
     title = "Time a token, measured and at best"
     if not data:
         return Figure("time", title, "No cell was timed.", None)
-    decoded = range_text("decode_s", lines)
+    decoded = range_text("decode_s", views)
     text = f"Decoding a token takes {decoded}. " if decoded else ""
     used = sorted(
-        (b.ratio.value, line.name)
-        for line in lines
-        for step, b in bounds(line).items()
+        (b.ratio.value, view.name)
+        for view in views
+        for step, b in bounds(view).items()
         if step == "decode"
     )
     if used:
@@ -63,42 +62,42 @@ def time(lines: Sequence[CellView]) -> Figure:
         text += (
             f"That is {low} to {high} of the speed that the measured peaks allow (hollow marks)."
         )
-    elif not any(bounds(line) for line in lines):
+    elif not any(bounds(view) for view in views):
         reason = next(
-            (x.cell.roofline.reason for x in lines if isinstance(x.cell.roofline, Absent)), ""
+            (x.cell.roofline.reason for x in views if isinstance(x.cell.roofline, Absent)), ""
         )
         text += f"There is no roofline: {shortened(reason, 300)}."
-    y = names(lines)
+    y = names(views)
     plot = {
         "data": data,
-        "layout": layout(len(lines), log_axis("seconds a token", "s", data), y, 40, len(data)),
+        "layout": layout(len(views), log_axis("seconds a token", "s", data), y, 40, len(data)),
     }
     return Figure("time", title, text, plot)
 
 
-def _pairs(lines: Sequence[CellView], step: str, place: int) -> list[Plot]:
+def _pairs(views: Sequence[CellView], step: str, place: int) -> list[Plot]:
     """Return the measured marks of a step, those of its roofline, and the lines between."""
     y = (-0.14, 0.14)[place]
     cells = [
-        (n + y, line, tokens, e)
-        for n, line, e in estimated(lines, f"{step}_s")
-        if (tokens := _tokens(line, step))
+        (n + y, view, tokens, e)
+        for n, view, e in estimated(views, f"{step}_s")
+        if (tokens := _tokens(view, step))
     ]
     if not cells:
         return []
     name = {"decode": "decode", "prefill": "prefill, by prompt token"}[step]
     measured = [
-        (e.value / k, at, f"{line.label}: {name} {si(e.value / k, 's')}")
-        for at, line, k, e in cells
+        (e.value / k, at, f"{view.label}: {name} {si(e.value / k, 's')}")
+        for at, view, k, e in cells
     ]
     best = [
-        (b.attainable_s / k, at, line, b)
-        for at, line, k, _ in cells
-        if (b := bounds(line).get(step))
+        (b.attainable_s / k, at, view, b)
+        for at, view, k, _ in cells
+        if (b := bounds(view).get(step))
     ]
     ideal = [
-        (x, at, f"{line.label}: {step} at best {si(x, 's')}, {b.limit}-bound")
-        for x, at, line, b in best
+        (x, at, f"{view.label}: {step} at best {si(x, 's')}, {b.limit}-bound")
+        for x, at, view, b in best
     ]
     hollow = {
         "color": colour(place),
@@ -127,23 +126,23 @@ def _between(pairs: Sequence[tuple[float, float, float]], place: int) -> Plot:
     }
 
 
-def _tokens(line: CellView, step: str) -> int:
-    latency = latency_of(line.cell)
+def _tokens(view: CellView, step: str) -> int:
+    latency = view.latency
     return 1 if step == "decode" else latency.prefill.tokens if latency else 0
 
 
 # --- memory -----------------------------------------------------------------------------------
 
 
-def memory(lines: Sequence[CellView]) -> Figure:
+def memory(views: Sequence[CellView]) -> Figure:
     """Plot peak RAM, file size, and the bytes that a decoded token must move."""
-    shown = [m for m in ("peak_bytes", "device_peak_bytes", "file_bytes") if estimated(lines, m)]
+    shown = [m for m in ("peak_bytes", "device_peak_bytes", "file_bytes") if estimated(views, m)]
     places = offsets(len(shown) + 1)
-    data = [trace for n, m in enumerate(shown) if (trace := series(lines, m, n, places[n]))]
+    data = [trace for n, m in enumerate(shown) if (trace := series(views, m, n, places[n]))]
     moved = [
-        (b.bytes, n + places[-1], _moved(line, b))
-        for n, line in enumerate(lines)
-        if (b := bounds(line).get("decode"))
+        (b.bytes, n + places[-1], _moved(view, b))
+        for n, view in enumerate(views)
+        if (b := bounds(view).get("decode"))
     ]
     if moved:
         data.append(dots("moved for a decoded token", len(shown), moved))
@@ -155,21 +154,21 @@ def memory(lines: Sequence[CellView]) -> Figure:
         "device_peak_bytes": "peak device memory",
         "file_bytes": "file",
     }
-    peaks = "; ".join(f"{words[m]} {range_text(m, lines)}" for m in shown)
+    peaks = "; ".join(f"{words[m]} {range_text(m, views)}" for m in shown)
     rate = ""
     if moved:
         least, most = si(min(moved)[0], "B"), si(max(moved)[0], "B")
         rate = f". A decoded token moves {least} to {most} of weights and cache"
     plot = {
         "data": data,
-        "layout": layout(len(lines), log_axis("bytes", "B", data), names(lines), 40, len(data)),
+        "layout": layout(len(views), log_axis("bytes", "B", data), names(views), 40, len(data)),
     }
     return Figure("memory", title, f"{peaks}{rate}.", plot)
 
 
-def _moved(line: CellView, bound: Bound) -> str:
+def _moved(view: CellView, bound: Bound) -> str:
     return (
-        f"{line.label}: {si(bound.bytes, 'B')} of weights and cache a decoded token, read at "
+        f"{view.label}: {si(bound.bytes, 'B')} of weights and cache a decoded token, read at "
         f"{si(bound.peak_bytes_per_s, 'B/s')} at best"
     )
 
@@ -177,12 +176,12 @@ def _moved(line: CellView, bound: Bound) -> str:
 # --- roofline ---------------------------------------------------------------------------------
 
 
-def roofline(lines: Sequence[CellView]) -> Figure | None:
+def roofline(views: Sequence[CellView]) -> Figure | None:
     """Plot FLOP/s against FLOPs a byte under the measured peaks.
 
     See Williams, Waterman and Patterson 2009.
     """
-    cells = [(line, steps) for line in lines if (steps := bounds(line))]
+    cells = [(view, steps) for view in views if (steps := bounds(view))]
     if not cells:
         return None
     every = [b for _, steps in cells for b in steps.values()]
@@ -225,10 +224,10 @@ def _peak_line(roof: tuple[float, float], reach: tuple[float, float], first: boo
     }
 
 
-def _reached(line: CellView, step: str, bound: Bound) -> tuple[float, float, str]:
+def _reached(view: CellView, step: str, bound: Bound) -> tuple[float, float, str]:
     reached = bound.flops * bound.ratio.value / bound.attainable_s
     text = (
-        f"{line.label}, {step}: {si(reached, 'FLOP/s')}, {100 * bound.ratio.value:.2g} % of the "
+        f"{view.label}, {step}: {si(reached, 'FLOP/s')}, {100 * bound.ratio.value:.2g} % of the "
         "roofline"
     )
     return bound.intensity, reached, text
@@ -239,15 +238,15 @@ _BY_STEP = {"decode": "circle", "prefill": "square"}
 
 def _reached_by_cell(cells: Sequence[tuple[CellView, dict[str, Bound]]]) -> list[Plot]:
     data = []
-    for n, (line, steps) in enumerate(cells):
-        points = [_reached(line, step, b) for step, b in steps.items()]
+    for n, (view, steps) in enumerate(cells):
+        points = [_reached(view, step, b) for step, b in steps.items()]
         marker = {"color": colour(n), "symbol": [_BY_STEP[step] for step in steps], "size": 11}
-        data.append(dots(plain(line.name), n, points, marker=marker))
+        data.append(dots(plain(view.name), n, points, marker=marker))
     return data
 
 
 def _reached_by_step(cells: Sequence[tuple[CellView, dict[str, Bound]]]) -> list[Plot]:
     return [
-        dots(step, n, [_reached(line, step, steps[step]) for line, steps in cells if step in steps])
+        dots(step, n, [_reached(view, step, steps[step]) for view, steps in cells if step in steps])
         for n, step in enumerate(("decode", "prefill"))
     ]

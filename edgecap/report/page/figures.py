@@ -24,25 +24,25 @@ class Section(NamedTuple):
     figures: list[Figure]
 
 
-def sections(lines: Sequence[CellView]) -> list[Section]:
+def sections(views: Sequence[CellView]) -> list[Section]:
     """Return all figures that the cells have data for; the others say why they are empty."""
-    cost = [cost_figures.time(lines), cost_figures.memory(lines), cost_figures.roofline(lines)]
-    energy = [share_figures.energy(lines), share_figures.split(lines)]
+    cost = [cost_figures.time(views), cost_figures.memory(views), cost_figures.roofline(views)]
+    energy = [share_figures.energy(views), share_figures.split(views)]
     all_sections = [
-        Section("capacity", "Capacity", [worth_figures.capacity(lines)]),
+        Section("capacity", "Capacity", [worth_figures.capacity(views)]),
         Section("cost", "Cost of a token, beside the roofline", [f for f in cost if f]),
         Section("energy", "Energy", [f for f in energy if f]),
-        Section("trade", "Capacity against cost", worth_figures.fronts(lines)),
+        Section("trade", "Capacity against cost", worth_figures.fronts(views)),
         Section(
             "latency",
             "Latency",
-            [latency_figures.distribution(lines), *latency_figures.growth(lines)],
+            [latency_figures.distribution(views), *latency_figures.growth(views)],
         ),
         Section(
             "text",
             "Text",
-            [f for f in (worth_figures.domains(lines), token_figures.of_records(lines)) if f],
+            [f for f in (worth_figures.domains(views), token_figures.of_records(views)) if f],
         ),
-        Section("operators", "Operators", share_figures.operators(lines)),
+        Section("operators", "Operators", share_figures.operators(views)),
     ]
     return [section for section in all_sections if section.figures]

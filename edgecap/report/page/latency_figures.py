@@ -7,7 +7,6 @@ from typing import Any
 
 from edgecap import stats
 from edgecap.analysis.cell_view import CellView
-from edgecap.analysis.outcomes import latency_of
 from edgecap.record import Decode, Latency, Prefill
 from edgecap.report.page.plots import (
     FEW,
@@ -24,16 +23,16 @@ from edgecap.report.page.plots import (
 from edgecap.units import si
 
 
-def distribution(lines: Sequence[CellView]) -> Figure:
+def distribution(views: Sequence[CellView]) -> Figure:
     """Plot the distribution of single decoded tokens; of encoders, of prompts."""
-    cells = [(line, part) for line in lines if (part := timed(line))]
+    cells = [(view, part) for view in views if (part := timed(view))]
     if not cells:
         return Figure("distribution", "Decode latency", "No cell was timed.", None)
     decodes = any(isinstance(part, Decode) for _, part in cells)
     words = "a decoded token" if decodes else "a prompt"
     data, y = _curves(cells) if len(cells) <= FEW else _boxes(cells)
     height = {"height": 380} if len(cells) <= FEW else {}
-    quantiles = "; ".join(f"{line.name} {_quantiles(part.samples_s)}" for line, part in cells[:FEW])
+    quantiles = "; ".join(f"{view.name} {_quantiles(part.samples_s)}" for view, part in cells[:FEW])
     more = f"; {len(cells) - FEW} more in the table of latencies" if len(cells) > FEW else ""
     kind = (
         "Each curve is the share of the samples that took at most that long"
@@ -66,9 +65,9 @@ _BOXES = (
 )
 
 
-def timed(line: CellView) -> Decode | Prefill | None:
+def timed(view: CellView) -> Decode | Prefill | None:
     """Return the samples of decode, or of prefill where nothing is decoded."""
-    latency = latency_of(line.cell)
+    latency = view.latency
     if not isinstance(latency, Latency):
         return None
     return latency.decode if isinstance(latency.decode, Decode) else latency.prefill
@@ -81,10 +80,10 @@ def _quantiles(samples: tuple[float, ...]) -> str:
 def _curves(cells: Sequence[tuple[CellView, Decode | Prefill]]) -> tuple[list[Plot], Plot]:
     shares = [n / 100 for n in range(101)]
     data = []
-    for n, (line, part) in enumerate(cells):
+    for n, (view, part) in enumerate(cells):
         at = [stats.quantile(part.samples_s, share) for share in shares]
         hover = [
-            plain(f"{line.label}: {share:.0%} within {si(x, 's')}")
+            plain(f"{view.label}: {share:.0%} within {si(x, 's')}")
             for share, x in zip(shares, at, strict=True)
         ]
         dash = ("solid", "dash", "dot", "dashdot")[n % 4]
@@ -92,7 +91,7 @@ def _curves(cells: Sequence[tuple[CellView, Decode | Prefill]]) -> tuple[list[Pl
             {
                 "type": "scatter",
                 "mode": "lines",
-                "name": plain(line.name),
+                "name": plain(view.name),
                 "x": at,
                 "y": shares,
                 "hovertext": hover,
@@ -119,15 +118,15 @@ def _boxes(cells: Sequence[tuple[CellView, Decode | Prefill]]) -> tuple[list[Plo
         "line": {"color": "--s1", "width": 1.5},
         "showlegend": False,
     }
-    return [box], names([line for line, _ in cells])
+    return [box], names([view for view, _ in cells])
 
 
 # --- growth -----------------------------------------------------------------------------------
 
 
-def growth(lines: Sequence[CellView]) -> list[Figure]:
+def growth(views: Sequence[CellView]) -> list[Figure]:
     """Plot seconds at each context for a few cells; refer to the table for many."""
-    cells = [(line, x.sweep) for line in lines if (x := latency_of(line.cell)) and x.sweep]
+    cells = [(view, x.sweep) for view in views if (x := view.latency) and x.sweep]
     if not cells:
         return []
     if len(cells) > FEW:
@@ -150,21 +149,21 @@ def _growth(
     read: Callable[[Any], tuple[float, ...]],
 ) -> Figure | None:
     data, ranges = [], []
-    for n, (line, sweep) in enumerate(cells):
+    for n, (view, sweep) in enumerate(cells):
         points = [(float(p.context), stats.median(read(p))) for p in sweep if read(p)]
         if not points:
             continue
-        marks = [(x, y, f"{line.label}, context {x:.0f}: {si(y, 's')}") for x, y in points]
+        marks = [(x, y, f"{view.label}, context {x:.0f}: {si(y, 's')}") for x, y in points]
         data.append(
             dots(
-                plain(line.name),
+                plain(view.name),
                 n,
                 marks,
                 mode="lines+markers",
                 line={"color": colour(n), "width": 2},
             )
         )
-        ranges.append(f"{line.name} {si(points[0][1], 's')} to {si(points[-1][1], 's')}")
+        ranges.append(f"{view.name} {si(points[0][1], 's')} to {si(points[-1][1], 's')}")
     if not data:
         return None
     contexts = sorted({p.context for _, sweep in cells for p in sweep})

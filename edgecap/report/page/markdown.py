@@ -22,24 +22,24 @@ _SPECIAL = re.compile(r"([\\`*_\[\]<>|~#&$])")
 
 def markdown(records: Sequence[Profile]) -> str:
     """Return the report as GitHub renders it, with tables."""
-    lines = display_views(records)
+    views = display_views(records)
     parts = [
         f"{MARK}\n# {plain(title(records))}",
-        *[f"**{plain(v.sentence)}**" for v in verdicts(lines)],
+        *[f"**{plain(v.sentence)}**" for v in verdicts(views)],
     ]
     parts += [plain(mismatch)] if (mismatch := notes.mismatches(records)) else []
     parts += ["## What was measured", *["\n".join(_facts(record)) for record in records]]
-    parts += ["## Figures of each cell", "Medians with 95 % intervals.", _figures(lines)]
+    parts += ["## Figures of each cell", "Medians with 95 % intervals.", _figures(views)]
     parts += [
         "## Figures in words",
         "\n".join(
-            f"- {plain(f.title)}: {plain(f.text)}" for s in sections(lines) for f in s.figures
+            f"- {plain(f.title)}: {plain(f.text)}" for s in sections(views) for f in s.figures
         ),
     ]
-    parts += _notes("Failures", notes.failures(lines, records)) + _notes(
-        "Cautions", notes.cautions(lines)
+    parts += _notes("Failures", notes.failures(views, records)) + _notes(
+        "Cautions", notes.cautions(views)
     )
-    parts += ["## Where joules come from", _table(notes.PROVENANCE, notes.provenances(lines))]
+    parts += ["## Where joules come from", _table(notes.PROVENANCE, notes.provenances(views))]
     parts += ["## Do it again", _code(reproduce.commands(records))]
     return "\n\n".join(parts) + "\n"
 
@@ -53,21 +53,21 @@ def _facts(record: Profile) -> list[str]:
     return [f"- {term}: {plain(value)}" for term, value in describe(record)]
 
 
-def _figures(lines: Sequence[CellView]) -> str:
+def _figures(views: Sequence[CellView]) -> str:
     """Return a row a metric and a column a cell; of many cells the other way round."""
-    shown = [m for m in METRICS if any(line.value(m.name) is not None for line in lines)]
-    cells = [[_figure(line, m.name) for m in shown] for line in lines]
-    if len(lines) > 6:
+    shown = [m for m in METRICS if any(view.value(m.name) is not None for view in views)]
+    cells = [[_figure(view, m.name) for m in shown] for view in views]
+    if len(views) > 6:
         return _table(
             ["cell", *[m.words for m in shown]],
-            [[x.label, *row] for x, row in zip(lines, cells, strict=True)],
+            [[x.label, *row] for x, row in zip(views, cells, strict=True)],
         )
     rows = [[m.words, *column] for m, column in zip(shown, zip(*cells, strict=True), strict=True)]
-    return _table(["", *[line.label for line in lines]], rows)
+    return _table(["", *[view.label for view in views]], rows)
 
 
-def _figure(line: CellView, metric: str) -> str:
-    value = line.metrics[metric]
+def _figure(view: CellView, metric: str) -> str:
+    value = view.metrics[metric]
     if not isinstance(value, Estimate):
         return "-"
     interval = interval_text(metric, value)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from edgecap.analysis.cell_view import CellView
-from edgecap.analysis.outcomes import energy_of, failure_of, status
+from edgecap.analysis.outcomes import failure_of, status
 from edgecap.record import Absent, Energy, Profile
 from edgecap.report.cautions import CautionGroup, grouped_cautions
 from edgecap.report.cells import shortened
@@ -22,10 +22,10 @@ class Note(NamedTuple):
     advice: str
 
 
-def cautions(lines: Sequence[CellView]) -> list[Note]:
+def cautions(views: Sequence[CellView]) -> list[Note]:
     """Return each kind of caution once, with the cells that it concerns."""
-    measured = sum(1 for line in lines if line.measured)
-    groups = grouped_cautions((line.cell, line.name) for line in lines)
+    measured = sum(1 for view in views if view.measured)
+    groups = grouped_cautions((view.cell, view.name) for view in views)
     return [Note(_messages(group, measured), shortened(group.advice, 600)) for group in groups]
 
 
@@ -43,11 +43,11 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + more
 
 
-def failures(lines: Sequence[CellView], records: Sequence[Profile]) -> list[Note]:
+def failures(views: Sequence[CellView], records: Sequence[Profile]) -> list[Note]:
     """Return each cell that failed or was left out, and incomplete records."""
     failed = [
         Note(f"{x.label}: {status(x.cell)}", shortened(failure_of(x.cell), 1000))
-        for x in lines
+        for x in views
         if not x.measured
     ]
     incomplete = [r for r in records if not r.complete]
@@ -94,20 +94,20 @@ PROVENANCE = (
 )
 
 
-def provenances(lines: Iterable[CellView]) -> list[list[str]]:
+def provenances(views: Iterable[CellView]) -> list[list[str]]:
     """Return rows in the order of `PROVENANCE`: the counter of which cells, or why none."""
     grouped: dict[tuple[str, ...], list[str]] = {}
-    for line in lines:
-        if line.measured:
-            grouped.setdefault(tuple(_provenance(line)), []).append(line.name)
+    for view in views:
+        if view.measured:
+            grouped.setdefault(tuple(_provenance(view)), []).append(view.name)
     return [[listed(names), *provenance] for provenance, names in grouped.items()]
 
 
-def _provenance(line: CellView) -> list[str]:
-    energy = energy_of(line.cell)
+def _provenance(view: CellView) -> list[str]:
+    energy = view.energy
     if energy:
         return _counted(energy)
-    absent = line.measured.energy if line.measured else None
+    absent = view.measured.energy if view.measured else None
     reason = absent.reason if isinstance(absent, Absent) else ""
     return ["-", f"absent: {shortened(reason, 400)}", "-", "-", "-", "-", "-"]
 

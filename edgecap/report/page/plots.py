@@ -114,13 +114,13 @@ def _ticks(low: float, high: float, steps: Sequence[float]) -> list[float]:
     return [tick for tick in ticks if low <= math.log10(tick) <= high]
 
 
-def names(lines: Sequence[CellView]) -> Plot:
+def names(views: Sequence[CellView]) -> Plot:
     """Return an axis of cells, the first at the top."""
     return {
         "tickmode": "array",
-        "tickvals": list(range(len(lines))),
-        "ticktext": [plain(line.name) for line in lines],
-        "range": [len(lines) - 0.5, -0.5],
+        "tickvals": list(range(len(views))),
+        "ticktext": [plain(view.name) for view in views],
+        "range": [len(views) - 0.5, -0.5],
         "showgrid": False,
         "zeroline": False,
     }
@@ -153,33 +153,33 @@ def bars_of_error(estimates: Sequence[Estimate]) -> Plot:
     }
 
 
-def sentence(line: CellView, metric: str) -> str:
+def sentence(view: CellView, metric: str) -> str:
     """Return a cell's metric with its interval."""
-    value = line.metrics[metric]
+    value = view.metrics[metric]
     assert isinstance(value, Estimate)
     interval = interval_text(metric, value)
-    return f"{line.label}: {BY_NAME[metric].words} {metric_text(metric, value.value)}" + (
+    return f"{view.label}: {BY_NAME[metric].words} {metric_text(metric, value.value)}" + (
         f" ({interval})" if interval else ""
     )
 
 
-def estimated(lines: Sequence[CellView], metric: str) -> list[tuple[int, CellView, Estimate]]:
+def estimated(views: Sequence[CellView], metric: str) -> list[tuple[int, CellView, Estimate]]:
     """Return the cells that have the metric, each with its place."""
     return [
-        (n, line, e)
-        for n, line in enumerate(lines)
-        if isinstance(e := line.metrics[metric], Estimate)
+        (n, view, e)
+        for n, view in enumerate(views)
+        if isinstance(e := view.metrics[metric], Estimate)
     ]
 
 
 def series(
-    lines: Sequence[CellView], metric: str, place: int, offset: float, name: str = ""
+    views: Sequence[CellView], metric: str, place: int, offset: float, name: str = ""
 ) -> Plot | None:
     """Return a metric of all cells with its intervals; None where no cell has it."""
-    cells = estimated(lines, metric)
+    cells = estimated(views, metric)
     if not cells:
         return None
-    points = [(e.value, n + offset, sentence(line, metric)) for n, line, e in cells]
+    points = [(e.value, n + offset, sentence(view, metric)) for n, view, e in cells]
     return dots(
         name or BY_NAME[metric].words,
         place,

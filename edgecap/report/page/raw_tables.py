@@ -14,7 +14,7 @@ import msgspec
 from edgecap import stats
 from edgecap.analysis.cell_view import CellView
 from edgecap.analysis.metrics import METRICS
-from edgecap.analysis.outcomes import compression_of, energy_of, failure_text, latency_of
+from edgecap.analysis.outcomes import failure_text
 from edgecap.record import (
     Absent,
     Decode,
@@ -42,10 +42,10 @@ class Table(NamedTuple):
     total: int
 
 
-def tables(lines: Sequence[CellView], records: Sequence[Profile]) -> list[Table]:
+def tables(views: Sequence[CellView], records: Sequence[Profile]) -> list[Table]:
     """Return every table that has rows."""
     of_cells = {
-        title: [{"cell": line.label, **f} for line in lines for f in read(line)]
+        title: [{"cell": view.label, **f} for view in views for f in read(view)]
         for title, read in _CELLS.items()
     }
     of_runs = {
@@ -74,12 +74,12 @@ def _text(value: str | float | None) -> str:
 # --- of each cell -----------------------------------------------------------------------------
 
 
-def _metrics(line: CellView) -> Iterator[RawRow]:
-    if line.measured:
+def _metrics(view: CellView) -> Iterator[RawRow]:
+    if view.measured:
         yield {
             name: value
             for metric in METRICS
-            for name, value in _metric(metric.name, line.metrics[metric.name])
+            for name, value in _metric(metric.name, view.metrics[metric.name])
         }
 
 
@@ -92,8 +92,8 @@ def _metric(name: str, metric: Estimate | Absent) -> list[tuple[str, float | Non
     return [(name, value), (f"low {name}", low), (f"high {name}", high)]
 
 
-def _latencies(line: CellView) -> Iterator[RawRow]:
-    for step, part in _timed(line):
+def _latencies(view: CellView) -> Iterator[RawRow]:
+    for step, part in _timed(view):
         spread = {
             f"p{100 * share:g}_s": stats.quantile(part.samples_s, share)
             for share in (0.01, 0.1, 0.5, 0.9, 0.99)
@@ -107,8 +107,8 @@ def _latencies(line: CellView) -> Iterator[RawRow]:
         }
 
 
-def _rounds(line: CellView) -> Iterator[RawRow]:
-    for step, part in _timed(line):
+def _rounds(view: CellView) -> Iterator[RawRow]:
+    for step, part in _timed(view):
         numbers = dict.fromkeys(part.rounds)
         for number, median in zip(
             numbers, stats.round_medians(part.samples_s, part.rounds), strict=True
@@ -116,29 +116,29 @@ def _rounds(line: CellView) -> Iterator[RawRow]:
             yield {"step": step, "round": number, "median_s": median}
 
 
-def _timed(line: CellView) -> Iterator[tuple[str, Prefill | Decode]]:
-    latency = latency_of(line.cell)
+def _timed(view: CellView) -> Iterator[tuple[str, Prefill | Decode]]:
+    latency = view.latency
     if latency:
         yield "prefill", latency.prefill
         if isinstance(latency.decode, Decode):
             yield "decode", latency.decode
 
 
-def _domains(line: CellView) -> Iterator[RawRow]:
-    text = compression_of(line.cell)
+def _domains(view: CellView) -> Iterator[RawRow]:
+    text = view.compression
     for name, bits in (text.by_domain if text else {}).items():
         yield {"domain": name, **msgspec.to_builtins(bits)}
 
 
-def _documents(line: CellView) -> Iterator[RawRow]:
-    text = compression_of(line.cell)
+def _documents(view: CellView) -> Iterator[RawRow]:
+    text = view.compression
     for document in text.per_document if text else ():
         per_byte = document.nll_bits / document.bytes if document.bytes else None
         yield {**msgspec.to_builtins(document), "bits_per_byte": per_byte}
 
 
-def _growth(line: CellView) -> Iterator[RawRow]:
-    latency = latency_of(line.cell)
+def _growth(view: CellView) -> Iterator[RawRow]:
+    latency = view.latency
     for point in latency.sweep if latency else ():
         medians = {
             f"{n}_s": stats.median(s)
@@ -153,8 +153,8 @@ def _growth(line: CellView) -> Iterator[RawRow]:
         }
 
 
-def _throughput(line: CellView) -> Iterator[RawRow]:
-    latency = latency_of(line.cell)
+def _throughput(view: CellView) -> Iterator[RawRow]:
+    latency = view.latency
     for point in latency.throughput if latency else ():
         if isinstance(point, Throughput):
             yield _of_throughput(point)
@@ -172,8 +172,8 @@ def _of_throughput(point: Throughput) -> RawRow:
     return rates | {"decode_tokens_per_s": decoded, "step_s": stats.median(point.step_s)}
 
 
-def _windows(line: CellView) -> Iterator[RawRow]:
-    energy = energy_of(line.cell)
+def _windows(view: CellView) -> Iterator[RawRow]:
+    energy = view.energy
     if not energy:
         return
     for step, windows in (
@@ -188,8 +188,8 @@ def _windows(line: CellView) -> Iterator[RawRow]:
             yield {"step": step, "window": number, **whole, **split, **beside}
 
 
-def _rooflines(line: CellView) -> Iterator[RawRow]:
-    roofline = line.cell.roofline
+def _rooflines(view: CellView) -> Iterator[RawRow]:
+    roofline = view.cell.roofline
     for step in ("prefill", "decode") if isinstance(roofline, Roofline) else ():
         bound = getattr(roofline, step)
         if bound:
@@ -197,8 +197,8 @@ def _rooflines(line: CellView) -> Iterator[RawRow]:
             yield {"step": step, **values, "ratio": bound.ratio.value}
 
 
-def _memory(line: CellView) -> Iterator[RawRow]:
-    memory = line.measured.memory if line.measured else None
+def _memory(view: CellView) -> Iterator[RawRow]:
+    memory = view.measured.memory if view.measured else None
     if isinstance(memory, Memory):
         device = memory.device_peak_bytes
         yield {
@@ -207,22 +207,22 @@ def _memory(line: CellView) -> Iterator[RawRow]:
         }
 
 
-def _placement(line: CellView) -> Iterator[RawRow]:
-    placement = line.measured.placement if line.measured else None
+def _placement(view: CellView) -> Iterator[RawRow]:
+    placement = view.measured.placement if view.measured else None
     if isinstance(placement, Placement):
         for name, share in placement.by_provider.items():
             yield {"ran on": name, "nodes": share.nodes, "time_share": share.time_share}
 
 
-def _operators(line: CellView) -> Iterator[RawRow]:
-    placement = line.measured.placement if line.measured else None
+def _operators(view: CellView) -> Iterator[RawRow]:
+    placement = view.measured.placement if view.measured else None
     for step, shares in (placement.operators if isinstance(placement, Placement) else {}).items():
         for name, share in shares.items():
             yield {"step": step, "operator": name, "time_share": share}
 
 
-def _files(line: CellView) -> Iterator[RawRow]:
-    graph = line.cell.graph
+def _files(view: CellView) -> Iterator[RawRow]:
+    graph = view.cell.graph
     for file in graph.files if isinstance(graph, Graph) else ():
         assert isinstance(graph, Graph)
         yield {

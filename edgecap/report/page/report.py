@@ -36,23 +36,23 @@ class TableCell(NamedTuple):
 
 def html(records: Sequence[Profile]) -> str:
     """Return the page. Raise UsageError without the extra `report`."""
-    lines = display_views(records)
-    judged = verdicts(lines)
+    views = display_views(records)
+    judged = verdicts(views)
     return page(
         "report.html",
         title=title(records),
-        subtitle=_subtitle(records, lines),
+        subtitle=_subtitle(records, views),
         verdicts=judged,
         cards=_cards(judged[0]) if len(judged) == 1 else [],
-        glance=_glance(lines),
+        glance=_glance(views),
         about=[describe(r) for r in records[:_DESCRIBED]],
         records=_records(records) if len(records) > _DESCRIBED else None,
         mismatch=notes.mismatches(records),
-        sections=sections(lines),
-        cautions=notes.cautions(lines),
-        failures=notes.failures(lines, records),
-        provenance=(notes.PROVENANCE, notes.provenances(lines)),
-        tables=raw_tables.tables(lines, records),
+        sections=sections(views),
+        cautions=notes.cautions(views),
+        failures=notes.failures(views, records),
+        provenance=(notes.PROVENANCE, notes.provenances(views)),
+        tables=raw_tables.tables(views, records),
         most=raw_tables.MOST,
         commands=[printable(words) for words in reproduce.commands(records)],
         version=", ".join(dict.fromkeys(r.edgecap for r in records)),
@@ -68,13 +68,13 @@ def title(records: Sequence[Profile]) -> str:
     return f"{what} on {where}"
 
 
-def _subtitle(records: Sequence[Profile], lines: Sequence[CellView]) -> str:
+def _subtitle(records: Sequence[Profile], views: Sequence[CellView]) -> str:
     days = sorted({shortened(r.created_utc[:10], 10) for r in records})
-    measured = sum(1 for line in lines if line.measured)
+    measured = sum(1 for view in views if view.measured)
     many = f", {len(records)} records" if len(records) > 1 else ""
     cells = (
-        f"{measured} of {len(lines)} cells measured"
-        if measured < len(lines)
+        f"{measured} of {len(views)} cells measured"
+        if measured < len(views)
         else f"{measured} cells measured"
     )
     return f"{cells}{many}, {' to '.join(dict.fromkeys((days[0], days[-1])))}"
@@ -92,12 +92,12 @@ def _cards(verdict: Verdict) -> list[tuple[str, str, str]]:
     return [(BY_NAME[m].words, *_card(best, m)) for m in shown]
 
 
-def _has_card(line: CellView, metric: str) -> bool:
-    return line.value(metric) is not None or metric == "decode_j"
+def _has_card(view: CellView, metric: str) -> bool:
+    return view.value(metric) is not None or metric == "decode_j"
 
 
-def _card(line: CellView, metric: str) -> tuple[str, str]:
-    value = line.metrics[metric]
+def _card(view: CellView, metric: str) -> tuple[str, str]:
+    value = view.metrics[metric]
     if isinstance(value, Absent):
         return "absent", "the reason is under Energy"
     small = interval_text(metric, value)
@@ -107,18 +107,18 @@ def _card(line: CellView, metric: str) -> tuple[str, str]:
             if small
             else f"{significant(1 / value.value)} tokens/s"
         )
-    if metric == "prefill_s" and line.measured and isinstance(line.measured.latency, Latency):
-        small = f"{line.measured.latency.prefill.tokens} tokens; {small}"
+    if metric == "prefill_s" and view.measured and isinstance(view.measured.latency, Latency):
+        small = f"{view.measured.latency.prefill.tokens} tokens; {small}"
     return metric_text(metric, value.value), small
 
 
-def _glance(lines: Sequence[CellView]) -> tuple[list[str], list[list[TableCell]]]:
+def _glance(views: Sequence[CellView]) -> tuple[list[str], list[list[TableCell]]]:
     """Return names of columns, and a row a cell, of the metrics that any cell has."""
-    shown = [m for m in OVERVIEW if any(line.value(m) is not None for line in lines)]
-    best = {m: _best(lines, m) for m in shown}
+    shown = [m for m in OVERVIEW if any(view.value(m) is not None for view in views)]
+    best = {m: _best(views, m) for m in shown}
     rows = [
-        [TableCell(line.label, "text", _outcome(line)), *[_entry(line, m, best[m]) for m in shown]]
-        for line in lines
+        [TableCell(view.label, "text", _outcome(view)), *[_entry(view, m, best[m]) for m in shown]]
+        for view in views
     ]
     return ["cell", *[_heading(m) for m in shown]], rows
 
@@ -129,20 +129,20 @@ def _heading(metric: str) -> str:
     return words if len(words) <= LONGEST_HEADING else BY_NAME[metric].heading
 
 
-def _outcome(line: CellView) -> str:
-    return "" if line.measured else status(line.cell)
+def _outcome(view: CellView) -> str:
+    return "" if view.measured else status(view.cell)
 
 
-def _best(lines: Sequence[CellView], metric: str) -> str:
+def _best(views: Sequence[CellView], metric: str) -> str:
     """Return the best text of a column; nothing where all are alike, or less is not better."""
-    values = [value for line in lines if (value := line.value(metric)) is not None]
+    values = [value for view in views if (value := view.value(metric)) is not None]
     if metric == "divergence_bits" or len({metric_text(metric, value) for value in values}) < 2:
         return ""
     return metric_text(metric, min(values) if BY_NAME[metric].less_is_better else max(values))
 
 
-def _entry(line: CellView, metric: str, best: str) -> TableCell:
-    value = line.metrics[metric]
+def _entry(view: CellView, metric: str, best: str) -> TableCell:
+    value = view.metrics[metric]
     if not isinstance(value, Estimate):
         return TableCell("-")
     return TableCell(

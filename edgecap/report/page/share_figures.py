@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgecap.analysis.cell_view import CellView
-from edgecap.analysis.outcomes import energy_of
 from edgecap.record import Absent, Energy, Placement
 from edgecap.report.cells import shortened
 from edgecap.report.metric_text import range_text
@@ -27,30 +26,28 @@ from edgecap.units import si, significant
 OPERATORS = 7  # operators with a colour; the others share one
 
 
-def energy(lines: Sequence[CellView]) -> Figure:
+def energy(views: Sequence[CellView]) -> Figure:
     """Plot gross joules a token with intervals, or say why there are none."""
-    shown = [m for m in ("decode_j", "prefill_j") if estimated(lines, m)]
+    shown = [m for m in ("decode_j", "prefill_j") if estimated(views, m)]
     title = "Energy a token"
     if not shown:
-        return Figure("energy", title, f"No energy was measured: {missing(lines)}.", None)
+        return Figure("energy", title, f"No energy was measured: {missing(views)}.", None)
     data = [
-        series(lines, m, n, offset)
+        series(views, m, n, offset)
         for n, (m, offset) in enumerate(zip(shown, offsets(len(shown)), strict=True))
     ]
-    sources = dict.fromkeys(
-        f"{e.counter} ({e.provenance})" for line in lines if (e := energy_of(line.cell))
-    )
-    ranges = "; ".join(f"{m.removesuffix('_j')} {range_text(m, lines)}" for m in shown)
+    sources = dict.fromkeys(f"{e.counter} ({e.provenance})" for view in views if (e := view.energy))
+    ranges = "; ".join(f"{m.removesuffix('_j')} {range_text(m, views)}" for m in shown)
     text = (
         f"Gross joules a token: {ranges}. Joules from "
-        f"{', '.join(shortened(s, 60) for s in sources)}.{_without(lines)}"
+        f"{', '.join(shortened(s, 60) for s in sources)}.{_without(views)}"
     )
     plot = {
         "data": data,
         "layout": layout(
-            len(lines),
+            len(views),
             axis("joules a token, gross", "J", rangemode="tozero"),
-            names(lines),
+            names(views),
             40,
             len(data),
         ),
@@ -58,37 +55,37 @@ def energy(lines: Sequence[CellView]) -> Figure:
     return Figure("energy", title, text, plot)
 
 
-def missing(lines: Sequence[CellView]) -> str:
+def missing(views: Sequence[CellView]) -> str:
     """Return each reason for missing joules once."""
     reasons = dict.fromkeys(
         x.measured.energy.reason
-        for x in lines
+        for x in views
         if x.measured and isinstance(x.measured.energy, Absent)
     )
     return "; ".join(shortened(r, 300) for r in reasons) or "no cell was measured"
 
 
-def _without(lines: Sequence[CellView]) -> str:
+def _without(views: Sequence[CellView]) -> str:
     """Return a sentence on measured cells without joules."""
-    lacking = [x for x in lines if x.measured and isinstance(x.measured.energy, Absent)]
+    lacking = [x for x in views if x.measured and isinstance(x.measured.energy, Absent)]
     return f" None of {len(lacking)} cells: {missing(lacking)}." if lacking else ""
 
 
-def split(lines: Sequence[CellView]) -> Figure | None:
+def split(views: Sequence[CellView]) -> Figure | None:
     """Plot joules of a decoded token by domain of the counter; of an encoder, of a prompt token."""
     cells = [
-        (n, line, shares)
-        for n, line in enumerate(lines)
-        if (e := energy_of(line.cell)) and (shares := by_domain(e))
+        (n, view, shares)
+        for n, view in enumerate(views)
+        if (e := view.energy) and (shares := by_domain(e))
     ]
     if not cells:
         return None
     known = list(dict.fromkeys(d for _, _, shares in cells for d in shares))
     data = []
     for place, domain in enumerate(known):
-        points = [(shares.get(domain, 0.0), n, line) for n, line, shares in cells]
+        points = [(shares.get(domain, 0.0), n, view) for n, view, shares in cells]
         marks = [
-            (x, y, f"{line.label}: {shortened(domain, 40)} {si(x, 'J')}") for x, y, line in points
+            (x, y, f"{view.label}: {shortened(domain, 40)} {si(x, 'J')}") for x, y, view in points
         ]
         data.append(bars(plain(shortened(domain, 30)), place, marks))
     whole = {d: sum(s.get(d, 0.0) for _, _, s in cells) for d in known}
@@ -100,7 +97,7 @@ def split(lines: Sequence[CellView]) -> Figure | None:
     x = axis("joules a token, gross", "J", rangemode="tozero")
     plot = {
         "data": data,
-        "layout": layout(len(lines), x, names(lines), series=len(data), barmode="stack"),
+        "layout": layout(len(views), x, names(views), series=len(data), barmode="stack"),
     }
     return Figure(
         "split", "Energy by domain of the counter", f"Over all cells: {shares_in_words}.", plot
@@ -132,12 +129,12 @@ def bars(name: str, place: int, points: Sequence[tuple[float, float, str]]) -> P
 # --- operators --------------------------------------------------------------------------------
 
 
-def operators(lines: Sequence[CellView]) -> list[Figure]:
+def operators(views: Sequence[CellView]) -> list[Figure]:
     """Plot the share of time by operator, for decode and prefill."""
     cells = [
-        (line, p.operators)
-        for line in lines
-        if line.measured and isinstance(p := line.measured.placement, Placement)
+        (view, p.operators)
+        for view in views
+        if view.measured and isinstance(p := view.measured.placement, Placement)
     ]
     figures = [
         f
@@ -172,7 +169,7 @@ def _operators(cells: Sequence[tuple[CellView, dict[str, float]]], step: str) ->
     plot = {
         "data": data,
         "layout": layout(
-            len(cells), x, names([line for line, _ in cells]), series=len(data), barmode="stack"
+            len(cells), x, names([view for view, _ in cells]), series=len(data), barmode="stack"
         ),
     }
     title = f"Where the time of {'decoding' if step == 'decode' else 'prefill'} goes, by operator"
@@ -185,10 +182,10 @@ def _operator(
     cells: Sequence[tuple[CellView, dict[str, float]]], label: str, members: list[str], place: int
 ) -> Plot:
     sums = [
-        (sum(shares.get(m, 0.0) for m in members), n, line)
-        for n, (line, shares) in enumerate(cells)
+        (sum(shares.get(m, 0.0) for m in members), n, view)
+        for n, (view, shares) in enumerate(cells)
     ]
     name = shortened(label, 30)
     return bars(
-        plain(name), place, [(x, n, f"{line.label}: {name} {100 * x:.1f} %") for x, n, line in sums]
+        plain(name), place, [(x, n, f"{view.label}: {name} {100 * x:.1f} %") for x, n, view in sums]
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgecap.analysis.cell_view import CellView
-from edgecap.analysis.outcomes import compression_of
 from edgecap.analysis.tokenizing.study import CorpusStudy, LanguageStudy
 from edgecap.record import Estimate
 from edgecap.report.cells import shortened
@@ -24,19 +23,19 @@ from edgecap.report.page.plots import (
 _TITLE = "Bytes a token by domain"
 
 
-def of_records(lines: Sequence[CellView]) -> Figure | None:
+def of_records(views: Sequence[CellView]) -> Figure | None:
     """Plot bytes a token of each domain for each tokenizer; None where no text was scored."""
     tokenizers: dict[str, tuple[str, dict[str, Estimate]]] = {}
-    for line in lines:
-        text = compression_of(line.cell)
-        if text and line.record.source.tokenizer_sha256 not in tokenizers:
+    for view in views:
+        text = view.compression
+        if text and view.record.source.tokenizer_sha256 not in tokenizers:
             by_domain = {
                 d: Estimate(value=b.bytes / b.tokens, low=None, high=None)
                 for d, b in text.by_domain.items()
                 if b.tokens
             }
-            tokenizers[line.record.source.tokenizer_sha256] = (
-                shortened(line.record.source.name, 40),
+            tokenizers[view.record.source.tokenizer_sha256] = (
+                shortened(view.record.source.name, 40),
                 by_domain,
             )
     return (

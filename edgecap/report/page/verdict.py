@@ -32,21 +32,21 @@ class Verdict(NamedTuple):
     metric: str
 
 
-def verdicts(lines: Sequence[CellView]) -> list[Verdict]:
+def verdicts(views: Sequence[CellView]) -> list[Verdict]:
     """Return one verdict for each model on each machine, in order."""
     groups: dict[tuple[str, str, str], list[CellView]] = {}
-    for line in lines:
-        source, machine = line.record.source, line.record.machine
-        groups.setdefault((source.name, source.weights_sha256, machine.name), []).append(line)
+    for view in views:
+        source, machine = view.record.source, view.record.machine
+        groups.setdefault((source.name, source.weights_sha256, machine.name), []).append(view)
     return [_verdict(group) for group in groups.values()]
 
 
-def _verdict(lines: list[CellView]) -> Verdict:
-    model = shortened(lines[0].record.source.name)
-    measured = [line for line in lines if line.measured]
+def _verdict(views: list[CellView]) -> Verdict:
+    model = shortened(views[0].record.source.name)
+    measured = [view for view in views if view.measured]
     if not measured:
         return Verdict(
-            f"Nothing of {model} was measured here: {shortened(failure_of(lines[0].cell), 300)}.",
+            f"Nothing of {model} was measured here: {shortened(failure_of(views[0].cell), 300)}.",
             None,
             "",
         )
@@ -55,10 +55,10 @@ def _verdict(lines: list[CellView]) -> Verdict:
         return Verdict(
             f"{model} was measured, but no cell has a capacity or a time to judge it by.", None, ""
         )
-    judged = [line for line in measured if line.value(metric) is not None]
+    judged = [view for view in measured if view.value(metric) is not None]
     best = sorted(
         judged,
-        key=lambda line: line.value(metric) or 0.0,
+        key=lambda view: view.value(metric) or 0.0,
         reverse=not BY_NAME[metric].less_is_better,
     )[0]
     return Verdict(
@@ -72,7 +72,7 @@ def _deciding(measured: list[CellView]) -> str:
     """Return the first deciding metric that all cells have, else that any has."""
     for enough in (all, any):
         for metric in _DECIDING:
-            if enough(line.value(metric) is not None for line in measured):
+            if enough(view.value(metric) is not None for view in measured):
                 return metric
     return ""
 
@@ -98,7 +98,7 @@ def against(
     best: CellView, others: Sequence[CellView]
 ) -> list[tuple[CellView, dict[str, Difference]]]:
     """Compare each other measured cell with the best: ratios are other / best."""
-    rest = [line for line in others if line is not best and line.measured]
+    rest = [view for view in others if view is not best and view.measured]
     if not rest:
         return []
     same_record = [x.cell for x in rest if x.place == best.place]
@@ -109,26 +109,26 @@ def against(
     comparisons = compare([first, *[_only(place, rest) for place in places]], "precision=best")
     ordered = [x for place in (best.place, *places) for x in rest if x.place == place]
     return [
-        (line, {d.metric: d for d in c.differences})
-        for line, c in zip(ordered, comparisons, strict=True)
+        (view, {d.metric: d for d in c.differences})
+        for view, c in zip(ordered, comparisons, strict=True)
     ]
 
 
-def _only(place: int, lines: Sequence[CellView]) -> Profile:
-    """Return a record with the cells of `lines` only."""
-    kept_lines = [line for line in lines if line.place == place]
+def _only(place: int, views: Sequence[CellView]) -> Profile:
+    """Return a record with the cells of `views` only."""
+    kept_lines = [view for view in views if view.place == place]
     return msgspec.structs.replace(
-        kept_lines[0].record, cells=tuple(line.cell for line in kept_lines)
+        kept_lines[0].record, cells=tuple(view.cell for view in kept_lines)
     )
 
 
 def _rivals(best: CellView, judged: list[CellView], metric: str) -> str:
     """Return the cells that are level with the best or not significantly different."""
     names_by_verdict: dict[str, list[str]] = {"same": [], "unknown": []}
-    for line, differences in against(best, judged):
+    for view, differences in against(best, judged):
         verdict = differences[metric].verdict if metric in differences else "unknown"
         if verdict in names_by_verdict:
-            names_by_verdict[verdict].append(line.name)
+            names_by_verdict[verdict].append(view.name)
     parts = [
         f"level with {_and(names_by_verdict['same'])}" if names_by_verdict["same"] else "",
         f"not significantly different from {_and(names_by_verdict['unknown'])}"

@@ -8,7 +8,6 @@ from typing import Any
 from edgecap import stats
 from edgecap.analysis.cell_view import CellView
 from edgecap.analysis.metrics import BY_NAME, CAPACITIES
-from edgecap.analysis.outcomes import compression_of, energy_of
 from edgecap.analysis.score import scored_energy
 from edgecap.record import Absent, Estimate, Profile
 from edgecap.report.cells import shortened
@@ -30,14 +29,14 @@ from edgecap.report.page.plots import (
 )
 
 
-def capacity(lines: Sequence[CellView]) -> Figure:
+def capacity(views: Sequence[CellView]) -> Figure:
     """Plot the four capacities of each cell with their intervals."""
-    shown = [m for m in CAPACITIES if estimated(lines, m)]
+    shown = [m for m in CAPACITIES if estimated(views, m)]
     if not shown:
         reason = next(
             (
                 score.reason
-                for x in lines
+                for x in views
                 if not isinstance(score := x.metrics["time_capacity"], Estimate)
             ),
             "",
@@ -49,14 +48,14 @@ def capacity(lines: Sequence[CellView]) -> Figure:
             None,
         )
     data = [
-        series(lines, m, n, offset)
+        series(views, m, n, offset)
         for n, (m, offset) in enumerate(zip(shown, offsets(len(shown)), strict=True))
     ]
-    text = "; ".join(f"{BY_NAME[m].words} {range_text(m, lines)}" for m in shown)
+    text = "; ".join(f"{BY_NAME[m].words} {range_text(m, views)}" for m in shown)
     plot = {
         "data": data,
         "layout": layout(
-            len(lines), axis("capacity"), names(lines), 22 + 12 * len(shown), len(data)
+            len(views), axis("capacity"), names(views), 22 + 12 * len(shown), len(data)
         ),
     }
     caption = (
@@ -75,10 +74,10 @@ _COSTS = (
 )
 
 
-def fronts(lines: Sequence[CellView]) -> list[Figure]:
+def fronts(views: Sequence[CellView]) -> list[Figure]:
     """Plot capacity against each known cost, and mark the cells that no other beats in both."""
     worth = next(
-        (m for m in ("information_capacity", "gain_bits_per_token") if estimated(lines, m)), ""
+        (m for m in ("information_capacity", "gain_bits_per_token") if estimated(views, m)), ""
     )
     if not worth:
         return [
@@ -90,38 +89,38 @@ def fronts(lines: Sequence[CellView]) -> list[Figure]:
             )
         ]
     return [
-        _front(lines, worth, *cost)
+        _front(views, worth, *cost)
         for cost in _COSTS
-        if any(_both(x, worth, cost[0]) for x in lines)
+        if any(_both(x, worth, cost[0]) for x in views)
     ]
 
 
-def _both(line: CellView, worth: str, cost: str) -> tuple[float, float] | None:
-    energy = energy_of(line.cell)
+def _both(view: CellView, worth: str, cost: str) -> tuple[float, float] | None:
+    energy = view.energy
     if cost == "decode_j" and energy is not None and isinstance(scored_energy(energy), Absent):
         return None
-    x, y = line.value(cost), line.value(worth)
+    x, y = view.value(cost), view.value(worth)
     return None if x is None or y is None or x <= 0 else (x, y)
 
 
-def _front(lines: Sequence[CellView], worth: str, cost: str, words: str, unit: str) -> Figure:
-    cells = [(line, at) for line in lines if (at := _both(line, worth, cost))]
+def _front(views: Sequence[CellView], worth: str, cost: str, words: str, unit: str) -> Figure:
+    cells = [(view, at) for view in views if (at := _both(view, worth, cost))]
     groups: dict[tuple[Any, ...], list[tuple[CellView, tuple[float, float]]]] = {}
-    for line, at in cells:
-        groups.setdefault(scope(line), []).append((line, at))
+    for view, at in cells:
+        groups.setdefault(scope(view), []).append((view, at))
     best = [pareto(group) for group in groups.values()]
     data = [trace for front in best for trace in _front_line(front)]
-    winners = {id(line) for front in best for line, _ in front}
+    winners = {id(view) for front in best for view, _ in front}
     for inside, name in ((True, "on the front"), (False, "beaten by another cell")):
         points = [
-            (x, y, _point(line, worth, cost))
-            for line, (x, y) in cells
-            if (id(line) in winners) == inside
+            (x, y, _point(view, worth, cost))
+            for view, (x, y) in cells
+            if (id(view) in winners) == inside
         ]
-        labels = [plain(line.name) for line, _ in cells if (id(line) in winners) == inside]
+        labels = [plain(view.name) for view, _ in cells if (id(view) in winners) == inside]
         if points:
             data.append(_front_points(name, inside, points, labels))
-    names_on_front = ", ".join(line.name for front in best for line, _ in front[:12])
+    names_on_front = ", ".join(view.name for front in best for view, _ in front[:12])
     caption = (
         "Up and to the left is better. On the front, where no other cell has more capacity (by "
         f"0.01 %) for less: {names_on_front}."
@@ -137,8 +136,8 @@ def _front(lines: Sequence[CellView], worth: str, cost: str, words: str, unit: s
     )
 
 
-def _point(line: CellView, worth: str, cost: str) -> str:
-    return f"{sentence(line, worth)}, {metric_text(cost, line.value(cost) or 0.0)}"
+def _point(view: CellView, worth: str, cost: str) -> str:
+    return f"{sentence(view, worth)}, {metric_text(cost, view.value(cost) or 0.0)}"
 
 
 def _front_points(
@@ -183,15 +182,15 @@ def pareto(
 ) -> list[tuple[CellView, tuple[float, float]]]:
     """Return the points that no cheaper point matches, from cheap to expensive."""
     front: list[tuple[CellView, tuple[float, float]]] = []
-    for line, (cost, worth) in sorted(points, key=lambda p: (p[1][0], -p[1][1])):
+    for view, (cost, worth) in sorted(points, key=lambda p: (p[1][0], -p[1][1])):
         if not front or worth > front[-1][1][1] + ROUNDING * abs(front[-1][1][1]):
-            front.append((line, (cost, worth)))
+            front.append((view, (cost, worth)))
     return front
 
 
-def scope(line: CellView) -> tuple[Any, ...]:
+def scope(view: CellView) -> tuple[Any, ...]:
     """Return what must be equal for two capacities to share a front."""
-    text, record = compression_of(line.cell), line.record
+    text, record = view.compression, view.record
     return (
         record.corpus.sha256,
         record.corpus.bias_bits,
@@ -202,9 +201,9 @@ def scope(line: CellView) -> tuple[Any, ...]:
 # --- text by domain ---------------------------------------------------------------------------
 
 
-def domains(lines: Sequence[CellView]) -> Figure:
+def domains(views: Sequence[CellView]) -> Figure:
     """Plot bits per byte of each domain: marks of a few cells, a map of many."""
-    cells = [(line, c.by_domain) for line in lines if (c := compression_of(line.cell))]
+    cells = [(view, c.by_domain) for view in views if (c := view.compression)]
     known = list(dict.fromkeys(name for _, by_domain in cells for name in by_domain))
     title = "Bits per byte by domain"
     if not cells or not known:
@@ -240,13 +239,13 @@ def _marks(
     cells: Sequence[tuple[CellView, Any]], known: list[str]
 ) -> tuple[list[Plot], Plot, Plot, int]:
     data = []
-    for n, ((line, by_domain), offset) in enumerate(zip(cells, offsets(len(cells)), strict=True)):
+    for n, ((view, by_domain), offset) in enumerate(zip(cells, offsets(len(cells)), strict=True)):
         at = [(d, known.index(d), by_domain[d].bits_per_byte) for d in known if d in by_domain]
         points = [
-            (x, y + offset, f"{line.label}, {shortened(d, 60)}: {x:.4f} bits per byte")
+            (x, y + offset, f"{view.label}, {shortened(d, 60)}: {x:.4f} bits per byte")
             for d, y, x in at
         ]
-        data.append(dots(plain(line.name), n, points))
+        data.append(dots(plain(view.name), n, points))
     y = {
         "tickmode": "array",
         "tickvals": list(range(len(known))),
@@ -265,10 +264,10 @@ def _map(
     ]
     hover = [
         [
-            f"{plain(line.label)}, {plain(shortened(d, 60))}: {v:.4f}" if v is not None else ""
+            f"{plain(view.label)}, {plain(shortened(d, 60))}: {v:.4f}" if v is not None else ""
             for d, v in zip(known, row, strict=True)
         ]
-        for (line, _), row in zip(cells, values, strict=True)
+        for (view, _), row in zip(cells, values, strict=True)
     ]
     trace = {
         "type": "heatmap",
@@ -292,4 +291,4 @@ def _map(
         "ticktext": [plain(shortened(d, 22)) for d in known],
         "side": "top",
     }
-    return [trace], x, names([line for line, _ in cells]), len(cells)
+    return [trace], x, names([view for view, _ in cells]), len(cells)
