@@ -296,7 +296,7 @@ def test_layers_that_are_alike_are_measured_once(tmp_path, monkeypatch):
         tmp_path, "gemma3_text", sliding_window=8, layer_types=layers, num_hidden_layers=6
     )
     attention, rotations = (
-        counted(monkeypatch, room, "_judged") for room in (match_attention, match_rotary)
+        counted(monkeypatch, room, "_measure_and_check") for room in (match_attention, match_rotary)
     )
     fused, found = fused_beside(plain)
     assert (found.fused, found.rotary) == (6, 12)
@@ -311,11 +311,13 @@ def test_each_node_is_walked_through_once(tmp_path, monkeypatch):
     model = open_graph(export(tmp_path, "llama"))
     drop_identities(Flow(model))
     flow, calls = Flow(model), counted(monkeypatch, GraphWalk, "_node")
-    for name in [*flow.place, *flow.place]:
+    for name in [*flow.position, *flow.position]:
         flow.tensor(name)
     assert len(calls) == len(flow.nodes)
-    again = flow.again()
-    assert [again.shape(name) for name in again.place] == [flow.shape(name) for name in flow.place]
+    refreshed = flow.refreshed()
+    assert [refreshed.shape(name) for name in refreshed.position] == [
+        flow.shape(name) for name in flow.position
+    ]
     assert len(calls) == len(flow.nodes)
 
 

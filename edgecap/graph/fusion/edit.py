@@ -1,7 +1,7 @@
-"""Changes a graph in place: views and dead ends go, nodes are replaced, shapes are noted.
+"""Change a graph in place: remove identities and dead nodes, replace nodes, declare shapes.
 
-Weights are never copied, and what is kept stays the object that it was. What a change leaves a `Flow`
-to say is told by taking it `again`.
+Weights are never copied, and protobuf objects that stay keep their identity. Call `Flow.refreshed`
+after a change.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from edgecap.graph.traversal import nested_graphs, sorted_nodes
 
 
 def rename_inputs(model: Any, names: dict[str, str]) -> None:
-    """Lets every node take another tensor instead of one."""
+    """Replace inputs of all nodes by name, those in subgraphs too."""
     for graph in nested_graphs(model.graph):
         for node in graph.node:
             for at, name in enumerate(node.input):
@@ -22,59 +22,59 @@ def rename_inputs(model: Any, names: dict[str, str]) -> None:
 
 
 def drop_identities(flow: Flow) -> None:
-    """Takes out Identity and casts to the type that a tensor has."""
-    fixed = flow.outputs | _taken_inside(flow)
-    same: dict[str, str] = {}
-    gone = set[int]()
+    """Remove Identity, and Cast to the type that a tensor has."""
+    fixed_names = flow.outputs | _used_in_subgraphs(flow)
+    renamed: dict[str, str] = {}
+    removed = set[int]()
     for node in [n for n in flow.nodes if _changes_nothing(flow, n)]:
-        source, result = same.get(node.input[0], node.input[0]), node.output[0]
-        if result not in fixed:
-            same[result] = source
-        elif result in flow.outputs and source in flow.maker and source not in fixed:
-            _make_as(flow, source, result)
-            same |= {name: result for name, kept in same.items() if kept == source} | {
+        source, result = renamed.get(node.input[0], node.input[0]), node.output[0]
+        if result not in fixed_names:
+            renamed[result] = source
+        elif result in flow.outputs and source in flow.producer and source not in fixed_names:
+            _rename_output(flow, source, result)
+            renamed |= {name: result for name, other in renamed.items() if other == source} | {
                 source: result
             }
-            gone.add(id(node))
-    retain(flow.model.graph.node, [n for n in flow.nodes if id(n) not in gone])
-    rename_inputs(flow.model, same)
+            removed.add(id(node))
+    retain(flow.model.graph.node, [n for n in flow.nodes if id(n) not in removed])
+    rename_inputs(flow.model, renamed)
     drop_dead(flow.model)
 
 
-def _taken_inside(flow: Flow) -> set[str]:
-    """Tensors that graphs inside of nodes take from around them."""
-    pairs = zip(flow.nodes, flow.taken, strict=True)
+def _used_in_subgraphs(flow: Flow) -> set[str]:
+    """Return the tensors that subgraphs take from the graph around them."""
+    pairs = zip(flow.nodes, flow.inputs_of, strict=True)
     return {
         name
-        for node, taken in pairs
+        for node, names in pairs
         if len(node.attribute)
-        for name in set(taken).difference(node.input)
+        for name in set(names).difference(node.input)
     }
 
 
-def _make_as(flow: Flow, name: str, output: str) -> None:
-    """Lets the maker of a tensor make it under the name of an output."""
-    made = flow.maker[name].output
-    made[list(made).index(name)] = output
-    flow.maker[output] = flow.maker[name]
+def _rename_output(flow: Flow, name: str, output: str) -> None:
+    """Rename the output of a tensor's producer to a graph output."""
+    outputs = flow.producer[name].output
+    outputs[list(outputs).index(name)] = output
+    flow.producer[output] = flow.producer[name]
 
 
 def _changes_nothing(flow: Flow, node: Any) -> bool:
     if node.op_type != "Cast":
         return bool(node.op_type == "Identity")
-    kinds = [flow.tensor(name).kind for name in (node.input[0], node.output[0])]
-    return kinds[0] == kinds[1] != 0
+    types = [flow.tensor(name).kind for name in (node.input[0], node.output[0])]
+    return types[0] == types[1] != 0
 
 
-def replace_nodes(model: Any, gone: set[str], made: list[Any]) -> None:
-    """Takes out the makers of tensors and puts new nodes in, sorted, and whatever leads nowhere then out as well."""
-    retain(model.graph.node, [n for n in model.graph.node if gone.isdisjoint(n.output)])
-    model.graph.node.extend(made)
+def replace_nodes(model: Any, replaced: set[str], nodes: list[Any]) -> None:
+    """Replace the producers of tensors with new nodes, sort, and remove dead nodes."""
+    retain(model.graph.node, [n for n in model.graph.node if replaced.isdisjoint(n.output)])
+    model.graph.node.extend(nodes)
     drop_dead(model)
 
 
 def drop_dead(model: Any) -> None:
-    """Removes nodes that lead to no output, the stored tensors that only they used, and notes on their results."""
+    """Remove nodes that lead to no output, stored tensors only they used, and their value infos."""
     graph = model.graph
     needed = {o.name for o in graph.output}
     alive = []
@@ -88,27 +88,30 @@ def drop_dead(model: Any) -> None:
 
 
 def declare_shapes(flow: Flow) -> None:
-    """Notes type and shape of what operators make that onnx itself does not know, for tools that ask it."""
+    """Declare type and shape of the outputs of operators that onnx does not know.
+
+    Other tools read these declarations.
+    """
     from onnx import helper
 
     graph = flow.model.graph
     names = {PRIME_SIZES.batch: "batch_size", PRIME_SIZES.sequence: "sequence_length"}
     known = {v.name for v in (*graph.value_info, *graph.output)}
     for node in flow.nodes:
-        foreign = (
+        is_unknown = (
             node.domain not in ("", "ai.onnx") or node.op_type == "SimplifiedLayerNormalization"
         )
-        for name in node.output if foreign else ():
+        for name in node.output if is_unknown else ():
             tensor = flow.tensor(name)
             if name and name not in known and tensor.shape is not None:
                 dims = [names.get(size, size) for size in tensor.shape]
                 graph.value_info.append(helper.make_tensor_value_info(name, tensor.kind, dims))
 
 
-def retain(field: Any, kept: list[Any]) -> None:
-    """Lets a field of protobuf hold only what is kept, in that order; nothing is copied, weights are large."""
-    order = {id(item): at for at, item in enumerate(kept)}
+def retain(field: Any, items: list[Any]) -> None:
+    """Keep only the given items of a protobuf field, in that order, without copying weights."""
+    order = {id(item): at for at, item in enumerate(items)}
     for at in [at for at, item in enumerate(field) if id(item) not in order][::-1]:
         del field[at]
-    if any(item is not other for item, other in zip(field, kept, strict=True)):
+    if any(item is not other for item, other in zip(field, items, strict=True)):
         field.sort(key=lambda item: order[id(item)])

@@ -1,7 +1,7 @@
-"""Runs a small part of a graph, cut out at chosen tensors, with onnx's own reference evaluator.
+"""Run a small part of a graph, cut out at chosen tensors, with onnx's own reference evaluator.
 
-What a part computes is found out by giving it numbers: its form, which changes with every version of
-an exporter, then does not matter. Shapes are those of a run, so that no weight is ever needed.
+What a part computes is determined by running it: its form, which changes with every version of an
+exporter, then does not matter. Shapes are those of a run, so that no weight is ever needed.
 """
 
 from __future__ import annotations
@@ -17,48 +17,52 @@ import numpy as np
 from edgecap.graph.cost.input_sizes import RunSize
 from edgecap.graph.fusion.flow import Flow, names_used
 
-LARGEST_NUMBER = 1_000_000  # whole numbers above it say "to the end" of an axis
-MAX_COMPARED_VALUES = 1 << 24  # numbers of a stored tensor; of larger ones only the same is alike
+LARGEST_NUMBER = 1_000_000  # larger whole numbers mean "to the end" of an axis
+MAX_COMPARED_VALUES = 1 << 24  # larger stored tensors are compared by name
 
 
 class NotRunnable(Exception):
-    """The part needs something that only a whole run has, or the reference evaluator cannot do it."""
+    """The part needs tokens or weights, or the reference evaluator cannot run it."""
 
 
 def subgraph(flow: Flow, wanted: Iterable[str], cut: Collection[str]) -> list[Any]:
-    """Nodes that lead from the tensors `cut` to those `wanted`; what only has to do with shapes ends at Shape."""
+    """Return the nodes that lead from the tensors `cut` to those `wanted`, ending at Shape."""
     queue, places = list(wanted), set()
     while queue:
         name = queue.pop()
-        at = flow.place.get(name)
+        at = flow.position.get(name)
         if at is not None and name not in cut and at not in places:
             places.add(at)
-            queue.extend(() if flow.nodes[at].op_type == "Shape" else flow.taken[at])
+            queue.extend(() if flow.nodes[at].op_type == "Shape" else flow.inputs_of[at])
     return [flow.nodes[at] for at in sorted(places)]
 
 
 def structure_digest(
     flow: Flow, wanted: Iterable[str], cut: Collection[str]
 ) -> tuple[str, tuple[str, ...]]:
-    """A digest that is equal for parts that differ by names alone, and the part's names in an order that is theirs.
+    """Return a digest equal for parts that differ by names alone, and the part's names in order.
 
-    Sizes of a run are told by SQUARE: parts of one digest compute the same in every run.
+    Shapes are those of a run of PRIME_SIZES: parts of one digest compute the same in every run.
     """
     order: dict[str, int] = {}
-    written = sha256()
+    digest = sha256()
     for name in cut:
         order[name] = len(order)
-        written.update(f"{flow.shape(name)} ".encode())
+        digest.update(f"{flow.shape(name)} ".encode())
     for node in subgraph(flow, wanted, cut):
-        new = [name for name in (*flow.taken[flow.at(node)], *node.output) if name not in order]
-        order |= {name: len(order) + at for at, name in enumerate(new)}
-        written.update(_form(flow, node, order))
-        written.update(b"".join(_origin(flow, name) for name in new))
-    return written.hexdigest(), tuple(order)
+        new_names = [
+            name
+            for name in (*flow.inputs_of[flow.index_of(node)], *node.output)
+            if name not in order
+        ]
+        order |= {name: len(order) + at for at, name in enumerate(new_names)}
+        digest.update(_form(flow, node, order))
+        digest.update(b"".join(_origin(flow, name) for name in new_names))
+    return digest.hexdigest(), tuple(order)
 
 
 def _form(flow: Flow, node: Any, order: Mapping[str, int]) -> bytes:
-    """A node with numbers for names; what a graph inside of it takes keeps its name."""
+    """Encode a node with numbers for names; names taken by its subgraphs stay."""
     size = flow.shape(node.input[0]) if node.op_type == "Shape" else None
     names = [[order[name] if name else -1 for name in side] for side in (node.input, node.output)]
     attributes = (a.SerializeToString(deterministic=True) for a in node.attribute)
@@ -66,7 +70,7 @@ def _form(flow: Flow, node: Any, order: Mapping[str, int]) -> bytes:
 
 
 def _origin(flow: Flow, name: str) -> bytes:
-    """The numbers of a stored tensor, and the name of what nothing makes."""
+    """Encode the values of a stored tensor, or the name of a tensor without producer."""
     from onnx import TensorProto, numpy_helper
 
     stored = flow.stored.get(name)
@@ -75,22 +79,22 @@ def _origin(flow: Flow, name: str) -> bytes:
         or stored.data_location == TensorProto.EXTERNAL
         or math.prod(stored.dims) > MAX_COMPARED_VALUES
     ):
-        return b"" if name in flow.place else name.encode()
+        return b"" if name in flow.position else name.encode()
     array = numpy_helper.to_array(stored)
     return b"".join((f"{array.dtype} {array.shape} ".encode(), array.tobytes()))
 
 
 def run_subgraph(
-    flow: Flow, wanted: list[str], given: Mapping[str, np.ndarray], run: RunSize
+    flow: Flow, wanted: list[str], inputs: Mapping[str, np.ndarray], run: RunSize
 ) -> list[np.ndarray]:
-    """The tensors `wanted` from those `given`; masks and positions are those of a run without padding.
+    """Compute the tensors `wanted` from the tensors `inputs`.
 
-    Raises NotRunnable.
+    Masks and positions are those of a run without padding. Raise NotRunnable.
     """
     from onnx.reference import ReferenceEvaluator
 
-    feeds = {**_plain_inputs(flow, run), **given}
-    nodes = subgraph(flow, wanted, given.keys())
+    feeds = {**_plain_inputs(flow, run), **inputs}
+    nodes = subgraph(flow, wanted, inputs.keys())
     shapes = {n.output[0]: _shape_of(flow, n, run) for n in nodes if n.op_type == "Shape"}
     model = _model(flow, [n for n in nodes if n.op_type != "Shape"], {**feeds, **shapes}, wanted)
     try:
@@ -99,7 +103,7 @@ def run_subgraph(
             return [
                 np.asarray(a) for a in ReferenceEvaluator(model).run(wanted, {**feeds, **shapes})
             ]
-    except Exception as error:  # numpy's and onnx's own of many kinds
+    except Exception as error:  # of many kinds, from numpy and onnx
         raise NotRunnable(f"{type(error).__name__}: {error}") from error
 
 
@@ -130,20 +134,20 @@ def _model(flow: Flow, nodes: list[Any], feeds: Mapping[str, Any], wanted: list[
 
     used = {name for node in nodes for name in names_used(node)}
     stored = [flow.stored[n] for n in sorted(used & flow.stored.keys())]
-    made = {*feeds, *(t.name for t in stored), *(o for n in nodes for o in n.output)}
+    known = {*feeds, *(t.name for t in stored), *(o for n in nodes for o in n.output)}
     inputs = {i.name for i in flow.model.graph.input}
-    if (used & inputs) - made or any(t.data_location == TensorProto.EXTERNAL for t in stored):
+    if (used & inputs) - known or any(t.data_location == TensorProto.EXTERNAL for t in stored):
         raise NotRunnable("it needs the tokens or the weights")
-    infos = [helper.make_tensor_value_info(n, TensorProto.UNDEFINED, None) for n in feeds]
-    ends = [helper.make_tensor_value_info(n, TensorProto.UNDEFINED, None) for n in wanted]
-    graph = helper.make_graph(nodes, "part", infos, ends, stored)
+    inputs_info = [helper.make_tensor_value_info(n, TensorProto.UNDEFINED, None) for n in feeds]
+    outputs = [helper.make_tensor_value_info(n, TensorProto.UNDEFINED, None) for n in wanted]
+    graph = helper.make_graph(nodes, "part", inputs_info, outputs, stored)
     return helper.make_model(
         graph, opset_imports=flow.model.opset_import, ir_version=flow.model.ir_version
     )
 
 
 def largest_number(flow: Flow, wanted: list[str], cut: Collection[str]) -> int:
-    """The largest whole number that a part has stored: no window or block in it is longer."""
+    """Return the largest whole number stored in a part: no window in it is longer."""
     names = {name for node in subgraph(flow, wanted, cut) for name in names_used(node)}
     tensors = [flow.tensor(name) for name in names]
     stored = [t.value for t in tensors if t.constant and t.value is not None]

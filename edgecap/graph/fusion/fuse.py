@@ -1,12 +1,13 @@
-"""Turns a plain decoder graph into a fused one, with the operators of ONNX Runtime (com.microsoft).
+"""Fuse a plain decoder graph with the operators of ONNX Runtime (com.microsoft).
 
-    attention    GroupQueryAttention, which appends to the cache itself; mask and repeated heads are gone
+    attention    GroupQueryAttention, which appends to the cache itself; no mask, no repeated heads
     rotary       RotaryEmbedding, with the graph's own cosines and sines of the run's positions
-    RMSNorm      SimplifiedLayerNormalization, with the residual before it SkipSimplifiedLayerNormalization
+    RMSNorm      SimplifiedLayerNormalization, with a residual SkipSimplifiedLayerNormalization
 
-Only what was found and measured to be just that is replaced (`heads`, `turns`, `norms`); a layer whose
-attention is anything else stays as it was. Weights and their products are not touched. Fused attention
-takes no padding: `attention_mask` tells lengths only, rows of a batch are of one length.
+A part is replaced only if it was measured to compute just that (`match_attention`, `match_rotary`,
+`match_norm`); a layer with any other attention stays as it was. Weights and their products are not
+changed. Fused attention takes no padding: it uses `attention_mask` for lengths only, and all rows
+of a batch have one length.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ _PREFIX = "edgecap_fused"
 
 
 class FusionResult(NamedTuple):
-    """How many layers have a cache, how many of them have fused attention now, and why others have not."""
+    """Layers with a cache, those with fused attention, and reasons for the others.
+
+    `rotary`, `norms` and `skips` count the other replacements.
+    """
 
     layers: int
     fused: int
@@ -43,21 +47,23 @@ class FusionResult(NamedTuple):
 
 
 def fuse(model: Any) -> FusionResult:
-    """Fuses a decoder with KV cache in place, opened with its weights or without them."""
+    """Fuse a decoder with KV cache in place; its weights need not be loaded."""
     flow = Flow(model)
     drop_identities(flow)
-    found, missing = _attention(flow := flow.again())
-    rotary = _replace(flow, found)
-    norms = fuse_norms(flow := flow.again())
-    skips = fuse_skips(flow := flow.again())
+    matches, missing = _match_layers(flow := flow.refreshed())
+    rotary = _replace_attention(flow, matches)
+    norms = fuse_norms(flow := flow.refreshed())
+    skips = fuse_skips(flow := flow.refreshed())
     import_contrib(model)
-    declare_shapes(flow.again())
-    return FusionResult(len(found) + len(missing), len(found), tuple(missing), rotary, norms, skips)
+    declare_shapes(flow.refreshed())
+    return FusionResult(
+        len(matches) + len(missing), len(matches), tuple(missing), rotary, norms, skips
+    )
 
 
-def _attention(flow: Flow) -> tuple[list[AttentionMatch], list[str]]:
-    """Attention of layers that have the one that is known, and the others with a reason."""
-    found, missing = list[AttentionMatch](), list[str]()
+def _match_layers(flow: Flow) -> tuple[list[AttentionMatch], list[str]]:
+    """Return the attention of matched layers, and a reason for each of the others."""
+    matches, missing = list[AttentionMatch](), list[str]()
     measured: dict[str, AttentionParameters | NoMatch] = {}
     inputs = {i.name for i in flow.model.graph.input}
     layers = dict.fromkeys(
@@ -67,99 +73,113 @@ def _attention(flow: Flow) -> tuple[list[AttentionMatch], list[str]]:
         try:
             if "attention_mask" not in inputs or f"past_key_values.{layer}.key" not in inputs:
                 raise NoMatch(
-                    "the graph has no attention_mask, or no cache of keys and values apart"
+                    "the graph has no attention_mask, or no separate caches of keys and values"
                 )
-            found.append(find_attention(flow, layer, measured))
+            matches.append(find_attention(flow, layer, measured))
         except NoMatch as reason:
             missing.append(f"layer {layer}: {reason}")
-    return found, missing
+    return matches, missing
 
 
 def _is_fused(flow: Flow, layer: str) -> bool:
-    """Whether an operator of the runtime's makes the layer's keys already."""
-    maker = flow.maker.get(f"present.{layer}.key")
+    """Return True if a runtime operator makes the layer's keys already."""
+    maker = flow.producer.get(f"present.{layer}.key")
     return maker is not None and maker.domain == _ORT
 
 
-def _replace(flow: Flow, found: list[AttentionMatch]) -> int:
-    """Puts the operators in; returns how many rotations are among them."""
-    build = _Builder(flow)
-    for layer in found:
-        build.layer(layer)
+def _replace_attention(flow: Flow, matches: list[AttentionMatch]) -> int:
+    """Replace matched attention, and return the number of rotary embeddings replaced."""
+    builder = _Builder(flow)
+    for layer in matches:
+        builder.layer(layer)
     replace_nodes(
-        flow.model, {name for h in found for name in (h.key, h.value, h.result)}, build.nodes
+        flow.model, {name for h in matches for name in (h.key, h.value, h.result)}, builder.nodes
     )
-    return build.rotary
+    return builder.rotary
 
 
 class _Builder:
-    """Collects new nodes; what all layers share is made once."""
+    """Build the new nodes; those that all layers share are made once."""
 
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
         self._shared: dict[tuple[str, ...], str] = {}
-        self._turns: MeasuredRotary = {}
+        self._measured_rotary: MeasuredRotary = {}
         self.nodes: list[Any] = []
         self.rotary = 0
 
-    def layer(self, at: AttentionMatch) -> None:
-        """Attention of one layer."""
-        query = self._turned(at.query, at.heads, at.width)
-        key = self._turned(at.new_key, at.kv_heads, at.width)
-        value = self._flat(at.new_value, at.kv_heads * at.width)
-        options: dict[str, Any] = {"softcap": at.softcap} if at.softcap else {}
+    def layer(self, match: AttentionMatch) -> None:
+        """Add the attention of one layer."""
+        query = self._rotated(match.query, match.heads, match.width)
+        key = self._rotated(match.new_key, match.kv_heads, match.width)
+        value = self._flattened(match.new_value, match.kv_heads * match.width)
+        options: dict[str, Any] = {"softcap": match.softcap} if match.softcap else {}
         self._add(
             "GroupQueryAttention",
-            [query, key, value, at.past_key, at.past_value, self._last(), self._total()],
-            [at.result, at.key, at.value],
-            num_heads=at.heads,
-            kv_num_heads=at.kv_heads,
-            scale=at.scale,
-            local_window_size=at.window,
+            [
+                query,
+                key,
+                value,
+                match.past_key,
+                match.past_value,
+                self._last_positions(),
+                self._total_length(),
+            ],
+            [match.result, match.key, match.value],
+            num_heads=match.heads,
+            kv_num_heads=match.kv_heads,
+            scale=match.scale,
+            local_window_size=match.window,
             do_rotary=0,
             **options,
         )
 
-    def _turned(self, name: str, heads: int, width: int) -> str:
-        """A tensor (batch, heads, sequence, width) as (batch, sequence, heads x width), turned by RotaryEmbedding."""
-        turn = find_rotary(self._flow, name, self._turns)
-        if turn is None:
-            return self._flat(name, heads * width)
-        moved = self._flow.shape(turn.source) != self._flow.shape(name)
+    def _rotated(self, name: str, heads: int, width: int) -> str:
+        """Return a tensor as (batch, sequence, heads x width), rotated by RotaryEmbedding.
+
+        The tensor is (batch, heads, sequence, width).
+        """
+        rotary = find_rotary(self._flow, name, self._measured_rotary)
+        if rotary is None:
+            return self._flattened(name, heads * width)
+        is_transposed = self._flow.shape(rotary.source) != self._flow.shape(name)
         source = (
-            self._merged(turn.source, heads * width)
-            if moved
-            else self._flat(turn.source, heads * width)
+            self._merged(rotary.source, heads * width)
+            if is_transposed
+            else self._flattened(rotary.source, heads * width)
         )
-        tables = [self._table(table, turn) for table in (turn.cosines, turn.sines)]
-        positions = self._positions(turn)
-        options: dict[str, Any] = {"rotary_embedding_dim": turn.part} if turn.part != width else {}
+        tables = [self._table(table, rotary) for table in (rotary.cosines, rotary.sines)]
+        positions = self._positions(rotary)
+        options: dict[str, Any] = (
+            {"rotary_embedding_dim": rotary.part} if rotary.part != width else {}
+        )
         self.rotary += 1
         return self._add(
             "RotaryEmbedding",
             [source, positions, *tables],
             [f"{name}/turned"],
             num_heads=heads,
-            interleaved=int(turn.interleaved),
+            interleaved=int(rotary.interleaved),
             **options,
         )
 
-    def _flat(self, name: str, width: int) -> str:
-        maker = self._flow.maker.get(name)
+    def _flattened(self, name: str, width: int) -> str:
+        """Return a tensor (batch, heads, sequence, width) as (batch, sequence, heads x width)."""
+        maker = self._flow.producer.get(name)
         if (
             maker is not None
             and maker.op_type == "Transpose"
             and list(maker.attribute[0].ints) == [0, 2, 1, 3]
         ):
             return self._merged(maker.input[0], width)
-        moved = self._add("Transpose", [name], [f"{name}/moved"], "", perm=[0, 2, 1, 3])
+        transposed = self._add("Transpose", [name], [f"{name}/moved"], "", perm=[0, 2, 1, 3])
         return self._add(
-            "Reshape", [moved, self._numbers("flat", [0, 0, width])], [f"{name}/flat"], ""
+            "Reshape", [transposed, self._numbers("flat", [0, 0, width])], [f"{name}/flat"], ""
         )
 
     def _merged(self, name: str, width: int) -> str:
-        """(batch, sequence, heads, width) as it was before it was split, or put together again."""
-        maker = self._flow.maker.get(name)
+        """Return (batch, sequence, heads, width) with heads merged, as it was before a split."""
+        maker = self._flow.producer.get(name)
         whole = (PRIME_SIZES.batch, PRIME_SIZES.sequence, width)
         if (
             maker is not None
@@ -173,8 +193,8 @@ class _Builder:
 
     # --- shared by all layers -------------------------------------------------------------
 
-    def _last(self) -> str:
-        """seqlens_k: for each row the index of its last position."""
+    def _last_positions(self) -> str:
+        """Return seqlens_k: for each row the index of its last position."""
         axis, one, kind = self._numbers("axis", [1]), self._numbers("one", [1]), 6
         total = self._once("ReduceSum", ["attention_mask", axis], keepdims=0)
         return self._once("Cast", [self._once("Sub", [self._as_int64(total), one])], to=kind)
@@ -183,25 +203,25 @@ class _Builder:
         mask = next(i for i in self._flow.model.graph.input if i.name == "attention_mask")
         return name if mask.type.tensor_type.elem_type == 7 else self._once("Cast", [name], to=7)
 
-    def _total(self) -> str:
-        """total_sequence_length: a scalar."""
+    def _total_length(self) -> str:
+        """Return total_sequence_length, a scalar."""
         shape = self._once("Shape", ["attention_mask"])
         return self._once(
             "Cast", [self._once("Gather", [shape, self._scalar("second", 1)], axis=0)], to=6
         )
 
-    def _table(self, name: str, turn: RotaryMatch) -> str:
-        """(positions of the run, part / 2): each angle once."""
-        half = (turn.part + 1) // 2
-        ends, steps = (turn.part, 2) if turn.interleaved else (half, 1)
+    def _table(self, name: str, rotary: RotaryMatch) -> str:
+        """Return a table (positions of the run, part / 2) with each angle once."""
+        half = (rotary.part + 1) // 2
+        ends, steps = (rotary.part, 2) if rotary.interleaved else (half, 1)
         limits = [self._numbers("limit", [n]) for n in (0, ends, -1, steps)]
         once = self._once("Slice", [name, *limits])
         return self._once("Reshape", [once, self._numbers("rows", [-1, half])])
 
-    def _positions(self, turn: RotaryMatch) -> str:
-        """Where in the tables a position's angles are: row after row, or the same for every row."""
-        size = self._flow.shape(turn.cosines) or ()
-        if size[0] == 1:
+    def _positions(self, rotary: RotaryMatch) -> str:
+        """Return the rows of the tables: one after another, or the same for each row of a batch."""
+        shape = self._flow.shape(rotary.cosines) or ()
+        if shape[0] == 1:
             return self._numbers("start", [0])
         count = self._once("Size", ["input_ids"])
         every = self._once("Range", [self._scalar("zero", 0), count, self._scalar("second", 1)])

@@ -1,6 +1,7 @@
-"""Products of one tensor with several stored matrices become one product and a Split: query, key and value; gate and up.
+"""Join products of one tensor with several stored matrices into one product and a Split.
 
-Fewer and larger products keep more of the processor busy, and a quantised variant quantises the tensor once.
+Such are query, key and value, or gate and up. Fewer and larger products keep more of the processor
+busy, and a quantised variant quantises the tensor once.
 """
 
 from __future__ import annotations
@@ -11,25 +12,25 @@ import numpy as np
 
 from edgecap.graph.fusion.edit import replace_nodes
 
-SPLIT_BY_INPUT = 13  # the opset from which Split takes its sizes as a tensor
-MAX_JOINED = 4  # matrices of one product; more of them are no query, key and value, nor gate and up
+SPLIT_BY_INPUT = 13  # first opset in which Split takes its sizes as an input
+MAX_JOINED = 4  # larger groups are not query, key and value, nor gate and up
 
 
 def join_matmuls(model: Any) -> int:
-    """Joins what can be joined, in place; returns how many products are gone. The graph comes with its weights."""
+    """Join products in place, and return how many fewer there are. Weights must be loaded."""
     if max(o.version for o in model.opset_import if o.domain in ("", "ai.onnx")) < SPLIT_BY_INPUT:
         return 0
     stored = {t.name: t for t in model.graph.initializer if len(t.dims) == 2}
     groups = _groups(model.graph, stored)
-    made = [node for nodes in groups for node in _joined(model.graph, nodes, stored)]
-    gone = {n.output[0] for nodes in groups for n in nodes}
-    if made:
-        replace_nodes(model, gone, made)
-    return len(gone) - len(groups)
+    new_nodes = [node for nodes in groups for node in _joined(model.graph, nodes, stored)]
+    replaced = {n.output[0] for nodes in groups for n in nodes}
+    if new_nodes:
+        replace_nodes(model, replaced, new_nodes)
+    return len(replaced) - len(groups)
 
 
 def _groups(graph: Any, stored: dict[str, Any]) -> list[list[Any]]:
-    """Products of the same tensor by matrices that nothing else uses, of one type and as many rows."""
+    """Return products of one tensor by matrices of one type and row count used only there."""
     uses: dict[str, int] = {}
     for node in graph.node:
         for name in node.input:
@@ -48,7 +49,7 @@ def _groups(graph: Any, stored: dict[str, Any]) -> list[list[Any]]:
 
 
 def _joined(graph: Any, nodes: list[Any], stored: dict[str, Any]) -> list[Any]:
-    """The one product and its Split, which makes the tensors under the names that they had."""
+    """Return the joined product and its Split, which keeps the names of the results."""
     from onnx import helper, numpy_helper
 
     name = f"{nodes[0].input[1]}/joined"

@@ -1,7 +1,10 @@
-"""Finds RMSNorm as exporters write it and puts ONNX Runtime's operator in its place.
+"""Find RMSNorm as exporters write it, and replace it with ONNX Runtime's operator.
 
-x -> Pow(2) -> ReduceMean -> Add(eps) -> Sqrt -> 1 / . -> Mul(x) -> Mul(weight)   SimplifiedLayerNormalization
-x = Add(a, b) before it, both (batch, sequence, width)                           SkipSimplifiedLayerNormalization
+SimplifiedLayerNormalization:
+    x -> Pow(2) -> ReduceMean -> Add(eps) -> Sqrt -> 1 / . -> Mul(x) -> Mul(weight)
+
+SkipSimplifiedLayerNormalization:
+    x = Add(a, b) before it, both (batch, sequence, width)
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from edgecap.graph.fusion.flow import Flow
 
 
 class NormMatch(NamedTuple):
-    """`source` over its root mean square, times `weight`, is `result`."""
+    """RMSNorm: `result` is `source` over its root mean square, times `weight`."""
 
     source: str
     weight: str
@@ -22,11 +25,11 @@ class NormMatch(NamedTuple):
 
 
 def fuse_norms(flow: Flow) -> int:
-    """Replaces every RMSNorm of a model in place; returns how many there were."""
+    """Replace every RMSNorm of a model in place, and return their number."""
     from onnx import helper
 
-    norms = [norm for node in flow.nodes if (norm := _norm(flow, node)) is not None]
-    made = [
+    norms = [norm for node in flow.nodes if (norm := _match_norm(flow, node)) is not None]
+    nodes = [
         helper.make_node(
             "SimplifiedLayerNormalization",
             [n.source, n.weight],
@@ -38,24 +41,24 @@ def fuse_norms(flow: Flow) -> int:
         )
         for n in norms
     ]
-    replace_nodes(flow.model, {n.result for n in norms}, made)
+    replace_nodes(flow.model, {n.result for n in norms}, nodes)
     return len(norms)
 
 
 def fuse_skips(flow: Flow) -> int:
-    """Lets norms add the residual themselves, in place; returns how many do."""
-    taken: set[str] = set()
-    made = []
+    """Join norms with the residual added before them in place, and return their number."""
+    replaced: set[str] = set()
+    nodes = []
     for node in [n for n in flow.nodes if n.op_type == "SimplifiedLayerNormalization"]:
-        add = flow.maker.get(node.input[0])
-        if add is not None and add.output[0] not in taken and _is_residual(flow, add):
-            taken.update((add.output[0], node.output[0]))
-            made.append(_skip(node, add))
-    replace_nodes(flow.model, taken, made)
-    return len(made)
+        add = flow.producer.get(node.input[0])
+        if add is not None and add.output[0] not in replaced and _is_residual(flow, add):
+            replaced.update((add.output[0], node.output[0]))
+            nodes.append(_skip_norm(node, add))
+    replace_nodes(flow.model, replaced, nodes)
+    return len(nodes)
 
 
-def _skip(norm: Any, add: Any) -> Any:
+def _skip_norm(norm: Any, add: Any) -> Any:
     from onnx import helper
 
     epsilon = next(a.f for a in norm.attribute if a.name == "epsilon")
@@ -80,58 +83,61 @@ def _is_residual(flow: Flow, add: Any) -> bool:
     )
 
 
-def _norm(flow: Flow, mean: Any) -> NormMatch | None:
-    """RMSNorm around a ReduceMean."""
+def _match_norm(flow: Flow, mean: Any) -> NormMatch | None:
+    """Return the RMSNorm around a ReduceMean, or None."""
     source = (
-        _squared(flow, mean) if mean.op_type == "ReduceMean" and _over_last(flow, mean) else None
+        _squared(flow, mean)
+        if mean.op_type == "ReduceMean" and _is_over_last_axis(flow, mean)
+        else None
     )
-    shifted = _next(flow, mean.output[0], "Add") if source else None
-    root = _next(flow, shifted.output[0], "Sqrt") if shifted is not None else None
+    with_epsilon = _only_user(flow, mean.output[0], "Add") if source else None
+    root = _only_user(flow, with_epsilon.output[0], "Sqrt") if with_epsilon is not None else None
     scaled = _scaled(flow, root.output[0], source) if root is not None and source else None
-    weighted = _next(flow, scaled, "Mul") if scaled else None
-    if source is None or shifted is None or scaled is None or weighted is None:
+    weighted = _only_user(flow, scaled, "Mul") if scaled else None
+    if source is None or with_epsilon is None or scaled is None or weighted is None:
         return None
-    epsilon = flow.number(_other(shifted, mean.output[0]))
-    weight = _other(weighted, scaled)
+    epsilon = flow.number(_other_input(with_epsilon, mean.output[0]))
+    weight = _other_input(weighted, scaled)
     width = (flow.shape(source) or (0,))[-1]
-    fits = flow.tensor(weight).constant and flow.shape(weight) == (width,)
+    is_weight = flow.tensor(weight).constant and flow.shape(weight) == (width,)
     return (
         NormMatch(source, weight, epsilon, weighted.output[0])
-        if fits and epsilon is not None
+        if is_weight and epsilon is not None
         else None
     )
 
 
 def _squared(flow: Flow, mean: Any) -> str | None:
-    power = flow.maker.get(mean.input[0])
+    """Return the tensor whose square a ReduceMean takes, or None."""
+    power = flow.producer.get(mean.input[0])
     if power is None:
         return None
-    square = power.op_type == "Pow" and flow.number(power.input[1]) == 2
-    times = power.op_type == "Mul" and power.input[0] == power.input[1]
-    return str(power.input[0]) if square or times else None
+    is_power = power.op_type == "Pow" and flow.number(power.input[1]) == 2
+    is_product = power.op_type == "Mul" and power.input[0] == power.input[1]
+    return str(power.input[0]) if is_power or is_product else None
 
 
-def _over_last(flow: Flow, mean: Any) -> bool:
+def _is_over_last_axis(flow: Flow, mean: Any) -> bool:
     before, after = flow.shape(mean.input[0]) or (), flow.shape(mean.output[0]) or ()
     return len(before) > 1 and after == (*before[:-1], 1)
 
 
 def _scaled(flow: Flow, root: str, source: str) -> str | None:
-    """The source over the root: divided, or times its reciprocal."""
+    """Return the source over the root: divided, or times its reciprocal."""
     for user in flow.users.get(root, []):
         if user.op_type == "Div" and list(user.input) == [source, root]:
             return str(user.output[0])
-        turned = user.op_type == "Reciprocal" or (
+        is_reciprocal = user.op_type == "Reciprocal" or (
             user.op_type == "Div" and flow.number(user.input[0]) == 1
         )
-        product = _next(flow, user.output[0], "Mul") if turned else None
-        if product is not None and _other(product, user.output[0]) == source:
+        product = _only_user(flow, user.output[0], "Mul") if is_reciprocal else None
+        if product is not None and _other_input(product, user.output[0]) == source:
             return str(product.output[0])
     return None
 
 
-def _next(flow: Flow, name: str, op: str) -> Any:
-    """The only user of a tensor, if it is of that kind."""
+def _only_user(flow: Flow, name: str, op: str) -> Any:
+    """Return the only user of a tensor if it is of that operator, else None."""
     users = flow.users.get(name, [])
     return (
         users[0]
@@ -140,5 +146,5 @@ def _next(flow: Flow, name: str, op: str) -> Any:
     )
 
 
-def _other(node: Any, name: str) -> str:
+def _other_input(node: Any, name: str) -> str:
     return str(node.input[1] if node.input[0] == name else node.input[0])

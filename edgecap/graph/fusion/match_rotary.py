@@ -1,9 +1,9 @@
-"""Finds rotary embeddings between projections and attention, and measures how they turn.
+"""Find rotary embeddings between projections and attention, and measure how they rotate.
 
-Between two tensors of the same shape (batch, heads, sequence, width) data passes together with two
-tensors of positions: one is 1 at position 0, the cosines, the other 0, the sines. Run on random
-numbers, the part must agree with RotaryEmbedding's definition (ONNX Runtime, docs/ContribOperators.md):
-rotated halves or neighbours, the whole width or its first part.
+Between two tensors of one shape (batch, heads, sequence, width), data is combined with two tensors
+of positions: the cosines are 1 at position 0, the sines 0. Run on random numbers, the part must
+agree with RotaryEmbedding's definition (ONNX Runtime, docs/ContribOperators.md): rotated halves or
+neighbours, the whole width or its first part.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ROTARY_RESULTS = ("Add", "Concat", "Sub")
 
 
 class RotaryMatch(NamedTuple):
-    """`source` is turned by angles whose `cosines` and `sines` are given for each of `part` numbers of a head."""
+    """A tensor `source` rotated by `cosines` and `sines` of the first `part` numbers of a head."""
 
     source: str
     cosines: str
@@ -32,54 +32,56 @@ class RotaryMatch(NamedTuple):
     interleaved: bool
 
 
-MeasuredRotary = dict[
-    str, tuple[RotaryMatch | None, tuple[str, ...]]
-]  # of parts that are alike, with the names in one of them
+# Matches by structure of the part, with the names in the part that was measured.
+MeasuredRotary = dict[str, tuple[RotaryMatch | None, tuple[str, ...]]]
 
 
 def find_rotary(flow: Flow, name: str, measured: MeasuredRotary) -> RotaryMatch | None:
-    """How a tensor (batch, heads, sequence, width) was turned; None where it was not, or in no known way.
+    """Return how a tensor (batch, heads, sequence, width) was rotated, or None.
 
-    What is alike is measured once and noted in `measured`.
+    Parts of equal structure are measured once; `measured` keeps the results by structure.
     """
-    if name not in flow.maker:
+    if name not in flow.producer:
         return None
-    turned = name
-    if flow.maker[name].op_type == "Transpose":  # turned before heads and sequence change places
-        turned = flow.maker[name].input[0]
-    if turned not in flow.maker or flow.maker[turned].op_type not in ROTARY_RESULTS:
+    rotated = name
+    if flow.producer[name].op_type == "Transpose":  # rotated before heads and sequence are swapped
+        rotated = flow.producer[name].input[0]
+    if rotated not in flow.producer or flow.producer[rotated].op_type not in ROTARY_RESULTS:
         return None
-    source = next(flow.narrows(turned), None)
-    if source is None or flow.shape(source) is None or flow.shape(source) != flow.shape(turned):
+    source = next(flow.dominators(rotated), None)
+    if source is None or flow.shape(source) is None or flow.shape(source) != flow.shape(rotated):
         return None
-    return _once(flow, source, turned, turned != name, measured)
+    return _measured_once(flow, source, rotated, rotated != name, measured)
 
 
-def _once(
-    flow: Flow, source: str, turned: str, moved: bool, measured: MeasuredRotary
+def _measured_once(
+    flow: Flow, source: str, rotated: str, is_transposed: bool, measured: MeasuredRotary
 ) -> RotaryMatch | None:
-    alike, names = structure_digest(flow, [turned], [source])
-    key = f"{alike}{moved}"
+    """Return the match, measured once for parts of equal structure."""
+    digest, names = structure_digest(flow, [rotated], [source])
+    key = f"{digest}{is_transposed}"
     if key not in measured:
-        measured[key] = _judged(flow, source, turned, moved), names
-    turn, others = measured[key]
-    if turn is None or names == others:
-        return turn
-    cosines, sines = (names[others.index(angle)] for angle in (turn.cosines, turn.sines))
-    return turn._replace(source=source, cosines=cosines, sines=sines)
+        measured[key] = _measure_and_check(flow, source, rotated, is_transposed), names
+    match, measured_names = measured[key]
+    if match is None or names == measured_names:
+        return match
+    cosines, sines = (names[measured_names.index(angle)] for angle in (match.cosines, match.sines))
+    return match._replace(source=source, cosines=cosines, sines=sines)
 
 
-def _judged(flow: Flow, source: str, turned: str, moved: bool) -> RotaryMatch | None:
-    angles = _angles(flow, source, turned)
+def _measure_and_check(
+    flow: Flow, source: str, rotated: str, is_transposed: bool
+) -> RotaryMatch | None:
+    angles = _angles(flow, source, rotated)
     try:
-        return _measured(flow, source, turned, angles, moved) if len(angles) == 2 else None
+        return _measure(flow, source, rotated, angles, is_transposed) if len(angles) == 2 else None
     except NotRunnable:
         return None
 
 
-def _angles(flow: Flow, source: str, turned: str) -> list[str]:
-    """Tensors of positions that the part takes: neither data nor stored nor of one number."""
-    nodes = subgraph(flow, [turned], [source])
+def _angles(flow: Flow, source: str, rotated: str) -> list[str]:
+    """Return the tensors of positions that the part takes: not data, not stored, no scalars."""
+    nodes = subgraph(flow, [rotated], [source])
     return sorted(
         {
             name
@@ -95,8 +97,8 @@ def _is_of_positions(tensor: Tensor) -> bool:
     return not tensor.constant and len(tensor.shape or ()) > 2
 
 
-def _measured(
-    flow: Flow, source: str, turned: str, angles: list[str], moved: bool
+def _measure(
+    flow: Flow, source: str, rotated: str, angles: list[str], is_transposed: bool
 ) -> RotaryMatch | None:
     at_start = dict(zip(angles, run_subgraph(flow, angles, {}, _START), strict=True))
     cosines = next((a for a in angles if at_start[a].min() > 0), "")
@@ -106,16 +108,16 @@ def _measured(
     values = dict(zip(angles, run_subgraph(flow, angles, {}, _RUN), strict=True))
     part = values[cosines].shape[-1]
     for interleaved in (False, True):
-        turn = RotaryMatch(source, cosines, sines, part, interleaved)
+        match = RotaryMatch(source, cosines, sines, part, interleaved)
         if all(_is_doubled(v, interleaved) for v in values.values()) and _agrees(
-            flow, turn, turned, values, moved
+            flow, match, rotated, values, is_transposed
         ):
-            return turn
+            return match
     return None
 
 
 def _is_doubled(values: Any, interleaved: bool) -> bool:
-    """Whether each angle is there twice: beside itself, or half the width apart."""
+    """Return True if each angle occurs twice: side by side, or half the width apart."""
     half = values.shape[-1] // 2
     pair = (
         (values[..., ::2], values[..., 1::2])
@@ -126,23 +128,24 @@ def _is_doubled(values: Any, interleaved: bool) -> bool:
 
 
 def _agrees(
-    flow: Flow, turn: RotaryMatch, turned: str, values: dict[str, Any], moved: bool
+    flow: Flow, match: RotaryMatch, rotated: str, values: dict[str, Any], is_transposed: bool
 ) -> bool:
-    shape = flow.tensor(turn.source, _RUN).shape
+    """Return True if the part agrees with the definition on random numbers."""
+    shape = flow.tensor(match.source, _RUN).shape
     heads = np.random.default_rng(1).standard_normal(shape, np.float32) if shape else np.zeros(())
-    found = run_subgraph(flow, [turned], {turn.source: heads}, _RUN)[0]
-    if moved:
-        heads, found = heads.swapaxes(1, 2), found.swapaxes(1, 2)
-    rows = [_rows(values[name], _RUN) for name in (turn.cosines, turn.sines)]
+    result = run_subgraph(flow, [rotated], {match.source: heads}, _RUN)[0]
+    if is_transposed:
+        heads, result = heads.swapaxes(1, 2), result.swapaxes(1, 2)
+    rows = [_rows(values[name], _RUN) for name in (match.cosines, match.sines)]
     return (
         rows[0] is not None
         and rows[1] is not None
-        and np.allclose(found, reference_rotary(turn, heads, *rows), atol=1e-4)
+        and np.allclose(result, reference_rotary(match, heads, *rows), atol=1e-4)
     )
 
 
 def _rows(values: Any, run: RunSize) -> Any:
-    """(batch or 1, 1, sequence, part) of angles in any order of their axes; None where they are not by position."""
+    """Return angles as (batch or 1, 1, sequence, part); None if they are not by position."""
     size = values.shape[-1]
     for batch in (run.batch, 1):
         if values.size == batch * run.sequence * size:
@@ -150,11 +153,14 @@ def _rows(values: Any, run: RunSize) -> Any:
     return None
 
 
-def reference_rotary(turn: RotaryMatch, heads: Any, cosines: Any, sines: Any) -> Any:
-    """RotaryEmbedding's definition: (batch, heads, sequence, width) turned by angles (batch, 1, sequence, part)."""
-    first, half = heads[..., : turn.part], turn.part // 2
-    if turn.interleaved:
+def reference_rotary(match: RotaryMatch, heads: Any, cosines: Any, sines: Any) -> Any:
+    """Compute RotaryEmbedding's definition.
+
+    `heads` is (batch, heads, sequence, width), the angles (batch, 1, sequence, part).
+    """
+    first, half = heads[..., : match.part], match.part // 2
+    if match.interleaved:
         across = np.stack([-first[..., 1::2], first[..., ::2]], axis=-1).reshape(first.shape)
     else:
         across = np.concatenate([-first[..., half:], first[..., :half]], axis=-1)
-    return np.concatenate([first * cosines + across * sines, heads[..., turn.part :]], axis=-1)
+    return np.concatenate([first * cosines + across * sines, heads[..., match.part :]], axis=-1)
