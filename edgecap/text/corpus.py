@@ -83,8 +83,8 @@ def read_corpus(
     """Read the bundled corpus, a `.jsonl` or text file, or one on the Hub, to `limit` documents.
 
     The bias comes from the card beside the file, if all of the text is read; with `bias_bits` no
-    card is read. Parts of files of the Hub are kept in `cache`. Raises UsageError if there is no such
-    file, if it is empty, broken or not UTF-8, or if its card is for another text.
+    card is read. Parts of files of the Hub are kept in `cache`. Raises UsageError if there is no
+    such file, if it is empty, broken or not UTF-8, or if its card is for another text.
     """
     path, bias = _find(name, limit, cache or resolve_paths().cache)
     digest, sizes = hashlib.sha256(), dict[str, list[int]]()

@@ -20,9 +20,9 @@ _SPACE = "\u2581"
 class TokenBytes(NamedTuple):
     """Bytes of each token by id; None for special and unknown tokens, which stand for no text.
 
-    `kind` names the model for messages. `parts` are ids that are no whole characters: byte pieces of
-    SentencePiece, and byte-level tokens that are not valid UTF-8. `reversible` is false if tokens
-    drop spaces.
+    `kind` names the model for messages. `parts` are ids that are no whole characters: byte pieces
+    of SentencePiece, and byte-level tokens that are not valid UTF-8. `reversible` is false if
+    tokens drop spaces.
     """
 
     kind: str
