@@ -1,12 +1,12 @@
-"""What the cache keeps, how large it is, and when it was last used. Removing is left to `pruning`.
+"""List the entries of the cache with their sizes and last uses. `cache_prune` removes them.
 
     CACHE/exports, variants, fused    a folder for each graph, with `graph.json` and `made.json`
     CACHE/peaks, journals, baselines  a file each
     CACHE/corpora                     a folder each
-    CACHE/blobs, bundles, texts       what a fleet sent: files by their hash, models and texts made of them
+    CACHE/blobs, bundles, texts       sent by a fleet: files by hash, models and texts made of them
     CACHE/locks                       see `locks`
 
-Only what has such a place and a name as edgecap gives it is edgecap's; links are not followed.
+An entry is edgecap's only with such a place and a name that edgecap gives. Links are not followed.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ SCRATCH = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}")
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Whose graph it is, and when it was made. The model is the one that it was first made for."""
+    """Origin of a graph: the model that it was first made for, and when."""
 
     model: str
     made_utc: str
 
 
 class CacheEntry(msgspec.Struct, frozen=True):
-    """One thing in the cache. `path` is relative to it; a graph tells its model, precision and recipe.
+    """One entry of the cache. `path` is relative to it; a graph has model, precision and recipe.
 
-    Only what is `ours` is ever removed.
+    Only entries that are `ours` are ever removed.
     """
 
     kind: str
@@ -56,7 +56,7 @@ class CacheEntry(msgspec.Struct, frozen=True):
 
 
 class Survey(msgspec.Struct, frozen=True):
-    """What a cache holds, largest first, and what is free on its disk."""
+    """Entries of a cache, largest first, and the free bytes of its disk."""
 
     cache: str
     things: tuple[CacheEntry, ...]
@@ -64,15 +64,15 @@ class Survey(msgspec.Struct, frozen=True):
 
     @property
     def bytes(self) -> int:
-        """Of all things."""
+        """Bytes of all entries."""
         return sum(thing.bytes for thing in self.things)
 
 
-# --- what there is ----------------------------------------------------------------------------
+# --- kinds of entries -------------------------------------------------------------------------
 
 
-class _Told(NamedTuple):
-    """What a thing says of itself."""
+class _Summary(NamedTuple):
+    """Description of an entry, from its own files."""
 
     what: str
     model: str | None = None
@@ -80,12 +80,12 @@ class _Told(NamedTuple):
     recipe: str | None = None
 
 
-_DAMAGED = _Told("damaged")
+_DAMAGED = _Summary("damaged")
 Payload = TypeVar("Payload")
 
 
 def _read(path: Path, kind: type[Payload]) -> Payload | None:
-    """What a file says, if it is one, and whole; a link or a pipe is none."""
+    """Read a file; return None if it is damaged, or no plain file."""
     status = _status(path)
     if status and stat.S_ISREG(status.st_mode):
         with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
@@ -93,47 +93,49 @@ def _read(path: Path, kind: type[Payload]) -> Payload | None:
     return None
 
 
-def _graph(path: Path) -> _Told:
+def _graph(path: Path) -> _Summary:
     graph, origin = _read(path / "graph.json", Graph), _read(path / ORIGIN_FILE, Origin)
     if graph is None:
         return _DAMAGED
     model = origin.model if origin else None
-    return _Told(
+    return _Summary(
         f"{model or 'unknown model'} {graph.precision}", model, graph.precision, graph.recipe
     )
 
 
-def _peaks(path: Path) -> _Told:
+def _peaks(path: Path) -> _Summary:
     peaks = _read(path, Peaks)
     return (
-        _Told(f"{peaks.provider} with {peaks.threads} threads, {peaks.measured_utc}")
+        _Summary(f"{peaks.provider} with {peaks.threads} threads, {peaks.measured_utc}")
         if peaks
         else _DAMAGED
     )
 
 
-def _baselines(path: Path) -> _Told:
-    found = _read(path, dict[str, Baseline])
-    return _Told(f"{', '.join(found)} of corpus {path.name[:12]}") if found else _DAMAGED
+def _baselines(path: Path) -> _Summary:
+    baselines = _read(path, dict[str, Baseline])
+    if not baselines:
+        return _DAMAGED
+    return _Summary(f"{', '.join(baselines)} of corpus {path.name[:12]}")
 
 
-def _corpus(path: Path) -> _Told:
+def _corpus(path: Path) -> _Summary:
     names = sorted(p.name for p in path.glob("*/*") if not p.name.startswith("."))
-    return _Told(", ".join(dict.fromkeys(names)) or "empty")
+    return _Summary(", ".join(dict.fromkeys(names)) or "empty")
 
 
-def _named_below(path: Path) -> _Told:
+def _named_below(path: Path) -> _Summary:
     names = sorted(p.name for p in path.glob("*") if not p.name.startswith("."))
-    return _Told(", ".join(names) or "empty", model=names[0] if names else None)
+    return _Summary(", ".join(names) or "empty", model=names[0] if names else None)
 
 
 class _Kind(NamedTuple):
-    """A kind of thing: its folder, how edgecap names what lies there, and how that tells what it is."""
+    """A kind of entry: its folder, the pattern of its names, and how to summarize one."""
 
     folder: str
     name: str
-    named: str
-    tells: Callable[[Path], _Told]
+    pattern: str
+    summarize: Callable[[Path], _Summary]
 
 
 _KINDS = (
@@ -145,11 +147,11 @@ _KINDS = (
         "journals",
         "journal",
         r"[0-9a-f]{32}\.jsonl",
-        lambda path: _Told("documents of an unfinished cell"),
+        lambda path: _Summary("documents of an unfinished cell"),
     ),
     _Kind("corpora", "corpora", r"[0-9a-f]{16}", _corpus),
     _Kind("baselines", "baselines", r"[0-9a-f]{64}-[0-9a-f]{16}\.json", _baselines),
-    _Kind("blobs", "blob", r"[0-9a-f]{64}(\.part)?", lambda path: _Told(path.name[:12])),
+    _Kind("blobs", "blob", r"[0-9a-f]{64}(\.part)?", lambda path: _Summary(path.name[:12])),
     _Kind("bundles", "bundle", r"[0-9a-f]{32}", _named_below),
     _Kind("texts", "text", r"[0-9a-f]{64}", _named_below),
 )
@@ -158,21 +160,21 @@ KIND_NAMES = (*(kind.name for kind in _KINDS), LEFT_OVER)
 
 
 def survey(cache: Path) -> Survey:
-    """Everything in a cache folder, which need not be there.
+    """List everything in a cache folder, which may be missing.
 
-    Raises UsageError where the folder is the root of a disk or a home, or cannot be read.
+    Raises UsageError if the folder is the root of a disk or a home, or cannot be read.
     """
     with translate_read_errors(cache):
         place = _place(cache)
         things = tuple(_things(place)) if is_cache(place) else ()
-        there = next(p for p in (place, *place.parents) if p.exists())
+        existing = next(p for p in (place, *place.parents) if p.exists())
     ordered = sorted(things, key=lambda thing: (-thing.bytes, thing.path))
-    return Survey(str(place), tuple(ordered), shutil.disk_usage(there).free)
+    return Survey(str(place), tuple(ordered), shutil.disk_usage(existing).free)
 
 
 @contextlib.contextmanager
 def translate_read_errors(cache: Path) -> Iterator[None]:
-    """Translates what a disk refuses to show. Raises UsageError."""
+    """Translate errors of reading a disk. Raises UsageError."""
     try:
         yield
     except OSError as error:
@@ -180,7 +182,7 @@ def translate_read_errors(cache: Path) -> Iterator[None]:
 
 
 def is_cache(place: Path) -> bool:
-    """Whether a folder holds one that edgecap makes there."""
+    """Return True if a folder holds one that edgecap makes in a cache."""
     return any((place / name).is_dir() for name in (*_BY_FOLDER, locks.FOLDER))
 
 
@@ -188,7 +190,8 @@ def _place(cache: Path) -> Path:
     place, home = cache.resolve(), Path.home().resolve()
     if place == home or place in home.parents or place.parent == place:
         raise UsageError(
-            f"{cache} is no cache folder; give edgecap a folder of its own: --cache or EDGECAP_CACHE"
+            f"{cache} is no cache folder; "
+            "give edgecap a folder of its own: --cache or EDGECAP_CACHE"
         )
     if place.exists() and not place.is_dir():
         raise UsageError(
@@ -202,44 +205,49 @@ def _things(cache: Path) -> Iterator[CacheEntry]:
         kind = _BY_FOLDER.get(entry.name)
         if not entry.is_dir(follow_symlinks=False):
             yield _thing(
-                cache, Path(entry), OTHER, _Told("a link" if entry.is_symlink() else "a file")
+                cache, Path(entry), OTHER, _Summary("a link" if entry.is_symlink() else "a file")
             )
         elif kind:
-            yield from (_kept(cache, Path(path), kind) for path in os.scandir(entry))
+            yield from (_entry_of(cache, Path(path), kind) for path in os.scandir(entry))
         elif entry.name != locks.FOLDER:
-            yield _thing(cache, Path(entry), entry.name, _Told("unknown to this edgecap"))
+            yield _thing(cache, Path(entry), entry.name, _Summary("unknown to this edgecap"))
 
 
-def _kept(cache: Path, path: Path, kind: _Kind) -> CacheEntry:
+def _entry_of(cache: Path, path: Path, kind: _Kind) -> CacheEntry:
     if path.is_symlink():
-        return _thing(cache, path, kind.name, _Told("a link"))
+        return _thing(cache, path, kind.name, _Summary("a link"))
     if SCRATCH.fullmatch(path.name):
-        return _thing(cache, path, LEFT_OVER, _Told("half made by a run that was ended"), ours=True)
-    if re.fullmatch(kind.named, path.name):
-        return _thing(cache, path, kind.name, kind.tells(path), ours=True)
-    return _thing(cache, path, kind.name, _Told("not named by edgecap"))
+        return _thing(
+            cache, path, LEFT_OVER, _Summary("half built by a run that was ended"), ours=True
+        )
+    if re.fullmatch(kind.pattern, path.name):
+        return _thing(cache, path, kind.name, kind.summarize(path), ours=True)
+    return _thing(cache, path, kind.name, _Summary("not named by edgecap"))
 
 
-def _thing(cache: Path, path: Path, kind: str, told: _Told, ours: bool = False) -> CacheEntry:
+def _thing(cache: Path, path: Path, kind: str, summary: _Summary, ours: bool = False) -> CacheEntry:
     where = path.relative_to(cache).as_posix()
     return CacheEntry(
-        kind, where, *told, bytes=_bytes(path), last_used_s=last_used(path), ours=ours
+        kind, where, *summary, bytes=_bytes(path), last_used_s=last_used(path), ours=ours
     )
 
 
 def _bytes(path: Path) -> int:
-    """Of a file, or of all files below a folder; what several names share is divided among them."""
+    """Return the bytes of a file, or of all files below a folder.
+
+    Bytes that several names share (hard links) are divided among them.
+    """
     files = [path]
     for folder, _, names in os.walk(path) if not path.is_symlink() else ():
         files += [Path(folder, name) for name in names]
-    found = [_status(file) for file in files]
-    return sum(s.st_size // max(1, s.st_nlink) for s in found if s and not stat.S_ISDIR(s.st_mode))
+    states = [_status(file) for file in files]
+    return sum(s.st_size // max(1, s.st_nlink) for s in states if s and not stat.S_ISDIR(s.st_mode))
 
 
 def last_used(path: Path) -> float:
-    """Seconds since the epoch: a graph's is refreshed each time it is taken, see `making`."""
-    found = _status(path / "graph.json") or _status(path)
-    return found.st_mtime if found else 0.0
+    """Return the last use in seconds since the epoch; each use of a graph touches its file."""
+    state = _status(path / "graph.json") or _status(path)
+    return state.st_mtime if state else 0.0
 
 
 def _status(path: Path) -> os.stat_result | None:

@@ -1,4 +1,4 @@
-"""Removes from the cache what is wanted gone: the least recently used first, and nothing that is in use or not edgecap's."""
+"""Remove cache entries, the least recently used first; none that is in use or not edgecap's."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from edgecap.storage.cache import (
     translate_read_errors,
 )
 
-PROTECTED_KIND = "peaks"  # measurements, unlike all that can be made again
+PROTECTED_KIND = "peaks"  # measurements; all else can be built again
 _YOUNG_S = 60.0  # a file that is written beside its place may still get there
 
 
 class PruneOptions(msgspec.Struct, frozen=True):
-    """What to remove: all that fits every choice; with `to_bytes` only until the cache is as small as that."""
+    """Entries to remove: those that match every option, until the cache is below `to_bytes`."""
 
     older_than_s: float | None = None
     to_bytes: float | None = None
@@ -37,7 +37,7 @@ class PruneOptions(msgspec.Struct, frozen=True):
 
 
 class NotRemoved(msgspec.Struct, frozen=True):
-    """A thing that was chosen and is still there, and why: in use, or the disk refused."""
+    """An entry that was selected but not removed, and why: in use, or the disk refused."""
 
     thing: CacheEntry
     reason: str
@@ -45,7 +45,7 @@ class NotRemoved(msgspec.Struct, frozen=True):
 
 
 class PruneResult(msgspec.Struct, frozen=True):
-    """What was removed, or would be, what stayed though it was chosen, and the bytes that the cache holds now."""
+    """Entries that were (or would be) removed, those that stayed, and the bytes left."""
 
     removed: tuple[CacheEntry, ...]
     stayed: tuple[NotRemoved, ...]
@@ -53,29 +53,29 @@ class PruneResult(msgspec.Struct, frozen=True):
 
     @property
     def freed_bytes(self) -> int:
-        """Of what was removed."""
+        """Bytes of the removed entries."""
         return sum(thing.bytes for thing in self.removed)
 
 
 def prune(
-    cache: Path, wanted: PruneOptions, dry_run: bool = False, now_s: float | None = None
+    cache: Path, options: PruneOptions, dry_run: bool = False, now_s: float | None = None
 ) -> PruneResult:
-    """Removes what is wanted, the least recently used first; what another process makes or uses stays.
+    """Remove entries, the least recently used first; those that a process builds or uses stay.
 
-    Raises UsageError where the folder is there and is no cache.
+    Raises UsageError if the folder exists and is no cache.
     """
-    found = survey(cache)
-    place = Path(found.cache)
+    listed = survey(cache)
+    place = Path(listed.cache)
     with translate_read_errors(cache):
         if place.exists() and not is_cache(place) and any(place.iterdir()):
             raise UsageError(f"{cache} holds nothing that edgecap keeps; nothing is removed there")
-    left, removed, stayed = found.bytes, list[CacheEntry](), list[NotRemoved]()
-    for thing in _chosen(found.things, wanted, time.time() if now_s is None else now_s):
-        if wanted.to_bytes is not None and left <= wanted.to_bytes:
+    left, removed, stayed = listed.bytes, list[CacheEntry](), list[NotRemoved]()
+    for thing in _selected(listed.things, options, time.time() if now_s is None else now_s):
+        if options.to_bytes is not None and left <= options.to_bytes:
             break
-        kept = _removed(place, thing, dry_run)
-        if kept:
-            stayed.append(kept)
+        refusal = _try_removing(place, thing, dry_run)
+        if refusal:
+            stayed.append(refusal)
         else:
             removed.append(thing)
             left -= thing.bytes
@@ -84,42 +84,44 @@ def prune(
 
 
 def remove(cache: Path, things: Iterable[CacheEntry]) -> None:
-    """Removes some things, but for those in use. A disk that refuses keeps them."""
+    """Remove entries that are not in use; those that the disk refuses to remove stay."""
     for thing in things:
-        _removed(cache, thing, dry_run=False)
+        _try_removing(cache, thing, dry_run=False)
 
 
-def _chosen(things: tuple[CacheEntry, ...], wanted: PruneOptions, now_s: float) -> list[CacheEntry]:
-    """What may go, the least recently used first."""
-    found = [thing for thing in things if thing.ours and _fits(thing, wanted, now_s)]
-    return sorted(found, key=lambda thing: thing.last_used_s)
+def _selected(
+    things: tuple[CacheEntry, ...], options: PruneOptions, now_s: float
+) -> list[CacheEntry]:
+    """Return the entries that match, the least recently used first."""
+    matching = [thing for thing in things if thing.ours and _matches(thing, options, now_s)]
+    return sorted(matching, key=lambda thing: thing.last_used_s)
 
 
-def _fits(thing: CacheEntry, wanted: PruneOptions, now_s: float) -> bool:
-    if wanted.everything:
+def _matches(thing: CacheEntry, options: PruneOptions, now_s: float) -> bool:
+    if options.everything:
         return True
-    if wanted.kind is None and thing.kind == PROTECTED_KIND:
+    if options.kind is None and thing.kind == PROTECTED_KIND:
         return False
     return (
-        (wanted.kind is None or thing.kind == wanted.kind)
-        and (wanted.model is None or _is_of(thing, wanted.model))
-        and (wanted.older_than_s is None or now_s - thing.last_used_s > wanted.older_than_s)
+        (options.kind is None or thing.kind == options.kind)
+        and (options.model is None or _is_of(thing, options.model))
+        and (options.older_than_s is None or now_s - thing.last_used_s > options.older_than_s)
     )
 
 
 def _is_of(thing: CacheEntry, model: str) -> bool:
-    """Whether a thing is of a model: its whole name, or what stands behind the organisation's."""
+    """Return True if an entry is of a model, by its whole name or the part behind the slash."""
     names = (thing.model or "").lower()
     return bool(names) and model.lower() in (names, names.rpartition("/")[2])
 
 
-def _removed(cache: Path, thing: CacheEntry, dry_run: bool) -> NotRemoved | None:
-    """Removes a thing, or tells why it stays."""
+def _try_removing(cache: Path, thing: CacheEntry, dry_run: bool) -> NotRemoved | None:
+    """Remove an entry; return why it stays, or None."""
     path = cache / thing.path
     scratch = SCRATCH.fullmatch(path.name)
     try:
         with locks.removal_lock(path.with_name(scratch["name"]) if scratch else path) as reason:
-            stays = reason or _late(path, thing)
+            stays = reason or _race(path, thing)
             if not stays and not dry_run:
                 _remove(path)
     except OSError as error:
@@ -127,8 +129,8 @@ def _removed(cache: Path, thing: CacheEntry, dry_run: bool) -> NotRemoved | None
     return NotRemoved(thing, stays) if stays else None
 
 
-def _late(path: Path, thing: CacheEntry) -> str:
-    """What happened to a thing since it was looked at, or is happening without a lock; nothing if it may go."""
+def _race(path: Path, thing: CacheEntry) -> str:
+    """Return what another process does to an entry that was listed before; "" if it may go."""
     if last_used(path) > thing.last_used_s:
         return "another process used it meanwhile"
     if thing.kind == LEFT_OVER and path.is_file() and time.time() - thing.last_used_s < _YOUNG_S:
@@ -137,7 +139,10 @@ def _late(path: Path, thing: CacheEntry) -> str:
 
 
 def _remove(path: Path) -> None:
-    """A folder loses its name first, so that nobody finds a half of it. Raises OSError."""
+    """Remove a file, or rename and remove a folder, so that no process finds half of it.
+
+    Raises OSError.
+    """
     if not path.is_dir() or path.is_symlink():
         path.unlink()
     elif path.name.startswith("."):

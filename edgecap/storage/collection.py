@@ -1,4 +1,4 @@
-"""Many records: finds their files, reads each once, and says of every other file why it gives nothing.
+"""Read many records: find their files, read each once, give a reason for each skipped file.
 
 A file is read again when its size or time changes, so that a folder can be watched.
 """
@@ -21,23 +21,23 @@ FileStamp = tuple[int, int]  # of a file: nanoseconds of its last change, bytes
 
 
 class SkippedFile(NamedTuple):
-    """A file that gives nothing to show, or tells of a cell without a record, and why in one line."""
+    """A skipped file, or a cell without a record, and the reason in one line."""
 
     path: Path
     reason: str
 
 
 class LoadedRecord(NamedTuple, Generic[T]):
-    """What was kept of a record's file."""
+    """The value that was kept of a record's file."""
 
     path: Path
     value: T
 
 
 class Collection(Generic[T]):
-    """The records in folders and files; of each record only what `keep` makes of it stays in memory.
+    """The records in folders and files; only the value of `keep` stays in memory of each.
 
-    A folder may hold a journal too, which `tells` what has no record.
+    A folder may hold a sweep's journal, too; `tells` reads the cells without a record from it.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Collection(Generic[T]):
         keep: Callable[[Profile], T],
         tells: Callable[[Path], Sequence[SkippedFile]] = lambda journal: (),
     ) -> None:
-        """Raises UsageError where a place is not there."""
+        """Raise UsageError if a place is missing."""
         missing = [place for place in places if not place.exists()]
         if missing:
             raise UsageError(f"there is no {missing[0]}: give folders with records, or records")
@@ -54,7 +54,7 @@ class Collection(Generic[T]):
         self._known: dict[Path, tuple[FileStamp, Sequence[LoadedRecord[T] | SkippedFile]]] = {}
 
     def version(self) -> str:
-        """A word that changes when a file comes, goes or changes."""
+        """Return a string that changes when a file comes, goes or changes."""
         return sha256_of(
             *(f"{path}\0{stamp}".encode("utf-8", "replace") for path, stamp in self._files())
         )[:16]
@@ -62,16 +62,17 @@ class Collection(Generic[T]):
     def read(
         self, watch: Callable[[int, int], None] = lambda done, total: None
     ) -> list[LoadedRecord[T] | SkippedFile]:
-        """Everything that lies there, in the order of the names; `watch` is told how many files are done."""
+        """Read all files in the order of their names; call `watch(done, total)` after each."""
         files, known = list(self._files()), {}
         for done, (path, stamp) in enumerate(files, 1):
-            had = self._known.get(path)
-            known[path] = had if had and had[0] == stamp else (stamp, self._opened(path))
+            before = self._known.get(path)
+            is_same = before is not None and before[0] == stamp
+            known[path] = before if before and is_same else (stamp, self._read_file(path))
             watch(done, len(files))
         self._known = known
-        return [one for _, found in known.values() for one in found]
+        return [item for _, items in known.values() for item in items]
 
-    def _opened(self, path: Path) -> Sequence[LoadedRecord[T] | SkippedFile]:
+    def _read_file(self, path: Path) -> Sequence[LoadedRecord[T] | SkippedFile]:
         return self._tells(path) if path.name == JOURNAL else [self._open(path)]
 
     def _open(self, path: Path) -> LoadedRecord[T] | SkippedFile:
@@ -79,19 +80,14 @@ class Collection(Generic[T]):
             return LoadedRecord(path, self._keep(load(path)))
         except RecordError as error:
             reason = str(error).replace(str(path), path.name)
-        except (
-            ArithmeticError,
-            LookupError,
-            ValueError,
-            RecursionError,
-        ) as error:  # of a record that someone wrote
-            reason = (
-                f"{path.name} holds numbers that cannot be joined ({type(error).__name__}: {error})"
-            )
+        except (ArithmeticError, LookupError, ValueError, RecursionError) as error:
+            # A record that was edited by hand.
+            problem = f"{type(error).__name__}: {error}"
+            reason = f"{path.name} holds numbers that cannot be joined ({problem})"
         return SkippedFile(path, " ".join(reason.split()))
 
     def _files(self) -> Iterator[tuple[Path, FileStamp]]:
-        """Each file once: those named, `*.json` directly in the folders, and their journals."""
+        """Yield each file once: those given, `*.json` directly in folders, and their journals."""
         files = (
             path
             for place in self._places
@@ -104,20 +100,20 @@ class Collection(Generic[T]):
 def _records_in(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
-            names = [e.name for e in entries if _may_tell(e.name) and e.is_file()]
+            names = [e.name for e in entries if _is_readable(e.name) and e.is_file()]
     except OSError as error:
         raise UsageError(f"cannot read the folder {folder}: {error.strerror}") from error
     return [folder / name for name in sorted(names)]
 
 
-def _may_tell(name: str) -> bool:
+def _is_readable(name: str) -> bool:
     return name == JOURNAL or (name.endswith(".json") and name[0] != ".")
 
 
 def _stamp(path: Path) -> FileStamp:
-    """Zeros where the file cannot be looked at: reading it will say why."""
+    """Return zeros if the file has no status; reading it gives the reason."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return 0, 0
-    return found.st_mtime_ns, found.st_size
+    return status.st_mtime_ns, status.st_size

@@ -1,10 +1,10 @@
-"""Files by the hash of what is in them: how models and texts reach a device, whatever carries them.
+"""Store files by the hash of their content: models and texts that a fleet sends to a device.
 
     <root>/blobs/<sha256>         a whole file, checked
-    <root>/blobs/<sha256>.part    what has come of one so far; the next piece goes on behind it
+    <root>/blobs/<sha256>.part    the received part of a file; the next piece is appended
 
-A name is 64 hexadecimal digits or nothing at all, so that none can lead elsewhere. What does not have its hash is
-thrown away, and links that lie there are not followed.
+A name is 64 hexadecimal digits, so that no name leads elsewhere. A file without its hash is
+deleted, and links are not followed.
 """
 
 from __future__ import annotations
@@ -33,26 +33,28 @@ _FLAGS = (
 
 
 class ContentStore:
-    """The files of one folder; `shared` is another one, of everybody, that is looked into first."""
+    """The files of one folder; missing ones are copied from the `shared` folder, if it has them."""
 
     def __init__(self, root: Path, shared: Path | None = None) -> None:
         self._root, self._shared = root, shared
 
     def path(self, sha256: str) -> Path:
-        """Where the file is or would be. Raises UsageError where that is no hash."""
+        """Return the path of a file, present or not. Raises UsageError if that is no hash."""
         if not _SHA256.fullmatch(sha256):
             raise UsageError(f"{sha256[:80]!r} is no SHA-256")
         return self._root / "blobs" / sha256
 
     def missing(self, files: Iterable[File]) -> tuple[File, ...]:
-        """Those of the files that are neither here nor in the shared folder, from which they are fetched now."""
+        """Copy files from the shared folder, and return those that are missing in both."""
         wanted = {file.sha256: file for file in files}
         return tuple(
-            file for file in wanted.values() if not self._is_here(file) and not self._fetched(file)
+            file
+            for file in wanted.values()
+            if not self._is_here(file) and not self._copy_shared(file)
         )
 
     def received_bytes(self, file: File) -> int:
-        """Bytes that are here of a file that is on its way; more than it has are none of it."""
+        """Return the received bytes of a file; a part that is longer than the file is deleted."""
         part = self._part(file.sha256)
         size = _size(part)
         if size > file.bytes:
@@ -60,11 +62,15 @@ class ContentStore:
         return size if 0 <= size <= file.bytes else 0
 
     def append(self, file: File, offset: int, data: bytes) -> bool:
-        """Takes the next piece; true when the file is whole. Raises UsageError where it is not what it was called."""
-        part, had = self._part(file.sha256), self.received_bytes(file)
-        if offset != had or offset + len(data) > file.bytes:
+        """Append the next piece; return True when the file is whole.
+
+        Raises UsageError if the piece does not fit, or the file has another hash.
+        """
+        part, received = self._part(file.sha256), self.received_bytes(file)
+        if offset != received or offset + len(data) > file.bytes:
             raise UsageError(
-                f"a piece of {file.sha256[:12]} does not fit: it begins at {offset}, {had} bytes are here"
+                f"a piece of {file.sha256[:12]} does not fit: "
+                f"it begins at {offset}, {received} bytes are here"
             )
         with disk_errors(part):
             part.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +82,7 @@ class ContentStore:
         return True
 
     def add(self, source: Path, file: File) -> None:
-        """Copies a file in, where it is not there yet; for a shared folder, which others write too."""
+        """Copy a file in if it is missing; safe for a shared folder that others write, too."""
         target = self.path(file.sha256)
         if self._is_here(file):
             return
@@ -90,21 +96,21 @@ class ContentStore:
             part.unlink(missing_ok=True)
 
     def link_into(self, files: Iterable[File], folder: Path) -> None:
-        """Makes a folder of files, by links where the disk has them; paths are the caller's to check.
+        """Put files into a folder, by hard links if the disk has them. The caller checks paths.
 
-        Raises UsageError where what is kept is damaged; it is thrown away then, so that it is asked for anew.
+        Raises UsageError if a stored file is damaged; it is deleted, so that it is sent again.
         """
         for file in files:
-            kept, target = self.path(file.sha256), folder / file.path
-            if not self._is_here(file) or sha256_of_file(kept) != file.sha256:
-                kept.unlink(missing_ok=True)
+            stored, target = self.path(file.sha256), folder / file.path
+            if not self._is_here(file) or sha256_of_file(stored) != file.sha256:
+                stored.unlink(missing_ok=True)
                 raise UsageError(f"what was kept as {file.sha256[:12]} is damaged")
             with disk_errors(target):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 try:
-                    os.link(kept, target)
+                    os.link(stored, target)
                 except OSError:
-                    shutil.copyfile(kept, target)
+                    shutil.copyfile(stored, target)
 
     def _part(self, sha256: str) -> Path:
         return self.path(sha256).with_suffix(".part")
@@ -112,13 +118,13 @@ class ContentStore:
     def _is_here(self, file: File) -> bool:
         return _size(self.path(file.sha256)) == file.bytes
 
-    def _fetched(self, file: File) -> bool:
+    def _copy_shared(self, file: File) -> bool:
         if self._shared is None:
             return False
         with contextlib.suppress(OSError, UsageError):
-            there = ContentStore(self._shared).path(file.sha256)
-            if _size(there) == file.bytes:
-                self.add(there, file)
+            source = ContentStore(self._shared).path(file.sha256)
+            if _size(source) == file.bytes:
+                self.add(source, file)
                 return True
         return False
 
@@ -131,9 +137,9 @@ class ContentStore:
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file; -1 where there is none, or a link or a folder instead."""
+    """Return the bytes of a plain file, -1 for anything else."""
     try:
-        found = path.lstat()
+        status = path.lstat()
     except OSError:
         return -1
-    return found.st_size if stat.S_ISREG(found.st_mode) else -1
+    return status.st_size if stat.S_ISREG(status.st_mode) else -1

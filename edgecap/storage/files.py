@@ -16,19 +16,19 @@ import msgspec
 from edgecap.errors import DiskFull, UsageError
 from edgecap.record import File
 
-PROBE_BYTES = 2_000_000  # bytes that the record of a usual run stays below
+PROBE_BYTES = 2_000_000  # more than the record of a usual run takes
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 
 class Paths(msgspec.Struct, frozen=True):
-    """Where a run keeps things: `cache` for exports and variants, `profiles` for records."""
+    """Folders of a run: `cache` for exports and variants, `profiles` for records."""
 
     cache: Path
     profiles: Path
 
 
 def resolve_paths(cache: Path | None = None, profiles: Path | None = None) -> Paths:
-    """`EDGECAP_CACHE` or the user's cache folder, and `./profiles`, where not given."""
+    """Return the folders; by default EDGECAP_CACHE or the user's cache, and ./profiles."""
     if cache is None:
         import platformdirs
 
@@ -41,7 +41,7 @@ def resolve_paths(cache: Path | None = None, profiles: Path | None = None) -> Pa
 
 @contextlib.contextmanager
 def disk_errors(where: Path) -> Iterator[None]:
-    """Translates what a disk can say into errors for people."""
+    """Translate errors of writing a disk. Raises DiskFull or UsageError."""
     try:
         yield
     except OSError as error:
@@ -51,9 +51,9 @@ def disk_errors(where: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, data: bytes, private: bool = False) -> None:
-    """The file holds all of `data` or what it held before; a private one is nobody else's to read, at no moment.
+    """Write a file as a whole, or leave it as it was.
 
-    Raises DiskFull or UsageError.
+    Other users can never read a `private` file. Raises DiskFull or UsageError.
     """
     import tempfile
 
@@ -74,16 +74,16 @@ def write_atomically(path: Path, data: bytes, private: bool = False) -> None:
 
 
 def touch(path: Path) -> None:
-    """Notes that what is kept was used now; a disk that cannot be written keeps the older note."""
+    """Set the time of last use to now; ignore a disk that cannot be written."""
     with contextlib.suppress(OSError):
         os.utime(path)
 
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A scratch folder that becomes `path` when the block ends well, and vanishes when it does not.
+    """Yield a scratch folder that becomes `path` if the block succeeds, and is removed if not.
 
-    Another process that made `path` meanwhile wins: both made the same thing.
+    If another process made `path` meanwhile, that one stays: both made the same thing.
     """
     import shutil
     import tempfile
@@ -103,7 +103,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def _clear(path: Path) -> None:
-    """Removes what runs that were killed a day ago or earlier left half made."""
+    """Remove scratch folders of runs that were killed more than a day ago."""
     import shutil
     import time
 
@@ -127,7 +127,7 @@ def _umask() -> int:
 
 
 def free_bytes(where: Path) -> int:
-    """Room on the disk of a place that may not be there yet."""
+    """Return the free bytes of the disk of a path, which may not exist yet."""
     import shutil
 
     nearest = next(p for p in (where, *where.absolute().parents) if p.exists())
@@ -135,7 +135,7 @@ def free_bytes(where: Path) -> int:
 
 
 def check_writable(folder: Path) -> None:
-    """Raises UsageError or DiskFull now, rather than after an hour of measuring."""
+    """Raise UsageError or DiskFull if a folder cannot take a record."""
     import tempfile
 
     if folder.exists() and not folder.is_dir():
@@ -148,7 +148,7 @@ def check_writable(folder: Path) -> None:
 
 
 def utc_now(timespec: str = "seconds") -> str:
-    """The time as records tell it: ISO 8601, UTC, with a Z."""
+    """Return the time as records hold it: ISO 8601, UTC, with a Z."""
     import datetime
 
     return datetime.datetime.now(datetime.UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
@@ -158,7 +158,7 @@ def utc_now(timespec: str = "seconds") -> str:
 
 
 def sha256_of(*parts: bytes) -> str:
-    """The hash of byte strings, each with its length, so that no two splits agree."""
+    """Return the SHA-256 of byte strings, each with its length, so that no two splits agree."""
     import hashlib
 
     digest = hashlib.sha256()
@@ -169,7 +169,7 @@ def sha256_of(*parts: bytes) -> str:
 
 
 def sha256_of_file(path: Path) -> str:
-    """The plain SHA-256 of a file, as `sha256sum` prints it."""
+    """Return the SHA-256 of a file, as `sha256sum` prints it."""
     import hashlib
 
     with path.open("rb") as file:
@@ -177,7 +177,7 @@ def sha256_of_file(path: Path) -> str:
 
 
 def list_files(folder: Path, names: list[str]) -> tuple[File, ...]:
-    """Name, size and hash of files in a folder."""
+    """Return name, size and hash of files in a folder."""
     return tuple(
         File(path=name, bytes=(folder / name).stat().st_size, sha256=sha256_of_file(folder / name))
         for name in names

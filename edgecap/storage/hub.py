@@ -1,4 +1,4 @@
-"""Fetches what lives on the Hugging Face Hub: a model's files, a file of a dataset. Owns huggingface_hub."""
+"""Download from the Hugging Face Hub: files of models and datasets. Owns huggingface_hub."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgecap.errors import DiskFull, UsageError, did_you_mean
 
 
 def fetch_model(name: str, revision: str | None, patterns: list[str]) -> Path:
-    """The folder of a model's files in the Hub's cache. Raises UsageError where they cannot be had."""
+    """Download a model's files and return their folder. Raises UsageError if that fails."""
     from huggingface_hub import snapshot_download
 
     with _errors("model", name, revision):
@@ -19,7 +19,10 @@ def fetch_model(name: str, revision: str | None, patterns: list[str]) -> Path:
 
 
 def fetch_file(dataset: str, file: str, revision: str | None) -> Path:
-    """A whole file of a dataset in the Hub's cache; a download that was cut off is continued."""
+    """Download a file of a dataset, or the rest of it, and return its path.
+
+    Raises UsageError if that fails.
+    """
     from huggingface_hub import hf_hub_download
 
     with _errors("dataset", dataset, revision, file):
@@ -27,18 +30,18 @@ def fetch_file(dataset: str, file: str, revision: str | None) -> Path:
 
 
 def commit_of(dataset: str, revision: str | None) -> str | None:
-    """The commit that a branch of a dataset stands at; None where the Hub cannot be reached."""
+    """Return the commit of a dataset's branch; None if the Hub cannot be reached."""
     from huggingface_hub import HfApi
 
     try:
         commit: str | None = HfApi().dataset_info(dataset, revision=revision).sha
-    except Exception:  # what is wrong is said by whoever needs the file
+    except Exception:  # the download of the file reports the reason
         return None
     return commit
 
 
 def read_lines(dataset: str, file: str, revision: str | None, count: int) -> bytes:
-    """The first `count` lines that are not blank of a file of a dataset, without downloading the rest."""
+    """Return the first `count` lines of a file that are not blank, without downloading the rest."""
     from huggingface_hub import HfFileSystem
 
     at = f"datasets/{dataset}{f'@{revision}' if revision else ''}/{file}"
@@ -75,7 +78,7 @@ def _errors(kind: str, name: str, revision: str | None, file: str = "") -> Itera
         if isinstance(error, errors.LocalEntryNotFoundError):
             raise _unreachable(kind, at, error) from None
         raise UsageError(f"no file '{file}' in {kind} {at}{_files_there(name, file)}") from None
-    except Exception as error:  # offline has many faces: requests, httpx, OSError
+    except Exception as error:  # offline raises many types: of requests, httpx, OSError
         if isinstance(error, OSError) and error.errno == 28:
             raise DiskFull(f"no room left on the disk to download {at}") from None
         raise _unreachable(kind, at, error) from None
@@ -85,7 +88,8 @@ def _unreachable(kind: str, at: str, error: Exception) -> UsageError:
     reason = type(error).__name__
     instead = "a folder or a reference model" if kind == "model" else "a file on this disk"
     return UsageError(
-        f"cannot fetch {kind} {at}: the Hub cannot be reached and it is not in the local cache ({reason}); "
+        f"cannot fetch {kind} {at}: the Hub cannot be reached "
+        f"and it is not in the local cache ({reason}); "
         f"give {instead} instead"
     )
 

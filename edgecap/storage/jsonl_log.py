@@ -1,4 +1,4 @@
-"""Keeps finished pieces of long work on the disk, one JSON line each, so that a run that dies goes on."""
+"""Append finished pieces of long work to a JSON Lines file, so that a run can go on."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Piece = TypeVar("Piece")
 
 
 class JsonlLog(Generic[Piece]):
-    """Pieces in their order, in a file that only grows; a line that was torn by a crash is done again.
+    """Pieces in order, in a file that only grows; a line that a crash cut off is ignored.
 
-    `finished` are the pieces without a gap, from the first on; `readable` are all that can be read, as they lie in the
-    file. A `durable` journal outlives a loss of power, at the cost of waiting for the disk.
+    `finished` are the pieces from the first on, without a gap; `readable` are all that can be read,
+    in the order of the file. A `durable` log survives a loss of power, but waits for the disk.
 
-    Raises DiskFull or UsageError where the file cannot be read or written.
+    Raises DiskFull or UsageError if the file cannot be read or written.
     """
 
     def __init__(self, path: Path, kind: type[Piece], durable: bool = False) -> None:
@@ -47,15 +47,13 @@ class JsonlLog(Generic[Piece]):
                 yield msgspec.json.decode(line, type=self._line)
 
     def add(self, *pieces: Piece) -> None:
-        """Keeps more pieces; all of them together wait for the disk once."""
+        """Append pieces; all of them wait for the disk once."""
         with disk_errors(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("ab") as file:
-                beginning, self._added = (
-                    b"" if self._added else b"\n",
-                    False,
-                )  # what was torn ends before the next
-                file.write(beginning + b"".join(self._lines(pieces)))
+                # A line that was cut off ends before the next one.
+                separator, self._added = b"" if self._added else b"\n", False
+                file.write(separator + b"".join(self._lines(pieces)))
                 file.flush()
                 if self._durable:
                     os.fsync(file.fileno())
@@ -70,6 +68,6 @@ class JsonlLog(Generic[Piece]):
         )
 
 
-def _without_gap(found: dict[int, Piece]) -> list[Piece]:
-    first_gap = next(i for i in itertools.count() if i not in found)
-    return [found[i] for i in range(first_gap)]
+def _without_gap(pieces: dict[int, Piece]) -> list[Piece]:
+    first_gap = next(i for i in itertools.count() if i not in pieces)
+    return [pieces[i] for i in range(first_gap)]

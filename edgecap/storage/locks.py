@@ -1,12 +1,12 @@
-"""Locks between processes on what the cache keeps: one makes a thing, many use it, nobody removes it meanwhile.
+"""Lock cache entries between processes: one builds, many use, none removes meanwhile.
 
-    locks/<kind>-<name>.lock          held while a thing is looked for, made or removed
-    locks/<kind>-<name>.<hex>.used    one for each use, held as long as that lasts; begun, and looked at by others,
-                                      under the lock above
+    locks/<kind>-<name>.lock          held while an entry is looked for, built or removed
+    locks/<kind>-<name>.<hex>.used    one for each use, held as long as it lasts; taken, and looked
+                                      at by others, under the lock above
 
-The operating system ends a lock with the process that holds it, however that ends; its file is empty, says nothing,
-and may stay. It is removed only by who holds it. A thing is `cache/<kind>/<name>`. Where there are no locks (a disk that is read-only or knows none), work goes
-on without, and nothing is removed. Owns filelock.
+An entry is `cache/<kind>/<name>`. The operating system releases a lock when its process ends. The
+file of a lock is empty and may stay; only its holder removes it. On a disk without locks, work goes
+on without them, and nothing is removed. Owns filelock.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _POLL_S = 0.25
 
 
 def entry_path(cache: Path, path: Path) -> Path | None:
-    """The thing in the cache that a path is, or is part of; None for a path elsewhere."""
+    """Return the cache entry that a path is, or is part of; None for a path elsewhere."""
     try:
         parts = path.absolute().relative_to(cache.absolute()).parts
     except ValueError:
@@ -36,14 +36,18 @@ def entry_path(cache: Path, path: Path) -> Path | None:
 
 @contextlib.contextmanager
 def build_lock(
-    thing: Path, waiting: Callable[[], None], unlocked: Callable[[str], None]
+    entry: Path, waiting: Callable[[], None], unlocked: Callable[[str], None]
 ) -> Iterator[None]:
-    """Holds the lock of a thing. Says once that it waits, or, with a reason, that it goes on without a lock."""
+    """Hold the lock of an entry.
+
+    Calls `waiting` once if another process holds it, and `unlocked` with a reason if there are no
+    locks.
+    """
     try:
-        lock = acquire(_lock_of(thing))
+        lock = acquire(_lock_of(entry))
         if lock is None:
             waiting()
-            lock = acquire(_lock_of(thing), wait=True)
+            lock = acquire(_lock_of(entry), wait=True)
     except OSError as error:
         unlocked(error.strerror or str(error))
         lock = None
@@ -55,10 +59,10 @@ def build_lock(
 
 
 @contextlib.contextmanager
-def usage_mark(thing: Path) -> Iterator[None]:
-    """Marks a thing as in use; to be entered while its lock is held, so that who removes things sees it."""
-    mark = _lock_of(thing).with_suffix(f".{secrets.token_hex(8)}.used")
-    _has_users(_lock_of(thing))  # so that marks of killed processes do not gather
+def usage_mark(entry: Path) -> Iterator[None]:
+    """Mark an entry as in use. Enter it while the entry's lock is held, so that pruning sees it."""
+    mark = _lock_of(entry).with_suffix(f".{secrets.token_hex(8)}.used")
+    _has_users(_lock_of(entry))  # clears marks of killed processes
     try:
         lock = acquire(mark)
     except OSError:
@@ -69,30 +73,29 @@ def usage_mark(thing: Path) -> Iterator[None]:
         if lock:
             lock.release()
             _unlink(mark)
-        if (
-            not thing.exists() and mark.parent.exists()
-        ):  # a journal that is done with, a graph that could not be made
-            _clear(_lock_of(thing))
+        # A log that is no longer needed, or a graph that could not be built.
+        if not entry.exists() and mark.parent.exists():
+            _clear(_lock_of(entry))
 
 
 @contextlib.contextmanager
-def removal_lock(thing: Path) -> Iterator[str]:
-    """Holds the lock of a thing that nobody makes or uses, and gives ""; else gives the reason why it must stay.
+def removal_lock(entry: Path) -> Iterator[str]:
+    """Hold the lock of an entry to remove it; yield "", or the reason why it must stay.
 
-    Raises OSError where there are no locks.
+    Raises OSError if there are no locks.
     """
-    lock = acquire(_lock_of(thing))
+    lock = acquire(_lock_of(entry))
     if lock is None:
         yield "another process makes it"
         return
     try:
-        yield "another process uses it" if _has_users(_lock_of(thing)) else ""
+        yield "another process uses it" if _has_users(_lock_of(entry)) else ""
     finally:
         lock.release()
 
 
 def remove_stale(cache: Path) -> None:
-    """Removes the files of locks that nobody holds."""
+    """Remove the files of locks that no process holds."""
     folder = cache / FOLDER
     marked = {path.with_suffix("").with_suffix(".lock") for path in folder.glob("*.used")}
     for path in {*folder.glob("*.lock"), *marked}:
@@ -102,14 +105,17 @@ def remove_stale(cache: Path) -> None:
 # --- files of locks ---------------------------------------------------------------------------
 
 
-def _lock_of(thing: Path) -> Path:
-    return thing.parent.parent / FOLDER / f"{thing.parent.name}-{thing.name}.lock"
+def _lock_of(entry: Path) -> Path:
+    return entry.parent.parent / FOLDER / f"{entry.parent.name}-{entry.name}.lock"
 
 
 def _has_users(path: Path) -> bool:
-    """Whether a mark beside a lock, which the caller holds, is held; those of killed processes are cleared away."""
-    found = [_is_held(mark) for mark in path.parent.glob(f"{glob.escape(path.stem)}.*.used")]
-    return any(found)
+    """Return True if an entry is in use; clear marks of killed processes.
+
+    The caller holds the lock of the entry.
+    """
+    held = [_is_held(mark) for mark in path.parent.glob(f"{glob.escape(path.stem)}.*.used")]
+    return any(held)
 
 
 def _is_held(mark: Path) -> bool:
@@ -124,7 +130,10 @@ def _is_held(mark: Path) -> bool:
 
 
 def _clear(path: Path) -> None:
-    """Removes a lock's file, if nobody holds it; filelock sees it where it had opened the file before, and opens anew."""
+    """Remove the file of a lock that no process holds.
+
+    A filelock that had opened the file before notices that, and opens it again.
+    """
     try:
         lock = acquire(path)
     except OSError:
@@ -136,7 +145,7 @@ def _clear(path: Path) -> None:
 
 
 def acquire(path: Path, wait: bool = False) -> BaseFileLock | None:
-    """A lock that is held now, or None where another process has it. Raises OSError where there are no locks."""
+    """Take a lock; return None if another process has it. Raises OSError if there are no locks."""
     from filelock import FileLock, Timeout
 
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Records as files: their names, writing, reading, and upgrades of older schemas.
+"""Read, write, name and upgrade record files.
 
 A record of an older schema is upgraded step by step; one of a newer schema is refused.
 """
@@ -18,17 +18,17 @@ from edgecap.names import safe_filename
 from edgecap.record import SCHEMA, Absent, Energy, Latency, Measurement, Profile
 from edgecap.storage.files import write_atomically
 
-MAX_SAMPLE_S = 1e7  # of a sample: four months
+MAX_SAMPLE_S = 1e7  # four months
 _NUMBERS = re.compile(rb"\[\n\s*([-+.\deE]+(?:,\n\s*[-+.\deE]+)*)\n\s*\]")
 
 
 def _upgrade_to_2(raw: dict[str, Any]) -> dict[str, Any]:
-    """What schema 2 added has defaults that say that it was not measured, or was as it always had been."""
+    """Keep the fields: those that schema 2 added have defaults."""
     return {**raw, "schema": 2}
 
 
 def _upgrade_to_3(raw: dict[str, Any]) -> dict[str, Any]:
-    """Layers may be without attention now, so that attention says what it is; the rest has defaults."""
+    """Tag attention, since layers may have none; other new fields have defaults."""
     raw = {**raw, "schema": 3}
     architecture = raw.get("source", {}).get("architecture", {})
     for layer in architecture.get("layers", ()):
@@ -37,7 +37,7 @@ def _upgrade_to_3(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _upgrade_to_4(raw: dict[str, Any]) -> dict[str, Any]:
-    """What went on meanwhile has a place of its own; decoding says what it is, since it may be absent."""
+    """Move noise into `conditions`, and tag decoding, which may be absent."""
     for cell in raw.get("cells", ()):
         latency = cell["outcome"].get("latency", {})
         if latency.get("kind") == "latency":
@@ -47,7 +47,7 @@ def _upgrade_to_4(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _upgrade_to_5(raw: dict[str, Any]) -> dict[str, Any]:
-    """Every text was scored on the machine of its record."""
+    """Keep the fields: each text was scored on the machine of its record."""
     return {**raw, "schema": 5}
 
 
@@ -61,7 +61,7 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
 
 
 def record_path(profiles: Path, record: Profile) -> Path:
-    """`<model>--<machine>--<utc>.json`, names reduced to what every file system takes."""
+    """Return `<model>--<machine>--<utc>.json`, with names that every file system takes."""
     stamp = re.sub(r"[^0-9.TZ]", "", record.created_utc)
     return (
         profiles
@@ -70,21 +70,21 @@ def record_path(profiles: Path, record: Profile) -> Path:
 
 
 def save(record: Profile, path: Path) -> None:
-    """Writes a record atomically, indented for people who look and diff; a list of numbers is one line."""
+    """Write a record atomically: indented for diffs, each list of numbers on one line."""
     text = msgspec.json.format(msgspec.json.encode(record), indent=1)
     write_atomically(
         path,
         _NUMBERS.sub(
-            lambda found: b"[%s]" % b", ".join(part.strip() for part in found[1].split(b",")), text
+            lambda m: b"[%s]" % b", ".join(number.strip() for number in m[1].split(b",")), text
         )
         + b"\n",
     )
 
 
 def load(path: str | os.PathLike[str]) -> Profile:
-    """Reads a record, upgrading older schemas.
+    """Read a record and upgrade older schemas.
 
-    Raises RecordError where the file is missing, damaged or newer than this program.
+    Raises RecordError if the file is missing, damaged or newer than this program.
     """
     path = Path(path)
     try:
@@ -97,7 +97,7 @@ def load(path: str | os.PathLike[str]) -> Profile:
 
 
 def read_record(raw: Any, where: str) -> Profile:
-    """A record from parsed JSON, any known schema."""
+    """Return a record from parsed JSON of any known schema. Raises RecordError."""
     number = raw.get("schema") if isinstance(raw, dict) else None
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise RecordError(f"{where} is not an edgecap record: it has no schema number")
@@ -115,7 +115,7 @@ def read_record(raw: Any, where: str) -> Profile:
 
 
 def _checked(record: Profile, where: str) -> Profile:
-    """The record, if its samples can be reckoned with. Raises RecordError."""
+    """Return the record. Raises RecordError if its samples are damaged."""
     for cell in record.cells:
         problem = _problem(cell.outcome) if isinstance(cell.outcome, Measurement) else None
         if problem:
@@ -123,9 +123,9 @@ def _checked(record: Profile, where: str) -> Profile:
     return record
 
 
-def _problem(found: Measurement) -> str | None:
-    """What is wrong with samples or windows, in words."""
-    latency, energy = found.latency, found.energy
+def _problem(measured: Measurement) -> str | None:
+    """Return a problem of samples or windows, or None."""
+    latency, energy = measured.latency, measured.energy
     timed = (
         {"prefill": latency.prefill, "decode": latency.decode}
         if isinstance(latency, Latency)
@@ -149,5 +149,5 @@ def _problem(found: Measurement) -> str | None:
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of a record, from the types."""
+    """Return the JSON Schema of a record, from the types."""
     return msgspec.json.schema(Profile)
