@@ -1,14 +1,16 @@
-"""ONNX graphs as files and as data: looked into, tied, quantised, given a scoring head. Owns onnx.
+"""ONNX graphs: export them, read them, count their cost, fuse, quantize and score with them.
 
-    read      what a file is: precision, inputs, cache, files it consists of
-    stored    the same file without reading its weights
-    ties      a matrix that is stored twice is stored once
-    variants  fp16, int8 and int4 from fp32, with the tools of ONNX Runtime
-    costs     FLOPs and bytes of every node: `shapes` walks a graph in one size, `work` and `traffic` have the tables;
-              `nodes`, `rounds`, `sizes`, `tensors`, `values`, `contrib` and `attention` are what it walks with
-    fuse      attention, rotary embedding and RMSNorm as the operators that ONNX Runtime has for them; `heads`, `turns`
-              and `norms` find them, with `flow` (what depends on what) and `probe` (a part of a graph, tried by itself)
-    scoring   log-softmax and gather inside the graph, so that logits never leave it
+    export/        Export a Hugging Face folder to an fp32 graph, with Optimum or onnxruntime-genai.
+    onnx_file      Open, inspect and write ONNX files.
+    external_data  Parse an ONNX file without reading its large weights.
+    traversal      Order nodes, enter nested graphs, find the products of rotary angles.
+    finish         Write an exported graph as it is deployed: fused, without guards, or as it is.
+    tied_weights   Store a matrix that is stored twice only once.
+    fusion/        Replace nodes with fused operators of ONNX Runtime.
+    variants/      Make fp16, bf16, int8 and int4 variants of an fp32 graph.
+    scoring        Add a head that returns -log p of given targets instead of logits.
+    cost/          Count FLOPs and bytes of a graph, operator by operator.
+    empty_decoder  Make a decoder without work, to measure the overhead of a run.
 
-Running a graph is left to `engine`, exporting one to `export`.
+Only this package imports onnx. Running a graph is left to the package `runtime`.
 """

@@ -1,6 +1,6 @@
-"""A decoder that computes nothing: inputs and outputs of a model with so many layers, and next to no work between.
+"""A decoder without work: inputs and outputs of a model, and next to no nodes between.
 
-Running it takes what binding, Python and the runtime take. Measuring that is left to `meters.overhead`.
+Running it takes the time of I/O binding, Python and the runtime, which `meters.overhead` measures.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ _OPSET, _IR = 18, 9
 
 
 def empty_decoder(layers: int) -> bytes:
-    """An ONNX model as bytes, with the ends of an exported decoder of `layers` layers in fp32, each with one head.
+    """Return an ONNX model as bytes, with inputs and outputs of an fp32 decoder of `layers` layers.
 
-    input_ids, attention_mask, position_ids: int64, (batch, positions), of which only the first is read.
-    past_key_values.N.key and .value to present.N.key and .value: float, (batch, 1, past, WIDTH), passed on as they
-    are, so that a cache that begins empty stays empty and no bytes are copied. logits: float, (batch, positions,
-    WIDTH), one-hot: a single small node that takes any token id.
+    input_ids, attention_mask, position_ids: int64, (batch, positions); only the first is read.
+
+    past_key_values.N.key and .value, passed on as present.N.key and .value: float, (batch, 1, past,
+    WIDTH). A cache that begins empty stays empty, and no bytes are copied.
+
+    logits: float, (batch, positions, WIDTH), one-hot: a single small node that takes any token id.
     """
     from onnx import helper
 
@@ -43,7 +45,7 @@ def _inputs(pairs: list[str]) -> list[Any]:
         helper.make_tensor_value_info(n, TensorProto.INT64, ["batch_size", size])
         for n, size in sizes.items()
     ]
-    return ids + [_cached(f"past_key_values.{p}") for p in pairs]
+    return ids + [_cache_info(f"past_key_values.{p}") for p in pairs]
 
 
 def _outputs(pairs: list[str]) -> list[Any]:
@@ -52,10 +54,10 @@ def _outputs(pairs: list[str]) -> list[Any]:
     logits = helper.make_tensor_value_info(
         "logits", TensorProto.FLOAT, ["batch_size", "sequence_length", WIDTH]
     )
-    return [logits, *(_cached(f"present.{p}") for p in pairs)]
+    return [logits, *(_cache_info(f"present.{p}") for p in pairs)]
 
 
-def _cached(name: str) -> Any:
+def _cache_info(name: str) -> Any:
     from onnx import TensorProto, helper
 
     return helper.make_tensor_value_info(

@@ -1,8 +1,9 @@
-"""Parses an ONNX file and leaves its large weights on the disk, also where they are inside the file itself.
+"""Parse an ONNX file and leave its large weights on disk, even if they are inside the file itself.
 
-A parser that reads 500 MB of weights to look at 8,000 nodes holds them twice. This one walks the
-fields of the file, skips the bytes of large tensors, and writes into each where they lie, as if the
-file were its own external data: the runtime then maps them and reads no more than it needs.
+onnx's own parser reads 500 MB of weights to look at 8,000 nodes, and holds them twice. This one
+walks the fields of the file, skips the bytes of large tensors, and notes in each where they lie, as
+if the file were its own external data: the runtime then maps them and reads no more than it needs.
+
 Field numbers: onnx.proto, messages ModelProto, GraphProto and TensorProto; protobuf's encoding.
 """
 
@@ -15,15 +16,14 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 if TYPE_CHECKING:
     import onnx
 
-LEAST_BYTES = (
-    65_536  # smaller tensors stay inside: they need the alignment that a file does not promise
-)
+# Smaller tensors stay inside: they need an alignment that a file does not guarantee.
+MIN_EXTERNAL_BYTES = 65_536
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 class _Field(NamedTuple):
-    """A field: its number, where it begins, where its content begins, and where both end."""
+    """A field: its number, and the offsets of its begin, its content and its end."""
 
     number: int
     begin: int
@@ -32,9 +32,9 @@ class _Field(NamedTuple):
 
 
 def parse_without_weights(path: Path) -> onnx.ModelProto:
-    """A model whose large tensors are external data, inside other files or this one.
+    """Parse a model whose large tensors become external data, in other files or in this one.
 
-    Raises ValueError or protobuf's DecodeError where the file is not ONNX or is cut short.
+    Raise ValueError or protobuf's DecodeError if the file is not ONNX or is cut short.
     """
     import onnx
 
@@ -52,28 +52,28 @@ def parse_without_weights(path: Path) -> onnx.ModelProto:
 def _tensor(file: BinaryIO, field: _Field, name: str) -> onnx.TensorProto:
     import onnx
 
-    if field.end - field.content < LEAST_BYTES:
+    if field.end - field.content < MIN_EXTERNAL_BYTES:
         return onnx.TensorProto.FromString(_read(file, field.content, field.end))
     rest, raw = _split(file, field.content, field.end, _RAW_DATA)
     tensor = onnx.TensorProto.FromString(rest)
     for data in raw:
         tensor.data_location = onnx.TensorProto.EXTERNAL
-        place = {"location": name, "offset": data.content, "length": data.end - data.content}
+        location = {"location": name, "offset": data.content, "length": data.end - data.content}
         tensor.external_data.extend(
-            onnx.StringStringEntryProto(key=k, value=str(v)) for k, v in place.items()
+            onnx.StringStringEntryProto(key=k, value=str(v)) for k, v in location.items()
         )
     return tensor
 
 
 def _split(file: BinaryIO, at: int, end: int, number: int) -> tuple[bytes, list[_Field]]:
-    """The encoding without the fields of one number, and those fields."""
-    rest, found = [], []
+    """Return the encoding without the fields of one number, and those fields."""
+    rest, matching = [], []
     for field in _fields(file, at, end):
         if field.number == number:
-            found.append(field)
+            matching.append(field)
         else:
             rest.append(_read(file, field.begin, field.end))
-    return b"".join(rest), found
+    return b"".join(rest), matching
 
 
 def _fields(file: BinaryIO, at: int, end: int) -> Iterator[_Field]:
@@ -89,7 +89,7 @@ def _fields(file: BinaryIO, at: int, end: int) -> Iterator[_Field]:
         elif key & 7 in (_FIXED64, _FIXED32):
             at += 8 if key & 7 == _FIXED64 else 4
         else:
-            raise ValueError(f"no such wire type: {key & 7}")
+            raise ValueError(f"unknown wire type {key & 7}")
         if at > end:
             raise ValueError("cut short")
         yield _Field(key >> 3, begin, content, at)
@@ -101,7 +101,7 @@ def _varint(file: BinaryIO, at: int) -> tuple[int, int]:
         value |= (byte & 127) << 7 * i
         if byte < 128:
             return value, at + i + 1
-    raise ValueError("a number without end")
+    raise ValueError("varint of more than 10 bytes")
 
 
 def _read(file: BinaryIO, begin: int, end: int) -> bytes:

@@ -1,11 +1,11 @@
-"""Writes an exported graph as it is deployed: equal matrices stored once, attention, norms and products fused, and checked.
+"""Write an exported graph as it is deployed, and check a fused graph against the plain one.
 
     fused   with the runtime's own operators, for providers that have them
-    bare    without guards that nothing needs, for providers that compile plain graphs
+    bare    without unneeded guards, for providers that compile plain graphs
     plain   as exported
 
-The fused graph stands only where it answers as the plain one does; whoever calls brings the comparison, since
-no graph is run here.
+Equal matrices are stored once in all three. The fused graph is kept only if it gives the same
+results as the plain one; the caller passes the comparison, because no graph is run here.
 """
 
 from __future__ import annotations
@@ -32,32 +32,35 @@ RECIPES = {
     PLAIN: "tied once",
 }
 
-DivergenceBetween = Callable[
-    [Path, Path], float
-]  # divergence of the second graph from the first, bits a token
+DivergenceBetween = Callable[[Path, Path], float]  # divergence of two graphs in bits a token
 
 
 class WrittenGraph(NamedTuple):
-    """The files of a graph relative to its folder, and why parts of it, or all, were not fused."""
+    """Files of a graph relative to its folder, and reasons for parts that were not fused."""
 
     files: list[str]
     unfused: tuple[str, ...] = ()
 
 
-def write_finished(finish: str, source: Path, out: Path, apart: DivergenceBetween) -> WrittenGraph:
-    """Writes the graph of `source` to `out` as `finish` says."""
+def write_finished(
+    finish: str, source: Path, out: Path, divergence: DivergenceBetween
+) -> WrittenGraph:
+    """Write the graph of `source` to the folder `out` in the given finish.
+
+    `divergence` runs both graphs and returns their distance in bits a token.
+    """
     return (
-        write_fused(source, out, apart)
+        write_fused(source, out, divergence)
         if finish == FUSED
         else write_tied(source, out, bare=finish == BARE)
     )
 
 
 def write_tied(source: Path, out: Path, bare: bool = False) -> WrittenGraph:
-    """Writes the graph with a matrix that is stored twice stored once.
+    """Write the graph with tied matrices stored once.
 
-    `bare` drops the guards against rows that are masked whole, which a decoder without padding never has: they cut
-    the graph in pieces for providers that compile it.
+    `bare` also drops the guards against fully masked attention rows, which a decoder without
+    padding never has: they split the graph for providers that compile it.
     """
     model = open_graph(source)
     tie_weights(model)
@@ -66,32 +69,32 @@ def write_tied(source: Path, out: Path, bare: bool = False) -> WrittenGraph:
     return WrittenGraph(write_graph(model, out))
 
 
-def write_fused(source: Path, out: Path, apart: DivergenceBetween) -> WrittenGraph:
-    """Writes the fused graph where it is within `MAX_DIVERGENCE_BITS` of the plain one in `source`, which is written otherwise.
+def write_fused(source: Path, out: Path, divergence: DivergenceBetween) -> WrittenGraph:
+    """Write the fused graph if it is within `MAX_DIVERGENCE_BITS` of the plain one, else the plain.
 
-    Raises UsageError where the graph keeps no cache: its attention has nothing that the fused operator appends to.
+    Raise UsageError if the graph has no KV cache: the fused attention operator appends to one.
     """
     model = open_graph(source)
     if not any(is_cache(i.name) for i in model.graph.input):
         raise UsageError(f"{source} cannot be fused: it has no KV cache")
     tie_weights(model)
-    found = fuse(model)
+    fusion = fuse(model)
     join_matmuls(model)
     files = write_graph(model, out)
     del model
-    reason = _refused(source, out / files[0], apart)
+    reason = _reason_to_refuse(source, out / files[0], divergence)
     if not reason:
-        return WrittenGraph(files, found.missing)
+        return WrittenGraph(files, fusion.missing)
     for name in files:
         (out / name).unlink()
     return write_tied(source, out)._replace(unfused=(reason,))
 
 
-def _refused(plain: Path, fused: Path, apart: DivergenceBetween) -> str:
-    """Why the fused graph may not stand, empty where it may."""
+def _reason_to_refuse(plain: Path, fused: Path, divergence: DivergenceBetween) -> str:
+    """Return the reason to refuse the fused graph, or an empty string."""
     try:
-        bits = apart(plain, fused)
-    except Exception as error:  # whatever the runtime has against it: the plain graph is there
+        bits = divergence(plain, fused)
+    except Exception as error:  # of many kinds, from the runtime: fall back to the plain graph
         return f"the runtime does not run the fused graph: {' '.join(str(error).split())[:200]}"
     return (
         ""

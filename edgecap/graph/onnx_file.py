@@ -1,4 +1,4 @@
-"""What an ONNX file is: opened without its weights, checked, described."""
+"""Open, inspect and write ONNX files."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ if TYPE_CHECKING:
     import onnx
 
 WEIGHTS = "model.onnx.data"
-LARGEST_PROTO = 1_900_000_000  # protobuf ends at 2 GiB; keep room for the graph itself
+LARGEST_PROTO = 1_900_000_000  # protobuf ends at 2 GiB; the graph itself needs room
 
 
 class GraphFacts(msgspec.Struct, frozen=True):
-    """A graph of a language model: `precision` of its weights as found, `vocabulary` if it tells it.
+    """Properties of a language model's graph.
 
-    `matrix_weights` counts the numbers of all matrices that activations are multiplied with. `positions` are those of
-    a learned table. `predicts` says that there are logits, which a decoder needs and an encoder may have.
+    `precision` is that of its weights, `vocabulary` its size if the graph has it. `matrix_weights`
+    counts the numbers of all matrices that activations are multiplied with. `positions` are those
+    of a learned table. `predicts` means that there are logits, which a decoder needs and an encoder
+    may have.
     """
 
     precision: str
@@ -38,9 +40,10 @@ class GraphFacts(msgspec.Struct, frozen=True):
 
 
 def open_graph(path: Path, weights: bool = True) -> onnx.ModelProto:
-    """Parses an ONNX file with its weights, or with a note of where they lie.
+    """Parse an ONNX file with its weights, or with references to where they lie.
 
-    Raises Unreadable where it is no ONNX file, or weights are missing or cut short, and MemoryError.
+    Raise Unreadable if it is not an ONNX file, or weights are missing or cut short. Raise
+    MemoryError if the weights do not fit.
     """
     import onnx
 
@@ -60,7 +63,7 @@ def open_graph(path: Path, weights: bool = True) -> onnx.ModelProto:
         ) from error
     if not model.graph.node or not model.graph.output:
         raise Unreadable(f"{path} is not an ONNX file, or it is damaged (no nodes or no outputs)")
-    for name, end in _external(model).items():
+    for name, end in _external_ends(model).items():
         _check_external(path, name, end)
     if weights:
         onnx.load_external_data_for_model(model, str(path.parent))
@@ -68,7 +71,7 @@ def open_graph(path: Path, weights: bool = True) -> onnx.ModelProto:
 
 
 def inspect_graph(path: Path) -> GraphFacts:
-    """Describes the graph of a decoder or an encoder. Raises UsageError where it is damaged or neither."""
+    """Describe the graph of a decoder or encoder. Raise UsageError if it is neither or damaged."""
     model = open_graph(path, weights=False)
     graph = model.graph
     names = tuple(i.name for i in graph.input)
@@ -84,7 +87,7 @@ def inspect_graph(path: Path) -> GraphFacts:
         inputs=names,
         vocabulary=last[0].dim_value or None if last else table_rows(model),
         has_cache=cached and any(n.startswith("present") for n in outputs),
-        files=tuple(dict.fromkeys((path.name, *_external(model)))),
+        files=tuple(dict.fromkeys((path.name, *_external_ends(model)))),
         matrix_weights=_matrix_weights(model),
         positions=_learned_positions(model),
         predicts="logits" in outputs,
@@ -92,7 +95,7 @@ def inspect_graph(path: Path) -> GraphFacts:
 
 
 def table_rows(model: onnx.ModelProto) -> int | None:
-    """Rows of the table that token ids are looked up in."""
+    """Return the rows of the table that token ids are looked up in, or None."""
     rows = {t.name: t.dims[0] for t in model.graph.initializer if len(t.dims) >= 2}
     gathers = (
         n for n in model.graph.node if n.op_type.startswith("Gather") and "input_ids" in n.input[1:]
@@ -101,16 +104,19 @@ def table_rows(model: onnx.ModelProto) -> int | None:
 
 
 def _learned_positions(model: onnx.ModelProto) -> int | None:
-    """Rows of a table of positions by its name; where they are counted up from the mask, two are for padding."""
+    """Return the rows of the position table, found by name, or None.
+
+    If positions are counted up from the mask, two rows are for padding.
+    """
     tables = [
         t for t in model.graph.initializer if "position_embedding" in t.name and len(t.dims) == 2
     ]
-    counted = any(n.op_type == "CumSum" for n in model.graph.node)
-    return max(1, min(t.dims[0] for t in tables) - 2 * counted) if tables else None
+    counts_up = any(n.op_type == "CumSum" for n in model.graph.node)
+    return max(1, min(t.dims[0] for t in tables) - 2 * counts_up) if tables else None
 
 
 def _matrix_weights(model: onnx.ModelProto) -> int:
-    """Numbers in stored matrices behind MatMul, Gemm and their quantised forms."""
+    """Count the numbers of stored matrices behind MatMul, Gemm and their quantized forms."""
     sizes = {t.name: math.prod(t.dims) for t in model.graph.initializer if len(t.dims) == 2}
     for node in model.graph.node:
         if node.op_type == "Transpose" and node.input[0] in sizes:
@@ -124,10 +130,10 @@ def _matrix_weights(model: onnx.ModelProto) -> int:
     return total
 
 
-def _external(model: onnx.ModelProto) -> dict[str, int]:
-    """Files beside the graph that hold weights -> the byte up to which they are needed."""
+def _external_ends(model: onnx.ModelProto) -> dict[str, int]:
+    """Return the files beside the graph that hold weights, with the bytes needed of each."""
     ends: dict[str, int] = {}
-    for tensor in _stored(model.graph):
+    for tensor in _all_tensors(model.graph):
         if tensor.data_location == 1:
             entry = {e.key: e.value for e in tensor.external_data}
             end = int(entry.get("offset") or 0) + int(entry.get("length") or 0)
@@ -136,8 +142,8 @@ def _external(model: onnx.ModelProto) -> dict[str, int]:
     return ends
 
 
-def _stored(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor of a graph: its weights, its constants, and those of branches and loops."""
+def _all_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Yield every tensor of a graph: weights, constants, and those of branches and loops."""
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:
@@ -145,13 +151,15 @@ def _stored(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
                 yield attribute.t
             yield from attribute.tensors
             for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _stored(inner)
+                yield from _all_tensors(inner)
 
 
 def _check_external(path: Path, name: str, end: int) -> None:
-    file = (
-        path.parent / name
-    )  # may be a link, as in the Hub's cache; what counts is what the graph says
+    """Raise Unreadable if weights lie outside the folder, are missing or cut short.
+
+    The file may be a link, as in the Hub's cache.
+    """
+    file = path.parent / name
     if not Path(os.path.normpath(file.absolute())).is_relative_to(
         os.path.normpath(path.parent.absolute())
     ):
@@ -163,10 +171,10 @@ def _check_external(path: Path, name: str, end: int) -> None:
 
 
 def _precision(model: onnx.ModelProto) -> str:
-    """int4, int8 and their kin by their operators, the others by the type that most weights have."""
+    """Return the precision of the weights, from operators or the type of most numbers."""
     blocks = [n for n in model.graph.node if n.op_type == "MatMulNBits"]
     if blocks:
-        return _in_blocks(model, blocks)
+        return _block_precision(model, blocks)
     operators = {n.op_type for n in model.graph.node}
     if {"MatMulInteger", "DynamicQuantizeMatMul"} & operators:
         return "int8"
@@ -180,8 +188,12 @@ def _precision(model: onnx.ModelProto) -> str:
     return names[max(known, key=lambda t: known[t])] if known else "fp32"
 
 
-def _in_blocks(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> str:
-    """int4 or int8w by the fewest bits; the block only where all share one that edgecap makes; HQQ by its zero points."""
+def _block_precision(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> str:
+    """Return the name of a block-wise precision: int4 or int8w by the fewest bits, or int4hqq.
+
+    The block size is part of the name if all nodes share one that edgecap makes. HQQ has zero
+    points in floating point.
+    """
     bits, sizes = (
         {_attribute(n, name, default) for n in nodes}
         for name, default in (("bits", 4), ("block_size", 32))
@@ -189,9 +201,9 @@ def _in_blocks(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> str:
     floats = {t.name for t in model.graph.initializer if t.data_type in (1, 10, 16)}
     if min(bits) <= 4 and any(name in floats for n in nodes for name in n.input[3:4]):
         return "int4hqq"
-    family, made = ("int4", (16, 64, 128)) if min(bits) <= 4 else ("int8w", (128,))
+    family, known_sizes = ("int4", (16, 64, 128)) if min(bits) <= 4 else ("int8w", (128,))
     block = sizes.pop() if len(sizes) == 1 else 0
-    return f"{family}b{block}" if block in made else family
+    return f"{family}b{block}" if block in known_sizes else family
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
@@ -199,12 +211,12 @@ def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
 
 
 def weight_bytes(model: Any) -> int:
-    """Bytes of the stored tensors; protobuf cannot tell the size of what it cannot serialise."""
+    """Return the bytes of the stored tensors; protobuf cannot size what it cannot serialize."""
     return sum(len(t.raw_data) for t in model.graph.initializer)
 
 
 def import_contrib(model: Any) -> None:
-    """Declares the runtime's own operators, once."""
+    """Declare the domain of ONNX Runtime's own operators, once."""
     from onnx import helper
 
     if not any(o.domain == "com.microsoft" for o in model.opset_import):
@@ -212,7 +224,10 @@ def import_contrib(model: Any) -> None:
 
 
 def write_graph(model: Any, folder: Path) -> list[str]:
-    """Writes `model.onnx`, its weights beside it where they are too large for one file; names of files."""
+    """Write `model.onnx` into a folder, and return the names of the files.
+
+    Weights that are too large for one file go beside it.
+    """
     import onnx
 
     path = folder / "model.onnx"

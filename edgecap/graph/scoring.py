@@ -1,10 +1,10 @@
-"""Gives a decoder graph a head that answers -log p of given targets, so that logits never leave it.
+"""Add a head to a decoder graph that returns -log p of given targets instead of logits.
 
 logits -> Cast(float) -> [Slice] -> LogSoftmax -> GatherElements(targets) -> Neg -> nll
 
-What scoring does not need is taken out of the copy: guards against rows of attention in which
-everything is masked, and a second copy of tied embeddings that the runtime would make.
-docs/performance.md says what each is worth.
+Logits then never leave the graph. Two things are removed that scoring does not need: guards against
+attention rows in which everything is masked, and a second copy of tied embeddings that the runtime
+would make. docs/performance.md says what each is worth.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ _FLOAT = 1  # TensorProto.FLOAT
 
 
 def scoring_graph(path: Path, on_host: bool = True, vocabulary: int | None = None) -> bytes:
-    """The serialised graph with input `edgecap_targets` (batch, sequence) int64 and output
-    `edgecap_nll` (batch, sequence, 1) float32, in nats; the logits are no longer an output.
+    """Return the serialized scoring graph of an ONNX file.
 
-    `on_host` says that it will run in main memory, `vocabulary` limits the softmax to the first ids.
-    Weights stay where they are: give the runtime the file's folder.
+    Its input `edgecap_targets` is (batch, sequence) int64, its output `edgecap_nll` (batch,
+    sequence, 1) float32 in nats; the logits are no longer an output. `on_host` means that it will
+    run in main memory; `vocabulary` limits the softmax to the first ids. Weights stay in the file:
+    give the runtime its folder.
     """
     model = open_graph(path, weights=False)
     drop_guards(model.graph)
@@ -38,16 +39,16 @@ def scoring_graph(path: Path, on_host: bool = True, vocabulary: int | None = Non
 
 
 def drop_guards(graph: onnx.GraphProto) -> int:
-    """Takes out Where(IsNaN(p), 0, p) behind a softmax; returns how many there were.
+    """Remove Where(IsNaN(p), 0, p) behind a softmax, and return the number removed.
 
-    It answers for positions that may attend to nothing, which padding on the left makes. A text that
-    is scored has no padding; each position attends at least to itself.
+    The guard is for positions that may attend to nothing, which padding on the left makes. A scored
+    text has no padding; each position attends at least to itself.
     """
-    made_by = {output: node for node in graph.node for output in node.output}
+    producers = {output: node for node in graph.node for output in node.output}
     softmax = {o for n in graph.node if n.op_type in ("Softmax", "Cast") for o in n.output}
     unguarded: dict[str, str] = {}
     for node in [n for n in graph.node if n.op_type == "Where"]:
-        test = made_by.get(node.input[0])
+        test = producers.get(node.input[0])
         guarded = node.input[2]
         if (
             test is not None
@@ -67,10 +68,11 @@ def drop_guards(graph: onnx.GraphProto) -> int:
 
 
 def keep_tied_tables(graph: onnx.GraphProto) -> list[str]:
-    """Makes float tables that are gathered from and, transposed, multiplied with inputs that have a default.
+    """Make tied float tables inputs with a default value, and return their names.
 
-    The runtime may not fold or repack what a caller could replace, so that it multiplies with the
-    table as it lies on the disk: 1 copy instead of 2, as fast for runs of 100 positions and more.
+    Such tables are gathered from and, transposed, multiplied with. The runtime may not fold or
+    repack what a caller could replace, so that it multiplies with the table as it lies on disk: 1
+    copy instead of 2, as fast for runs of 100 positions and more.
     """
     from onnx import helper
 
@@ -78,13 +80,15 @@ def keep_tied_tables(graph: onnx.GraphProto) -> list[str]:
     gathered = {n.input[0] for n in graph.node if n.op_type == "Gather"}
     transposed = {n.input[0] for n in graph.node if n.op_type == "Transpose"}
     inputs = {i.name for i in graph.input}
-    kept = sorted((tables.keys() & gathered & transposed) - inputs)
-    graph.input.extend(helper.make_tensor_value_info(n, _FLOAT, list(tables[n].dims)) for n in kept)
-    return kept
+    names = sorted((tables.keys() & gathered & transposed) - inputs)
+    graph.input.extend(
+        helper.make_tensor_value_info(n, _FLOAT, list(tables[n].dims)) for n in names
+    )
+    return names
 
 
 def add_scoring(model: onnx.ModelProto, vocabulary: int | None = None) -> None:
-    """Adds the head in place."""
+    """Add the scoring head in place; see `scoring_graph` for its input and output."""
     from onnx import TensorProto, helper
 
     graph = model.graph

@@ -56,7 +56,7 @@ def _broadcast(*at: int) -> ShapeRule:
     return rule
 
 
-def _quantised(node: Any, inputs: Inputs) -> Outputs:
+def _quantized(node: Any, inputs: Inputs) -> Outputs:
     """Return the output of com.microsoft's QuantizeLinear: type of the zero point, else uint8."""
     point = inputs[2] if len(inputs) > 2 else None
     return [Tensor(point.kind if point else 2, required_shape(inputs, 0))]
@@ -141,14 +141,14 @@ def _gemm(kind_at: int, right: int = 1) -> ShapeRule:
     return rule
 
 
-def _quantised_gemm(node: Any, inputs: Inputs) -> Outputs:
+def _quantized_gemm(node: Any, inputs: Inputs) -> Outputs:
     left, right = operands(node, inputs, 0, 3)
     scaled = len(inputs) > 8 and inputs[8] is not None
     return [Tensor(_kind(inputs, 8) if scaled else 1, (left[0], right[1]))]
 
 
 def _gathered_blocks(node: Any, inputs: Inputs) -> Outputs:
-    """Return rows of packed numbers, as wide as numbers fit into the quantised axis."""
+    """Return rows of packed numbers, as wide as numbers fit into the quantized axis."""
     data, at = required_shape(inputs, 0), required_shape(inputs, 1)
     axis = attribute(node, "gather_axis", 0) % len(data)
     packed = 8 // attribute(node, "bits", 4) if _kind(inputs) in (2, 3) else 1
@@ -268,10 +268,10 @@ RULES: dict[str, ShapeRule] = {
     "PackedAttention": _packed,
     "PackedMultiHeadAttention": _packed,
     "QAttention": _projecting(8, kind_at=3),
-    "QGemm": _quantised_gemm,
+    "QGemm": _quantized_gemm,
     "QLinearAdd": _broadcast(3, 0),
     "QLinearMul": _broadcast(3, 0),
-    "QuantizeLinear": _quantised,
+    "QuantizeLinear": _quantized,
     "SimplifiedLayerNormalization": _norm,
     "SkipLayerNormalization": _skip_norm,
     "SkipSimplifiedLayerNormalization": _skip_norm,

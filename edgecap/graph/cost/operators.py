@@ -221,7 +221,7 @@ def _per_output_with(flops: int, *optional: int) -> FlopRule:
 
 
 def _dynamic_quantize_matmul(node: Any, inputs: Inputs, outputs: Inputs) -> int:
-    """Count DynamicQuantizeMatMul: quantise the first factor, scale the result, add a bias."""
+    """Count DynamicQuantizeMatMul: quantize the first factor, scale the result, add a bias."""
     return 5 * _size(inputs, 0) + _per_output_with(1, 4)(node, inputs, outputs)
 
 

@@ -1,7 +1,7 @@
 """Join products of one tensor with several stored matrices into one product and a Split.
 
 Such are query, key and value, or gate and up. Fewer and larger products keep more of the processor
-busy, and a quantised variant quantises the tensor once.
+busy, and a quantized variant quantizes the tensor once.
 """
 
 from __future__ import annotations

@@ -31,14 +31,14 @@ def make_block_weights(model: onnx.ModelProto, bits: int, block: int, hqq: bool 
         # HQQ's torch warns of an array that it only reads.
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         quantizer.process()
-    quantised = quantizer.model.model
-    for node in table_gathers(quantised):
+    quantized = quantizer.model.model
+    for node in table_gathers(quantized):
         head = heads.get(node.input[0])
-        if hqq and f"{head}_zero_points" in {t.name for t in quantised.graph.initializer}:
-            _gather_unpacked(quantised, node, str(head), block)
+        if hqq and f"{head}_zero_points" in {t.name for t in quantized.graph.initializer}:
+            _gather_unpacked(quantized, node, str(head), block)
         else:
-            _gather_blocks(quantised, node, head, bits, block)
-    return tidy(quantised)
+            _gather_blocks(quantized, node, head, bits, block)
+    return tidy(quantized)
 
 
 def _quantizer(model: onnx.ModelProto, bits: int, block: int, hqq: bool) -> Any:
@@ -82,7 +82,7 @@ def _gather_blocks(
     packed, scales = f"{head}_Q{bits}", f"{head}_scales"
     if packed not in arrays:
         packed, scales = f"{table}_Q{bits}", f"{table}_scales"
-        numbers, factors = _quantise_blocks(numpy_helper.to_array(arrays[table]), bits, block)
+        numbers, factors = _quantize_blocks(numpy_helper.to_array(arrays[table]), bits, block)
         graph.initializer.extend(
             [numpy_helper.from_array(numbers, packed), numpy_helper.from_array(factors, scales)]
         )
@@ -120,7 +120,7 @@ def _as_rows(graph: onnx.GraphProto, table: str, *shape: int) -> None:
     graph.initializer.append(numpy_helper.from_array(np.array(shape, np.int64), f"{table}_shape"))
 
 
-def _quantise_blocks(table: np.ndarray, bits: int, block: int) -> tuple[np.ndarray, np.ndarray]:
+def _quantize_blocks(table: np.ndarray, bits: int, block: int) -> tuple[np.ndarray, np.ndarray]:
     """Quantize the rows of a table in MatMulNBits' symmetric blocks.
 
     Returns uint8 of shape (N, K/block, block x bits / 8) and scales of shape (N, K/block).

@@ -26,7 +26,7 @@ def make_int8_dynamic(model: onnx.ModelProto) -> Any:
 
     tables = untie_weights(model)
     with tempfile.TemporaryDirectory() as scratch:
-        target = Path(scratch) / "quantised.onnx"
+        target = Path(scratch) / "quantized.onnx"
         quantize_dynamic(
             as_input(model, Path(scratch)),
             target,
@@ -36,11 +36,11 @@ def make_int8_dynamic(model: onnx.ModelProto) -> Any:
             use_external_data_format=weight_bytes(model) > LARGEST_PROTO,
             extra_options={"MatMulConstBOnly": True, "WeightSymmetric": True},
         )
-        quantised = open_graph(target)
+        quantized = open_graph(target)
     heads = {table: head for head, table in tables.items()}
-    for node in table_gathers(quantised):
-        gather_int8(quantised, node, heads.get(node.input[0]))
-    return tidy(quantised)
+    for node in table_gathers(quantized):
+        gather_int8(quantized, node, heads.get(node.input[0]))
+    return tidy(quantized)
 
 
 def gather_int8(model: onnx.ModelProto, node: onnx.NodeProto, head: str | None) -> None:
@@ -65,7 +65,7 @@ def gather_int8(model: onnx.ModelProto, node: onnx.NodeProto, head: str | None) 
             ),
         )
     else:
-        rows, scales = _quantise_rows(numpy_helper.to_array(arrays[table]))
+        rows, scales = _quantize_rows(numpy_helper.to_array(arrays[table]))
         zeros = np.zeros(rows.shape[:1], np.int8)
     graph.initializer.append(numpy_helper.from_array(rows, f"{table}_rows"))
     for part, values in (("scales", scales), ("zeros", zeros)):
@@ -98,6 +98,6 @@ def gather_int8(model: onnx.ModelProto, node: onnx.NodeProto, head: str | None) 
     )
 
 
-def _quantise_rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _quantize_rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     scales = np.maximum(np.abs(table).max(axis=1), 1e-12) / 127
     return np.round(table / scales[:, None]).astype(np.int8), scales.astype(np.float32)

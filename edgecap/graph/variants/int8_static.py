@@ -45,17 +45,17 @@ def make_int8_static(model: onnx.ModelProto, samples: Sequence[Ids]) -> Any:
     gemm_to_matmul(model)
     name_nodes(model)
     heads = {table: head for head, table in untie_weights(model).items()}
-    quantised = _quantised(model, [feeds(model, sample) for sample in samples if len(sample)])
-    for node in table_gathers(quantised):
-        gather_int8(quantised, node, heads.get(node.input[0]))
-    return tidy(quantised)
+    quantized = _quantized(model, [feeds(model, sample) for sample in samples if len(sample)])
+    for node in table_gathers(quantized):
+        gather_int8(quantized, node, heads.get(node.input[0]))
+    return tidy(quantized)
 
 
-def _quantised(model: onnx.ModelProto, runs: list[dict[str, np.ndarray]]) -> onnx.ModelProto:
+def _quantized(model: onnx.ModelProto, runs: list[dict[str, np.ndarray]]) -> onnx.ModelProto:
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     with tempfile.TemporaryDirectory() as scratch, _silent():
-        target = Path(scratch) / "quantised.onnx"
+        target = Path(scratch) / "quantized.onnx"
         quantize_static(
             as_input(model, Path(scratch)),
             target,

@@ -85,7 +85,7 @@ def _matrix_bytes(precision: str, inputs: int, outputs: int) -> int:
         "int8": inputs + 4,
         "int4": -(-inputs // BLOCK) * (BLOCK // 2 + 4),
     }[precision]
-    # A matrix of a few inputs, such as a convolution, is not quantised.
+    # A matrix of a few inputs, such as a convolution, is not quantized.
     return outputs * min(column, 4 * inputs)
 
 
