@@ -122,7 +122,7 @@ OPTION_NAMES = {
     "arena": "no-arena",
     "optimize": "plain",
 }
-_FIELD = re.compile(r"`(\w+)`")
+_FIELD = re.compile(r"`(\w+)`|^'(\w+)'")  # `field` of a request, or 'key' of a plan
 
 
 def request(**fields: Any) -> Spec:
@@ -133,7 +133,7 @@ def request(**fields: Any) -> Spec:
 
 @contextlib.contextmanager
 def option_names() -> Iterator[None]:
-    """Write options for the fields in backticks of a UsageError: `limit_s` becomes --limit."""
+    """Write options for the fields that a UsageError names: `limit_s` becomes --limit."""
     try:
         yield
     except UsageError as error:
@@ -141,6 +141,6 @@ def option_names() -> Iterator[None]:
 
 
 def _option(field: re.Match[str]) -> str:
-    name = field[1]
-    known = name in OPTION_NAMES or name in Spec.__struct_fields__
+    name = field[1] or field[2]
+    known = name in OPTION_NAMES or name in Spec.__struct_fields__ or name == "device"
     return f"--{OPTION_NAMES.get(name, name.replace('_', '-'))}" if known else field[0]
