@@ -551,7 +551,7 @@ def test_a_record_of_a_text_without_a_fit_is_not_rescored(files, tmp_path):
     )
     done = run("fit", *files, str(tmp_path / "d.json"), "--rescore", str(tmp_path / "new"))
     assert done.exit_code == 0, done.output
-    assert "d.json, whose text has no fitted bias" in done.stderr
+    assert "d.json: no bias was fitted on its corpus" in done.stderr
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == sorted(
         Path(f).name for f in files
     )
