@@ -16,7 +16,7 @@ from edgecap.pipeline.worker import Calibrated, child
 from edgecap.pipeline.worker.handlers import diagnose
 from edgecap.record import Absent, Bandwidth, Failure, GraphWork, Peaks, Roofline, StepWork
 from edgecap.report.terminal.details import details
-from edgecap.runtime import engine
+from edgecap.runtime import operator_profile
 from edgecap.storage.files import resolve_paths
 from edgecap.storage.records import load
 
@@ -213,7 +213,7 @@ def test_time_is_shared_out_by_run():
         event("a_kernel_time", 201, 10, op_name="MatMul", **node),
         event("b_kernel_time", 220, 30, op_name="Softmax", **node),
     ]
-    found = engine._profiled(events)
+    found = operator_profile.parse_operator_profile(events)
     assert found.runs == ({"MatMul": 30}, {"MatMul": 10, "Softmax": 30})
     assert found.shares(slice(1, None)) == {"Softmax": 0.75, "MatMul": 0.25}
     assert found.by_provider["cpu"].nodes == 2

@@ -1,1 +1,1 @@
-"""Run graphs on ONNX Runtime. Owns onnxruntime."""
+"""Run graphs on ONNX Runtime, and measure what a provider can do. Owns onnxruntime."""

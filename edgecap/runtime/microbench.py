@@ -1,7 +1,7 @@
-"""Graphs of one operator that ask a provider for its limits: matrix products, reading and copying memory.
+"""Graphs of one operator that measure a provider's limits: matrix products, memory traffic.
 
-Each probe is a session whose inputs and output stay on the device; calling it runs the operator once.
-Timing and choosing the best is left to `meters.peaks`. Owns onnxruntime beside `engine`.
+Each probe is a session whose inputs and output stay on the device. A call runs the operator once,
+synchronised. `meters.peaks` times the probes and picks the fastest.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _OPSET, _IR = 18, 9
 
 
 class OrtProbes:
-    """Probes on one provider with a number of threads; see `seams.Probes`."""
+    """Probes on one provider with so many threads; implements `protocols.Probes`."""
 
     def __init__(self, provider: str, threads: int) -> None:
         self._provider, self._threads = parse_provider(provider).with_threads(threads), threads
         load_libraries(self._provider)
 
     def gemm(self, precision: str, m: int, k: int, n: int) -> Probe:
-        """(m, k) times a stored (k, n), as the layers of a model are."""
+        """Multiply (m, k) by a stored (k, n) matrix, as the layers of a model do."""
         from onnx import numpy_helper
 
         left, right = _values((m, k), precision, True), _values((k, n), precision, False)
@@ -37,23 +37,25 @@ class OrtProbes:
         return self._probe(operator, {"x": left}, [numpy_helper.from_array(right, "w")], ["x", "w"])
 
     def reads(self, size: int) -> Sequence[Probe]:
-        """Scans, and a vector times a matrix as decoding does.
+        """Scan `size` bytes, and multiply a vector by a matrix of that size, as decode does.
 
-        A processor repacks a stored matrix, and holds it five times meanwhile: small ones only.
+        A CPU repacks a stored matrix and holds it five times meanwhile: small matrices only.
         """
         from onnx import numpy_helper
 
         matrix, axis = _square(size), numpy_helper.from_array(np.array([1], np.int64), "axis")
-        found = [self._probe(operator, {"x": matrix}, [axis], ["x", "axis"]) for operator in _SCANS]
+        probes = [
+            self._probe(operator, {"x": matrix}, [axis], ["x", "axis"]) for operator in _SCANS
+        ]
         if self._provider.place[0] != "cpu":
-            found.append(self._probe("MatMul", {"x": matrix[:1], "w": matrix}, [], ["x", "w"]))
+            probes.append(self._probe("MatMul", {"x": matrix[:1], "w": matrix}, [], ["x", "w"]))
         elif size <= _SMALL:
             stored = numpy_helper.from_array(matrix, "w")
-            found.append(self._probe("MatMul", {"x": matrix[:1]}, [stored], ["x", "w"]))
-        return found
+            probes.append(self._probe("MatMul", {"x": matrix[:1]}, [stored], ["x", "w"]))
+        return probes
 
     def copies(self, size: int) -> Sequence[Probe]:
-        """Several ways of reading `size` bytes and writing as many."""
+        """Read `size` bytes and write as many, by several operators."""
         return [self._probe(operator, {"x": _square(size)}, [], ["x"]) for operator in _COPIES]
 
     def _probe(
@@ -75,13 +77,13 @@ class OrtProbes:
         options.intra_op_num_threads = self._threads
         options.log_severity_level = 3
         session = onnxruntime.InferenceSession(
-            _with_types(model).SerializeToString(),
+            _infer_shapes(model).SerializeToString(),
             options,
             **self._provider.arguments,
         )
-        return self._bound(session, feeds)
+        return self._bind(session, feeds)
 
-    def _bound(self, session: Any, feeds: dict[str, np.ndarray]) -> Probe:
+    def _bind(self, session: Any, feeds: dict[str, np.ndarray]) -> Probe:
         import onnxruntime
 
         binding, place = session.io_binding(), self._provider.place
@@ -92,23 +94,25 @@ class OrtProbes:
             binding.bind_ortvalue_input(name, value)
         binding.bind_output("y", *self._provider.place)
 
-        def run(
-            _held: dict[str, Any] = values,
-        ) -> None:  # a binding keeps no hold of what is bound to it
+        # A binding holds no reference to the bound values; the default argument keeps them alive.
+        def run(_alive: dict[str, Any] = values) -> None:
             session.run_with_iobinding(binding)
             binding.synchronize_outputs()
 
         return run
 
 
-def _with_types(model: Any) -> Any:
+def _infer_shapes(model: Any) -> Any:
     import onnx
 
     return onnx.shape_inference.infer_shapes(model)
 
 
 def _values(shape: tuple[int, int], precision: str, activation: bool) -> np.ndarray:
-    """Noise: a GPU draws less, and runs faster, on equal numbers. int8: activations unsigned, weights signed."""
+    """Return noise, since a GPU draws less power and runs faster on equal numbers.
+
+    int8 activations are unsigned, weights signed.
+    """
     noise = np.random.default_rng(0).integers(-8, 8, 1 << 16)
     if precision == "int8":
         return np.resize(

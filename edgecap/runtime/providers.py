@@ -1,9 +1,7 @@
-"""Which execution providers really work here, what is missing to the others, and the libraries of CUDA's.
+"""Test which execution providers work here, say why others do not, and load CUDA's libraries.
 
-Owns onnxruntime beside `engine` and `probes`.
-
-A runtime that was built with a provider falls back in silence where its libraries or its device are
-missing, so each is tried on a graph of one node; what the runtime says meanwhile is kept.
+A runtime that was built with a provider falls back silently where its libraries or its device are
+missing. So each provider runs a graph of one node, and the runtime's messages are captured.
 """
 
 from __future__ import annotations
@@ -25,48 +23,52 @@ _MISSING = re.compile(
     r"([\w.+-]+\.(?:so|dll|dylib)[\w.]*): cannot open shared object file|depends on ([\w.+-]+\.dll)"
 )
 _NEEDS = re.compile(r"Require (.+?)\. Please")
-_SAID = re.compile(r"(?:Error\] : \d+ : \w+ : |EP Error |\.cc:\d+ Create\] )(.+)")
+_MESSAGE = re.compile(r"(?:Error\] : \d+ : \w+ : |EP Error |\.cc:\d+ Create\] )(.+)")
 _WHERE = re.compile(
     r"^\S+\.cc:\d+ .*?[)>] (?=[A-Z\[])(?:\[ERROR\] \[[\w-]+\] ?)?"
 )  # file, line and C++ signature
 _INNER = re.compile(
     r"Exception from \S+\n(?!Exception from)(.+)"
-)  # OpenVINO: who threw it, line by line; then why
+)  # OpenVINO: the places that threw it, line by line; then the reason
 _ELSEWHERE = (
-    "the runtime lists it and gives it no node: is its device written as the runtime names it?"
+    "the runtime lists it but gives it no node: check that its device has the runtime's name"
 )
 
 
 def built_providers() -> tuple[str, ...]:
-    """The names, as people type them, of the providers that the installed runtime was built with."""
+    """Return edgecap's names of the providers that the installed runtime was built with."""
     import onnxruntime
 
     built = onnxruntime.get_available_providers()
     return tuple(name for name, provider in PROVIDERS.items() if provider in built)
 
 
-def provider_problem(asked: str) -> str | None:
-    """None where a one-node graph really runs on the provider, with the options that it may come with; else why, in a line."""
+def provider_problem(provider_text: str) -> str | None:
+    """Return None if a one-node graph runs on the provider; else the reason, in one line.
+
+    `provider_text` may contain options, as `parse_provider` reads them.
+    """
     import onnxruntime
 
-    provider = parse_provider(asked)
+    provider = parse_provider(provider_text)
     load_libraries(provider)
-    with _said() as said:
+    with _native_output() as output:
         try:
             session = onnxruntime.InferenceSession(
-                _one_node(), _alone(asked), **provider.arguments, enable_fallback=0
+                _one_node(), _no_fallback_options(provider), **provider.arguments, enable_fallback=0
             )
             session.run(None, {"x": np.ones(1, np.float32)})
-            took = session.get_providers()[0] == provider.runtime_name
-            return None if took else _reason(said(), "the runtime put the node elsewhere")
-        except (
-            Exception
-        ) as error:  # missing libraries and devices raise many kinds; each of them means no
-            return _reason(said(), _ELSEWHERE if "default CPU EP" in str(error) else str(error))
+            works = session.get_providers()[0] == provider.runtime_name
+            return None if works else _reason(output(), "the runtime put the node elsewhere")
+        except Exception as error:  # missing libraries and devices raise many types
+            return _reason(output(), _ELSEWHERE if "default CPU EP" in str(error) else str(error))
 
 
 def load_libraries(provider: ProviderRequest) -> None:
-    """Loads the libraries of pip's NVIDIA packages, for a provider on CUDA: no loader looks where they lie."""
+    """Load the libraries of pip's NVIDIA packages, if the provider runs on CUDA.
+
+    No system loader searches their folders.
+    """
     if provider.place[0] == "cuda":
         _preload()
 
@@ -78,7 +80,7 @@ def _preload() -> None:
     preload = getattr(onnxruntime, "preload_dlls", None)
     if preload is None:  # a runtime before 1.21
         return
-    # what is missing is told by the session that needs it, and is no error where it lies elsewhere
+    # A session that needs a missing library reports it; here it may be installed elsewhere.
     with (
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
@@ -87,14 +89,14 @@ def _preload() -> None:
         preload()
 
 
-def _alone(asked: str) -> Any:
-    """Options by which, where a device may have been asked for, a node that the provider does not take is an error.
+def _no_fallback_options(provider: ProviderRequest) -> Any:
+    """Return session options that turn fallback to the CPU into an error, if a device was named.
 
     OpenVINO is listed first and takes no node on a device whose name it does not know.
     """
     import onnxruntime
 
-    options, provider = onnxruntime.SessionOptions(), parse_provider(asked)
+    options = onnxruntime.SessionOptions()
     if provider.options and provider.name != "cpu":
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     return options
@@ -112,16 +114,19 @@ def _one_node() -> bytes:
 
 
 @contextlib.contextmanager
-def _said() -> Iterator[Callable[[], str]]:
-    """What native code writes to standard error and output meanwhile, as a function to be called inside or after."""
+def _native_output() -> Iterator[Callable[[], str]]:
+    """Capture what native code writes to standard output and error.
+
+    Yields a function that returns the text so far; it may also be called after the block.
+    """
     with tempfile.TemporaryFile() as file:
-        kept = [os.dup(number) for number in (1, 2)]
+        originals = [os.dup(number) for number in (1, 2)]
         try:
             for number in (1, 2):
                 os.dup2(file.fileno(), number)
             yield lambda: _text_of(file)
         finally:
-            for number, old in zip((1, 2), kept, strict=True):
+            for number, old in zip((1, 2), originals, strict=True):
                 os.dup2(old, number)
                 os.close(old)
 
@@ -131,13 +136,16 @@ def _text_of(file: IO[bytes]) -> str:
     return file.read().decode("utf-8", "replace")
 
 
-def _reason(said: str, otherwise: str) -> str:
-    """The missing library and what is required where the runtime names them; else its own words, or `otherwise`."""
-    missing = dict.fromkeys(a or b for a, b in _MISSING.findall(said))
-    needs = _NEEDS.search(said)
+def _reason(output: str, otherwise: str) -> str:
+    """Return the missing libraries and requirements that the runtime names, else its message.
+
+    Without either, return `otherwise`. The result is one line.
+    """
+    missing = dict.fromkeys(a or b for a, b in _MISSING.findall(output))
+    needs = _NEEDS.search(output)
     words = [f"{', '.join(missing)} is missing"] if missing else []
     words += [f"it needs {needs[1]}"] if needs else []
     if words:
         return "; ".join(words)
-    told = _INNER.search(f"{said}\n{otherwise}") or _SAID.search(said)
-    return " ".join(_WHERE.sub("", told[1] if told else otherwise).split())[:300]
+    message = _INNER.search(f"{output}\n{otherwise}") or _MESSAGE.search(output)
+    return " ".join(_WHERE.sub("", message[1] if message else otherwise).split())[:300]

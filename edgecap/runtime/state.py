@@ -36,7 +36,7 @@ class KvCache(NamedTuple):
 
 
 class CacheBuffer:
-    """Memory for `capacity` positions, written by one chain of steps that may restart at any length.
+    """Memory for `capacity` positions, written by one chain of steps that can restart anywhere.
 
     An engine stores in `bound` the I/O binding that it makes once for the whole chain.
     """
@@ -69,7 +69,7 @@ class CacheBuffer:
     def grow(
         self, cache: KvCache, positions: int, allocate: Callable[[int], dict[str, Any]]
     ) -> KvCache:
-        """Move the cache to a buffer of at least twice the capacity, with room for `positions` more.
+        """Move the cache to a buffer of at least twice the capacity, and room for `positions`.
 
         `allocate` takes a capacity, and returns new values with the cache's content copied in.
         """
