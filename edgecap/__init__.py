@@ -32,7 +32,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Loads a public name when it is first used, so that `import edgecap` stays light."""
+    """Import a public name on first use, so that `import edgecap` stays light."""
     if name not in _MODULES:
         raise AttributeError(f"module 'edgecap' has no attribute '{name}'")
     import importlib

@@ -299,9 +299,9 @@ def test_memory_on_a_board_is_that_of_this_process(monkeypatch):
 @pytest.mark.parametrize("users", [[(1, 50_000)], [(os.getpid(), None)]])
 def test_a_board_that_does_not_show_this_process(monkeypatch, users):
     library(monkeypatch, *users)
-    assert "does not show this process" in process_gpu_memory().reason
+    assert "does not report the memory of this process" in process_gpu_memory().reason
 
 
 def test_no_board(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert "NVML does not tell it" in process_gpu_memory().reason
+    assert "NVML does not report it" in process_gpu_memory().reason

@@ -1,4 +1,4 @@
-"""What `edgecap doctor` finds, as frozen values: counters, remedies, and the whole diagnosis."""
+"""Results of `edgecap doctor` as frozen values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from edgecap.record import Absent, LeftOut, Machine, Peaks
 
 
 class CounterCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """An energy counter: watts by domain while nothing runs, and under load."""
+    """An energy counter: watts by domain, idle and under load."""
 
     name: str
     scope: str
@@ -18,7 +18,7 @@ class CounterCheck(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EnergyTotal(msgspec.Struct, frozen=True, kw_only=True):
-    """What makes up the energy of a run on a provider: counter and domains, or why there is none."""
+    """The counter and domains of a run on a provider, or the reason why there is none."""
 
     counter: str
     domains: tuple[str, ...]
@@ -27,7 +27,7 @@ class EnergyTotal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FolderSpace(msgspec.Struct, frozen=True):
-    """A folder: what edgecap keeps there, and the room that is left on its disk."""
+    """A folder: the bytes that edgecap uses there, and the free bytes of its disk."""
 
     path: str
     bytes: int
@@ -36,7 +36,7 @@ class FolderSpace(msgspec.Struct, frozen=True):
 
 
 class Remedy(msgspec.Struct, frozen=True):
-    """What is wrong and the command or step that would help; `fatal` where the main job cannot run."""
+    """A problem and the command or step that solves it; `fatal` if `profile` cannot run."""
 
     problem: str
     advice: str
@@ -44,7 +44,7 @@ class Remedy(msgspec.Struct, frozen=True):
 
 
 class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that was found. `providers` that do not work have a reason, those that do an empty one."""
+    """All results. `providers` maps each provider to the reason why it fails, "" if it works."""
 
     machine: Machine
     providers: dict[str, str]
@@ -58,5 +58,5 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def can_run(self) -> bool:
-        """Whether `edgecap profile` can do its main job here."""
+        """Return whether `edgecap profile` can measure on this machine."""
         return not any(r.fatal for r in self.remedies)

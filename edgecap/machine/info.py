@@ -1,6 +1,6 @@
-"""Looks at the machine: processor, memory, power and library versions. Owns psutil and sysfs.
+"""Read the machine: processor, memory, power and library versions. Owns psutil and sysfs.
 
-What cannot be read is `Absent` with the reason. The sysfs root can be moved (`EDGECAP_SYSFS`).
+A value that cannot be read is `Absent` with the reason. `EDGECAP_SYSFS` moves the sysfs root.
 """
 
 from __future__ import annotations
@@ -18,52 +18,27 @@ from typing import Any
 from edgecap.errors import UsageError
 from edgecap.record import Absent, Gpu, Machine
 
+# Instruction sets that matter to kernels.
 FLAGS = (
-    *(
-        "avx",
-        "avx2",
-        "fma",
-        "f16c",
-        "avx512f",
-        "avx512_vnni",
-        "avx512_bf16",
-        "avx512_fp16",
-        "avx_vnni",
-    ),
-    *(
-        "amx_tile",
-        "amx_int8",
-        "amx_bf16",
-        "neon",
-        "asimd",
-        "asimddp",
-        "asimdhp",
-        "fphp",
-        "i8mm",
-        "bf16",
-        "sve",
-    ),
+    *("avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
+    *("avx_vnni", "amx_tile", "amx_int8", "amx_bf16"),
+    *("neon", "asimd", "asimddp", "asimdhp", "fphp", "i8mm", "bf16", "sve"),
 )
-RUNTIMES = (  # packages that bring `import onnxruntime`: one of them is installed
-    *(
-        "onnxruntime",
-        "onnxruntime-gpu",
-        "onnxruntime-openvino",
-        "onnxruntime-directml",
-        "onnxruntime-qnn",
-    ),
-    *("onnxruntime-migraphx", "onnxruntime-webgpu"),
+# Packages that provide `import onnxruntime`.
+RUNTIMES = (
+    *("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml"),
+    *("onnxruntime-qnn", "onnxruntime-migraphx", "onnxruntime-webgpu"),
 )
 LIBRARIES = (*RUNTIMES, "onnx", "numpy", "tokenizers", "optimum-onnx", "transformers", "torch")
 
 
 def sysfs() -> Path:
-    """The root of sysfs: `EDGECAP_SYSFS` or /sys."""
+    """Return the root of sysfs: `EDGECAP_SYSFS` or /sys."""
     return Path(os.environ.get("EDGECAP_SYSFS") or "/sys")
 
 
 def read_machine(providers: tuple[str, ...]) -> Machine:
-    """The machine as it is now; `providers` are those that the installed runtime offers."""
+    """Describe the machine as it is now; `providers` are those that the installed runtime has."""
     import psutil
 
     info = _cpuinfo()
@@ -91,18 +66,18 @@ def read_machine(providers: tuple[str, ...]) -> Machine:
 
 
 def _flags(info: dict[str, str]) -> tuple[str, ...]:
-    had = (info.get("flags") or info.get("Features") or "").split()
-    return tuple(f for f in FLAGS if f in had)
+    present = (info.get("flags") or info.get("Features") or "").split()
+    return tuple(f for f in FLAGS if f in present)
 
 
 def int8_may_saturate() -> bool:
-    """Whether unsigned x signed int8 products may be added in 16 bits here: x86 that shows no VNNI."""
+    """Return whether unsigned x signed int8 products may saturate in 16 bits: x86 without VNNI."""
     x86 = platform.machine().lower() in ("x86_64", "amd64", "i686", "x86")
     return x86 and not {"avx512_vnni", "avx_vnni"} & set(_flags(_cpuinfo()))
 
 
 def process_gpu_memory() -> int | Absent:
-    """Bytes that this process holds on NVIDIA boards now, as their management library counts them."""
+    """Return the bytes that this process uses on NVIDIA boards now, as NVML counts them."""
     try:
         import pynvml
 
@@ -110,39 +85,44 @@ def process_gpu_memory() -> int | Absent:
         boards = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
         users = [p for board in boards for p in pynvml.nvmlDeviceGetComputeRunningProcesses(board)]
     except Exception as error:  # no library, no driver, no permission
-        return Absent(reason=f"NVML does not tell it: {error}")
+        return Absent(reason=f"NVML does not report it: {error}")
     own = [p.usedGpuMemory for p in users if p.pid == os.getpid()]
     if not own or None in own:
         return Absent(
-            reason="NVML does not show this process with its memory (a container, or Windows' driver model)"
+            reason="NVML does not report the memory of this process "
+            "(a container, or Windows' driver model)"
         )
     return int(sum(own))
 
 
 def check_processors(processors: tuple[int, ...]) -> None:
-    """Raises UsageError where this process may not run on all of them."""
+    """Raise UsageError unless this process may run on all of them."""
     import psutil
 
-    had = psutil.Process().cpu_affinity() if hasattr(psutil.Process, "cpu_affinity") else None
-    missing = [p for p in processors if had is not None and p not in had]
+    usable = psutil.Process().cpu_affinity() if hasattr(psutil.Process, "cpu_affinity") else None
+    missing = [p for p in processors if usable is not None and p not in usable]
     if missing:
         raise UsageError(
-            f"--affinity: processor {missing[0]} is not there; this process may use {had}"
+            f"--affinity: processor {missing[0]} is not available; this process may use {usable}"
         )
 
 
 def check_threads(threads: int | None, processors: tuple[int, ...] = ()) -> None:
-    """Raises UsageError where there are more threads than processors to run them: they wait for each other for minutes."""
+    """Raise UsageError if there are more threads than usable processors.
+
+    Such threads wait for each other for minutes.
+    """
     usable = len(processors) or usable_processors()
     if threads and threads > usable:
-        where = "--affinity keeps it to" if processors else "this process may use"
+        limit = "--affinity keeps it to" if processors else "this process may use"
         raise UsageError(
-            f"--threads {threads} is more than the {usable} processor{'s' * (usable > 1)} that {where}"
+            f"--threads {threads} is more than the {usable} processor{'s' * (usable > 1)} "
+            f"that {limit}"
         )
 
 
 def usable_processors() -> int:
-    """Logical processors that this process may use."""
+    """Return the number of logical processors that this process may use."""
     import psutil
 
     return (
@@ -151,9 +131,9 @@ def usable_processors() -> int:
 
 
 def pin_process(processors: tuple[int, ...]) -> None:
-    """Keeps this process, with the threads that it will start, on some processors; on all where none are named.
+    """Restrict this process and the threads it will start to some processors; () means all.
 
-    Raises UsageError where the system or the machine does not have that.
+    Raises UsageError if the system or the machine does not support it.
     """
     import psutil
 
@@ -170,14 +150,14 @@ def pin_process(processors: tuple[int, ...]) -> None:
 
 
 def available_memory() -> int:
-    """Bytes that new processes can have without swapping."""
+    """Return the bytes that new processes can use without swapping."""
     import psutil
 
     return int(psutil.virtual_memory().available)
 
 
 def default_threads() -> int:
-    """One thread a physical core that this process may use."""
+    """Return one thread per physical core that this process may use."""
     import psutil
 
     allowed = usable_processors()
@@ -185,7 +165,7 @@ def default_threads() -> int:
 
 
 def _cpuinfo() -> dict[str, str]:
-    """The first processor of /proc/cpuinfo, or what macOS and Windows say instead."""
+    """Return the first processor of /proc/cpuinfo, or its equivalent on macOS."""
     if sys.platform == "darwin":
         brand = subprocess.run(
             ["sysctl", "-n", "machdep.cpu.brand_string"],
@@ -210,7 +190,7 @@ def _read(path: Path) -> str | Absent:
 
 
 def _turbo() -> bool | Absent:
-    """Intel's `no_turbo` (inverted) or the generic `boost`."""
+    """Read Intel's `no_turbo` (inverted) or the generic `boost`."""
     root = sysfs() / "devices/system/cpu"
     for path, on in (("intel_pstate/no_turbo", "0"), ("cpufreq/boost", "1")):
         value = _read(root / path)
@@ -225,7 +205,7 @@ def _smt() -> bool | Absent:
 
 
 def read_gpus() -> tuple[Gpu, ...]:
-    """NVIDIA boards as their management library tells them; none where there is no such library or board."""
+    """Return NVIDIA boards as NVML reports them; () without the library or a board."""
     try:
         import pynvml
 
@@ -233,7 +213,7 @@ def read_gpus() -> tuple[Gpu, ...]:
     except Exception:  # no library, no driver, no permission: no board that could be used
         return ()
     try:
-        driver = _words(pynvml.nvmlSystemGetDriverVersion())
+        driver = _text(pynvml.nvmlSystemGetDriverVersion())
         boards = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
         return tuple(_gpu(pynvml, board, driver) for board in boards)
     except pynvml.NVMLError:
@@ -246,14 +226,14 @@ def _gpu(pynvml: Any, board: Any, driver: str) -> Gpu:
     users = {p.pid for p in pynvml.nvmlDeviceGetComputeRunningProcesses(board)} - {os.getpid()}
     memory = int(pynvml.nvmlDeviceGetMemoryInfo(board).total)
     return Gpu(
-        name=_words(pynvml.nvmlDeviceGetName(board)),
+        name=_text(pynvml.nvmlDeviceGetName(board)),
         driver=driver,
         memory_bytes=memory,
         users=len(users),
     )
 
 
-def _words(value: bytes | str) -> str:
+def _text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
@@ -267,7 +247,7 @@ def _power_source() -> str | Absent:
 
 
 def _temperature() -> float | Absent:
-    """The hottest sensor of the processor, degrees Celsius."""
+    """Return the hottest sensor of the processor, in degrees Celsius."""
     import psutil
 
     readings = psutil.sensors_temperatures() if hasattr(psutil, "sensors_temperatures") else {}
@@ -280,41 +260,48 @@ def _temperature() -> float | Absent:
 
 
 def library_versions() -> dict[str, str]:
-    """The versions of Python and of the libraries that decide what is measured; asked several times a cell."""
-    found = {name: version for name in LIBRARIES if (version := _version(name))}
-    for name in _hidden({name: version for name, version in found.items() if name in RUNTIMES}):
-        del found[name]
-    return {"python": platform.python_version(), **found}
+    """Return the versions of Python and of the libraries that affect measurements.
+
+    Called several times per cell.
+    """
+    installed = {name: version for name in LIBRARIES if (version := _version(name))}
+    runtimes = {name: version for name, version in installed.items() if name in RUNTIMES}
+    for name in _shadowed(runtimes):
+        del installed[name]
+    return {"python": platform.python_version(), **installed}
 
 
-def _hidden(runtimes: dict[str, str]) -> list[str]:
-    """Of several runtimes that are installed those that `import onnxruntime` does not find, told by their version."""
+def _shadowed(runtimes: dict[str, str]) -> list[str]:
+    """Return the installed runtimes that `import onnxruntime` does not load, by their version."""
     spec = importlib.util.find_spec("onnxruntime") if len(runtimes) > 1 else None
     if spec is None or spec.origin is None:
         return []
-    told = re.search(
+    loaded = re.search(
         r'^__version__ *= *"([^"]+)"', Path(spec.origin).read_text("utf-8", "replace"), re.MULTILINE
     )
-    others = [name for name, version in runtimes.items() if told and version != told[1]]
-    return others if len(others) < len(runtimes) else []
+    shadowed = [name for name, version in runtimes.items() if loaded and version != loaded[1]]
+    return shadowed if len(shadowed) < len(runtimes) else []
 
 
 def _version(package: str) -> str:
-    """A package's version, or nothing; importlib.metadata would parse all of its long description for it."""
+    """Return a package's version, or "".
+
+    Reads the metadata directly: importlib.metadata would parse the whole description.
+    """
     try:
-        told = importlib.metadata.distribution(package).read_text("METADATA") or ""
+        metadata = importlib.metadata.distribution(package).read_text("METADATA") or ""
     except importlib.metadata.PackageNotFoundError:
         return ""
-    named = re.search(r"^Version: *(\S+)", told, re.MULTILINE)
-    return named[1] if named else importlib.metadata.version(package)
+    match = re.search(r"^Version: *(\S+)", metadata, re.MULTILINE)
+    return match[1] if match else importlib.metadata.version(package)
 
 
 def package_versions(packages: tuple[str, ...]) -> dict[str, str]:
-    """The versions of those packages that are installed."""
-    found = {}
+    """Return the versions of those packages that are installed."""
+    installed = {}
     for name in packages:
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed

@@ -1,7 +1,7 @@
-"""What else went on while seconds were measured: other load, steal, sleep, a clock that was set, frequency, throttling.
+"""Record system noise during a benchmark.
 
-A watch is started, looked at once a round, and asked at the end. Owns psutil's times and sysfs's frequencies; what a
-system does not tell is None, or no frequencies.
+Covers other load, steal, suspend, clock steps, frequencies and throttling. Owns psutil's CPU times
+and sysfs's frequencies. A quantity that the system does not report is None, or empty.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from edgecap.machine.info import sysfs
 from edgecap.record import Conditions
 
 
-class _Now(NamedTuple):
-    """CPU seconds of all processors so far: passed, used by anybody, by this process, taken by a hypervisor; clocks; throttling."""
+class _Snapshot(NamedTuple):
+    """CPU seconds of all processors so far, clocks in seconds, and throttling events.
+
+    `passed` is the total, `used` by any process, `own` by this one, `stolen` by a hypervisor.
+    """
 
     passed: float
     used: float
@@ -30,22 +33,22 @@ class _Now(NamedTuple):
 
 
 class NoiseMonitor:
-    """From when it is made until `found` is called."""
+    """Records noise from its creation until `conditions` is called; `sample` once per round."""
 
     def __init__(self) -> None:
-        self._began = _now()
+        self._began = _snapshot()
         self._frequencies: list[float] = []
 
     def sample(self) -> None:
-        """Reads what changes from round to round."""
+        """Record the frequency of this round."""
         frequency = _frequency()
         if frequency:
             self._frequencies.append(frequency)
 
     def conditions(self) -> Conditions:
-        """What went on meanwhile."""
-        a, b = self._began, _now()
-        passed = b.passed - a.passed  # stands still where a sandbox shows no times of processors
+        """Return the noise since this monitor was created."""
+        a, b = self._began, _snapshot()
+        passed = b.passed - a.passed  # 0 in a sandbox that hides CPU times
         slept = b.asleep - a.asleep if a.asleep is not None and b.asleep is not None else None
         return Conditions(
             steal_share=(b.stolen - a.stolen) / passed if passed > 0 else None,
@@ -61,7 +64,7 @@ class NoiseMonitor:
         )
 
 
-def _now() -> _Now:
+def _snapshot() -> _Snapshot:
     import psutil
 
     times = psutil.cpu_times()
@@ -69,7 +72,7 @@ def _now() -> _Now:
     stolen = getattr(times, "steal", 0.0)
     passed = sum(getattr(times, name) for name in times._fields if not name.startswith("guest"))
     monotonic = time.monotonic()
-    return _Now(
+    return _Snapshot(
         passed,
         passed - idle - stolen,
         time.process_time(),
@@ -82,7 +85,7 @@ def _now() -> _Now:
 
 
 def _asleep() -> float | None:
-    """Seconds that the machine was suspended since it was started; Linux only."""
+    """Return the seconds that the machine was suspended since boot; None but on Linux."""
     boot = getattr(time, "CLOCK_BOOTTIME", None)
     return (
         None
@@ -92,13 +95,13 @@ def _asleep() -> float | None:
 
 
 def _frequency() -> float | None:
-    """Mean frequency of the processors now, Hz."""
-    found = _numbers("cpufreq/scaling_cur_freq")
-    return 1e3 * statistics.fmean(found) if found else None
+    """Return the mean frequency of the processors now, in Hz."""
+    kilohertz = _numbers("cpufreq/scaling_cur_freq")
+    return 1e3 * statistics.fmean(kilohertz) if kilohertz else None
 
 
 def _throttled() -> int | None:
-    """How often processors were slowed down because of heat so far; Intel's counters."""
+    """Return how often heat has slowed processors down so far, by Intel's counters."""
     counts = [
         *_numbers("thermal_throttle/core_throttle_count"),
         *_numbers("thermal_throttle/package_throttle_count"),
@@ -107,9 +110,9 @@ def _throttled() -> int | None:
 
 
 def _numbers(name: str) -> list[int]:
-    """One number of each processor, of those that tell it."""
-    found = []
+    """Return one number for each processor that reports it."""
+    numbers = []
     for path in Path(sysfs(), "devices/system/cpu").glob(f"cpu[0-9]*/{name}"):
         with contextlib.suppress(OSError, ValueError):
-            found.append(int(path.read_text()))
-    return found
+            numbers.append(int(path.read_text()))
+    return numbers
