@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -89,8 +88,8 @@ def _has_mark(path: Path, mark: str) -> bool:
 
 
 def width() -> int:
-    """Return the columns to wrap text at: the width of the terminal, or 100 without one."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 100
+    """Return the columns to wrap text at: COLUMNS, else those of the terminal, else 80."""
+    return shutil.get_terminal_size().columns
 
 
 def print_text(text: str) -> None:
