@@ -12,7 +12,6 @@ import warnings
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 with contextlib.suppress(ImportError):  # OpenVINO's environment has none
     from hypothesis import settings
@@ -25,6 +24,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
 REFERENCE = ROOT / "models" / "edgecap-ref-xs"
+VARIANTS = ("fp32", "fp16", "int8", "int4")
 
 
 @pytest.fixture(scope="session")
@@ -72,33 +72,15 @@ def heavy(values, mark, core=()):
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory) -> Path:
-    """One cache for the whole run, so that each model is exported once, by one worker."""
+    """One cache for the whole run, so that each model is exported once, by one worker.
+
+    It holds peaks of the machine from a stand-in: measuring them takes long.
+    """
+    from exports import with_peaks
+
     base = tmp_path_factory.getbasetemp()
     run = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
-    (run / "cache").mkdir(exist_ok=True)
-    return run / "cache"
-
-
-@contextlib.contextmanager
-def built_once(place: Path):
-    """Yield True to the one process that has to build `place`, while others wait for it."""
-    with FileLock(f"{place}.lock"):
-        yield not place.exists()
-
-
-def exported(model: Path, cache: Path, precisions=("fp32",), fused=True) -> Path:
-    """A portable folder of a model, made once in the run's cache."""
-    from edgecap.pipeline.export_folder import export_folder
-    from edgecap.spec import Spec
-    from edgecap.storage.files import resolve_paths
-
-    kind = "portable" if fused else "plain"
-    out = cache / f"{kind}-{Path(model).name}-{'-'.join(precisions)}"
-    with built_once(out) as missing:
-        if missing:
-            spec = Spec(model=str(model), precisions=precisions, optimize=fused)
-            export_folder(spec, out, resolve_paths(cache))
-    return out
+    return with_peaks(run / "cache")
 
 
 @pytest.fixture(autouse=True)
@@ -156,9 +138,19 @@ SMALL = {
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory) -> Path:
+def tiny(cache) -> Path:
     """A two-layer llama of random weights, untied."""
-    return build_model(tmp_path_factory.mktemp("tiny") / "tiny-llama")
+    from exports import small
+
+    return small("llama", cache)
+
+
+@pytest.fixture(scope="session")
+def reference(cache) -> Path:
+    """The portable folder of the reference model in the four plain variants."""
+    from exports import exported
+
+    return exported(REFERENCE, cache, VARIANTS)
 
 
 @pytest.fixture

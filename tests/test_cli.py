@@ -13,7 +13,8 @@ from pathlib import Path
 import jsonschema
 import psutil
 import pytest
-from conftest import REFERENCE, ROOT, exported
+from conftest import REFERENCE, ROOT, VARIANTS
+from exports import exported
 
 from edgecap.record import SCHEMA
 
@@ -172,7 +173,7 @@ def test_profile_json_is_all_that_is_printed(cache, corpus_file, tmp_path):
 
 @pytest.mark.kill
 def test_ctrl_c_leaves_a_record_and_no_orphan(cache, corpus_file, tmp_path):
-    folder = exported(REFERENCE, cache, ("fp32", "fp16", "int8", "int4"))
+    folder = exported(REFERENCE, cache, VARIANTS)
     command = [
         sys.executable,
         "-m",

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import struct
+import subprocess
 import sys
 import time
 
@@ -99,6 +100,29 @@ def test_damaged_and_newer_records_are_refused(tmp_path, text, words):
     (tmp_path / "r.json").write_text(text)
     with pytest.raises(RecordError, match=words):
         load(tmp_path / "r.json")
+
+
+READ_AT_ONCE = """
+import json, sys, threading
+from edgecap.storage.records import read_record
+raw = json.load(open(sys.argv[1]))
+sys.setswitchinterval(1e-6)
+gate, found = threading.Barrier(8), []
+def read():
+    gate.wait()
+    found.append(read_record(raw, "record"))
+threads = [threading.Thread(target=read) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert len(found) == 8
+"""
+
+
+def test_threads_that_read_their_first_record_at_once_end_well():
+    newest = OLD / f"record-{SCHEMA}.json"
+    subprocess.run([sys.executable, "-c", READ_AT_ONCE, str(newest)], check=True)
 
 
 def test_an_error_in_a_record_names_its_path():

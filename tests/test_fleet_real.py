@@ -7,12 +7,9 @@ from pathlib import Path
 
 import pytest
 from conftest import REFERENCE, SHARED
-from fakes import scripted
+from exports import with_peaks
 from fleets import RULES, TOOLS, Fleet, lines, scores
 
-from edgecap.machine.info import default_threads
-from edgecap.pipeline.peaks import peaks_of
-from edgecap.pipeline.run_context import ignore_events
 from edgecap.storage.files import Paths
 from edgecap.storage.records import load
 from edgecap.sweep import runner as sweeping
@@ -33,12 +30,6 @@ class Nothing:
             raise ImportError(f"{name} is not on this device")
 sys.meta_path.insert(0, Nothing())
 """
-
-
-def at_its_peak(cache):
-    """A cache that knows the machine's peaks, which take half a minute to measure."""
-    peaks_of(Paths(cache, cache), "cpu", default_threads(), ignore_events, scripted(None))
-    return cache
 
 
 def wanted(folder):
@@ -70,11 +61,11 @@ def test_devices_without_an_exporter_find_the_bits_of_one_machine(tmp_path):
     (tmp_path / "blocked").mkdir()
     (tmp_path / "blocked" / "sitecustomize.py").write_text(NO_EXPORTER)
     blocked = {"PYTHONPATH": f"{tmp_path / 'blocked'}{os.pathsep}{TOOLS['PYTHONPATH']}"}
-    cells, home = wanted(tmp_path), Paths(at_its_peak(tmp_path / "cache"), tmp_path)
+    cells, home = wanted(tmp_path), Paths(with_peaks(tmp_path / "cache"), tmp_path)
     fleet = Fleet(tmp_path / "devices")
     try:
         for name, more in (("sent", ()), ("shared", ("--shared", str(tmp_path / "handed")))):
-            at_its_peak(fleet.folder / name)
+            with_peaks(fleet.folder / name)
             fleet.worker(name, *more, env=blocked)
         for name in ("sent", "shared"):
             fleet.wait_for(name, "joined")

@@ -8,7 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import REFERENCE, ROOT, exported
+from conftest import REFERENCE, ROOT
+from exports import exported
 from test_cli import edgecap
 
 from edgecap.errors import UsageError

@@ -3,17 +3,17 @@ and what must stay plain.
 """
 
 import json
+import shutil
 
 import numpy as np
 import onnx
 import pytest
-from conftest import REFERENCE, exported, heavy
+from conftest import REFERENCE, heavy
+from exports import export_family, exported, family
 from onnx import helper, numpy_helper
-from test_counting import small_config, torch_kit
 
 from edgecap.graph.cost.count import count_graph
 from edgecap.graph.cost.shapes import GraphWalk
-from edgecap.graph.export import export_fp32
 from edgecap.graph.fusion import match_attention, match_rotary
 from edgecap.graph.fusion.edit import drop_identities, retain
 from edgecap.graph.fusion.flow import Flow
@@ -34,18 +34,23 @@ WHOLE = {
 RUNS = ((1, (30,)), (1, (7, 1, 12, 1, 1)), (1, (1, 1, 60)), (2, (14, 1, 1)))
 
 
-def export(folder, kind, sharpness=6, **changes):
-    """An export of random weights, large enough that attention looks at few positions."""
-    with torch_kit() as (torch, transformers):
-        torch.manual_seed(0)
-        config = small_config(transformers, kind)
-        for name, value in changes.items():
-            setattr(config, name, value)
-        transformers.AutoModelForCausalLM.from_config(config).float().save_pretrained(folder / "hf")
-        transformers.AutoTokenizer.from_pretrained(REFERENCE).save_pretrained(folder / "hf")
-        (folder / "plain").mkdir()
-        export_fp32(folder / "hf", folder / "plain", False)
-    model = open_graph(folder / "plain/model.onnx")
+@pytest.fixture
+def export(cache, tmp_path):
+    """Writes an export of a family, its config changed, into a folder of the test's own."""
+
+    def write(kind, sharpness=6, **changes):
+        if changes:
+            export_family(tmp_path, kind, **changes)
+        else:
+            shutil.copytree(family(kind, cache) / "plain", tmp_path / "plain")
+        return sharpened(tmp_path / "plain", sharpness)
+
+    return write
+
+
+def sharpened(folder, sharpness):
+    """The graph with weights so large that attention looks at few positions."""
+    model = open_graph(folder / "model.onnx")
     for tensor in [
         t
         for t in model.graph.initializer
@@ -56,8 +61,8 @@ def export(folder, kind, sharpness=6, **changes):
                 numpy_helper.to_array(tensor) * np.float32(sharpness), tensor.name
             )
         )
-    write_graph(model, folder / "plain")
-    return folder / "plain/model.onnx"
+    write_graph(model, folder)
+    return folder / "model.onnx"
 
 
 def fused_beside(path):
@@ -133,8 +138,8 @@ def attributes(path, op="GroupQueryAttention"):
 
 
 @pytest.mark.parametrize("kind", heavy(WHOLE, pytest.mark.export, core=("llama",)))
-def test_every_layer_is_fused_and_says_the_same(kind, tmp_path):
-    plain = export(tmp_path, kind)
+def test_every_layer_is_fused_and_says_the_same(kind, export):
+    plain = export(kind)
     fused, found = fused_beside(plain)
     assert (found.layers, found.fused, found.missing) == (2, 2, ())
     assert (found.rotary, found.norms, found.skips) == WHOLE[kind]
@@ -155,11 +160,11 @@ def test_every_layer_is_fused_and_says_the_same(kind, tmp_path):
     ("kind", "windows"),
     [("mistral", [8, 8]), ("phi3", [8, 8]), ("gemma2", [8, -1]), ("gemma3_text", [8, -1])],
 )
-def test_windows_are_measured(kind, windows, tmp_path):
+def test_windows_are_measured(kind, windows, export):
     types = (
         {"layer_types": ["sliding_attention", "full_attention"]} if kind == "gemma3_text" else {}
     )
-    plain = export(tmp_path, kind, sliding_window=8, **types)
+    plain = export(kind, sliding_window=8, **types)
     fused, found = fused_beside(plain)
     assert found.fused == 2
     assert [a["local_window_size"] for a in attributes(fused)] == windows
@@ -167,8 +172,8 @@ def test_windows_are_measured(kind, windows, tmp_path):
 
 
 @pytest.mark.export
-def test_scales_are_measured(tmp_path):
-    plain = export(tmp_path, "granite", attention_multiplier=0.0625)
+def test_scales_are_measured(export):
+    plain = export("granite", attention_multiplier=0.0625)
     fused, _ = fused_beside(plain)
     assert [a["scale"] for a in attributes(fused)] == [pytest.approx(0.0625, rel=1e-6)] * 2
     agree(plain, fused)
@@ -176,9 +181,9 @@ def test_scales_are_measured(tmp_path):
 
 @pytest.mark.export
 @pytest.mark.parametrize("kind", ["bloom", "mpt"])
-def test_attention_of_another_kind_stays_plain(kind, tmp_path):
+def test_attention_of_another_kind_stays_plain(kind, export):
     """ALiBi adds a bias by distance."""
-    plain = export(tmp_path, kind, 1)
+    plain = export(kind, 1)
     fused, found = fused_beside(plain)
     assert (found.layers, found.fused) == (2, 0)
     assert [m.split(":")[0] for m in found.missing] == ["layer 0", "layer 1"]
@@ -229,8 +234,8 @@ def capped(cap):
 
 @pytest.mark.export
 @pytest.mark.parametrize("cap", [2.0, 30.0, 50.0])
-def test_a_soft_cap_is_measured(cap, tmp_path):
-    plain = changed(export(tmp_path, "llama"), 1, capped(cap))
+def test_a_soft_cap_is_measured(cap, export):
+    plain = changed(export("llama"), 1, capped(cap))
     fused, found = fused_beside(plain)
     assert found.fused == 2
     assert [a.get("softcap") for a in attributes(fused)] == [None, pytest.approx(cap, rel=1e-4)]
@@ -238,7 +243,7 @@ def test_a_soft_cap_is_measured(cap, tmp_path):
 
 
 @pytest.mark.export
-def test_a_bias_is_no_plain_attention(tmp_path):
+def test_a_bias_is_no_plain_attention(export):
     def change(graph, softmax):
         graph.initializer.append(
             numpy_helper.from_array(np.linspace(0, 1, 4, dtype=np.float32).reshape(1, 4, 1, 1), "b")
@@ -247,7 +252,7 @@ def test_a_bias_is_no_plain_attention(tmp_path):
             graph, softmax, lambda a, b: helper.make_node("Mul", [a, "b"], [b])
         )  # another scale for each head
 
-    plain = changed(export(tmp_path, "llama"), 0, change)
+    plain = changed(export("llama"), 0, change)
     fused, found = fused_beside(plain)
     assert found.fused == 1
     assert found.missing[0].startswith("layer 0: ")
@@ -255,8 +260,8 @@ def test_a_bias_is_no_plain_attention(tmp_path):
 
 
 @pytest.mark.export
-def test_attention_to_the_future_is_no_plain_attention(tmp_path):
-    plain = export(tmp_path, "llama")
+def test_attention_to_the_future_is_no_plain_attention(export):
+    plain = export("llama")
     model = open_graph(plain)
     for node in [n for n in model.graph.node if n.op_type == "LessOrEqual"]:
         node.op_type = "GreaterOrEqual"
@@ -266,7 +271,7 @@ def test_attention_to_the_future_is_no_plain_attention(tmp_path):
 
 
 @pytest.mark.export
-def test_probabilities_that_do_not_sum_to_one(tmp_path):
+def test_probabilities_that_do_not_sum_to_one(export):
     def change(graph, softmax):
         name, softmax.output[0] = softmax.output[0], "whole"
         graph.initializer.append(numpy_helper.from_array(np.float32(0.9), "share"))
@@ -274,7 +279,7 @@ def test_probabilities_that_do_not_sum_to_one(tmp_path):
             list(graph.node).index(softmax) + 1, helper.make_node("Mul", ["whole", "share"], [name])
         )
 
-    found = fuse(open_graph(changed(export(tmp_path, "llama"), 0, change)))
+    found = fuse(open_graph(changed(export("llama"), 0, change)))
     assert found.fused == 1
 
 
@@ -289,12 +294,10 @@ def counted(monkeypatch, room, name):
 
 
 @pytest.mark.export
-def test_layers_that_are_alike_are_measured_once(tmp_path, monkeypatch):
+def test_layers_that_are_alike_are_measured_once(monkeypatch, export):
     """Six layers of two kinds: with a window and without, each with angles of its own."""
     layers = ["sliding_attention", "full_attention"] * 3
-    plain = export(
-        tmp_path, "gemma3_text", sliding_window=8, layer_types=layers, num_hidden_layers=6
-    )
+    plain = export("gemma3_text", sliding_window=8, layer_types=layers, num_hidden_layers=6)
     attention, rotations = (
         counted(monkeypatch, room, "_measure_and_check") for room in (match_attention, match_rotary)
     )
@@ -307,8 +310,8 @@ def test_layers_that_are_alike_are_measured_once(tmp_path, monkeypatch):
 
 
 @pytest.mark.export
-def test_each_node_is_walked_through_once(tmp_path, monkeypatch):
-    model = open_graph(export(tmp_path, "llama"))
+def test_each_node_is_walked_through_once(monkeypatch, export):
+    model = open_graph(export("llama"))
     drop_identities(Flow(model))
     flow, calls = Flow(model), counted(monkeypatch, GraphWalk, "_node")
     for name in [*flow.position, *flow.position]:
@@ -337,16 +340,16 @@ def test_what_is_kept_is_not_copied():
 
 
 @pytest.mark.export
-def test_without_weights_the_same_nodes(tmp_path):
-    plain = export(tmp_path, "llama")
+def test_without_weights_the_same_nodes(export):
+    plain = export("llama")
     whole, bare = open_graph(plain), open_graph(plain, weights=False)
     assert fuse(whole) == fuse(bare)
     assert [n.op_type for n in whole.graph.node] == [n.op_type for n in bare.graph.node]
 
 
 @pytest.mark.export
-def test_fusing_twice_changes_nothing_more(tmp_path):
-    fused, first = fused_beside(export(tmp_path, "llama"))
+def test_fusing_twice_changes_nothing_more(export):
+    fused, first = fused_beside(export("llama"))
     model = open_graph(fused)
     again = fuse(model)
     assert (again.fused, again.norms, again.skips) == (0, 0, 0)

@@ -3,8 +3,6 @@ against shapes that the runtime has, and by hand.
 """
 
 import json
-import subprocess
-import sys
 import warnings
 from collections import ChainMap
 from functools import partial
@@ -12,15 +10,15 @@ from functools import partial
 import numpy as np
 import onnx
 import pytest
-from conftest import REFERENCE, SMALL, build_model, exported, heavy
+from conftest import REFERENCE, SMALL, VARIANTS, heavy
+from exports import built_by_genai, exported, family, small
+from families import torch_kit
 from onnx import TensorProto, helper, numpy_helper
-from test_counting import small_config, torch_kit
 
 from edgecap.errors import UsageError
 from edgecap.graph.cost.count import count_graph
 from edgecap.graph.cost.input_sizes import RunSize, concrete_inputs, size_of
 from edgecap.graph.cost.shapes import GraphWalk
-from edgecap.graph.export import export_fp32
 from edgecap.graph.onnx_file import open_graph
 from edgecap.graph.traversal import nested_graphs
 from edgecap.model import flops
@@ -28,7 +26,6 @@ from edgecap.model.architecture import read_architecture
 
 FLOAT, HALF, INT64, INT32, INT8, UINT8, BOOL = 1, 10, 7, 6, 3, 2, 9
 ORT = "com.microsoft"
-VARIANTS = ("fp32", "fp16", "int8", "int4")
 
 
 def graph_of(nodes, inputs, outputs, stored=(), values=()):
@@ -125,7 +122,7 @@ def same_shapes(path, run):
 
 
 @pytest.fixture(scope="session")
-def folders(tmp_path_factory, cache):
+def folders(cache):
     """Every small kind in all variants, exported once;
     the reference model also with nothing fused.
     """
@@ -136,15 +133,14 @@ def folders(tmp_path_factory, cache):
 
     def folder(kind):
         if kind not in made:
-            model = build_model(tmp_path_factory.mktemp("costs") / f"{kind}-costs", kind)
-            made[kind] = exported(model, cache, VARIANTS)
+            made[kind] = exported(small(kind, cache), cache, VARIANTS)
         return made[kind]
 
     return folder
 
 
 def matrix_work(config, sequence, past):
-    """What `edgecap.model.flops` counts for positions of one run, with the whole square of attention."""
+    """What `edgecap.model.flops` counts for positions of one run, all of attention included."""
     model = read_architecture(config)
     parts = flops.token_parts(model, 1)
     core = sum(
@@ -219,20 +215,12 @@ EXPORTED = (
 
 @pytest.mark.export
 @pytest.mark.parametrize("kind", EXPORTED)
-def test_every_family_agrees_with_its_export(kind, tmp_path):
+def test_every_family_agrees_with_its_export(kind, cache):
     """A decoded token and a prompt, exactly: no window is shorter than either."""
-    with torch_kit() as (torch, transformers):
-        torch.manual_seed(0)
-        model = transformers.AutoModelForCausalLM.from_config(
-            small_config(transformers, kind)
-        ).float()
-        model.save_pretrained(tmp_path / "hf")
-        transformers.AutoTokenizer.from_pretrained(REFERENCE).save_pretrained(tmp_path / "hf")
-        (tmp_path / "out").mkdir()
-        export_fp32(tmp_path / "hf", tmp_path / "out", False)
-    architecture = read_architecture(json.loads((tmp_path / "hf/config.json").read_text()))
-    token = count_graph(tmp_path / "out/model.onnx", 1, 1, 40)
-    prompt = count_graph(tmp_path / "out/model.onnx", 1, 24, 0)
+    folder = family(kind, cache)
+    architecture = read_architecture(json.loads((folder / "hf/config.json").read_text()))
+    token = count_graph(folder / "plain/model.onnx", 1, 1, 40)
+    prompt = count_graph(folder / "plain/model.onnx", 1, 24, 0)
     assert not token.unknown
     assert token.matrix_flops == pytest.approx(
         flops.total(flops.token_parts_at(architecture, 41)), rel=1e-9
@@ -304,23 +292,10 @@ def test_every_shape_of_every_kind(kind, folders):
 
 @pytest.mark.export
 @pytest.mark.parametrize("precision", ["fp32", "int4"])
-def test_a_graph_of_the_genai_builder(precision, folders, tmp_path):
+def test_a_graph_of_the_genai_builder(precision, folders, cache):
     pytest.importorskip("onnxruntime_genai")
-    command = [
-        "-m",
-        "onnxruntime_genai.models.builder",
-        "-i",
-        REFERENCE,
-        "-o",
-        tmp_path / "genai",
-        "-p",
-        precision,
-    ]
-    made = subprocess.run([sys.executable, *map(str, command), "-e", "cpu", "-c",
-                           str(tmp_path / "c")],
-                          capture_output=True, text=True)  # fmt: skip
-    assert made.returncode == 0, made.stderr[-2000:]
-    found = count_graph(tmp_path / "genai/model.onnx", 1, 3, 100)
+    graph = built_by_genai(precision, cache) / "model.onnx"
+    found = count_graph(graph, 1, 3, 100)
     plain = count_graph(folders("plain") / precision / "model.onnx", 1, 3, 100)
     assert found.unknown == {}
     assert (found.matrix_flops, found.cache_bytes) == (plain.matrix_flops, plain.cache_bytes)
@@ -329,7 +304,7 @@ def test_a_graph_of_the_genai_builder(precision, folders, tmp_path):
     assert row(found, "com.microsoft:GroupQueryAttention").nodes == 4
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert same_shapes(tmp_path / "genai/model.onnx", RunSize(1, 3, 0)) > 20
+        assert same_shapes(graph, RunSize(1, 3, 0)) > 20
 
 
 # --- fused attention --------------------------------------------------------------------------

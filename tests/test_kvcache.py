@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 from conftest import REFERENCE
+from exports import stepped
 
-from edgecap.graph.export.optimum import TASK
-from edgecap.pipeline.worker import Export, ignore_progress, in_child
 from edgecap.runtime.engine import OrtEngine
 from edgecap.runtime.state import HEADROOM, CacheBuffer, StaleCache
 
@@ -17,21 +16,11 @@ class Growing(OrtEngine):
 
 
 @pytest.fixture(scope="module")
-def graphs(tmp_path_factory):
+def graphs(cache):
     pytest.importorskip("torch")
-    folder = tmp_path_factory.mktemp("kv")
-    for finish in ("fused", "plain"):
-        (folder / finish).mkdir()
-        step = Export(
-            folder=str(REFERENCE),
-            out=str(folder / finish),
-            trust_remote_code=False,
-            exporter="optimum",
-            task=TASK,
-            finish=finish,
-        )
-        in_child(step, ignore_progress, 600)
-    return {finish: folder / finish / "model.onnx" for finish in ("fused", "plain")}
+    return {
+        finish: stepped(REFERENCE, cache, finish)[0] / "model.onnx" for finish in ("fused", "plain")
+    }
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import REFERENCE, build_model
+from exports import stepped
 from onnx import helper, numpy_helper
 
 from edgecap.errors import UsageError
@@ -46,23 +47,24 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def plain(folder):
-    assert exported(REFERENCE, folder / "plain", finish="plain") == BuiltGraph(
-        files=("model.onnx",)
-    )
-    return folder / "plain" / "model.onnx"
+def plain(cache):
+    pytest.importorskip("torch")
+    folder, answer = stepped(REFERENCE, cache, "plain")
+    assert answer == BuiltGraph(files=("model.onnx",))
+    return folder / "model.onnx"
 
 
 @pytest.mark.export
-def test_an_export_is_fused_and_answers_as_the_plain_graph(folder, plain):
-    assert exported(REFERENCE, folder / "fused") == BuiltGraph(files=("model.onnx",))
-    fused = folder / "fused" / "model.onnx"
+def test_an_export_is_fused_and_answers_as_the_plain_graph(plain, cache):
+    folder, answer = stepped(REFERENCE, cache)
+    assert answer == BuiltGraph(files=("model.onnx",))
+    fused = folder / "model.onnx"
     assert {"GroupQueryAttention", "SkipSimplifiedLayerNormalization"} <= operators(fused)
     assert not {"GroupQueryAttention"} & operators(plain)
     a, b = (sample_answers(OrtEngine(p, "cpu", 2)) for p in (plain, fused))
     assert max_divergence(a, b) < optimize.MAX_DIVERGENCE_BITS
-    assert (folder / "fused" / "tokenizer.json").is_file()
-    assert not list((folder / "fused").glob("tmp*"))
+    assert (folder / "tokenizer.json").is_file()
+    assert not list(folder.glob("tmp*"))
 
 
 @pytest.mark.export
@@ -270,9 +272,10 @@ def test_a_clock_that_is_set_and_a_machine_that_slept(monkeypatch):
 
 
 @pytest.mark.export
-def test_a_graph_for_providers_that_compile_has_no_guards(folder):
-    assert exported(REFERENCE, folder / "bare", finish="bare") == BuiltGraph(files=("model.onnx",))
-    found = operators(folder / "bare" / "model.onnx")
+def test_a_graph_for_providers_that_compile_has_no_guards(plain, cache):
+    folder, answer = stepped(REFERENCE, cache, "bare")
+    assert answer == BuiltGraph(files=("model.onnx",))
+    found = operators(folder / "model.onnx")
     assert not {"GroupQueryAttention", "IsNaN"} & found
 
 

@@ -11,7 +11,8 @@ import warnings
 
 import numpy as np
 import pytest
-from conftest import REFERENCE, SMALL, build_model, exported, heavy
+from conftest import REFERENCE, SMALL, VARIANTS, heavy
+from exports import built_by_genai, exported, small
 
 from edgecap.errors import UsageError
 from edgecap.graph.onnx_file import inspect_graph, open_graph, write_graph
@@ -27,11 +28,6 @@ from edgecap.spec import Spec
 from edgecap.storage.files import list_files, resolve_paths
 from edgecap.text.corpus import read_corpus
 from edgecap.text.tokenizer import read_tokenizer
-
-
-@pytest.fixture(scope="session")
-def reference(cache):
-    return exported(REFERENCE, cache, ("fp32", "fp16", "int8", "int4"))
 
 
 def open_engine(folder, scoring=False, vocabulary=8192):
@@ -124,12 +120,11 @@ def test_no_code_from_a_model_folder_runs(tiny, tmp_path, cache):
 
 
 @pytest.mark.parametrize("kind", heavy(SMALL, pytest.mark.export, core=("llama",)))
-def test_every_kind_exports_and_all_variants_run(kind, tmp_path, cache):
+def test_every_kind_exports_and_all_variants_run(kind, cache):
     """Untied and tied heads, Gemm and MatMul, learned and rotary positions:
     each variant stays near fp32.
     """
-    model = build_model(tmp_path / f"{kind}-model", kind)
-    folder = exported(model, cache, ("fp32", "fp16", "int8", "int4"))
+    folder = exported(small(kind, cache), cache, VARIANTS)
     ids = np.random.default_rng(1).integers(1, 8192, 100)
     expected = open_engine(folder / "fp32").log_probabilities(ids)
     for precision, bits in (("fp16", 1e-4), ("int8", 1e-2), ("int4", 5e-2)):
@@ -170,16 +165,16 @@ def test_decoding_is_prefill_one_by_one(reference):
 
 
 @pytest.mark.oracle
-def test_bits_agree_with_transformers(reference, shared):
+def test_bits_agree_with_transformers(cache, shared):
     """The exact protocol once more, in PyTorch with the transformers class, on the same windows."""
     texts = [d.text for d in read_corpus(str(shared / "data/eval/books.jsonl"), 3).documents]
     for model in (REFERENCE, shared / "models/stories260K"):
-        ours, theirs = bits_by_edgecap(model, reference, texts), bits_by_transformers(model, texts)
+        ours, theirs = bits_by_edgecap(model, cache, texts), bits_by_transformers(model, texts)
         assert ours == pytest.approx(theirs, rel=1e-4)
 
 
-def bits_by_edgecap(model, reference, texts):
-    folder = reference if model == REFERENCE else exported(model, reference.parent)
+def bits_by_edgecap(model, cache, texts):
+    folder = exported(model, cache)
     tokenizer = read_tokenizer(model)
     scorer = open_engine(folder / "fp32", scoring=True, vocabulary=512)
     context = json.loads((model / "config.json").read_text())["max_position_embeddings"]
@@ -237,24 +232,7 @@ def test_profile_of_a_portable_folder(reference, corpus_file, tmp_path, cache):
 @pytest.mark.export
 def test_profile_of_a_builder_folder(reference, corpus_file, tmp_path, cache):
     """onnxruntime-genai's builder: fused attention, no config.json, weights beside the graph."""
-    out = tmp_path / "genai"
-    command = [
-        "-m",
-        "onnxruntime_genai.models.builder",
-        "-i",
-        REFERENCE,
-        "-o",
-        out,
-        "-p",
-        "fp32",
-        "-e",
-        "cpu",
-        "-c",
-        tmp_path / "c",
-    ]
-    made = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True)
-    assert made.returncode == 0, made.stderr[-2000:]
-    spec = Spec(model=str(out), corpus=str(corpus_file), limit_s=2)
+    spec = Spec(model=str(built_by_genai("fp32", cache)), corpus=str(corpus_file), limit_s=2)
     record = profile(spec, resolve_paths(cache, tmp_path / "profiles"))
     plain = profile(
         Spec(model=str(reference), corpus=str(corpus_file), precisions=("fp32",), limit_s=2),

@@ -2,12 +2,10 @@
 and counts the same matrix FLOPs.
 """
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
-from conftest import REFERENCE, build_model
+from conftest import REFERENCE
+from exports import small, stepped
 
 from edgecap.errors import UsageError
 from edgecap.graph import variants
@@ -36,27 +34,13 @@ LIMITS = {
 }
 
 
-EXPORT = """
-import sys
-from pathlib import Path
-from edgecap.graph.export import export_fp32
-from edgecap.graph.finish import write_tied
-for model, out in zip(sys.argv[1::2], sys.argv[2::2]):
-    Path(out, "plain").mkdir(parents=True)
-    write_tied(export_fp32(Path(model), Path(out, "plain"), False), Path(out))
-"""
-
-
 @pytest.fixture(scope="module")
-def exports(tmp_path_factory):
-    """The reference model and gpt2: Gemm, learned positions. In a process of its own,
-    whose warnings are not ours.
-    """
-    folder = tmp_path_factory.mktemp("exports")
-    models = {"reference": REFERENCE, "gpt2": build_model(folder / "gpt2-model", "gpt2")}
-    pairs = [str(part) for name, model in models.items() for part in (model, folder / name)]
-    subprocess.run([sys.executable, "-c", EXPORT, *pairs], check=True, capture_output=True)
-    return {name: folder / name / "model.onnx" for name in models}
+def exports(cache):
+    """The reference model and gpt2: Gemm, learned positions."""
+    models = {"reference": REFERENCE, "gpt2": small("gpt2", cache)}
+    return {
+        name: stepped(model, cache, "plain")[0] / "model.onnx" for name, model in models.items()
+    }
 
 
 @pytest.fixture(scope="module")

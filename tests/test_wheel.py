@@ -9,7 +9,8 @@ import venv
 import zipfile
 
 import pytest
-from conftest import REFERENCE, ROOT, exported
+from conftest import REFERENCE, ROOT, VARIANTS
+from exports import exported
 from packaging.requirements import Requirement
 
 pytestmark = pytest.mark.wheel
@@ -100,7 +101,7 @@ def run(python, *words, cwd):
 def test_profiles_an_exported_folder_without_torch(clean_python, cache, corpus_file, tmp_path):
     for absent in ("torch", "transformers", "optimum"):
         assert run(clean_python, "-c", f"import {absent}", cwd=tmp_path).returncode == 1
-    folder = exported(REFERENCE, cache, ("fp32", "fp16", "int8", "int4"))
+    folder = exported(REFERENCE, cache, VARIANTS)
     found = run(
         clean_python,
         "-m",

@@ -59,6 +59,10 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     4: _upgrade_to_5,
 }
 
+# msgspec describes a type at its first use, and two threads that do so at once crash the process.
+# A fleet reads records in one thread for each device, so the type is described here, at import.
+msgspec.json.Decoder(Profile)
+
 
 def record_path(profiles: Path, record: Profile) -> Path:
     """Return `<model>--<machine>--<utc>.json`, with names that every file system takes."""

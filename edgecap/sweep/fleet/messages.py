@@ -134,6 +134,10 @@ def check_name(name: str) -> str:
 
 # --- encoding ---------------------------------------------------------------------------------
 
+# At import, before threads decode messages; see storage/records.py.
+for _kind in (Order, Reply, DeviceInfo, DeviceProgress):
+    msgspec.json.Decoder(_kind)
+
 
 class InvalidMessage(EdgecapError):
     """Received data that is not a valid message."""
