@@ -39,7 +39,7 @@ def si(value: float, unit: str = "", digits: int = 3) -> str:
 
 
 def count(value: float) -> str:
-    """How many, as people say it of models: `count(70.6e9) == "70.6 B"`."""
+    """Return a count with a prefix, as for models: `count(70.6e9) == "70.6 B"`."""
     return si(value).replace("G", "B")
 
 
@@ -49,5 +49,5 @@ def size(value: float) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """How many of them: 1 document, 2,000 documents."""
+    """Return a number with its noun: 1 document, 2,000 documents."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

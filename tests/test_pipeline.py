@@ -10,6 +10,7 @@ from fakes import scripted
 
 from edgecap.analysis.outcomes import has_failure
 from edgecap.errors import Interrupted, UsageError
+from edgecap.pipeline import cells, judging, prepare, record_draft
 from edgecap.pipeline.export_folder import export_folder
 from edgecap.pipeline.profile import profile
 from edgecap.pipeline.worker import (
@@ -20,7 +21,16 @@ from edgecap.pipeline.worker import (
     MeasureMemory,
     Quantize,
 )
-from edgecap.record import LEFT_OUT, SCHEMA, Absent, Compression, Failure, Flops, Measurement
+from edgecap.record import (
+    LEFT_OUT,
+    SCHEMA,
+    Absent,
+    Compression,
+    Failure,
+    Flops,
+    Measurement,
+    Score,
+)
 from edgecap.report.terminal.details import details
 from edgecap.spec import Spec
 from edgecap.storage.files import resolve_paths
@@ -165,6 +175,36 @@ def test_ctrl_c_keeps_what_was_finished(spec, corpus, place):
     (record,) = written(place)
     assert not record.complete
     assert [c.precision for c in record.cells] == ["fp32", "fp16"]
+    for cell in record.cells:  # scored without their latency
+        assert isinstance(cell.score, Score)
+        assert cell.outcome.latency == cells.LATENCY_PENDING
+
+
+def test_a_model_is_read_once_and_a_cell_is_judged_once(spec, corpus, place, monkeypatch):
+    calls = []
+
+    def counted(module, name):
+        real = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given: calls.append(name) or real(*given))
+
+    counted(prepare, "read_model")
+    counted(record_draft, "judge")
+    record = profile(spec, place, run=scripted(corpus))
+    assert all(isinstance(c.score, Score) for c in record.cells)
+    assert sorted(calls) == ["judge"] * len(record.cells) + ["read_model"]
+
+
+def test_a_cell_that_waits_for_its_latency_has_no_score_yet(spec, corpus, place):
+    """The record on the disk of a run that is killed while it times."""
+    saved = []
+
+    def run(step, watch, timeout_s):
+        if isinstance(step, MeasureLatency):
+            saved.extend(written(place))
+        return scripted(corpus)(step, watch, timeout_s)
+
+    profile(spec, place, run=run)
+    assert [c.score for c in saved[0].cells] == [judging.PENDING] * 4
 
 
 def test_ctrl_c_before_anything_was_finished(spec, corpus, place):
@@ -247,8 +287,6 @@ def test_precisions_that_a_folder_cannot_give(spec, corpus, place, tmp_path):
 
 def test_a_variant_that_will_not_pay_is_left_out_and_stays_a_row(spec, corpus, place, monkeypatch):
     """int8 without a dot product; nothing is made or measured for it."""
-    from edgecap.pipeline import record_draft
-
     read_machine = record_draft.read_machine
     monkeypatch.setattr(
         record_draft,

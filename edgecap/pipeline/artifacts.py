@@ -166,7 +166,7 @@ def _tool_versions() -> str:
 
 
 class _BuildPlan(NamedTuple):
-    """How to build a graph: its place in the cache, its description, and the step that makes it.
+    """Plan to build a graph: its place in the cache, its description, and the step that makes it.
 
     `unfused` names what its source graph has unfused.
     """

@@ -1,4 +1,4 @@
-"""How well a series predicts a new size, by leaving out each size that it has. Pure numbers.
+"""Check predictions of a series by leaving out each size that it has. Pure numbers.
 
 In r = G / log2 N and u = 1 / log2 N the capacity law G = c log2 N - b is the line r = c - b u, on
 which the sizes of a series scatter alike. A size left out lies further from the line of the others

@@ -87,7 +87,7 @@ class CompressBaselines(Message, frozen=True, tag="squeeze"):
 
 
 class ScoringPlan(Message, frozen=True, tag="plan"):
-    """How a graph scores a corpus.
+    """Plan to score a corpus with a graph.
 
     `tokenizer` is a folder, `protocol` "exact" or "paper", `context` the positions of a window and
     `stride` the distance of overlapping windows (None: they do not overlap).
