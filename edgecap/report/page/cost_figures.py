@@ -1,4 +1,4 @@
-"""Figures of a token's time and memory, beside what the measured peaks allow."""
+"""Figures of a token's time and memory, compared with the measured peaks."""
 
 from __future__ import annotations
 
@@ -108,13 +108,13 @@ def _pairs(views: Sequence[CellView], step: str, place: int) -> list[Plot]:
     reach = {at: x for x, at, _ in ideal}
     between = [(x, reach[at], at) for x, at, _ in measured if at in reach]
     return [
-        _between(between, place),
+        _connecting_lines(between, place),
         dots(name, place, measured),
         *([dots(f"{step}, at best", place, ideal, marker=hollow)] if ideal else []),
     ]
 
 
-def _between(pairs: Sequence[tuple[float, float, float]], place: int) -> Plot:
+def _connecting_lines(pairs: Sequence[tuple[float, float, float]], place: int) -> Plot:
     return {
         "type": "scatter",
         "mode": "lines",

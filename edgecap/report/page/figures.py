@@ -30,7 +30,7 @@ def sections(views: Sequence[CellView]) -> list[Section]:
     energy = [share_figures.energy(views), share_figures.split(views)]
     all_sections = [
         Section("capacity", "Capacity", [worth_figures.capacity(views)]),
-        Section("cost", "Cost of a token, beside the roofline", [f for f in cost if f]),
+        Section("cost", "Cost of a token and roofline", [f for f in cost if f]),
         Section("energy", "Energy", [f for f in energy if f]),
         Section("trade", "Capacity against cost", worth_figures.fronts(views)),
         Section(

@@ -45,7 +45,7 @@ def markdown(records: Sequence[Profile]) -> str:
 
 
 def plain(text: str) -> str:
-    """Escape everything that Markdown, or HTML in it, would act upon."""
+    """Escape everything that Markdown, or HTML in it, would interpret."""
     return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
 
 

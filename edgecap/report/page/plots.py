@@ -48,7 +48,7 @@ def colour(place: int) -> str:
 
 
 def plain(text: str) -> str:
-    """Escape tags and entities, which Plotly would act upon."""
+    """Escape tags and entities, which Plotly would interpret."""
     return html.escape(text, quote=False)
 
 

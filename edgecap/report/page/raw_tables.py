@@ -254,7 +254,7 @@ _CELLS: dict[str, Callable[[CellView], Iterator[RawRow]]] = {
 
 
 def _of_run(place: int, record: Profile) -> Iterator[RawRow]:
-    """Return every field of the record beside its cells, by its path."""
+    """Return every field of the record except its cells, by its path."""
     for part in ("machine", "source", "corpus", "flops", "peaks", "spec"):
         for path, value in _leaves(part, msgspec.to_builtins(getattr(record, part))):
             yield {"record": f"#{place + 1}", "what": path, "value": value}

@@ -61,11 +61,11 @@ def _verdict(views: list[CellView]) -> Verdict:
         key=lambda view: view.value(metric) or 0.0,
         reverse=not BY_NAME[metric].less_is_better,
     )[0]
-    return Verdict(
-        f"{_lead(best, metric)}{_rivals(best, judged, metric)}{_price(best, measured)}.",
-        best,
-        metric,
+    sentence = (
+        f"{_best_in_words(best, metric)}{_equals_in_words(best, judged, metric)}"
+        f"{_cost_against_baseline(best, measured)}."
     )
+    return Verdict(sentence, best, metric)
 
 
 def _deciding(measured: list[CellView]) -> str:
@@ -77,7 +77,7 @@ def _deciding(measured: list[CellView]) -> str:
     return ""
 
 
-def _lead(best: CellView, metric: str) -> str:
+def _best_in_words(best: CellView, metric: str) -> str:
     value = best.metrics[metric]
     assert isinstance(value, Estimate)
     words = (
@@ -106,7 +106,7 @@ def against(
     named = msgspec.structs.replace(best.cell, precision="best")
     first = msgspec.structs.replace(best.record, cells=(named, *same_record))
     places = sorted({x.place for x in rest} - {best.place})
-    comparisons = compare([first, *[_only(place, rest) for place in places]], "precision=best")
+    comparisons = compare([first, *[_record_of(place, rest) for place in places]], "precision=best")
     ordered = [x for place in (best.place, *places) for x in rest if x.place == place]
     return [
         (view, {d.metric: d for d in c.differences})
@@ -114,15 +114,13 @@ def against(
     ]
 
 
-def _only(place: int, views: Sequence[CellView]) -> Profile:
+def _record_of(place: int, views: Sequence[CellView]) -> Profile:
     """Return a record with the cells of `views` only."""
-    kept_lines = [view for view in views if view.place == place]
-    return msgspec.structs.replace(
-        kept_lines[0].record, cells=tuple(view.cell for view in kept_lines)
-    )
+    kept = [view for view in views if view.place == place]
+    return msgspec.structs.replace(kept[0].record, cells=tuple(view.cell for view in kept))
 
 
-def _rivals(best: CellView, judged: list[CellView], metric: str) -> str:
+def _equals_in_words(best: CellView, judged: list[CellView], metric: str) -> str:
     """Return the cells that are level with the best or not significantly different."""
     names_by_verdict: dict[str, list[str]] = {"same": [], "unknown": []}
     for view, differences in against(best, judged):
@@ -130,8 +128,8 @@ def _rivals(best: CellView, judged: list[CellView], metric: str) -> str:
         if verdict in names_by_verdict:
             names_by_verdict[verdict].append(view.name)
     parts = [
-        f"level with {_and(names_by_verdict['same'])}" if names_by_verdict["same"] else "",
-        f"not significantly different from {_and(names_by_verdict['unknown'])}"
+        f"level with {_join(names_by_verdict['same'])}" if names_by_verdict["same"] else "",
+        f"not significantly different from {_join(names_by_verdict['unknown'])}"
         if names_by_verdict["unknown"]
         else "",
     ]
@@ -139,7 +137,7 @@ def _rivals(best: CellView, judged: list[CellView], metric: str) -> str:
     return f", {text}" if text else ""
 
 
-def _and(names: list[str]) -> str:
+def _join(names: list[str]) -> str:
     shown = (
         names[:_NAMED]
         if len(names) <= _NAMED + 1
@@ -161,7 +159,7 @@ _PRICES = (
 )
 
 
-def _price(best: CellView, measured: list[CellView]) -> str:
+def _cost_against_baseline(best: CellView, measured: list[CellView]) -> str:
     """Return what the best costs against fp32, or against the first cell without fp32."""
     baseline = next((x for x in measured if x.cell.precision == "fp32"), measured[0])
     if baseline is best:
@@ -173,10 +171,10 @@ def _price(best: CellView, measured: list[CellView]) -> str:
         for metric, words in _PRICES
         if metric in differences and not (metric == "prefill_s" and decodes)
     ]
-    return f"; against {baseline.name} it needs {_and_all(clauses)}" if clauses else ""
+    return f"; against {baseline.name} it needs {_join_all(clauses)}" if clauses else ""
 
 
-def _and_all(parts: list[str]) -> str:
+def _join_all(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 

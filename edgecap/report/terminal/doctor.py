@@ -48,9 +48,9 @@ def _machine(m: Machine) -> list[str]:
     return [
         f"{m.cpu}, {m.physical_cores or '?'} cores, {m.logical_cores} usable threads, "
         f"{size(m.memory_bytes)}{flags}",
-        f"governor {_known(m.governor)}; turbo {_known(m.turbo)}; SMT {_known(m.smt)}",
-        f"power {_known(m.power_source)}; temperature {_known(m.temperature_c, ' °C')}; load "
-        f"average {_known(m.load_average)}",
+        f"governor {_value(m.governor)}; turbo {_value(m.turbo)}; SMT {_value(m.smt)}",
+        f"power {_value(m.power_source)}; temperature {_value(m.temperature_c, ' °C')}; load "
+        f"average {_value(m.load_average)}",
         *[_gpu(g) for g in m.gpus],
     ]
 
@@ -59,7 +59,7 @@ def _gpu(gpu: Gpu) -> str:
     return f"{gpu.name}, {size(gpu.memory_bytes)}, driver {gpu.driver}, {gpu.users} other processes"
 
 
-def _known(value: object, unit: str = "") -> str:
+def _value(value: object, unit: str = "") -> str:
     if isinstance(value, Absent):
         return f"unknown ({value.reason})"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""Exact code lengths beside those of the encoder's tokens, and the texts that differ most."""
+"""Exact code lengths compared with the encoder's tokens, and the texts that differ most."""
 
 from __future__ import annotations
 

@@ -67,8 +67,8 @@ def _answer_in_words(route: Route) -> tuple[str, str]:
             f"No routing: {large} does it alone{_own_bits(route.large)},",
             f"{route.reason}.",
         ),
-        "no gain": ("No routing:", f"{route.reason}. {_apart(route)}"),
-        "out of reach": (f"Out of reach{goal}:", f"{route.reason}. {_apart(route)}"),
+        "no gain": ("No routing:", f"{route.reason}. {_each_alone(route)}"),
+        "out of reach": (f"Out of reach{goal}:", f"{route.reason}. {_each_alone(route)}"),
     }[route.verdict]
 
 
@@ -100,7 +100,7 @@ def _interval(saved: Estimate | None) -> str:
     return f" ({saved.value:.4f} saved{span})"
 
 
-def _apart(route: Route) -> str:
+def _each_alone(route: Route) -> str:
     """Return what each of the two costs alone."""
     small, large = route.small, route.large
     if small == large:

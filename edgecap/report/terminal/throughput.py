@@ -1,4 +1,4 @@
-"""Throughput of batches and streams beside their latency, as a table."""
+"""Throughput and latency of batches and streams, as a table."""
 
 from __future__ import annotations
 

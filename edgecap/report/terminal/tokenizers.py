@@ -1,4 +1,4 @@
-"""Tokenizers on a corpus: tokens by domain, and all tokenizers beside each other."""
+"""Tokenizers on a corpus: tokens by domain, and a table of all tokenizers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def corpus_text(study: CorpusStudy, width: int) -> str:
     ]
     parts += [_on_corpus(one, width) for one in study.tokenizers]
     if len(study.tokenizers) > 1:
-        parts.append(f"Tokens for the same text\n{_beside(study.tokenizers, width)}")
+        parts.append(f"Tokens for the same text\n{_all_tokenizers(study.tokenizers, width)}")
     return "\n\n".join(parts)
 
 
@@ -130,7 +130,7 @@ def note(usage: Usage) -> str:
     )
 
 
-def _beside(tokenizers: Sequence[TokenizerOnCorpus], width: int) -> str:
+def _all_tokenizers(tokenizers: Sequence[TokenizerOnCorpus], width: int) -> str:
     first = tokenizers[0]
     header = [
         "",

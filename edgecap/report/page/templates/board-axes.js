@@ -1,7 +1,7 @@
 "use strict";
-/* Scales, ticks and marks of a scatter, as numbers and path data. Touches no element of the page. */
+/* Compute scales, ticks and marks of a scatter plot as numbers and path data. No access to the DOM. */
 (() => {
-  /* A scale from the ends of some values to pixels; `log` takes positive values only. */
+  /* Map the range of the values to pixels; `log` takes positive values only. */
   board.scale = (values, log, from, to) => {
     const way = log ? Math.log10 : (v) => v, back = log ? (v) => 10 ** v : (v) => v;
     let low = Infinity, high = -Infinity;
@@ -14,7 +14,7 @@
     return { at, ends, ticks: (most) => (log ? logTicks(low, high, most) : ticks(...ends, most)) };
   };
 
-  /* Round numbers between two, at most about `most` of them. */
+  /* Return about `most` round numbers of a range. */
   const ticks = (low, high, most) => {
     const rough = (high - low) / most, power = 10 ** Math.floor(Math.log10(rough));
     const step = [1, 2, 5, 10].map((n) => n * power).find((s) => s >= rough);
@@ -23,7 +23,7 @@
     return ticks;
   };
 
-  /* Of a logarithmic scale, by its decades: powers of ten, with 2 and 5, or evenly spaced within less than one. */
+  /* Return ticks of a log scale: powers of ten, with 2 and 5, or evenly spaced within one decade. */
   const logTicks = (low, high, most) => {
     if (high - low < 0.9) return ticks(10 ** low, 10 ** high, most);
     const decades = high - low, digits = decades * 3 <= most ? [1, 2, 5] : decades <= most ? [1] : null;
@@ -36,7 +36,7 @@
     return ticks;
   };
 
-  /* Outlines about a point, one for each group of points, so that colour is not all that tells them apart. */
+  /* Outlines of marks, one a group, so that groups differ in more than colour. */
   const MARKS = [
     (x, y) => circle(x, y, 4.5),
     (x, y) => `M${x - 4} ${y - 4}h8v8h-8z`,
@@ -54,6 +54,6 @@
   board.mark = (group, x, y) => MARKS[group](round(x), round(y));
   board.GROUPS = MARKS.length;
 
-  /* From each point level to the next, then up or down to it: the best that a cost buys. */
+  /* Draw the Pareto front as steps: level to the next point, then up or down. */
   board.stairs = (places) => places.map(([x, y], n) => (n ? `H${round(x)}V${round(y)}` : `M${round(x)} ${round(y)}`)).join("");
 })();

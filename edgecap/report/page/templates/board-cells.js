@@ -1,12 +1,12 @@
 "use strict";
-/* The cells as columns of numbers, and the questions that are put to them. Touches no element of the page. */
+/* Hold the cells as columns of numbers; filter, sort and rank them. No access to the DOM. */
 const board = {};
 
 (() => {
   const FACETS = ["model", "device", "provider", "precision", "outcome", "text"];
   const ASSUMED = "assumed";
 
-  /* What was sent, with what is worked out once: numbers (NaN where absent), the text that search looks in. */
+  /* Prepare the sent data once: numbers (NaN where absent) and the text to search. */
   board.read = (sent) => {
     const { cells, names, records } = sent;
     const columns = sent.values.map((v) => Float64Array.from(v.value, (x) => (x === null ? NaN : x)));
@@ -20,7 +20,7 @@ const board = {};
     return { ...sent, columns, at, haystack, assumed, ofJoules, size: cells.model.length };
   };
 
-  /* The rows that pass every filter, and for each facet how many rows would pass with each of its words. */
+  /* Return the rows that pass every filter, and how many rows each word of a facet would leave. */
   board.filtered = (data, state) => {
     const allowed = FACETS.map((facet) => mask(data.names[facet], state.facets[facet]));
     const counts = FACETS.map((facet) => new Uint32Array(data.names[facet].length));
@@ -38,10 +38,10 @@ const board = {};
     return { rows, counts: Object.fromEntries(FACETS.map((facet, f) => [facet, counts[f]])) };
   };
 
-  /* Which words of a facet may pass: all where none is chosen. */
+  /* Return the chosen words of a facet, or all if none is chosen. */
   const mask = (names, chosen) => Uint8Array.from(names, (name) => (chosen.size === 0 || chosen.has(name) ? 1 : 0));
 
-  /* Rows in the order of a column; what has no number comes last, equals stay with the newest first. */
+  /* Sort rows by a column: missing numbers last, ties newest first. */
   board.sorted = (data, rows, column, down) => {
     const keys = board.keys(data, column), sign = down ? -1 : 1;
     return rows.slice().sort((a, b) => {
@@ -52,7 +52,7 @@ const board = {};
     });
   };
 
-  /* A number a row that orders it: the figure itself, or the place of its word among all words. */
+  /* Return the sort key of each row: the number, or the rank of its word. */
   board.keys = (data, column) => {
     if (column in data.at) return data.columns[data.at[column]];
     const words = column === "created" ? data.records.map((r) => r.created) : data.names[column];
@@ -63,11 +63,11 @@ const board = {};
     return Float64Array.from(cells, (word) => places[word]);
   };
 
-  /* Whether a row's number may win: joules that were assumed may not. */
+  /* Return false for assumed joules, which cannot be best. */
   const fair = (data, figure, i) => !(data.assumed[i] && data.ofJoules[figure]);
   board.fair = fair;
 
-  /* The best row of each text, device and model by a figure. */
+  /* Return the best row of each text, device and model by a metric. */
   board.best = (data, rows, figure) => {
     const values = data.columns[figure], sign = data.figures[figure].less ? 1 : -1, best = new Map();
     const { text, device, model } = data.cells, models = data.names.model.length, devices = data.names.device.length;
@@ -79,11 +79,11 @@ const board = {};
     return new Set(best.values());
   };
 
-  /* Rows with a number on both axes; the horizontal one is logarithmic. */
+  /* Return rows with numbers on both axes, positive on the horizontal (log) axis. */
   board.drawable = (data, rows, across, up) =>
     rows.filter((i) => data.columns[across][i] > 0 && !Number.isNaN(data.columns[up][i]));
 
-  /* For each text the rows that no other row beats in both, by rising cost. */
+  /* Return the Pareto front of each text, by rising cost. */
   board.fronts = (data, rows, across, up) => {
     const x = data.columns[across], sign = data.figures[up].less ? 1 : -1, byText = new Map();
     for (const i of rows) {
@@ -104,16 +104,16 @@ const board = {};
     return front;
   };
 
-  /* At most `most` of the rows, evenly spread over their cost. */
+  /* Thin rows to `most`, evenly over their cost. */
   board.sampled = (data, rows, across, most) => {
     if (rows.length <= most) return rows;
     const x = data.columns[across], ordered = rows.slice().sort((a, b) => x[a] - x[b] || a - b);
     return Array.from({ length: most }, (_, n) => ordered[Math.floor((n * (ordered.length - 1)) / (most - 1))]);
   };
 
-  /* --- numbers as people read them ------------------------------------------------------------ */
+  /* --- formatting ----------------------------------------------------------------------------- */
 
-  /* Formats are made once: making one takes longer than a hundred numbers. */
+  /* Create each format once: that takes longer than formatting a hundred numbers. */
   const formats = new Map(), whole = new Intl.NumberFormat("en");
   const digitsOf = (digits) => {
     if (!formats.has(digits)) formats.set(digits, new Intl.NumberFormat("en", { maximumSignificantDigits: digits }));
@@ -128,7 +128,7 @@ const board = {};
     return digitsOf(Math.max(digits, Math.ceil(Math.log10(size + 1)))).format(value);
   };
 
-  /* A figure of a row in the unit that people read: its number, its interval, or why there is none. */
+  /* Return the number and interval of a row in a prefixed unit, or why there is none. */
   board.valueText = (data, figure, i) => {
     const { factor, unit } = data.figures[figure], column = data.values[figure], value = column.value[i];
     if (value === null) return { absent: data.reasons[column.absent[i]] };
@@ -137,7 +137,7 @@ const board = {};
     return { number: board.number(value * factor), unit, interval, assumed: !fair(data, figure, i) };
   };
 
-  /* The same as words. */
+  /* Return the same as one text. */
   board.phrase = (data, figure, i) => {
     const entry = board.valueText(data, figure, i);
     if (entry.absent) return `absent: ${entry.absent}`;

@@ -1,12 +1,12 @@
 "use strict";
-/* The scatter: points by colour and shape, the Pareto front, published values as context, and a tooltip. */
+/* Draw the scatter plot: points, Pareto front, published values and a tooltip. */
 (() => {
-  const MOST = 1500, WITH_BARS = 150; /* points that are drawn, and that have their intervals drawn */
-  const NEAR = 24; /* pixels that a pointer may be away from the point it means */
+  const MOST = 1500, WITH_BARS = 150; /* points drawn at most; points drawn with intervals at most */
+  const NEAR = 24; /* pixels within which a pointer selects a point */
   const CAPACITY = "information_capacity", FLOPS = "flops_per_token";
   const PUBLISHED = 2; /* their mark: a diamond */
   const figure = document.getElementById("figure"), tooltip = document.getElementById("tooltip");
-  let now = null, width = figure.clientWidth; /* what is drawn, and how wide */
+  let now = null, width = figure.clientWidth; /* the drawing and its width */
 
   board.draw = (data, state, rows, best) => {
     const across = data.at[state.across], up = data.at[state.up];
@@ -20,9 +20,9 @@
     document.getElementById("published-note").textContent = context.words;
   };
 
-  /* --- what stands in it ---------------------------------------------------------------------- */
+  /* --- content -------------------------------------------------------------------------------- */
 
-  /* Points by the words of a facet; those behind the last shape but one are one group. */
+  /* Group points by the words of a facet; words beyond the number of shapes share one group. */
   const grouped = (data, points, facet) => {
     const words = data.names[facet], cells = data.cells[facet], byWord = new Map();
     for (const i of points) {
@@ -37,7 +37,7 @@
     return rest.length ? [...groups, { name: `${known.length - own.length} others`, rows: rest, n: board.GROUPS - 1 }] : groups;
   };
 
-  /* The published points where they may stand beside what is shown, and a sentence that says why or why not. */
+  /* Return the published points if they compare with the shown ones, and a sentence that says why. */
   const published = (data, rows, state) => {
     const { points, source } = data.published, alike = rows.filter((i) => data.cells.published[i]).length;
     const what = `${points.length} published values (${source})`;
@@ -76,7 +76,7 @@
     tooltip.hidden = true;
   };
 
-  /* Marks of a group, hollow where joules were assumed, and the intervals of what goes up. */
+  /* Draw the marks of a group, hollow for assumed joules, with vertical intervals. */
   const groupMarks = (group, at, bars, ys) => {
     const marks = (rows) => rows.map((i) => board.mark(group.n, at.get(i)[0], at.get(i)[1])), { assumed } = now.data;
     const own = new Set(group.rows);
@@ -114,7 +114,7 @@
 
   const written = (v) => board.number(v, 6);
 
-  /* How evenly spaced numbers are written: all with as many decimals as one of them needs. */
+  /* Format ticks with as many decimals as the one that needs most. */
   const alike = (values) => {
     const decimals = Math.max(0, ...values.map((v) => (String(v).split(".")[1] || "").length));
     return (v) => v.toLocaleString("en", { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
@@ -127,7 +127,7 @@
   };
   const outline = (pieces, className) => part("path", { class: className, d: pieces.join("") });
 
-  /* --- its description ------------------------------------------------------------------ */
+  /* --- description ---------------------------------------------------------------------------- */
 
   const note = (rows, drawable) => {
     const { data, state, points, front } = now, { many } = board, words = [];
@@ -166,7 +166,7 @@
 
   /* --- the tooltip ---------------------------------------------------------------------------- */
 
-  /* The point that a pointer means. */
+  /* Return the point nearest to the pointer, within NEAR pixels. */
   const nearest = (event) => {
     if (!now || !now.places) return null;
     const room = figure.getBoundingClientRect(), px = event.clientX - room.left, py = event.clientY - room.top;
@@ -222,7 +222,7 @@
     ];
   };
 
-  /* Where the points are: x, y and row of each. */
+  /* Return x, y and row of each point. */
   board.places = () => now.places;
 
   new ResizeObserver(([seen]) => {

@@ -1,5 +1,5 @@
 "use strict";
-/* Asks the server that gave the page what is new in its folder, and keeps what was asked of the board. */
+/* Ask the server for new records, and keep the state of the board. */
 (() => {
   const EVERY_MS = 2000;
   const words = document.getElementById("live");

@@ -1,7 +1,7 @@
 "use strict";
-/* The table, a hundred rows at a time, and the dialog that tells everything about one cell. */
+/* Show the table, 100 rows a page, and the dialog with all facts of a cell. */
 (() => {
-  const ROWS = 100, SHORT = 28; /* rows of a page; characters of a name that keep to one line */
+  const ROWS = 100, SHORT = 28; /* rows of a page; characters of a name that stay on one line */
   const FIRST = ["information_capacity", "time_capacity", "energy_capacity", "hardware_capacity", "bits_per_byte"]; /* columns */
   const WORDS = { model: "model", device: "device", provider: "provider", precision: "precision" };
   const head = document.querySelector("#cells thead"), body = document.querySelector("#cells tbody");

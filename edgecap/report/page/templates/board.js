@@ -1,17 +1,17 @@
 "use strict";
-/* What is asked of the board, kept in the address behind #, and the page that answers it. */
+/* Keep the state of filters in the address after #, and update the page. */
 (() => {
   const PREFERRED = [
     "bits_per_byte", "information_capacity", "time_capacity", "energy_capacity", "hardware_capacity",
     "prefill_s", "decode_s", "decode_j", "peak_bytes", "file_bytes",
   ];
-  const RANKS = ["hardware_capacity", "time_capacity", "information_capacity", "bits_per_byte"]; /* the first that has numbers orders */
+  const RANKS = ["hardware_capacity", "time_capacity", "information_capacity", "bits_per_byte"]; /* sort by the first that has numbers */
   const UP = ["information_capacity", "time_capacity", "energy_capacity", "hardware_capacity", "bits_per_byte", "gain_bits_per_token"];
   const ACROSS = ["decode_s", "prefill_s", "decode_j", "prefill_j", "peak_bytes", "device_peak_bytes", "file_bytes", "flops_per_token", "load_s"];
   const COLOURS = ["precision", "model", "device", "provider"];
   const FILTERS = board.FACETS.filter((facet) => facet !== "text");
   const $ = (id) => document.getElementById(id);
-  let data = null, state = null, first = null; /* first: the state before anyone asks */
+  let data = null, state = null, first = null; /* first: the initial state */
 
   /* --- state ---------------------------------------------------------------------------------- */
 
@@ -35,7 +35,7 @@
 
   const lessIsBetter = (column) => column in data.at && data.figures[data.at[column]].less;
 
-  /* The state as an address keeps it: what differs from the beginning. */
+  /* Write what differs from the initial state into the address. */
   const remember = () => {
     const words = new URLSearchParams();
     for (const name of ["search", "sort", "up", "across", "colour"]) if (state[name] !== first[name]) words.set(name, state[name]);
@@ -44,7 +44,7 @@
     for (const facet of FILTERS) for (const word of state.facets[facet]) words.append(facet, word);
     const text = [...state.facets.text][0] || "";
     if (text !== ([...first.facets.text][0] || "")) words.set("text", text);
-    try { history.replaceState(null, "", `#${words}`); } catch { /* browsers limit how often; the page goes on without */ }
+    try { history.replaceState(null, "", `#${words}`); } catch { /* browsers limit the rate; the page works without */ }
   };
 
   const recall = () => {
@@ -60,13 +60,13 @@
 
   const isColumn = (name) => name !== null && (name in data.at || ["model", "device", "provider", "precision", "created"].includes(name));
 
-  /* Without words that no cell has: they would hide everything. */
+  /* Drop words that no cell has: they would hide every row. */
   const known = (recalled) => {
     for (const facet of board.FACETS) recalled.facets[facet] = new Set([...recalled.facets[facet]].filter((word) => data.names[facet].includes(word)));
     return recalled;
   };
 
-  /* --- what is asked with --------------------------------------------------------------------- */
+  /* --- controls ------------------------------------------------------------------------------- */
 
   const options = (select, entries, chosen) => {
     select.replaceChildren(...entries.map(([value, words]) => board.element("option", words, { value })));
@@ -126,11 +126,11 @@
     }
   };
 
-  /* --- answers -------------------------------------------------------------------------------- */
+  /* --- update --------------------------------------------------------------------------------- */
 
   let filtered = null, ordered = null;
 
-  /* Everything anew: what passes, its order, the chart and the table. */
+  /* Update everything: filters, order, chart and table. */
   const show = () => {
     filtered = board.filtered(data, state);
     counted(filtered.counts);
@@ -140,7 +140,7 @@
     remember();
   };
 
-  /* Another order or page of the same rows. */
+  /* Update the order or page of the same rows. */
   const order = () => {
     ordered = board.sorted(data, filtered.rows, state.sort, state.down);
     state.page = Math.min(state.page, Math.max(0, Math.ceil(ordered.length / board.ROWS) - 1));
@@ -148,7 +148,7 @@
   };
   const lay = () => board.lay(data, state, ordered, best());
 
-  /* The best follow the figure that orders the table, else the one that goes up in the chart. */
+  /* Mark the best by the sorted column, else by the vertical axis of the chart. */
   const rankedBy = () => data.at[state.sort in data.at ? state.sort : state.up];
   const best = () => board.best(data, filtered.rows, rankedBy());
 
@@ -182,7 +182,7 @@
     }));
   };
 
-  /* New data under the same question; what was focused stays so. */
+  /* Replace the data, keep the state and the focus. */
   board.take = (sent) => {
     const held = document.activeElement && document.activeElement.closest("input, select, [data-sort]");
     const again = held && (held.id ? `#${held.id}` : ["facet", "column", "sort"].filter((k) => held.dataset[k]).map((k) => `[data-${k}="${CSS.escape(held.dataset[k])}"]${held.value ? `[value="${CSS.escape(held.value)}"]` : ""}`)[0]);
@@ -196,7 +196,7 @@
   };
   board.open = (row) => board.describe(data, row);
 
-  /* --- what is done --------------------------------------------------------------------------- */
+  /* --- events --------------------------------------------------------------------------------- */
 
   const anew = (change) => { Object.assign(state, change, { page: 0 }); show(); };
 

@@ -28,7 +28,7 @@
   function setTheme(theme) {
     if (theme === "system") delete root.dataset.theme;
     else root.dataset.theme = theme;
-    try { localStorage.setItem(KEY, theme); } catch { /* a browser that keeps nothing still shows the theme */ }
+    try { localStorage.setItem(KEY, theme); } catch { /* without storage the theme still changes */ }
   }
 
   function addThemeButton() {
