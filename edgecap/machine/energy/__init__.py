@@ -1,4 +1,4 @@
-"""Energy counters, one file a kind, each behind the Counter protocol; and the choice among them.
+"""Energy counters, one file per kind, each behind the Counter protocol; and the choice among them.
 
 rapl      Intel and AMD packages and memory, through powercap       processor
 emi       the same on Windows                                       processor
@@ -6,13 +6,14 @@ nvml      NVIDIA boards                                             nvidia
 amd       AMD boards                                                amd
 apple     Apple Silicon                                             board
 rails     INA monitors (Jetson) and the Raspberry Pi 5's PMIC       board
-battery   what a battery gives                                      machine
-meter     a wall meter's file                                       machine
-assumed   watts that the user gives
+battery   discharge of a battery                                    machine
+meter     the file of a wall meter                                  machine
+assumed   constant watts given by the user
 
-`find_counters` opens what is there, `resolve` says which of it makes up the total, with a reason for the rest.
-tally and sampled turn raw readings and watts into joules that never fall, joined adds counters up, permission
-has the remedies.
+The right column is the scope: what a counter's domains are part of. `find_counters` opens all that
+exist, `resolve` chooses those that make up the total and gives a reason for each of the others.
+`tally` and `sampled` turn raw readings and watts into joules that never fall, `joined` combines
+counters, `permission` has the commands that make counters readable.
 """
 
 from __future__ import annotations
@@ -44,22 +45,23 @@ def find_counters(
     meter_offset_s: float | None = None,
     devices: Sequence[int] = (0,),
 ) -> list[EnergySource | LeftOut]:
-    """Everything on this machine that counts energy, and what is there but cannot be read.
+    """Open every energy counter of this machine; a LeftOut stands for one that cannot be read.
 
-    `meter` is a wall meter's CSV file, `meter_offset_s` its clock less ours (None: found from steps of load).
+    `meter` is a wall meter's CSV file, `meter_offset_s` its clock minus ours (None: derived from
+    steps of load), `devices` the GPUs of the run as its runtime numbers them.
     """
-    found: list[EnergySource | LeftOut] = []
-    for opened in _openers(sysfs, environ, devices):
-        found += opened()
+    sources: list[EnergySource | LeftOut] = []
+    for open_counters in _openers(sysfs, environ, devices):
+        sources += open_counters()
     if meter is not None:
-        found.append(_open_meter(meter, meter_offset_s))
-    return found
+        sources.append(_open_meter(meter, meter_offset_s))
+    return sources
 
 
 def _openers(
     sysfs: Path, environ: Mapping[str, str], devices: Sequence[int]
 ) -> list[Callable[[], list[Counter | LeftOut]]]:
-    """What can be there on this system; a moved sysfs counts as Linux."""
+    """Return the functions that open counters on this system; a moved sysfs means Linux."""
     boards: list[Callable[[], list[Counter | LeftOut]]] = [lambda: open_nvml(environ, devices)]
     if sys.platform == "win32":
         return [open_emi, *boards]

@@ -1,7 +1,7 @@
-"""AMD boards through amdsmi, which ROCm brings: energy count x counter resolution, in microjoules.
+"""AMD boards through amdsmi, part of ROCm: energy count x counter resolution, in microjoules.
 
-On some boards the count is wrong (ROCm/amdsmi issue 38): it is held against the board's own power for a
-moment, and where they disagree by more than a quarter the power is sampled instead.
+On some boards the count is wrong (ROCm/amdsmi issue 38). So it is compared with the board's own
+power for a moment; if they differ by more than a quarter, the power is sampled instead.
 `amdsmi_get_energy_count` named its first field "power" before 6.2.1, "energy_accumulator" since.
 """
 
@@ -26,7 +26,10 @@ def open_amd(
     load: Callable[[], Any] | None = None,
     clock: tuple[Callable[[], float], Callable[[float], None]] = (time.monotonic, time.sleep),
 ) -> list[Counter | LeftOut]:
-    """One counter for each board that a run on HIP's `devices` uses, and why not the others."""
+    """Open a counter for each board that a run on HIP's `devices` uses; a LeftOut for the others.
+
+    `load` imports amdsmi, `clock` has functions for now and sleep, in seconds.
+    """
     try:
         smi = (load or _load)()
         smi.amdsmi_init()
@@ -57,12 +60,12 @@ def _unused(number: int) -> LeftOut:
     )
 
 
-def _hip_number(smi: Any, handle: Any, place: int) -> int:
-    """HIP's number of a board, which need not be amdsmi's place; the place where amdsmi is too old to tell."""
+def _hip_number(smi: Any, handle: Any, index: int) -> int:
+    """Return HIP's number of a board; amdsmi's index if amdsmi is too old to report it."""
     try:
         return int(smi.amdsmi_get_gpu_enumeration_info(handle)["hip_id"])
     except Exception:
-        return place
+        return index
 
 
 def _visible(environ: Mapping[str, str], numbers: list[int]) -> list[int]:
@@ -76,9 +79,9 @@ def _open_board(smi: Any, number: int, handle: Any, clock: Any) -> Counter | Lef
     name, domain = "amdsmi", f"gpu-{number}"
 
     def joules() -> tuple[float]:
-        found = smi.amdsmi_get_energy_count(handle)
-        count = found["energy_accumulator"] if "energy_accumulator" in found else found["power"]
-        return (count * found["counter_resolution"] / 1e6,)
+        reading = smi.amdsmi_get_energy_count(handle)
+        field = "energy_accumulator" if "energy_accumulator" in reading else "power"
+        return (reading[field] * reading["counter_resolution"] / 1e6,)
 
     def watts() -> tuple[float]:
         return (_watts(smi.amdsmi_get_power_info(handle)),)
@@ -88,37 +91,40 @@ def _open_board(smi: Any, number: int, handle: Any, clock: Any) -> Counter | Lef
             return CumulativeCounter(
                 name, "amd", [domain], joules, resolution_j=_resolution(smi, handle)
             )
-    except Exception:  # the board does not count; its power may still be told
+    except Exception:  # the board does not count energy, but may report its power
         pass
     try:
         watts()
     except Exception as error:
-        return _missing(f"{name} {domain}", f"it tells neither its energy nor its power: {error}")
+        return _missing(f"{name} {domain}", f"it reports neither energy nor power: {error}")
     return SampledCounter(name, "amd", [domain], watts, PERIOD_S, resolution_w=1.0)
 
 
-def _watts(found: Mapping[str, Any]) -> float:
-    """Watts of the socket: boards fill in one or another of three fields, the others say N/A."""
+def _watts(info: Mapping[str, Any]) -> float:
+    """Return the watts of the socket from the first of three fields that holds a number.
+
+    Raises OSError if none does.
+    """
     fields = ("current_socket_power", "socket_power", "average_socket_power")
-    told = [found[f] for f in fields if isinstance(found.get(f), int | float)]
-    if not told:
-        raise OSError(f"no power among {dict(found)}")
-    return float(told[0])
+    values = [info[f] for f in fields if isinstance(info.get(f), int | float)]
+    if not values:
+        raise OSError(f"no power among {dict(info)}")
+    return float(values[0])
 
 
 def _agree(
     joules: Callable[[], tuple[float]], watts: Callable[[], tuple[float]], clock: Any
 ) -> bool:
-    """Whether the energy count moves as the board's power says, watched for a moment."""
+    """Return whether the energy count agrees with the board's power over `CHECK_S` seconds."""
     now, sleep = clock
     try:
         before, began, first = joules()[0], now(), watts()[0]
     except OSError:
-        return True  # nothing to hold it against
+        return True  # no power to compare with
     sleep(CHECK_S)
     counted = (joules()[0] - before) / (now() - began)
-    told = (first + watts()[0]) / 2
-    return bool(abs(counted - told) <= AGREE * max(counted, told))
+    reported = (first + watts()[0]) / 2
+    return bool(abs(counted - reported) <= AGREE * max(counted, reported))
 
 
 def _resolution(smi: Any, handle: Any) -> float:

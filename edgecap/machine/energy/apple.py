@@ -1,6 +1,8 @@
-"""Apple Silicon through zeus-apple-silicon, which reads IOReport without root; millijoules, cumulative.
+"""Apple Silicon through zeus-apple-silicon, which reads IOReport without root.
 
-    cpu_total_mj gpu_mj ane_mj dram_mj   counted: beside each other on the chip
+Cumulative millijoules:
+
+    cpu_total_mj gpu_mj ane_mj dram_mj   counted: disjoint parts of the chip
     gpu_sram_mj                          left out: whether gpu_mj holds it is not documented
     efficiency_* performance_*           parts of cpu_total_mj, never added
 
@@ -21,7 +23,7 @@ _COUNTED = {"cpu_total_mj": "cpu", "gpu_mj": "gpu", "ane_mj": "ane", "dram_mj": 
 
 
 def open_apple(load: Callable[[], Any] | None = None) -> list[Counter | LeftOut]:
-    """The chip as one counter, or why not."""
+    """Open the chip as one counter; a LeftOut if it cannot be read."""
     try:
         monitor = (load or _load)().AppleEnergyMonitor()
         first = monitor.get_cumulative_energy()
@@ -31,20 +33,20 @@ def open_apple(load: Callable[[], Any] | None = None) -> list[Counter | LeftOut]
         return [_missing(f"IOReport cannot be read: {error}")]
     fields = [f for f in _COUNTED if getattr(first, f, None) is not None]
     if "cpu_total_mj" not in fields:
-        return [_missing("IOReport tells no processor energy on this chip")]
+        return [_missing("IOReport reports no processor energy on this chip")]
 
     def joules() -> list[float]:
-        found = monitor.get_cumulative_energy()
-        return [getattr(found, f) / 1e3 for f in fields]
+        reading = monitor.get_cumulative_energy()
+        return [getattr(reading, f) / 1e3 for f in fields]
 
     sram = LeftOut(
         name="apple gpu_sram", reason="it may be within gpu: not documented", scope="board"
     )
-    had_sram = getattr(first, "gpu_sram_mj", None) is not None
+    has_sram = getattr(first, "gpu_sram_mj", None) is not None
     counter = CumulativeCounter(
         "apple", "board", [_COUNTED[f] for f in fields], joules, resolution_j=1e-3
     )
-    return [counter, sram] if had_sram else [counter]
+    return [counter, sram] if has_sram else [counter]
 
 
 def _load() -> Any:

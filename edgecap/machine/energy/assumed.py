@@ -1,4 +1,4 @@
-"""Watts that the user gives (`--assume-watts`): joules are watts x seconds, marked everywhere, in no score."""
+"""Constant watts given by the user (`--assume-watts`); marked as assumed, and used in no score."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from edgecap.protocols import CounterHealth
 
 
 class AssumedCounter:
-    """A constant power as a counter; see `seams.Counter`. `now` is a clock in seconds."""
+    """A constant power as a counter; implements `protocols.Counter`. `now` returns seconds."""
 
     name = "assumed"
     domains: tuple[str, ...] = ("assumed",)
@@ -20,12 +20,12 @@ class AssumedCounter:
         self._watts, self._now, self._origin = watts, now, now()
 
     def read(self) -> tuple[float, ...]:
-        """Watts x seconds since it was made."""
+        """Return watts x seconds since this counter was created."""
         return (self._watts * (self._now() - self._origin),)
 
     def health(self) -> CounterHealth:
-        """It costs and misses nothing."""
+        """Return zeros: nothing is sampled."""
         return CounterHealth()
 
     def close(self) -> None:
-        """Nothing was started."""
+        """Do nothing."""

@@ -1,11 +1,12 @@
-"""What a battery gives, through sysfs: the whole machine, display and all, while it runs on battery.
+"""The discharge of a battery, through sysfs: the whole machine while it runs on battery.
 
-    energy_now   µWh                            counter: joules are 3600e-6 x what it fell
-    charge_now   µAh   x voltage_now µV         counter, with the voltage of the moment
-    power_now    µW, or current_now x voltage   sampled, where neither of the others is there
+    energy_now   µWh                            counter: 3600e-6 J per unit that it falls
+    charge_now   µAh   x voltage_now µV         counter, at the voltage of each reading
+    power_now    µW, or current_now x voltage   sampled, if neither of the others exists
 
-Firmware renews these once in some seconds or less; the tick is found by watching. On mains the battery says
-nothing about the machine: refused, also in the middle of a run. psutil knows percent and seconds, no joules.
+Firmware updates these every few seconds or faster; the tick is measured. On mains the battery shows
+nothing of the machine's consumption: it is refused, also during a run. psutil has percent and
+seconds, but no joules.
 Source: Documentation/ABI/testing/sysfs-class-power of the Linux kernel.
 """
 
@@ -21,11 +22,11 @@ from edgecap.record import LeftOut
 
 PERIOD_S, SLACK_J = 1.0, 50_000.0  # a slow battery renews its energy once a minute
 JITTER_J = 100.0  # its gauge may step back by a hundredth of a watt-hour or two
-_MAINS = "on mains: a battery that is not discharging says nothing about what the machine draws"
+_MAINS = "on mains: a battery that is not discharging does not show what the machine draws"
 
 
 def open_battery(sysfs: Path) -> list[Counter | LeftOut]:
-    """All batteries of the machine as one counter, or why not; nothing where there is no battery."""
+    """Open all batteries as one counter; a LeftOut if they cannot be used, [] without a battery."""
     root = sysfs / "class/power_supply"
     batteries = [
         p
@@ -39,7 +40,7 @@ def open_battery(sysfs: Path) -> list[Counter | LeftOut]:
     for kind, needs in _KINDS.items():
         if all((b / n).exists() for b in batteries for n in needs):
             return [_open(kind, root, batteries)]
-    return [_left_out(f"{batteries[0].name} tells neither energy_now, charge_now nor power_now")]
+    return [_left_out(f"{batteries[0].name} has neither energy_now, charge_now nor power_now")]
 
 
 def _left_out(reason: str) -> LeftOut:
@@ -47,7 +48,10 @@ def _left_out(reason: str) -> LeftOut:
 
 
 def discharging(root: Path, batteries: list[Path]) -> bool:
-    """Whether the machine runs on its batteries: no mains online, one battery discharging, none charging."""
+    """Return whether the machine runs on batteries.
+
+    That is: no mains online, at least one battery discharging, none charging.
+    """
     supplies = [
         p
         for p in root.glob("*")
@@ -66,7 +70,7 @@ def _text(path: Path) -> str:
 
 
 def _micro(path: Path) -> float:
-    """A number of millionths, as sysfs gives it."""
+    """Read a number in millionths, as sysfs stores it."""
     try:
         return int(path.read_text()) / 1e6
     except ValueError as error:
@@ -78,7 +82,7 @@ def _energy_used(battery: Path) -> float:
 
 
 def _watts(battery: Path) -> float:
-    return abs(_micro(battery / "power_now"))  # some drivers give a sign to discharging
+    return abs(_micro(battery / "power_now"))  # negative while discharging, with some drivers
 
 
 def _volts_x_amperes(battery: Path) -> float:
@@ -86,7 +90,7 @@ def _volts_x_amperes(battery: Path) -> float:
 
 
 class _Charge:
-    """Joules used, from steps of charge at the voltage of each step."""
+    """Joules used by each battery, from steps of charge at the voltage of each step."""
 
     def __init__(self) -> None:
         self._last: dict[Path, float] = {}

@@ -1,13 +1,13 @@
-"""Windows' Energy Meter Interface: RAPL's channels since Windows 11, and meters built into some machines.
+"""Windows' Energy Meter Interface: RAPL channels since Windows 11, and built-in meters.
 
     RAPL_Package0_PKG          counted
-    RAPL_Package0_DRAM         counted: beside its package
+    RAPL_Package0_DRAM         counted: not in its package
     RAPL_Package0_PP0, _PP1    cores and graphics: part of the package
-    RAPL_Package0_Core3_CORE   likewise, each on a device of its own
+    RAPL_Package0_Core3_CORE   likewise, each on its own device
     RAPL_..._PSYS              the whole platform: a counter of its own
 
-Energy is in picowatt-hours, 3.6e-9 J. A processor of several dies may show its one counter several times:
-a package whose number lies between two readings of another is that one again.
+Energy is in picowatt-hours, 3.6e-9 J. A processor of several dies may show its one counter several
+times: a package whose value lies between two readings of another one is the same counter.
 Source: Microsoft, emi.h (EMI_METADATA_V1/V2, EMI_CHANNEL_V2, EMI_MEASUREMENT_DATA_V1/V2).
 """
 
@@ -33,18 +33,18 @@ GET_VERSION, GET_METADATA_SIZE, GET_METADATA, GET_MEASUREMENT = (
 _GUID = "{45BD8344-7ED6-49CF-A440-C276C933B053}"  # GUID_DEVICE_ENERGY_METER
 _RAPL = re.compile(r"RAPL_Package(?P<package>\d+)(?:_Die\d+)?_(?P<part>\w+)\Z", re.IGNORECASE)
 
-EmiQuery = Callable[[int, int], bytes]  # a control code and the size of the answer
+EmiQuery = Callable[[int, int], bytes]  # takes a control code and the size of the reply
 
 
 class EmiChannel(NamedTuple):
-    """One channel: its name, and how to read its joules."""
+    """One channel: its name, and a function that reads its joules."""
 
     name: str
     joules: Callable[[], float]
 
 
 def channel_names(version: int, metadata: bytes) -> list[str]:
-    """The names of a device's channels from its EMI_METADATA_V1 or _V2."""
+    """Parse the names of a device's channels from its EMI_METADATA_V1 or _V2."""
     if version == 1:  # unit, OEM[16], model[16], revision, name size, name
         (size,) = struct.unpack_from("<H", metadata, 70)
         return [_wide(metadata[72 : 72 + size])]
@@ -62,13 +62,16 @@ def _wide(raw: bytes) -> str:
 
 
 def channel_joules(measurement: bytes, channel: int) -> float:
-    """Joules of a channel from EMI_MEASUREMENT_DATA: pairs of energy and time (100 ns), 8 bytes each."""
+    """Parse the joules of a channel from EMI_MEASUREMENT_DATA.
+
+    The data is pairs of energy and time (100 ns), 8 bytes each.
+    """
     (energy,) = struct.unpack_from("<Q", measurement, 16 * channel)
     return float(energy * PICOWATT_HOUR_J)
 
 
 def device_channels(ask: EmiQuery) -> list[EmiChannel]:
-    """The channels of one device."""
+    """Query the channels of one device."""
     (version,) = struct.unpack("<H", ask(GET_VERSION, 2))
     (size,) = struct.unpack("<I", ask(GET_METADATA_SIZE, 4))
     names = channel_names(version, ask(GET_METADATA, size))
@@ -80,13 +83,13 @@ def device_channels(ask: EmiQuery) -> list[EmiChannel]:
 
 
 def open_emi(devices: Sequence[EmiQuery] | None = None) -> list[Counter | LeftOut]:
-    """Packages and memory as one counter, psys as another, and the channels that are in neither."""
+    """Open packages and memory as one counter, psys as another; a LeftOut for the rest."""
     try:
         asks = _devices() if devices is None else devices
         channels = [c for ask in asks for c in device_channels(ask)]
     except (OSError, struct.error, UnicodeDecodeError) as error:
         return [_missing(f"the energy meter interface cannot be read: {error}")]
-    counted, psys, left_out = _sort_out(channels)
+    counted, psys, left_out = _classify(channels)
     if not any(name.startswith("package") for name in counted):
         return [_missing("no channel of a processor package (Windows 11 shows RAPL's)"), *left_out]
     counters: list[Counter | LeftOut] = [_counter("emi", "processor", counted)]
@@ -104,10 +107,10 @@ def _counter(name: str, scope: str, counted: dict[str, EmiChannel]) -> Cumulativ
     )
 
 
-def _sort_out(
+def _classify(
     channels: list[EmiChannel],
 ) -> tuple[dict[str, EmiChannel], dict[str, EmiChannel], list[LeftOut]]:
-    """Channels of the total by domain, psys, and the others with the reason."""
+    """Return the channels of the total by domain, psys, and the others with a reason."""
     counted, psys, left_out = dict[str, EmiChannel](), dict[str, EmiChannel](), list[LeftOut]()
     for channel in channels:
         domain, reason = _role(channel.name)
@@ -115,7 +118,7 @@ def _sort_out(
             psys.setdefault("psys", channel)
             continue
         if domain in counted:
-            domain, reason = _again(domain, channel, counted)
+            domain, reason = _second_die(domain, channel, counted)
         if domain:
             counted[domain] = channel
         else:
@@ -124,7 +127,7 @@ def _sort_out(
 
 
 def _role(name: str) -> tuple[str, str]:
-    """The domain that a channel counts, or an empty one and why it is not counted."""
+    """Return the domain that a channel counts, or "" and the reason why it is left out."""
     found = _RAPL.match(name)
     if not found:
         return "", "neither a processor package nor its memory"
@@ -135,8 +138,10 @@ def _role(name: str) -> tuple[str, str]:
     return domains.get(part, ""), "part of its package, never added to it"
 
 
-def _again(domain: str, channel: EmiChannel, counted: dict[str, EmiChannel]) -> tuple[str, str]:
-    """A second channel of one domain: another die, or the same counter again."""
+def _second_die(
+    domain: str, channel: EmiChannel, counted: dict[str, EmiChannel]
+) -> tuple[str, str]:
+    """Return the domain of a second channel: another die, or "" if it is the same counter."""
     dies = [c for name, c in counted.items() if name == domain or name.startswith(f"{domain}-die-")]
     for other in dies:
         first, between, last = other.joules(), channel.joules(), other.joules()
@@ -152,7 +157,7 @@ def _again(domain: str, channel: EmiChannel, counted: dict[str, EmiChannel]) -> 
 
 
 def _devices() -> list[EmiQuery]:  # pragma: no cover - Windows only
-    """One way of asking for each energy meter that Windows lists (CM_Get_Device_Interface_List)."""
+    """Open each energy meter that Windows lists (CM_Get_Device_Interface_List)."""
     import ctypes
 
     library: Any = ctypes.windll  # type: ignore[attr-defined]
@@ -166,11 +171,13 @@ def _devices() -> list[EmiQuery]:  # pragma: no cover - Windows only
     names = ctypes.create_unicode_buffer(max(1, size.value))
     library.cfgmgr32.CM_Get_Device_Interface_ListW(ctypes.byref(guid), None, names, size, 0)
     return [
-        _opened(library.kernel32, path) for path in "".join(names[: size.value]).split("\0") if path
+        _open_device(library.kernel32, path)
+        for path in "".join(names[: size.value]).split("\0")
+        if path
     ]
 
 
-def _opened(kernel32: Any, path: str) -> EmiQuery:  # pragma: no cover - Windows only
+def _open_device(kernel32: Any, path: str) -> EmiQuery:  # pragma: no cover - Windows only
     import ctypes
 
     generic_read, share_read_write, open_existing = 0x80000000, 0x3, 3
@@ -182,12 +189,12 @@ def _opened(kernel32: Any, path: str) -> EmiQuery:  # pragma: no cover - Windows
         raise OSError(f"{path} cannot be opened (error {kernel32.GetLastError()})")
 
     def ask(code: int, size: int) -> bytes:
-        answer, got = ctypes.create_string_buffer(size), ctypes.c_ulong(0)
+        reply, size_read = ctypes.create_string_buffer(size), ctypes.c_ulong(0)
         done = kernel32.DeviceIoControl(
-            ctypes.c_void_p(handle), code, None, 0, answer, size, ctypes.byref(got), None
+            ctypes.c_void_p(handle), code, None, 0, reply, size, ctypes.byref(size_read), None
         )
         if not done:
-            raise OSError(f"{path} does not answer {code:#x} (error {kernel32.GetLastError()})")
-        return answer.raw[: got.value]
+            raise OSError(f"{path} does not reply to {code:#x} (error {kernel32.GetLastError()})")
+        return reply.raw[: size_read.value]
 
     return ask

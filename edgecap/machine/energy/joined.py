@@ -1,4 +1,4 @@
-"""Several counters as one: their domains side by side, each name once."""
+"""Combine counters into one, with the domains of all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from edgecap.protocols import Counter, CounterHealth
 
 
 class JoinedCounter:
-    """Counters of which none counts what another does; see `seams.Counter`. Sampled if one of them is."""
+    """Disjoint counters as one; implements `protocols.Counter`. Sampled if one of them is."""
 
     def __init__(self, counters: Sequence[Counter]) -> None:
         self._counters = counters
@@ -23,22 +23,22 @@ class JoinedCounter:
         self.resolution_j = max(c.resolution_j for c in counters)
 
     def read(self) -> tuple[float, ...]:
-        """Joules of each domain, of one counter after another."""
+        """Return the joules of each domain, in the order of the counters."""
         return tuple(joules for c in self._counters for joules in c.read())
 
     def health(self) -> CounterHealth:
-        """Costs and misses of all."""
+        """Return the sums over all counters."""
         return CounterHealth(
             *(sum(column) for column in zip(*(c.health() for c in self._counters), strict=True))
         )
 
     def close(self) -> None:
-        """Stop what they started."""
+        """Close all counters."""
         for counter in self._counters:
             counter.close()
 
 
 def _unique(names: Sequence[tuple[str, str]]) -> tuple[str, ...]:
-    """Domain names; those that two counters share carry their counter's name."""
+    """Return domain names; those that two counters share are prefixed with the counter's name."""
     domains = [d for _, d in names]
     return tuple(d if domains.count(d) == 1 else f"{c} {d}" for c, d in names)

@@ -1,12 +1,12 @@
-"""A wall meter's record: a CSV file with timestamps and watts or joules, joined to windows by time.
+"""Read a wall meter: a CSV file with timestamps and watts or joules, joined to windows by time.
 
     time,watts                  time: ISO 8601, or seconds, milliseconds or microseconds since 1970
-    2026-11-24T15:00:00Z,41.2   a watts column is integrated by trapezoid, an energy column (cumulative) is
-    2026-11-24T15:00:01Z,41.9   read off; between rows, linear
+    2026-11-24T15:00:00Z,41.2   watts are integrated by trapezoid; cumulative energy is used as it
+    2026-11-24T15:00:01Z,41.9   is; between rows, values are interpolated linearly
 
-The meter has a clock of its own. Its offset is given, or found from steps of load that are run on purpose:
-the offset at which the known on and off correlates best with the watts. A file that is still being written is
-read again until it covers what is asked for.
+The meter has its own clock. Its offset is given, or derived from steps of load that are run for
+this purpose: the offset at which the known load correlates best with the watts. A file that is
+still being written is read again until it covers the requested time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import msgspec
 from edgecap.protocols import Trace
 from edgecap.record import Energy, Window
 
-PATIENCE_S = 30.0  # how long a file that is being written may lag
+PATIENCE_S = 30.0  # time for which a file that is being written may lag
 SEARCH_S, CORRELATED = 120.0, 0.7
 
 _TIME = (
@@ -42,7 +42,7 @@ _TIME = (
     "time_ms",
     "ts",
 )
-# Columns by name, letters of any case, what is not a letter ignored: unit in watts, unit in joules.
+# Column names in lower case, letters only -> the unit in watts or in joules.
 _WATTS = {
     **dict.fromkeys(
         ("watts", "watt", "w", "power", "powerw", "activepower", "activepowerw", "apower", "p"), 1.0
@@ -58,7 +58,7 @@ _JOULES = {
 
 
 class MeterRows(NamedTuple):
-    """A meter's record: seconds since 1970 on its own clock, joules so far, and watts at each row."""
+    """Rows of a meter: seconds since 1970 on its own clock, joules so far, and watts."""
 
     times: tuple[float, ...]
     joules: tuple[float, ...]
@@ -66,19 +66,18 @@ class MeterRows(NamedTuple):
 
 
 def parse_meter_rows(text: str) -> MeterRows:
-    """The rows of a CSV file; a last line that is not complete is left for the next reading.
+    """Parse the rows of a CSV file; ignore an incomplete last line.
 
-    Raises ValueError, naming line and column, where the text is not such a file.
+    Raises ValueError, with line and column, if the text is not such a file.
     """
-    whole = text[: text.rfind("\n") + 1]
-    rows = list(csv.reader(whole.splitlines(), delimiter=_delimiter(whole)))
+    complete = text[: text.rfind("\n") + 1]
+    rows = list(csv.reader(complete.splitlines(), delimiter=_delimiter(complete)))
     if not rows:
         raise ValueError("the meter's file has no complete line")
-    at, column, unit, cumulative = _columns(rows[0])
-    found = [
-        (_seconds(r[at]), float(r[column]) * unit) for r in _complete(rows[1:], max(at, column))
-    ]
-    times, values = [t for t, _ in found], [v for _, v in found]
+    time_column, column, unit, cumulative = _find_columns(rows[0])
+    body = _check_rows(rows[1:], max(time_column, column))
+    points = [(_seconds(row[time_column]), float(row[column]) * unit) for row in body]
+    times, values = [t for t, _ in points], [v for _, v in points]
     if any(b <= a for a, b in zip(times, times[1:], strict=False)):
         raise ValueError("the meter's times do not rise from row to row")
     if not all(map(math.isfinite, values)):
@@ -91,7 +90,7 @@ def _delimiter(text: str) -> str:
     return max(",;\t", key=first.count)
 
 
-def _complete(rows: Iterable[list[str]], last: int) -> Iterable[list[str]]:
+def _check_rows(rows: Iterable[list[str]], last: int) -> Iterable[list[str]]:
     for number, row in enumerate(rows, 2):
         if row and len(row) <= last:
             raise ValueError(f"line {number} of the meter's file has {len(row)} columns")
@@ -99,23 +98,23 @@ def _complete(rows: Iterable[list[str]], last: int) -> Iterable[list[str]]:
             yield row
 
 
-def _columns(header: Sequence[str]) -> tuple[int, int, float, bool]:
-    """Places of time and value, the value's unit, and whether it is energy."""
+def _find_columns(header: Sequence[str]) -> tuple[int, int, float, bool]:
+    """Return the indices of time and value, the value's unit, and whether it is energy."""
     plain = [re.sub(r"[^a-z]", "", h.lower()) for h in header]
     times = [i for i, h in enumerate(plain) if h in {t.replace("_", "") for t in _TIME}]
     if not times:
         raise ValueError(f"no column of times among {', '.join(header)}; name it 'time'")
     for units, cumulative in ((_JOULES, True), (_WATTS, False)):
-        for place, name in enumerate(plain):
+        for index, name in enumerate(plain):
             if name in units:
-                return times[0], place, units[name], cumulative
+                return times[0], index, units[name], cumulative
     raise ValueError(
         f"no column of watts or joules among {', '.join(header)}; name it 'watts' or 'joules'"
     )
 
 
 def _seconds(text: str) -> float:
-    """Seconds since 1970 from ISO 8601 (local time if it names no zone) or a number."""
+    """Parse seconds since 1970 from ISO 8601 (local time without a zone) or a number."""
     try:
         number = float(text)
     except ValueError:
@@ -127,7 +126,7 @@ def _from_iso(text: str) -> float:
     try:
         return datetime.fromisoformat(text).timestamp()
     except ValueError:
-        raise ValueError(f"'{text}' is no time: write ISO 8601, or seconds since 1970") from None
+        raise ValueError(f"'{text}' is not a time: write ISO 8601, or seconds since 1970") from None
 
 
 def _from_power(times: Sequence[float], watts: Sequence[float]) -> MeterRows:
@@ -139,7 +138,7 @@ def _from_power(times: Sequence[float], watts: Sequence[float]) -> MeterRows:
 
 
 def _from_energy(times: Sequence[float], joules: Sequence[float]) -> MeterRows:
-    """Watts are those of the interval before each row."""
+    """Derive the watts of each row from the interval before it."""
     if any(b < a for a, b in zip(joules, joules[1:], strict=False)):
         raise ValueError("the meter's energy falls: it was reset during the record")
     steps = [(joules[i] - joules[i - 1]) / (times[i] - times[i - 1]) for i in range(1, len(times))]
@@ -147,33 +146,38 @@ def _from_energy(times: Sequence[float], joules: Sequence[float]) -> MeterRows:
 
 
 def joules_between(rows: MeterRows, began: float, ended: float) -> float:
-    """Joules between two moments of the meter's clock; OSError where it has no rows around them."""
+    """Return the joules between two moments of the meter's clock.
+
+    Raises OSError if the rows do not cover them.
+    """
     if not rows.times or not rows.times[0] <= began <= ended <= rows.times[-1]:
         covered = f"{rows.times[0]:.1f} to {rows.times[-1]:.1f}" if rows.times else "nothing"
         raise OSError(
-            f"the meter's file covers {covered}, not {began:.1f} to {ended:.1f} (seconds since 1970)"
+            f"the meter's file covers {covered}, not {began:.1f} to {ended:.1f} "
+            "(seconds since 1970)"
         )
-    return _upto(rows, ended) - _upto(rows, began)
+    return _joules_until(rows, ended) - _joules_until(rows, began)
 
 
-def _upto(rows: MeterRows, moment: float) -> float:
-    """Joules up to a moment; power changes linearly between rows, so energy by the trapezoid up to there."""
+def _joules_until(rows: MeterRows, moment: float) -> float:
+    """Return the joules up to a moment; power is linear between rows, energy its trapezoid."""
     i = min(max(bisect.bisect_right(rows.times, moment) - 1, 0), len(rows.times) - 2)
     span, part = rows.times[i + 1] - rows.times[i], moment - rows.times[i]
-    whole = rows.joules[i + 1] - rows.joules[i]
+    total = rows.joules[i + 1] - rows.joules[i]
     first, last = rows.watts[i], rows.watts[i + 1]
-    if math.isclose(whole, (first + last) / 2 * span):
+    if math.isclose(total, (first + last) / 2 * span):
         return rows.joules[i] + first * part + (last - first) / 2 * part * part / span
-    return rows.joules[i] + whole * part / span
+    return rows.joules[i] + total * part / span
 
 
 def find_offset(
     rows: MeterRows, steps: Sequence[tuple[float, float]], search_s: float = SEARCH_S
 ) -> tuple[float, float]:
-    """The offset (meter's clock less ours, s) at which load `steps` best fit the watts, and their correlation.
+    """Return the offset in seconds at which load `steps` best fit the watts, and the correlation.
 
-    `steps` are begin and end of load on our clock. The pattern, on and off, is held against the watts at every
-    offset within `search_s`, in steps of a tenth of the meter's period.
+    The offset is the meter's clock minus ours. `steps` are begin and end of load on our clock. The
+    on-off pattern is compared with the watts at every offset within `search_s`, in steps of a tenth
+    of the meter's period.
     """
     import numpy as np
 
@@ -198,7 +202,10 @@ def _correlation(a: object, b: object) -> float:
 
 
 class WallMeter:
-    """A meter's file as a trace; see `seams.Trace`. `offset_s` is the meter's clock less ours, None if not known."""
+    """A meter's file as a trace; implements `protocols.Trace`.
+
+    `offset_s` is the meter's clock minus ours, None if unknown.
+    """
 
     name = "meter"
     domains: tuple[str, ...] = ("wall",)
@@ -218,7 +225,7 @@ class WallMeter:
         rows = self._rows()
         if len(rows.times) < 2:
             raise OSError(
-                f"{path} has fewer than two rows yet: let the meter run before the measurement"
+                f"{path} has fewer than two rows yet: start the meter before the measurement"
             )
         self.period_s: float = statistics.median(
             b - a for a, b in zip(rows.times, rows.times[1:], strict=False)
@@ -231,15 +238,15 @@ class WallMeter:
             raise OSError(f"{self._path}: {error}") from error
 
     def mark(self) -> float:
-        """Seconds since 1970."""
+        """Return the seconds since 1970."""
         return self._now()
 
     def between(self, began: float, ended: float) -> tuple[float, ...]:
-        """Joules between two marks; waits for a file that is still being written."""
-        rows = self._covering(ended + self.offset_s)
+        """Return the joules between two marks; wait for a file that is still being written."""
+        rows = self._read_until(ended + self.offset_s)
         return (joules_between(rows, began + self.offset_s, ended + self.offset_s),)
 
-    def _covering(self, moment: float) -> MeterRows:
+    def _read_until(self, moment: float) -> MeterRows:
         until = self._now() + PATIENCE_S
         rows = self._rows()
         while rows.times[-1] < moment and self._now() < until:
@@ -248,32 +255,39 @@ class WallMeter:
         return rows
 
     def align(self, steps: Sequence[tuple[float, float]]) -> None:
-        """Find the offset from known steps of load; OSError where they do not show in the watts."""
-        rows = self._covering(steps[-1][1])
+        """Derive the offset from known steps of load.
+
+        Raises OSError if they do not show in the watts.
+        """
+        rows = self._read_until(steps[-1][1])
         self.offset_s, fit = find_offset(rows, steps)
         if fit < CORRELATED:
             raise OSError(
-                f"the steps of load do not show in {self._path} (correlation {fit:.2f}): is it this machine's?"
+                f"the steps of load do not show in {self._path} (correlation {fit:.2f}): "
+                "check that the meter measures this machine"
             )
         self.aligned = True
 
     def close(self) -> None:
-        """Nothing was started."""
+        """Do nothing."""
 
 
-def add_trace_to_windows(found: Energy, trace: Trace) -> Energy:
-    """An energy already measured, with a meter's joules beside each window; OSError where it has no rows there."""
+def add_trace_to_windows(energy: Energy, trace: Trace) -> Energy:
+    """Add a trace's joules beside each window of a measured energy.
 
-    def joined(window: Window) -> Window:
+    Raises OSError if the trace does not cover a window.
+    """
+
+    def with_trace(window: Window) -> Window:
         if window.began_s is None:
             raise OSError("the record does not say when its windows began")
-        had = trace.between(window.began_s, window.began_s + window.seconds)
+        joules = trace.between(window.began_s, window.began_s + window.seconds)
         return msgspec.structs.replace(
-            window, beside=window.beside | dict(zip(trace.domains, had, strict=True))
+            window, beside=window.beside | dict(zip(trace.domains, joules, strict=True))
         )
 
     phases = {
-        name: tuple(joined(w) for w in getattr(found, name))
+        name: tuple(with_trace(w) for w in getattr(energy, name))
         for name in ("prefill", "decode", "nll")
     }
-    return msgspec.structs.replace(found, **phases)
+    return msgspec.structs.replace(energy, **phases)

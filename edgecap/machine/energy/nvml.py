@@ -1,10 +1,11 @@
-"""NVIDIA boards through NVML: total energy in mJ where the board counts it, else its power, sampled.
+"""NVIDIA boards through NVML: total energy if the board counts it, else sampled power.
 
     nvmlDeviceGetTotalEnergyConsumption   mJ since the driver was loaded (Volta and newer)   counter
     nvmlDeviceGetPowerUsage               mW (a mean over up to a second on newer boards)    sampled
 
-Only the boards that the run uses are opened, as CUDA numbers them: CUDA_VISIBLE_DEVICES, CUDA_DEVICE_ORDER.
-A board split by MIG shows only its whole power, which other instances share: refused.
+Only the boards that the run uses are opened, as CUDA numbers them (CUDA_VISIBLE_DEVICES,
+CUDA_DEVICE_ORDER). A board split by MIG reports only its total power, which other instances share:
+it is refused.
 Source: NVIDIA NVML API reference; nvidia-ml-py.
 """
 
@@ -20,14 +21,14 @@ from edgecap.machine.energy.tally import CumulativeCounter
 from edgecap.protocols import Counter
 from edgecap.record import LeftOut
 
-PERIOD_S = (0.02, 0.5)  # what a board's own update period is held between
+PERIOD_S = (0.02, 0.5)  # bounds of a board's update period
 _FIRST_MIG = (
     "this board is split by MIG: its power belongs to all instances and cannot be told apart"
 )
 
 
 class NvmlBoard(NamedTuple):
-    """One board: its handle, NVML's number for it, its UUID and name."""
+    """One board: its NVML handle and number, UUID and name."""
 
     handle: Any
     number: int
@@ -38,7 +39,10 @@ class NvmlBoard(NamedTuple):
 def open_nvml(
     environ: Mapping[str, str], devices: Sequence[int] = (0,), load: Callable[[], Any] | None = None
 ) -> list[Counter | LeftOut]:
-    """One counter for each board that a run on CUDA's `devices` uses, and why not the others."""
+    """Open a counter for each board that a run on CUDA's `devices` uses; a LeftOut for the others.
+
+    `load` imports pynvml.
+    """
     try:
         nvml = (load or _load)()
         nvml.nvmlInit()
@@ -74,17 +78,17 @@ def _board(nvml: Any, index: int) -> NvmlBoard:
     return NvmlBoard(handle, index, _text(uuid), _text(name))
 
 
-def _text(found: Any) -> str:
-    return found.decode() if isinstance(found, bytes) else str(found)
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def used_boards(
     boards: Sequence[NvmlBoard], environ: Mapping[str, str], devices: Sequence[int]
 ) -> list[NvmlBoard] | LeftOut:
-    """The boards that CUDA numbers `devices`.
+    """Return the boards that CUDA numbers `devices`, or a LeftOut if that is unclear.
 
-    Source: CUDA programming guide, environment variables: an entry is a number or the beginning of a UUID,
-    and the first one that is invalid hides itself and all after it.
+    Source: CUDA programming guide, environment variables. An entry is a number or the start of a
+    UUID; the first invalid one hides itself and all that follow.
     """
     listed = environ.get("CUDA_VISIBLE_DEVICES")
     by_number = listed is None or any(e.strip().isdigit() for e in listed.split(","))
@@ -92,9 +96,10 @@ def used_boards(
         environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID" and len({b.name for b in boards}) > 1
     )
     if by_number and unsorted:
-        remedy = "set CUDA_DEVICE_ORDER=PCI_BUS_ID, or name the board by its UUID in CUDA_VISIBLE_DEVICES"
         return _missing(
-            "nvml", f"boards of different kinds: CUDA may number them otherwise than NVML; {remedy}"
+            "nvml",
+            "boards of different models: CUDA may number them differently from NVML; set "
+            "CUDA_DEVICE_ORDER=PCI_BUS_ID, or give the board's UUID in CUDA_VISIBLE_DEVICES",
         )
     visible = list(boards) if listed is None else _listed(boards, listed)
     try:
@@ -108,15 +113,15 @@ def used_boards(
 
 
 def _listed(boards: Sequence[NvmlBoard], listed: str) -> list[NvmlBoard]:
-    found = list[NvmlBoard]()
+    selected = list[NvmlBoard]()
     for entry in (e.strip() for e in listed.split(",")):
         matching = [
             b for b in boards if entry == str(b.number) or entry and b.uuid.startswith(entry)
         ]
-        if len(matching) != 1 or matching[0] in found:
+        if len(matching) != 1 or matching[0] in selected:
             break
-        found += matching
-    return found
+        selected += matching
+    return selected
 
 
 def _open_board(nvml: Any, board: NvmlBoard) -> Counter | LeftOut:
@@ -124,35 +129,36 @@ def _open_board(nvml: Any, board: NvmlBoard) -> Counter | LeftOut:
     if _has_mig(nvml, board):
         return _missing(f"nvml {domain}", _FIRST_MIG)
 
-    def millijoules() -> tuple[float]:
+    def joules() -> tuple[float]:
         return (nvml.nvmlDeviceGetTotalEnergyConsumption(board.handle) / 1e3,)
 
-    def milliwatts() -> tuple[float]:
+    def watts() -> tuple[float]:
         return (nvml.nvmlDeviceGetPowerUsage(board.handle) / 1e3,)
 
     try:
-        return CumulativeCounter(name, "nvidia", [domain], millijoules, resolution_j=1e-3)
-    except OSError:  # the board does not count
+        return CumulativeCounter(name, "nvidia", [domain], joules, resolution_j=1e-3)
+    except OSError:  # the board does not count energy
         pass
     try:
-        milliwatts()
+        watts()
     except Exception as error:
-        return _missing(
-            f"nvml {domain}", f"{board.name} tells neither its energy nor its power: {error}"
-        )
-    return SampledCounter(name, "nvidia", [domain], milliwatts, update_period(nvml, board.handle))
+        return _missing(f"nvml {domain}", f"{board.name} reports neither energy nor power: {error}")
+    return SampledCounter(name, "nvidia", [domain], watts, update_period(nvml, board.handle))
 
 
 def _has_mig(nvml: Any, board: NvmlBoard) -> bool:
     try:
         current, _ = nvml.nvmlDeviceGetMigMode(board.handle)
-    except Exception:  # boards that cannot be split answer Not Supported
+    except Exception:  # Not Supported: the board cannot be split
         return False
     return bool(current)
 
 
 def update_period(nvml: Any, handle: Any) -> float:
-    """Seconds between the samples that the board keeps of its own power, within `PERIOD_S`; 0.1 if it keeps none."""
+    """Return the seconds between the power samples that a board stores, within `PERIOD_S`.
+
+    0.1 if it stores none.
+    """
     try:
         _, samples = nvml.nvmlDeviceGetSamples(handle, nvml.NVML_TOTAL_POWER_SAMPLES, 0)
         stamps = sorted({s.timeStamp for s in samples})

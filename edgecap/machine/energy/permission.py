@@ -1,7 +1,7 @@
-"""The exact commands that let a user read a counter, by distribution; printed, never run.
+"""The commands that let a user read a counter, by distribution; printed, never run.
 
-Sources: udev(7), tmpfiles.d(5), the Linux kernel since 5.10 (powercap energy readable by root only, against
-the PLATYPUS attack, CVE-2020-8694).
+Sources: udev(7), tmpfiles.d(5); the Linux kernel since 5.10 lets only root read powercap energy,
+against the PLATYPUS attack (CVE-2020-8694).
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ _UNTIL_BOOT = "sudo chmod a+r /sys/class/powercap/intel-rapl*/energy_uj"
 _RULE = 'SUBSYSTEM=="powercap", ACTION=="add", RUN+="{chmod} a+r /sys%p/energy_uj"'
 _WITH_UDEV = (
     "echo '{rule}' | sudo tee /etc/udev/rules.d/60-edgecap-powercap.rules"
-    " && sudo udevadm control --reload && sudo udevadm trigger --subsystem-match=powercap --action=add"
+    " && sudo udevadm control --reload"
+    " && sudo udevadm trigger --subsystem-match=powercap --action=add"
 )
-# What keeps the permission over a boot, by ID or ID_LIKE of /etc/os-release.
-_KEPT = {
+# Commands that keep the permission after a reboot, by ID or ID_LIKE of /etc/os-release.
+_PERMANENT = {
     "debian": _WITH_UDEV.format(rule=_RULE.format(chmod="/bin/chmod")),
     "fedora": _WITH_UDEV.format(rule=_RULE.format(chmod="/usr/bin/chmod")),
     "rhel": _WITH_UDEV.format(rule=_RULE.format(chmod="/usr/bin/chmod")),
@@ -30,14 +31,14 @@ _KEPT = {
 
 
 def powercap_remedy(zone: Path) -> str:
-    """Why a zone that is there cannot be read, and what to do."""
+    """Return why an existing zone cannot be read, and the command that helps."""
     return (
         f"{zone / 'energy_uj'} is not readable by this user; let your user read it: {_UNTIL_BOOT}"
     )
 
 
 def powercap_commands(os_release: str = "") -> tuple[str, str]:
-    """The command that gives permission until the next boot, and the one that keeps it.
+    """Return the command that grants access until the next boot, and the one that keeps it.
 
     `os_release` is the text of /etc/os-release.
     """
@@ -45,11 +46,11 @@ def powercap_commands(os_release: str = "") -> tuple[str, str]:
     fields = {key: value.strip("\"'") for key, _, value in lines}
     names = [fields.get("ID", ""), *fields.get("ID_LIKE", "").split()]
     families = [
-        f for n in names for f in _KEPT if n == f or n.startswith("opensuse") and f == "suse"
+        f for n in names for f in _PERMANENT if n == f or n.startswith("opensuse") and f == "suse"
     ]
-    return _UNTIL_BOOT, _KEPT[families[0]] if families else _KEPT["debian"]
+    return _UNTIL_BOOT, _PERMANENT[families[0]] if families else _PERMANENT["debian"]
 
 
 def video_group_command(user: str) -> str:
-    """The command that lets a user read the graphics and firmware devices (AMD GPUs, vcgencmd)."""
+    """Return the command that lets a user read GPU and firmware devices (AMD GPUs, vcgencmd)."""
     return f"sudo usermod -aG render,video {user}   # then log in again"

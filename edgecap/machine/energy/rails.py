@@ -1,14 +1,15 @@
-"""Power rails of boards: INA monitors through hwmon, and the Raspberry Pi 5's PMIC through vcgencmd.
+"""Power rails of boards: INA monitors through hwmon, and the Raspberry Pi 5's PMIC.
 
     hwmon N/name                 ina3221, ina238, ina228, ... (Jetson modules and carrier boards)
-    in1_label                    the rail: VDD_IN is what the whole module draws
+    in1_label                    the rail; VDD_IN supplies the whole module
     in1_input mV x curr1_input mA, power1_input µW                          sampled
-    energy1_input µJ             where the chip counts (ina228, sq52206)    counter
+    energy1_input µJ             if the chip counts (ina228, sq52206)       counter
 
-A board's total is taken from one rail that holds the others, or from rails known to lie beside each other
-(`TOTALS`); what they contain is never added. Rails of which that is not known are not counted.
-Sources: Documentation/hwmon/{sysfs-interface,ina2xx,ina3221,ina238}.rst of the Linux kernel; NVIDIA Jetson Linux
-developer guide, software-based power consumption modeling; Raspberry Pi documentation, vcgencmd pmic_read_adc.
+A board's total is one rail that supplies the others, or several rails known to be disjoint
+(`TOTALS`); rails that they contain are never added. If neither is known, no rail is counted.
+Sources: Documentation/hwmon/{sysfs-interface,ina2xx,ina3221,ina238}.rst of the Linux kernel; NVIDIA
+Jetson Linux developer guide, software-based power consumption modeling; Raspberry Pi documentation,
+vcgencmd pmic_read_adc.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from edgecap.record import LeftOut
 
 PERIOD_S, PMIC_PERIOD_S = 0.05, 0.2
 _CHIP = re.compile(r"(ina\d|sq52206)")
-# The rails that make up a board's total, the first that is there wins.
+# The rails that make up a board's total; the first complete set is used.
 TOTALS = (
     ("VDD_IN",),  # Jetson Orin NX and Nano, Xavier NX, TX2: the module
     ("VIN",),  # Jetson Thor's carrier board
@@ -40,7 +41,7 @@ _UNLABELLED = {("Thor", "ina238"): "VIN"}  # jetson_stats pull request 900
 
 
 class Rail(NamedTuple):
-    """One rail of a monitor: its name, how to read watts, and joules where the chip counts."""
+    """One rail: its name, and functions that read watts and, if the chip counts, joules."""
 
     name: str
     watts: Callable[[], float]
@@ -49,7 +50,7 @@ class Rail(NamedTuple):
 
 
 def open_rails(sysfs: Path) -> list[Counter | LeftOut]:
-    """The board's total as one counter, and the rails that are not in it; nothing where there is no monitor."""
+    """Open the board's total as one counter; a LeftOut for other rails, [] without a monitor."""
     rails = {r.name: r for r in _rails(sysfs)}
     total = next((t for t in TOTALS if set(t) <= set(rails)), None)
     if not rails:
@@ -113,13 +114,14 @@ def _interval(chip: Path) -> float:
 def _rail_name(chip: Path, number: int, model: str) -> str:
     kind = _text(chip / "name")
     known = next((n for (board, c), n in _UNLABELLED.items() if board in model and c == kind), "")
-    found = (
+    labels = (
         _text(chip / f"in{number}_label"),
         _text(chip / f"power{number}_label"),
         _text(chip / "label"),
     )
     return next(
-        (f for f in found if f), known or f"{kind}-{chip.name.removeprefix('hwmon')}-{number}"
+        (label for label in labels if label),
+        known or f"{kind}-{chip.name.removeprefix('hwmon')}-{number}",
     )
 
 
@@ -151,19 +153,29 @@ def _text(path: Path) -> str:
 _ADC = re.compile(r"^\s*(\w+)_([AV])\s+\w+\(\d+\)=([-\d.]+)[AV]\s*$", re.MULTILINE)
 
 
-def pmic_watts(answer: str) -> dict[str, float]:
-    """Watts by rail from what `vcgencmd pmic_read_adc` prints; rails with a voltage alone have none."""
-    found: dict[tuple[str, str], float] = {(m[1], m[2]): float(m[3]) for m in _ADC.finditer(answer)}
+def pmic_watts(output: str) -> dict[str, float]:
+    """Parse watts by rail from the output of `vcgencmd pmic_read_adc`.
+
+    Rails without a current are skipped.
+    """
+    readings: dict[tuple[str, str], float] = {
+        (m[1], m[2]): float(m[3]) for m in _ADC.finditer(output)
+    }
     return {
-        n: a * found[n, "V"] for (n, kind), a in found.items() if kind == "A" and (n, "V") in found
+        n: a * readings[n, "V"]
+        for (n, kind), a in readings.items()
+        if kind == "A" and (n, "V") in readings
     }
 
 
-def open_pmic(ask: Callable[[], str] | None = None) -> list[Counter | LeftOut]:
-    """The sum of the PMIC's rails; nothing where there is no vcgencmd, as everywhere but on a Raspberry Pi."""
-    ask = ask or _vcgencmd
+def open_pmic(query: Callable[[], str] | None = None) -> list[Counter | LeftOut]:
+    """Open the sum of the PMIC's rails; [] without vcgencmd, which only Raspberry Pis have.
+
+    `query` returns the output of `vcgencmd pmic_read_adc`.
+    """
+    query = query or _vcgencmd
     try:
-        rails = sorted(pmic_watts(ask()))
+        rails = sorted(pmic_watts(query()))
     except FileNotFoundError:
         return []
     except (OSError, subprocess.SubprocessError) as error:
@@ -176,12 +188,12 @@ def open_pmic(ask: Callable[[], str] | None = None) -> list[Counter | LeftOut]:
             )
         ]
     if not rails:
-        reason = "this board's PMIC tells no currents (Raspberry Pi 5 and newer do)"
+        reason = "this board's PMIC reports no currents (Raspberry Pi 5 and newer do)"
         return [LeftOut(name="pmic", reason=reason, scope="board", missing=True)]
 
     def watts() -> list[float]:
-        found = pmic_watts(ask())
-        return [sum(found[r] for r in rails)]
+        watts_by_rail = pmic_watts(query())
+        return [sum(watts_by_rail[r] for r in rails)]
 
     return [
         SampledCounter("pmic", "board", ["pmic"], watts, PMIC_PERIOD_S, extra_cpu_s=_children_s)
@@ -196,7 +208,7 @@ def _vcgencmd() -> str:
 
 
 def _children_s() -> float:
-    """CPU seconds of child processes that have ended."""
+    """Return the CPU seconds of child processes that have ended."""
     import os
 
     times = os.times()

@@ -1,15 +1,16 @@
 """RAPL through Linux's powercap: packages and their memory, Intel and AMD.
 
-    /sys/class/powercap/intel-rapl:0        name package-0        counted
-    /sys/class/powercap/intel-rapl:0:0      name core             part of its package, never added
-    /sys/class/powercap/intel-rapl:0:1      name dram             counted: beside its package, not in it
-    /sys/class/powercap/intel-rapl:1        name psys             the whole platform: a counter of its own
-    /sys/class/powercap/intel-rapl:2        name package-0-die-1  counted, unless it repeats another die's number
-    /sys/class/powercap/intel-rapl-mmio:0   name package-0        counted only where the other one is not there
+    /sys/class/powercap/
+        intel-rapl:0        package-0        counted
+        intel-rapl:0:0      core             part of its package, never added
+        intel-rapl:0:1      dram             counted: not in its package
+        intel-rapl:1        psys             the whole platform: a counter of its own
+        intel-rapl:2        package-0-die-1  counted, unless it repeats another die's value
+        intel-rapl-mmio:0   package-0        counted only without the first
 
 `energy_uj` counts microjoules and wraps at `max_energy_range_uj`.
-Sources: Documentation/power/powercap/powercap.rst of the Linux kernel; on AMD's first Zen processors each
-die shows the counter of the whole socket (mlco2/codecarbon issue 1274).
+Sources: Documentation/power/powercap/powercap.rst of the Linux kernel. On AMD's first Zen
+processors each die shows the counter of the whole socket (mlco2/codecarbon issue 1274).
 """
 
 from __future__ import annotations
@@ -31,14 +32,17 @@ RESOLUTION_J = 61e-6  # 2^-14 J, the usual energy status unit
 
 
 class RaplZone(NamedTuple):
-    """One powercap zone: its folder, the name of its domain, what it counts up to in joules."""
+    """One powercap zone: its folder, its domain, and the joules at which it wraps."""
 
     path: Path
     name: str
     wrap_j: float | None
 
     def joules(self) -> float:
-        """What its counter shows. An empty file is one that is being written (a stand-in's; the kernel has none)."""
+        """Return the value of the counter.
+
+        Retries an empty file: a test's stand-in may be writing it; the kernel has none.
+        """
         for _ in range(5):
             text = (self.path / "energy_uj").read_text().strip()
             if text.isdigit():
@@ -48,16 +52,16 @@ class RaplZone(NamedTuple):
 
 
 def open_rapl(sysfs: Path) -> list[Counter | LeftOut]:
-    """Packages and memory as one counter, psys as another, and what is in neither."""
+    """Open packages and memory as one counter, psys as another; a LeftOut for the rest."""
     root = sysfs / "class/powercap"
     paths = _zone_paths(root)
     if not paths:
         return [_missing("rapl", f"no RAPL counter: {root} holds no intel-rapl zone")]
     zones, left_out = list[RaplZone](), list[LeftOut]()
     for path in paths:
-        found = _open_zone(path)
-        (left_out if isinstance(found, LeftOut) else zones).append(found)  # type: ignore[arg-type]
-    counted, parts = _sort_out(zones)
+        zone = _open_zone(path)
+        (left_out if isinstance(zone, LeftOut) else zones).append(zone)  # type: ignore[arg-type]
+    counted, parts = _classify(zones)
     return [*_counters(counted, left_out), *_psys(zones), *left_out, *parts]
 
 
@@ -66,13 +70,15 @@ def _missing(name: str, reason: str) -> LeftOut:
 
 
 def _zone_paths(root: Path) -> list[Path]:
-    """Each zone once, whether the tree lists it flat, as the kernel does, or only inside its parent."""
-    found = {p.name: p for depth in ("*/*/", "*/", "") for p in root.glob(depth + "intel-rapl*:*")}
-    return [found[name] for name in sorted(found) if _ZONE.match(name)]
+    """Return each zone once, whether it is listed flat, as the kernel does, or in its parent."""
+    by_name = {
+        p.name: p for depth in ("*/*/", "*/", "") for p in root.glob(depth + "intel-rapl*:*")
+    }
+    return [by_name[name] for name in sorted(by_name) if _ZONE.match(name)]
 
 
 def _open_zone(path: Path) -> RaplZone | LeftOut:
-    """A zone that could be read once, or why not."""
+    """Open a zone and read it once; a LeftOut if it cannot be read."""
     name = path.name
     try:
         name = (path / "name").read_text().strip()
@@ -85,13 +91,16 @@ def _open_zone(path: Path) -> RaplZone | LeftOut:
             else f"it cannot be read: {error}"
         )
         return LeftOut(
-            name=f"rapl {name}", reason=reason, scope="processor", missing=_belongs(path.name, name)
+            name=f"rapl {name}",
+            reason=reason,
+            scope="processor",
+            missing=_is_part_of_total(path.name, name),
         )
     return zone
 
 
-def _belongs(folder: str, name: str) -> bool:
-    """Whether a zone would be part of the total if it could be read."""
+def _is_part_of_total(folder: str, name: str) -> bool:
+    """Return whether a readable zone would be part of the total."""
     top = folder.count(":") == 1
     return name != "psys" and "mmio" not in folder and (top or name in ("dram", folder))
 
@@ -100,8 +109,8 @@ def _range(path: Path) -> float | None:
     return int(path.read_text()) / 1e6 if path.exists() else None
 
 
-def _sort_out(zones: list[RaplZone]) -> tuple[list[RaplZone], list[LeftOut]]:
-    """The zones that make up the total, and the others with the reason."""
+def _classify(zones: list[RaplZone]) -> tuple[list[RaplZone], list[LeftOut]]:
+    """Return the zones that make up the total, and the others with a reason."""
     counted, parts = list[RaplZone](), list[LeftOut]()
     for zone in sorted(zones, key=lambda z: "mmio" in z.path.name):
         reason = _why_not(zone, counted)
@@ -117,15 +126,15 @@ def _sort_out(zones: list[RaplZone]) -> tuple[list[RaplZone], list[LeftOut]]:
 
 
 def _why_not(zone: RaplZone, counted: list[RaplZone]) -> str | None:
-    """Why a zone is not added to those already counted; None if it is."""
-    found = _ZONE.match(zone.path.name)
-    if found is None or zone.name == "psys":
+    """Return why a zone is not added to those already counted; None if it is."""
+    match = _ZONE.match(zone.path.name)
+    if match is None or zone.name == "psys":
         return "the whole platform"
-    if found["sub"]:
+    if match["sub"]:
         return None if zone.name == "dram" else "part of its package, never added to it"
     if not zone.name.startswith("package"):
         return "neither a package nor its memory"
-    if found["mmio"] and any(z.name == zone.name for z in counted):
+    if match["mmio"] and any(z.name == zone.name for z in counted):
         return "the same package again, through memory-mapped registers"
     twin = next((z.name for z in counted if _repeats(zone, z)), None)
     return (
@@ -134,7 +143,10 @@ def _why_not(zone: RaplZone, counted: list[RaplZone]) -> str | None:
 
 
 def _repeats(zone: RaplZone, other: RaplZone) -> bool:
-    """Whether two dies of one package show one counter: a number between two readings of the other."""
+    """Return whether two dies of one package show the same counter.
+
+    That is, if one value lies between two readings of the other.
+    """
     a, b = _DIE.match(zone.name), _DIE.match(other.name)
     if not a or not b or a["package"] != b["package"]:
         return False
@@ -144,7 +156,7 @@ def _repeats(zone: RaplZone, other: RaplZone) -> bool:
 
 def _counters(zones: list[RaplZone], left_out: list[LeftOut]) -> Iterator[Counter | LeftOut]:
     if any(z.name.startswith("package") for z in zones):
-        yield _tallied("rapl", "processor", zones, _domains(zones))
+        yield _counter("rapl", "processor", zones, _domains(zones))
         return
     if not any(x.missing for x in left_out):
         yield _missing("rapl", "RAPL is there, but has no package zone")
@@ -155,12 +167,12 @@ def _counters(zones: list[RaplZone], left_out: list[LeftOut]) -> Iterator[Counte
 
 
 def _psys(zones: list[RaplZone]) -> Iterator[Counter]:
-    found = [z for z in zones if z.name == "psys"][:1]
-    if found:
-        yield _tallied("rapl-psys", "platform", found, ["psys"])
+    psys = [z for z in zones if z.name == "psys"][:1]
+    if psys:
+        yield _counter("rapl-psys", "platform", psys, ["psys"])
 
 
-def _tallied(name: str, scope: str, zones: list[RaplZone], domains: list[str]) -> CumulativeCounter:
+def _counter(name: str, scope: str, zones: list[RaplZone], domains: list[str]) -> CumulativeCounter:
     def raw() -> list[float]:
         return [z.joules() for z in zones]
 
@@ -168,7 +180,7 @@ def _tallied(name: str, scope: str, zones: list[RaplZone], domains: list[str]) -
 
 
 def _domains(zones: list[RaplZone]) -> list[str]:
-    """Names of the zones; the memories of several packages carry their package's number."""
+    """Return the names of the zones; memory of several packages gets the package's number."""
     several = sum(z.name == "dram" for z in zones) > 1
     packages = {z.path.name: z.name.removeprefix("package-") for z in zones if z.name != "dram"}
 

@@ -1,8 +1,8 @@
-"""Power that is sampled and integrated: a thread reads watts, a trapezoid between samples gives joules.
+"""Sample power in a thread and integrate it: a trapezoid between samples gives joules.
 
-The sum moves once a sample, so its tick is the period and windows are sized to it. What the thread itself
-costs is measured (its own CPU clock) and reported; two samples further apart than three periods are a gap:
-still integrated, counted, and told.
+The sum changes once per sample, so its tick is the period, and windows are sized to it. The CPU
+time of the thread is measured and reported. Two samples further apart than three periods are a gap:
+it is integrated, counted and reported.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ GAP_PERIODS, SILENT_PERIODS, SILENT_S = 3.0, 30.0, 5.0
 
 
 class PowerIntegral:
-    """Joules by domain from samples of watts; negative watts (an offset of the sensor) count as none."""
+    """Joules by domain from samples of watts; negative watts (a sensor's offset) count as 0."""
 
     def __init__(self, count: int, period_s: float) -> None:
         self.joules, self.gaps = [0.0] * count, 0
@@ -27,25 +27,29 @@ class PowerIntegral:
         self._watts = [0.0] * count
 
     def add(self, now: float, watts: Sequence[float]) -> None:
-        """One sample of each domain, taken at `now` seconds."""
+        """Add one sample per domain, taken at `now` seconds.
+
+        Raises OSError if the number of values is wrong or one is not finite.
+        """
         if len(watts) != len(self.joules) or not all(map(math.isfinite, watts)):
             raise OSError(f"the sensor answered {list(watts)}")
-        had = [max(0.0, float(w)) for w in watts]
+        clipped = [max(0.0, float(w)) for w in watts]
         if self.at is not None:
             step = now - self.at
             self.gaps += step > GAP_PERIODS * self._period
             self.joules = [
                 j + (a + b) / 2 * step
-                for j, a, b in zip(self.joules, self._watts, had, strict=True)
+                for j, a, b in zip(self.joules, self._watts, clipped, strict=True)
             ]
-        self.at, self._watts = now, had
+        self.at, self._watts = now, clipped
 
 
 class SampledCounter:
-    """Domains whose device only tells watts; see `seams.Counter`. The thread starts with the first `read`.
+    """Domains whose device reports only watts; implements `protocols.Counter`.
 
-    `watts` gives watts by domain; its errors, of whatever library, become OSError at the next `read`.
-    `extra_cpu_s` tells CPU seconds that sampling cost outside the thread (a child process).
+    The thread starts with the first `read`. `watts` returns watts by domain; its exceptions
+    become OSError at the next `read`. `extra_cpu_s` returns the CPU seconds that sampling cost
+    outside the thread (child processes).
     """
 
     provenance = "sampled"
@@ -70,7 +74,10 @@ class SampledCounter:
         self._cpu_s = self._extra_at = 0.0
 
     def read(self) -> tuple[float, ...]:
-        """Joules of each domain up to the last sample."""
+        """Return the joules of each domain up to the last sample.
+
+        Raises OSError if sampling failed or stopped.
+        """
         if self._thread is None:
             self._start()
         with self._lock:
@@ -86,19 +93,19 @@ class SampledCounter:
 
     def _start(self) -> None:
         self._extra_at = self._extra()
-        self._take()
+        self._sample()
         self._thread = threading.Thread(target=self._run, name=f"{self.name}-sampler", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         due = time.monotonic() + self.period_s
         while not self._stop.wait(max(0.0, due - time.monotonic())) and self._error is None:
-            self._take()
+            self._sample()
             self._cpu_s = time.thread_time()
             due = max(due + self.period_s, time.monotonic())
 
-    def _take(self) -> None:
-        """One sample, dated in the middle of its reading."""
+    def _sample(self) -> None:
+        """Take one sample, with the middle of its reading as its time."""
         before = time.monotonic()
         try:
             watts = self._watts()
@@ -110,13 +117,13 @@ class SampledCounter:
             )
 
     def health(self) -> CounterHealth:
-        """CPU seconds of the thread, and gaps."""
+        """Return the CPU seconds of sampling, and the gaps."""
         return CounterHealth(
             cpu_s=self._cpu_s + self._extra() - self._extra_at, gaps=self._sum.gaps
         )
 
     def close(self) -> None:
-        """End the thread."""
+        """Stop the thread."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout=2)

@@ -1,13 +1,13 @@
-"""Running totals of energy counters: wrap-around taken out, falls and leaps noticed, never a step back.
+"""Running totals of energy counters that never fall: wraps are undone, falls and leaps noted.
 
 A reading below the last one is one of three things:
 
-    a wrap    the way over the top of the range is what the device can have used   added
-    a jitter  less than a joule below (processors read each other's registers)     nothing added, noted
-    a reset   anything else (driver reloaded, machine suspended)                   counted anew, noted
+    wrap     the step over the end of the range is one the device can have used    added
+    jitter   less than a joule below (processors read each other's registers)      ignored, noted
+    reset    anything else (driver reloaded, machine suspended)                    restarted, noted
 
-A reading further above the last one than the device can have used is a leap: counted anew, noted.
-What is noted becomes a caution; what was used around a reset is lost and never guessed.
+A reading further above the last one than the device can have used is a leap: restarted, noted.
+Each noted event leads to a warning. The energy used around a reset is lost, never estimated.
 """
 
 from __future__ import annotations
@@ -19,11 +19,9 @@ from collections.abc import Callable, Sequence
 from edgecap.protocols import CounterHealth
 
 MOST_W = 5000.0  # no board or machine measured here draws more
-SLACK_J = 1000.0  # a step of a slow counter may be read at once
-WRAP_W, WRAP_SLACK_J = (
-    1000.0,
-    10.0,
-)  # the same for what wraps: a processor package, renewed every millisecond
+SLACK_J = 1000.0  # a slow counter may take this step at once
+# The same for counters that wrap: a processor package, updated every millisecond.
+WRAP_W, WRAP_SLACK_J = 1000.0, 10.0
 JITTER_J = 1.0
 
 
@@ -43,13 +41,14 @@ class DomainTotal:
         self.total, self.falls = 0.0, 0
 
     def add(self, raw: float, now: float) -> float:
-        """The total after one more reading at `now` seconds."""
+        """Add a reading taken at `now` seconds, and return the total in joules.
+
+        Raises OSError if the reading is not finite.
+        """
         if not math.isfinite(raw):
             raise OSError(f"the counter answered {raw}")
         step, seconds = raw - self._last, now - self._then
-        if (
-            -self._jitter <= step < 0
-        ):  # the mark stays where it was, or the way back would be counted again
+        if -self._jitter <= step < 0:  # keep the last reading, or the way back would count again
             self.falls += 1
             return self.total
         if step < 0 and self._wrap and step + self._wrap <= WRAP_W * seconds + WRAP_SLACK_J:
@@ -63,9 +62,10 @@ class DomainTotal:
 
 
 class CumulativeCounter:
-    """Domains whose device counts energy; see `seams.Counter`.
+    """Domains whose device counts energy; implements `protocols.Counter`.
 
-    `raw` gives joules by domain as the device has them; its errors, of whatever library, become OSError.
+    `raw` returns joules by domain as the device counts them; its exceptions become OSError.
+    `wraps_j` are the joules at which each domain wraps, None if it does not.
     """
 
     provenance = "counter"
@@ -97,25 +97,28 @@ class CumulativeCounter:
 
     def _values(self) -> list[float]:
         try:
-            found = [float(v) for v in self._raw()]
+            values = [float(v) for v in self._raw()]
         except OSError:
             raise
         except Exception as error:
             raise OSError(f"{type(error).__name__}: {error}") from error
-        if len(found) != len(self.domains):
-            raise OSError(f"{len(found)} of {len(self.domains)} domains answered")
-        return found
+        if len(values) != len(self.domains):
+            raise OSError(f"{len(values)} of {len(self.domains)} domains answered")
+        return values
 
     def read(self) -> tuple[float, ...]:
-        """Joules of each domain. Read it more often than the device's counter wraps (minutes)."""
+        """Return the joules of each domain.
+
+        Must be called more often than the device's counter wraps (minutes).
+        """
         values, now = self._values(), self._now()
         return tuple(
             tally.add(value, now) for tally, value in zip(self._tallies, values, strict=True)
         )
 
     def health(self) -> CounterHealth:
-        """The falls so far; a counter that counts by itself costs and misses nothing."""
+        """Return the falls so far; a counting device costs no CPU time and has no gaps."""
         return CounterHealth(falls=sum(t.falls for t in self._tallies))
 
     def close(self) -> None:
-        """Nothing was started."""
+        """Do nothing."""
