@@ -371,7 +371,7 @@ def test_joules_from_a_driven_powercap_tree(reference, corpus_file, tmp_path, ca
 def test_weights_left_on_the_disk_are_the_same_weights(reference):
     import onnx
 
-    from edgecap.graph.external_data import LEAST_BYTES, parse_without_weights
+    from edgecap.graph.external_data import MIN_EXTERNAL_BYTES, parse_without_weights
 
     path = reference / "fp32/model.onnx"
     lean, whole = parse_without_weights(path), onnx.load(str(path))
@@ -388,7 +388,7 @@ def test_weights_left_on_the_disk_are_the_same_weights(reference):
         for t in lean.graph.initializer
     )
     assert [n.name for n in lean.graph.node] == [n.name for n in whole.graph.node]
-    assert any(len(t.raw_data) >= LEAST_BYTES for t in whole.graph.initializer)
+    assert any(len(t.raw_data) >= MIN_EXTERNAL_BYTES for t in whole.graph.initializer)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int4"])

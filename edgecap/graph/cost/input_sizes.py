@@ -209,9 +209,9 @@ def _head_size(model: Any, node: Any, known: dict[str, dict[int, int]], axis: in
     heads, kv_heads = attribute(node, "num_heads", 0), attribute(node, "kv_num_heads", 0)
     if axis == 1:
         return kv_heads or heads or None
-    makers = {
+    columns = {
         n.output[0]: attribute(n, "N", 0) for n in model.graph.node if n.op_type == "MatMulNBits"
     }
-    width = makers.get(node.input[0]) or known.get(node.input[0], {}).get(2)
+    width = columns.get(node.input[0]) or known.get(node.input[0], {}).get(2)
     packed = node.op_type == "GroupQueryAttention" and not "".join(node.input[1:2])
     return width // (heads + 2 * kv_heads * packed) if heads and width and axis == 3 else None

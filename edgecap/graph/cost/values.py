@@ -112,12 +112,12 @@ def _slice(part: dict[str, Any], data: Any, *limits: Any) -> Any:
     starts, ends = limits[:2]
     axes = limits[2] if len(limits) > 2 and limits[2] is not None else range(len(starts))
     steps = limits[3] if len(limits) > 3 else [1] * len(starts)
-    where = [slice(None)] * data.ndim
+    index = [slice(None)] * data.ndim
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         if step < 0:
             return None
-        where[int(axis)] = slice(int(start), int(end), int(step))
-    return data[tuple(where)]
+        index[int(axis)] = slice(int(start), int(end), int(step))
+    return data[tuple(index)]
 
 
 def _unsqueeze(part: dict[str, Any], data: Any, axes: Any = None) -> Any:

@@ -68,7 +68,7 @@ def export_fp32(folder: Path, out: Path, trust_remote_code: bool, task: str = TA
     with tempfile.TemporaryDirectory(dir=out) as scratch:
         built = Path(scratch) / "built"
         _build(folder, built, Path(scratch) / "cache", trust_remote_code)
-        model = _finished(folder, built)
+        model = _finish(folder, built)
         for file in [f for f in built.iterdir() if not f.name.startswith("model.onnx")]:
             shutil.move(file, out / file.name)
     return out / write_graph(model, out)[0]
@@ -79,22 +79,22 @@ def export_fp32(folder: Path, out: Path, trust_remote_code: bool, task: str = TA
 
 def _build(folder: Path, built: Path, cache: Path, trust_remote_code: bool) -> None:
     library = _library()
-    asked = (None, str(folder), str(built), "fp32", "cpu", str(cache))
+    arguments = (None, str(folder), str(built), "fp32", "cpu", str(cache))
     options = library.parse_extra_options(
-        *asked, ["hf_token=false", f"hf_remote={str(trust_remote_code).lower()}"]
+        *arguments, ["hf_token=false", f"hf_remote={str(trust_remote_code).lower()}"]
     )
     config = options["hf_details"]["hf_config"]
-    named = _named(folder, config)
+    description = _describe(folder, config)
     try:
-        library.create_model(*asked, **options)
+        library.create_model(*arguments, **options)
     except NotImplementedError as error:
         raise UsageError(
-            f"onnxruntime-genai's builder does not know {named}; {ALTERNATIVE}"
+            f"onnxruntime-genai's builder does not know {description}; {ALTERNATIVE}"
         ) from error
     except CRASHES as error:
         reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
         raise UsageError(
-            f"onnxruntime-genai's builder fails on {named}: {reason}; {ALTERNATIVE}"
+            f"onnxruntime-genai's builder fails on {description}: {reason}; {ALTERNATIVE}"
         ) from error
 
 
@@ -108,7 +108,7 @@ def _library() -> Any:
     return builder
 
 
-def _named(folder: Path, config: Any) -> str:
+def _describe(folder: Path, config: Any) -> str:
     """Name the model for messages. Raise UsageError if the builder cannot export it right."""
     name = next(iter(config.architectures or ()), None)  # the builder decides by this
     if name is None:
@@ -123,7 +123,7 @@ def _named(folder: Path, config: Any) -> str:
 # --- its graph --------------------------------------------------------------------------------
 
 
-def _finished(folder: Path, built: Path) -> onnx.ModelProto:
+def _finish(folder: Path, built: Path) -> onnx.ModelProto:
     """Set the width of the cache and store a tied embedding as a table.
 
     Raises UsageError if the graph is no fp32 decoder of text.

@@ -25,9 +25,9 @@ class NotRunnable(Exception):
     """The part needs tokens or weights, or the reference evaluator cannot run it."""
 
 
-def subgraph(flow: Flow, wanted: Iterable[str], cut: Collection[str]) -> list[Any]:
-    """Return the nodes that lead from the tensors `cut` to those `wanted`, ending at Shape."""
-    queue, places = list(wanted), set()
+def subgraph(flow: Flow, targets: Iterable[str], cut: Collection[str]) -> list[Any]:
+    """Return the nodes that lead from the tensors `cut` to the `targets`, ending at Shape."""
+    queue, places = list(targets), set()
     while queue:
         name = queue.pop()
         at = flow.position.get(name)
@@ -38,7 +38,7 @@ def subgraph(flow: Flow, wanted: Iterable[str], cut: Collection[str]) -> list[An
 
 
 def structure_digest(
-    flow: Flow, wanted: Iterable[str], cut: Collection[str]
+    flow: Flow, targets: Iterable[str], cut: Collection[str]
 ) -> tuple[str, tuple[str, ...]]:
     """Return a digest equal for parts that differ by names alone, and the part's names in order.
 
@@ -49,7 +49,7 @@ def structure_digest(
     for name in cut:
         order[name] = len(order)
         digest.update(f"{flow.shape(name)} ".encode())
-    for node in subgraph(flow, wanted, cut):
+    for node in subgraph(flow, targets, cut):
         new_names = [
             name
             for name in (*flow.inputs_of[flow.index_of(node)], *node.output)
@@ -85,23 +85,23 @@ def _origin(flow: Flow, name: str) -> bytes:
 
 
 def run_subgraph(
-    flow: Flow, wanted: list[str], inputs: Mapping[str, np.ndarray], run: RunSize
+    flow: Flow, targets: list[str], inputs: Mapping[str, np.ndarray], run: RunSize
 ) -> list[np.ndarray]:
-    """Compute the tensors `wanted` from the tensors `inputs`.
+    """Compute the tensors `targets` from the tensors `inputs`.
 
     Masks and positions are those of a run without padding. Raise NotRunnable.
     """
     from onnx.reference import ReferenceEvaluator
 
     feeds = {**_plain_inputs(flow, run), **inputs}
-    nodes = subgraph(flow, wanted, inputs.keys())
+    nodes = subgraph(flow, targets, inputs.keys())
     shapes = {n.output[0]: _shape_of(flow, n, run) for n in nodes if n.op_type == "Shape"}
-    model = _model(flow, [n for n in nodes if n.op_type != "Shape"], {**feeds, **shapes}, wanted)
+    model = _model(flow, [n for n in nodes if n.op_type != "Shape"], {**feeds, **shapes}, targets)
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             return [
-                np.asarray(a) for a in ReferenceEvaluator(model).run(wanted, {**feeds, **shapes})
+                np.asarray(a) for a in ReferenceEvaluator(model).run(targets, {**feeds, **shapes})
             ]
     except Exception as error:  # of many kinds, from numpy and onnx
         raise NotRunnable(f"{type(error).__name__}: {error}") from error
@@ -129,7 +129,7 @@ def _plain_inputs(flow: Flow, run: RunSize) -> dict[str, np.ndarray]:
     }
 
 
-def _model(flow: Flow, nodes: list[Any], feeds: Mapping[str, Any], wanted: list[str]) -> Any:
+def _model(flow: Flow, nodes: list[Any], feeds: Mapping[str, Any], targets: list[str]) -> Any:
     from onnx import TensorProto, helper
 
     used = {name for node in nodes for name in names_used(node)}
@@ -139,16 +139,16 @@ def _model(flow: Flow, nodes: list[Any], feeds: Mapping[str, Any], wanted: list[
     if (used & inputs) - known or any(t.data_location == TensorProto.EXTERNAL for t in stored):
         raise NotRunnable("it needs the tokens or the weights")
     inputs_info = [helper.make_tensor_value_info(n, TensorProto.UNDEFINED, None) for n in feeds]
-    outputs = [helper.make_tensor_value_info(n, TensorProto.UNDEFINED, None) for n in wanted]
+    outputs = [helper.make_tensor_value_info(n, TensorProto.UNDEFINED, None) for n in targets]
     graph = helper.make_graph(nodes, "part", inputs_info, outputs, stored)
     return helper.make_model(
         graph, opset_imports=flow.model.opset_import, ir_version=flow.model.ir_version
     )
 
 
-def largest_number(flow: Flow, wanted: list[str], cut: Collection[str]) -> int:
+def largest_number(flow: Flow, targets: list[str], cut: Collection[str]) -> int:
     """Return the largest whole number stored in a part: no window in it is longer."""
-    names = {name for node in subgraph(flow, wanted, cut) for name in names_used(node)}
+    names = {name for node in subgraph(flow, targets, cut) for name in names_used(node)}
     tensors = [flow.tensor(name) for name in names]
     stored = [t.value for t in tensors if t.constant and t.value is not None]
     numbers = [float(x) for array in stored if array.dtype.kind in "iuf" for x in array.reshape(-1)]

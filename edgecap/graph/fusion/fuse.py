@@ -83,8 +83,8 @@ def _match_layers(flow: Flow) -> tuple[list[AttentionMatch], list[str]]:
 
 def _is_fused(flow: Flow, layer: str) -> bool:
     """Return True if a runtime operator makes the layer's keys already."""
-    maker = flow.producer.get(f"present.{layer}.key")
-    return maker is not None and maker.domain == _ORT
+    producer = flow.producer.get(f"present.{layer}.key")
+    return producer is not None and producer.domain == _ORT
 
 
 def _replace_attention(flow: Flow, matches: list[AttentionMatch]) -> int:
@@ -165,13 +165,13 @@ class _Builder:
 
     def _flattened(self, name: str, width: int) -> str:
         """Return a tensor (batch, heads, sequence, width) as (batch, sequence, heads x width)."""
-        maker = self._flow.producer.get(name)
+        producer = self._flow.producer.get(name)
         if (
-            maker is not None
-            and maker.op_type == "Transpose"
-            and list(maker.attribute[0].ints) == [0, 2, 1, 3]
+            producer is not None
+            and producer.op_type == "Transpose"
+            and list(producer.attribute[0].ints) == [0, 2, 1, 3]
         ):
-            return self._merged(maker.input[0], width)
+            return self._merged(producer.input[0], width)
         transposed = self._add("Transpose", [name], [f"{name}/moved"], "", perm=[0, 2, 1, 3])
         return self._add(
             "Reshape", [transposed, self._numbers("flat", [0, 0, width])], [f"{name}/flat"], ""
@@ -179,14 +179,14 @@ class _Builder:
 
     def _merged(self, name: str, width: int) -> str:
         """Return (batch, sequence, heads, width) with heads merged, as it was before a split."""
-        maker = self._flow.producer.get(name)
+        producer = self._flow.producer.get(name)
         whole = (PRIME_SIZES.batch, PRIME_SIZES.sequence, width)
         if (
-            maker is not None
-            and maker.op_type == "Reshape"
-            and self._flow.shape(maker.input[0]) == whole
+            producer is not None
+            and producer.op_type == "Reshape"
+            and self._flow.shape(producer.input[0]) == whole
         ):
-            return str(maker.input[0])
+            return str(producer.input[0])
         return self._add(
             "Reshape", [name, self._numbers("flat", [0, 0, width])], [f"{name}/flat"], ""
         )

@@ -157,16 +157,16 @@ def _find_result(flow: Flow, key: str, value: str) -> tuple[str, int, int]:
 
 def _find_query(flow: Flow, key: str, value: str, result: str, shape: tuple[int, ...]) -> str:
     """Return the one other tensor of data that attention takes, before it is scaled."""
-    inside = flow.dependents([key, value], last=flow.position[result])
-    queue, inputs, seen = [result], set[str](), set[str]()
+    dependents = flow.dependents([key, value], last=flow.position[result])
+    queue, inputs, visited = [result], set[str](), set[str]()
     while queue:
         name = queue.pop()
-        for before in flow.data_inputs(flow.producer[name]) if name in flow.producer else ():
-            if before not in inside:
-                inputs.add(before)
-            elif before not in (key, value, *seen):
-                seen.add(before)
-                queue.append(before)
+        for source in flow.data_inputs(flow.producer[name]) if name in flow.producer else ():
+            if source not in dependents:
+                inputs.add(source)
+            elif source not in (key, value, *visited):
+                visited.add(source)
+                queue.append(source)
     if len(inputs) != 1:
         raise NoMatch(f"attention has {len(inputs)} inputs of data beside keys and values, not one")
     return _before_scaling(flow, inputs.pop(), shape)
@@ -194,11 +194,11 @@ def _before_scaling(flow: Flow, name: str, shape: tuple[int, ...]) -> str:
 
 def _is_scaled(flow: Flow, name: str) -> bool:
     """Return True if the tensor is another one times a number."""
-    maker = flow.producer.get(name)
-    others = [n for n in maker.input if n not in flow.data] if maker is not None else []
+    producer = flow.producer.get(name)
+    others = [n for n in producer.input if n not in flow.data] if producer is not None else []
     return (
-        maker is not None
-        and maker.op_type in ("Mul", "Div")
+        producer is not None
+        and producer.op_type in ("Mul", "Div")
         and len(others) == 1
         and flow.shape(others[0]) is not None
         and math.prod(flow.shape(others[0]) or ()) == 1

@@ -49,11 +49,11 @@ def make_fp16(model: onnx.ModelProto) -> Any:
 
 def _drop_repeated_casts(model: onnx.ModelProto) -> None:
     """Keep one of the equal casts that the converter adds for every use of a value."""
-    seen: set[str] = set()
+    outputs: set[str] = set()
     for node in list(model.graph.node):
-        if node.op_type == "Cast" and node.output[0] in seen:
+        if node.op_type == "Cast" and node.output[0] in outputs:
             model.graph.node.remove(node)
-        seen.update(node.output)
+        outputs.update(node.output)
 
 
 def _drop_round_trips(model: onnx.ModelProto) -> None:
@@ -115,12 +115,12 @@ def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _angles(model: onnx.ModelProto) -> list[str]:
     """Return names of the nodes that lead to a Cos or Sin: angles need fp32."""
-    made_by = {o: n for n in model.graph.node for o in n.output}
+    producers = {o: n for n in model.graph.node for o in n.output}
     queue = [n for n in model.graph.node if n.op_type in ("Cos", "Sin")]
-    seen: dict[str, None] = {}
+    names: dict[str, None] = {}
     while queue:
         node = queue.pop()
-        if node.name not in seen:
-            seen[node.name] = None
-            queue.extend(made_by[i] for i in node.input if i in made_by)
-    return list(seen)
+        if node.name not in names:
+            names[node.name] = None
+            queue.extend(producers[i] for i in node.input if i in producers)
+    return list(names)
