@@ -22,9 +22,8 @@ from edgecap.graph.onnx_file import open_graph, write_graph
 from edgecap.graph.scoring import drop_guards
 from edgecap.graph.tied_weights import tie_weights
 
-MAX_DIVERGENCE_BITS = (
-    1e-5  # of divergence a token between the plain graph and the fused one, both in fp32
-)
+# Divergence allowed between plain and fused graph in fp32, in bits a token.
+MAX_DIVERGENCE_BITS = 1e-5
 FUSED, BARE, PLAIN = "fused", "bare", "plain"
 RECIPES = {
     FUSED: f"tied once; {RECIPE}; products of one tensor joined, v1",

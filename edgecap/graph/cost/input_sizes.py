@@ -138,9 +138,8 @@ def _size(name: str, axis: int, rank: int, dim: Any, run: RunSize, path: Path) -
 
 
 def _is_fixed(dim: Any) -> bool:
-    return bool(
-        dim.HasField("dim_value") and dim.dim_value >= 0
-    )  # some exporters write -1 for an open one
+    # Some exporters write -1 for an open dimension.
+    return bool(dim.HasField("dim_value") and dim.dim_value >= 0)
 
 
 def _cache_size(model: Any, info: Any, axis: int, dim: Any, run: RunSize, path: Path) -> int:

@@ -157,9 +157,8 @@ def attention_core(
 
 def _core(attention: Attention | Recurrent, positions: float, absorbed: bool = False) -> float:
     """Return FLOPs of the attention core of one token that attends to `positions`."""
-    if isinstance(
-        attention, Recurrent
-    ):  # read for the key, write the difference, read for the query
+    if isinstance(attention, Recurrent):
+        # Read the state for the key, write the difference, read it for the query.
         return 2.0 * 3 * attention.value_heads * attention.key_dim * attention.value_dim
     if absorbed and attention.latent:
         return (
