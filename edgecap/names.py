@@ -1,8 +1,9 @@
-"""Make names from models, machines and records safe for file systems and terminals."""
+"""Make text from models, machines, records and errors safe for files, terminals and pages."""
 
 from __future__ import annotations
 
 import re
+import zlib
 
 
 def safe_filename(name: str) -> str:
@@ -13,3 +14,25 @@ def safe_filename(name: str) -> str:
 def printable(text: str) -> str:
     """Replace characters that a terminal could act on with question marks."""
     return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def one_line(text: object, most: int | None = None) -> str:
+    """Return text, such as an error's message, in one line of at most `most` characters."""
+    return " ".join(str(text).split())[:most]
+
+
+def shortened(name: str, most: int = 90) -> str:
+    """Return a name in one printable line of at most `most` characters; `…` marks a cut."""
+    line = printable(name[: most + 1])
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def shortened_unique(text: str, most: int = 160) -> str:
+    """Return text in one printable line of at most `most` characters.
+
+    A cut line ends in a checksum of the whole text, so that different texts stay different.
+    """
+    line = printable(one_line(text))
+    if len(line) <= most:
+        return line
+    return f"{line[: most - 9]}…{zlib.crc32(text.encode('utf-8', 'replace')):08x}"

@@ -22,9 +22,10 @@ from conftest import ROOT
 from edgecap.analysis import published
 from edgecap.cli.board import board as command
 from edgecap.errors import UsageError
+from edgecap.names import shortened_unique
 from edgecap.record import Absent, Failure
 from edgecap.report.board.board import board_page, board_values, relative_link, rows_of, unread
-from edgecap.report.board.entries import FIGURES, entries, latest, shown
+from edgecap.report.board.entries import FIGURES, entries, latest
 from edgecap.report.server import BoardApp, is_own, open_server
 from edgecap.storage.collection import Collection, LoadedRecord, SkippedFile
 from edgecap.storage.records import save
@@ -160,11 +161,11 @@ def test_assumed_joules_are_called_so_and_enter_no_score():
 
 
 def test_names_are_shown_in_one_harmless_line():
-    assert shown(BIDI) == "safe?gnp.exe?"
-    assert shown("a\x1b[31m\nb\ttab") == "a?[31m b tab"
-    assert len(shown("x" * 10_000)) == 160
-    assert shown("x" * 10_000) != shown("x" * 10_001)
-    assert shown("\udcff") == "?"
+    assert shortened_unique(BIDI) == "safe?gnp.exe?"
+    assert shortened_unique("a\x1b[31m\nb\ttab") == "a?[31m b tab"
+    assert len(shortened_unique("x" * 10_000)) == 160
+    assert shortened_unique("x" * 10_000) != shortened_unique("x" * 10_001)
+    assert shortened_unique("\udcff") == "?"
 
 
 def test_the_newest_of_like_cells_is_the_latest():

@@ -53,7 +53,7 @@ def main() -> None:
 
 def _fail(message: str, code: int) -> None:
     """Print an error as one line and exit."""
-    from edgecap.names import printable
+    from edgecap.names import one_line, printable
 
-    click.echo(f"edgecap: {printable(' '.join(message.split()))}", err=True)
+    click.echo(f"edgecap: {printable(one_line(message))}", err=True)
     sys.exit(code)

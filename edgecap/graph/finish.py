@@ -21,6 +21,7 @@ from edgecap.graph.fusion.join_matmuls import join_matmuls
 from edgecap.graph.onnx_file import open_graph, write_graph
 from edgecap.graph.scoring import drop_guards
 from edgecap.graph.tied_weights import tie_weights
+from edgecap.names import one_line
 
 # Divergence allowed between plain and fused graph in fp32, in bits a token.
 MAX_DIVERGENCE_BITS = 1e-5
@@ -94,7 +95,7 @@ def _reason_to_refuse(plain: Path, fused: Path, divergence: DivergenceBetween) -
     try:
         bits = divergence(plain, fused)
     except Exception as error:  # of many kinds, from the runtime: fall back to the plain graph
-        return f"the runtime does not run the fused graph: {' '.join(str(error).split())[:200]}"
+        return f"the runtime does not run the fused graph: {one_line(error, 200)}"
     return (
         ""
         if bits <= MAX_DIVERGENCE_BITS

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from edgecap.names import one_line
 from edgecap.protocols import Clock, Engine
 from edgecap.record import SweepPoint
 from edgecap.spec import SWEEP_STEPS
@@ -46,7 +47,7 @@ def measure_context_sweep(
             try:
                 samples_of[context].append(_sample(engine, clock, ids, context))
             except Exception as error:  # shorter contexts may still fit
-                failed[context] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                failed[context] = f"{type(error).__name__}: {one_line(error, 200)}"
     return tuple(_point(c, samples, failed.get(c)) for c, samples in samples_of.items())
 
 

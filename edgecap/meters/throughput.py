@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from edgecap.names import one_line
 from edgecap.protocols import Clock, Engine, Ids
 from edgecap.record import Failure, Throughput
 
@@ -231,5 +232,5 @@ def _steps(engine: Engine, clock: Clock, gate: threading.Barrier, script: _Scrip
 
 def _failure(error: Exception, script: _Script, gate: threading.Barrier) -> Failure:
     where = f"batch {len(script.prompt)}, streams {gate.parties}"
-    text = " ".join(str(error).split()) or "no message"
+    text = one_line(error) or "no message"
     return Failure(stage="throughput", error=type(error).__name__, message=f"{where}: {text[:500]}")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from edgecap.analysis.cell_view import CellView, cell_views
-from edgecap.names import printable
+from edgecap.names import shortened
 from edgecap.record import Profile
 
 SHORT, LONG = 18, 90  # characters of a name beside a bar, and in a sentence or table
@@ -22,9 +22,3 @@ def display_views(records: Sequence[Profile]) -> list[CellView]:
         replace(view, label=shortened(view.label, LONG), name=shortened(view.name, SHORT))
         for view in cell_views(records)
     ]
-
-
-def shortened(name: str, most: int = LONG) -> str:
-    """Return a name from outside in one line of at most `most` characters."""
-    line = printable(name[: most + 1])
-    return line if len(line) <= most else f"{line[: most - 1]}…"

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from edgecap.names import one_line
 from edgecap.provider_options import PROVIDERS, ProviderRequest, parse_provider
 
 _MISSING = re.compile(
@@ -148,4 +149,4 @@ def _reason(output: str, otherwise: str) -> str:
     if words:
         return "; ".join(words)
     message = _INNER.search(f"{output}\n{otherwise}") or _MESSAGE.search(output)
-    return " ".join(_WHERE.sub("", message[1] if message else otherwise).split())[:300]
+    return one_line(_WHERE.sub("", message[1] if message else otherwise), 300)

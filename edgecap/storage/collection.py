@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
 from edgecap.errors import RecordError, UsageError
+from edgecap.names import one_line
 from edgecap.record import Profile
 from edgecap.storage.files import sha256_of
 from edgecap.storage.records import load
@@ -84,7 +85,7 @@ class Collection(Generic[T]):
             # A record that was edited by hand.
             problem = f"{type(error).__name__}: {error}"
             reason = f"{path.name} holds numbers that cannot be joined ({problem})"
-        return SkippedFile(path, " ".join(reason.split()))
+        return SkippedFile(path, one_line(reason))
 
     def _files(self) -> Iterator[tuple[Path, FileStamp]]:
         """Yield each file once: those given, `*.json` directly in folders, and their journals."""

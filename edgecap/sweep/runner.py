@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
 from edgecap.errors import DiskFull, EdgecapError, Interrupted, UsageError
+from edgecap.names import one_line
 from edgecap.pipeline.profile import profile
 from edgecap.pipeline.run_context import KnownScores, ProgressCallback, StepRunner
 from edgecap.pipeline.worker import in_child
@@ -250,5 +251,5 @@ def failure_of(stage: str, error: Exception) -> Failure:
     return Failure(
         stage=stage,
         error=type(error).__name__,
-        message=" ".join(str(error).split())[:500] or "no message",
+        message=one_line(error, 500) or "no message",
     )

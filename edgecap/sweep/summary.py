@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from edgecap.analysis.outcomes import failure_text
-from edgecap.names import printable
-from edgecap.report.board.entries import shown
+from edgecap.names import one_line, printable, shortened_unique
 from edgecap.report.format import table
 from edgecap.sweep.estimates import DiskEstimate, TimeEstimate
 from edgecap.sweep.plan import EVERY, OPTIONS, PlannedCell
@@ -96,13 +95,13 @@ def _planned(
 ) -> list[str]:
     spec = cell.spec
     return [
-        shown(Path(spec.model).name, LONGEST),
+        shortened_unique(Path(spec.model).name, LONGEST),
         spec.precisions[0],
-        shown(spec.providers[0], LONGEST),
-        shown(Path(spec.corpus).stem, LONGEST),
+        shortened_unique(spec.providers[0], LONGEST),
+        shortened_unique(Path(spec.corpus).stem, LONGEST),
         str(spec.context or "default"),
         str(spec.batches[0]),
-        "each" if cell.device == EVERY else shown(cell.device, LONGEST),
+        "each" if cell.device == EVERY else shortened_unique(cell.device, LONGEST),
         options,
         duration(row.seconds)
         if row
@@ -150,7 +149,7 @@ def _disk_lines(summary: PlanSummary) -> list[str]:
     )
     records = f", records {size(disk.records)}" if disk.records else ""
     unknown = (
-        f", not counting {', '.join(shown(name, LONGEST) for name in disk.unknown)}"
+        f", not counting {', '.join(shortened_unique(name, LONGEST) for name in disk.unknown)}"
         if disk.unknown
         else ""
     )
@@ -208,7 +207,7 @@ def outcome_text(rows: Sequence[StateRow]) -> str:
         if len(failed) > MOST_FAILURES
         else []
     )
-    lines += [f"measured in part: {shown(row.label)}" for row in partly[:MOST_FAILURES]]
+    lines += [f"measured in part: {shortened_unique(row.label)}" for row in partly[:MOST_FAILURES]]
     lines += [f"and {len(partly) - MOST_FAILURES} more"] if len(partly) > MOST_FAILURES else []
     return "\n".join(lines)
 
@@ -216,8 +215,8 @@ def outcome_text(rows: Sequence[StateRow]) -> str:
 def failure_line(row: StateRow) -> str:
     """Return a failed cell and its reason in one line."""
     assert row.failure is not None
-    where = f" ({shown(row.device)})" if row.device else ""
-    return f"{shown(row.label)}{where}: {printable(' '.join(failure_text(row.failure).split()))}"
+    where = f" ({shortened_unique(row.device)})" if row.device else ""
+    return f"{shortened_unique(row.label)}{where}: {printable(one_line(failure_text(row.failure)))}"
 
 
 def outcome_values(rows: Sequence[StateRow], folder: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from edgecap.graph.export.transformers_check import check_known
 from edgecap.graph.onnx_file import inspect_graph, open_graph, write_graph
 from edgecap.graph.tied_weights import tie_weights, untie_weights
 from edgecap.machine.info import package_versions
+from edgecap.names import one_line
 
 if TYPE_CHECKING:
     import onnx
@@ -92,7 +93,7 @@ def _build(folder: Path, built: Path, cache: Path, trust_remote_code: bool) -> N
             f"onnxruntime-genai's builder does not know {description}; {ALTERNATIVE}"
         ) from error
     except CRASHES as error:
-        reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
+        reason = one_line(f"{type(error).__name__} {error}", 200)
         raise UsageError(
             f"onnxruntime-genai's builder fails on {description}: {reason}; {ALTERNATIVE}"
         ) from error

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgecap.machine.info import pin_process
+from edgecap.names import one_line
 from edgecap.pipeline.worker.steps import (
     Session,
 )
@@ -71,7 +72,7 @@ def or_absent(work: Callable[[], PartResult]) -> PartResult | Absent:
     try:
         return work()
     except Exception as error:
-        text = " ".join(str(error).split())[:200]
+        text = one_line(error, 200)
         return Absent(reason=f"it failed: {type(error).__name__}: {text}")
 
 
@@ -85,5 +86,5 @@ def failure_of(stage: str, error: Exception) -> Failure:
     return Failure(
         stage=getattr(error, "stage", None) or stage,
         error=type(error).__name__,
-        message=(" ".join(str(error).split()) or fallback)[:500],
+        message=(one_line(error) or fallback)[:500],
     )

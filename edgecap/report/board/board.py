@@ -16,8 +16,9 @@ import msgspec
 
 from edgecap.analysis import published
 from edgecap.analysis.metrics import Metric
+from edgecap.names import shortened_unique
 from edgecap.record import Absent, Estimate
-from edgecap.report.board.entries import FIGURES, BoardEntry, BoardText, latest, shown
+from edgecap.report.board.entries import FIGURES, BoardEntry, BoardText, latest
 from edgecap.report.page.template import page
 from edgecap.storage.collection import LoadedRecord, SkippedFile
 
@@ -79,7 +80,7 @@ def board_values(
         "reasons": reasons.all(),
         "records": _records(rows, link),
         "unread": [
-            {"name": shown(path.name), "reason": shown(reason, 300)}
+            {"name": shortened_unique(path.name), "reason": shortened_unique(reason, 300)}
             for path, reason in unread(files)
         ],
         "published": {"source": published.SOURCE, "points": _published()},
@@ -242,7 +243,7 @@ def _records(rows: list[BoardRow], link: Callable[[Path], str]) -> list[dict[str
     first = {row.path: row.value for row in reversed(rows)}
     return [
         {
-            "name": shown(path.name),
+            "name": shortened_unique(path.name),
             "link": link(path),
             "created": first[path].created_utc,
             "complete": first[path].complete,

@@ -6,7 +6,6 @@ Metrics come without bootstrap draws: values, and the intervals that the record 
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -14,11 +13,10 @@ from edgecap.analysis.cell_view import CellView, cell_views
 from edgecap.analysis.metrics import METRICS, Metric, estimates
 from edgecap.analysis.outcomes import failure_of, status
 from edgecap.analysis.published import is_comparable
-from edgecap.names import printable
+from edgecap.names import shortened_unique
 from edgecap.record import Absent, Estimate, Flops, Profile
 from edgecap.spec import Spec
 
-LONGEST = 160  # characters of a name that are shown
 LONGEST_REASON = 300
 COST = Metric("flops_per_token", "FLOP", "FLOPs, a token", True, 0.0)
 FIGURES = (*METRICS, COST)  # of an entry, in this order
@@ -71,18 +69,18 @@ def _entry(view: CellView, window: int | None) -> BoardEntry:
     record, cell, energy = view.record, view.cell, view.energy
     processor = " + ".join([record.machine.cpu, *(gpu.name for gpu in record.machine.gpus)])
     return BoardEntry(
-        model=shown(record.source.name),
-        device=shown(record.machine.name),
-        processor=shown(processor),
-        provider=shown(", ".join([cell.provider, *_unusual_settings(record.spec)])),
-        precision=shown(cell.precision),
+        model=shortened_unique(record.source.name),
+        device=shortened_unique(record.machine.name),
+        processor=shortened_unique(processor),
+        provider=shortened_unique(", ".join([cell.provider, *_unusual_settings(record.spec)])),
+        precision=shortened_unique(cell.precision),
         text=_text(view, window),
-        created_utc=shown(record.created_utc),
+        created_utc=shortened_unique(record.created_utc),
         complete=record.complete,
         figures=_figures(view),
         outcome=status(cell),
-        failure=shown(failure_of(cell), LONGEST_REASON),
-        joules=shown(f"{energy.provenance}: {energy.counter}") if energy else "",
+        failure=shortened_unique(failure_of(cell), LONGEST_REASON),
+        joules=shortened_unique(f"{energy.provenance}: {energy.counter}") if energy else "",
         context=_decode_context(view),
         as_published=is_comparable(record, cell),
         cautions=len(cell.cautions),
@@ -118,25 +116,14 @@ def _joined(value: object) -> str:
     return "+".join(map(str, value if isinstance(value, tuple) else (value,)))
 
 
-def shown(text: str, longest: int = LONGEST) -> str:
-    """Return a string from outside in one line, without control characters.
-
-    A longer one is cut, and ends in a checksum that keeps it apart from others.
-    """
-    line = printable(" ".join(text.split()))
-    if len(line) <= longest:
-        return line
-    return f"{line[: longest - 9]}…{zlib.crc32(text.encode('utf-8', 'replace')):08x}"
-
-
 def _text(view: CellView, window: int | None) -> BoardText:
     """Return the scored text of a cell; if it failed, the text that the run would have scored."""
     text, corpus, spec = view.compression, view.record.corpus, view.record.spec
     return BoardText(
-        shown(corpus.name),
+        shortened_unique(corpus.name),
         corpus.sha256[:64],
         corpus.documents,
-        shown(text.protocol if text else spec.protocol),
+        shortened_unique(text.protocol if text else spec.protocol),
         text.context if text else window,
         text.stride if text else spec.stride,
         corpus.bias_bits,
@@ -155,7 +142,7 @@ def _figures(view: CellView) -> tuple[Estimate | Absent, ...]:
 def _finite(figure: Estimate | Absent) -> Estimate | Absent:
     """Return a figure that can be drawn: without an interval or Absent where it is not finite."""
     if isinstance(figure, Absent):
-        return Absent(reason=shown(figure.reason, LONGEST_REASON))
+        return Absent(reason=shortened_unique(figure.reason, LONGEST_REASON))
     if not math.isfinite(figure.value):
         return Absent(reason="not a finite number")
     if all(end is None or math.isfinite(end) for end in (figure.low, figure.high)):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgecap.analysis.cell_view import CellView
+from edgecap.names import shortened
 from edgecap.record import Absent, Bound, Roofline
-from edgecap.report.cells import shortened
 from edgecap.report.metric_text import range_text
 from edgecap.report.page.plots import (
     FEW,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from edgecap.analysis.cell_view import CellView
 from edgecap.analysis.metrics import METRICS
-from edgecap.names import printable
+from edgecap.names import one_line, printable
 from edgecap.record import Estimate, Profile
 from edgecap.report.cells import display_views
 from edgecap.report.metric_text import interval_text, metric_text
@@ -46,7 +46,7 @@ def markdown(records: Sequence[Profile]) -> str:
 
 def plain(text: str) -> str:
     """Escape everything that Markdown, or HTML in it, would interpret."""
-    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    return _SPECIAL.sub(r"\\\1", one_line(text))
 
 
 def _facts(record: Profile) -> list[str]:

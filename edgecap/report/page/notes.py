@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from edgecap.analysis.cell_view import CellView
 from edgecap.analysis.outcomes import failure_of, status
+from edgecap.names import shortened
 from edgecap.record import Absent, Energy, Profile
 from edgecap.report.cautions import CautionGroup, grouped_cautions
-from edgecap.report.cells import shortened
 from edgecap.units import si
 
 _NAMED = 6  # cells that a note names

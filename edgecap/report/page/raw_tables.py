@@ -15,6 +15,7 @@ from edgecap import stats
 from edgecap.analysis.cell_view import CellView
 from edgecap.analysis.metrics import METRICS
 from edgecap.analysis.outcomes import failure_text
+from edgecap.names import shortened
 from edgecap.record import (
     Absent,
     Decode,
@@ -27,7 +28,6 @@ from edgecap.record import (
     Roofline,
     Throughput,
 )
-from edgecap.report.cells import shortened
 
 MOST = 2000  # rows of a table
 RawRow = dict[str, str | float | int | None]

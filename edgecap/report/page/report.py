@@ -11,9 +11,9 @@ from typing import NamedTuple
 from edgecap.analysis.cell_view import CellView
 from edgecap.analysis.metrics import BY_NAME, MAIN, OVERVIEW
 from edgecap.analysis.outcomes import status
-from edgecap.names import printable
+from edgecap.names import printable, shortened
 from edgecap.record import Absent, Estimate, Flops, Latency, Profile
-from edgecap.report.cells import display_views, shortened
+from edgecap.report.cells import display_views
 from edgecap.report.metric_text import interval_text, metric_text
 from edgecap.report.page import notes, raw_tables, reproduce
 from edgecap.report.page.figures import sections

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgecap.analysis.cell_view import CellView
+from edgecap.names import shortened
 from edgecap.record import Absent, Energy, Placement
-from edgecap.report.cells import shortened
 from edgecap.report.metric_text import range_text
 from edgecap.report.page.plots import (
     Figure,

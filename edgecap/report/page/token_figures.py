@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from edgecap.analysis.cell_view import CellView
 from edgecap.analysis.tokenizing.study import CorpusStudy, LanguageStudy
+from edgecap.names import shortened
 from edgecap.record import Estimate
-from edgecap.report.cells import shortened
 from edgecap.report.page.plots import (
     Figure,
     Plot,

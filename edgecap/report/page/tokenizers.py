@@ -13,8 +13,8 @@ from edgecap.analysis.tokenizing.study import (
     TextCost,
     TokenizerOnCorpus,
 )
+from edgecap.names import shortened
 from edgecap.record import Absent, Estimate
-from edgecap.report.cells import shortened
 from edgecap.report.page import token_figures
 from edgecap.report.page.raw_tables import Table
 from edgecap.report.page.template import page

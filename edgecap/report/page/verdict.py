@@ -16,8 +16,8 @@ from edgecap.analysis.cell_view import CellView
 from edgecap.analysis.compare import Difference, compare
 from edgecap.analysis.metrics import BY_NAME
 from edgecap.analysis.outcomes import failure_of
+from edgecap.names import shortened
 from edgecap.record import Estimate, Profile
-from edgecap.report.cells import shortened
 from edgecap.report.metric_text import interval_text, metric_text
 
 _DECIDING = ("hardware_capacity", "time_capacity", "prefill_s")

@@ -9,8 +9,8 @@ from edgecap import stats
 from edgecap.analysis.cell_view import CellView
 from edgecap.analysis.metrics import BY_NAME, CAPACITIES
 from edgecap.analysis.score import scored_energy
+from edgecap.names import shortened
 from edgecap.record import Absent, Estimate, Profile
-from edgecap.report.cells import shortened
 from edgecap.report.metric_text import metric_text, range_text
 from edgecap.report.page.plots import (
     FEW,

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import click
 
 from edgecap.analysis.metrics import METRICS
-from edgecap.names import printable
+from edgecap.names import one_line, printable
 from edgecap.record import Absent, Estimate
 from edgecap.report.format import table, wrapped
 from edgecap.report.metric_text import metric_text
@@ -158,7 +158,7 @@ def _section(one: Comparison) -> str:
 
 def _escaped(text: str) -> str:
     """Escape text for Markdown: no markup, no HTML, no line breaks."""
-    plain = " ".join(printable(text.replace("\n", " ")).split())
+    plain = one_line(printable(text.replace("\n", " ")))
     return "".join(f"\\{c}" if c in "\\`*[]<>|&~" else c for c in plain)
 
 

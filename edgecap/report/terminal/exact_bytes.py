@@ -5,9 +5,8 @@ from __future__ import annotations
 import click
 
 from edgecap.meters.exact.texts import ExactBytesTotals
-from edgecap.names import printable
+from edgecap.names import printable, shortened
 from edgecap.record import Estimate
-from edgecap.report.cells import shortened
 from edgecap.report.format import table, wrapped
 from edgecap.units import counted
 

@@ -10,7 +10,7 @@ import click
 
 from edgecap.analysis.metrics import estimates
 from edgecap.analysis.outcomes import status
-from edgecap.names import printable
+from edgecap.names import printable, shortened
 from edgecap.record import (
     Absent,
     Cell,
@@ -22,7 +22,6 @@ from edgecap.record import (
     Machine,
     Profile,
 )
-from edgecap.report.cells import shortened
 from edgecap.report.data import measured_cells, medians
 from edgecap.report.format import name_of, table, table_width
 from edgecap.report.metric_text import metric_text

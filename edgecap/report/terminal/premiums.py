@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from edgecap.analysis.tokenizing.cost import Charge
 from edgecap.analysis.tokenizing.premium import Premium
 from edgecap.analysis.tokenizing.study import LanguageLeftOut, LanguageStudy, TextCost
-from edgecap.names import printable
+from edgecap.names import printable, shortened
 from edgecap.record import Absent, Estimate
-from edgecap.report.cells import shortened
 from edgecap.report.format import table, wrapped
 from edgecap.report.terminal.tokenizers import NAME, interval_text, percent, title_of
 from edgecap.units import counted, si

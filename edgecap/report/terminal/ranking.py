@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgecap.analysis.ranking import RankedDocument, Ranking
-from edgecap.names import printable
-from edgecap.report.cells import shortened
+from edgecap.names import printable, shortened
 from edgecap.report.format import table, wrapped
 from edgecap.report.terminal.tokenizers import NAME
 from edgecap.units import counted

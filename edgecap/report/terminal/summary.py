@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import click
 
+from edgecap.names import shortened
 from edgecap.record import Profile
 from edgecap.report.cautions import CautionGroup, full_message, grouped_cautions
-from edgecap.report.cells import shortened
 from edgecap.report.data import measured_cells
 from edgecap.report.format import name_of
 from edgecap.report.terminal.decisive import DECISIVE, GRAVITY

@@ -9,9 +9,8 @@ import click
 from edgecap.analysis.tokenizing.speed import Speed
 from edgecap.analysis.tokenizing.study import CorpusStudy, TokenizerOnCorpus, TokenizerOnLanguages
 from edgecap.analysis.tokenizing.usage import Usage
-from edgecap.names import printable
+from edgecap.names import printable, shortened
 from edgecap.record import Absent, Estimate
-from edgecap.report.cells import shortened
 from edgecap.report.format import table, wrapped
 from edgecap.units import counted, si, significant, size
 

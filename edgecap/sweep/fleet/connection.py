@@ -19,6 +19,7 @@ import msgspec
 
 from edgecap import __version__
 from edgecap.errors import EdgecapError, UsageError
+from edgecap.names import one_line
 from edgecap.sweep.fleet.messages import SLOT, DeviceInfo, DeviceProgress
 from edgecap.sweep.fleet.reachability import Unreachable, check_reachable
 
@@ -105,7 +106,7 @@ class FleetConnection:
             raise ConnectionLost(str(error)) from error
         except (OSError, RuntimeError, ValueError, EOFError) as error:
             raise ConnectionLost(
-                f"no scheduler answers at {self._address} ({' '.join(str(error).split())[:200]})"
+                f"no scheduler answers at {self._address} ({one_line(error, 200)})"
             ) from error
 
     def _check_scheduler(self) -> None:
@@ -213,9 +214,7 @@ class FleetConnection:
                 raise SchedulerLost("the scheduler went away") from None
             raise ConnectionLost("the device left, or was silent for too long") from None
         except Exception as error:
-            raise ConnectionLost(
-                f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            ) from error
+            raise ConnectionLost(f"{type(error).__name__}: {one_line(error, 200)}") from error
         finally:
             with self._lock:
                 if self._open.get(address) is request:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from edgecap.errors import DiskFull, EdgecapError, RecordError
 from edgecap.meters.sharding import DocumentShare
+from edgecap.names import one_line
 from edgecap.record import Failure, File, Profile
 from edgecap.sweep.fleet import dask_plugin as device_side
 from edgecap.sweep.fleet.bundles import BuildFailed, Bundles
@@ -66,7 +67,7 @@ def run_task(
     except EdgecapError as error:
         outcome = failure_of("refused", error)
     except Exception as error:
-        outcome = InvalidMessage(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        outcome = InvalidMessage(f"{type(error).__name__}: {one_line(error, 200)}")
     return TaskResult(task, device, time.monotonic() - began, outcome)
 
 

@@ -15,6 +15,7 @@ import msgspec
 from edgecap import __version__
 from edgecap.errors import UsageError
 from edgecap.machine.info import default_threads
+from edgecap.names import one_line
 from edgecap.pipeline.run_context import StepRunner
 from edgecap.pipeline.worker import Diagnose, Diagnosed, expected, in_child
 from edgecap.record import Failure
@@ -151,7 +152,7 @@ async def _serve_once(
 
 
 def _reason(error: Exception, name: str) -> str:
-    words = " ".join(f"{error} {error.__cause__ or ''}".split())
+    words = one_line(f"{error} {error.__cause__ or ''}")
     if "name taken" in words:
         return f"a device named {name} is connected, or was a moment ago; give another --name"
     return words[:300]

@@ -21,6 +21,7 @@ import msgspec
 from edgecap.errors import EdgecapError, UsageError
 from edgecap.meters.compression import ScoredDocument
 from edgecap.meters.sharding import DocumentShare
+from edgecap.names import one_line
 from edgecap.record import Failure, File
 from edgecap.spec import Spec
 from edgecap.sweep.plan import EVERY
@@ -155,6 +156,4 @@ def decode(data: object, kind: type[MessageType]) -> MessageType:
     try:
         return msgspec.json.decode(bytes(data), type=kind)
     except (msgspec.DecodeError, EdgecapError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidMessage(
-            f"not a message of this edgecap: {' '.join(str(error).split())[:200]}"
-        ) from error
+        raise InvalidMessage(f"not a message of this edgecap: {one_line(error, 200)}") from error

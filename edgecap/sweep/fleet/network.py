@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecap.errors import UsageError
+from edgecap.names import one_line
 from edgecap.sweep.fleet import certificates
 
 PORT = 8786  # default of dask
@@ -235,7 +236,7 @@ class _OneLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         error = record.exc_info[1] if record.exc_info else None
         why = f" ({type(error).__name__}: {error})" if error else ""
-        return " ".join(f"{record.name}: {record.getMessage()}{why}".split())
+        return one_line(f"{record.name}: {record.getMessage()}{why}")
 
 
 def slow_timers(server: Any) -> None:
