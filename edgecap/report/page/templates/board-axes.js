@@ -18,22 +18,22 @@
   const ticks = (low, high, most) => {
     const rough = (high - low) / most, power = 10 ** Math.floor(Math.log10(rough));
     const step = [1, 2, 5, 10].map((n) => n * power).find((s) => s >= rough);
-    const ticks = [];
-    for (let n = Math.ceil(low / step); n * step <= high; n++) ticks.push(Number((n * step).toPrecision(12)));
-    return ticks;
+    const values = [];
+    for (let n = Math.ceil(low / step); n * step <= high; n++) values.push(Number((n * step).toPrecision(12)));
+    return values;
   };
 
   /* Return ticks of a log scale: powers of ten, with 2 and 5, or evenly spaced within one decade. */
   const logTicks = (low, high, most) => {
     if (high - low < 0.9) return ticks(10 ** low, 10 ** high, most);
     const decades = high - low, digits = decades * 3 <= most ? [1, 2, 5] : decades <= most ? [1] : null;
-    const every = digits ? 1 : Math.ceil(decades / most), ticks = [];
+    const every = digits ? 1 : Math.ceil(decades / most), values = [];
     for (let power = Math.floor(low); power <= high; power += every)
       for (const digit of digits || [1]) {
         const value = Number((digit * 10 ** power).toPrecision(12));
-        if (Math.log10(value) >= low && Math.log10(value) <= high) ticks.push(value);
+        if (Math.log10(value) >= low && Math.log10(value) <= high) values.push(value);
       }
-    return ticks;
+    return values;
   };
 
   /* Outlines of marks, one a group, so that groups differ in more than colour. */
