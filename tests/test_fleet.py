@@ -106,7 +106,7 @@ def test_cells_go_where_they_are_pinned_and_what_nobody_can_run_is_told(pair, tm
     for cell in away:
         assert (
             rows[cell.key].failure.message
-            == "no device of the fleet can run it: away is not there; who is: one, two"
+            == "no device of the fleet can run it: away is not connected; connected: one, two"
         )
 
 
@@ -132,7 +132,7 @@ def test_a_full_disk_is_waited_for_and_nothing_is_lost(pair, tmp_path, monkeypat
     kind = (
         sweeping.SweepState
         if what == "keep"
-        else sys.modules["edgecap.sweep.fleet.scored_parts"].Parts
+        else sys.modules["edgecap.sweep.fleet.scored_parts"].ScoredParts
     )
     save = kind.keep
 
@@ -156,13 +156,13 @@ def test_a_full_disk_is_waited_for_and_nothing_is_lost(pair, tmp_path, monkeypat
 
 def test_a_disk_that_stays_full_ends_the_sweep_and_it_goes_on_later(pair, tmp_path, monkeypatch):
     cells = plan(tmp_path, cells=2)
-    monkeypatch.setattr(sys.modules["edgecap.sweep.fleet.bundles"], "ROOM", 10**18)
+    monkeypatch.setattr(sys.modules["edgecap.sweep.fleet.bundles"], "FULL_BELOW_BYTES", 10**18)
 
     def full(*_):
         raise DiskFull("no room left on the disk of the cache")
 
     with monkeypatch.context() as patched, pytest.raises(DiskFull):
-        patched.setattr(Bundles, "_make", full)
+        patched.setattr(Bundles, "_build", full)
         measured(pair, cells, tmp_path / "out", RULES._replace(disk_patience_s=0.3))
     assert len(measured(pair, cells, tmp_path / "out")) == 2
 
@@ -371,7 +371,7 @@ def test_a_device_that_borrows_a_name_is_turned_away(pair):
     thief = pair.devices["thief"] = pair.begin(
         "thief", str(HERE / "fleet_worker.py"), pair.address, "one", str(pair.folder / "thief")
     )
-    pair.wait_for("thief", "a device named one is there already")
+    pair.wait_for("thief", "a device named one is connected")
     thief.kill()
     thief.wait()
     del pair.devices["thief"]

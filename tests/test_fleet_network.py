@@ -515,11 +515,11 @@ def test_start_says_what_to_type_next(running, fleet):
     [
         (
             ["--port", "PORT"],
-            "port PORT of 127.0.0.1 is taken: give another with --port, or 0 for any free one",
+            "port PORT of 127.0.0.1 is in use: give another --port, or 0 for a free one",
         ),
         (
             ["--host", "192.0.2.1", "--insecure"],
-            "192.0.2.1 is no address of this machine: give one that is, or 0.0.0.0 for all of them",
+            "192.0.2.1 is not an address of this machine: give one that is, or 0.0.0.0 for all",
         ),
     ],
 )

@@ -84,7 +84,7 @@ def test_a_certificate_that_the_scheduler_does_not_take_is_told(tls, bundles):
             return {"ssl_context": context}
 
     words, lasting = refused(f"tls://127.0.0.1:{tls.port}", Trusting())
-    assert lasting and "does not take this bundle's certificate (unknown ca)" in words
+    assert lasting and "refuses this bundle's certificate (unknown ca)" in words
 
 
 @contextmanager
@@ -126,7 +126,7 @@ def test_what_is_no_scheduler_is_told(bundles):
 def test_a_name_that_is_not_known_is_told():
     words, lasting = refused("tcp://nobody.invalid:8786", None)
     assert "nobody.invalid" in words and not lasting
-    assert reachability._parted("tls://[fd00::20]:8786") == ("fd00::20", 8786)
+    assert reachability._host_and_port("tls://[fd00::20]:8786") == ("fd00::20", 8786)
 
 
 # --- commands ---------------------------------------------------------------------------------
