@@ -128,13 +128,13 @@ def _classify(
 
 def _role(name: str) -> tuple[str, str]:
     """Return the domain that a channel counts, or "" and the reason why it is left out."""
-    found = _RAPL.match(name)
-    if not found:
+    match = _RAPL.match(name)
+    if not match:
         return "", "neither a processor package nor its memory"
-    part = found["part"].upper()
+    part = match["part"].upper()
     if part == "PSYS":
         return "psys", ""
-    domains = {"PKG": f"package-{found['package']}", "DRAM": f"dram-{found['package']}"}
+    domains = {"PKG": f"package-{match['package']}", "DRAM": f"dram-{match['package']}"}
     return domains.get(part, ""), "part of its package, never added to it"
 
 
