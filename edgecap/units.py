@@ -1,4 +1,4 @@
-"""Numbers as people read them. SI in records and JSON; prefixes only where a person looks."""
+"""Format numbers for people: significant digits and prefixes. Records and JSON use plain SI."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PREFIXES = (
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """`digits` significant digits without exponent: 0.0123, 1.23, 123, 12,346."""
+    """Format with so many significant digits, without exponent: 0.0123, 1.23, 123, 12,346."""
     if value == 0:
         return "0"
     if abs(value) >= 10 ** (digits - 1):
@@ -29,7 +29,7 @@ def significant(value: float, digits: int = 3) -> str:
 
 
 def si(value: float, unit: str = "", digits: int = 3) -> str:
-    """`si(0.0123, "s") == "12.3 ms"`; plain number where no unit is given."""
+    """Format with an SI prefix: `si(0.0123, "s") == "12.3 ms"`; the unit may be empty."""
     if value == 0:
         return f"0 {unit}".rstrip()
     for factor, prefix in _PREFIXES:
@@ -44,7 +44,7 @@ def count(value: float) -> str:
 
 
 def size(value: float) -> str:
-    """Bytes with decimal prefixes: `size(25_800_000) == "25.8 MB"`."""
+    """Format bytes with decimal prefixes: `size(25_800_000) == "25.8 MB"`."""
     return si(value, "B")
 
 
