@@ -71,7 +71,7 @@ def parse_series(text: str) -> tuple[int, ...]:
         numbers = ()
     if not numbers:
         raise UsageError(
-            f"{shortened(text)}: write 128,512,2048 or FIRST:LAST:xFACTOR or FIRST:LAST:+STEP"
+            f"{shortened(text)}: write numbers as 1,4,16 or FIRST:LAST:xFACTOR or FIRST:LAST:+STEP"
         )
     return numbers
 
@@ -93,8 +93,8 @@ def parse_processors(text: str) -> tuple[int, ...]:
     for part in parse_list(text):
         first, dash, last = part.partition("-")
         if (
-            not first.isdigit()
-            or (dash and not last.isdigit())
+            not first.isdecimal()
+            or (dash and not last.isdecimal())
             or int(last or first) - int(first) not in range(MOST_PROCESSORS)
         ):
             raise UsageError(f"{shortened(text)}: write whole numbers from 0, as 0,2 or 0-3")
@@ -110,7 +110,7 @@ def parse_pairs(text: str, keys: Sequence[str]) -> dict[str, str]:
         key = key.strip()
         if not equals or key not in keys:
             forms = " or ".join(f"{known}=NAME" for known in keys)
-            raise UsageError(f"'{shortened(part)}' is not {forms}{did_you_mean(key, keys)}")
+            raise UsageError(f"{shortened(part)} is not {forms}{did_you_mean(key, keys)}")
         pairs[key] = value.strip()
     return pairs
 

@@ -33,6 +33,7 @@ PRECISIONS = (
 )
 DEFAULT_PRECISIONS = PRECISIONS[:4]
 
+UNLIMITED = 1e9  # a limit that no message names
 SWEEP_STEPS = 8  # tokens that are decoded behind each context of --context-sweep
 
 DEFAULT_MODEL = "edgecap-ref-xs"
@@ -183,6 +184,7 @@ def _check_known(noun: str, name: str, known: tuple[str, ...]) -> None:
         )
 
 
-def _check_range(field: str, value: float | None, least: float, most: float = 1e9) -> None:
+def _check_range(field: str, value: float | None, least: float, most: float = UNLIMITED) -> None:
     if value is not None and not least <= value <= most:
-        raise UsageError(f"`{field}` {value} must be a number from {least:g} to {most:g}")
+        limits = f"at least {least:g}" if most == UNLIMITED else f"from {least:g} to {most:g}"
+        raise UsageError(f"`{field}` {value} must be a number {limits}")

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 from fakes import scripted
 
-from edgecap.pipeline import prepare, profile
+from edgecap.pipeline import profile, record_draft, run_context
 from edgecap.record import SCHEMA, Machine
 from edgecap.spec import Spec
 from edgecap.storage.files import resolve_paths
@@ -39,8 +39,8 @@ def frozen_record():
         versions={"onnxruntime": "1.0"},
         providers=("cpu",),
     )
-    profile.read_machine = lambda providers: machine
-    prepare.default_threads = lambda: 2
+    record_draft.read_machine = lambda providers: machine
+    run_context.default_threads = lambda: 2
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:

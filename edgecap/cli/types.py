@@ -13,6 +13,7 @@ import click
 
 from edgecap import parsing
 from edgecap.errors import UsageError, did_you_mean
+from edgecap.names import shortened
 from edgecap.provider_options import parse_providers
 
 if TYPE_CHECKING:
@@ -114,7 +115,9 @@ def _exact_bytes(text: str) -> int:
 def _context_growth(text: str) -> tuple[int, ...]:
     name, _, series = text.partition("=")
     if name != "context":
-        raise UsageError(f"{text}: only the context can grow; write context=128:131072:x2")
+        raise UsageError(
+            f"'{shortened(text)}': only the context can grow; write context=128:131072:x2"
+        )
     return parsing.parse_series(series)
 
 

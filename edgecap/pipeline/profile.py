@@ -42,7 +42,7 @@ def profile(
     """
     spec, home = spec or Spec(), home or resolve_paths()
     corpus = read_corpus(spec.corpus, spec.documents, home.cache, spec.bias_bits)
-    notice(ProgressEvent(None, "looking at the model and the runtime"))
+    notice(ProgressEvent(None, "inspecting model and runtime"))
     prepared = prepare(spec, home, notice, run, corpus, scores)
     context, _, cells = prepared
     with context.in_use:

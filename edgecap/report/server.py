@@ -140,7 +140,7 @@ class _Server(ThreadingHTTPServer):
 
 
 def _handler(app: BoardApp) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
+    class BoardHandler(BaseHTTPRequestHandler):
         timeout = _REQUEST_TIMEOUT_S
         server_version, sys_version = "edgecap", ""
 
@@ -165,7 +165,7 @@ def _handler(app: BoardApp) -> type[BaseHTTPRequestHandler]:
         def log_message(self, format: str, *args: Any) -> None:
             """Log nothing: requests are not worth a line on the terminal."""
 
-    return Handler
+    return BoardHandler
 
 
 def is_own(host: str) -> bool:

@@ -180,7 +180,7 @@ def _join_all(parts: list[str]) -> str:
 
 def _clause(metric: str, words: str, d: Difference) -> str:
     if not isinstance(d.ratio, Estimate) or d.baseline is None or d.candidate is None:
-        return f"{words} that cannot be compared"
+        return f"an unknown difference in {words}"
     numbers = f"{metric_text(metric, d.candidate)} against {metric_text(metric, d.baseline)}"
     if d.verdict == "same":
         return f"the same {words} ({numbers})"

@@ -50,6 +50,7 @@ DECISIVE = {
     "graph-too-large": ShortCaution("the graph is larger than it should be", "check the export"),
     "not-fused": ShortCaution("attention is not fused", "try --exporter genai"),
     # Its seconds do not rank it.
+    "few-rounds": ShortCaution("too few rounds to tell seconds apart", "raise --limit"),
     "noisy": ShortCaution("seconds spread widely between rounds", _RUN_AGAIN),
     "bimodal": ShortCaution(
         "seconds fall into two groups", "the median is of one of them; try --affinity"

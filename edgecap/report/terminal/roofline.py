@@ -10,6 +10,8 @@ from edgecap.units import si, significant
 
 _OPERATORS = 10  # rows; the others are one
 
+_EXPLANATION = "shortest time that these peaks allow, and the share of each peak that was used"
+
 
 def rooflines(record: Profile, width: int) -> str:
     """Return the shortest time of each step, the used shares of both peaks, and the limit."""
@@ -27,7 +29,7 @@ def rooflines(record: Profile, width: int) -> str:
     return "\n".join(
         [
             *peaks,
-            "shortest time that these peaks allow, and the share of each peak that was used",
+            wrapped(_EXPLANATION, width, None),
             table(header, rows, width),
         ]
     )

@@ -1,7 +1,7 @@
-"""A record in at most 22 lines: what was measured, the table, and the decisive cautions.
+"""A record in at most 24 lines: what was measured, the table, and the decisive cautions.
 
-The lines leave room for the command and its last message on a terminal of 24. Tables that the run
-requested are added.
+With up to four variants it takes 22, so that the command and its last message fit on a terminal of
+24. Tables that the run requested are added.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from edgecap.record import Profile
 from edgecap.report.cautions import CautionGroup, full_message, grouped_cautions
 from edgecap.report.data import measured_cells
 from edgecap.report.format import name_of
-from edgecap.report.terminal.decisive import DECISIVE, GRAVITY
+from edgecap.report.terminal.decisive import DECISIVE, GRAVITY, ShortCaution
 from edgecap.report.terminal.extra_tables import EXTRA_TABLES
 from edgecap.report.terminal.failures import INCOMPLETE, failures
 from edgecap.report.terminal.measured import compact_table, machine_line, model_line, text_line
 from edgecap.units import counted
 
-LINES, LEAST_FOR_NOTES = 22, 6  # of the whole, and of its notes below a table of many variants
+LINES, MOST_LINES = 22, 24  # of the summary, and of one with many variants
+_LEAST_FOR_NOTES = 6  # lines, as far as there are so many
 PROSE = 100  # columns that notes are wrapped at on a wider terminal
 NOTE = 160  # characters of a note at most: two lines of 80
 
@@ -39,7 +40,7 @@ class NoteLines(NamedTuple):
 def summary(record: Profile, width: int = 80) -> str:
     """Return the heading, the measured values, failures and the decisive cautions."""
     top = [*_heading(record, width), "", *compact_table(record, width).splitlines(), ""]
-    room = max(LINES - len(top) - 1, LEAST_FOR_NOTES)
+    room = min(max(LINES - len(top) - 1, _LEAST_FOR_NOTES), MOST_LINES - len(top) - 1)
     notes = _notes(record, min(width, PROSE), room)
     return "\n".join([*top, *_requested(record, width), *notes]).rstrip("\n")
 
@@ -68,13 +69,24 @@ def _notes(record: Profile, width: int, room: int) -> list[str]:
         (group for group in groups if group.code in GRAVITY), key=lambda g: GRAVITY[g.code]
     )
     failed = _failed(record, width)
-    for write in (_caution_lines, _short_lines):
-        notes = [*failed, *[NoteLines(write(g, measured, width), "yellow") for g in decisive]]
+    for write, cautions in ((_caution_lines, decisive), (_short_lines, _merged(decisive))):
+        notes = [*failed, *[NoteLines(write(g, measured, width), "yellow") for g in cautions]]
         shown = _fitting(notes, room)
         if shown == len(notes):
             break
     rest = _rest(record, len(notes) - shown, len(groups) - len(decisive), width)
     return [*[click.style(x, fg=n.colour) for n in notes[:shown] for x in n.lines], *rest]
+
+
+def _merged(groups: Sequence[CautionGroup]) -> list[CautionGroup]:
+    """Join the cautions that have the same short words."""
+    merged: dict[ShortCaution, CautionGroup] = {}
+    for group in groups:
+        short = DECISIVE[group.code]
+        same = merged.get(short, group._replace(names_by_message={}))
+        names = {**same.names_by_message, **group.names_by_message}
+        merged[short] = same._replace(names_by_message=names)
+    return list(merged.values())
 
 
 def _failed(record: Profile, width: int) -> list[NoteLines]:
@@ -93,7 +105,7 @@ def _fitting(notes: Sequence[NoteLines], room: int) -> int:
 def _rest(record: Profile, hidden: int, others: int, width: int) -> list[str]:
     """Return the line on what `--details` adds."""
     cautions = [
-        *([f"{hidden} more like these"] if hidden else []),
+        *([f"{hidden} more such caution{'s' * (hidden > 1)}"] if hidden else []),
         *([counted(others, "other caution" if hidden else "caution")] if others else []),
     ]
     tables = [
