@@ -89,48 +89,102 @@ def until(page, truth):
     raise AssertionError(f"never came true: {truth}")
 
 
+def open_page(browser, address, *, width=1200, height=900, **options):
+    """A page of its own, which notes what it asks for and what goes wrong in it."""
+    viewport = {"width": width, "height": height}
+    context = browser.new_context(viewport=viewport, **{"color_scheme": "light", **options})
+    context.set_default_timeout(120_000)  # a busy machine parses 5 MB slowly
+    page = context.new_page()
+    page.asked, page.wrong = [], []
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.on(
+        "console",
+        lambda message: (
+            page.wrong.append(message.text) if message.type in ("error", "warning") else None
+        ),
+    )
+    page.on("pageerror", lambda error: page.wrong.append(str(error)))
+    page.on("dialog", lambda dialog: (page.wrong.append(dialog.message), dialog.dismiss()))
+    page.goto(address)
+    return page
+
+
+def close(page, address):
+    """Nothing was asked of any host, and nothing went wrong in the page."""
+    assert [u for u in page.asked if not u.startswith(("data:", "blob:"))] == [address]
+    assert page.wrong == []
+    assert page.evaluate("window.evil") is None
+    page.context.close()
+
+
 @pytest.fixture
 def opened(browser, files):
-    """Opens a case; at the end, nothing was asked of any host and nothing
-    went wrong in the page.
-    """
+    """Opens a case for one test."""
     pages = []
 
-    def open_page(case, drawn=True, width=1200, height=900, scheme="light", **options):
-        context = browser.new_context(
-            viewport={"width": width, "height": height}, color_scheme=scheme, **options
-        )
-        context.set_default_timeout(120_000)  # a busy machine parses 8 MB slowly
-        page = context.new_page()
-        page.asked, page.wrong = [], []
-        page.on("request", lambda request: page.asked.append(request.url))
-        page.on(
-            "console",
-            lambda message: (
-                page.wrong.append(message.text) if message.type in ("error", "warning") else None
-            ),
-        )
-        page.on("pageerror", lambda error: page.wrong.append(str(error)))
-        page.on("dialog", lambda dialog: (page.wrong.append(dialog.message), dialog.dismiss()))
-        page.goto(files(case))
+    def open_case(case, drawn=True, **options):
+        page = open_page(browser, files(case), **options)
         if drawn:
             page.evaluate("edgecap.drawAll()")
         pages.append((page, files(case)))
         return page
 
-    yield open_page
-    for page, url in pages:
-        assert [u for u in page.asked if not u.startswith(("data:", "blob:"))] == [url]
-        assert page.wrong == []
-        assert page.evaluate("window.evil") is None
-        page.context.close()
+    yield open_case
+    for page, address in pages:
+        close(page, address)
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(c, marks=pytest.mark.core) if c == "whole" else c for c in PAGES]
-)
-def test_opens_and_every_figure_is_what_plotly_takes(opened, case):
-    page = opened(case)
+@pytest.fixture(scope="module")
+def whole(browser, files):
+    """A page for all tests that look at it, open what is folded, and point at things."""
+    page = open_page(browser, files("whole"))
+    page.evaluate("edgecap.drawAll()")
+    yield page
+    close(page, files("whole"))
+
+
+LARGE = "300 cells"
+SHOWN = [
+    pytest.param(c, marks=pytest.mark.core) if c == "whole" else c for c in PAGES if c != LARGE
+]
+
+
+@pytest.fixture(scope="module", params=SHOWN)
+def shown(browser, files, request):
+    """The page of a case, opened on a phone, for all tests that leave it as it is."""
+    page = open_page(browser, files(request.param), width=360, height=740)
+    page.evaluate("edgecap.drawAll()")
+    page.case = request.param
+    yield page
+    close(page, files(request.param))
+
+
+def settle(page):
+    """Waits until the page has drawn its figures anew, as it does 250 ms after a change of size."""
+    page.evaluate("new Promise((done) => setTimeout(done, 400))")
+
+
+def resize(page, width, height):
+    if page.viewport_size != {"width": width, "height": height}:
+        page.set_viewport_size({"width": width, "height": height})
+        settle(page)
+
+
+def check_widths(page):
+    for width in (360, 800):
+        resize(page, width, 740)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        wide = page.evaluate(
+            """(width) => [...document.querySelectorAll("main *")].filter((e) =>
+                !e.closest(".scroll, svg, [data-figure]")
+                && e.getBoundingClientRect().right > width + 1
+            ).map((e) => e.outerHTML.slice(0, 80))""",
+            width,
+        )
+        assert wide == []
+
+
+def check_figures(page):
     wrong = page.evaluate(
         """() => [...document.querySelectorAll("[data-figure]")].flatMap((div) => {
             const {template, ...layout} = div.layout;
@@ -139,8 +193,18 @@ def test_opens_and_every_figure_is_what_plotly_takes(opened, case):
         })"""
     )
     assert wrong == []
-    if case == "whole":
-        figures = page.evaluate(
+
+
+def test_nothing_is_wider_than_the_screen(shown):
+    """On a phone, and on a screen that becomes wider."""
+    check_widths(shown)
+
+
+def test_opens_and_every_figure_is_what_plotly_takes(shown):
+    resize(shown, 1200, 900)
+    check_figures(shown)
+    if shown.case == "whole":
+        figures = shown.evaluate(
             "[...document.querySelectorAll('[data-figure]')].map((div) => div.dataset.figure)"
         )
         for name in (
@@ -155,48 +219,46 @@ def test_opens_and_every_figure_is_what_plotly_takes(opened, case):
             "domains",
         ):
             assert f"figure-{name}" in figures
-        marks = page.evaluate(
+        marks = shown.evaluate(
             "document.querySelectorAll("
             "'[data-figure] .points path, [data-figure] .bars path').length"
         )
         assert marks > 30
 
 
-@pytest.mark.parametrize("case", PAGES)
-@pytest.mark.parametrize("width", [360, 800])
-def test_nothing_is_wider_than_the_screen(opened, case, width):
-    page = opened(case, drawn=case != "300 cells", width=width, height=740)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    wide = page.evaluate(
-        """(width) => [...document.querySelectorAll("main *")].filter((e) =>
-            !e.closest(".scroll, svg, [data-figure]") && e.getBoundingClientRect().right > width + 1
-        ).map((e) => e.outerHTML.slice(0, 80))""",
-        width,
-    )
-    assert wide == []
-
-
-BOTH = [(case, scheme) for case in PAGES for scheme in ("light", "dark") if case != "300 cells"]
-
-
-@pytest.mark.parametrize(("case", "scheme"), BOTH)
-def test_axe_finds_nothing_serious(opened, case, scheme):
-    page = opened(case, scheme=scheme)
-    page.evaluate("document.querySelectorAll('details').forEach((d, n) => { d.open = n < 3; })")
-    found = Axe().run(page).response["violations"]
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(shown, scheme):
+    resize(shown, 1200, 900)
+    if scheme == "dark":
+        light = shown.evaluate(GROUND)
+        shown.emulate_media(color_scheme="dark")
+        until(shown, f"{GROUND} !== {light!r}")
+        settle(shown)
+    shown.evaluate("document.querySelectorAll('details').forEach((d, n) => { d.open = n < 3; })")
+    found = Axe().run(shown).response["violations"]
     serious = [
         f"{v['id']}: {v['help']}: {[n['html'][:120] for n in v['nodes'][:3]]}"
         for v in found
         if v["impact"] in WORST
     ]
     assert serious == []
+    shown.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = false; })")
+    shown.emulate_media(color_scheme="light")
+    settle(shown)
+
+
+def test_three_hundred_cells_fit_and_are_drawn(opened):
+    page = opened(LARGE, drawn=False, width=360, height=740)
+    check_widths(page)
+    page.evaluate("edgecap.drawAll()")
+    check_figures(page)
 
 
 TALL = "[...document.querySelectorAll('[data-figure]')].filter((div) => div.clientHeight > 900)"
 
 
 def test_large_figures_wait_until_they_come_near_and_small_ones_until_there_is_time(opened):
-    page = opened("300 cells", drawn=False, height=600)
+    page = opened(LARGE, drawn=False, height=600)
     small = (
         "[...document.querySelectorAll('[data-figure]')].filter((div) => div.clientHeight <= 900)"
     )
@@ -239,8 +301,8 @@ def test_a_table_sorts_by_mouse_and_by_keyboard(opened):
     assert texts == sorted(texts)
 
 
-def test_raw_numbers_sort_as_numbers(opened):
-    page = opened("whole")
+def test_raw_numbers_sort_as_numbers(whole):
+    page = whole
     page.locator("summary", has_text="Rounds").click()
     table = page.locator("details[open] table")
     table.locator("thead button", has_text="median_s").click()
@@ -278,8 +340,8 @@ def test_the_system_theme_is_followed(opened):
     assert page.evaluate(GROUND) != light
 
 
-def test_a_point_tells_its_numbers(opened):
-    page = opened("whole")
+def test_a_point_tells_its_numbers(whole):
+    page = whole
     mark = page.locator("#capacity + .figures [data-figure] .points path").first
     mark.scroll_into_view_if_needed()
     mark.hover(force=True)
@@ -297,22 +359,22 @@ def test_hostile_names_are_shown_as_they_are(opened):
     assert page.locator("[data-figure] svg a").count() == 0
 
 
-def test_each_figure_has_a_name_and_a_text(opened):
-    page = opened("whole")
+def test_each_figure_has_a_name_and_a_text(whole):
+    page = whole
     for figure in page.locator("[data-figure]").all():
         for part in ("aria-labelledby", "aria-describedby"):
             assert page.locator(f"#{figure.get_attribute(part)}").inner_text().strip()
 
 
-def test_a_figure_is_saved_as_svg(opened):
-    page = opened("whole")
+def test_a_figure_is_saved_as_svg(whole):
+    page = whole
     with page.expect_download() as download:
         page.get_by_role("button", name="Save as SVG: Roofline").click()
     assert download.value.suggested_filename == "figure-roofline.svg"
 
 
 def test_paper_is_white_and_holds_the_figures(opened):
-    page = opened("whole", scheme="dark")
+    page = opened("whole", color_scheme="dark")
     page.emulate_media(media="print", color_scheme="dark")
     until(page, "document.documentElement.dataset.printing !== undefined")
     assert page.evaluate(GROUND) == "rgb(255, 255, 255)"
