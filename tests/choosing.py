@@ -1,7 +1,7 @@
 """Cells and records with figures set by hand, for the tests of recommend and routing."""
 
 import msgspec
-from test_judging import ENERGY, RECORD, with_outcome
+from samples import ENERGY, RECORD, with_outcome
 
 from edgecap.analysis.score import score
 from edgecap.record import Absent, DocumentBits, Failure, Gpu, Window

@@ -280,3 +280,9 @@ def measured(step: MeasureCell, corpus, precision):
 def corpus_of(step):
     """Return the corpus that a step carries itself or in its scoring plan, else None."""
     return getattr(getattr(step, "plan", step), "corpus", None)
+
+
+LEVELS = (
+    Bandwidth(working_set_bytes=4_000_000, read_bytes_per_s=100e9, copy_bytes_per_s=80e9),
+    Bandwidth(working_set_bytes=64_000_000, read_bytes_per_s=10e9, copy_bytes_per_s=9e9),
+)

@@ -13,12 +13,14 @@ from pathlib import Path
 from conftest import REFERENCE
 from fakes import corpus_of, scripted
 
+from edgecap import __version__
 from edgecap.storage.files import Paths
 from edgecap.storage.records import load
 from edgecap.sweep import runner as sweeping
 from edgecap.sweep.fleet.bundles import Bundles
 from edgecap.sweep.fleet.connection import FleetConnection
 from edgecap.sweep.fleet.dispatch import FleetBackend, FleetLimits
+from edgecap.sweep.fleet.messages import DeviceInfo
 from edgecap.sweep.plan import unfold
 from edgecap.sweep.runner import SweepOptions
 
@@ -156,3 +158,14 @@ def lines(folder):
     """The journal's keys, as often as they are there."""
     text = (folder / "journal.jsonl").read_text()
     return sorted(json.loads(line)[1]["key"] for line in text.split("\n") if line)
+
+
+ABOUT = DeviceInfo(
+    edgecap=__version__,
+    name="one",
+    host="h",
+    cpu="c",
+    memory_bytes=10**9,
+    providers=("cpu",),
+    counters=(),
+)

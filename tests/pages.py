@@ -8,7 +8,7 @@ import json
 
 import msgspec
 from conftest import REFERENCE, ROOT
-from test_judging import ENERGY
+from samples import ENERGY
 
 from edgecap.analysis.score import score
 from edgecap.analysis.tokenizing.loading import load_tokenizers

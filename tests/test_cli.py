@@ -13,22 +13,13 @@ from pathlib import Path
 import jsonschema
 import psutil
 import pytest
+from commands import edgecap
 from conftest import REFERENCE, ROOT, VARIANTS
 from exports import exported
 
 from edgecap.record import SCHEMA
 
 RECORD = ROOT / "tests" / "data" / "record-1.json"
-
-
-def edgecap(*words, **options):
-    return subprocess.run(
-        [sys.executable, "-m", "edgecap", *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        **options,
-    )
 
 
 def test_help_teaches():

@@ -10,10 +10,10 @@ import tempfile
 
 import numpy as np
 import pytest
+from commands import edgecap
 from conftest import REFERENCE, ROOT
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_cli import edgecap
 
 from edgecap.errors import EdgecapError, UsageError
 from edgecap.meters import text_windows

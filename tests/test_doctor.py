@@ -6,9 +6,9 @@ import os
 import click
 import msgspec
 import pytest
+from commands import edgecap
 from conftest import ROOT
-from test_cli import edgecap
-from test_roofline import LEVELS, RECORD
+from fakes import LEVELS, FakeClock, FakeCounter
 
 from edgecap.machine.diagnosis import CounterCheck, EnergyTotal
 from edgecap.meters.counter_check import measure_watts
@@ -18,8 +18,9 @@ from edgecap.record import Failure, Gpu, LeftOut
 from edgecap.report.terminal.doctor import diagnosis
 from edgecap.runtime import providers
 from edgecap.storage.files import resolve_paths
+from edgecap.storage.records import load
 
-from fakes import FakeClock, FakeCounter  # isort: skip
+RECORD = load(ROOT / "tests" / "data" / "record-3.json")
 
 SEEN = CounterCheck(
     name="rapl",

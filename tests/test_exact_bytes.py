@@ -8,12 +8,12 @@ import math
 
 import numpy as np
 import pytest
+from commands import edgecap, refused
 from conftest import REFERENCE
 from fakes import scripted
 from hypothesis import given
 from hypothesis import strategies as st
-from test_cli import edgecap
-from test_tokenizing import BYTE_LEVEL, WORDPIECE, refused, saved
+from tokenizer_files import BYTE_LEVEL, WORDPIECE, saved
 
 from edgecap.errors import EdgecapError, UsageError
 from edgecap.meters.exact.search import ROWS, TOLERANCE, Vocabulary, search

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 from conftest import REFERENCE
 from fakes import corpus_of, scripted
+from fleets import ABOUT
 
-from edgecap import __version__
 from edgecap.errors import EdgecapError, RecordError, Unreadable, UsageError
 from edgecap.graph.onnx_file import inspect_graph
 from edgecap.meters.sharding import join_parts
@@ -27,7 +27,6 @@ from edgecap.sweep.fleet.device import Device
 from edgecap.sweep.fleet.manifest import MOST_FILES, model_files
 from edgecap.sweep.fleet.messages import (
     CellDone,
-    DeviceInfo,
     FilesNeeded,
     InvalidMessage,
     PartDone,
@@ -85,15 +84,6 @@ class Wire:
         )
 
 
-ABOUT = DeviceInfo(
-    edgecap=__version__,
-    name="one",
-    host="h",
-    cpu="c",
-    memory_bytes=10**9,
-    providers=("cpu",),
-    counters=(),
-)
 SEEN = DeviceStatus("tcp://127.0.0.1:1", ABOUT, True)
 
 

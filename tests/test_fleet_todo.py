@@ -1,7 +1,7 @@
 """Which task a device gets next."""
 
 import msgspec
-from test_fleet_device import ABOUT
+from fleets import ABOUT
 
 from edgecap.spec import Spec
 from edgecap.sweep.fleet.connection import DeviceStatus

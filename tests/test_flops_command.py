@@ -8,9 +8,9 @@ import subprocess
 import sys
 
 import pytest
+from commands import edgecap
 from conftest import REFERENCE, ROOT
 from exports import exported
-from test_cli import edgecap
 
 from edgecap.errors import UsageError
 from edgecap.model.weight_files import count_parameters

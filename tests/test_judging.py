@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 from conftest import ROOT
+from samples import ENERGY, RECORD, drifting, latency_with, with_outcome
 
 from edgecap import stats
 from edgecap.analysis.compare import compare, verdict
@@ -20,7 +21,6 @@ from edgecap.errors import UsageError
 from edgecap.record import (
     Absent,
     Conditions,
-    Energy,
     Estimate,
     Failure,
     Placement,
@@ -33,23 +33,6 @@ from edgecap.report.data import comparison_values, medians, record_values
 from edgecap.report.terminal.comparison import comparison
 from edgecap.report.terminal.details import details
 from edgecap.report.terminal.summary import summary
-from edgecap.storage.records import load
-
-RECORD = load(ROOT / "tests" / "data" / "record-1.json")
-ENERGY = Energy(
-    counter="rapl",
-    domains=("package-0",),
-    provenance="counter",
-    tick_s=0.001,
-    resolution_j=6e-5,
-    idle_w=(5.0, 5.0),
-    prefill=(Window(joules=20.0, seconds=2.0, tokens=1000),) * 3,
-    decode=(Window(joules=20.0, seconds=2.0, tokens=500),) * 3,
-)
-
-
-def with_outcome(cell, **changes):
-    return msgspec.structs.replace(cell, outcome=msgspec.structs.replace(cell.outcome, **changes))
 
 
 def test_scores_by_hand():
@@ -329,25 +312,6 @@ def test_another_way_of_scoring_gives_no_verdict(changes):
 # --- rounds in pairs --------------------------------------------------------------------------
 
 
-def drifting(ratio, in_turns, rounds=12):
-    """Two cells whose rounds drift by 40 % together; the second takes `ratio` times as long."""
-    cells = []
-    for factor, precision in ((1.0, "fp32"), (ratio, "int8")):
-        samples = tuple(
-            0.004 * factor * (1 + 0.4 * n / rounds) for n in range(rounds) for _ in range(3)
-        )
-        numbers = tuple(n for n in range(rounds) for _ in range(3))
-        base = RECORD.cells[0].outcome.latency
-        decode = msgspec.structs.replace(base.decode, samples_s=samples, rounds=numbers)
-        latency = msgspec.structs.replace(base, decode=decode, in_turns=in_turns)
-        cells.append(
-            msgspec.structs.replace(
-                with_outcome(RECORD.cells[0], latency=latency), precision=precision
-            )
-        )
-    return msgspec.structs.replace(RECORD, cells=tuple(cells))
-
-
 @pytest.mark.parametrize(
     ("ratio", "verdict"), [(1.0, "same"), (1.1, "worse"), (0.9, "better"), (1.02, "same")]
 )
@@ -377,11 +341,6 @@ def test_a_process_that_was_stopped_and_a_slow_first_round_are_seen():
     assert not {"interrupted", "slow-first-round"} & with_samples(even)
     assert "interrupted" in with_samples([*even[:-1], 5.0])
     assert "slow-first-round" in with_samples([0.006] * 4 + even[4:])
-
-
-def latency_with(**changes):
-    latency = msgspec.structs.replace(RECORD.cells[0].outcome.latency, **changes)
-    return with_outcome(RECORD.cells[0], latency=latency)
 
 
 @pytest.mark.parametrize(

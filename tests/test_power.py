@@ -1290,6 +1290,7 @@ def test_fakes_have_no_names_that_the_vendor_lacks(library, fake):
     assert not [n for n in names if not hasattr(real, n)]
 
 
+@pytest.mark.slow  # in real time, and wrong where nobody lets the sampler run
 def test_a_sampled_board_and_its_processor_make_one_total(monkeypatch):
     """In real time: a board that only tells 100 W, renewed every 20 ms,
     beside 30 W that are counted.

@@ -17,11 +17,11 @@ import warnings
 import msgspec
 import numpy as np
 import pytest
+from commands import edgecap
 from conftest import REFERENCE
 from fakes import ByteTokenizer, FakeClock, FakeEngine
 from hypothesis import given
 from hypothesis import strategies as st
-from test_cli import edgecap
 
 from edgecap.errors import UsageError
 from edgecap.meters import text_windows

@@ -8,11 +8,11 @@ import click
 import msgspec
 import pytest
 from choosing import BOARD, cell, encoder, failed, joules, rebuilt, record, renamed, with_outcome
+from commands import edgecap
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_cli import edgecap
-from test_judging import RECORD, drifting
+from samples import RECORD, drifting
 
 from edgecap.analysis import metrics
 from edgecap.analysis.recommend import OPTIONS, SHOWN, parse_limit, recommend

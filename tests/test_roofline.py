@@ -7,6 +7,7 @@ import json
 import msgspec
 import pytest
 from conftest import ROOT
+from fakes import LEVELS
 
 from edgecap.analysis.roofline import bandwidth_of, compute_roofline
 from edgecap.analysis.warnings.timing import above_peak
@@ -21,10 +22,6 @@ from edgecap.storage.files import resolve_paths
 from edgecap.storage.records import load
 
 RECORD = load(ROOT / "tests" / "data" / "record-3.json")
-LEVELS = (
-    Bandwidth(working_set_bytes=4_000_000, read_bytes_per_s=100e9, copy_bytes_per_s=80e9),
-    Bandwidth(working_set_bytes=64_000_000, read_bytes_per_s=10e9, copy_bytes_per_s=9e9),
-)
 PEAKS = Peaks(
     provider="cpu",
     threads=2,

@@ -17,11 +17,11 @@ from choosing import (
     renamed,
     with_outcome,
 )
+from commands import edgecap
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_cli import edgecap
-from test_judging import RECORD
+from samples import RECORD
 
 from edgecap.analysis.routing import route
 from edgecap.errors import UsageError

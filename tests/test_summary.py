@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from conftest import ROOT
 from msgspec.structs import replace
-from test_judging import ENERGY, latency_with
+from samples import ENERGY, latency_with
 
 from edgecap.cli.commands import cli
 from edgecap.record import Caution, Failure, Gpu, Measurement, SweepPoint, Throughput
