@@ -139,7 +139,7 @@ def test_steps(text, steps):
     "text", ["", "a", "1:2:3", "4:2", "1:9:x1", "1:9:+0", "0:4:x2", "1:99999999:+1", "1,,2"]
 )
 def test_steps_that_are_none(text):
-    with pytest.raises(UsageError, match="write 128,512,2048 or FIRST:LAST:xFACTOR"):
+    with pytest.raises(UsageError, match="write numbers as 1,4,16 or FIRST:LAST:xFACTOR"):
         parse_series(text)
 
 
