@@ -373,6 +373,7 @@ def really(tmp_path, cache, *more):
 
 
 @pytest.mark.kill
+@pytest.mark.core
 def test_a_real_sweep_that_is_killed_goes_on_with_the_same_bits(tmp_path, cache):
     first, folder = really(tmp_path, cache), tmp_path / "out"
     until = time.monotonic() + 120
