@@ -238,6 +238,7 @@ def test_recurrent_layers_keep_a_state_and_no_cache():
     assert grown == 2 * 4 * 32
 
 
+@pytest.mark.oracle
 def test_layers_that_share_a_cache():
     with torch_kit() as (_, transformers):
         model = read_architecture(plain(small_config(transformers, "gemma3n_text")))

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import onnx
 import pytest
-from conftest import REFERENCE, heavy
+from conftest import REFERENCE
 from exports import export_family, exported, family
 from onnx import helper, numpy_helper
 
@@ -137,7 +137,8 @@ def attributes(path, op="GroupQueryAttention"):
     return [{a.name: helper.get_attribute_value(a) for a in n.attribute} for n in nodes]
 
 
-@pytest.mark.parametrize("kind", heavy(WHOLE, pytest.mark.export, core=("llama",)))
+@pytest.mark.export
+@pytest.mark.parametrize("kind", WHOLE)
 def test_every_layer_is_fused_and_says_the_same(kind, export):
     plain = export(kind)
     fused, found = fused_beside(plain)

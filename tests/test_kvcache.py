@@ -54,6 +54,7 @@ def test_both_ways_answer_bit_by_bit_alike(engines, rows):
     assert np.array_equal(found, expected)
 
 
+@pytest.mark.export
 def test_from_nothing(engines):
     found, expected = (logits_of(e, None, IDS[:1, :100]) for e in engines)
     assert np.array_equal(found, expected)

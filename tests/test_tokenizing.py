@@ -459,6 +459,7 @@ def test_the_declaration_of_human_rights(shared):
 # --- the command, and the figure of the report ------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_in_its_forms(tmp_path):
     shown = edgecap("tokenizer", "edgecap-ref-xs")
     assert shown.returncode == 0 and "bytes/token" in shown.stdout and "chinese" in shown.stdout
