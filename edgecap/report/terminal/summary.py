@@ -84,7 +84,9 @@ def _merged(groups: Sequence[CautionGroup]) -> list[CautionGroup]:
     for group in groups:
         short = DECISIVE[group.code]
         same = merged.get(short, group._replace(names_by_message={}))
-        names = {**same.names_by_message, **group.names_by_message}
+        names = dict(same.names_by_message)
+        for message, own in group.names_by_message.items():
+            names[message] = [*names.get(message, []), *own]
         merged[short] = same._replace(names_by_message=names)
     return list(merged.values())
 
