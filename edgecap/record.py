@@ -21,7 +21,9 @@ from edgecap.spec import Spec
 #             .overhead_s; graph.unfused and .cosine; source.task; decoding may be absent;
 #             spec: exporter, optimize, affinity, graph_level, arena, batches, streams and others
 # 5  2026-11  compression.scored_on
-SCHEMA = 5
+# 6  2026-11  graph.fidelity_bits and .fidelity; source.other_graphs; machine.board, .cpu_quota and
+#             .memory_limit_bytes; latency.conditions.quota_waits and .quota_wait_s
+SCHEMA = 6
 
 
 class _Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -170,6 +172,7 @@ class Source(_Value, frozen=True):
     """The model: `kind` is reference, hub, folder or onnx; `task` is decoder or encoder.
 
     An encoder reads a text at once and predicts no next token: compression and decoding are absent.
+    `other_graphs` are the graphs of the folder that were not measured, by relative path.
     """
 
     name: str
@@ -180,6 +183,7 @@ class Source(_Value, frozen=True):
     tokenizer_sha256: str
     architecture: Architecture | Absent
     task: str = "decoder"
+    other_graphs: tuple[str, ...] = ()
 
 
 class FlopParts(_Value, frozen=True):
@@ -226,7 +230,11 @@ class Gpu(_Value, frozen=True):
 
 
 class Machine(_Value, frozen=True):
-    """The machine of a run. `flags` are the instruction sets that matter to quantized kernels."""
+    """The machine of a run. `flags` are the instruction sets that matter to quantized kernels.
+
+    `board` is the model of a single-board computer. `cpu_quota` is the CPU time that the container
+    may use, in processors, and `memory_limit_bytes` its memory; None without such a limit.
+    """
 
     name: str
     system: str
@@ -245,6 +253,9 @@ class Machine(_Value, frozen=True):
     providers: tuple[str, ...]
     smt: bool | Absent = Absent(reason="not read by the version that made this record")
     gpus: tuple[Gpu, ...] = ()
+    board: str | None = None
+    cpu_quota: float | None = None
+    memory_limit_bytes: int | None = None
 
 
 class Bandwidth(_Value, frozen=True):
@@ -315,6 +326,10 @@ class Graph(_Value, frozen=True, tag_field="kind", tag="graph"):
     `divergence_bits` is the mean Kullback-Leibler divergence from fp32 in bits per token, as
     executed. `cosine` is the mean cosine of an encoder's outputs with those of fp32, over the last
     axis. `unfused` gives reasons why layers kept plain operators.
+
+    `fidelity_bits` is the mean divergence of the fp32 graph from the model as transformers computes
+    it in fp32, in bits per token: the largest of the parts in `fidelity`, which are "short text",
+    "long text" and "decoding". A variant has the numbers of the fp32 graph that it is made from.
     """
 
     precision: str
@@ -325,6 +340,8 @@ class Graph(_Value, frozen=True, tag_field="kind", tag="graph"):
     divergence_bits: float | Absent
     unfused: tuple[str, ...] = ()
     cosine: float | None = None
+    fidelity_bits: float | Absent = Absent(reason="not compared by the version of this record")
+    fidelity: dict[str, float] = {}
 
 
 class DocumentBits(_Value, frozen=True):
@@ -429,7 +446,9 @@ class Conditions(_Value, frozen=True):
     `steal_share` is CPU time that a hypervisor took, `other_load` CPU time of other processes, both
     as shares of all processors. `slept_s` is the time that the machine was suspended,
     `clock_step_s` the step of the wall clock. `frequencies_hz` is the mean frequency of the
-    processors in each round, `throttle_events` counts slow-downs because of heat.
+    processors in each round, `throttle_events` counts slow-downs because of heat. `quota_waits`
+    counts the periods in which the container's CPU quota stopped its processes, for `quota_wait_s`
+    seconds in all.
     """
 
     steal_share: float | None = None
@@ -438,6 +457,8 @@ class Conditions(_Value, frozen=True):
     clock_step_s: float | None = None
     frequencies_hz: tuple[float, ...] = ()
     throttle_events: int | None = None
+    quota_waits: int | None = None
+    quota_wait_s: float | None = None
 
 
 class Latency(_Value, frozen=True, tag_field="kind", tag="latency"):

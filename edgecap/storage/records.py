@@ -51,12 +51,18 @@ def _upgrade_to_5(raw: dict[str, Any]) -> dict[str, Any]:
     return {**raw, "schema": 5}
 
 
+def _upgrade_to_6(raw: dict[str, Any]) -> dict[str, Any]:
+    """Keep the fields: those that schema 6 added have defaults."""
+    return {**raw, "schema": 6}
+
+
 # schema number -> the step that turns a raw record of that number into the next one
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: _upgrade_to_2,
     2: _upgrade_to_3,
     3: _upgrade_to_4,
     4: _upgrade_to_5,
+    5: _upgrade_to_6,
 }
 
 # msgspec describes a type at its first use, and two threads that do so at once crash the process.
