@@ -36,6 +36,14 @@ def supply(root, name, kind, **files):
     return write(root / f"class/power_supply/{name}", type=kind, **files)
 
 
+def dangling(root, name, target):
+    """A link of sysfs to a device that the container does not show."""
+    link = root / name
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(target)
+    return link
+
+
 # Counts each zone at its own power, as a kernel does: a number that is always whole, wrapping at
 # its range.
 _DRIVER = """
@@ -92,6 +100,8 @@ class FakeNvml:
         return len(self.boards)
 
     def nvmlDeviceGetHandleByIndex(self, index):
+        if self.boards[index].get("lost"):
+            raise NVMLError("GPU is lost")
         return self.boards[index]
 
     def nvmlDeviceGetUUID(self, board):
@@ -141,6 +151,8 @@ class FakeAmdsmi:
         return list(self.boards)
 
     def amdsmi_get_gpu_enumeration_info(self, board):
+        if board["hip_id"] is None:
+            raise RuntimeError("AMDSMI_STATUS_NOT_SUPPORTED")
         return {"hip_id": board["hip_id"]}
 
     def amdsmi_get_energy_count(self, board):

@@ -2,7 +2,9 @@
 and any sequence of what counters do.
 """
 
+import errno
 import math
+import os
 import subprocess
 import tempfile
 import time
@@ -1019,6 +1021,277 @@ def test_on_mains_a_battery_is_refused_also_in_mid_run(tmp_path):
     (tmp_path / "class/power_supply/AC/online").write_text("0")
     (pack / "status").write_text("Full")
     assert "on mains" in refused(open_battery(tmp_path))["battery"].reason
+
+
+# --- counters that cannot be read ---------------------------------------------------------------
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """Let files answer with an error number, as drivers do."""
+    numbers, real = {}, Path.read_text
+
+    def read_text(self, *args, **kwargs):
+        if self in numbers:
+            raise OSError(numbers[self], os.strerror(numbers[self]), str(self))
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    return numbers
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "mounted"),
+    [
+        (
+            "class/powercap/intel-rapl:0",
+            "../../devices/virtual/powercap/intel-rapl/intel-rapl:0",
+            "-v /sys/devices/virtual/powercap:{root}/devices/virtual/powercap:ro",
+        ),
+        ("class/powercap", "/elsewhere/powercap", "the whole tree: -v /sys:/host/sys:ro"),
+        ("class/hwmon/hwmon3", "../../devices/i2c/hwmon3", "-v /sys/devices:{root}/devices:ro"),
+        ("class/power_supply/BAT0", "../../devices/acpi/BAT0", "-v /sys/devices:"),
+        ("bus/i2c/drivers/ina3221x/6-0040", "../../../../devices/6-0040", "-v /sys/devices:"),
+        ("class/powercap/intel-rapl:0", "intel-rapl:0", "the whole tree"),
+    ],
+)
+def test_a_link_that_leads_out_of_the_container_says_what_to_mount(tmp_path, name, target, mounted):
+    link = devices.dangling(tmp_path, name, target)
+    reason = find_counter("cpu", tmp_path).reason
+    reasons = [reason, *(x.reason for x in refused(find_counters(tmp_path, {})).values())]
+    (told, *_) = [r for r in reasons if "which is not here" in r]
+    assert f"{link} leads to " in told
+    assert mounted.format(root=tmp_path) in told
+    assert not any("Errno" in r or "\n" in r for r in reasons)
+
+
+def test_a_dangling_zone_leaves_the_others(tmp_path):
+    zone(tmp_path, "intel-rapl:0", "package-0")
+    devices.dangling(tmp_path, "class/powercap/intel-rapl:1", "../../devices/intel-rapl:1")
+    devices.dangling(tmp_path, "class/hwmon/hwmon0", "../../devices/hwmon0")
+    found = resolve("cpu", find_counters(tmp_path, {}))
+    assert found.counter.domains == ("package-0",)
+    assert [x.name for x in found.left_out if x.missing] == ["rapl intel-rapl:1"]
+
+
+@pytest.mark.parametrize("where", ["", "file", "class", "nowhere"])
+def test_a_root_without_anything_is_a_reason(tmp_path, where):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "class").write_text("")
+    for name, sysfs in (("rapl", tmp_path / where), ("rapl", tmp_path / "class/..")):
+        found = find_counters(sysfs, {})
+        assert counters(found) == []
+        assert "no RAPL counter" in refused(found)[name].reason
+
+
+@pytest.mark.parametrize("raised", [ValueError("a\nb"), OSError(5, "Input/output error"), "panic"])
+def test_an_opener_that_raises_takes_no_other_along(tmp_path, monkeypatch, raised):
+    class Panic(BaseException):
+        """What an extension written in Rust raises."""
+
+    def fails(*arguments):
+        raise Panic("called None") if raised == "panic" else raised
+
+    zone(tmp_path, "intel-rapl:0", "package-0")
+    battery(tmp_path, energy_now=50_000_000)
+    for name in ("open_nvml", "open_rails", "open_pmic"):
+        monkeypatch.setattr(f"edgecap.machine.energy.{name}", fails)
+    found = find_counters(tmp_path, {})
+    assert [c.name for c in counters(found)] == ["rapl", "battery"]
+    assert set(refused(found)) == {"nvml", "rails", "pmic"}
+    assert all(x.reason.startswith("it cannot be read: ") for x in refused(found).values())
+    assert not any("\n" in x.reason for x in refused(found).values())
+    assert [x.name for x in resolve("cpu", found).left_out if x.missing] == []
+
+
+def test_an_interrupt_is_no_reason(tmp_path, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edgecap.machine.energy.open_rapl", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        find_counters(tmp_path, {})
+
+
+def spoil(file, how, answers):
+    if isinstance(how, int):
+        answers[file] = how
+        return
+    file.unlink()
+    if how == "folder":
+        file.mkdir()
+    elif how != "gone":
+        file.write_bytes(how)
+
+
+@pytest.mark.parametrize(
+    "how", [errno.EIO, errno.ENODATA, errno.EACCES, "folder", "gone", b"", b"\xff\xfe", b"-3\n"]
+)
+def test_a_zone_that_cannot_be_read_leaves_the_others(tmp_path, answers, how):
+    zone(tmp_path, "intel-rapl:0", "package-0")
+    bad = zone(tmp_path, "intel-rapl:1", "package-1")
+    spoil(bad / "energy_uj", how, answers)
+    ina3221(tmp_path, 0, VDD_IN=(5000, 1000))
+    found = find_counters(tmp_path, {})
+    made = resolve("cpu", found)
+    assert made.counter.domains == ("package-0",)
+    assert [x.name for x in made.left_out if x.missing] == ["rapl package-1"]
+    assert "intel-rapl:1/energy_uj" in refused(found)["rapl package-1"].reason
+    assert [c.name for c in made.beside] == ["rails"]
+
+
+@pytest.mark.parametrize("wrap", [0, -1, "", "garbage", "4\n4"])
+def test_a_range_that_says_nothing_is_no_range(tmp_path, wrap):
+    path = zone(tmp_path, "intel-rapl:0", "package-0", 5_000_000, wrap)
+    (counter,) = counters(open_rapl(tmp_path))
+    (path / "energy_uj").write_text("7000000")
+    assert counter.read() == (2.0,)
+    (path / "energy_uj").write_text("1000000")
+    assert counter.read() == (2.0,)
+    assert counter.health().falls == 1
+
+
+def test_a_zone_without_a_name_may_be_part_of_the_total(tmp_path):
+    zone(tmp_path, "intel-rapl:0", "package-0")
+    (zone(tmp_path, "intel-rapl:0:0", "dram") / "name").unlink()
+    made = resolve("cpu", find_counters(tmp_path, {}))
+    assert [x.name for x in made.left_out if x.missing] == ["rapl intel-rapl:0:0"]
+
+
+@pytest.mark.parametrize("name", ["core", "uncore", "psys"])
+def test_what_is_no_part_of_the_total_does_not_make_it_incomplete(tmp_path, answers, name):
+    zone(tmp_path, "intel-rapl:0", "package-0")
+    part = zone(tmp_path, "intel-rapl:1" if name == "psys" else "intel-rapl:0:0", name)
+    answers[part / "energy_uj"] = errno.EIO
+    made = resolve("cpu", find_counters(tmp_path, {}))
+    assert made.counter.domains == ("package-0",)
+    assert [x.missing for x in made.left_out if x.name == f"rapl {name}"] == [False]
+
+
+def test_a_package_that_the_mirror_shows_is_not_missing(tmp_path, answers):
+    answers[zone(tmp_path, "intel-rapl:0", "package-0") / "energy_uj"] = errno.EIO
+    zone(tmp_path, "intel-rapl-mmio:0", "package-0")
+    made = resolve("cpu", find_counters(tmp_path, {}))
+    assert made.counter.domains == ("package-0",)
+    assert not any(x.missing for x in made.left_out)
+
+
+def test_a_mirror_alone_that_cannot_be_read_says_why(tmp_path, answers):
+    answers[zone(tmp_path, "intel-rapl-mmio:0", "package-0") / "energy_uj"] = errno.EIO
+    assert "Input/output error" in find_counter("cpu", tmp_path).reason
+
+
+def test_two_zones_of_one_name_are_both_counted(tmp_path):
+    zone(tmp_path, "intel-rapl:0", "package-0")
+    zone(tmp_path, "intel-rapl:1", "package-0")
+    (counter,) = counters(open_rapl(tmp_path))
+    assert counter.domains == ("package-0 (intel-rapl:0)", "package-0 (intel-rapl:1)")
+
+
+def test_a_zone_that_dies_during_a_run_makes_no_smaller_total(tmp_path, answers):
+    zone(tmp_path, "intel-rapl:0", "package-0")
+    other = zone(tmp_path, "intel-rapl:1", "package-1")
+    (counter,) = counters(open_rapl(tmp_path))
+    answers[other / "energy_uj"] = errno.ENODATA
+    with pytest.raises(OSError, match="intel-rapl:1"):
+        counter.read()
+
+
+def test_a_lost_board_leaves_those_before_it():
+    found, _ = nvml({}, {"lost": True})
+    assert [c.domains for c in counters(found)] == [("gpu-0",)]
+    left = refused(found)["nvml gpu-1"]
+    assert ("GPU is lost" in left.reason, left.missing) == (True, False)
+    found, _ = nvml({"lost": True}, {})
+    assert counters(found) == []
+    assert "CUDA_VISIBLE_DEVICES" in refused(found)["nvml"].reason
+    found, _ = nvml({"lost": True}, {}, environ={"CUDA_VISIBLE_DEVICES": "GPU-11"})
+    assert [c.domains for c in counters(found)] == [("gpu-1",)]
+
+
+def test_an_amd_board_without_a_number_takes_no_others_place():
+    found, clock = amd({"hip_id": None, "watts": 50.0}, {"hip_id": 0})
+    (counter,) = counters(found)
+    before = counter.read()
+    clock.now += 2
+    assert counter.read()[0] - before[0] == pytest.approx(400, rel=1e-3)
+    assert "HIP number" in refused(found)["amdsmi board 0"].reason
+    assert counters(amd({"hip_id": None}, {"hip_id": None})[0])[0].domains == ("gpu-0",)
+
+
+def test_an_emi_device_that_fails_leaves_the_others():
+    clock = Seconds()
+
+    class Mute(devices.FakeEmi):
+        """Names its channels and measures nothing."""
+
+        def __call__(self, code, size):
+            if code == 0x22400C:
+                raise OSError("no reply")
+            return super().__call__(code, size)
+
+    found = open_emi([
+        lambda code, size: b"",
+        devices.FakeEmi(clock, {"RAPL_Package0_PKG": 60}),
+        Mute(clock, {"RAPL_Package1_PKG": 60}),
+        Mute(clock, {"RAPL_Package0_PP0": 60}),
+        Mute(clock, {"RAPL_Package0_PSYS": 60}),
+    ])  # fmt: skip
+    assert [c.domains for c in counters(found)] == [("package-0",)]
+    assert {name: x.missing for name, x in refused(found).items()} == {
+        "emi device 0": True,
+        "emi RAPL_Package1_PKG": True,
+        "emi RAPL_Package0_PP0": False,
+        "emi RAPL_Package0_PSYS": False,
+    }
+
+
+@pytest.mark.parametrize("how", [errno.EIO, errno.EACCES, "folder", "gone", b"", b"\xff", b"?"])
+def test_a_rail_that_cannot_be_read_leaves_the_next_total(tmp_path, answers, how):
+    chip = ina3221(tmp_path, 0, VDD_IN=(5000, 1000), VDD_SOC=(5000, 100))
+    spoil(chip / "in1_input", how, answers)
+    battery(tmp_path, energy_now=50_000_000)
+    found = find_counters(tmp_path, {})
+    assert resolve("qnn", found).counter.name == "battery"
+    assert [c.name for c in counters(found)] == ["battery"]
+    spoil(chip / "in1_label", b"\xff\xfe", answers)  # a name is not worth a traceback
+    assert counters(open_rails(tmp_path)) == []
+
+
+def test_a_rail_outside_the_total_may_fail(tmp_path, answers):
+    chip = ina3221(tmp_path, 0, VDD_IN=(5000, 1000), VDD_SOC=(5000, 100))
+    answers[chip / "curr2_input"] = errno.EIO
+    made = resolve("qnn", find_counters(tmp_path, {}))
+    assert made.counter.domains == ("VDD_IN",)
+    assert "Input/output error" in {x.name: x.reason for x in made.left_out}["rails VDD_SOC"]
+    assert not any(x.missing for x in made.left_out)
+
+
+def test_a_monitor_that_does_not_count_now_is_sampled(tmp_path, answers):
+    chip = hwmon(tmp_path, 0, "ina228", label="VIN", power1_input=5_000_000, energy1_input=1)
+    answers[chip / "energy1_input"] = errno.ENODATA
+    (counter,) = counters(open_rails(tmp_path))
+    assert (counter.provenance, counter._watts()) == ("sampled", [5.0])
+
+
+def test_a_battery_that_cannot_be_read_is_a_reason(tmp_path, answers):
+    pack = battery(tmp_path, energy_now=50_000_000, power_now=15_000_000)
+    answers[pack / "energy_now"] = errno.ENODATA
+    (counter,) = open_battery(tmp_path)
+    assert (counter.provenance, counter._watts()) == ("sampled", [15.0])
+    (pack / "power_now").write_text("garbage")
+    assert "power_now holds no number" in refused(open_battery(tmp_path))["battery"].reason
+    answers[pack / "status"] = errno.EIO
+    assert "Input/output error" in refused(open_battery(tmp_path))["battery"].reason
+
+
+def test_half_of_the_batteries_are_no_total(tmp_path, answers):
+    battery(tmp_path, energy_now=50_000_000)
+    second = supply(tmp_path, "BAT1", "Battery", status="Discharging", energy_now=1, present=1)
+    answers[second / "energy_now"] = errno.EIO
+    assert "BAT1" in refused(open_battery(tmp_path))["battery"].reason
+    (second / "present").write_text("0")  # the bay is empty
+    assert open_battery(tmp_path)[0].domains == ("BAT0",)
 
 
 # --- the wall meter ---------------------------------------------------------------------------

@@ -13,7 +13,8 @@ assumed   constant watts given by the user
 The right column is the scope: what a counter's domains are part of. `find_counters` opens all that
 exist, `resolve` chooses those that make up the total and gives a reason for each of the others.
 `tally` and `sampled` turn raw readings and watts into joules that never fall, `joined` combines
-counters, `permission` has the commands that make counters readable.
+counters, `permission` has the commands that make counters readable, `failures` keeps one that
+cannot be read away from the others.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from edgecap.machine.energy.amd import open_amd
 from edgecap.machine.energy.apple import open_apple
 from edgecap.machine.energy.battery import open_battery
 from edgecap.machine.energy.emi import open_emi
+from edgecap.machine.energy.failures import contained, reason_of
 from edgecap.machine.energy.meter import WallMeter
 from edgecap.machine.energy.nvml import open_nvml
 from edgecap.machine.energy.rails import open_pmic, open_rails
@@ -36,6 +38,9 @@ from edgecap.protocols import Counter, EnergySource
 from edgecap.record import LeftOut
 
 __all__ = ["Resolution", "providers_of_scope", "find_counters", "resolve"]
+
+# Name, scope, and the function that opens the counters of one kind.
+_Opener = tuple[str, str, Callable[[], list[Counter | LeftOut]]]
 
 
 def find_counters(
@@ -51,35 +56,33 @@ def find_counters(
     steps of load), `devices` the GPUs of the run as its runtime numbers them.
     """
     sources: list[EnergySource | LeftOut] = []
-    for open_counters in _openers(sysfs, environ, devices):
-        sources += open_counters()
+    for name, scope, open_counters in _openers(sysfs, environ, devices):
+        sources += contained(name, scope, open_counters)
     if meter is not None:
         sources.append(_open_meter(meter, meter_offset_s))
     return sources
 
 
-def _openers(
-    sysfs: Path, environ: Mapping[str, str], devices: Sequence[int]
-) -> list[Callable[[], list[Counter | LeftOut]]]:
-    """Return the functions that open counters on this system; a moved sysfs means Linux."""
-    boards: list[Callable[[], list[Counter | LeftOut]]] = [lambda: open_nvml(environ, devices)]
+def _openers(sysfs: Path, environ: Mapping[str, str], devices: Sequence[int]) -> list[_Opener]:
+    """Return what opens counters on this system; a moved sysfs means Linux."""
+    boards: list[_Opener] = [("nvml", "nvidia", lambda: open_nvml(environ, devices))]
     if sys.platform == "win32":
-        return [open_emi, *boards]
+        return [("emi", "processor", open_emi), *boards]
     if sys.platform == "darwin" and sysfs == Path("/sys"):
-        return [open_apple]
-    if (sysfs / "class/kfd").is_dir():
-        boards.append(lambda: open_amd(environ, devices))
+        return [("apple", "board", open_apple)]
+    if os.path.isdir(sysfs / "class/kfd"):
+        boards.append(("amdsmi", "amd", lambda: open_amd(environ, devices)))
     return [
-        lambda: open_rapl(sysfs),
+        ("rapl", "processor", lambda: open_rapl(sysfs)),
         *boards,
-        lambda: open_rails(sysfs),
-        open_pmic,
-        lambda: open_battery(sysfs),
+        ("rails", "board", lambda: open_rails(sysfs)),
+        ("pmic", "board", open_pmic),
+        ("battery", "machine", lambda: open_battery(sysfs)),
     ]
 
 
 def _open_meter(path: Path, offset_s: float | None) -> EnergySource | LeftOut:
     try:
         return WallMeter(path, offset_s)
-    except OSError as error:
-        return LeftOut(name="meter", reason=str(error), scope="machine", missing=True)
+    except Exception as error:
+        return LeftOut(name="meter", reason=reason_of(error), scope="machine", missing=True)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from edgecap.machine.energy.failures import one_line, reason_of
 from edgecap.machine.energy.sampled import SampledCounter
 from edgecap.machine.energy.tally import CumulativeCounter
 from edgecap.protocols import Counter
@@ -33,17 +34,16 @@ def open_amd(
     try:
         smi = (load or _load)()
         smi.amdsmi_init()
-        handles = {
-            _hip_number(smi, h, i): h for i, h in enumerate(smi.amdsmi_get_processor_handles())
-        }
+        found = list(smi.amdsmi_get_processor_handles())
     except Exception as error:
-        return [_missing("amdsmi", f"amdsmi cannot be used: {type(error).__name__}: {error}")]
+        return [_missing("amdsmi", f"amdsmi cannot be used: {reason_of(error)}")]
+    handles, lost = _by_number(smi, found)
     visible = _visible(environ, sorted(handles))
     used = [visible[d] for d in devices if d < len(visible)]
     if len(used) < len(devices):
         return [_missing("amdsmi", f"HIP device {max(devices)} is not visible")]
     opened = [_open_board(smi, n, handles[n], clock) for n in used]
-    return [*opened, *(_unused(n) for n in sorted(handles) if n not in used)]
+    return [*opened, *(_unused(n) for n in sorted(handles) if n not in used), *lost]
 
 
 def _load() -> Any:
@@ -60,12 +60,27 @@ def _unused(number: int) -> LeftOut:
     )
 
 
-def _hip_number(smi: Any, handle: Any, index: int) -> int:
-    """Return HIP's number of a board; amdsmi's index if amdsmi is too old to report it."""
+def _by_number(smi: Any, found: Sequence[Any]) -> tuple[dict[int, Any], list[LeftOut]]:
+    """Return boards by HIP's number, and those that have none beside others that have.
+
+    The number is amdsmi's index if amdsmi is too old to report HIP's.
+    """
+    numbers = [_hip_number(smi, h) for h in found]
+    if all(n is None for n in numbers):
+        return dict(enumerate(found)), []
+    lost = [
+        LeftOut(name=f"amdsmi board {i}", reason="it does not tell its HIP number", scope="amd")
+        for i, n in enumerate(numbers)
+        if n is None
+    ]
+    return {n: h for n, h in zip(numbers, found, strict=True) if n is not None}, lost
+
+
+def _hip_number(smi: Any, handle: Any) -> int | None:
     try:
         return int(smi.amdsmi_get_gpu_enumeration_info(handle)["hip_id"])
     except Exception:
-        return index
+        return None
 
 
 def _visible(environ: Mapping[str, str], numbers: list[int]) -> list[int]:
@@ -96,7 +111,9 @@ def _open_board(smi: Any, number: int, handle: Any, clock: Any) -> Counter | Lef
     try:
         watts()
     except Exception as error:
-        return _missing(f"{name} {domain}", f"it reports neither energy nor power: {error}")
+        return _missing(
+            f"{name} {domain}", f"it reports neither energy nor power: {one_line(error)}"
+        )
     return SampledCounter(name, "amd", [domain], watts, PERIOD_S, resolution_w=1.0)
 
 

@@ -15,6 +15,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+from edgecap.machine.energy.failures import one_line
 from edgecap.machine.energy.tally import CumulativeCounter
 from edgecap.protocols import Counter
 from edgecap.record import LeftOut
@@ -30,7 +31,7 @@ def open_apple(load: Callable[[], Any] | None = None) -> list[Counter | LeftOut]
     except ImportError:
         return [_missing("zeus-apple-silicon is not installed: pip install zeus-apple-silicon")]
     except Exception as error:
-        return [_missing(f"IOReport cannot be read: {error}")]
+        return [_missing(f"IOReport cannot be read: {one_line(error)}")]
     fields = [f for f in _COUNTED if getattr(first, f, None) is not None]
     if "cpu_total_mj" not in fields:
         return [_missing("IOReport reports no processor energy on this chip")]

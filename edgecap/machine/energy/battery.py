@@ -12,9 +12,11 @@ Source: Documentation/ABI/testing/sysfs-class-power of the Linux kernel.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+from edgecap.machine.energy.failures import dangling, reason_of
 from edgecap.machine.energy.sampled import SampledCounter
 from edgecap.machine.energy.tally import CumulativeCounter
 from edgecap.protocols import Counter
@@ -28,19 +30,42 @@ _MAINS = "on mains: a battery that is not discharging does not show what the mac
 def open_battery(sysfs: Path) -> list[Counter | LeftOut]:
     """Open all batteries as one counter; a LeftOut if they cannot be used, [] without a battery."""
     root = sysfs / "class/power_supply"
-    batteries = [
-        p
-        for p in sorted(root.glob("*"))
-        if _text(p / "type") == "Battery" and _text(p / "scope") != "Device"
-    ]
+    supplies = sorted(root.glob("*"))
+    lost = [why for p in supplies if (why := dangling(p))]
+    if lost:  # it may be the second battery
+        return [_left_out(lost[0])]
+    batteries = [p for p in supplies if _is_battery(p)]
     if not batteries:
         return []
+    try:
+        for battery in batteries:
+            (battery / "status").read_text(errors="replace")
+    except OSError as error:
+        return [_left_out(f"it cannot be read: {reason_of(error)}")]
     if not discharging(root, batteries):
         return [_left_out(f"{_MAINS}; unplug it to measure")]
+    return [_open_any(root, batteries)]
+
+
+def _is_battery(supply: Path) -> bool:
+    """Return whether a supply is a battery of the machine that is in its bay."""
+    return (
+        _text(supply / "type") == "Battery"
+        and _text(supply / "scope") != "Device"
+        and _text(supply / "present") != "0"
+    )
+
+
+def _open_any(root: Path, batteries: list[Path]) -> Counter | LeftOut:
+    """Open the first kind of reading that all batteries answer."""
+    reason = f"{batteries[0].name} has neither energy_now, charge_now nor power_now"
     for kind, needs in _KINDS.items():
-        if all((b / n).exists() for b in batteries for n in needs):
-            return [_open(kind, root, batteries)]
-    return [_left_out(f"{batteries[0].name} has neither energy_now, charge_now nor power_now")]
+        if all(os.path.exists(b / n) for b in batteries for n in needs):
+            try:
+                return _open(kind, root, batteries)
+            except OSError as error:
+                reason = f"it cannot be read: {reason_of(error)}"
+    return _left_out(reason)
 
 
 def _left_out(reason: str) -> LeftOut:
@@ -64,7 +89,7 @@ def discharging(root: Path, batteries: list[Path]) -> bool:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text().strip()
+        return path.read_text(errors="replace").strip()
     except OSError:
         return ""
 
@@ -127,6 +152,7 @@ def _open(kind: str, root: Path, batteries: list[Path]) -> Counter:
 
     domains = [b.name for b in batteries]
     if kind in ("power", "current"):
+        values()
         return SampledCounter("battery", "machine", domains, values, PERIOD_S)
     return CumulativeCounter(
         "battery", "machine", domains, values, 3600e-6, slack_j=SLACK_J, jitter_j=JITTER_J

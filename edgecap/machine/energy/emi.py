@@ -18,6 +18,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from edgecap.machine.energy.failures import unreadable
 from edgecap.machine.energy.tally import CumulativeCounter
 from edgecap.protocols import Counter
 from edgecap.record import LeftOut
@@ -84,16 +85,36 @@ def device_channels(ask: EmiQuery) -> list[EmiChannel]:
 
 def open_emi(devices: Sequence[EmiQuery] | None = None) -> list[Counter | LeftOut]:
     """Open packages and memory as one counter, psys as another; a LeftOut for the rest."""
-    try:
-        asks = _devices() if devices is None else devices
-        channels = [c for ask in asks for c in device_channels(ask)]
-    except (OSError, struct.error, UnicodeDecodeError) as error:
-        return [_missing(f"the energy meter interface cannot be read: {error}")]
-    counted, psys, left_out = _classify(channels)
+    channels, failed = list[EmiChannel](), list[LeftOut]()
+    for number, ask in enumerate(_devices() if devices is None else devices):
+        try:
+            channels += device_channels(ask)
+        except Exception as error:  # what it would show is not known: it may be a package
+            failed.append(unreadable(f"emi device {number}", "processor", error))
+    lost = {c: why for c in channels if (why := _try_channel(c))}
+    failed += lost.values()
+    counted, psys, left_out = _classify([c for c in channels if c not in lost])
+    left_out += failed
     if not any(name.startswith("package") for name in counted):
-        return [_missing("no channel of a processor package (Windows 11 shows RAPL's)"), *left_out]
+        return [_missing(_no_package(failed)), *left_out]
     counters: list[Counter | LeftOut] = [_counter("emi", "processor", counted)]
     return counters + ([_counter("emi-psys", "platform", psys)] if psys else []) + left_out
+
+
+def _try_channel(channel: EmiChannel) -> LeftOut | None:
+    """Read a channel once; return a LeftOut if it cannot be read, missing if it belongs there."""
+    try:
+        channel.joules()
+    except Exception as error:
+        belongs = _role(channel.name)[0] not in ("", "psys")
+        return unreadable(f"emi {channel.name}", "processor", error, belongs)
+    return None
+
+
+def _no_package(failed: Sequence[LeftOut]) -> str:
+    if failed:
+        return f"the energy meter interface: {failed[0].name}: {failed[0].reason}"
+    return "no channel of a processor package (Windows 11 shows RAPL's)"
 
 
 def _missing(reason: str) -> LeftOut:
@@ -170,11 +191,21 @@ def _devices() -> list[EmiQuery]:  # pragma: no cover - Windows only
     )
     names = ctypes.create_unicode_buffer(max(1, size.value))
     library.cfgmgr32.CM_Get_Device_Interface_ListW(ctypes.byref(guid), None, names, size, 0)
-    return [
-        _open_device(library.kernel32, path)
-        for path in "".join(names[: size.value]).split("\0")
-        if path
-    ]
+    paths = "".join(names[: size.value]).split("\0")
+    return [_open_or_raise_later(library.kernel32, path) for path in paths if path]
+
+
+def _open_or_raise_later(kernel32: Any, path: str) -> EmiQuery:  # pragma: no cover - Windows only
+    """Open a device; one that cannot be opened raises when it is asked, alone."""
+    try:
+        return _open_device(kernel32, path)
+    except OSError as error:
+        reason = str(error)
+
+    def ask(code: int, size: int) -> bytes:
+        raise OSError(reason)
+
+    return ask
 
 
 def _open_device(kernel32: Any, path: str) -> EmiQuery:  # pragma: no cover - Windows only

@@ -16,6 +16,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from edgecap.machine.energy.failures import one_line
 from edgecap.machine.energy.sampled import SampledCounter
 from edgecap.machine.energy.tally import CumulativeCounter
 from edgecap.protocols import Counter
@@ -28,12 +29,13 @@ _FIRST_MIG = (
 
 
 class NvmlBoard(NamedTuple):
-    """One board: its NVML handle and number, UUID and name."""
+    """One board: its NVML handle and number, UUID and name; the `problem` if it has none."""
 
     handle: Any
     number: int
     uuid: str
     name: str
+    problem: str = ""
 
 
 def open_nvml(
@@ -50,7 +52,7 @@ def open_nvml(
     except ImportError:
         return [_missing("nvml", "nvidia-ml-py is not installed: pip install nvidia-ml-py")]
     except Exception as error:
-        return [_missing("nvml", f"NVML cannot be used: {error}")]
+        return [_missing("nvml", f"NVML cannot be used: {one_line(error)}")]
     used = used_boards(boards, environ, devices)
     if isinstance(used, LeftOut):
         return [used]
@@ -67,15 +69,19 @@ def _missing(name: str, reason: str) -> LeftOut:
 
 
 def _unused(board: NvmlBoard) -> LeftOut:
-    return LeftOut(
-        name=f"nvml gpu-{board.number}", reason="the run does not use this board", scope="nvidia"
-    )
+    reason = "the run does not use this board"
+    if board.problem:
+        reason += f", and it cannot be read: {board.problem}"
+    return LeftOut(name=f"nvml gpu-{board.number}", reason=reason, scope="nvidia")
 
 
 def _board(nvml: Any, index: int) -> NvmlBoard:
-    handle = nvml.nvmlDeviceGetHandleByIndex(index)
-    uuid, name = nvml.nvmlDeviceGetUUID(handle), nvml.nvmlDeviceGetName(handle)
-    return NvmlBoard(handle, index, _text(uuid), _text(name))
+    try:
+        handle = nvml.nvmlDeviceGetHandleByIndex(index)
+        uuid, name = nvml.nvmlDeviceGetUUID(handle), nvml.nvmlDeviceGetName(handle)
+        return NvmlBoard(handle, index, _text(uuid), _text(name))
+    except Exception as error:
+        return NvmlBoard(None, index, "", "", one_line(error) or type(error).__name__)
 
 
 def _text(value: Any) -> str:
@@ -93,7 +99,8 @@ def used_boards(
     listed = environ.get("CUDA_VISIBLE_DEVICES")
     by_number = listed is None or any(e.strip().isdigit() for e in listed.split(","))
     unsorted = (
-        environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID" and len({b.name for b in boards}) > 1
+        environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID"
+        and len({b.name for b in boards if not b.problem}) > 1
     )
     if by_number and unsorted:
         return _missing(
@@ -103,13 +110,26 @@ def used_boards(
         )
     visible = list(boards) if listed is None else _listed(boards, listed)
     try:
-        return [visible[d] for d in devices]
+        used = [visible[d] for d in devices]
+        return by_number and _unclear(boards, used) or used
     except IndexError:
         if listed and "MIG-" in listed:
             return _missing("nvml", _FIRST_MIG)
         return _missing(
             "nvml", f"CUDA device {max(devices)} is not there (CUDA_VISIBLE_DEVICES={listed!r})"
         )
+
+
+def _unclear(boards: Sequence[NvmlBoard], used: Sequence[NvmlBoard]) -> LeftOut | None:
+    """Return a LeftOut if boards were counted over one that cannot be read: CUDA may skip it."""
+    lost = next((b for b in boards if b.problem), None)
+    if lost is None or all(b.number < lost.number for b in used):
+        return None
+    return _missing(
+        "nvml",
+        f"gpu-{lost.number} cannot be read ({lost.problem}), so CUDA may number the boards "
+        "differently from NVML; give the board's UUID in CUDA_VISIBLE_DEVICES",
+    )
 
 
 def _listed(boards: Sequence[NvmlBoard], listed: str) -> list[NvmlBoard]:
@@ -142,7 +162,9 @@ def _open_board(nvml: Any, board: NvmlBoard) -> Counter | LeftOut:
     try:
         watts()
     except Exception as error:
-        return _missing(f"nvml {domain}", f"{board.name} reports neither energy nor power: {error}")
+        return _missing(
+            f"nvml {domain}", f"{board.name} reports neither energy nor power: {one_line(error)}"
+        )
     return SampledCounter(name, "nvidia", [domain], watts, update_period(nvml, board.handle))
 
 

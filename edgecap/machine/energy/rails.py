@@ -14,6 +14,7 @@ vcgencmd pmic_read_adc.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from edgecap.machine.energy.failures import dangling, reason_of, unreadable
 from edgecap.machine.energy.sampled import SampledCounter
 from edgecap.machine.energy.tally import CumulativeCounter
 from edgecap.protocols import Counter
@@ -50,8 +52,21 @@ class Rail(NamedTuple):
 
 
 def open_rails(sysfs: Path) -> list[Counter | LeftOut]:
-    """Open the board's total as one counter; a LeftOut for other rails, [] without a monitor."""
-    rails = {r.name: r for r in _rails(sysfs)}
+    """Open the board's total as one counter; a LeftOut for other rails, [] without a monitor.
+
+    Each rail is read once; those that cannot be read are in no total.
+    """
+    rails, failed = dict[str, Rail](), list[LeftOut]()
+    for rail in _rails(sysfs):
+        tried = rail if isinstance(rail, LeftOut) else _try_rail(rail)
+        if isinstance(tried, LeftOut):
+            failed.append(tried)
+        else:
+            rails[tried.name] = tried
+    return [*_board(rails), *failed]
+
+
+def _board(rails: dict[str, Rail]) -> list[Counter | LeftOut]:
     total = next((t for t in TOTALS if set(t) <= set(rails)), None)
     if not rails:
         return []
@@ -67,6 +82,21 @@ def open_rails(sysfs: Path) -> list[Counter | LeftOut]:
     return [_counter([rails[n] for n in total]), *others]
 
 
+def _try_rail(rail: Rail) -> Rail | LeftOut:
+    """Read a rail once; return it without its count if only its watts can be read."""
+    try:
+        if rail.joules is not None:
+            rail.joules()
+            return rail
+    except OSError:
+        rail = rail._replace(joules=None)
+    try:
+        rail.watts()
+    except OSError as error:
+        return unreadable(f"rails {rail.name}", "board", error)
+    return rail
+
+
 def _counter(rails: list[Rail]) -> Counter:
     names, joules = [r.name for r in rails], [r.joules for r in rails]
     counts = [j for j in joules if j is not None]
@@ -78,13 +108,19 @@ def _counter(rails: list[Rail]) -> Counter:
     return SampledCounter("rails", "board", names, lambda: [r.watts() for r in rails], period)
 
 
-def _rails(sysfs: Path) -> Iterator[Rail]:
+def _rails(sysfs: Path) -> Iterator[Rail | LeftOut]:
     model = _text(sysfs / "firmware/devicetree/base/model")
-    for chip in sorted((sysfs / "class/hwmon").glob("hwmon*")):
+    chips = sorted((sysfs / "class/hwmon").glob("hwmon*"))
+    older = sysfs / "bus/i2c/drivers/ina3221x"  # Jetson Linux before 5
+    lost = [why for p in (*chips, *sorted(older.glob("*"))) if (why := dangling(p))]
+    if lost:
+        more = f" ({len(lost)} such links)" if lost[1:] else ""
+        yield LeftOut(name="rails", reason=f"{lost[0]}{more}", scope="board", missing=True)
+    for chip in chips:
         if _CHIP.match(_text(chip / "name")):
             yield from _chip_rails(chip, model)
-    for label in sorted((sysfs / "bus/i2c/drivers/ina3221x").glob("*/iio:device*/rail_name_*")):
-        number = label.name.removeprefix("rail_name_")  # Jetson Linux before 5
+    for label in sorted(older.glob("*/iio:device*/rail_name_*")):
+        number = label.name.removeprefix("rail_name_")
         yield Rail(
             _text(label),
             partial(_number, label.with_name(f"in_power{number}_input"), 1e-3),
@@ -100,7 +136,7 @@ def _chip_rails(chip: Path, model: str) -> Iterator[Rail]:
         name = _rail_name(chip, number, model)
         if watts is not None and "NC" not in name.split("_"):  # not connected
             energy = chip / f"energy{number}_input"
-            joules = partial(_number, energy, 1e-6) if energy.exists() else None
+            joules = partial(_number, energy, 1e-6) if os.path.exists(energy) else None
             yield Rail(name, watts, joules, period)
 
 
@@ -127,9 +163,9 @@ def _rail_name(chip: Path, number: int, model: str) -> str:
 
 def _watts(chip: Path, number: int) -> Callable[[], float] | None:
     power, volts, amperes = (chip / f"{q}{number}_input" for q in ("power", "in", "curr"))
-    if power.exists():
+    if os.path.exists(power):
         return partial(_number, power, 1e-6)
-    if volts.exists() and amperes.exists():
+    if os.path.exists(volts) and os.path.exists(amperes):
         return lambda: _number(volts, 1e-3) * _number(amperes, 1e-3)
     return None
 
@@ -143,7 +179,7 @@ def _number(path: Path, unit: float) -> float:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text().strip("\0\n ")
+        return path.read_text(errors="replace").strip("\0\n ")
     except OSError:
         return ""
 
@@ -182,7 +218,7 @@ def open_pmic(query: Callable[[], str] | None = None) -> list[Counter | LeftOut]
         return [
             LeftOut(
                 name="pmic",
-                reason=f"vcgencmd pmic_read_adc failed: {error}",
+                reason=f"vcgencmd pmic_read_adc failed: {reason_of(error)}",
                 scope="board",
                 missing=True,
             )
@@ -209,7 +245,5 @@ def _vcgencmd() -> str:
 
 def _children_s() -> float:
     """Return the CPU seconds of child processes that have ended."""
-    import os
-
     times = os.times()
     return times.children_user + times.children_system

@@ -15,12 +15,16 @@ processors each die shows the counter of the whole socket (mlco2/codecarbon issu
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
+from edgecap.machine.energy.failures import dangling, reason_of, unreadable
 from edgecap.machine.energy.permission import powercap_remedy
 from edgecap.machine.energy.tally import CumulativeCounter
 from edgecap.protocols import Counter
@@ -44,8 +48,8 @@ class RaplZone(NamedTuple):
         Retries an empty file: a test's stand-in may be writing it; the kernel has none.
         """
         for _ in range(5):
-            text = (self.path / "energy_uj").read_text().strip()
-            if text.isdigit():
+            text = (self.path / "energy_uj").read_text(errors="replace").strip()
+            if text.isascii() and text.isdigit():
                 return int(text) / 1e6
             time.sleep(0.0005)
         raise OSError(f"{self.path / 'energy_uj'} holds no number")
@@ -56,17 +60,33 @@ def open_rapl(sysfs: Path) -> list[Counter | LeftOut]:
     root = sysfs / "class/powercap"
     paths = _zone_paths(root)
     if not paths:
-        return [_missing("rapl", f"no RAPL counter: {root} holds no intel-rapl zone")]
+        return [_missing("rapl", f"no RAPL counter: {_why_no_zone(root)}")]
     zones, left_out = list[RaplZone](), list[LeftOut]()
     for path in paths:
         zone = _open_zone(path)
         (left_out if isinstance(zone, LeftOut) else zones).append(zone)  # type: ignore[arg-type]
     counted, parts = _classify(zones)
+    left_out = [_without_counted(x, counted) for x in left_out]
     return [*_counters(counted, left_out), *_psys(zones), *left_out, *parts]
 
 
 def _missing(name: str, reason: str) -> LeftOut:
     return LeftOut(name=name, reason=reason, scope="processor", missing=True)
+
+
+def _why_no_zone(root: Path) -> str:
+    try:
+        os.listdir(root)
+    except OSError as error:
+        if dangling(root) or not isinstance(error, FileNotFoundError):
+            return reason_of(error)
+    return f"{root} holds no intel-rapl zone"
+
+
+def _without_counted(zone: LeftOut, counted: list[RaplZone]) -> LeftOut:
+    """Return a refused zone, not missing if another zone shows the same package."""
+    again = any(zone.name == f"rapl {z.name}" and z.name.startswith("package") for z in counted)
+    return msgspec.structs.replace(zone, missing=zone.missing and not again)
 
 
 def _zone_paths(root: Path) -> list[Path]:
@@ -81,14 +101,14 @@ def _open_zone(path: Path) -> RaplZone | LeftOut:
     """Open a zone and read it once; a LeftOut if it cannot be read."""
     name = path.name
     try:
-        name = (path / "name").read_text().strip()
+        name = " ".join((path / "name").read_text(errors="replace").split()) or name
         zone = RaplZone(path, name, _range(path / "max_energy_range_uj"))
         zone.joules()
     except (OSError, ValueError) as error:
         reason = (
             powercap_remedy(path)
             if isinstance(error, PermissionError)
-            else f"it cannot be read: {error}"
+            else f"it cannot be read: {reason_of(error)}"
         )
         return LeftOut(
             name=f"rapl {name}",
@@ -106,7 +126,12 @@ def _is_part_of_total(folder: str, name: str) -> bool:
 
 
 def _range(path: Path) -> float | None:
-    return int(path.read_text()) / 1e6 if path.exists() else None
+    """Return the joules at which a counter wraps; None if the kernel does not say."""
+    try:
+        range_uj = int(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return range_uj / 1e6 if range_uj > 0 else None
 
 
 def _classify(zones: list[RaplZone]) -> tuple[list[RaplZone], list[LeftOut]]:
@@ -159,28 +184,35 @@ def _counters(zones: list[RaplZone], left_out: list[LeftOut]) -> Iterator[Counte
         yield _counter("rapl", "processor", zones, _domains(zones))
         return
     if not any(x.missing for x in left_out):
-        yield _missing("rapl", "RAPL is there, but has no package zone")
+        why = "; ".join(f"{x.name}: {x.reason}" for x in left_out)
+        yield _missing("rapl", f"RAPL is there, but has no package zone{why and f' ({why})'}")
     for zone in zones:
         yield LeftOut(
             name=f"rapl {zone.name}", reason="no package can be read beside it", scope="processor"
         )
 
 
-def _psys(zones: list[RaplZone]) -> Iterator[Counter]:
+def _psys(zones: list[RaplZone]) -> Iterator[Counter | LeftOut]:
     psys = [z for z in zones if z.name == "psys"][:1]
     if psys:
         yield _counter("rapl-psys", "platform", psys, ["psys"])
 
 
-def _counter(name: str, scope: str, zones: list[RaplZone], domains: list[str]) -> CumulativeCounter:
+def _counter(name: str, scope: str, zones: list[RaplZone], domains: list[str]) -> Counter | LeftOut:
     def raw() -> list[float]:
         return [z.joules() for z in zones]
 
-    return CumulativeCounter(name, scope, domains, raw, RESOLUTION_J, [z.wrap_j for z in zones])
+    try:
+        return CumulativeCounter(name, scope, domains, raw, RESOLUTION_J, [z.wrap_j for z in zones])
+    except OSError as error:  # it could be read a moment ago
+        return unreadable(name, scope, error)
 
 
 def _domains(zones: list[RaplZone]) -> list[str]:
-    """Return the names of the zones; memory of several packages gets the package's number."""
+    """Return the names of the zones, each once.
+
+    Memory of several packages gets the package's number, other zones of one name their folder's.
+    """
     several = sum(z.name == "dram" for z in zones) > 1
     packages = {z.path.name: z.name.removeprefix("package-") for z in zones if z.name != "dram"}
 
@@ -190,4 +222,8 @@ def _domains(zones: list[RaplZone]) -> list[str]:
             f"dram-{packages.get(parent, parent)}" if several and zone.name == "dram" else zone.name
         )
 
-    return [name(z) for z in zones]
+    names = [name(z) for z in zones]
+    return [
+        n if names.count(n) == 1 else f"{n} ({z.path.name})"
+        for n, z in zip(names, zones, strict=True)
+    ]
