@@ -154,7 +154,7 @@ def scripted(corpus, broken=(), interrupt_at=None):
         asked.append(step)
         watch(Progress(stage=type(step).__name__.lower(), done=0, total=1))
         if isinstance(step, Inspect):
-            facts = GraphFacts("fp32", ("input_ids",), 16, True, ("model.onnx",), 100)
+            facts = GraphFacts("fp32", ("input_ids",), 8192, True, ("model.onnx",), 100)
             return Inspected(providers=("cpu",), graphs=tuple(facts for _ in step.graphs))
         if isinstance(step, Export | Quantize):
             precision = getattr(step, "precision", "fp32")

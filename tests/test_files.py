@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import socket
 import struct
 import subprocess
 import sys
@@ -15,15 +16,26 @@ from conftest import REFERENCE, ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgecap.analysis.tokenizing.parallel import read_parallel
 from edgecap.errors import DiskFull, RecordError, UsageError
 from edgecap.machine import info as machine
+from edgecap.model.config_file import read_json_object
 from edgecap.model.locate import locate
+from edgecap.model.manifest import read_manifest
 from edgecap.model.onnx_folder import onnx_files
 from edgecap.model.weight_files import count_parameters, tokenizer_sha256
 from edgecap.record import SCHEMA, Absent
-from edgecap.storage.files import check_writable, list_files, new_folder, write_atomically
+from edgecap.storage.files import (
+    check_writable,
+    list_files,
+    new_folder,
+    sha256_of_file,
+    write_atomically,
+)
 from edgecap.storage.records import load, read_record, record_path, save, schema
+from edgecap.sweep.plan import read_plan
 from edgecap.text.corpus import corpus_info, read_corpus
+from edgecap.text.tokenizer import read_tokenizer
 
 OLD = ROOT / "tests" / "data"
 
@@ -217,6 +229,161 @@ def test_missing_corpus(tmp_path):
         read_corpus("nothing")
     with pytest.raises(UsageError, match="is a folder"):
         read_corpus(str(tmp_path))
+
+
+JSON_LINES = b'{"text": "one", "domain": "d"}\n{"text": "two\\nlines", "id": 7}\n'
+
+
+@pytest.mark.parametrize(
+    "name", ["c.jsonl", "c.JSONL", "c.jsonlines", "c.ndjson", "c.json", "c.txt", "c.md", "c"]
+)
+def test_the_content_of_a_corpus_decides_and_not_its_name(tmp_path, name):
+    (tmp_path / name).write_bytes(JSON_LINES)
+    corpus = read_corpus(str(tmp_path / name))
+    assert [(d.id, d.domain, d.text) for d in corpus.documents] == [
+        ("1", "d", "one"),
+        ("7", "c", "two\nlines"),
+    ]
+    assert corpus.sha256 == hashlib.sha256(JSON_LINES).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "words"),
+    [
+        ("c.jsonl", b"A plain text.\n", "line 1: not JSON .*name it .txt"),
+        ("c.JSON", b"A plain text.\n", "line 1: not JSON"),
+        ("c.txt", JSON_LINES + b"A plain line.\n", "line 3: not JSON"),
+        ("c.txt", b"# a note\n" + JSON_LINES, "line 1: not JSON .*most of its lines are JSON"),
+        ("c.txt", b'{"body": "one"}\n', "line 1: no 'text'"),
+        ("c", b'["one", "two"]\n', "line 1: no 'text'"),
+        ("c.txt", b"{'text': 'as Python prints it'}\n", "line 1: not JSON"),
+        ("c.json", b'[{"text": "one"}, {"text": "two"}]', "line 1: .*jq -c '.\\[\\]'"),
+        ("c.txt", b'\n[\n  {"text": "one"}\n]\n', "line 2: .*jq -c '.\\[\\]'"),
+        ("c.json", b'{\n  "text": "one"\n}\n', "line 1: .*one object .* on each line"),
+        ("c", b'{\n  "text": "one"\n}\n{\n  "text": "two"\n}\n', "line 1: .*on each line"),
+        ("c.txt", "a text".encode("utf-16"), "is UTF-16 text"),
+        ("c.jsonl", '{"text": "a"}'.encode("utf-32"), "is UTF-32 text"),
+        ("c.txt", "a text".encode("utf-16-le"), "is binary data"),
+        ("c.jsonl.gz", b"\x1f\x8b\x08\0", "is compressed by gzip; unpack it"),
+        ("c.jsonl", b"\x28\xb5\x2f\xfd\x04", "is compressed by zstd"),
+        ("c.docx", b"PK\x03\x04\x14\0\x06\0", "is a zip archive or an office document"),
+        ("c.txt", b"%PDF-1.7\n", "is a PDF document"),
+        ("c.parquet", b"PAR1\x15\x04", "is a Parquet file"),
+        ("c.txt", b"\x7fELF\x02\x01\x01\0", "is binary data"),
+        ("c.rtf", rb"{\rtf1\ansi text}", "is an RTF document"),
+    ],
+)
+def test_what_is_no_text_and_no_json_lines_is_refused(tmp_path, name, raw, words):
+    (tmp_path / name).write_bytes(raw)
+    with pytest.raises(UsageError, match=words) as refused:
+        read_corpus(str(tmp_path / name))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[Verse 1]\nA {line}.\n",
+        "{{template}} of a page",
+        "a,b\n1,2\n",
+        "{ int a; }\n",
+        "[[wiki page]]",
+    ],
+)
+def test_plain_text_with_brackets_stays_plain_text(tmp_path, text):
+    (tmp_path / "c.txt").write_text(text)
+    assert [d.text for d in read_corpus(str(tmp_path / "c.txt")).documents] == [text]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "NaN",
+        "-Infinity",
+        "1e999",
+        "1" * 5000,
+        '"\\ud800"',
+        '{"a": [NaN, {"b": "}"}]}',
+        "[" * 100_000 + "]" * 100_000,
+        '{"a":' * 100_000 + "1" + "}" * 100_000,
+    ],
+)
+def test_a_field_that_nobody_reads_may_hold_anything(tmp_path, value):
+    line = f'{{"id": 1.5, "odd": {value}, "text": "a \\"b\\"", "odd": {value}, "domain": "d"}}'
+    (tmp_path / "c.jsonl").write_text(f'{line}\n{{"text": "next"}}\n')
+    found = [(d.id, d.domain, d.text) for d in read_corpus(str(tmp_path / "c.jsonl")).documents]
+    assert found == [("1.5", "d", 'a "b"'), ("2", "c", "next")]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"text": "a", "x": NaN',
+        '{"text": "a", "x": [NaN}',
+        '{"text": "a", "x": nan}',
+        '{"text": "a", "x": NaN} {"text": "b"}',
+        '{"text": "a" "x": NaN}',
+        '{"text": "a", "x": }',
+        '{"text": NaN}',
+        "[" * 100_000,
+        '{"text": ' + "[" * 100_000,
+    ],
+)
+def test_broken_lines_with_odd_fields_are_a_line(tmp_path, line):
+    (tmp_path / "c.jsonl").write_text(line + "\n")
+    with pytest.raises(UsageError, match="line 1: no") as refused:
+        read_corpus(str(tmp_path / "c.jsonl"))
+    assert len(str(refused.value)) < 400
+
+
+def test_what_is_no_file_on_a_disk_is_refused_at_once(tmp_path):
+    pipe, bound = tmp_path / "pipe.jsonl", socket.socket(socket.AF_UNIX)
+    os.mkfifo(pipe)
+    bound.bind(str(tmp_path / "socket"))
+    with bound:
+        for name in (pipe, tmp_path / "socket", "/dev/zero", "/dev/stdin", "/proc/self/status"):
+            with pytest.raises(UsageError, match=r"it is (a pipe|a socket|a device|no file)"):
+                read_corpus(str(name))
+
+
+def test_pipes_in_the_place_of_other_files_are_refused_at_once(tmp_path):
+    (tmp_path / "c.jsonl").write_bytes(JSON_LINES)
+    for name in ("c.jsonl.card.json", "config.json", "tokenizer.json"):
+        os.mkfifo(tmp_path / name)
+    reads = (
+        lambda: read_corpus(str(tmp_path / "c.jsonl")),
+        lambda: locate(str(tmp_path)),
+        lambda: read_tokenizer(tmp_path),
+        lambda: read_json_object(tmp_path / "config.json"),
+        lambda: read_parallel(tmp_path / "config.json"),
+        lambda: read_plan(tmp_path / "config.json", tmp_path),
+        lambda: load(tmp_path / "config.json"),
+        lambda: sha256_of_file(tmp_path / "config.json"),
+    )
+    for read in reads:
+        with pytest.raises((UsageError, RecordError), match="it is a pipe"):
+            read()
+
+
+def test_deep_nesting_is_a_line_in_every_file_that_is_read(tmp_path):
+    deep = "[" * 100_000 + "]" * 100_000
+    (tmp_path / "c.jsonl").write_bytes(JSON_LINES)
+    for name in ("c.jsonl.card.json", "config.json", "tokenizer.json", "edgecap.json"):
+        (tmp_path / name).write_text(deep)
+    (tmp_path / "p.jsonl").write_text(f'{{"language": "eng", "text": {deep}}}')
+    reads = (
+        lambda: read_corpus(str(tmp_path / "c.jsonl")),
+        lambda: read_tokenizer(tmp_path),
+        lambda: read_json_object(tmp_path / "config.json"),
+        lambda: read_manifest(tmp_path),
+        lambda: read_parallel(tmp_path / "p.jsonl"),
+        lambda: read_plan(tmp_path / "config.json", tmp_path),
+        lambda: load(tmp_path / "config.json"),
+    )
+    for read in reads:
+        with pytest.raises((UsageError, RecordError)) as refused:
+            read()
+        assert len(str(refused.value)) < 500
 
 
 # --- source -----------------------------------------------------------------------------------

@@ -276,6 +276,137 @@ def test_broken_tokenizers(tmp_path):
         tokenizer.read_tokenizer(tmp_path)
 
 
+def reference_with(folder, added=(), config=None, **model):
+    """The reference tokenizer with more added tokens, another config, and changes of its model."""
+    definition = json.loads((REFERENCE / "tokenizer.json").read_text("utf-8"))
+    definition["added_tokens"] += added
+    definition["model"].update(model)
+    (folder / "tokenizer.json").write_text(json.dumps(definition))
+    if config is not None:
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_start_token_beyond_the_embeddings_is_refused(tmp_path):
+    reference_with(tmp_path, [token(8192, "<bos>", True)], {"bos_token": "<bos>"})
+    with pytest.raises(UsageError, match=r"start token has id 8192, .* has 8192 embeddings"):
+        tokenizer.check_ids(tmp_path, 8192)
+    tokenizer.check_ids(tmp_path, 8193)
+    tokenizer.check_ids(tmp_path, None)
+
+
+def test_only_ids_that_text_can_have_must_be_in_the_model(tmp_path):
+    reference_with(tmp_path, [token(8192, "<image>", True)], {"bos_token": None})
+    tokenizer.check_ids(tmp_path, 8192)
+    reference_with(tmp_path, [token(8192, "<think>", False)])
+    with pytest.raises(UsageError, match=r"'<think>' has id 8192, .* has 8192 embeddings"):
+        tokenizer.check_ids(tmp_path, 8192)
+    with pytest.raises(UsageError, match=r"'distance' has id 8191, .* has 8000 embeddings"):
+        tokenizer.check_ids(REFERENCE, 8000)
+
+
+def test_an_unknown_token_beyond_the_embeddings_is_refused(tmp_path):
+    model = {**UNIGRAM["model"], "unk_id": 5}
+    model["vocab"] = [*[e for e in model["vocab"] if e[0] != "<unk>"], ["<unk>", 0.0]]
+    added = [token(0, "<s>", True), token(5, "<unk>", True)]
+    definition = {**UNIGRAM, "added_tokens": added, "model": model}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(definition))
+    tokenizer.check_ids(tmp_path, 6)
+    with pytest.raises(UsageError, match="'<unk>' has id 5"):
+        tokenizer.check_ids(tmp_path, 5)
+
+
+def test_what_the_paper_protocol_adds_must_be_in_the_model(tmp_path):
+    reference_with(tmp_path, [token(8192, "<bos>", True)])
+    tokenizer.check_paper_ids(tmp_path, 8192, ["a text"])
+    with pytest.raises(UsageError, match="'<bos>' in the text has id 8192"):
+        tokenizer.check_paper_ids(tmp_path, 8192, ["a text", "and <bos> in it"])
+    definition = json.loads((tmp_path / "tokenizer.json").read_text())
+    definition["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [
+            {"SpecialToken": {"id": "<bos>", "type_id": 0}},
+            {"Sequence": {"id": "A", "type_id": 0}},
+        ],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<bos>": {"id": "<bos>", "ids": [8192], "tokens": ["<bos>"]}},
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(definition))
+    with pytest.raises(UsageError, match="adds to each text has id 8192"):
+        tokenizer.check_paper_ids(tmp_path, 8192, ["a text"])
+
+
+@pytest.mark.parametrize("listed", [9000, 8193])
+def test_ids_are_those_that_the_library_gives(tmp_path, listed):
+    """It numbers added tokens on from the vocabulary, whatever the file lists."""
+    reference_with(tmp_path, [token(listed, "<bos>", True)], {"bos_token": "<bos>"})
+    with pytest.raises(UsageError, match=f"lists '<bos>' as id {listed}, .* gives it 8192"):
+        tokenizer.read_tokenizer(tmp_path)
+    reference_with(tmp_path, [token(listed, "<think>", False)], {"bos_token": None})
+    with pytest.raises(UsageError, match=f"lists '<think>' as id {listed}"):
+        tokenizer.read_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"bos_token": "<bos>"}, "bos_token '<bos>' in tokenizer_config.json is no token"),
+        ({"bos_token": {"content": "<bos>"}}, "bos_token '<bos>'"),
+        ({"bos_token": None, "eos_token": "<eos>"}, "eos_token '<eos>'"),
+        ({"bos_token": 5}, "a special token is 5"),
+        ({"bos_token": {"content": 5}}, "a special token is {'content': 5}"),
+        ([], "tokenizer_config.json is not a JSON object"),
+    ],
+)
+def test_configs_that_name_what_is_no_token(tmp_path, config, words):
+    with pytest.raises(UsageError, match=words):
+        tokenizer.read_tokenizer(reference_with(tmp_path, config=config))
+
+
+def test_a_token_that_only_the_config_adds_has_its_id(tmp_path):
+    config = {"bos_token": "<bos>", "added_tokens_decoder": {"8192": {"content": "<bos>"}}}
+    assert tokenizer.read_tokenizer(reference_with(tmp_path, config=config)).start == 8192
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "\xff"])
+def test_a_config_that_cannot_be_read_is_not_passed_over(tmp_path, text):
+    reference_with(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UsageError, match="cannot read tokenizer_config.json"):
+        tokenizer.read_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("value", [-1, "1", 1.0, True, {"id": 1}, [-1]])
+def test_what_is_no_id_is_refused(tmp_path, value):
+    (tmp_path / "generation_config.json").write_text(json.dumps({"bos_token_id": value}))
+    with pytest.raises(
+        UsageError, match=r"bos_token_id in generation_config.json is .*no token id"
+    ):
+        tokenizer.read_tokenizer(reference_with(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["BPE", "Unigram"])
+def test_a_tokenizer_with_randomness_gives_the_same_ids_each_time(tmp_path, kind):
+    """Truncation and padding of the file are off as well."""
+    reference = json.loads((REFERENCE / "tokenizer.json").read_text("utf-8"))
+    definition = reference if kind == "BPE" else {**UNIGRAM}
+    random = {"dropout": 0.9} if kind == "BPE" else {"alpha": 0.1, "nbest_size": -1}
+    sides = {"direction": "Right", "strategy": "LongestFirst", "stride": 0, "max_length": 3}
+    padding = {"strategy": {"Fixed": 64}, "direction": "Left", "pad_to_multiple_of": None,
+               "pad_id": 0, "pad_type_id": 0, "pad_token": "x"}  # fmt: skip
+    (tmp_path / "tokenizer.json").write_text(json.dumps(definition))
+    text = "asa<s>as a longer text of several words"
+    plain = tokenizer.read_tokenizer(tmp_path).encode(text)
+    paper = tokenizer.read_paper_tokenizer(tmp_path).encode_with_specials(text, 50)
+    definition = {**definition, "model": {**definition["model"], **random}}
+    definition |= {"truncation": sides, "padding": padding}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(definition))
+    for _ in range(5):
+        assert tokenizer.read_tokenizer(tmp_path).encode(text) == plain
+        shipped = tokenizer.read_paper_tokenizer(tmp_path)
+        assert shipped.encode_with_specials(text, 50) == paper
+
+
 # --- peaks and growth -------------------------------------------------------------------------
 
 

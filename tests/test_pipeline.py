@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import msgspec
 import pytest
@@ -242,6 +243,39 @@ def test_a_look_that_dies_names_what_was_tried(spec, place):
         UsageError, match=r"cannot be used here with cpu, cuda: the process was ended by SIGSEGV"
     ):
         profile(asked, place, run=run)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("tokenizer.json", '"<bos>"', "the start token has id 8192, and the model has 8192 emb"),
+        ("tokenizer.json", None, "is not a tokenizer that the tokenizers library reads"),
+        ("tokenizer_config.json", None, "cannot read tokenizer_config.json"),
+    ],
+)
+def test_a_tokenizer_that_does_not_fit_is_refused_before_an_export(
+    spec, corpus, place, tmp_path, name, change, words
+):
+    folder = shutil.copytree(REFERENCE, tmp_path / "model")
+    text = (folder / name).read_text("utf-8")
+    if change:
+        token = {**json.loads(text)["added_tokens"][0], "id": 8192, "content": "<bos>"}
+        made = {**json.loads(text), "added_tokens": [token]}
+        (folder / name).write_text(json.dumps(made))
+        (folder / "tokenizer_config.json").write_text(f'{{"bos_token": {change}}}')
+    else:
+        (folder / name).write_text(text[:100])
+    run = scripted(corpus)
+    asked = msgspec.structs.replace(spec, model=str(folder))
+    for work in (
+        lambda: profile(asked, place, run=run),
+        lambda: export_folder(asked, tmp_path / "out", place, run=run),
+    ):
+        with pytest.raises(UsageError, match=words):
+            work()
+    assert not place.profiles.exists()
+    assert not (tmp_path / "out").exists()
+    assert not any(isinstance(step, Export) for step in run.asked)
 
 
 def test_an_unwritable_output_is_refused_first(spec, corpus, place, tmp_path):

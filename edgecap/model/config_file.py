@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from edgecap.errors import UsageError
+from edgecap.storage.files import require_regular_file
 
 
 def read_json_object(file: Path) -> dict[str, Any]:
     """Read a JSON object from a UTF-8 file. Raise UsageError if it cannot be read or is not one."""
+    require_regular_file(file)
     try:
         value = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -18,6 +18,7 @@ from edgecap.model.config_file import read_folder_config, read_json_object
 from edgecap.model.onnx_folder import has_graphs
 from edgecap.model.reference_models import reference_models
 from edgecap.storage import hub
+from edgecap.storage.files import require_regular_file
 
 HUB_FILES = [
     "*.json",
@@ -89,6 +90,9 @@ def _references(shipped: Path | None = None) -> dict[str, Path]:
 
 def _located_in(name: str, path: Path, revision: str | None, kind: str = "folder") -> LocatedModel:
     """Describe the model in a folder. Raise UsageError if it holds neither weights nor graphs."""
+    for file in (*path.glob("*.*"), *path.glob("onnx/*")):
+        if not file.is_dir():
+            require_regular_file(file)
     if has_graphs(path):
         genai_config = path / "genai_config.json"
         genai = read_json_object(genai_config) if genai_config.is_file() else {}

@@ -34,7 +34,14 @@ from edgecap.pipeline.run_context import (
 from edgecap.pipeline.worker import Codec, CodecResult, in_child
 from edgecap.record import Failure
 from edgecap.spec import CellSpec, Spec
-from edgecap.storage.files import Paths, check_writable, disk_errors, resolve_paths, sha256_of
+from edgecap.storage.files import (
+    Paths,
+    check_writable,
+    disk_errors,
+    require_regular_file,
+    resolve_paths,
+    sha256_of,
+)
 from edgecap.text import codec_format
 
 
@@ -106,10 +113,9 @@ def _check_request(source: Path, target: Path, spec: Spec) -> None:
         raise UsageError(f"one provider is enough here, not {', '.join(spec.providers)}")
     if "-" in (str(source), str(target)):
         raise UsageError("standard input and output are not supported; give files")
+    require_regular_file(source)
     if not source.is_file():
-        raise UsageError(
-            f"{source} is {'a folder' if source.is_dir() else 'not there'}; give a file"
-        )
+        raise UsageError(f"{source} is not there; give a file")
     if target.exists():
         raise UsageError(f"{target} is there already; give a new name")
     try:

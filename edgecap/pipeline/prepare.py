@@ -31,8 +31,9 @@ from edgecap.pipeline.worker import Inspect, Inspected, ignore_progress
 from edgecap.provider_options import FUSED_PROVIDERS, base_name, install_hint
 from edgecap.record import Absent, Failure, File, Graph
 from edgecap.spec import DEFAULT_PRECISIONS, PRECISIONS, CellSpec, Spec, cells
-from edgecap.storage.files import Paths, list_files
+from edgecap.storage.files import Paths, list_files, require_regular_file
 from edgecap.text.corpus import Corpus
+from edgecap.text.tokenizer import check_ids, check_paper_ids
 
 METER_AGE_S = 30.0
 NO_TEXT = Corpus(name="", path="", sha256="", domains={})
@@ -70,6 +71,7 @@ def prepare(
         model = _read_model(spec, located)
         inspected, graphs = _inspect(located, run, spec)
     cell_specs = _cells(spec, located, inspected, graphs)
+    _check_tokenizer(spec, located.path, model, inspected.graphs, corpus)
     if located.kind != "onnx":
         export.recipe(spec.exporter, model.exported_as)
     hashes = hash_model(located, [f for ready in graphs for f in ready.graph.files])
@@ -77,6 +79,22 @@ def prepare(
         spec, home, located, model, hashes, corpus, graphs, notice, run, {}, ExitStack(), scores
     )
     return Prepared(context, inspected.providers, cell_specs)
+
+
+def _check_tokenizer(
+    spec: Spec, folder: Path, model: Model, graphs: tuple[GraphFacts, ...], corpus: Corpus
+) -> None:
+    """Raise UsageError if the tokenizer cannot be read or gives ids that the model does not have.
+
+    A slow tokenizer is converted by the export, and read after it.
+    """
+    texts = (d.text for d in corpus.documents) if corpus.path else ()
+    known = [n for n in (model.sizes.vocabulary, *(g.vocabulary for g in graphs)) if n]
+    if not (folder / "tokenizer.json").is_file():
+        return
+    check_ids(folder, min(known, default=None))
+    if spec.protocol == "paper" and known:
+        check_paper_ids(folder, min(known), texts)
 
 
 def _read_model(spec: Spec, located: LocatedModel, graphs: tuple[GraphFacts, ...] = ()) -> Model:
@@ -106,6 +124,7 @@ def finish_of(spec: Spec, model: Model, provider: str) -> str:
 
 def _check_meter(path: Path, offset_s: float | None) -> None:
     """Raise UsageError if the file is no meter's, or its last row is not recent."""
+    require_regular_file(path, "--meter")
     try:
         rows = meter.parse_meter_rows(path.read_text("utf-8"))
     except OSError as error:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,14 @@ from edgecap.record import File
 
 PROBE_BYTES = 2_000_000  # more than the record of a usual run takes
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+_NOT_ON_A_DISK = re.compile(r"/proc/|/sys/|/dev/(std(in|out|err)\Z|fd/)")
 
 
 class Paths(msgspec.Struct, frozen=True):
@@ -71,6 +81,27 @@ def write_atomically(path: Path, data: bytes, private: bool = False) -> None:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+
+def require_regular_file(path: Path, what: str = "") -> None:
+    """Raise UsageError if a path is a folder, pipe, socket or device; a missing one passes.
+
+    Opening a pipe may wait for ever, a device may never end, and neither can be read twice. `what`
+    names the input, for the message.
+    """
+    try:
+        kind = _kind_of(path)
+    except (OSError, ValueError):
+        return  # the reader reports why it cannot be opened
+    if kind:
+        named = f"{what} {path}".lstrip()
+        raise UsageError(f"cannot read {named}: it is {kind}; give a file on a disk")
+
+
+def _kind_of(path: Path) -> str:
+    """Return what a path is if it is no regular file on a disk, else an empty string."""
+    kind = _KINDS.get(stat.S_IFMT(path.stat().st_mode), "")
+    return kind or ("no file on a disk" if _NOT_ON_A_DISK.match(os.path.abspath(path)) else "")
 
 
 def touch(path: Path) -> None:
@@ -169,9 +200,10 @@ def sha256_of(*parts: bytes) -> str:
 
 
 def sha256_of_file(path: Path) -> str:
-    """Return the SHA-256 of a file, as `sha256sum` prints it."""
+    """Return the SHA-256 of a file, as `sha256sum` prints it. Raises UsageError for a pipe."""
     import hashlib
 
+    require_regular_file(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

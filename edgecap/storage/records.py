@@ -13,10 +13,10 @@ from typing import Any
 
 import msgspec
 
-from edgecap.errors import EdgecapError, RecordError
+from edgecap.errors import EdgecapError, RecordError, UsageError
 from edgecap.names import safe_filename
 from edgecap.record import SCHEMA, Absent, Energy, Latency, Measurement, Profile
-from edgecap.storage.files import write_atomically
+from edgecap.storage.files import require_regular_file, write_atomically
 
 MAX_SAMPLE_S = 1e7  # four months
 _NUMBERS = re.compile(rb"\[\n\s*([-+.\deE]+(?:,\n\s*[-+.\deE]+)*)\n\s*\]")
@@ -94,11 +94,14 @@ def save(record: Profile, path: Path) -> None:
 def load(path: str | os.PathLike[str]) -> Profile:
     """Read a record and upgrade older schemas.
 
-    Raises RecordError if the file is missing, damaged or newer than this program.
+    Raises RecordError if the file is missing, damaged, newer than this program, or no regular file.
     """
     path = Path(path)
     try:
+        require_regular_file(path, "the record")
         raw = msgspec.json.decode(path.read_bytes())
+    except UsageError as error:
+        raise RecordError(str(error)) from None
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -16,7 +16,12 @@ from edgecap.errors import UsageError
 from edgecap.model.locate import is_hub_model, locate
 from edgecap.model.manifest import read_manifest
 from edgecap.spec import DEFAULT_CORPUS, PRECISIONS
-from edgecap.storage.files import sha256_of, sha256_of_file, write_atomically
+from edgecap.storage.files import (
+    require_regular_file,
+    sha256_of,
+    sha256_of_file,
+    write_atomically,
+)
 from edgecap.text.bias_card import CARD_SUFFIX, card_path
 
 _NOT_THE_MODEL = {".md", ".png", ".jpg", ".lock"}  # suffixes that do not change the model
@@ -40,10 +45,10 @@ def corpus_fingerprint(corpus: str, cache: Path) -> str:
     """Return a hash of a corpus file and its card, or the name of a bundled or Hub corpus."""
     if corpus == DEFAULT_CORPUS or corpus.startswith("hf:"):
         return corpus
+    require_regular_file(Path(corpus), "the corpus")
     if not _is_file(corpus):
-        problem = "is a folder" if os.path.isdir(corpus) else "is not there"
         raise UsageError(
-            f"the corpus '{corpus[:200]}' {problem}; "
+            f"the corpus '{corpus[:200]}' is not there; "
             f"give a .jsonl or text file, or {DEFAULT_CORPUS}"
         )
     files, card = [(Path(corpus).suffix, Path(corpus))], card_path(Path(corpus))

@@ -30,7 +30,7 @@ from edgecap.names import safe_filename
 from edgecap.parsing import parse_name
 from edgecap.provider_options import parse_providers
 from edgecap.spec import DEFAULT_CORPUS, DEFAULT_MODEL, DEFAULT_PRECISIONS, Spec
-from edgecap.storage.files import sha256_of
+from edgecap.storage.files import require_regular_file, sha256_of
 from edgecap.sweep.fingerprint import corpus_fingerprint, model_fingerprint, precisions_of
 
 AXES = {  # name of each axis, and its alias
@@ -115,6 +115,7 @@ def read_plan(path: Path, cache: Path) -> tuple[PlannedCell, ...]:
     Paths in the file are relative to it. Raise UsageError if the file cannot be read, has an
     unknown key or a wrong value, or if a model or corpus does not exist.
     """
+    require_regular_file(path, "the plan")
     try:
         table = tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:

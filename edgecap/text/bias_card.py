@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from edgecap.errors import UsageError
+from edgecap.storage.files import require_regular_file
 
 CARD_SUFFIX = ".card.json"
 CARD_FORMAT = 1
@@ -72,6 +73,7 @@ def read_card(corpus: Path, sha256: str, part: bool = False) -> BiasCard | None:
     or is for another text.
     """
     path = card_path(corpus)
+    require_regular_file(path, "the card")
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
@@ -80,7 +82,7 @@ def read_card(corpus: Path, sha256: str, part: bool = False) -> BiasCard | None:
         raise UsageError(f"cannot read the card {path}: {error.strerror}") from error
     try:
         card = msgspec.json.decode(raw, type=BiasCard)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path} is no card of a corpus ({error}): {_INSTEAD}") from error
     if card.edgecap_card != CARD_FORMAT or not math.isfinite(card.bias_bits):
         raise UsageError(

@@ -1,7 +1,8 @@
 """Read a corpus: JSON Lines with a `text` field, or one plain UTF-8 file.
 
-A corpus is the bundled one, a file, or `hf:ORG/NAME:FILE` on the Hub. It is read line by line, so
-that it may be larger than memory. Lines end at U+000A only: U+2028, U+0085 and U+000D are text.
+A corpus is the bundled one, a file, or `hf:ORG/NAME:FILE` on the Hub. Its content decides how it is
+read, see `corpus_form`. JSON Lines are read line by line, so that they may be larger than memory.
+Lines end at U+000A only: U+2028, U+0085 and U+000D are text.
 """
 
 from __future__ import annotations
@@ -19,10 +20,17 @@ from edgecap.errors import UsageError
 from edgecap.record import Baseline, CorpusInfo, Domain
 from edgecap.spec import DEFAULT_CORPUS
 from edgecap.storage import hub
-from edgecap.storage.files import resolve_paths, sha256_of, write_atomically
+from edgecap.storage.files import (
+    require_regular_file,
+    resolve_paths,
+    sha256_of,
+    write_atomically,
+)
 from edgecap.text.bias_card import BiasCard, read_card
+from edgecap.text.corpus_form import advice, check_is_text, is_json_lines
+from edgecap.text.json_lines import decode_line, is_named_json
 
-_LINES = (".jsonl", ".ndjson", ".json")
+_FIELDS = ("text", "id", "domain")
 BUNDLED = Path(__file__).parents[1] / "data"
 _ON_THE_HUB = re.compile(
     r"hf:(?P<dataset>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?:(?P<file>.+)"
@@ -142,7 +150,7 @@ def _find(name: str, limit: int | None, cache: Path) -> tuple[Path, float]:
     dataset, revision, file = address["dataset"], address["revision"], address["file"]
     declared = BIASES.get(dataset, {})
     bias = declared.get(file.rpartition("/")[2], declared.get("", 0.0))
-    if limit is None or not file.endswith(_LINES):
+    if limit is None or not is_named_json(file):
         return hub.fetch_file(dataset, file, revision), bias
     key = sha256_of(dataset.encode(), (revision or "").encode(), file.encode(), str(limit).encode())
     return _first_lines(dataset, file, revision, limit, cache / "corpora" / key[:16]), bias
@@ -167,16 +175,16 @@ def _documents(
     path: Path, stem: str, limit: int | None, digest: Any, name: str | None = None
 ) -> Iterator[Document]:
     """Yield the documents of a file; `digest` takes the bytes that are used."""
+    require_regular_file(path, "corpus")
     try:
         with path.open("rb") as file:
-            if path.suffix in _LINES:
+            check_is_text(file, path)
+            if is_json_lines(file, path):
                 yield from itertools.islice(_json_lines(file, path, stem, digest), limit)
             else:
                 raw = file.read()
                 digest.update(raw)
                 yield Document(id="1", domain=stem, text=_decode(raw, 0, path, 1))
-    except IsADirectoryError:
-        raise UsageError(f"corpus {path} is a folder; give one .jsonl or .txt file") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UsageError(
@@ -209,17 +217,26 @@ def _decode(raw: bytes, before: int, path: Path, number: int) -> str:
 
 def _document(line: str, number: int, path: Path, stem: str) -> Document:
     try:
-        value: Any = msgspec.json.decode(line)
-    except msgspec.DecodeError as error:
-        raise UsageError(f"corpus {path}, line {number}: not JSON ({error})") from error
+        value = decode_line(line, _FIELDS)
+    except ValueError as error:
+        raise UsageError(
+            f"corpus {path}, line {number}: not JSON ({error}){advice(line, path)}"
+        ) from error
     if not isinstance(value, dict) or not isinstance(value.get("text"), str):
-        raise UsageError(f"corpus {path}, line {number}: no 'text' field with a string")
+        raise UsageError(
+            f"corpus {path}, line {number}: no 'text' field with a string{advice(line, path)}"
+        )
     name, domain = value.get("id"), value.get("domain")
     return Document(
-        id=str(name) if name is not None else str(number),
-        domain=domain if isinstance(domain, str) and domain else stem,
+        id=_replaced(str(name)) if name is not None else str(number),
+        domain=_replaced(domain) if isinstance(domain, str) and domain else stem,
         text=_encodable(value["text"], number, path),
     )
+
+
+def _replaced(name: str) -> str:
+    """Return a name with question marks for lone surrogates, which no file takes."""
+    return name.encode("utf-8", "replace").decode()
 
 
 def _encodable(text: str, number: int, path: Path) -> str:

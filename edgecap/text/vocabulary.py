@@ -46,9 +46,9 @@ class TokenBytes(NamedTuple):
 def parse_token_bytes(definition: dict[str, Any]) -> TokenBytes:
     """Read the bytes of each token from a definition."""
     model = definition["model"]
-    words, special = _by_id(definition), special_tokens(definition)
+    words, special = words_by_id(definition), special_tokens(definition)
     added = {int(t["id"]) for t in definition.get("added_tokens") or []}
-    unknown = _unknown(model, words)
+    unknown = unknown_id(definition)
     byte_level = any(step.get("type") == "ByteLevel" for step in _steps(definition))
     falls_back = bool(model.get("byte_fallback")) or any(
         s.get("type") == "ByteFallback" for s in _steps(definition)
@@ -74,6 +74,25 @@ def special_tokens(definition: dict[str, Any]) -> set[str]:
     return {t["content"] for t in added if t.get("special") and len(t["content"]) > 1}
 
 
+def words_by_id(definition: dict[str, Any]) -> dict[int, str]:
+    """Return the tokens of a definition by id, added ones included."""
+    vocabulary = definition["model"].get("vocab")
+    if isinstance(vocabulary, dict):
+        words = {int(i): str(word) for word, i in vocabulary.items()}
+    else:
+        words = {i: str(entry[0]) for i, entry in enumerate(vocabulary or [])}
+    return words | {int(t["id"]): str(t["content"]) for t in definition.get("added_tokens") or []}
+
+
+def unknown_id(definition: dict[str, Any]) -> int | None:
+    """Return the id of the token for what the vocabulary does not cover, or None."""
+    model = definition["model"]
+    if model.get("unk_id") is not None:
+        return int(model["unk_id"])
+    words = words_by_id(definition).items()
+    return next((i for i, word in words if word == model.get("unk_token")), None)
+
+
 def require_exact_bytes(pieces: TokenBytes, ids: Sequence[int], text: str, name: str) -> bytes:
     """Return the bytes of a text's tokens: those of the text, perhaps with a leading space.
 
@@ -86,21 +105,6 @@ def require_exact_bytes(pieces: TokenBytes, ids: Sequence[int], text: str, name:
             f"this tokenizer ({pieces.kind}) alters it"
         )
     return spelled
-
-
-def _by_id(definition: dict[str, Any]) -> dict[int, str]:
-    vocabulary = definition["model"].get("vocab")
-    if isinstance(vocabulary, dict):
-        words = {int(i): str(word) for word, i in vocabulary.items()}
-    else:
-        words = {i: str(entry[0]) for i, entry in enumerate(vocabulary or [])}
-    return words | {int(t["id"]): str(t["content"]) for t in definition.get("added_tokens") or []}
-
-
-def _unknown(model: dict[str, Any], words: dict[int, str]) -> int | None:
-    if model.get("unk_id") is not None:
-        return int(model["unk_id"])
-    return next((i for i, word in words.items() if word == model.get("unk_token")), None)
 
 
 def _steps(definition: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
-
 from edgecap.errors import UsageError, did_you_mean
+from edgecap.text.json_lines import decode_line, read_lines
 
+_FIELDS = ("language", "name", "text", "articles")
 _ENGLISH = re.compile(r"(en|eng)([-_].*)?", re.IGNORECASE)
 
 
@@ -95,7 +95,7 @@ def _english(versions: Mapping[str, LanguageText], path: Path) -> LanguageText:
 
 def _rows(path: Path) -> list[tuple[int, Any]]:
     try:
-        raw = path.read_bytes()
+        raw = read_lines(path, "--languages")
         lines = raw.decode("utf-8").removeprefix("\ufeff").split("\n")
     except UnicodeDecodeError as error:
         at = raw[: error.start].count(b"\n") + 1
@@ -108,8 +108,8 @@ def _rows(path: Path) -> list[tuple[int, Any]]:
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                rows.append((number, msgspec.json.decode(line)))
-            except msgspec.DecodeError as error:
+                rows.append((number, decode_line(line, _FIELDS)))
+            except ValueError as error:
                 raise UsageError(
                     f"--languages {path}, line {number}: not JSON Lines ({error})"
                 ) from None
