@@ -123,7 +123,6 @@ def test_what_cannot_be_fused_stays_plain_and_says_so(folder):
 def test_a_graph_without_cache_cannot_be_fused(tmp_path):
     (tmp_path / "onnx").mkdir()
     (tmp_path / "onnx/model.onnx").write_bytes(empty_decoder(0))
-    (tmp_path / "onnx/tokenizer.json").write_bytes((REFERENCE / "tokenizer.json").read_bytes())
     with pytest.raises(UsageError, match=r"model\.onnx cannot be fused: it has no KV cache$"):
         optimize_folder(
             Spec(model=str(tmp_path / "onnx")),
