@@ -257,6 +257,11 @@ class Machine(_Value, frozen=True):
     cpu_quota: float | None = None
     memory_limit_bytes: int | None = None
 
+    @property
+    def processor(self) -> str:
+        """Processor and board, such as `Cortex-A76, Raspberry Pi 5 Model B Rev 1.0`."""
+        return self.cpu if self.board in (None, self.cpu) else f"{self.cpu}, {self.board}"
+
 
 class Bandwidth(_Value, frozen=True):
     """Memory bandwidth for one size of working set; a copy counts bytes read and written."""

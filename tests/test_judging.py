@@ -352,6 +352,7 @@ def test_a_process_that_was_stopped_and_a_slow_first_round_are_seen():
         (Conditions(clock_step_s=-3600.0), "clock-step"),
         (Conditions(frequencies_hz=(3e9, 2.7e9)), "frequency"),
         (Conditions(throttle_events=2), "throttled"),
+        (Conditions(quota_waits=14, quota_wait_s=0.6), "cpu-quota-throttled"),
     ],
 )
 def test_what_went_on_meanwhile_is_a_caution(conditions, code):
@@ -363,6 +364,13 @@ def test_what_went_on_meanwhile_is_a_caution(conditions, code):
             )
         )
     )
+
+
+def test_more_threads_than_the_quota_of_the_container_are_a_caution():
+    cell = latency_with(conditions=Conditions(quota_waits=0), threads=2)
+    for quota, warns in ((None, False), (2.0, False), (4.0, False), (1.5, True), (0.5, True)):
+        assert ("threads-above-quota" in codes(cell=cell, cpu_quota=quota)) is warns
+        assert "cpu-quota-throttled" not in codes(cell=cell, cpu_quota=quota)
 
 
 def test_the_load_before_the_run_is_told_only_where_none_was_measured_meanwhile():

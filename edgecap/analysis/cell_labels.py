@@ -85,4 +85,4 @@ def machine_names(records: Iterable[Profile]) -> list[str]:
 def _hardware(machine: Machine) -> str:
     cores = machine.physical_cores or machine.logical_cores
     gpus = (gpu.name for gpu in machine.gpus)
-    return f"{machine.name} with {' + '.join([f'{machine.cpu} ({cores} cores)', *gpus])}"
+    return f"{machine.name} with {' + '.join([f'{machine.processor} ({cores} cores)', *gpus])}"

@@ -20,6 +20,7 @@ TIMING_CAUTIONS = frozenset(
         "battery",
         "bimodal",
         "clock-step",
+        "cpu-quota-throttled",
         "fallback",
         "few-rounds",
         "frequency",
@@ -34,6 +35,7 @@ TIMING_CAUTIONS = frozenset(
         "slept",
         "slow-first-round",
         "steal",
+        "threads-above-quota",
         "throttled",
     ]
 )

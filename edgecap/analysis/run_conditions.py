@@ -28,7 +28,8 @@ def conditions(record: Profile, cell: Cell) -> dict[str, object]:
         "decode context": round(decode.context) if decode else None,
         "provider": cell.provider,
         "machine": record.machine.name,
-        "processor": record.machine.cpu,
+        "processor": record.machine.processor,
+        "CPU quota": _quota(record),
         "number of threads": latency and latency.threads,
         "affinity": record.spec.affinity or "none",
         "graph optimisation level": record.spec.graph_level,
@@ -37,6 +38,12 @@ def conditions(record: Profile, cell: Cell) -> dict[str, object]:
         "power source": record.machine.power_source,
         "set of library versions": record.machine.versions,
     }
+
+
+def _quota(record: Profile) -> str:
+    """Return the CPU quota of the container; "none" also in records that do not hold it."""
+    quota = record.machine.cpu_quota
+    return "none" if quota is None else f"{quota:.3g} processors"
 
 
 def mismatches(baseline: dict[str, object], candidate: dict[str, object]) -> dict[str, str]:

@@ -52,7 +52,10 @@ def _codec_options(command: Any) -> Any:
     help="Positions per window. Default: 1024 or the model's maximum.",
 )
 @click.option(
-    "--threads", type=int, metavar="N", help="Intra-op threads. Default: the physical cores."
+    "--threads",
+    type=int,
+    metavar="N",
+    help="Intra-op threads. Default: the physical cores, or fewer under a CPU quota.",
 )
 def compress(
     file: Path,

@@ -72,7 +72,10 @@ if TYPE_CHECKING:
     help="Bias of the corpus, bits per token. Default: that of its card, else 0.",
 )
 @click.option(
-    "--threads", type=int, metavar="N", help="Intra-op threads. Default: the physical cores."
+    "--threads",
+    type=int,
+    metavar="N",
+    help="Intra-op threads. Default: the physical cores, or fewer under a CPU quota.",
 )
 @click.option(
     "--affinity",

@@ -96,7 +96,7 @@ _RUN_ONLY = (
     "--threads",
     type=int,
     metavar="N",
-    help="With --bytes: intra-op threads. Default: the physical cores.",
+    help="With --bytes: intra-op threads. Default: the physical cores, or fewer under a CPU quota.",
 )
 @click.option(
     "--cache",

@@ -1,6 +1,7 @@
-"""Read the machine: processor, memory, power and library versions. Owns psutil and sysfs.
+"""Read the machine: processor, memory, power and library versions. Owns psutil.
 
-A value that cannot be read is `Absent` with the reason. `EDGECAP_SYSFS` moves the sysfs root.
+A value that cannot be read is `Absent` with the reason. A container's limits come from `container`,
+names of processors and boards from `cpuinfo`.
 """
 
 from __future__ import annotations
@@ -10,12 +11,20 @@ import importlib.util
 import os
 import platform
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from edgecap.errors import UsageError
+from edgecap.machine.container import cpu_quota, memory_left, memory_limit
+from edgecap.machine.cpuinfo import (
+    CpuInfo,
+    board_name,
+    processor_flags,
+    processor_name,
+    read_cpuinfo,
+)
+from edgecap.machine.roots import sysfs
+from edgecap.names import one_line
 from edgecap.record import Absent, Gpu, Machine
 
 # Instruction sets that matter to kernels.
@@ -32,48 +41,43 @@ RUNTIMES = (
 LIBRARIES = (*RUNTIMES, "onnx", "numpy", "tokenizers", "optimum-onnx", "transformers", "torch")
 
 
-def sysfs() -> Path:
-    """Return the root of sysfs: `EDGECAP_SYSFS` or /sys."""
-    return Path(os.environ.get("EDGECAP_SYSFS") or "/sys")
-
-
 def read_machine(providers: tuple[str, ...]) -> Machine:
     """Describe the machine as it is now; `providers` are those that the installed runtime has."""
-    import psutil
-
-    info = _cpuinfo()
+    info, memory = read_cpuinfo(), total_memory()
+    limit = memory_limit()
     return Machine(
         name=platform.node() or "machine",
         system=f"{platform.system()} {platform.release()}",
-        cpu=info.get("model name") or platform.processor() or platform.machine(),
+        cpu=processor_name(info),
         architecture=platform.machine(),
         flags=_flags(info),
-        physical_cores=psutil.cpu_count(logical=False),
+        physical_cores=_physical_cores(),
         logical_cores=usable_processors(),
-        memory_bytes=psutil.virtual_memory().total,
+        memory_bytes=memory,
         governor=_read(sysfs() / "devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         turbo=_turbo(),
         power_source=_power_source(),
         temperature_c=_temperature(),
-        load_average=os.getloadavg()[0]
-        if hasattr(os, "getloadavg")
-        else Absent(reason="no load average on this system"),
+        load_average=_load_average(),
         versions=library_versions(),
         providers=providers,
         smt=_smt(),
         gpus=read_gpus(),
+        board=board_name(info),
+        cpu_quota=cpu_quota(),
+        memory_limit_bytes=limit if limit is not None and limit < memory else None,
     )
 
 
-def _flags(info: dict[str, str]) -> tuple[str, ...]:
-    present = (info.get("flags") or info.get("Features") or "").split()
+def _flags(info: CpuInfo) -> tuple[str, ...]:
+    present = processor_flags(info)
     return tuple(f for f in FLAGS if f in present)
 
 
 def int8_may_saturate() -> bool:
     """Return whether unsigned x signed int8 products may saturate in 16 bits: x86 without VNNI."""
     x86 = platform.machine().lower() in ("x86_64", "amd64", "i686", "x86")
-    return x86 and not {"avx512_vnni", "avx_vnni"} & set(_flags(_cpuinfo()))
+    return x86 and not {"avx512_vnni", "avx_vnni"} & set(_flags(read_cpuinfo()))
 
 
 def process_gpu_memory() -> int | Absent:
@@ -97,9 +101,7 @@ def process_gpu_memory() -> int | Absent:
 
 def check_processors(processors: tuple[int, ...]) -> None:
     """Raise UsageError unless this process may run on all of them."""
-    import psutil
-
-    usable = psutil.Process().cpu_affinity() if hasattr(psutil.Process, "cpu_affinity") else None
+    usable = _affinity()
     missing = [p for p in processors if usable is not None and p not in usable]
     if missing:
         raise UsageError(
@@ -123,11 +125,19 @@ def check_threads(threads: int | None, processors: tuple[int, ...] = ()) -> None
 
 def usable_processors() -> int:
     """Return the number of logical processors that this process may use."""
+    return len(_affinity() or ()) or os.cpu_count() or 1
+
+
+def _affinity() -> list[int] | None:
+    """Return the processors that this process may use; None if the system does not say."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
     import psutil
 
-    return (
-        len(psutil.Process().cpu_affinity()) if sys.platform == "linux" else psutil.cpu_count() or 1
-    )
+    try:
+        return list(psutil.Process().cpu_affinity())
+    except (AttributeError, OSError, psutil.Error):
+        return None
 
 
 def pin_process(processors: tuple[int, ...]) -> None:
@@ -145,48 +155,76 @@ def pin_process(processors: tuple[int, ...]) -> None:
         raise UsageError(
             f"--affinity: {platform.system()} does not let a process choose its processors"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, psutil.Error) as error:
         raise UsageError(f"--affinity {','.join(map(str, processors))}: {error}") from error
 
 
 def available_memory() -> int:
-    """Return the bytes that new processes can use without swapping."""
+    """Return the bytes that new processes can use without swapping, within all limits."""
     import psutil
 
-    return int(psutil.virtual_memory().available)
+    try:
+        free = int(psutil.virtual_memory().available)
+    except Exception:  # no /proc
+        free = _pages("SC_AVPHYS_PAGES")
+    left = memory_left()
+    return free if left is None else min(free, left)
+
+
+def usable_memory() -> int:
+    """Return the bytes of this machine's memory, or of the container's limit if that is less."""
+    limit = memory_limit()
+    return total_memory() if limit is None else min(total_memory(), limit)
+
+
+def total_memory() -> int:
+    """Return the bytes of this machine's memory."""
+    import psutil
+
+    try:
+        return int(psutil.virtual_memory().total)
+    except Exception:  # no /proc
+        return _pages("SC_PHYS_PAGES")
+
+
+def _pages(name: str) -> int:
+    """Return the bytes of a number of pages that the C library reports; 0 without it."""
+    try:
+        return max(0, os.sysconf(name) * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, OSError, ValueError):
+        return 0
 
 
 def default_threads() -> int:
-    """Return one thread per physical core that this process may use."""
+    """Return one thread per physical core that this process may use, at least 1.
+
+    A CPU quota of a container allows as many threads as it has whole processors.
+    """
+    most = min(usable_processors(), int(cpu_quota() or usable_processors()))
+    return max(1, min(_physical_cores() or most, most))
+
+
+def _physical_cores() -> int | None:
     import psutil
 
-    allowed = usable_processors()
-    return max(1, min(psutil.cpu_count(logical=False) or allowed, allowed))
-
-
-def _cpuinfo() -> dict[str, str]:
-    """Return the first processor of /proc/cpuinfo, or its equivalent on macOS."""
-    if sys.platform == "darwin":
-        brand = subprocess.run(
-            ["sysctl", "-n", "machdep.cpu.brand_string"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return {"model name": brand.stdout.strip()}
     try:
-        first = Path("/proc/cpuinfo").read_text("utf-8", "replace").split("\n\n")[0]
-    except OSError:
-        return {}
-    pairs = (line.split(":", 1) for line in first.splitlines() if ":" in line)
-    return {key.strip(): value.strip() for key, value in pairs}
+        return psutil.cpu_count(logical=False) or None
+    except Exception:  # no /proc
+        return None
+
+
+def _load_average() -> float | Absent:
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return Absent(reason="the system reports no load average")
 
 
 def _read(path: Path) -> str | Absent:
     try:
         return path.read_text().strip()
-    except OSError as error:
-        return Absent(reason=f"{path}: {error.strerror}")
+    except (OSError, UnicodeDecodeError) as error:
+        return Absent(reason=f"{path}: {getattr(error, 'strerror', None) or error}")
 
 
 def _turbo() -> bool | Absent:
@@ -240,7 +278,10 @@ def _text(value: bytes | str) -> str:
 def _power_source() -> str | Absent:
     import psutil
 
-    battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
+    try:
+        battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
+    except Exception as error:  # such as a container without /sys/class/power_supply
+        return Absent(reason=f"no battery is readable: {one_line(error, 200)}")
     if battery is None or battery.power_plugged is None:
         return Absent(reason="no battery is reported")
     return "mains" if battery.power_plugged else "battery"
@@ -250,7 +291,10 @@ def _temperature() -> float | Absent:
     """Return the hottest sensor of the processor, in degrees Celsius."""
     import psutil
 
-    readings = psutil.sensors_temperatures() if hasattr(psutil, "sensors_temperatures") else {}
+    try:
+        readings = psutil.sensors_temperatures() if hasattr(psutil, "sensors_temperatures") else {}
+    except Exception as error:  # a driver that answers with an error
+        return Absent(reason=f"no temperature is readable: {one_line(error, 200)}")
     cpu = [
         t.current
         for name in ("coretemp", "k10temp", "cpu_thermal", "zenpower")

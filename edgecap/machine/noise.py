@@ -1,7 +1,8 @@
 """Record system noise during a benchmark.
 
-Covers other load, steal, suspend, clock steps, frequencies and throttling. Owns psutil's CPU times
-and sysfs's frequencies. A quantity that the system does not report is None, or empty.
+Covers other load, steal, suspend, clock steps, frequencies, throttling, and waits for the CPU quota
+of a container. Owns psutil's CPU times and sysfs's frequencies. A quantity that the system does not
+report is None, or empty.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from edgecap.machine.info import sysfs
+from edgecap.machine.container import QuotaWaits, quota_waits
+from edgecap.machine.roots import sysfs
 from edgecap.record import Conditions
 
 
@@ -30,6 +32,7 @@ class _Snapshot(NamedTuple):
     asleep: float | None
     wall: float
     throttled: int | None
+    waits: QuotaWaits | None
 
 
 class NoiseMonitor:
@@ -49,6 +52,7 @@ class NoiseMonitor:
         """Return the noise since this monitor was created."""
         a, b = self._began, _snapshot()
         passed = b.passed - a.passed  # 0 in a sandbox that hides CPU times
+        waits = _difference(a.waits, b.waits)
         slept = b.asleep - a.asleep if a.asleep is not None and b.asleep is not None else None
         return Conditions(
             steal_share=(b.stolen - a.stolen) / passed if passed > 0 else None,
@@ -61,27 +65,43 @@ class NoiseMonitor:
             throttle_events=b.throttled - a.throttled
             if a.throttled is not None and b.throttled is not None
             else None,
+            quota_waits=waits and waits.periods,
+            quota_wait_s=waits and waits.seconds,
         )
 
 
-def _snapshot() -> _Snapshot:
-    import psutil
+def _difference(a: QuotaWaits | None, b: QuotaWaits | None) -> QuotaWaits | None:
+    return QuotaWaits(b.periods - a.periods, b.seconds - a.seconds) if a and b else None
 
-    times = psutil.cpu_times()
-    idle = times.idle + getattr(times, "iowait", 0.0)
-    stolen = getattr(times, "steal", 0.0)
-    passed = sum(getattr(times, name) for name in times._fields if not name.startswith("guest"))
+
+def _snapshot() -> _Snapshot:
+    passed, used, stolen = _processor_times()
     monotonic = time.monotonic()
     return _Snapshot(
         passed,
-        passed - idle - stolen,
+        used,
         time.process_time(),
         stolen,
         monotonic,
         _asleep(),
         time.time(),
         _throttled(),
+        quota_waits(),
     )
+
+
+def _processor_times() -> tuple[float, float, float]:
+    """Return the CPU seconds that passed, were used and were stolen; zeros if they are hidden."""
+    import psutil
+
+    try:
+        times = psutil.cpu_times()
+    except Exception:  # no /proc
+        return 0.0, 0.0, 0.0
+    idle = times.idle + getattr(times, "iowait", 0.0)
+    stolen = getattr(times, "steal", 0.0)
+    passed = sum(getattr(times, name) for name in times._fields if not name.startswith("guest"))
+    return passed, passed - idle - stolen, stolen
 
 
 def _asleep() -> float | None:

@@ -118,7 +118,7 @@ def read_config(name: str, revision: str | None = None) -> tuple[str, dict[str, 
     `name` is a config file, a folder, a reference model or a Hub id; no weights are needed or
     fetched. Raise UsageError if there is no config, or it is not a JSON object.
     """
-    path = Path(name).expanduser()
+    path = _expanded(name)
     references = _references()
     if path.is_file():
         file = path.resolve()
@@ -138,7 +138,7 @@ def find_tokenizer(name: str) -> Path:
 
     No weights are needed or fetched. Raise UsageError if there is no tokenizer.
     """
-    folder, references = Path(name).expanduser(), _references()
+    folder, references = _expanded(name), _references()
     if not folder.is_dir() and name not in references:
         if folder.is_file():
             raise UsageError(f"{name} is a file; give the folder that holds tokenizer.json")
@@ -153,6 +153,14 @@ def find_tokenizer(name: str) -> Path:
             "give a folder that has one"
         )
     return folder
+
+
+def _expanded(name: str) -> Path:
+    """Return a path with the home folder in place of ~; raise UsageError if that is not known."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{name}: the home folder is not known; give the whole path") from error
 
 
 # --- the Hub ----------------------------------------------------------------------------------

@@ -153,7 +153,7 @@ def _coder(context: RunContext, precision: str, threads: int, window: int) -> _C
 def _runtime_hash(provider: str) -> str:
     """Hash all that the last bit of a probability depends on, beside the graph."""
     machine = read_machine((provider,))
-    parts = [machine.cpu, machine.architecture, *machine.flags, provider]
+    parts = [machine.processor, machine.architecture, *machine.flags, provider]
     parts += [importlib.metadata.version(name) for name in ("numpy", "constriction", "tokenizers")]
     parts += [f"{n} {v}" for n, v in machine.versions.items() if n.startswith("onnxruntime")]
     return sha256_of("\n".join(parts).encode())

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from edgecap.pipeline.peaks import peaks_of
 from edgecap.pipeline.run_context import ProgressCallback, ProgressEvent, StepRunner, ignore_events
 from edgecap.pipeline.worker import Diagnose, Diagnosed, ignore_progress, in_child
 from edgecap.record import Absent, Failure, Machine
-from edgecap.storage.files import Paths, check_writable
+from edgecap.storage.files import Paths, check_writable, free_bytes
 
 EXPORT_BYTES = 2_000_000_000  # of disk, for the exports of a small model
 TIMEOUT_S = 300.0
@@ -56,14 +55,15 @@ def examine(
 
 
 def _folder_space(path: Path) -> FolderSpace:
-    existing = next(p for p in (path, *path.absolute().parents) if p.exists())
     try:
         check_writable(path)
         writable = True
     except EdgecapError:
         writable = False
-    size = sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) if path.is_dir() else 0
-    free = shutil.disk_usage(existing).free
+    size = (
+        sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) if os.path.isdir(path) else 0
+    )
+    free = free_bytes(path)
     return FolderSpace(path=str(path), bytes=size, free_bytes=free, writable=writable)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from edgecap.errors import UsageError
 from edgecap.machine.info import read_machine
 from edgecap.pipeline.run_context import ProgressCallback, ProgressEvent, StepRunner
 from edgecap.pipeline.worker import Calibrate, Calibrated, expected
@@ -56,14 +57,18 @@ def peaks_of(
         measured_utc=utc_now(),
     )
     best = _faster(cached, measured) if cached else measured
-    write_atomically(path, msgspec.json.encode(best))
+    try:
+        write_atomically(path, msgspec.json.encode(best))
+    except UsageError as error:  # a full disk, or a cache of another user
+        notice(ProgressEvent(None, f"the peaks will be measured again next time: {error}"))
     return best
 
 
 def _memory(machine: Machine, provider: str) -> int:
     """Return the bytes of memory that a probe must fit in."""
     on_board = parse_provider(provider).place[0] != "cpu"
-    return min([machine.memory_bytes, *(g.memory_bytes for g in machine.gpus if on_board)])
+    limits = [b for b in (machine.memory_bytes, machine.memory_limit_bytes) if b is not None]
+    return min([*limits, *(g.memory_bytes for g in machine.gpus if on_board)])
 
 
 def _faster(a: Peaks, b: Peaks) -> Peaks:
@@ -102,12 +107,22 @@ def _cache_path(
     runtime = [f"{k} {v}" for k, v in machine.versions.items() if k.startswith("onnxruntime")]
     hardware = [
         machine.name,
-        machine.cpu,
+        machine.processor,
         *machine.flags,
         str(machine.memory_bytes),
         str(machine.logical_cores),
         *runtime,
+        *_container(machine),
     ]
     processors = [f"on {','.join(map(str, sorted(affinity)))}"] if affinity else []
     key = sha256_of("\n".join([*hardware, provider, str(threads), *processors]).encode())[:16]
     return home.cache / "peaks" / f"{provider}-{threads}-{key}.json"
+
+
+def _container(machine: Machine) -> list[str]:
+    """Return the limits of the container, without which the same machine is faster."""
+    quota, memory = machine.cpu_quota, machine.memory_limit_bytes
+    return [
+        *([] if quota is None else [f"CPU quota {quota}"]),
+        *([] if memory is None else [f"memory limit {memory}"]),
+    ]

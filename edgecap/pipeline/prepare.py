@@ -31,7 +31,7 @@ from edgecap.pipeline.worker import Inspect, Inspected, ignore_progress
 from edgecap.provider_options import FUSED_PROVIDERS, base_name, install_hint
 from edgecap.record import Absent, Failure, File, Graph
 from edgecap.spec import DEFAULT_PRECISIONS, PRECISIONS, CellSpec, Spec, cells
-from edgecap.storage.files import Paths, list_files, require_regular_file
+from edgecap.storage.files import Paths, check_cache, list_files, require_regular_file
 from edgecap.text.corpus import Corpus
 from edgecap.text.tokenizer import check_ids, check_paper_ids
 
@@ -61,6 +61,7 @@ def prepare(
     """
     if spec.meter:
         _check_meter(Path(spec.meter), spec.meter_offset_s)
+    check_cache(home.cache)
     check_processors(spec.affinity)
     check_threads(spec.threads, spec.affinity)
     located = locate(spec.model, spec.revision)

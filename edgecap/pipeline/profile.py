@@ -47,7 +47,7 @@ def profile(
     context, _, cells = prepared
     with context.in_use:
         mark_in_use(context, None, Path(corpus.path))
-        check_writable(home.profiles)
+        check_writable(home.profiles, "give another folder with --output")
         with open_draft(prepared) as draft:
             words = f"{len(cells)} cells to measure" if len(cells) > 1 else "measuring"
             notice(ProgressEvent(None, words, total=len(cells)))

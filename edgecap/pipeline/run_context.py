@@ -125,7 +125,8 @@ def one_precision(context: RunContext) -> str:
 def threads_of(spec: Spec) -> int:
     """Return the intra-op threads of every session.
 
-    The default is the number of physical cores, or of the processors in `spec.affinity` if fewer.
+    The default is that of the machine (`default_threads`), or the number of processors in
+    `spec.affinity` if fewer.
     """
     return spec.threads or min(default_threads(), len(spec.affinity) or default_threads())
 

@@ -81,7 +81,7 @@ def document_log(
         msgspec.structs.replace(plan, corpus=msgspec.structs.replace(plan.corpus, card=None)),
         [(f.path, f.sha256) for f in graph.graph.files],
         (context.corpus.sha256, context.hashes.tokenizer, context.located.config),
-        (machine.cpu, sorted(machine.versions.items()), __version__),
+        (machine.processor, sorted(machine.versions.items()), __version__),
     )
     folder = context.scores.folder or context.home.cache / "journals"
     return folder / f"{sha256_of(msgspec.json.encode(key, order='sorted'))[:32]}.jsonl"

@@ -60,7 +60,7 @@ def _of_record(record: Profile) -> CellRow:
         "created_utc": record.created_utc,
         "edgecap": record.edgecap,
         "machine": record.machine.name,
-        "cpu": record.machine.cpu,
+        "cpu": record.machine.processor,
         "model": record.source.name,
         "model_sha256": record.source.weights_sha256,
         "task": record.source.task,

@@ -25,6 +25,7 @@ import msgspec
 from edgecap.errors import UsageError
 from edgecap.record import Baseline, Graph, Peaks
 from edgecap.storage import locks
+from edgecap.storage.files import home_folder, nearest_existing
 
 ORIGIN_FILE = "made.json"
 LEFT_OVER, OTHER = "left over", "other"
@@ -167,7 +168,7 @@ def survey(cache: Path) -> Survey:
     with translate_read_errors(cache):
         place = _place(cache)
         things = tuple(_things(place)) if is_cache(place) else ()
-        existing = next(p for p in (place, *place.parents) if p.exists())
+        existing = nearest_existing(place)
     ordered = sorted(things, key=lambda thing: (-thing.bytes, thing.path))
     return Survey(str(place), tuple(ordered), shutil.disk_usage(existing).free)
 
@@ -187,13 +188,14 @@ def is_cache(place: Path) -> bool:
 
 
 def _place(cache: Path) -> Path:
-    place, home = cache.resolve(), Path.home().resolve()
-    if place == home or place in home.parents or place.parent == place:
+    place, home = cache.resolve(), home_folder()
+    above_home = home is not None and home.resolve().is_relative_to(place)
+    if above_home or place.parent == place:
         raise UsageError(
             f"{cache} is no cache folder; "
             "give edgecap a folder of its own: --cache or EDGECAP_CACHE"
         )
-    if place.exists() and not place.is_dir():
+    if os.path.exists(place) and not place.is_dir():
         raise UsageError(
             f"the cache {cache} is not a folder; give another: --cache or EDGECAP_CACHE"
         )

@@ -38,15 +38,34 @@ class Paths(msgspec.Struct, frozen=True):
 
 
 def resolve_paths(cache: Path | None = None, profiles: Path | None = None) -> Paths:
-    """Return the folders; by default EDGECAP_CACHE or the user's cache, and ./profiles."""
-    if cache is None:
-        import platformdirs
+    """Return the folders; by default EDGECAP_CACHE or the user's cache, and ./profiles.
 
-        cache = Path(
-            os.environ.get("EDGECAP_CACHE")
-            or platformdirs.user_cache_dir("edgecap", appauthor=False)
-        )
+    Raises UsageError if no cache is given and the user has no home folder.
+    """
+    if cache is None:
+        cache = Path(os.environ.get("EDGECAP_CACHE") or _user_cache())
     return Paths(cache=cache, profiles=profiles or Path("profiles"))
+
+
+def _user_cache() -> str:
+    import platformdirs
+
+    with contextlib.suppress(RuntimeError):
+        cache: str = platformdirs.user_cache_dir("edgecap", appauthor=False)
+        if not cache.startswith("~"):  # as older versions leave it without a home folder
+            return cache
+    raise UsageError(
+        "this user has no home folder (no HOME and no passwd entry), so there is no place for the "
+        "cache: set EDGECAP_CACHE to a folder that can be written, or give --cache"
+    )
+
+
+def home_folder() -> Path | None:
+    """Return the user's home folder; None if the user has none, as in some containers."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
 
 
 @contextlib.contextmanager
@@ -161,21 +180,42 @@ def free_bytes(where: Path) -> int:
     """Return the free bytes of the disk of a path, which may not exist yet."""
     import shutil
 
-    nearest = next(p for p in (where, *where.absolute().parents) if p.exists())
-    return shutil.disk_usage(nearest).free
+    return shutil.disk_usage(nearest_existing(where)).free
 
 
-def check_writable(folder: Path) -> None:
-    """Raise UsageError or DiskFull if a folder cannot take a record."""
+def nearest_existing(path: Path) -> Path:
+    """Return a path, or the nearest of its parents that this user can see."""
+    return next(p for p in (path, *path.absolute().parents) if os.path.exists(p))
+
+
+def check_writable(folder: Path, advice: str = "") -> None:
+    """Raise UsageError or DiskFull if a folder cannot take a record; the message ends in advice."""
+    try:
+        _write_probe(folder)
+    except UsageError as error:
+        raise type(error)(f"{error}; {advice}" if advice else str(error)) from error
+
+
+def _write_probe(folder: Path) -> None:
     import tempfile
 
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not folder.is_dir():
         raise UsageError(f"cannot write {folder}: it is not a folder")
-    with disk_errors(folder):
-        nearest = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-        with tempfile.NamedTemporaryFile(dir=nearest, prefix=".edgecap-") as probe:
-            probe.write(b"\0" * PROBE_BYTES)
-            probe.flush()
+    with (
+        disk_errors(folder),
+        tempfile.NamedTemporaryFile(dir=nearest_existing(folder), prefix=".edgecap-") as probe,
+    ):
+        probe.write(b"\0" * PROBE_BYTES)
+        probe.flush()
+
+
+def check_cache(cache: Path) -> None:
+    """Raise UsageError or DiskFull if a cache is not there and cannot be made.
+
+    One that is there may be complete, so that nothing has to be written.
+    """
+    if not os.path.exists(cache):
+        check_writable(cache, "set EDGECAP_CACHE to a folder that can be written, or give --cache")
 
 
 def utc_now(timespec: str = "seconds") -> str:

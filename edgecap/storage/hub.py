@@ -56,8 +56,13 @@ def read_lines(dataset: str, file: str, revision: str | None, count: int) -> byt
 def _errors(kind: str, name: str, revision: str | None, file: str = "") -> Iterator[None]:
     import logging
 
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
+    if constants.HF_HUB_CACHE.startswith("~"):
+        raise UsageError(
+            "this user has no home folder (no HOME and no passwd entry), so there is no place for "
+            f"the {kind} '{name}': set HF_HOME to a folder that can be written"
+        )
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     at = f"'{name}'" + (f" at revision '{revision}'" if revision else "")
     try:

@@ -8,7 +8,7 @@ from edgecap.analysis.fitting.series import Series, SeriesModel
 from edgecap.analysis.outcomes import cost_cautions
 from edgecap.analysis.predicting.device import possible_gpus
 from edgecap.analysis.predicting.result import Prediction
-from edgecap.record import Architecture, Estimate
+from edgecap.record import Architecture, Estimate, Machine
 from edgecap.units import size
 
 FAR = 4.0  # times the FLOPs of the largest model, or this part of the smallest's
@@ -100,8 +100,13 @@ def _shape_caveat(what: str, value: int, values: Sequence[int]) -> str:
 def _memory_bytes(point: SeriesModel) -> int:
     return max(
         (board.memory_bytes for board in possible_gpus(point)),
-        default=point.record.machine.memory_bytes,
+        default=_host_memory(point.record.machine),
     )
+
+
+def _host_memory(machine: Machine) -> int:
+    limit = machine.memory_limit_bytes
+    return machine.memory_bytes if limit is None else min(limit, machine.memory_bytes)
 
 
 def _caution_line(point: SeriesModel) -> str:

@@ -137,7 +137,7 @@ def possible_gpus(point: SeriesModel) -> tuple[Gpu, ...]:
 
 def _host_key(point: SeriesModel) -> tuple[object, ...]:
     machine = point.record.machine
-    return machine.name, machine.cpu, machine.logical_cores
+    return machine.name, machine.processor, machine.logical_cores, machine.cpu_quota
 
 
 def _machine_name(point: SeriesModel) -> str:

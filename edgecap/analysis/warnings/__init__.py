@@ -37,6 +37,7 @@ def cautions(
     result = [
         *setup.check_load(machine, measured),
         *setup.check_machine(machine),
+        *setup.check_quota(machine, measured),
         *setup.check_graph(machine, source, graph, provider),
         *setup.check_failed_parts(measured),
     ]

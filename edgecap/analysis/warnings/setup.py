@@ -19,6 +19,7 @@ from edgecap.record import (
     Placement,
     Source,
 )
+from edgecap.units import counted
 
 DIVERGENT = 0.1  # bits per token from fp32
 CACHE_TOLERANCE = 0.01  # relative difference from the size that the config implies
@@ -63,6 +64,18 @@ def check_machine(machine: Machine) -> Iterator[Caution]:
             code="governor",
             message="the frequency governor is powersave",
             advice="set it to performance for comparable times",
+        )
+
+
+def check_quota(machine: Machine, measured: Measurement) -> Iterator[Caution]:
+    """Warn about more threads than the CPU quota of the container has processors."""
+    quota, latency = machine.cpu_quota, measured.latency
+    if quota is not None and isinstance(latency, Latency) and latency.threads > quota:
+        yield Caution(
+            code="threads-above-quota",
+            message=f"{counted(latency.threads, 'thread')} with a CPU quota of {quota:.3g} "
+            "processors: the quota stops them in each of its periods",
+            advice="give --threads at most the quota, or raise the quota of the container",
         )
 
 

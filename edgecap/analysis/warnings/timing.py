@@ -44,6 +44,7 @@ def check_latency(latency: Latency, cells_in_run: int) -> Iterator[Caution]:
             advice="raise --limit, or accept a wider --precision-target",
         )
     yield from _check_conditions(latency.conditions)
+    yield from _check_quota(latency.conditions)
     yield from _check_contexts(latency)
     yield from _check_streams(latency)
     if cells_in_run > 1 and not latency.in_turns:
@@ -158,6 +159,18 @@ def _check_conditions(conditions: Conditions) -> Iterator[Caution]:
             message="heat throttled the processors during the benchmark "
             f"({conditions.throttle_events} events)",
             advice="cool the machine or lower --limit; these are times under sustained load",
+        )
+
+
+def _check_quota(conditions: Conditions) -> Iterator[Caution]:
+    """Warn about a CPU quota that stopped the processes of the container while they were timed."""
+    if conditions.quota_waits:
+        yield Caution(
+            code="cpu-quota-throttled",
+            message="the CPU quota of the container stopped its processes in "
+            f"{conditions.quota_waits} periods of the benchmark, for "
+            f"{conditions.quota_wait_s or 0.0:.1f} s of processor time",
+            advice="raise the quota (docker --cpus, cpu.max) or lower --threads, and run again",
         )
 
 

@@ -67,7 +67,7 @@ def entries(record: Profile) -> tuple[BoardEntry, ...]:
 
 def _entry(view: CellView, window: int | None) -> BoardEntry:
     record, cell, energy = view.record, view.cell, view.energy
-    processor = " + ".join([record.machine.cpu, *(gpu.name for gpu in record.machine.gpus)])
+    processor = " + ".join([record.machine.processor, *(gpu.name for gpu in record.machine.gpus)])
     return BoardEntry(
         model=shortened_unique(record.source.name),
         device=shortened_unique(record.machine.name),

@@ -14,6 +14,7 @@ from edgecap.analysis.outcomes import status
 from edgecap.names import printable, shortened
 from edgecap.record import Absent, Estimate, Flops, Latency, Profile
 from edgecap.report.cells import display_views
+from edgecap.report.machine_text import container_limits
 from edgecap.report.metric_text import interval_text, metric_text
 from edgecap.report.page import notes, raw_tables, reproduce
 from edgecap.report.page.figures import sections
@@ -62,7 +63,7 @@ def html(records: Sequence[Profile]) -> str:
 def title(records: Sequence[Profile]) -> str:
     """Return the model and the processor in a line, or how many there are."""
     models = list(dict.fromkeys(r.source.name for r in records))
-    machines = list(dict.fromkeys((r.machine.name, r.machine.cpu) for r in records))
+    machines = list(dict.fromkeys((r.machine.name, r.machine.processor) for r in records))
     what = shortened(models[0]) if len(models) == 1 else f"{len(models)} models"
     where = shortened(machines[0][1]) if len(machines) == 1 else f"{len(machines)} machines"
     return f"{what} on {where}"
@@ -172,9 +173,10 @@ def describe(record: Profile) -> list[tuple[str, str]]:
         ("Model", f"{shortened(record.source.name, 300)}, {_parameters(record)}{_work(record)}"),
         (
             "Machine",
-            f"{shortened(machine.name)}: {shortened(machine.cpu)}, {cores} cores, "
+            f"{shortened(machine.name)}: {shortened(machine.processor)}, {cores} cores, "
             f"{size(machine.memory_bytes)}, {shortened(machine.system)}",
         ),
+        *([("Container", limits)] if (limits := container_limits(machine)) else []),
         *([("Graphics", board)] if board else []),
         ("Runtime", _versions(record)),
         ("Text", f"{text}, {record.spec.protocol} protocol"),
@@ -214,7 +216,7 @@ def _records(records: Sequence[Profile]) -> tuple[tuple[str, ...], list[list[str
             shortened(r.source.name),
             _parameters(r),
             shortened(r.machine.name),
-            shortened(r.machine.cpu),
+            shortened(r.machine.processor),
         ]
         + [shortened(r.corpus.name), shortened(r.created_utc, 40)]
         for n, r in enumerate(records)

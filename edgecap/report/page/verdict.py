@@ -86,7 +86,7 @@ def _best_in_words(best: CellView, metric: str) -> str:
     interval = (
         f"; 95 % interval {interval_text(metric, value)}" if interval_text(metric, value) else ""
     )
-    machine = shortened(best.record.machine.cpu)
+    machine = shortened(best.record.machine.processor)
     model = shortened(best.record.source.name)
     return (
         f"On {machine}, {best.label} has {words} of {model} "

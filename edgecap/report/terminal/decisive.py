@@ -56,6 +56,9 @@ DECISIVE = {
         "seconds fall into two groups", "the median is of one of them; try --affinity"
     ),
     "throttled": ShortCaution("heat slowed the processors down", "cool the machine and run again"),
+    "cpu-quota-throttled": ShortCaution(
+        "the container's CPU quota stopped it", "raise the quota or lower --threads"
+    ),
     "other-load-meanwhile": ShortCaution(
         "other processes used the processors", "close them and run again"
     ),

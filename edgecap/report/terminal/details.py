@@ -10,6 +10,7 @@ from edgecap.record import Absent, CorpusInfo, Decode, Latency, Profile
 from edgecap.report.cautions import full_message, grouped_cautions
 from edgecap.report.data import measured_cells
 from edgecap.report.format import name_of, wrapped
+from edgecap.report.machine_text import container_limits
 from edgecap.report.terminal.extra_tables import EXTRA_TABLES
 from edgecap.report.terminal.failures import INCOMPLETE, failures
 from edgecap.report.terminal.measured import machine_line, measured_table, model_line, text_line
@@ -45,6 +46,7 @@ def _heading(record: Profile, width: int) -> str:
     lines = [
         f"{model_line(record, WHOLE)}{state}",
         machine_line(record, WHOLE),
+        *([f"in a container: {limits}"] if (limits := container_limits(record.machine)) else []),
         text_line(record, WHOLE, bias=True),
         *_baselines(record.corpus),
     ]

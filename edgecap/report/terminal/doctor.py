@@ -7,6 +7,7 @@ import click
 from edgecap.machine.diagnosis import CounterCheck, Diagnosis
 from edgecap.record import Absent, Gpu, Machine, Peaks
 from edgecap.report.format import wrapped
+from edgecap.report.machine_text import container_limits
 from edgecap.report.terminal.roofline import peaks_line
 from edgecap.units import si, size
 
@@ -46,8 +47,9 @@ def _indented(line: str, width: int) -> str:
 def _machine(m: Machine) -> list[str]:
     flags = f": {' '.join(m.flags)}" if m.flags else ""
     return [
-        f"{m.cpu}, {m.physical_cores or '?'} cores, {m.logical_cores} usable threads, "
+        f"{m.processor}, {m.physical_cores or '?'} cores, {m.logical_cores} usable threads, "
         f"{size(m.memory_bytes)}{flags}",
+        *([f"container: {limits}"] if (limits := container_limits(m)) else []),
         f"governor {_value(m.governor)}; turbo {_value(m.turbo)}; SMT {_value(m.smt)}",
         f"power {_value(m.power_source)}; temperature {_value(m.temperature_c, ' °C')}; load "
         f"average {_value(m.load_average)}",

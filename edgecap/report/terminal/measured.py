@@ -54,7 +54,7 @@ def machine_line(record: Profile, width: int) -> str:
         f", {cores} cores, {size(machine.memory_bytes)}{_boards(record)}, "
         f"ONNX Runtime {_runtime(machine)}"
     )
-    return f"on {_processor(machine.cpu, max(NAME, width - len(rest) - 3))}{rest}"
+    return f"on {_processor(machine.processor, max(NAME, width - len(rest) - 3))}{rest}"
 
 
 def _processor(name: str, most: int) -> str:

@@ -14,7 +14,7 @@ import msgspec
 
 from edgecap import __version__
 from edgecap.errors import UsageError
-from edgecap.machine.info import default_threads
+from edgecap.machine.info import default_threads, usable_memory
 from edgecap.names import one_line
 from edgecap.pipeline.run_context import StepRunner
 from edgecap.pipeline.worker import Diagnose, Diagnosed, expected, in_child
@@ -34,8 +34,6 @@ RETRY_S, LONGEST_RETRY_S = 2.0, 30.0  # pause between attempts to join; doubles 
 
 def read_device_info(name: str, run: StepRunner = in_child) -> DeviceInfo:
     """Return what this machine can measure. Raise UsageError if ONNX Runtime or the name fails."""
-    import psutil
-
     from edgecap.machine.info import read_machine
 
     check_name(name)
@@ -49,8 +47,8 @@ def read_device_info(name: str, run: StepRunner = in_child) -> DeviceInfo:
         edgecap=__version__,
         name=name,
         host=platform.node()[:200],
-        cpu=read_machine(providers).cpu[:200],
-        memory_bytes=psutil.virtual_memory().total,
+        cpu=read_machine(providers).processor[:200],
+        memory_bytes=usable_memory(),
         providers=providers,
         counters=tuple(counter.name for counter in diagnosis.counters),
     )

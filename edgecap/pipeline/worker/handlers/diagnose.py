@@ -9,7 +9,8 @@ from typing import Any
 from edgecap.graph.onnx_file import inspect_graph
 from edgecap.machine.diagnosis import CounterCheck, EnergyTotal
 from edgecap.machine.energy import Resolution, find_counters, providers_of_scope, resolve
-from edgecap.machine.info import pin_process, sysfs
+from edgecap.machine.info import pin_process
+from edgecap.machine.roots import sysfs
 from edgecap.meters.counter_check import measure_watts
 from edgecap.meters.peaks import measure_peaks
 from edgecap.pipeline.worker.answers import (

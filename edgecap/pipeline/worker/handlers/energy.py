@@ -8,7 +8,7 @@ from typing import Any
 
 from edgecap.machine.energy import Resolution, find_counters, resolve
 from edgecap.machine.energy.assumed import AssumedCounter
-from edgecap.machine.info import sysfs
+from edgecap.machine.roots import sysfs
 from edgecap.meters.energy import measure_energy
 from edgecap.model.architecture import ENCODER
 from edgecap.pipeline.worker.sessions import Report, SystemClock, open_session, progress_of
