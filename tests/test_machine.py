@@ -8,6 +8,7 @@ import psutil
 import pytest
 from click.testing import CliRunner
 from conftest import ROOT
+from huggingface_hub import constants  # looks for the home folder when it is imported
 
 from edgecap.analysis.cell_labels import machine_names
 from edgecap.analysis.compare import compare
@@ -22,6 +23,7 @@ from edgecap.report.machine_text import container_limits
 from edgecap.report.page.report import describe
 from edgecap.report.terminal.comparison import comparison
 from edgecap.report.terminal.details import details
+from edgecap.storage import hub
 from edgecap.storage.files import check_cache, resolve_paths
 from edgecap.storage.records import load
 from edgecap.sweep.fleet import dask_worker
@@ -455,10 +457,6 @@ def test_a_path_below_an_unknown_home_is_refused(homeless, command):
 
 
 def test_a_download_needs_a_place(homeless, monkeypatch):
-    from huggingface_hub import constants
-
-    from edgecap.storage import hub
-
     monkeypatch.setattr(constants, "HF_HUB_CACHE", "~/.cache/huggingface/hub")
     with pytest.raises(UsageError, match="set HF_HOME"):
         hub.fetch_model("someone/model", None, ["config.json"])
