@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import socket
+import shutil
 import struct
 import subprocess
 import sys
@@ -464,7 +465,7 @@ def test_weights_rule_over_an_export_in_a_subfolder(tmp_path):
     (tmp_path / "onnx" / "model.onnx").write_bytes(b"graph")
     (tmp_path / "config.json").write_text("{}")
     assert locate(str(tmp_path)).kind == "onnx"
-    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    shutil.copyfile(REFERENCE / "model.safetensors", tmp_path / "model.safetensors")
     assert locate(str(tmp_path)).kind == "folder"
 
 

@@ -243,7 +243,7 @@ def _models(text: str, revision: str | None) -> list[str]:
         raise UsageError("--model names no model")
     if len(models) == 1:  # measuring it checks it first
         return models
-    places = [m if is_hub_model(m) else locate(m, revision).path.resolve() for m in models]
+    places = [m if is_hub_model(m) else locate(m, revision).place for m in models]
     duplicate = next((m for n, m in enumerate(models) if places[n] in places[:n]), None)
     if duplicate:
         raise UsageError(f"--model has {duplicate} twice; give different models")

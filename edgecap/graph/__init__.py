@@ -3,6 +3,7 @@
     export/        Export a Hugging Face folder to an fp32 graph, with Optimum or onnxruntime-genai.
     onnx_file      Open, inspect and write ONNX files.
     external_data  Parse an ONNX file without reading its large weights.
+    weight_locations  Files beside a graph that hold its weights: check, read, follow links.
     traversal      Order nodes, enter nested graphs, find the products of rotary angles.
     finish         Write an exported graph as it is deployed: fused, without guards, or as it is.
     tied_weights   Store a matrix that is stored twice only once.

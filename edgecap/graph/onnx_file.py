@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +10,7 @@ import msgspec
 
 from edgecap.errors import Unreadable, UsageError
 from edgecap.graph.external_data import parse_without_weights
+from edgecap.graph.weight_locations import InMemoryGraph, check_weights, in_memory, read_weights
 
 if TYPE_CHECKING:
     import onnx
@@ -63,11 +62,19 @@ def open_graph(path: Path, weights: bool = True) -> onnx.ModelProto:
         ) from error
     if not model.graph.node or not model.graph.output:
         raise Unreadable(f"{path} is not an ONNX file, or it is damaged (no nodes or no outputs)")
-    for name, end in _external_ends(model).items():
-        _check_external(path, name, end)
+    check_weights(model, path)
     if weights:
-        onnx.load_external_data_for_model(model, str(path.parent))
+        read_weights(model, path)
     return model
+
+
+def open_in_memory(path: Path) -> InMemoryGraph:
+    """Open a graph whose weights lie behind links. Raise Unreadable if they are missing."""
+    import onnx
+
+    model = onnx.load(str(path), load_external_data=False)
+    check_weights(model, path)
+    return in_memory(model, path)
 
 
 def inspect_graph(path: Path) -> GraphFacts:
@@ -87,7 +94,7 @@ def inspect_graph(path: Path) -> GraphFacts:
         inputs=names,
         vocabulary=last[0].dim_value or None if last else table_rows(model),
         has_cache=cached and any(n.startswith("present") for n in outputs),
-        files=tuple(dict.fromkeys((path.name, *_external_ends(model)))),
+        files=tuple(dict.fromkeys((path.name, *check_weights(model, path)))),
         matrix_weights=_matrix_weights(model),
         positions=_learned_positions(model),
         predicts="logits" in outputs,
@@ -128,46 +135,6 @@ def _matrix_weights(model: onnx.ModelProto) -> int:
         elif node.op_type in ("MatMul", "Gemm", "MatMulInteger", "DynamicQuantizeMatMul"):
             total += sizes.get(node.input[1], 0)
     return total
-
-
-def _external_ends(model: onnx.ModelProto) -> dict[str, int]:
-    """Return the files beside the graph that hold weights, with the bytes needed of each."""
-    ends: dict[str, int] = {}
-    for tensor in _all_tensors(model.graph):
-        if tensor.data_location == 1:
-            entry = {e.key: e.value for e in tensor.external_data}
-            end = int(entry.get("offset") or 0) + int(entry.get("length") or 0)
-            name = entry.get("location", "")
-            ends[name] = max(end, ends.get(name, 0))
-    return ends
-
-
-def _all_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Yield every tensor of a graph: weights, constants, and those of branches and loops."""
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _all_tensors(inner)
-
-
-def _check_external(path: Path, name: str, end: int) -> None:
-    """Raise Unreadable if weights lie outside the folder, are missing or cut short.
-
-    The file may be a link, as in the Hub's cache.
-    """
-    file = path.parent / name
-    if not Path(os.path.normpath(file.absolute())).is_relative_to(
-        os.path.normpath(path.parent.absolute())
-    ):
-        raise Unreadable(f"{path} points to weights outside its folder: {name}")
-    if not file.is_file():
-        raise Unreadable(f"{path} needs its weights in {name}, which is missing")
-    if file.stat().st_size < end:
-        raise Unreadable(f"{file} is cut short: {file.stat().st_size} bytes of {end}")
 
 
 def _precision(model: onnx.ModelProto) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgecap.graph.onnx_file import open_graph
+from edgecap.graph.weight_locations import InMemoryGraph, in_memory
 
 if TYPE_CHECKING:
     import onnx
@@ -22,20 +23,19 @@ NLL = "edgecap_nll"
 _FLOAT = 1  # TensorProto.FLOAT
 
 
-def scoring_graph(path: Path, on_host: bool = True, vocabulary: int | None = None) -> bytes:
-    """Return the serialized scoring graph of an ONNX file.
+def scoring_graph(path: Path, on_host: bool = True, vocabulary: int | None = None) -> InMemoryGraph:
+    """Return the scoring graph of an ONNX file.
 
     Its input `edgecap_targets` is (batch, sequence) int64, its output `edgecap_nll` (batch,
     sequence, 1) float32 in nats; the logits are no longer an output. `on_host` means that it will
-    run in main memory; `vocabulary` limits the softmax to the first ids. Weights stay in the file:
-    give the runtime its folder.
+    run in main memory; `vocabulary` limits the softmax to the first ids. Weights stay on the disk.
     """
     model = open_graph(path, weights=False)
     drop_guards(model.graph)
     if on_host:
         keep_tied_tables(model.graph)
     add_scoring(model, vocabulary)
-    return bytes(model.SerializeToString())
+    return in_memory(model, path)
 
 
 def drop_guards(graph: onnx.GraphProto) -> int:

@@ -1,7 +1,8 @@
 """Find a model on this disk, or download it from the Hugging Face Hub. Runs no code of a model.
 
 A model is the name of a reference model, a Hub id `org/name[@revision]`, a Hugging Face folder, or
-a folder with ONNX graphs (from `edgecap export`, Optimum or the onnxruntime-genai builder).
+a folder with ONNX graphs (from `edgecap export`, Optimum or the onnxruntime-genai builder), or one
+.onnx file of such a folder. A folder in the Hub's cache has the name of its repository.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from typing import Any
 import msgspec
 
 from edgecap.errors import UsageError, did_you_mean
+from edgecap.model.checkpoint import check_checkpoint, check_no_adapter
 from edgecap.model.config_file import read_folder_config, read_json_object
-from edgecap.model.onnx_folder import has_graphs
+from edgecap.model.onnx_folder import has_graphs, home_of, onnx_files
 from edgecap.model.reference_models import reference_models
 from edgecap.storage import hub
-from edgecap.storage.files import require_regular_file
+from edgecap.storage.files import link_note, require_regular_file
 
 HUB_FILES = [
     "*.json",
@@ -47,6 +49,7 @@ class LocatedModel(msgspec.Struct, frozen=True):
     """A model on this disk: `kind` is reference, hub, folder or onnx; `config` its config.json.
 
     `genai` is the genai_config.json of the onnxruntime-genai builder, which writes no config.json.
+    `graph` is the one graph that was chosen by its path.
     """
 
     name: str
@@ -55,6 +58,12 @@ class LocatedModel(msgspec.Struct, frozen=True):
     revision: str | None
     config: dict[str, Any]
     genai: dict[str, Any] = {}
+    graph: Path | None = None
+
+    @property
+    def place(self) -> Path:
+        """The folder, or the graph that was chosen, behind all links."""
+        return (self.graph or self.path).resolve()
 
 
 def locate(model: str, revision: str | None = None, shipped: Path | None = None) -> LocatedModel:
@@ -75,41 +84,70 @@ def locate(model: str, revision: str | None = None, shipped: Path | None = None)
     if is_folder:
         if revision:
             raise UsageError(f"--revision is for models on the Hub; {model} is a folder")
-        return _located_in(folder.resolve().name, folder, None)
+        return _located_folder(folder)
     if is_file:
-        raise UsageError(f"{model} is a file; give the folder of a model")
+        return _located_graph(folder)
     references = _references(shipped)
     if model in references:
-        return _located_in(model, references[model], None, kind="reference")
+        return _located_in(model, None, references[model], kind="reference")
     return _from_hub(model, revision, list(references))
+
+
+def _located_folder(folder: Path) -> LocatedModel:
+    home = home_of(folder) if has_graphs(folder) else folder
+    if home == folder:
+        return _located_in(*name_of(folder), folder)
+    graphs = onnx_files(folder)
+    if len(graphs) != 1:
+        return _located_in(*name_of(folder), folder)
+    return _located_in(*name_of(home), home, graph=graphs[0].path)
+
+
+def _located_graph(graph: Path) -> LocatedModel:
+    """Describe the model of one graph. Raise UsageError if the file is none."""
+    if graph.suffix != ".onnx":
+        raise UsageError(f"{graph} is a file; give the folder of a model, or an .onnx file")
+    home = home_of(graph.parent)
+    return _located_in(*name_of(home), home, graph=graph)
+
+
+def name_of(folder: Path) -> tuple[str, str | None]:
+    """Return the name and the revision of a model in a folder.
+
+    In the Hub's cache these are the repository's; elsewhere it is the name of the folder.
+    """
+    return hub.repository_of(folder) or (folder.resolve().name, None)
 
 
 def _references(shipped: Path | None = None) -> dict[str, Path]:
     return {path.name: path for path in reference_models(shipped)}
 
 
-def _located_in(name: str, path: Path, revision: str | None, kind: str = "folder") -> LocatedModel:
+def _located_in(
+    name: str, revision: str | None, path: Path, kind: str = "folder", graph: Path | None = None
+) -> LocatedModel:
     """Describe the model in a folder. Raise UsageError if it holds neither weights nor graphs."""
     for file in (*path.glob("*.*"), *path.glob("onnx/*")):
         if not file.is_dir():
             require_regular_file(file)
-    if has_graphs(path):
+    check_no_adapter(path)
+    _check_links(path)
+    if graph or has_graphs(path):
         genai_config = path / "genai_config.json"
         genai = read_json_object(genai_config) if genai_config.is_file() else {}
         config = read_folder_config(path, required=False)
-        return LocatedModel(name, "onnx", path, revision, config, genai)
+        return LocatedModel(name, "onnx", path, revision, config, genai, graph)
     config = read_folder_config(path, required=True)
-    if not list(path.glob("*.safetensors")):
-        content = (
-            "only pickled weights, which can run code"
-            if list(path.glob("*.bin"))
-            else "no .safetensors and no .onnx file"
-        )
-        raise UsageError(
-            f"{path} holds {content}; "
-            "give a folder with config.json and safetensors, or an ONNX export"
-        )
+    check_checkpoint(path, config)
     return LocatedModel(name, kind, path, revision, config)
+
+
+def _check_links(folder: Path) -> None:
+    """Raise UsageError if a file that describes the model is a link that leads nowhere."""
+    for name in (*TOKENIZER_FILES, "config.json", "generation_config.json", "genai_config.json"):
+        note = link_note(folder / name)
+        if note:
+            raise UsageError(f"{folder} is incomplete: {name} is missing{note}")
 
 
 def read_config(name: str, revision: str | None = None) -> tuple[str, dict[str, Any], str]:
@@ -121,13 +159,13 @@ def read_config(name: str, revision: str | None = None) -> tuple[str, dict[str, 
     path = _expanded(name)
     references = _references()
     if path.is_file():
-        file = path.resolve()
-        model = file.parent.name if file.name == "config.json" else file.stem
+        model = name_of(path.parent)[0] if path.name == "config.json" else path.stem
         return model, read_json_object(path), str(path)
     if path.is_dir() or name in references:
         folder = path if path.is_dir() else references[name]
+        check_no_adapter(folder)
         config = read_folder_config(folder, required=True)
-        return folder.resolve().name, config, str(folder / "config.json")
+        return name_of(folder)[0], config, str(folder / "config.json")
     hub_id, revision = _split_hub_id(name, revision, list(references))
     file = hub.fetch_model(hub_id, revision, ["config.json"]) / "config.json"
     return hub_id, read_json_object(file), str(file)
@@ -180,7 +218,7 @@ def is_hub_model(model: str) -> bool:
 def _from_hub(model: str, revision: str | None, reference_names: list[str]) -> LocatedModel:
     name, pinned = _split_hub_id(model, revision, reference_names)
     path = hub.fetch_model(name, pinned, HUB_FILES)
-    located = _located_in(name, path, path.name)
+    located = _located_in(name, path.name, path)
     return msgspec.structs.replace(located, kind="hub") if located.kind != "onnx" else located
 
 

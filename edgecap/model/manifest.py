@@ -15,12 +15,12 @@ import msgspec
 
 from edgecap.errors import UsageError
 from edgecap.record import File
-from edgecap.storage.files import sha256_of_file
+from edgecap.storage.files import link_note, sha256_of_file
 
 MANIFEST = "edgecap.json"
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9_][\w.-]{0,99}(/[A-Za-z0-9_][\w.-]{0,99})?", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_INVALID = (KeyError, TypeError, ValueError, msgspec.ValidationError)
+_INVALID = (IndexError, KeyError, TypeError, ValueError, msgspec.ValidationError)
 
 
 class OnnxFile(msgspec.Struct, frozen=True):
@@ -76,7 +76,7 @@ def _listed_graph(folder: Path, graph: dict[str, Any]) -> OnnxFile:
     files = msgspec.convert(graph["files"], tuple[File, ...])
     for file in files:
         _check_file(folder, f"{graph['folder']}/{file.path}", file)
-    path = folder / graph["folder"] / "model.onnx"
+    path = folder / graph["folder"] / files[0].path
     return OnnxFile(
         path, str(graph["precision"]), str(graph["exporter"]), str(graph["recipe"]), files
     )
@@ -87,7 +87,9 @@ def _check_file(folder: Path, name: str, expected: File) -> None:
     if not path.is_relative_to(os.path.normpath(folder.absolute())):
         raise UsageError(f"{folder / MANIFEST} points outside its folder: {name}")
     if not path.is_file():
-        raise UsageError(f"{folder} is incomplete: {name} is missing; export the model again")
+        raise UsageError(
+            f"{folder} is incomplete: {name} is missing{link_note(path)}; export the model again"
+        )
     if path.stat().st_size != expected.bytes or sha256_of_file(path) != expected.sha256:
         raise UsageError(
             f"{path} is not what {MANIFEST} says: it was changed or cut short; export it again"

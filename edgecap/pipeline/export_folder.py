@@ -135,7 +135,7 @@ def contents(context: RunContext, graphs: dict[str, ReadyGraph], provider: str) 
             "revision": context.located.revision,
             "weights_sha256": context.hashes.weights,
             "tokenizer_sha256": context.hashes.tokenizer,
-            "parameters": count_parameters(context.located.path),
+            "parameters": count_parameters(context.located.path, context.located.kind),
         },
         "files": [
             {"path": name, "bytes": path.stat().st_size, "sha256": sha256_of_file(path)}

@@ -5,6 +5,7 @@ All that can be refused is refused here, before the first measurement. `artifact
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,14 +16,16 @@ from edgecap.graph import export, finish
 from edgecap.graph.onnx_file import GraphFacts
 from edgecap.machine.energy import meter
 from edgecap.machine.info import check_processors, check_threads
+from edgecap.model.checkpoint import has_checkpoint
 from edgecap.model.locate import LocatedModel, locate
-from edgecap.model.onnx_folder import onnx_files
+from edgecap.model.onnx_folder import onnx_files, shortened_list, unmeasured_graphs
 from edgecap.model.weight_files import hash_model
 from edgecap.pipeline.capabilities import Model, check_request, read_model
 from edgecap.pipeline.run_context import (
     NO_SCORES,
     KnownScores,
     ProgressCallback,
+    ProgressEvent,
     ReadyGraph,
     RunContext,
     StepRunner,
@@ -75,6 +78,7 @@ def prepare(
     _check_tokenizer(spec, located.path, model, inspected.graphs, corpus)
     if located.kind != "onnx":
         export.recipe(spec.exporter, model.exported_as)
+    _tell_others(located, graphs, notice)
     hashes = hash_model(located, [f for ready in graphs for f in ready.graph.files])
     context = RunContext(
         spec, home, located, model, hashes, corpus, graphs, notice, run, {}, ExitStack(), scores
@@ -96,6 +100,20 @@ def _check_tokenizer(
     check_ids(folder, min(known, default=None))
     if spec.protocol == "paper" and known:
         check_paper_ids(folder, min(known), texts)
+
+
+def _tell_others(
+    located: LocatedModel, graphs: tuple[ReadyGraph, ...], notice: ProgressCallback
+) -> None:
+    """Name what lies in the folder and is not measured: other graphs, or weights beside a graph."""
+    others = list(unmeasured_graphs(located.path, [ready.path for ready in graphs]))
+    weights = located.kind == "onnx" and has_checkpoint(located.path)
+    if others or weights:
+        names = [os.path.relpath(ready.path, located.path) for ready in graphs]
+        left = shortened_list([*(["its safetensors"] if weights else []), *others])
+        choice = f" (to choose: --model {located.path / others[0]})" if others else ""
+        used = shortened_list(names or ["its safetensors"])
+        notice(ProgressEvent(None, f"{located.name}: {used}; not measured: {left}{choice}"))
 
 
 def _read_model(spec: Spec, located: LocatedModel, graphs: tuple[GraphFacts, ...] = ()) -> Model:
@@ -151,7 +169,7 @@ def _inspect(
     located: LocatedModel, run: StepRunner, spec: Spec
 ) -> tuple[Inspected, tuple[ReadyGraph, ...]]:
     """Return the providers of the runtime, and the graphs of an ONNX folder."""
-    files = onnx_files(located.path) if located.kind == "onnx" else []
+    files = onnx_files(located.path, located.graph) if located.kind == "onnx" else []
     graphs = tuple(str(f.path) for f in files)
     step = Inspect(
         graphs=graphs, providers=spec.providers, energy=spec.energy == "require", meter=spec.meter

@@ -12,6 +12,7 @@ from edgecap import __version__
 from edgecap.errors import EdgecapError, Interrupted
 from edgecap.machine.info import read_machine
 from edgecap.model.flops import count_flops
+from edgecap.model.onnx_folder import unmeasured_graphs
 from edgecap.model.weight_files import count_parameters
 from edgecap.pipeline.artifacts import build_lock
 from edgecap.pipeline.capabilities import PREFILL_TOKENS
@@ -103,7 +104,7 @@ def open_draft(prepared: Prepared) -> Iterator[RecordDraft]:
 def _start_record(prepared: Prepared) -> Profile:
     context, providers, _ = prepared
     spec, located, model = context.spec, context.located, context.model
-    parameters = count_parameters(located.path)
+    parameters = count_parameters(located.path, located.kind)
     return Profile(
         schema=SCHEMA,
         edgecap=__version__,
@@ -115,13 +116,14 @@ def _start_record(prepared: Prepared) -> Profile:
             name=located.name,
             kind=located.kind,
             revision=located.revision,
-            parameters=Absent(reason="the folder has no safetensors to count")
+            parameters=Absent(reason="a graph was measured, and no safetensors to count")
             if parameters is None
             else parameters,
             weights_sha256=context.hashes.weights,
             tokenizer_sha256=context.hashes.tokenizer,
             architecture=model.architecture,
             task=model.task,
+            other_graphs=unmeasured_graphs(located.path, [r.path for r in context.graphs]),
         ),
         corpus=corpus_info(context.corpus, spec.bias_bits, _baselines(context)),
         flops=_flops(context),

@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 
 from edgecap.errors import EdgecapError, UsageError
+from edgecap.graph.onnx_file import open_in_memory
 from edgecap.graph.scoring import NLL, TARGETS
+from edgecap.graph.weight_locations import InMemoryGraph
 from edgecap.machine.info import int8_may_saturate
 from edgecap.protocols import Floats, Ids
 from edgecap.provider_options import parse_provider
@@ -35,6 +37,7 @@ MAX_SCORED_POSITIONS = 256
 # token of divergence on a 260 K model). This option makes the runtime use unsigned weights, which
 # would halve the speed of VNNI.
 EXACT_INT8 = ("session.x64quantprecision", "1")
+OUTSIDE = "External data path"  # in the runtime's message on weights behind links
 EXTERNAL_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
@@ -46,7 +49,7 @@ class OrtEngine:
     """One session on one provider; implements `protocols.Engine`.
 
     `head_dim` is the width of cached keys and `vocabulary` that of the logits, where the graph does
-    not show them. `scoring` is the serialised scoring graph, `profile_to` the path prefix of the
+    not show them. `scoring` is the scoring graph of `path`, `profile_to` the path prefix of the
     runtime's profile, `level` the graph optimisation. Raises EngineError if the runtime falls back
     to another provider, UsageError if the graph has unknown inputs.
     """
@@ -58,7 +61,7 @@ class OrtEngine:
         threads: int,
         head_dim: int | None = None,
         vocabulary: int = 0,
-        scoring: bytes | None = None,
+        scoring: InMemoryGraph | None = None,
         profile_to: Path | None = None,
         level: str = "all",
         arena: bool = True,
@@ -72,13 +75,10 @@ class OrtEngine:
             options.profile_file_prefix = str(profile_to)
         if scoring is not None:
             options.enable_mem_pattern = False  # would keep one block for each length of input
-            options.add_session_config_entry(EXTERNAL_DATA_FOLDER, str(path.parent))
         self._provider = parse_provider(provider).with_threads(threads)
         load_libraries(self._provider)
         started = time.perf_counter()
-        self._session = onnxruntime.InferenceSession(
-            scoring if scoring is not None else str(path), options, **self._provider.arguments
-        )
+        self._session = self._open(scoring or path, options)
         self.load_s = time.perf_counter() - started
         actual = self._session.get_providers()[0]
         if actual != self._provider.runtime_name:
@@ -92,6 +92,20 @@ class OrtEngine:
         self.has_cache = bool(self._past) and any(o.startswith("present") for o in self._outputs)
         self.vocabulary = self._logits_width() or vocabulary
         self._check_inputs()
+
+    def _open(self, graph: Path | InMemoryGraph, options: Any) -> Any:
+        """Open a session. The runtime refuses a path whose weights lie behind some links."""
+        import onnxruntime
+
+        if isinstance(graph, InMemoryGraph):
+            options.add_session_config_entry(EXTERNAL_DATA_FOLDER, str(graph.folder))
+            return onnxruntime.InferenceSession(graph.model, options, **self._provider.arguments)
+        try:
+            return onnxruntime.InferenceSession(str(graph), options, **self._provider.arguments)
+        except Exception as error:
+            if OUTSIDE not in str(error):
+                raise
+        return self._open(open_in_memory(graph), options)
 
     def _logits_width(self) -> int:
         last = next((o.shape[-1] for o in self._session.get_outputs() if o.name == "logits"), 0)

@@ -248,6 +248,13 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def link_note(path: Path) -> str:
+    """Return where a link that leads nowhere points to, for a message; else an empty string."""
+    if not path.is_symlink() or path.exists():
+        return ""
+    return f" (a link to {os.readlink(path)}, which is not there: download it again)"
+
+
 def list_files(folder: Path, names: list[str]) -> tuple[File, ...]:
     """Return name, size and hash of files in a folder."""
     return tuple(

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from edgecap.errors import DiskFull, UsageError, did_you_mean
+
+_SNAPSHOT = re.compile(r"/models--(?P<name>[^/]+)/snapshots/(?P<revision>[^/]+)(/|\Z)")
 
 
 def fetch_model(name: str, revision: str | None, patterns: list[str]) -> Path:
@@ -16,6 +20,18 @@ def fetch_model(name: str, revision: str | None, patterns: list[str]) -> Path:
 
     with _errors("model", name, revision):
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+
+
+def repository_of(folder: Path) -> tuple[str, str] | None:
+    """Return the name and the revision of a model whose folder lies in the Hub's cache, else None.
+
+    The cache keeps it in `models--ORG--NAME/snapshots/REVISION`, to which a link may lead.
+    """
+    for path in (folder.resolve(), Path(os.path.abspath(folder))):
+        found = _SNAPSHOT.search(path.as_posix())
+        if found:
+            return "/".join(found["name"].split("--")), found["revision"]
+    return None
 
 
 def fetch_file(dataset: str, file: str, revision: str | None) -> Path:

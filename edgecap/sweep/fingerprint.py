@@ -15,6 +15,7 @@ import msgspec
 from edgecap.errors import UsageError
 from edgecap.model.locate import is_hub_model, locate
 from edgecap.model.manifest import read_manifest
+from edgecap.model.onnx_folder import onnx_files
 from edgecap.spec import DEFAULT_CORPUS, PRECISIONS
 from edgecap.storage.files import (
     require_regular_file,
@@ -38,7 +39,9 @@ def model_fingerprint(model: str, cache: Path) -> str:
     files = sorted(
         p for p in (*located.path.glob("*"), *located.path.glob("*/*")) if _is_part(p, located.path)
     )
-    return _together([(str(p.relative_to(located.path)), p) for p in files], cache)
+    parts = [(str(p.relative_to(located.path)), p) for p in files]
+    chosen = [("the graph", located.graph)] if located.graph else []
+    return _together([*parts, *chosen], cache)
 
 
 def corpus_fingerprint(corpus: str, cache: Path) -> str:
@@ -64,7 +67,10 @@ def precisions_of(model: str) -> tuple[str, ...]:
     """
     if is_hub_model(model) or (located := locate(model)).kind != "onnx":
         return ()
-    names = [graph.get("precision") for graph in read_manifest(located.path).get("graphs", ())]
+    if located.graph:
+        names = [file.precision for file in onnx_files(located.path, located.graph)]
+    else:
+        names = [graph.get("precision") for graph in read_manifest(located.path).get("graphs", ())]
     precisions = tuple(str(name) for name in names if name in PRECISIONS)
     if not precisions:
         raise UsageError(

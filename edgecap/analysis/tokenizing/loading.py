@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgecap.errors import UsageError
-from edgecap.model.locate import find_tokenizer
+from edgecap.model.locate import find_tokenizer, name_of
 from edgecap.model.weight_files import tokenizer_sha256
 from edgecap.text.tokenizer import TextTokenizer, read_token_bytes, read_tokenizer
 from edgecap.text.vocabulary import TokenBytes
@@ -33,7 +33,7 @@ def load_tokenizers(models: Sequence[str]) -> list[LoadedTokenizer]:
     if twice:
         raise UsageError(f"{twice} is given twice; give different models")
     names = [
-        folder.resolve().name if Path(model).exists() else model
+        name_of(folder)[0] if Path(model).exists() else model
         for model, folder in zip(models, folders, strict=True)
     ]
     if len(set(names)) < len(names):

@@ -15,6 +15,7 @@ import msgspec
 from edgecap import __version__
 from edgecap.errors import DiskFull, EdgecapError
 from edgecap.meters.compression import ScoredDocument
+from edgecap.model.onnx_folder import unmeasured_graphs
 from edgecap.model.weight_files import ModelHashes
 from edgecap.names import safe_filename
 from edgecap.pipeline.artifacts import can_be_fp32, get_or_build
@@ -45,13 +46,14 @@ class BuildFailed(EdgecapError):
 class ModelBundle(NamedTuple):
     """Model for a device: its manifest, its local files by hash, and what its record must contain.
 
-    `graph` lists the files of the measured variant.
+    `graph` lists the files of the measured variant, `others` the graphs that were not chosen.
     """
 
     manifest: str
     places: dict[str, Path]
     name: str
     revision: str | None
+    others: tuple[str, ...]
     hashes: ModelHashes
     graph: tuple[File, ...]
 
@@ -180,6 +182,13 @@ class Bundles:
         places = {file.sha256: export.files[file.path] for file in files}
         located = context.located
         graph = graphs[precision].graph.files
+        others = unmeasured_graphs(located.path, [r.path for r in context.graphs])
         return ModelBundle(
-            export.manifest.decode(), places, located.name, located.revision, context.hashes, graph
+            export.manifest.decode(),
+            places,
+            located.name,
+            located.revision,
+            others,
+            context.hashes,
+            graph,
         )

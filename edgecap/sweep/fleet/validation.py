@@ -74,7 +74,9 @@ def validated_record(
         record,
         spec=cell.spec,
         machine=msgspec.structs.replace(record.machine, name=device or record.machine.name),
-        source=msgspec.structs.replace(record.source, name=bundle.name, revision=bundle.revision),
+        source=msgspec.structs.replace(
+            record.source, name=bundle.name, revision=bundle.revision, other_graphs=bundle.others
+        ),
         corpus=msgspec.structs.replace(
             record.corpus,
             name=corpus.name,
