@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Sequence
 
 
 def safe_filename(name: str) -> str:
@@ -25,6 +26,12 @@ def shortened(name: str, most: int = 90) -> str:
     """Return a name in one printable line of at most `most` characters; `…` marks a cut."""
     line = printable(name[: most + 1])
     return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def shortened_list(names: Sequence[str], most: int = 6) -> str:
+    """Return the first names of a list, with commas, and how many are left out."""
+    left = len(names) - most
+    return ", ".join(names[:most]) + (f" and {left} more" if left > 0 else "")
 
 
 def shortened_unique(text: str, most: int = 160) -> str:

@@ -31,8 +31,8 @@ which_model = options(
         "--model",
         default=DEFAULT_MODEL,
         show_default=True,
-        metavar="NAME|FOLDER|ORG/NAME[@REVISION]",
-        help="Model: a reference model, a Hugging Face or ONNX folder, or a Hub id.",
+        metavar="NAME|FOLDER|FILE.onnx|ORG/NAME[@REVISION]",
+        help="Model: a reference model, a Hugging Face or ONNX folder, one ONNX file, or a Hub id.",
     ),
     click.option("--revision", metavar="REVISION", help="Revision of the model on the Hub."),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import onnx
 
 WEIGHTS = "model.onnx.data"
+INPUTS = ("input_ids", "attention_mask", "position_ids", "token_type_ids")
 LARGEST_PROTO = 1_900_000_000  # protobuf ends at 2 GiB; the graph itself needs room
 
 
@@ -81,7 +83,8 @@ def inspect_graph(path: Path) -> GraphFacts:
     """Describe the graph of a decoder or encoder. Raise UsageError if it is neither or damaged."""
     model = open_graph(path, weights=False)
     graph = model.graph
-    names = tuple(i.name for i in graph.input)
+    stored = {t.name for t in graph.initializer}  # old files list these as inputs, too
+    names = tuple(i.name for i in graph.input if i.name not in stored)
     outputs = {o.name: o for o in graph.output}
     cached = any(n.startswith("past_key_values") for n in names)
     if "input_ids" not in names or (cached and "logits" not in outputs):
@@ -99,6 +102,11 @@ def inspect_graph(path: Path) -> GraphFacts:
         positions=_learned_positions(model),
         predicts="logits" in outputs,
     )
+
+
+def unknown_inputs(names: Iterable[str]) -> list[str]:
+    """Return the inputs of a graph that are neither token ids and masks nor a cache."""
+    return sorted(n for n in names if n not in INPUTS and not n.startswith("past_key_values"))
 
 
 def table_rows(model: onnx.ModelProto) -> int | None:

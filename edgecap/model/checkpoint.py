@@ -51,8 +51,8 @@ def checkpoint_files(folder: Path) -> list[Path]:
         return [folder / SINGLE]
     names = sorted(set(_weight_map(folder).values())) if (folder / INDEX).is_file() else []
     for name in names:
-        if Path(name).name != name or name in ("", os.curdir, os.pardir):
-            raise UsageError(f"{folder / INDEX} names a file outside its folder: {name[:100]}")
+        if Path(name).name != name or not name.isprintable() or name in ("", os.pardir):
+            raise UsageError(f"{folder / INDEX} names {name[:100]!r}, which is no file in it")
     files = [folder / name for name in names]
     missing = [f"{f.name}{link_note(f)}" for f in files if not f.is_file()]
     if missing:
@@ -179,7 +179,7 @@ def _check_index(folder: Path, headers: dict[str, SafetensorsHeader]) -> None:
     stored = {(name, file) for file, header in headers.items() for name in header.tensors}
     if (folder / SINGLE).is_file() and {file for _, file in listed} != {SINGLE}:
         raise UsageError(
-            f"{folder} holds {SINGLE} and an {INDEX} of other files; "
+            f"{folder} holds {SINGLE}, and {INDEX} names other files; "
             "transformers reads the first: take out what is not the model"
         )
     wrong = sorted(listed ^ stored)

@@ -13,10 +13,10 @@ from pathlib import Path
 from edgecap.errors import UsageError
 from edgecap.model.checkpoint import has_checkpoint
 from edgecap.model.manifest import MANIFEST, OnnxFile, listed_graphs
+from edgecap.names import shortened_list
 from edgecap.storage.files import link_note
 
 PREFERRED = "model.onnx"
-MOST_NAMED = 6  # graphs that a message names
 _HOME_FILES = ("config.json", "genai_config.json", MANIFEST)
 
 
@@ -97,13 +97,6 @@ def _choose(folder: Path) -> Path | None:
             f"give one of them, as {found[0]}"
         )
     return next(iter(preferred or found), None)
-
-
-def shortened_list(names: Iterable[str]) -> str:
-    """Return the first names of a list, and how many are left out."""
-    every = list(names)
-    left = len(every) - MOST_NAMED
-    return ", ".join(every[:MOST_NAMED]) + (f" and {left} more" if left > 0 else "")
 
 
 def _graphs_in(folder: Path) -> list[Path]:

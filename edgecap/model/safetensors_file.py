@@ -67,6 +67,8 @@ def read_header(path: Path) -> SafetensorsHeader:
             if not 0 < length <= min(size, LONGEST_HEADER):
                 raise _invalid(path, _kind_of(head))
             header = json.loads(file.read(length), object_pairs_hook=_without_repeats)
+        if not isinstance(header, dict):
+            raise _invalid(path, "its header is not a JSON object")
         metadata = header.pop("__metadata__", None) or {}
         tensors = msgspec.convert(header, dict[str, StoredTensor])
         _check_places(path, tensors, size - 8 - length)

@@ -13,13 +13,14 @@ from typing import NamedTuple
 
 from edgecap.errors import UsageError
 from edgecap.graph import export, finish
-from edgecap.graph.onnx_file import GraphFacts
+from edgecap.graph.onnx_file import GraphFacts, unknown_inputs
 from edgecap.machine.energy import meter
 from edgecap.machine.info import check_processors, check_threads
 from edgecap.model.checkpoint import has_checkpoint
 from edgecap.model.locate import LocatedModel, locate
-from edgecap.model.onnx_folder import onnx_files, shortened_list, unmeasured_graphs
+from edgecap.model.onnx_folder import onnx_files, unmeasured_graphs
 from edgecap.model.weight_files import hash_model
+from edgecap.names import shortened_list
 from edgecap.pipeline.capabilities import Model, check_request, read_model
 from edgecap.pipeline.run_context import (
     NO_SCORES,
@@ -182,6 +183,12 @@ def _inspect(
         )
     ready = []
     for file, facts in zip(files, inspected.graphs, strict=True):
+        unknown = unknown_inputs(facts.inputs)
+        if unknown:
+            raise UsageError(
+                f"{file.path} has inputs that edgecap does not know: {', '.join(unknown[:6])}; "
+                "give a decoder in one graph, as `edgecap export` and Optimum write it"
+            )
         listed = file.files or list_files(file.path.parent, list(facts.files))
         graph = describe_graph(
             file.precision or facts.precision, file.exporter, file.recipe, listed

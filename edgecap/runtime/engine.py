@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from edgecap.errors import EdgecapError, UsageError
-from edgecap.graph.onnx_file import open_in_memory
+from edgecap.graph.onnx_file import open_in_memory, unknown_inputs
 from edgecap.graph.scoring import NLL, TARGETS
 from edgecap.graph.weight_locations import InMemoryGraph
 from edgecap.machine.info import int8_may_saturate
@@ -112,15 +112,7 @@ class OrtEngine:
         return last if isinstance(last, int) else 0
 
     def _check_inputs(self) -> None:
-        known = {
-            "input_ids",
-            "attention_mask",
-            "position_ids",
-            "token_type_ids",
-            TARGETS,
-            *self._past,
-        }
-        unknown = sorted(set(self._inputs) - known)
+        unknown = unknown_inputs(self._inputs.keys() - {TARGETS})
         if unknown:
             raise UsageError(
                 f"the graph has inputs that edgecap does not know: {', '.join(unknown)}; "

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from edgecap.analysis.cell_view import CellView
 from edgecap.analysis.metrics import BY_NAME, MAIN, OVERVIEW
 from edgecap.analysis.outcomes import status
-from edgecap.names import printable, shortened
+from edgecap.names import printable, shortened, shortened_list
 from edgecap.record import Absent, Estimate, Flops, Latency, Profile
 from edgecap.report.cells import display_views
 from edgecap.report.machine_text import container_limits
@@ -171,6 +171,7 @@ def describe(record: Profile) -> list[tuple[str, str]]:
     )
     return [
         ("Model", f"{shortened(record.source.name, 300)}, {_parameters(record)}{_work(record)}"),
+        *([("Not measured", _others(record))] if record.source.other_graphs else []),
         (
             "Machine",
             f"{shortened(machine.name)}: {shortened(machine.processor)}, {cores} cores, "
@@ -185,6 +186,12 @@ def describe(record: Profile) -> list[tuple[str, str]]:
             f"{shortened(record.created_utc, 40)}, edgecap {shortened(record.edgecap, 40)}",
         ),
     ]
+
+
+def _others(record: Profile) -> str:
+    """Name the graphs that lie beside the measured ones."""
+    names = [shortened(name) for name in record.source.other_graphs]
+    return f"in the same folder: {shortened_list(names)}"
 
 
 def _parameters(record: Profile) -> str:

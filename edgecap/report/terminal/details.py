@@ -6,6 +6,7 @@ import click
 
 from edgecap import stats
 from edgecap.analysis.warnings.energy import no_energy
+from edgecap.names import shortened, shortened_list
 from edgecap.record import Absent, CorpusInfo, Decode, Latency, Profile
 from edgecap.report.cautions import full_message, grouped_cautions
 from edgecap.report.data import measured_cells
@@ -45,12 +46,19 @@ def _heading(record: Profile, width: int) -> str:
     state = "" if record.complete else f"  ({INCOMPLETE})"
     lines = [
         f"{model_line(record, WHOLE)}{state}",
+        *_other_graphs(record),
         machine_line(record, WHOLE),
         *([f"in a container: {limits}"] if (limits := container_limits(record.machine)) else []),
         text_line(record, WHOLE, bias=True),
         *_baselines(record.corpus),
     ]
     return "\n".join(wrapped(line, width, None) for line in lines)
+
+
+def _other_graphs(record: Profile) -> list[str]:
+    """Name the graphs that lie beside the measured ones."""
+    names = [shortened(name) for name in record.source.other_graphs]
+    return [f"not measured, in the same folder: {shortened_list(names)}"] if names else []
 
 
 def _baselines(corpus: CorpusInfo) -> list[str]:
