@@ -10,30 +10,36 @@ import struct
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from conftest import REFERENCE, ROOT
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from edgecap.analysis.tokenizing.parallel import read_parallel
 from edgecap.errors import DiskFull, RecordError, UsageError
 from edgecap.machine import info as machine
 from edgecap.model.config_file import read_json_object
-from edgecap.model.locate import locate
+from edgecap.model.locate import locate, read_config
 from edgecap.model.manifest import read_manifest
-from edgecap.model.onnx_folder import onnx_files
-from edgecap.model.weight_files import count_parameters, tokenizer_sha256
+from edgecap.model.onnx_folder import onnx_files, unmeasured_graphs
+from edgecap.model.weight_files import count_parameters, hash_model, tokenizer_sha256
 from edgecap.record import SCHEMA, Absent
 from edgecap.storage.files import (
     check_writable,
     list_files,
     new_folder,
+    sha256_of,
     sha256_of_file,
     write_atomically,
 )
+from edgecap.storage.hub import repository_of
 from edgecap.storage.records import load, read_record, record_path, save, schema
+from edgecap.sweep.fingerprint import model_fingerprint
 from edgecap.sweep.plan import read_plan
 from edgecap.text.corpus import corpus_info, read_corpus
 from edgecap.text.tokenizer import read_tokenizer
@@ -504,6 +510,344 @@ def test_parameters_are_those_of_the_model(tmp_path):
     (tmp_path / "part-2.safetensors").unlink()
     with pytest.raises(UsageError, match=r"part-2.safetensors is missing"):
         count_parameters(tmp_path)
+
+
+WEIGHTS = {
+    name: np.full((2, 4), value, np.float32) for value, name in enumerate(("a.w", "b.w", "c.w"))
+}
+FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+PLACES = {"a.w": FIRST, "b.w": FIRST, "c.w": SECOND}
+
+
+def model_folder(folder, weights=WEIGHTS, **config):
+    """Write a folder with a config and, unless None, its weights in one file."""
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", **config}))
+    if weights is not None:
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def sharded_folder(folder, places=PLACES, **fields):
+    """Write WEIGHTS in two shards; the index says `places`."""
+    model_folder(folder, None)
+    for file in (FIRST, SECOND):
+        save_file({n: w for n, w in WEIGHTS.items() if PLACES[n] == file}, folder / file)
+    index = {"metadata": {"total_size": 96}, "weight_map": places, **fields}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return folder
+
+
+def weights_sha256(folder):
+    return hash_model(locate(str(folder))).weights
+
+
+def hash_of(*files):
+    return sha256_of(*(sha256_of_file(file).encode() for file in files))
+
+
+def refusal(folder):
+    """Return the one line that a folder is refused with."""
+    with pytest.raises(UsageError) as refused:
+        locate(str(folder))
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+@pytest.mark.export
+def test_what_is_hashed_is_what_transformers_loads(tmp_path):
+    """A single file, or the shards of an index; other files beside them change nothing."""
+    from transformers import modeling_utils
+
+    def loaded(folder):
+        names = {"subfolder": "", "variant": None, "gguf_file": None, "use_safetensors": True}
+        rest = {n: None for n in ("cache_dir", "force_download", "proxies", "local_files_only")}
+        rest |= {n: None for n in ("token", "user_agent", "revision", "commit_hash")}
+        rest |= {n: False for n in ("from_tf", "from_flax", "is_remote_code")}
+        return modeling_utils._get_resolved_checkpoint_files(str(folder), **names, **rest)[0]
+
+    single, shards = model_folder(tmp_path / "one"), sharded_folder(tmp_path / "two")
+    for folder in (single, shards):
+        before = weights_sha256(folder)
+        assert before == hash_of(*map(Path, loaded(folder)))
+        for beside in ("consolidated.safetensors", "model.fp16.safetensors", "pytorch_model.bin"):
+            (folder / beside).write_bytes(b"not read")
+        assert weights_sha256(folder) == before
+        assert before == hash_of(*map(Path, loaded(folder)))
+    assert count_parameters(shards) == count_parameters(single) == 24
+
+
+def test_one_file_and_an_index_of_other_files_are_refused(tmp_path):
+    folder = model_folder(sharded_folder(tmp_path / "both"))
+    assert "names other files" in refusal(folder)
+    index = {"metadata": {}, "weight_map": dict.fromkeys(WEIGHTS, "model.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert weights_sha256(folder) == hash_of(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("places", "words"),
+    [
+        ({**PLACES, "ghost.w": FIRST}, "ghost.w, which is not in model-00001"),
+        ({"a.w": FIRST, "c.w": SECOND}, "b.w, which is not named for model-00001"),
+        ({**PLACES, "b.w": SECOND}, "disagree on 1 tensors, first b.w"),
+        ({**PLACES, "b.w": "../elsewhere.safetensors"}, "which is no file in it"),
+        ({**PLACES, "b.w": "/elsewhere.safetensors"}, "which is no file in it"),
+        ({**PLACES, "b.w": "model-3.safetensors"}, "model-3.safetensors is missing"),
+        ({"a.w": 1}, "no 'weight_map'"),
+        ([], "no 'weight_map'"),
+    ],
+)
+def test_an_index_that_is_wrong(tmp_path, places, words):
+    assert words in refusal(sharded_folder(tmp_path / "m", places))
+
+
+def test_an_index_that_transformers_cannot_read(tmp_path):
+    assert "no 'metadata'" in refusal(sharded_folder(tmp_path / "m", metadata=None))
+
+
+def test_a_tensor_in_two_shards(tmp_path):
+    folder = sharded_folder(tmp_path / "m")
+    save_file({n: WEIGHTS[n] for n in ("b.w", "c.w")}, folder / SECOND)
+    assert "first b.w, which is not named for model-00002" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("weights.safetensors", "weights are model.safetensors, or shards"),
+        ("model.fp16.safetensors", "weights are model.safetensors, or shards"),
+        (FIRST, "without model.safetensors.index.json"),
+        ("pytorch_model.pt", "pickled weights"),
+        ("q4.gguf", "only GGUF files"),
+        ("flax_model.msgpack", "TensorFlow or Flax"),
+    ],
+)
+def test_weights_under_other_names(tmp_path, file, words):
+    folder = model_folder(tmp_path / "m")
+    (folder / "model.safetensors").rename(folder / file)
+    assert words in refusal(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX")
+def test_weights_that_are_no_plain_file(tmp_path):
+    pipe, folder = model_folder(tmp_path / "a", None), model_folder(tmp_path / "b", None)
+    os.mkfifo(pipe / "model.safetensors")
+    (folder / "model.safetensors").mkdir()
+    assert "it is a pipe" in refusal(pipe)
+    assert "no plain file" in refusal(folder)
+
+
+def stored(header, data=b"x" * 8):
+    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(raw)) + raw + data
+
+
+def tensor(begin, end, dtype="F32", shape=(1, 2)):
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (b"", "it is empty"),
+        (b"version https://git-lfs.example/spec/v1\n", "pointer of Git LFS"),
+        (stored({"a": tensor(0, 8), "b": tensor(0, 8)}), "lies over another"),
+        (stored({"a": tensor(0, 8), "b": tensor(12, 20)}, b"x" * 20), "behind a gap"),
+        (stored({"a": tensor(0, 8, shape=(3,))}), "8 bytes for a shape of (3,)"),
+        (stored({"a": tensor(0, 8)}, b"x" * 7), "is cut short"),
+        (stored({"a": tensor(0, 8)}, b"x" * 9), "more than its tensors"),
+        (stored(b'{"a":%s,"a":%s}' % ((json.dumps(tensor(0, 8)).encode(),) * 2)), "there twice"),
+        (stored([1]), "not a JSON object"),
+        (stored({}, b""), "holds no tensors"),
+        (stored({"a": tensor(0, 8), "__metadata__": {"format": "tf"}}), "saved by tf"),
+        (stored({"a": tensor(0, 8, "F8_E4M3", (2, 4))}), "quantized weights (a is F8_E4M3)"),
+        (stored({"a.qweight": tensor(0, 8, "I32")}), "quantized weights (a.qweight is I32)"),
+        (stored({"q.lora_A.default.weight": tensor(0, 8)}), "adapter that is not merged"),
+    ],
+)
+def test_a_file_that_holds_no_weights_of_a_model(tmp_path, raw, words):
+    folder = model_folder(tmp_path / "m", None)
+    (folder / "model.safetensors").write_bytes(raw)
+    assert words in refusal(folder)
+
+
+def test_masks_in_bytes_are_no_quantized_weights(tmp_path):
+    masks = {"h.0.attn.bias": np.ones((1, 1, 4, 4), np.uint8), "ids": np.zeros((1, 4), np.int64)}
+    assert locate(str(model_folder(tmp_path / "m", {**WEIGHTS, **masks}))).kind == "folder"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"quantization_config": {"quant_method": "gptq"}},
+        {"quantization_config": {"quant_method": "bitsandbytes"}},
+        {"text_config": {"quantization_config": {"quant_method": "fp8"}}},
+        {"quantization": {"group_size": 64, "bits": 4}},
+    ],
+)
+def test_quantized_checkpoints_are_refused(tmp_path, config):
+    assert "give the unquantized model" in refusal(model_folder(tmp_path / "m", **config))
+
+
+def test_a_config_that_names_other_weights(tmp_path):
+    folder = model_folder(tmp_path / "m", transformers_weights="other.safetensors")
+    assert "'transformers_weights'" in refusal(folder)
+    model_folder(folder, transformers_weights="model.safetensors")
+    assert locate(str(folder)).kind == "folder"
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "adapter_model.bin",
+        "adapters.safetensors",
+        "pytorch_adapter.bin",
+        "pytorch_lora_weights.safetensors",
+    ],
+)
+@pytest.mark.parametrize("weights", [WEIGHTS, None])
+def test_an_adapter_is_refused_beside_its_base_and_alone(tmp_path, file, weights):
+    folder = model_folder(tmp_path / "m", weights)
+    (folder / file).write_text("{}")
+    assert f"holds an adapter ({file})" in refusal(folder)
+    with pytest.raises(UsageError, match="merge_and_unload"):
+        read_config(str(folder))
+
+
+def test_adapters_in_a_subfolder_and_other_configs_are_left_alone(tmp_path):
+    folder = model_folder(tmp_path / "m")
+    (folder / "adapters").mkdir()
+    (folder / "adapters" / "adapter_config.json").write_text("{}")
+    (folder / "preprocessor_config.json").write_text("{}")
+    assert locate(str(folder)).kind == "folder"
+
+
+# --- folders of the Hub's cache ----------------------------------------------------------------
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def cached(root, repository, files, absolute=False):
+    """Lay out files as the Hub's cache does, and return the snapshot."""
+    home = root / f"models--{repository.replace('/', '--')}"
+    snapshot = home / "snapshots" / COMMIT
+    (home / "blobs").mkdir(parents=True)
+    for name, source in files.items():
+        blob, link = home / "blobs" / sha256_of_file(source), snapshot / name
+        shutil.copyfile(source, blob)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(blob if absolute else os.path.relpath(blob, link.parent))
+    return snapshot
+
+
+def files_of(folder):
+    return {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_snapshot_has_the_name_of_its_repository(tmp_path, monkeypatch, absolute):
+    plain = sharded_folder(tmp_path / "plain")
+    snapshot = cached(tmp_path, "org/name", files_of(plain), absolute)
+    (tmp_path / "link").symlink_to(snapshot)
+    monkeypatch.chdir(snapshot.parent)
+    for path in (str(snapshot), f"{snapshot}/", f"./{COMMIT}", "..//snapshots/" + COMMIT,
+                 str(tmp_path / "link"), f"{tmp_path}/link/"):  # fmt: skip
+        located = locate(path)
+        assert (located.name, located.revision) == ("org/name", COMMIT)
+    assert weights_sha256(snapshot) == weights_sha256(plain)
+    assert read_config(str(snapshot / "config.json"))[0] == "org/name"
+    monkeypatch.chdir(snapshot)
+    assert (locate(".").name, read_config("config.json")[0]) == ("org/name", "org/name")
+
+
+def test_names_of_repositories(tmp_path):
+    assert repository_of(tmp_path / "models--gpt2/snapshots/main") == ("gpt2", "main")
+    assert repository_of(tmp_path / "models--a--b/snapshots/1/onnx") == ("a/b", "1")
+    assert repository_of(tmp_path / "datasets--a--b/snapshots/1") is None
+    assert repository_of(tmp_path / "models--a--b/refs/1") is None
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", SECOND])
+def test_a_link_to_a_blob_that_is_gone_is_named(tmp_path, name):
+    plain = sharded_folder(tmp_path / "plain")
+    (plain / "tokenizer.json").write_text("{}")
+    snapshot = cached(tmp_path, "org/name", files_of(plain))
+    blob = (snapshot / name).resolve()
+    blob.unlink()
+    line = refusal(snapshot)
+    assert name in line and blob.name in line
+
+
+# --- graphs that lie in a folder -----------------------------------------------------------------
+
+
+def graph_folder(folder, *names, config=True):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"graph")
+    if config:
+        (folder / "config.json").write_text("{}")
+    return folder
+
+
+def chosen(model):
+    located = locate(str(model))
+    (graph,) = onnx_files(located.path, located.graph)
+    return graph.path, unmeasured_graphs(located.path, [graph.path])
+
+
+def test_which_graph_is_measured_and_which_are_not(tmp_path):
+    nested = graph_folder(tmp_path / "a", "onnx/model.onnx", "onnx/model_q4.onnx")
+    assert chosen(nested) == (nested / "onnx/model.onnx", ("onnx/model_q4.onnx",))
+    both = graph_folder(tmp_path / "b", "model.onnx", "model_fp16.onnx", "onnx/model.onnx")
+    assert chosen(both) == (both / "model.onnx", ("model_fp16.onnx", "onnx/model.onnx"))
+    alone = graph_folder(tmp_path / "c", "decoder.onnx")
+    assert chosen(alone) == (alone / "decoder.onnx", ())
+
+
+def test_several_graphs_without_a_usual_name_take_a_choice(tmp_path):
+    folder = graph_folder(tmp_path / "a", "decoder_model.onnx", "decoder_with_past_model.onnx")
+    with pytest.raises(UsageError, match=r"decoder_model.onnx, decoder_with_past_model.onnx; give"):
+        onnx_files(folder)
+    path, others = chosen(folder / "decoder_model.onnx")
+    assert (path.name, others) == ("decoder_model.onnx", ("decoder_with_past_model.onnx",))
+
+
+def test_a_path_to_a_graph_chooses_it(tmp_path, monkeypatch):
+    """Its model is the folder above if that has the config; weights beside it are not counted."""
+    folder = graph_folder(tmp_path / "m", "onnx/model.onnx", "onnx/model_q4.onnx")
+    model_folder(folder)
+    located = locate(str(folder / "onnx" / "model_q4.onnx"))
+    assert (located.kind, located.name, located.path) == ("onnx", "m", folder)
+    assert chosen(located.graph) == (folder / "onnx/model_q4.onnx", ("onnx/model.onnx",))
+    assert count_parameters(located.path, located.kind) is None
+    monkeypatch.chdir(folder / "onnx")
+    assert (locate("model_q4.onnx").name, locate(".").name) == ("m", "m")
+    assert locate("..").kind == "folder"
+    with pytest.raises(UsageError, match="or an .onnx file"):
+        locate(str(folder / "config.json"))
+
+
+def test_a_graph_of_a_snapshot_has_the_name_of_the_repository(tmp_path):
+    plain = graph_folder(tmp_path / "plain", "onnx/model.onnx", "onnx/model_q4.onnx")
+    snapshot = cached(tmp_path, "onnx-community/name", files_of(plain))
+    for path in (snapshot, snapshot / "onnx", snapshot / "onnx" / "model_q4.onnx"):
+        located = locate(str(path))
+        assert (located.name, located.revision) == ("onnx-community/name", COMMIT)
+    (snapshot / "onnx/model.onnx").resolve().unlink()
+    with pytest.raises(UsageError, match=r"model.onnx cannot be read \(a link to"):
+        onnx_files(snapshot)
+
+
+def test_two_graphs_of_a_folder_are_two_models(tmp_path):
+    folder = graph_folder(tmp_path / "m", "onnx/model.onnx", "onnx/model_q4.onnx")
+    one, two = (str(folder / "onnx" / name) for name in ("model.onnx", "model_q4.onnx"))
+    (folder / "onnx" / "model_q4.onnx").write_bytes(b"other")
+    assert model_fingerprint(one, tmp_path) != model_fingerprint(two, tmp_path)
+    assert locate(one).place != locate(two).place
 
 
 def test_what_was_left_half_made_is_swept(tmp_path):

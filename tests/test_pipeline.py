@@ -11,11 +11,13 @@ from fakes import scripted
 
 from edgecap.analysis.outcomes import has_failure
 from edgecap.errors import Interrupted, UsageError
+from edgecap.graph.onnx_file import GraphFacts
 from edgecap.pipeline import cells, judging, prepare, record_draft
 from edgecap.pipeline.export_folder import export_folder
 from edgecap.pipeline.profile import profile
 from edgecap.pipeline.worker import (
     Export,
+    Inspect,
     Inspected,
     MeasureCell,
     MeasureLatency,
@@ -32,6 +34,7 @@ from edgecap.record import (
     Measurement,
     Score,
 )
+from edgecap.report.page.report import describe
 from edgecap.report.terminal.details import details
 from edgecap.spec import Spec
 from edgecap.storage.files import resolve_paths
@@ -317,6 +320,78 @@ def test_precisions_that_a_folder_cannot_give(spec, corpus, place, tmp_path):
     record = profile(msgspec.structs.replace(wanted, precisions=()), place, run=scripted(corpus))
     assert [c.precision for c in record.cells] == ["fp16"]
     assert record.source.parameters == 1787008
+
+
+def folder_of_graphs(folder, *names):
+    """Write a folder whose `onnx` holds graphs that the scripted child takes as fp32."""
+    (folder / "onnx").mkdir(parents=True)
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((REFERENCE / name).read_bytes())
+    for name in names:
+        (folder / "onnx" / name).write_bytes(b"fp32" * 10)
+    return folder
+
+
+def test_graphs_beside_the_measured_one_are_named(spec, corpus, place, tmp_path):
+    folder = folder_of_graphs(tmp_path / "m", "model.onnx", "model_q4.onnx", "model_fp16.onnx")
+    events = []
+    asked = msgspec.structs.replace(spec, model=str(folder), precisions=("fp32",))
+    record = profile(asked, place, events.append, scripted(corpus))
+    assert record.source.other_graphs == ("onnx/model_fp16.onnx", "onnx/model_q4.onnx")
+    line = "m: onnx/model.onnx; not measured: onnx/model_fp16.onnx, onnx/model_q4.onnx"
+    assert sum(line in e.stage for e in events) == 1
+    text = "not measured, in the same folder: onnx/model_fp16.onnx, onnx/model_q4.onnx"
+    assert text in " ".join(details(record).split())
+    assert "model_q4.onnx" in dict(describe(record))["Not measured"]
+
+
+def test_what_takes_precedence_is_told(spec, corpus, place, tmp_path):
+    folder = folder_of_graphs(tmp_path / "m", "model.onnx")
+    (folder / "model.safetensors").symlink_to(REFERENCE / "model.safetensors")
+    events = []
+    asked = msgspec.structs.replace(spec, model=str(folder), precisions=("fp32",))
+    record = profile(asked, place, events.append, scripted(corpus))
+    assert (record.source.kind, record.source.other_graphs) == ("folder", ("onnx/model.onnx",))
+    assert any("m: its safetensors; not measured: onnx/model.onnx" in e.stage for e in events)
+    asked = msgspec.structs.replace(asked, model=str(folder / "onnx" / "model.onnx"))
+    graph = profile(asked, place, events.append, scripted(corpus))
+    assert graph.source.weights_sha256 != record.source.weights_sha256
+    assert isinstance(graph.source.parameters, Absent)
+    assert "not measured: its safetensors" in events[-1].stage or any(
+        "m: onnx/model.onnx; not measured: its safetensors" in e.stage for e in events
+    )
+
+
+def test_a_graph_with_inputs_of_other_kinds_is_refused_first(spec, corpus, place, tmp_path):
+    """A merged decoder of older Optimum, one behind an encoder, one that takes embeddings."""
+    folder = folder_of_graphs(tmp_path / "m", "decoder_model_merged.onnx")
+    asked = msgspec.structs.replace(spec, model=str(folder), precisions=("fp32",))
+    for name in ("use_cache_branch", "encoder_hidden_states", "inputs_embeds"):
+
+        def run(step, watch, timeout_s, name=name):
+            assert isinstance(step, Inspect)
+            inputs = ("input_ids", "past_key_values.0.key", name)
+            facts = GraphFacts("fp32", inputs, 16, True, ("decoder_model_merged.onnx",), 100)
+            return Inspected(providers=("cpu",), graphs=(facts,))
+
+        with pytest.raises(UsageError, match=f"merged.onnx has inputs .* know: {name}; give a"):
+            profile(asked, place, run=run)
+    assert not place.profiles.exists()
+
+
+def test_a_chosen_graph_travels_under_its_own_name(spec, corpus, place, tmp_path):
+    folder = folder_of_graphs(tmp_path / "m", "model.onnx")
+    asked = msgspec.structs.replace(
+        spec, model=str(folder / "onnx" / "model.onnx"), precisions=("fp32",)
+    )
+    export_folder(asked, tmp_path / "out", place, run=scripted(corpus))
+    again = msgspec.structs.replace(asked, model=str(tmp_path / "out" / "fp32" / "model.onnx"))
+    record = profile(again, place, run=scripted(corpus))
+    assert (record.source.name, record.source.kind) == ("out", "onnx")
+    (tmp_path / "out" / "fp32" / "stray.onnx").write_bytes(b"graph")
+    stray = msgspec.structs.replace(again, model=str(tmp_path / "out" / "fp32" / "stray.onnx"))
+    with pytest.raises(UsageError, match=r"edgecap.json does not list .*stray.onnx"):
+        profile(stray, place, run=scripted(corpus))
 
 
 def test_a_variant_that_will_not_pay_is_left_out_and_stays_a_row(spec, corpus, place, monkeypatch):

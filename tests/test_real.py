@@ -4,11 +4,13 @@ and the numbers they give.
 
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
 import warnings
 
+import msgspec
 import numpy as np
 import pytest
 from conftest import REFERENCE, SMALL, VARIANTS, heavy
@@ -423,6 +425,129 @@ def test_guards_against_padding_are_taken_out(cache):
     assert drop_guards(graph) == layers > 0
     assert not any(n.op_type == "IsNaN" for n in graph.node)
     assert drop_guards(graph) == 0
+
+
+# --- weights behind links -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def beside(reference, tmp_path_factory):
+    """The fp32 graph of the reference model with its weights in a second file."""
+    import onnx
+
+    folder = tmp_path_factory.mktemp("beside")
+    model = onnx.load(str(reference / "fp32/model.onnx"))
+    options = {"save_as_external_data": True, "location": "model.onnx_data"}
+    onnx.save(model, str(folder / "model.onnx"), **options)
+    return folder
+
+
+def linked(kind, beside, folder):
+    """Lay out the graph and its weights in a folder, by one kind of link."""
+    blobs = folder.parent / "blobs"
+    blobs.mkdir()
+    folder.mkdir()
+    for file in beside.iterdir():
+        blob = blobs / file.name.replace(".", "-")
+        shutil.copyfile(file, blob)
+        if kind == "hard" or (kind == "data" and file.suffix == ".onnx"):
+            os.link(blob, folder / file.name)
+        else:
+            (folder / file.name).symlink_to(os.path.relpath(blob, folder))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["all", "data", "hard"])
+def test_weights_behind_links_are_the_same_weights(kind, beside, tmp_path):
+    """Links for both files as in the Hub's cache, for the weights alone, and hard links."""
+    folder = linked(kind, beside, tmp_path / "m")
+    path, ids = folder / "model.onnx", np.arange(40)
+    same, whole = open_graph(path), open_graph(beside / "model.onnx")
+    assert same.SerializeToString() == whole.SerializeToString()
+    for scoring in (False, True):
+        plain, behind = (open_engine(f, scoring) for f in (beside, folder))
+        if scoring:
+            assert (plain.nll(ids[:-1], ids[1:]) == behind.nll(ids[:-1], ids[1:])).all()
+        else:
+            assert (plain.log_probabilities(ids) == behind.log_probabilities(ids)).all()
+    facts = inspect_graph(path)
+    assert facts.files == ("model.onnx", "model.onnx_data")
+    assert list_files(folder, list(facts.files)) == list_files(beside, list(facts.files))
+
+
+def test_weights_are_those_beside_the_path_that_was_given(beside, tmp_path):
+    """The graph is a link to another folder, which holds other weights under the same name."""
+    folder = tmp_path / "m"
+    folder.mkdir()
+    shutil.copytree(beside, tmp_path / "other")
+    weights = (beside / "model.onnx_data").read_bytes()
+    (tmp_path / "other/model.onnx_data").write_bytes(bytes(len(weights)))
+    (folder / "model.onnx").symlink_to("../other/model.onnx")
+    (folder / "model.onnx_data").write_bytes(weights)
+    ids = np.arange(20)
+    for scoring in (False, True):
+        plain, behind = (open_engine(f, scoring) for f in (beside, folder))
+        run = (
+            (lambda e: e.nll(ids[:-1], ids[1:])) if scoring else lambda e: e.log_probabilities(ids)
+        )
+        assert (run(plain) == run(behind)).all()
+    assert open_graph(folder / "model.onnx") == open_graph(beside / "model.onnx")
+
+
+def test_weights_beside_a_graph_that_cannot_be_read(beside, tmp_path):
+    import onnx
+
+    folder = linked("all", beside, tmp_path / "m")
+    (tmp_path / "blobs/model-onnx_data").unlink()
+    with pytest.raises(UsageError, match=r"missing \(a link to \.\./blobs/model-onnx_data"):
+        inspect_graph(folder / "model.onnx")
+    (folder / "model.onnx").unlink()
+    for location, words in (
+        ("../m/model.onnx_data", "outside its folder"),
+        ("/tmp/model.onnx_data", "outside its folder"),
+        ("sub/../../x", "outside its folder"),
+        ("", "no place in a file"),
+    ):
+        model = onnx.load(str(beside / "model.onnx"), load_external_data=False)
+        entry = next(e for t in model.graph.initializer for e in t.external_data)
+        entry.value = location
+        (folder / "model.onnx").write_bytes(model.SerializeToString())
+        with pytest.raises(UsageError, match=words):
+            inspect_graph(folder / "model.onnx")
+
+
+def test_a_snapshot_of_graphs_is_profiled_and_exported(
+    reference, beside, corpus_file, tmp_path, cache
+):
+    """As repositories of graphs lie in the Hub's cache: configs above onnx/, a q4 graph beside."""
+    home = tmp_path / "models--org--name"
+    snapshot = home / "snapshots" / "abc"
+    files = {f"onnx/{p.name}": p for p in beside.iterdir()}
+    files |= {"onnx/model_q4.onnx": reference / "int4/model.onnx"}
+    files |= {n: reference / n for n in ("config.json", "tokenizer.json", "tokenizer_config.json")}
+    (home / "blobs").mkdir(parents=True)
+    for number, (name, source) in enumerate(files.items()):
+        shutil.copyfile(source, home / "blobs" / str(number))
+        (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
+        blob = os.path.relpath(home / "blobs" / str(number), (snapshot / name).parent)
+        (snapshot / name).symlink_to(blob)
+    spec = Spec(
+        model=str(snapshot), corpus=str(corpus_file), precisions=("fp32", "int8"), limit_s=1
+    )
+    paths = resolve_paths(cache, tmp_path / "profiles")
+    record = profile(spec, paths)
+    assert all(isinstance(c.outcome, Measurement) for c in record.cells)
+    source = record.source
+    assert (source.name, source.revision, source.other_graphs) == (
+        ("org/name", "abc", ("onnx/model_q4.onnx",))
+    )
+    export_folder(msgspec.structs.replace(spec, precisions=("int8",)), tmp_path / "out", paths)
+    assert (tmp_path / "out/int8/model.onnx").is_file()
+    chosen = msgspec.structs.replace(
+        spec, model=str(snapshot / "onnx/model_q4.onnx"), precisions=()
+    )
+    (cell,) = profile(chosen, paths).cells
+    assert (cell.precision, type(cell.outcome)) == ("int4", Measurement)
 
 
 def test_a_file_that_is_cut_short_is_damaged(reference, tmp_path):
