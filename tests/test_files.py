@@ -4,8 +4,8 @@ import errno
 import hashlib
 import json
 import os
-import socket
 import shutil
+import socket
 import struct
 import subprocess
 import sys
