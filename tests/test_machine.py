@@ -127,6 +127,7 @@ flags\t\t: fpu avx
         (arm(*["0xd05"] * 4, *["0xd0b"] * 4), "Cortex-A76 x4 + Cortex-A55 x4", None),
         (arm("0xd4f"), "Neoverse-V2", None),
         (arm("0x023", "0x023", implementer="0x61"), "Firestorm-M1", None),
+        (arm("0x000", implementer="0x61"), "Apple silicon", None),
         (arm("0x004", implementer="0x4e"), "Carmel", None),
         (arm("0xac4", implementer="0xc0"), "Ampere-1a", None),
         (arm("0x001", implementer="0x51"), "Oryon", None),
