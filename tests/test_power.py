@@ -5,9 +5,11 @@ and any sequence of what counters do.
 import errno
 import math
 import os
+import re
 import subprocess
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +23,7 @@ from hypothesis import strategies as st
 
 from edgecap.analysis import score
 from edgecap.analysis.warnings.energy import check_energy
+from edgecap.errors import UsageError
 from edgecap.machine.energy import find_counters, meter, permission, resolve
 from edgecap.machine.energy.amd import open_amd
 from edgecap.machine.energy.apple import open_apple
@@ -35,6 +38,7 @@ from edgecap.machine.energy.sampled import PowerIntegral, SampledCounter
 from edgecap.machine.energy.tally import CumulativeCounter, DomainTotal
 from edgecap.meters import energy, energy_windows
 from edgecap.meters.counter_readings import CounterStalled, find_ticks
+from edgecap.pipeline import prepare
 from edgecap.protocols import CounterHealth
 from edgecap.record import Absent, Energy, LeftOut, Window
 
@@ -1336,6 +1340,248 @@ def test_a_file_that_is_no_meters_says_where(text, message, tmp_path):
         meter.parse_meter_rows(text)
     (tmp_path / "m.csv").write_text(text)
     assert message in refused(find_counters(tmp_path, {}, tmp_path / "m.csv"))["meter"].reason
+
+
+def table(header, *rows):
+    return "".join(f"{line}\n" for line in (header, *rows))
+
+
+def each_second(form, *values, count=60, start=1764000000):
+    """Rows of a second each from 2025-11-24T16:00Z: a form of time, then values in turn."""
+    times = [datetime.fromtimestamp(start + i, UTC) for i in range(count)]
+    return [
+        f"{t.strftime(form) if '%' in form else start + i}{values[i % len(values)]}"
+        for i, t in enumerate(times)
+    ]
+
+
+ISO, EPOCH = "%Y-%m-%dT%H:%M:%SZ", "epoch"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        table("time;power", *each_second(ISO, ";41,2")),
+        table("time,watts", *each_second(EPOCH, ',"41,2"')),
+        table("Time (UTC)\tP [W]\tU [V]", *each_second("%d.%m.%Y %H:%M:%S", "\t41,2\t230,1")),
+        table("Datum;Uhrzeit;Leistung [kW]", *each_second("%d.%m.%Y;%H:%M:%S UTC", ";0,0412")),
+        table('"Time","Power, W"', *each_second("%d.%m.%Y %H:%M:%S UTC", ',"41.2"')),
+        table("Date,Time,Power (W)", *each_second("%m/%d/%Y,%I:%M:%S %p UTC", ",41.2")),
+        table("Time Bucket (UTC),Mains (kWatts)", *each_second("%m/%d/%Y %H:%M:%S", ",0.0412")),
+        table("time,Active Power[kW]", *each_second("%Y-%m-%d %H:%M:%S+0000", ",0.0412")),
+        table("time,W", *each_second("%d-%b-%Y %H:%M:%S.000Z", ",41.2")),
+        table("time,W", *each_second("%a %b %d %Y %H:%M:%S UTC", ",41.2")),
+        table("utc_time,powerkW", *each_second("%Y%m%d%H%M%S", ",0.0412")),
+        table("time,power", *each_second(ISO, ",41.2 W", ",0.0412 kW", ",41200 mW")),
+        table("time;W;V", *each_second(EPOCH, ";41,2;1.230,5")),
+        table("ts,apower,aenergy", *each_second(EPOCH, ",41.2,7")),
+        table("sep=;", "Plug S;fw 1.0", "", "# exported", "time;W", *each_second(EPOCH, ";41,2")),
+        table("Time UTC,Power", "[dd.MM.yyyy],[kW]", *each_second("%d.%m.%Y %H:%M", ",0.0412")[:1])
+        + table(*each_second("%d.%m.%Y %H:%M:%S", ",0.0412")[1:]),
+        table("time,L1 (W),L2 (W),L3 (W)", *each_second(EPOCH, ",10,20,11.2")),
+        table("time,a_act_power,b_act_power,total_act_power", *each_second(EPOCH, ",9,8,41.2")),
+        table("time,Power plug,watts", *each_second(EPOCH, ",10,41.2")),
+        table(
+            "Time,ENERGY.Total,ENERGY.Power,ENERGY.ApparentPower,ENERGY.Factor",
+            *each_second(ISO, ",12.3,41.2,50,0.9"),
+        ),
+        table("time,W", *each_second(EPOCH, ",41.2", count=30), "time,W")
+        + table(*each_second(EPOCH, ",41.2", count=30, start=1764000030)),
+        table("time,W", "1764000000,41.2", *each_second(EPOCH, ",41.2")),
+        table("time;W", *each_second(EPOCH, ";41,2")).replace("\n", "\r\n"),
+        "\ufeff" + table("time;W", *each_second(EPOCH, ";41,2")).replace("\n", "\r"),
+        table("time;power", *each_second(ISO, *[";41,2"] * 20, ";unavailable")),
+        table("time,W", *each_second(EPOCH, *[",41.2"] * 10, ",", ",-", ",41.2", ",N/A", ",nan")),
+    ],
+)
+def test_a_meters_file_is_read_as_people_write_it(text):
+    rows = meter.parse_meter_rows(text)
+    assert rows.times[0] == 1764000000
+    assert meter.joules_between(rows, 1764000005, 1764000035) == pytest.approx(30 * 41.2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (table("time,W", *each_second(EPOCH, ",41,2")), "line 2 .* 3 columns, its header 2"),
+        (table("time,W", *each_second(EPOCH, ',"1,234"')), "column 'W': '1,234' can be 1.234 or"),
+        (table("time;W", *each_second(EPOCH, ";41.2", ";41,2")), "line 3, column 'W': '41,2' has"),
+        (table("time,W", *each_second(EPOCH, ",41.2", ",ON")), "line 3, column 'W': 'ON' is not"),
+        (table("time,W", *each_second(EPOCH, ",1_000")), "'1_000' is not a number"),
+        (table("time,W", *each_second(EPOCH, ",41.2", ",3 kWh")), "line 3.*not a number of watts"),
+        (table("time,W", *each_second(EPOCH, ",41.2", ",-120")), "line 3, .* is negative"),
+        (table("*", *each_second(EPOCH, ",41.2"))[2:], "line 1 has no names .* 'time,watts'"),
+        (table("time,Power A1,Power B", *each_second(EPOCH, ",4,2")), "name the machine's 'watts'"),
+        (table("TIME,POWER_MW", *each_second(EPOCH, ",41200")), "write mW, W or kW"),
+        (table("time,power", *each_second(EPOCH, ",0.0412")), "no machine's power in W"),
+        (table("time,Apparent Power (VA)", *each_second(EPOCH, ",41")), "no column of watts"),
+        (table("time,price (EUR/kWh)", *each_second(EPOCH, ",41")), "no column of watts"),
+        (table("time,energy", *each_second(EPOCH, ",41")), "write Wh, kWh or J"),
+        (
+            table("time,W", *each_second("%m/%d/%Y %H:%M:%S", ",4", start=1764000000 - 19 * 86400)),
+            "line 2, column 'time': '11/05/2025 16:00:00' can be two dates: write 2025-05-11 or",
+        ),
+        (table("time,W", *each_second("%Y-%m-%d %H:%M:%S IST", ",4")), r"'IST': write .* \+01:00"),
+        (table("time,W", *each_second("%H:%M:%S", ",41.2")), "line 2, column 'time': .* no date"),
+        (table("date,W", *each_second("%Y-%m-%d", ",41.2")), "has no time of day"),
+        (
+            table("time,W", *each_second("%Y-%m-%d %H:%M", ",1", ",2", ",3")),
+            "third row of the same",
+        ),
+        (table("time,W", *each_second(EPOCH, ",4"), "1764000010,4"), "line 62.* do not rise"),
+        (table("time,W", *each_second(EPOCH, ",4"), "Total,240"), "line 62.*'Total' is not a time"),
+        (table("time,kWh", *each_second(EPOCH, ",1", ",2", ",1")), "line 4, column 'kWh'.* falls"),
+    ],
+)
+def test_what_cannot_be_read_names_line_and_column(text, message):
+    with pytest.raises(ValueError, match=message) as told:
+        meter.parse_meter_rows(text)
+    assert "\n" not in str(told.value)
+
+
+def test_a_gap_is_no_power(tmp_path):
+    text = table("time;power", *each_second(ISO, *[";41,2"] * 20, *[";unavailable"] * 8))
+    rows = meter.parse_meter_rows(text)
+    assert rows.gaps[0] == (1764000019, 1764000028)
+    assert meter.joules_between(rows, 1764000001, 1764000019) == pytest.approx(18 * 41.2)
+    with pytest.raises(OSError, match="no value of 'power' for 9.0 s"):
+        meter.joules_between(rows, 1764000005, 1764000035)
+
+
+def test_energy_goes_on_counting_through_a_gap():
+    rows = each_second(EPOCH, "")
+    text = table("time,Wh", *(f"{r},{i / 100:.3f}" for i, r in enumerate(rows) if i // 10 != 2))
+    found = meter.parse_meter_rows(text)
+    assert meter.joules_between(found, 1764000005, 1764000055) == pytest.approx(50 * 36)
+    with pytest.raises(OSError, match="no value"):
+        meter.joules_between(found, 1764000005, 1764000025)
+
+
+def beside(watts, step_wh, digits):
+    """Rows of constant watts beside energy that moves in steps, from a tenth of a step."""
+    counts = [math.floor(watts * i / 3600 / step_wh + 0.1) * step_wh for i in range(1800)]
+    rows = each_second(EPOCH, "", count=1800)
+    return [f"{r},{watts},{c / 1000:.{digits}f}" for r, c in zip(rows, counts, strict=True)]
+
+
+@pytest.mark.parametrize(("step_wh", "digits"), [(10, 2), (10, 6), (1, 3), (0.1, 4)])
+def test_watts_stand_in_for_energy_of_coarse_steps(step_wh, digits):
+    text = table("time,W,kWh", *beside(40.0, step_wh, digits))
+    rows = meter.parse_meter_rows(text)
+    assert rows.column == "W"
+    for began in (1764000005, 1764000035, 1764000900):
+        assert meter.joules_between(rows, began, began + 30) == pytest.approx(1200)
+    alone = meter.parse_meter_rows(re.sub(",40.0,", ",", text).replace(",W,", ","))
+    assert alone.step_j == pytest.approx(step_wh * 3600)
+    assert f"steps of {step_wh * 3600:g} J" in meter.too_coarse(alone)
+    with pytest.raises(OSError, match=f"steps of {step_wh * 3600:g} J"):
+        meter.joules_between(alone, 1764000005, 1764000035)
+
+
+def test_energy_that_does_not_move_has_the_step_of_its_last_digit():
+    rows = meter.parse_meter_rows(table("time,kWh", *each_second(EPOCH, ",12.340")))
+    assert rows.step_j == pytest.approx(36_000)
+    assert "steps of 36000 J" in meter.too_coarse(rows)
+
+
+def test_watts_and_energy_that_disagree_are_refused():
+    text = table("time,W,kWh", *beside(40.0, 1, 3)).replace(",40.0,", ",80.0,")
+    with pytest.raises(
+        ValueError, match="'W' and 'kWh' disagree: 143920 J and 72000 J over 1799 s"
+    ):
+        meter.parse_meter_rows(text)
+    falls = table("time,W,kWh", *each_second(EPOCH, *[",41.2,1.0"] * 30, *[",41.2,0.0"] * 30))
+    assert meter.parse_meter_rows(falls).column == "W"
+
+
+def test_fine_energy_is_used_with_its_step(tmp_path):
+    rows = each_second(EPOCH, "")
+    text = table("time,W,Wh", *(f"{r},36,{i / 100:.2f}" for i, r in enumerate(rows)))
+    (tmp_path / "m.csv").write_text(text)
+    trace = meter.WallMeter(tmp_path / "m.csv", 0.0)
+    assert trace.resolution_j == pytest.approx(36)
+    assert trace.between(1764000005, 1764000035) == (pytest.approx(30 * 36),)
+
+
+def test_the_hour_that_a_clock_shows_twice(monkeypatch):
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        turn = 1761440400  # 2025-10-26T01:00Z: 03:00 becomes 02:00
+        lines = [f"{datetime.fromtimestamp(turn - 30 + i):%d.%m.%Y %H:%M:%S};5" for i in range(60)]
+        assert meter.parse_meter_rows(table("Zeit;W", *lines)).times == tuple(
+            range(turn - 30, turn + 30)
+        )
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_a_history_of_home_assistant_holds_its_values():
+    states = [(0, "10"), (5, "100"), (5.5, "unavailable"), (6, "100"), (40, "20"), (41, "21")]
+    lines = [
+        line
+        for after, state in states
+        for line in (
+            f"sensor.plug_voltage,230.1,{datetime.fromtimestamp(1764000000 + after, UTC):{ISO}}",
+            f"sensor.plug_power,{state},{datetime.fromtimestamp(1764000000 + after, UTC):{ISO}}",
+        )
+    ]
+    rows = meter.parse_meter_rows(table("entity_id,state,last_changed", *lines))
+    assert rows.column == "sensor.plug_power"
+    assert meter.joules_between(rows, 1764000000, 1764000005) == pytest.approx(50)
+    assert meter.joules_between(rows, 1764000010, 1764000040) == pytest.approx(3000)
+    two = table("entity_id,state,last_changed", f"sensor.a_power,1,{lines[0][-20:]}")
+    with pytest.raises(ValueError, match=r"sensor.a_power', 'sensor.b_power"):
+        meter.parse_meter_rows(two + f"sensor.b_power,1,{lines[0][-20:]}\n")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (lambda text: text.encode(), None),
+        (lambda text: text.encode("utf-8-sig"), None),
+        (lambda text: text.encode("utf-16"), None),
+        (lambda text: text.encode("utf-16")[:-5], None),
+        (lambda text: text.replace("W", "W °").encode("latin-1"), None),
+        (lambda text: text.encode() + "1764000060,4\N{BLACK STAR}".encode()[:-1], None),
+        (lambda text: text.encode("utf-16-le"), "not a text file"),
+        (lambda text: b"\x89PNG\r\n\x1a\n\0\0", "not a text file"),
+        (lambda text: None, "not a regular file"),
+        (lambda text: b"time,W", "no complete line"),
+    ],
+)
+def test_the_run_is_refused_before_it_begins(tmp_path, data, message):
+    now = math.floor(time.time())
+    text = table("time;W", *each_second(EPOCH, ";41,2", start=now - 59))
+    path = tmp_path / "m.csv"
+    written = data(text)
+    if written is None:
+        os.mkfifo(path)
+    else:
+        path.write_bytes(written)
+    if message is None:
+        assert "'W" in prepare._check_meter(path, 0.0)
+        return
+    with pytest.raises(UsageError, match="pipe" if written is None else message):
+        prepare._check_meter(path, 0.0)
+    assert message in refused(find_counters(tmp_path, {}, path))["meter"].reason
+
+
+@pytest.mark.parametrize(
+    ("age", "header", "message"),
+    [
+        (5000, "time,W", "its last row is 5000 s old; let"),
+        (3600, "time,W", "3600 s old; if its times are of another time zone"),
+        (time.time(), "time,W", "do not count from 1970"),
+        (0, "time,kWh", "steps of 3600 J"),
+    ],
+)
+def test_a_file_of_another_time_is_refused(tmp_path, age, header, message):
+    start = max(0, math.floor(time.time() - age) - 59)
+    (tmp_path / "m.csv").write_text(table(header, *each_second(EPOCH, ",12.345", start=start)))
+    with pytest.raises(UsageError, match=re.sub("[0-9]+ s", "[0-9]+ s", message)):
+        prepare._check_meter(tmp_path / "m.csv", 0.0)
 
 
 @given(

@@ -15,6 +15,7 @@ from edgecap.errors import UsageError
 from edgecap.graph import export, finish
 from edgecap.graph.onnx_file import GraphFacts, unknown_inputs
 from edgecap.machine.energy import meter
+from edgecap.machine.energy.meter_cells import FIRST_S
 from edgecap.machine.info import check_processors, check_threads
 from edgecap.model.checkpoint import has_checkpoint
 from edgecap.model.locate import LocatedModel, locate
@@ -64,7 +65,8 @@ def prepare(
     A run that only needs graphs gives no corpus. Raises UsageError if the request cannot be met.
     """
     if spec.meter:
-        _check_meter(Path(spec.meter), spec.meter_offset_s)
+        column = _check_meter(Path(spec.meter), spec.meter_offset_s)
+        notice(ProgressEvent(None, column))
     check_cache(home.cache)
     check_processors(spec.affinity)
     check_threads(spec.threads, spec.affinity)
@@ -142,28 +144,44 @@ def finish_of(spec: Spec, model: Model, provider: str) -> str:
     return finish.FUSED if base_name(provider) in FUSED_PROVIDERS else finish.BARE
 
 
-def _check_meter(path: Path, offset_s: float | None) -> None:
-    """Raise UsageError if the file is no meter's, or its last row is not recent."""
+def _check_meter(path: Path, offset_s: float | None) -> str:
+    """Return what is read of the meter's file.
+
+    Raises UsageError if it is no meter's, its energy is too coarse, or its last row is not recent.
+    """
     require_regular_file(path, "--meter")
     try:
-        rows = meter.parse_meter_rows(path.read_text("utf-8"))
+        rows = meter.read_meter_file(path)
     except OSError as error:
         raise UsageError(
             f"--meter {path}: {error.strerror}; start the meter's logging first"
         ) from None
-    except UnicodeDecodeError:
-        raise UsageError(f"--meter {path} is not a text file") from None
     except ValueError as error:
         raise UsageError(f"--meter {path}: {error}") from None
     if len(rows.times) < 2:
         raise UsageError(f"--meter {path} has no two rows yet; start the meter's logging first")
-    age, period = time.time() + (offset_s or 0.0) - rows.times[-1], rows.times[-1] - rows.times[-2]
-    if abs(age) > METER_AGE_S + 3 * period + (meter.SEARCH_S if offset_s is None else 0.0):
-        raise UsageError(
-            f"--meter {path}: its last row is {abs(age):.0f} s "
-            f"{'old' if age > 0 else 'ahead of this clock'}; "
-            "let the meter write it while edgecap runs, or give --meter-offset"
-        )
+    coarse = meter.too_coarse(rows)
+    if coarse:
+        raise UsageError(f"--meter {path}: {coarse}")
+    slack = METER_AGE_S + 3 * meter.period_of(rows) + (meter.SEARCH_S if offset_s is None else 0.0)
+    _check_age(path, rows.times[-1], time.time() + (offset_s or 0.0), slack)
+    return f"joules of the meter are read from '{rows.column}'"
+
+
+def _check_age(path: Path, last: float, now: float, slack: float) -> None:
+    """Raise UsageError if a meter's last row is not within `slack` seconds of now."""
+    age = now - last
+    if abs(age) <= slack:
+        return
+    if last < FIRST_S:
+        raise UsageError(f"--meter {path}: its times do not count from 1970: write ISO 8601")
+    zone = abs(age - 1800 * round(age / 1800)) <= slack and abs(age) < 15 * 3600
+    raise UsageError(
+        f"--meter {path}: its last row is {abs(age):.0f} s "
+        f"{'old' if age > 0 else 'ahead of this clock'}; "
+        + ("if its times are of another time zone, write them with their offset; " if zone else "")
+        + "let the meter write it while edgecap runs, or give --meter-offset"
+    )
 
 
 def _inspect(

@@ -1,8 +1,4 @@
-"""Read a wall meter: a CSV file with timestamps and watts or joules, joined to windows by time.
-
-    time,watts                  time: ISO 8601, or seconds, milliseconds or microseconds since 1970
-    2026-11-24T15:00:00Z,41.2   watts are integrated by trapezoid; cumulative energy is used as it
-    2026-11-24T15:00:01Z,41.9   is; between rows, values are interpolated linearly
+"""Join a wall meter to windows by time; `meter_file` reads its file.
 
 The meter has its own clock. Its offset is given, or derived from steps of load that are run for
 this purpose: the offset at which the known load correlates best with the watts. A file that is
@@ -12,143 +8,31 @@ still being written is read again until it covers the requested time.
 from __future__ import annotations
 
 import bisect
-import csv
 import math
-import re
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
+from edgecap.machine.energy.meter_file import MeterRows, parse_meter_rows, read_meter_file
 from edgecap.protocols import Trace
 from edgecap.record import Energy, Window
 
+__all__ = ["MeterRows", "WallMeter", "parse_meter_rows", "read_meter_file"]
+
 PATIENCE_S = 30.0  # time for which a file that is being written may lag
 SEARCH_S, CORRELATED = 120.0, 0.7
-
-_TIME = (
-    "time",
-    "timestamp",
-    "datetime",
-    "date_time",
-    "date",
-    "epoch",
-    "unix",
-    "time_s",
-    "time_ms",
-    "ts",
-)
-# Column names in lower case, letters only -> the unit in watts or in joules.
-_WATTS = {
-    **dict.fromkeys(
-        ("watts", "watt", "w", "power", "powerw", "activepower", "activepowerw", "apower", "p"), 1.0
-    ),
-    **dict.fromkeys(("mw", "powermw", "milliwatts"), 1e-3),
-    **dict.fromkeys(("kw", "powerkw", "kilowatts"), 1e3),
-}
-_JOULES = {
-    **dict.fromkeys(("joules", "joule", "j", "energyj"), 1.0),
-    **dict.fromkeys(("wh", "energywh", "watthours"), 3.6e3),
-    **dict.fromkeys(("kwh", "energykwh", "kilowatthours"), 3.6e6),
-}
-
-
-class MeterRows(NamedTuple):
-    """Rows of a meter: seconds since 1970 on its own clock, joules so far, and watts."""
-
-    times: tuple[float, ...]
-    joules: tuple[float, ...]
-    watts: tuple[float, ...]
-
-
-def parse_meter_rows(text: str) -> MeterRows:
-    """Parse the rows of a CSV file; ignore an incomplete last line.
-
-    Raises ValueError, with line and column, if the text is not such a file.
-    """
-    complete = text[: text.rfind("\n") + 1]
-    rows = list(csv.reader(complete.splitlines(), delimiter=_delimiter(complete)))
-    if not rows:
-        raise ValueError("the meter's file has no complete line")
-    time_column, column, unit, cumulative = _find_columns(rows[0])
-    body = _check_rows(rows[1:], max(time_column, column))
-    points = [(_seconds(row[time_column]), float(row[column]) * unit) for row in body]
-    times, values = [t for t, _ in points], [v for _, v in points]
-    if any(b <= a for a, b in zip(times, times[1:], strict=False)):
-        raise ValueError("the meter's times do not rise from row to row")
-    if not all(map(math.isfinite, values)):
-        raise ValueError("the meter's values are not all numbers")
-    return _from_energy(times, values) if cumulative else _from_power(times, values)
-
-
-def _delimiter(text: str) -> str:
-    first = text.partition("\n")[0]
-    return max(",;\t", key=first.count)
-
-
-def _check_rows(rows: Iterable[list[str]], last: int) -> Iterable[list[str]]:
-    for number, row in enumerate(rows, 2):
-        if row and len(row) <= last:
-            raise ValueError(f"line {number} of the meter's file has {len(row)} columns")
-        if row:
-            yield row
-
-
-def _find_columns(header: Sequence[str]) -> tuple[int, int, float, bool]:
-    """Return the indices of time and value, the value's unit, and whether it is energy."""
-    plain = [re.sub(r"[^a-z]", "", h.lower()) for h in header]
-    times = [i for i, h in enumerate(plain) if h in {t.replace("_", "") for t in _TIME}]
-    if not times:
-        raise ValueError(f"no column of times among {', '.join(header)}; name it 'time'")
-    for units, cumulative in ((_JOULES, True), (_WATTS, False)):
-        for index, name in enumerate(plain):
-            if name in units:
-                return times[0], index, units[name], cumulative
-    raise ValueError(
-        f"no column of watts or joules among {', '.join(header)}; name it 'watts' or 'joules'"
-    )
-
-
-def _seconds(text: str) -> float:
-    """Parse seconds since 1970 from ISO 8601 (local time without a zone) or a number."""
-    try:
-        number = float(text)
-    except ValueError:
-        return _from_iso(text.strip())
-    return number / (1e6 if number > 1e14 else 1e3 if number > 1e11 else 1.0)
-
-
-def _from_iso(text: str) -> float:
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        raise ValueError(f"'{text}' is not a time: write ISO 8601, or seconds since 1970") from None
-
-
-def _from_power(times: Sequence[float], watts: Sequence[float]) -> MeterRows:
-    total, joules = 0.0, [0.0] if times else []
-    for i in range(1, len(times)):
-        total += (watts[i] + watts[i - 1]) / 2 * (times[i] - times[i - 1])
-        joules.append(total)
-    return MeterRows(tuple(times), tuple(joules), tuple(watts))
-
-
-def _from_energy(times: Sequence[float], joules: Sequence[float]) -> MeterRows:
-    """Derive the watts of each row from the interval before it."""
-    if any(b < a for a, b in zip(joules, joules[1:], strict=False)):
-        raise ValueError("the meter's energy falls: it was reset during the record")
-    steps = [(joules[i] - joules[i - 1]) / (times[i] - times[i - 1]) for i in range(1, len(times))]
-    return MeterRows(tuple(times), tuple(joules), tuple(steps[:1] + steps))
+MIN_STEPS = 5  # steps of the meter's energy in a window
+IDLE_S = 30.0  # the longest window of an idle machine, which holds the fewest steps
 
 
 def joules_between(rows: MeterRows, began: float, ended: float) -> float:
     """Return the joules between two moments of the meter's clock.
 
-    Raises OSError if the rows do not cover them.
+    Raises OSError if the rows do not cover them, if watts have a gap between them or energy at one
+    of them, or if energy moves in steps too coarse for them.
     """
     if not rows.times or not rows.times[0] <= began <= ended <= rows.times[-1]:
         covered = f"{rows.times[0]:.1f} to {rows.times[-1]:.1f}" if rows.times else "nothing"
@@ -156,7 +40,34 @@ def joules_between(rows: MeterRows, began: float, ended: float) -> float:
             f"the meter's file covers {covered}, not {began:.1f} to {ended:.1f} "
             "(seconds since 1970)"
         )
-    return _joules_until(rows, ended) - _joules_until(rows, began)
+    _check_gaps(rows, began, ended)
+    joules = _joules_until(rows, ended) - _joules_until(rows, began)
+    if rows.step_s and joules < MIN_STEPS * rows.step_j:
+        raise OSError(f"{_steps(rows)}: {ended - began:.0f} s hold less than {MIN_STEPS} of them")
+    return joules
+
+
+def _check_gaps(rows: MeterRows, began: float, ended: float) -> None:
+    for first, last in rows.gaps:
+        inside = [m for m in (began, ended) if first < m < last]
+        if inside or not rows.counted and began < last and first < ended:
+            raise OSError(
+                f"the meter's file has no value of '{rows.column}' for {last - first:.1f} s "
+                f"from {first:.1f} (seconds since 1970)"
+            )
+
+
+def _steps(rows: MeterRows) -> str:
+    return f"'{rows.column}' of the meter moves in steps of {rows.step_j:g} J"
+
+
+def too_coarse(rows: MeterRows) -> str | None:
+    """Return why windows cannot be read from these rows: steps or periods that take too long."""
+    if rows.step_s * MIN_STEPS > IDLE_S:
+        return f"{_steps(rows)}, each of {rows.step_s:.0f} s or more; write watts, or more digits"
+    if period_of(rows) > IDLE_S and not rows.held:
+        return f"its rows come every {period_of(rows):.0f} s: write one each second"
+    return None
 
 
 def _joules_until(rows: MeterRows, moment: float) -> float:
@@ -201,6 +112,11 @@ def _correlation(a: object, b: object) -> float:
     return float(x @ y) / size if size else 0.0
 
 
+def period_of(rows: MeterRows) -> float:
+    """Return the median seconds between rows; there must be two."""
+    return statistics.median(b - a for a, b in zip(rows.times, rows.times[1:], strict=False))
+
+
 class WallMeter:
     """A meter's file as a trace; implements `protocols.Trace`.
 
@@ -211,7 +127,6 @@ class WallMeter:
     domains: tuple[str, ...] = ("wall",)
     scope = "machine"
     provenance = "sampled"
-    resolution_j = 0.0
 
     def __init__(
         self,
@@ -222,20 +137,22 @@ class WallMeter:
     ) -> None:
         self._path, self._now, self._sleep = path, now, sleep
         self.offset_s, self.aligned = offset_s or 0.0, offset_s is not None
-        rows = self._rows()
-        if len(rows.times) < 2:
-            raise OSError(
-                f"{path} has fewer than two rows yet: start the meter before the measurement"
-            )
-        self.period_s: float = statistics.median(
-            b - a for a, b in zip(rows.times, rows.times[1:], strict=False)
-        )
+        self._last = rows = self._rows()
+        coarse = too_coarse(rows)
+        if coarse:
+            raise OSError(f"{path}: {coarse}")
+        self.period_s, self.resolution_j = max(period_of(rows), rows.step_s), rows.step_j
 
     def _rows(self) -> MeterRows:
         try:
-            return parse_meter_rows(self._path.read_text("utf-8-sig"))
+            rows = read_meter_file(self._path)
         except ValueError as error:
             raise OSError(f"{self._path}: {error}") from error
+        if len(rows.times) < 2:
+            raise OSError(
+                f"{self._path} has fewer than two rows yet: start the meter before the measurement"
+            )
+        return rows
 
     def mark(self) -> float:
         """Return the seconds since 1970."""
@@ -247,18 +164,21 @@ class WallMeter:
         return (joules_between(rows, began + self.offset_s, ended + self.offset_s),)
 
     def _read_until(self, moment: float) -> MeterRows:
+        """Return the rows up to a moment; read the file again only if it is later than they are."""
         until = self._now() + PATIENCE_S
-        rows = self._rows()
-        while rows.times[-1] < moment and self._now() < until:
+        if self._last.times[-1] < moment:
+            self._last = self._rows()
+        while self._last.times[-1] < moment and self._now() < until:
             self._sleep(min(1.0, self.period_s))
-            rows = self._rows()
-        return rows
+            self._last = self._rows()
+        return self._last
 
     def align(self, steps: Sequence[tuple[float, float]]) -> None:
         """Derive the offset from known steps of load.
 
         Raises OSError if they do not show in the watts.
         """
+        self._last = self._rows()  # its clock may be ahead: rows of before can look late enough
         rows = self._read_until(steps[-1][1])
         self.offset_s, fit = find_offset(rows, steps)
         if fit < CORRELATED:
