@@ -3,6 +3,7 @@
     EdgecapError            1   something could not be done
     ├── UsageError          2   usage error: the message says what, where and what to try
     │   ├── DiskFull        2   no space left on the disk
+    │   ├── Uncountable     2   a config does not say what a token costs
     │   └── Unreadable      2   a graph is missing, damaged or no graph
     ├── RecordError         3   a record cannot be read
     └── Interrupted       130   the user pressed Ctrl-C; finished cells are kept
@@ -30,6 +31,10 @@ class UsageError(EdgecapError):
 
 class DiskFull(UsageError):
     """No space is left on the disk."""
+
+
+class Uncountable(UsageError):
+    """FLOPs cannot be counted from a config; a profile goes on without them."""
 
 
 class Unreadable(UsageError):

@@ -29,6 +29,7 @@ GPT = {
 SMALL = {
     **dict.fromkeys(("llama", "arcee", "apertus", "mistral", "ministral", "qwen2", "qwen3"), BASE),
     **dict.fromkeys(("gemma", "gemma2", "gemma3_text", "phi3", "glm", "glm4", "starcoder2"), BASE),
+    "vaultgemma": BASE,
     **dict.fromkeys(("olmo", "olmo2", "olmo3", "smollm3", "granite", "cohere", "cohere2"), BASE),
     **dict.fromkeys(("exaone4", "ernie4_5", "seed_oss", "nemotron"), BASE),
     **dict.fromkeys(("stablelm", "phi"), PLAIN),
@@ -36,6 +37,9 @@ SMALL = {
     "falcon": NO_WIDTH,
     **dict.fromkeys(("mixtral", "gpt_oss"), {**BASE, **MIXTRAL}),
     **dict.fromkeys(("phimoe", "granitemoe"), {**PLAIN, **MIXTRAL}),
+    "granitemoeshared": {**PLAIN, **MIXTRAL, "shared_intermediate_size": 37},
+    "granitemoehybrid": {**PLAIN, **MIXTRAL, "shared_intermediate_size": 37, "mamba_n_heads": 8,
+                         "layer_types": ["attention", "attention"]},
     "olmoe": {**PLAIN, "num_experts": 6, "num_experts_per_tok": 2},
     "qwen3_moe": {**BASE, **QWEN_MOE},
     "qwen2_moe": {**PLAIN, **QWEN_MOE, "shared_expert_intermediate_size": 37},

@@ -6,15 +6,17 @@ import csv
 import json
 import subprocess
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
+import msgspec
 import pytest
 from families import SMALL, small_config, torch_kit
 
-from edgecap.errors import UsageError
+from edgecap.errors import Uncountable, UsageError
 from edgecap.model import flops
 from edgecap.model.architecture import FAMILIES, read_architecture, read_genai
-from edgecap.record import Absent, Attention, Experts, FlopParts, Recurrent
+from edgecap.model.architecture.families import FIELDS, TEXT_TYPES
+from edgecap.record import Absent, Architecture, Attention, Experts, FlopParts, Recurrent
 
 TOKENS = 48
 PARTS = FlopParts.__struct_fields__
@@ -26,6 +28,8 @@ LLAMA = {
     "intermediate_size": 96,
     "vocab_size": 100,
 }
+# Types have other defaults for these: a test of a type that is not Llama gives them.
+SIZED = {**LLAMA, "num_key_value_heads": 4, "head_dim": 16}
 
 # What flags of a config change.
 FLAGGED = [
@@ -51,7 +55,8 @@ FLAGGED = [
     ("nemotron", {"attention_bias": True, "mlp_bias": True}),
     ("gemma3n_text", {"attention_bias": True, "intermediate_size": 97}),
 ]
-NOT_IN_TRANSFORMERS = {"internlm", "internlm2", "internlm3"}
+# Of the release that is tested with: some are remote code, others came with transformers 5.
+NOT_IN_TRANSFORMERS = {"internlm", "internlm2", "internlm3", "qwen3_5_text", "qwen3_5_moe_text"}
 # Llama 4 multiplies every token with every expert, in PyTorch; what counts is those it needs.
 ALL_EXPERTS_RUN = {"llama4_text"}
 
@@ -122,6 +127,8 @@ TRIED = [*(pytest.param(kind, {}, id=kind) for kind in SMALL)]
 TRIED += [
     pytest.param(kind, changes, id=f"{kind}-{'-'.join(changes)}") for kind, changes in FLAGGED
 ]
+# The defaults of the class, nothing changed.
+DEFAULTS_OF_CLASSES = [pytest.param(kind, None, id=f"{kind}-as-it-is") for kind in SMALL]
 
 
 @pytest.mark.oracle
@@ -167,7 +174,7 @@ def test_big_configs_agree_with_pytorch(name, shared):
 
 
 def read(**changes):
-    return read_architecture({**LLAMA, **changes})
+    return read_architecture({**SIZED, **changes})
 
 
 LATENT_LLAMA = {"kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 10, "v_head_dim": 12}
@@ -366,14 +373,22 @@ print(*sys.modules)"""
             "v_head_dim is 'x'",
         ),
         ({"layer_types": ["full_attention"]}, "list of layer types"),
-        ({"layer_types": ["mamba"] * 2}, "list of layer types"),
-        ({"layer_types": ["linear_attention"] * 2}, "no field linear_num_key_heads"),
+        ({"layer_types": ["mamba"] * 2}, "layer 0 is of type 'mamba'"),
+        ({**HYBRID, "linear_num_key_heads": None}, "no field linear_num_key_heads"),
         ({**HYBRID, "linear_num_key_heads": 3}, "linear_num_value_heads 4 is no multiple of"),
         ({"sliding_window": "abc"}, "sliding_window is 'abc'"),
         ({"sliding_window": True}, "sliding_window is True"),
         ({"mlp_only_layers": 3, "num_experts": 4}, "mlp_only_layers is 3"),
         ({"model_type": "mpt", "attn_config": 3}, "attn_config is 3"),
-        ({"model_type": "llama4_text", "no_rope_layers": [1]}, "no_rope_layers has 1 values"),
+        (
+            {
+                "model_type": "smollm3",
+                "use_sliding_window": True,
+                "num_key_value_heads": 4,
+                "no_rope_layers": [1],
+            },
+            "no_rope_layers has 1 values",
+        ),
         ({"attn_layer_period": 4}, "attn_layer_period says"),
         ({"mamba_d_state": 16}, "mamba_d_state says"),
         ({"ffn_config": {"ffn_type": "mptglu"}}, "ffn_type mptglu"),
@@ -406,7 +421,7 @@ def test_unknown_type_with_standard_fields_is_assumed(named):
 def test_names_do_not_matter():
     """The same fields under another known, equally built type count the same."""
     counts = {
-        t: flops.count_flops(read_architecture({**LLAMA, "model_type": t}), 16, 16).per_token
+        t: flops.count_flops(read_architecture({**SIZED, "model_type": t}), 16, 16).per_token
         for t in ("llama", "qwen2", "glm4")
     }
     assert len(set(counts.values())) == 1
@@ -415,7 +430,7 @@ def test_names_do_not_matter():
 
 def test_windows_and_nested_text_config():
     inner = {
-        **LLAMA,
+        **SIZED,
         "model_type": "gemma3_text",
         "sliding_window": 8,
         "num_hidden_layers": 6,
@@ -509,12 +524,12 @@ def test_defaults_of_families():
     found = read_architecture({**neo, "attention_layers": ["global", "local"]})
     assert [x.attention.window for x in found.layers] == [None, 8]
     assert (
-        read_architecture({**LLAMA, "model_type": "mistral", "sliding_window": -1})
+        read_architecture({**SIZED, "model_type": "mistral", "sliding_window": -1})
         .layers[0]
         .attention.window
         is None
     )
-    moe = {**LLAMA, "model_type": "deepseek_v2", "n_routed_experts": 4, "num_experts_per_tok": 2,
+    moe = {**SIZED, "model_type": "deepseek_v2", "n_routed_experts": 4, "num_experts_per_tok": 2,
            "moe_intermediate_size": 8, "num_hidden_layers": 4, "moe_layer_freq": 2}  # fmt: skip
     assert [
         (x.count, isinstance(x.feed_forward, Experts)) for x in read_architecture(moe).layers
@@ -525,7 +540,7 @@ def test_defaults_of_families():
 
 
 def test_experts_after_dense_layers():
-    config = {**LLAMA, "model_type": "glm4_moe", "n_routed_experts": 8, "num_experts_per_tok": 2,
+    config = {**SIZED, "model_type": "glm4_moe", "n_routed_experts": 8, "num_experts_per_tok": 2,
               "moe_intermediate_size": 32, "n_shared_experts": 1,
               "first_k_dense_replace": 1}  # fmt: skip
     blocks = [x.feed_forward for x in read_architecture(config).layers]
@@ -554,3 +569,298 @@ def test_genai_width_comes_from_the_graph():
     found = read_genai(genai, matrices, "genai_config.json")
     assert flops.count_flops(found, 32, 8) == flops.count_flops(plain, 32, 8)
     assert isinstance(read_genai(genai, matrices + 1, "genai_config.json"), Absent)
+
+
+# --- defaults left out, and both dialects ------------------------------------------------------
+
+# The default of a class that is none, or that a model cannot be built with.
+NOT_COMPLETE = {
+    "deepseek_v2": "no field",  # num_experts_per_tok; the releases differ in vocab_size
+    "glm4_moe": "no multiple of 96",
+    "granitemoehybrid": "no field layer_types",
+}
+
+
+def counted_alike(model):
+    """The architecture with the one field filled in that counts the same if it is left out."""
+    return msgspec.structs.replace(model, embedding_dim=model.embedding_dim or model.hidden)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize(("kind", "changes"), [*TRIED, *DEFAULTS_OF_CLASSES])
+def test_a_config_may_leave_out_what_its_type_says(kind, changes):
+    with torch_kit() as (_, transformers):
+        given = {} if changes is None else {**SMALL[kind], **changes}
+        config = transformers.AutoConfig.for_model(kind, **given)
+        full, saved = plain(config), json.loads(config.to_json_string(use_diff=True))
+    if changes is None and kind in NOT_COMPLETE:
+        for fields in (full, minimal(kind, full, given)):
+            with pytest.raises(UsageError, match=f"{NOT_COMPLETE[kind]}|no field"):
+                read_architecture(fields)
+        return
+    expected = counted_alike(read_architecture(full))
+    assert counted_alike(read_architecture(saved)) == expected
+    assert counted_alike(read_architecture(minimal(kind, full, given))) == expected
+
+
+def minimal(kind, full, given):
+    """The type, its width and depth, and what is not the default."""
+    shape = [n for field in ("hidden", "layers") for n in FIELDS[field] if n in full]
+    return {"model_type": kind, **{n: full[n] for n in shape}, **given}
+
+
+@pytest.mark.oracle
+def test_the_language_model_of_several_has_the_type_that_transformers_gives_it():
+    with torch_kit() as (_, transformers):
+        known = transformers.models.auto.configuration_auto.CONFIG_MAPPING
+        for outer, inner in TEXT_TYPES.items():
+            if outer in known:
+                config = known[outer](text_config={"hidden_size": 64})
+                assert config.text_config.model_type == inner, outer
+
+
+GEMMA_12B = {"hidden_size": 3840, "intermediate_size": 15360, "num_attention_heads": 16,
+             "num_hidden_layers": 48, "num_key_value_heads": 8, "sliding_window": 1024}  # fmt: skip
+
+
+@pytest.mark.parametrize("named", [{"model_type": "gemma3_text"}, {}])
+def test_a_nested_config_has_the_defaults_of_its_type(named):
+    """gemma-3-12b-it leaves out the sizes of heads and of the vocabulary."""
+    found = read_architecture({"model_type": "gemma3", "text_config": {**GEMMA_12B, **named}})
+    assert (found.vocabulary, found.positions, found.tied) == (262208, 131072, True)
+    heads = Attention(heads=16, kv_heads=8, head_dim=256, value_dim=256, window=1024)
+    assert [(x.count, x.attention) for x in found.layers] == [
+        (40, heads),
+        (8, msgspec.structs.replace(heads, window=None)),
+    ]
+    assert flops.parameters(found).total == 11_766_034_176
+
+
+def test_other_nested_configs_take_theirs():
+    llava = read_architecture({"model_type": "llava", "text_config": {"vocab_size": 32064}})
+    assert (llava.hidden, llava.depth, llava.layers[0].feed_forward.width) == (4096, 32, 11008)
+    moe = {"hidden_size": 1024, "num_hidden_layers": 4, "vocab_size": 9}
+    found = read_architecture({"model_type": "qwen3_5_moe", "text_config": moe})
+    assert found.layers[1].attention.head_dim == 256
+    assert found.layers[0].attention == Recurrent(
+        key_heads=16, value_heads=32, key_dim=128, value_dim=128, kernel=4
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"model_type": "fruit", "text_config": {**LLAMA, "model_type": "banana"}}, "head_dim"),
+        ({"model_type": "gemma3", "text_config": {**GEMMA_12B, "head_dim": None}}, "is null"),
+        ({**LLAMA, "model_type": "olmoe", "head_dim": 24}, "head_dim is 24, but"),
+        ({**LLAMA, "model_type": "mixtral", "num_key_value_heads": 4, "num_local_experts": None},
+         "num_local_experts is null"),
+        ({**LLAMA, "model_type": "internlm2", "vocab_size": None}, "no field vocab_size"),
+        ({"model_type": "llama", "num_hidden_layers": 2}, "no field hidden_size"),
+        ({"model_type": "gpt2", "n_embd": 64}, "no field num_hidden_layers"),
+    ],
+)  # fmt: skip
+def test_no_default_is_guessed(config, words):
+    with pytest.raises(Uncountable, match=words):
+        read_architecture(config)
+
+
+def test_a_null_flag_is_false():
+    """As in transformers: GLM has biases unless its config says otherwise."""
+    glm = {**SIZED, "model_type": "glm", "attention_bias": None}
+    assert read_architecture(glm) == read_architecture({**glm, "attention_bias": False})
+    assert read_architecture(glm) != read_architecture({**SIZED, "model_type": "glm"})
+
+
+def test_a_dense_member_of_a_hybrid_family():
+    """granite-4.0-350m: all layers are attention, and the shared expert is the feed-forward."""
+    dense = {"model_type": "granitemoehybrid", "hidden_size": 1024, "num_hidden_layers": 28,
+             "num_attention_heads": 16, "num_key_value_heads": 4, "intermediate_size": 2000,
+             "shared_intermediate_size": 2048, "num_local_experts": 0, "vocab_size": 100352,
+             "tie_word_embeddings": True, "mamba_d_state": 256, "mamba_n_heads": 32}  # fmt: skip
+    found = read_architecture({**dense, "layer_types": ["attention"] * 28})
+    assert [(x.count, x.feed_forward.width) for x in found.layers] == [(28, 2048)]
+    assert flops.parameters(found).total == 352_379_904
+    for kinds in (["attention"] * 27 + ["mamba"], ["full_attention", "linear_attention"] * 14):
+        with pytest.raises(Uncountable, match="layer (27|1) is of type '(mamba|linear_attention)'"):
+            read_architecture({**dense, "layer_types": kinds})
+    with pytest.raises(Uncountable, match="no field layer_types"):
+        read_architecture(dense)
+
+
+ROPE = {"rope_theta": 1e6, "rope_type": "default"}
+# What transformers 4.57 and 5.24 save for the same model.
+DIALECTS = {
+    "gemma3_text": (
+        {"sliding_window": 8, "num_hidden_layers": 6, "rope_theta": 1e6, "torch_dtype": "float16"},
+        {"sliding_window": 8, "num_hidden_layers": 6, "dtype": "float16",
+         "layer_types": ["sliding_attention"] * 5 + ["full_attention"],
+         "rope_parameters": {"full_attention": ROPE, "sliding_attention": ROPE}},
+    ),
+    "qwen3_moe": (
+        {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 31},
+        {"num_local_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 31,
+         "mlp_only_layers": [], "sliding_window": None, "rope_parameters": ROPE},
+    ),
+    "qwen2_moe": (
+        {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 31},
+        {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 31,
+         "sliding_window": 0, "layer_types": ["full_attention"] * 2, "rope_parameters": ROPE},
+    ),
+    "deepseek_v3": (
+        {"num_experts_per_tok": 2, "n_routed_experts": 6, "rope_scaling": None},
+        {"num_experts_per_tok": 2, "n_routed_experts": 6, "head_dim": 64, "num_local_experts": 6,
+         "mlp_layer_types": ["dense", "dense"], "rope_parameters": ROPE},
+    ),
+    "gpt_neo": (
+        {"attention_layers": ["global", "local"], "attention_types": [[["global", "local"], 1]]},
+        {"attention_layers": None, "attention_types": [[["global", "local"], 1]]},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", DIALECTS)
+def test_both_dialects_count_the_same(kind):
+    old, new = (
+        read_architecture({**SIZED, "model_type": kind, **fields}) for fields in DIALECTS[kind]
+    )
+    assert old == new
+
+
+def test_a_list_says_which_feed_forward_is_sparse():
+    moe = {"num_local_experts": 6, "num_experts_per_tok": 2}
+    blocks = read(**moe, mlp_layer_types=["dense", "sparse"]).layers
+    assert [isinstance(x.feed_forward, Experts) for x in blocks] == [False, True]
+    with pytest.raises(Uncountable, match="mlp_layer_types does not say if layer 1"):
+        read(**moe, mlp_layer_types=["dense", "hash"])
+
+
+# --- other layers than softmax attention -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("mamba", "mamba2", "falcon_mamba", "jamba", "bamba", "zamba", "zamba2", "rwkv"),
+        *("rwkv7", "recurrent_gemma", "nemotron_h", "lfm2", "minimax", "kimi_linear"),
+        *("falcon_h1", "plamo2", "hgrn", "retnet", "xlstm", "diffllama", "my_mamba"),
+        "GatedDeltaNet",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("outer", [None, "fruit"])
+def test_recurrent_types_are_refused(kind, outer):
+    config = {**SIZED, "model_type": kind}
+    with pytest.raises(Uncountable, match=f"model type '{kind}'"):
+        read_architecture(config if outer is None else {"model_type": outer, "text_config": config})
+
+
+@pytest.mark.parametrize(
+    "telltale",
+    [
+        {"layer_types": ["full_attention", "conv"]},
+        {"layer_types": ["linear_attention", "full_attention"]},
+        {"mamba_expand": 2},
+        {"ssm_state_size": 16},
+        {"state_size": 16},
+        {"attn_layer_period": 2},
+        {"attn_layer_offset": 1},
+        {"linear_attn_config": {"num_heads": 4}},
+        {"linear_num_heads": 4, "linear_backend": "fla"},
+        {"conv_L_cache": 3},
+        {"use_short_conv": True},
+        {"hybrid_override_pattern": "M*"},
+        {"block_types": ["recurrent", "attention"]},
+        {"rwkv_version": 7},
+        {"layers_block_type": ["mamba", "attention"]},
+        {"attn_type_list": [0, 1]},
+        {"use_mamba_kernels": True},
+        {"lightning_attention": True},
+        {"attention_type": "linear"},
+        {"token_mixer": "hyena"},
+        {"num_heads_per_layer": [2, 4]},
+        {"width_of_blocks": [2, 4]},
+        {"num_loops": 4},
+        {"moe_num_primary_experts": 4},
+        {"architectures": ["MyRwkvForCausalLM"]},
+        {"hidden_act": "relu2"},
+        {"sliding_window": 8},
+        {"v_head_dim": 8},
+    ],
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_telltale_fields_are_refused(telltale, nested):
+    config = {**SIZED, "model_type": "banana", **telltale}
+    with pytest.raises(Uncountable):
+        read_architecture({"model_type": "fruit", "text_config": config} if nested else config)
+
+
+def test_fields_that_say_nothing_are_passed_over():
+    harmless = {"mamba_d_state": None, "conv_kernel": 0, "use_mamba_kernels": False,
+                "rope_scaling": {"type": "linear", "factor": 2.0}, "attention_type": "full",
+                "block_types": [], "hidden_act": "silu", "output_router_logits": True,
+                "sliding_window": 8, "use_sliding_window": False,
+                "quantization_config": {"ssm": 1}}  # fmt: skip
+    assert read_architecture({**SIZED, "model_type": "banana", **harmless}).assumed
+
+
+@pytest.mark.oracle
+def test_every_causal_type_of_transformers_counts_right_or_is_refused():
+    """Types that are counted by their usual fields alone: their matrices are all found."""
+    with torch_kit() as (torch, transformers):
+        auto = transformers.models.auto
+        for kind, name in auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items():
+            found = assumed(transformers, kind, name)
+            if found is None:
+                continue
+            with torch.device("meta"):
+                model = build(transformers, transformers.AutoConfig.for_model(kind))
+            numbers = sum(p.numel() for p in model.parameters())
+            assert flops.parameters(found).total == pytest.approx(numbers, rel=1e-4), kind
+
+
+def assumed(transformers, kind, name):
+    """The architecture of a type's default config, if only its usual fields say it."""
+    if kind in CANNOT_BE_BUILT:
+        return None
+    with suppress(UsageError, ValueError):
+        config = {**plain(transformers.AutoConfig.for_model(kind)), "architectures": [str(name)]}
+        found = read_architecture(config)
+        return found if found.assumed else None
+    return None
+
+
+# Their default configs lack sizes, or need other packages.
+CANNOT_BE_BUILT = {"emu3", "hunyuan_v1_dense", "hunyuan_v1_moe", "phi4_multimodal"}
+
+
+# --- genai_config.json -------------------------------------------------------------------------
+
+
+def genai(kind="llama", decoder=(), **parts):
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+             "num_key_value_heads": 4, "head_size": 16, **dict(decoder)}  # fmt: skip
+    return {"model": {"type": kind, "vocab_size": 100, "decoder": sizes, **parts}}
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (genai(vision={"filename": "vision.onnx"}), "a part 'vision' beside the decoder"),
+        (genai(embedding={"filename": "embedding.onnx"}), "a part 'embedding' beside"),
+        (genai("whisper", encoder={"hidden_size": 64}), "a part 'encoder' beside"),
+        (genai(decoder={"pipeline": [{}]}), "split into several graphs"),
+        (genai("gptoss"), "differ, or have experts"),
+        (genai("qwen3moe"), "differ, or have experts"),
+        (genai("gemma3"), "differ, or have experts"),
+        (genai("lfm2"), "recurrent or state-space layers"),
+        (genai("nemotronh"), "recurrent or state-space layers"),
+        (genai(decoder={"inputs": {"past_conv_names": "past_conv.%d"}}), "keeps a state"),
+        (genai(decoder={"hidden_size": None}), "no field hidden_size"),
+        ({"model": []}, "no field hidden_size"),
+    ],
+)
+def test_genai_models_with_other_layers_are_not_counted(config, words):
+    matrices = 2 * (4 * 64 * 64 + 3 * 64 * 96) + 64 * 100
+    assert isinstance(read_genai(genai(), matrices, "genai_config.json"), Architecture)
+    found = read_genai(config, matrices, "genai_config.json")
+    assert isinstance(found, Absent) and words in found.reason

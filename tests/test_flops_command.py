@@ -100,6 +100,8 @@ def test_a_graph_and_its_config_agree(cache):
         (("--config", "{folder}/nothing.json"), "no model"),
         (("--config", "{broken}"), "cannot read"),
         (("--config", "{list}"), "not a JSON object"),
+        (("--config", "{mamba}"), "model type 'mamba': it has recurrent or state-space layers"),
+        (("--config", "{nested}"), "ssm_state says that this is not a plain decoder"),
         (("--config", "{config}", "--context", "0"), "x>=1"),
         (("--config", "{config}", "--batch", "-1"), "is not in the range"),
         (("--config", "{config}", "--sweep", "batch=1:4:x2"), "only the context can grow"),
@@ -112,7 +114,10 @@ def test_a_graph_and_its_config_agree(cache):
 def test_wrong_requests_are_one_line(tmp_path, words, said):
     (tmp_path / "folder").mkdir()
     names = {"config": config(tmp_path), "folder": tmp_path / "folder"}
-    for name, text in (("broken", "{"), ("list", "[1]")):
+    nested = {"model_type": "fruit", "text_config": {**LLAMA, "ssm_state": 16}}
+    mamba = {"model_type": "mamba", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 9}
+    files = {"broken": "{", "list": "[1]", "mamba": json.dumps(mamba), "nested": json.dumps(nested)}
+    for name, text in files.items():
         names[name] = tmp_path / f"{name}.json"
         names[name].write_text(text)
     found = edgecap("flops", *(w.format(**names) for w in words))
@@ -164,6 +169,7 @@ def test_windows_keep_no_more_cache_than_they_see(tmp_path):
     path = config(
         tmp_path,
         model_type="mistral",
+        num_key_value_heads=4,
         sliding_window=64,
         layer_types=["sliding_attention", "full_attention"],
     )

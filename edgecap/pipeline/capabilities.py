@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from edgecap.errors import UsageError
+from edgecap.errors import Uncountable, UsageError
 from edgecap.graph.export.optimum import TASK
 from edgecap.graph.onnx_file import GraphFacts
 from edgecap.model.architecture import (
     DECODER,
     ENCODER,
     Sizes,
+    decoder_sizes,
     encoder_sizes,
     encoder_task,
+    genai_sizes,
     read_architecture,
     read_genai,
     task_of,
@@ -79,11 +81,7 @@ def read_model(located: LocatedModel, graphs: Sequence[GraphFacts] = ()) -> Mode
         )
     architecture = _architecture(located, graphs, where)
     if isinstance(architecture, Absent):
-        return Model(
-            DECODER,
-            architecture,
-            Sizes(None, next((g.vocabulary for g in graphs if g.vocabulary), None)),
-        )
+        return Model(DECODER, architecture, _decoder_sizes(located, graphs, where))
     return Model(DECODER, architecture, Sizes(architecture.positions, architecture.vocabulary))
 
 
@@ -113,15 +111,31 @@ def _sizes(located: LocatedModel, graphs: Sequence[GraphFacts], where: str) -> S
     return Sizes(sizes.positions or graph.positions, sizes.vocabulary or graph.vocabulary)
 
 
+def _decoder_sizes(located: LocatedModel, graphs: Sequence[GraphFacts], where: str) -> Sizes:
+    """Read positions and vocabulary from the config, else from the graphs."""
+    sizes = (
+        decoder_sizes(located.config, where)
+        if located.config or not located.genai
+        else genai_sizes(located.genai, str(located.path / "genai_config.json"))
+    )
+    return Sizes(
+        sizes.positions or next((g.positions for g in graphs if g.positions), None),
+        sizes.vocabulary or next((g.vocabulary for g in graphs if g.vocabulary), None),
+    )
+
+
 def _architecture(
     located: LocatedModel, graphs: Sequence[GraphFacts], where: str
 ) -> Architecture | Absent:
     """Read the architecture from config.json, or from genai_config.json.
 
-    A folder of graphs may have neither.
+    A folder of graphs may have neither. Return Absent if it is a decoder that cannot be counted.
     """
     if located.kind != "onnx" or located.config:
-        return read_architecture(located.config, where)
+        try:
+            return read_architecture(located.config, where)
+        except Uncountable as error:
+            return Absent(reason=str(error).replace(where, "config.json", 1))
     if located.genai and graphs:
         return read_genai(
             located.genai, graphs[0].matrix_weights, str(located.path / "genai_config.json")

@@ -1,14 +1,17 @@
 """Read a Hugging Face `config.json` into `Architecture`: one table of data, no branching on names.
 
     families   Table of model types, and the names that configs use for each field.
+    defaults   Sizes that the config of a type may leave out.
     fields     Look up a field and check its value.
     layers     Read one layer: attention, feed-forward, norms and biases.
     encoders   Tell encoders from decoders; read the input sizes of an encoder.
+    unsupported  Tell models with other layers, which cannot be counted.
     genai      Read a `genai_config.json` of the onnxruntime-genai builder.
 
 A model type that is not in the table is read by standard field names and marked `assumed`: its
 norms and biases are then a guess (two norms a layer; biases if `attention_bias` or `mlp_bias` say
-so). A missing or impossible field is an error that names it. Counting is left to `flops`.
+so). A missing or impossible field is an error that names it, and a model with recurrent or other
+layers is one that cannot be counted. Counting is left to `flops`.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from itertools import groupby
 import msgspec
 
 from edgecap.errors import UsageError
+from edgecap.model.architecture.defaults import DEFAULTS
 from edgecap.model.architecture.encoders import (
     DECODER,
     ENCODER,
@@ -28,10 +32,11 @@ from edgecap.model.architecture.encoders import (
     encoder_task,
     task_of,
 )
-from edgecap.model.architecture.families import FAMILIES, REFUSED, UNSUPPORTED_FIELDS, Family
+from edgecap.model.architecture.families import FAMILIES, TEXT_TYPES, Family
 from edgecap.model.architecture.fields import Config, Fields
-from edgecap.model.architecture.genai import read_genai
+from edgecap.model.architecture.genai import genai_sizes, read_genai
 from edgecap.model.architecture.layers import norm_size, read_layer
+from edgecap.model.architecture.unsupported import ENCODER_DECODERS, obstacle
 from edgecap.record import Architecture, Layer
 
 __all__ = [
@@ -39,8 +44,10 @@ __all__ = [
     "ENCODER",
     "FAMILIES",
     "Sizes",
+    "decoder_sizes",
     "encoder_sizes",
     "encoder_task",
+    "genai_sizes",
     "read_architecture",
     "read_genai",
     "task_of",
@@ -50,15 +57,11 @@ __all__ = [
 def read_architecture(config: Config, where: str = "config.json") -> Architecture:
     """Read the architecture of a parsed `config.json`.
 
-    `where` names the config in errors. Raise UsageError if a field is missing or impossible, or if
-    the model is not a decoder that can be counted.
+    `where` names the config in errors. Raise Uncountable if the model is a decoder that edgecap
+    cannot count, and UsageError if it is no decoder, or a field is impossible.
     """
-    if not isinstance(config, Mapping):
-        raise UsageError(f"{where}: not an object with the fields of a model")
-    config = _text_part(config, where)
-    model_type = str(config.get("model_type") or "")
-    _check_supported(config, model_type, where)
-    fields, rules = Fields(config, where), FAMILIES.get(model_type, Family())
+    fields, model_type = _fields(config, where)
+    rules = FAMILIES.get(model_type, Family())
     _check_fields(fields, rules)
     layers = [read_layer(i, fields, rules) for i in range(fields.need("layers"))]
     return Architecture(
@@ -76,29 +79,53 @@ def read_architecture(config: Config, where: str = "config.json") -> Architectur
     )
 
 
-def _text_part(config: Config, where: str) -> Config:
+def decoder_sizes(config: Config, where: str) -> Sizes:
+    """Read positions and vocabulary of a decoder that edgecap cannot count.
+
+    Raise UsageError if it is no decoder, or one of its sizes is impossible.
+    """
+    fields, _ = _fields(config, where)
+    _check_sizes(fields)
+    return Sizes(fields.maybe("positions"), fields.maybe("vocabulary"))
+
+
+def _fields(config: Config, where: str) -> tuple[Fields, str]:
+    """Return the fields of the language model and its type.
+
+    Raise UsageError if it is no decoder.
+    """
+    if not isinstance(config, Mapping):
+        raise UsageError(f"{where}: not an object with the fields of a model")
+    text = _text_part(config)
+    model_type = str(text.get("model_type") or "")
+    for part in (config, text):
+        _check_decoder(part, str(part.get("model_type") or ""), where)
+    defaults = DEFAULTS.get(model_type, {})
+    return Fields(text, where, defaults, nested_part=text is not config), model_type
+
+
+def _text_part(config: Config) -> Config:
     """Return the config of the language model if several models share one config.
 
-    `architectures` and `tie_word_embeddings` may stand outside of it. Raise UsageError if the model
-    is an encoder-decoder.
+    `architectures` and `tie_word_embeddings` may stand outside of it. Its type is that of the whole
+    if it names none.
     """
     inner = config.get("text_config")
-    if isinstance(inner, Mapping) and "num_hidden_layers" not in config:
-        outside = {n: config[n] for n in ("architectures", "tie_word_embeddings") if n in config}
-        return {**outside, **{n: v for n, v in inner.items() if v is not None or n not in outside}}
-    if config.get("is_encoder_decoder"):
+    if not isinstance(inner, Mapping) or config.get("num_hidden_layers") is not None:
+        return config
+    outside = {n: config[n] for n in ("architectures", "tie_word_embeddings") if n in config}
+    text = {**outside, **{n: v for n, v in inner.items() if v is not None or n not in outside}}
+    if not text.get("model_type"):
+        text["model_type"] = TEXT_TYPES.get(str(config.get("model_type")), "")
+    return text
+
+
+def _check_decoder(config: Config, model_type: str, where: str) -> None:
+    """Raise UsageError if the model is no causal decoder."""
+    if config.get("is_encoder_decoder") or model_type in ENCODER_DECODERS:
         raise UsageError(
             f"{where}: an encoder-decoder model; "
             "edgecap measures causal language models and encoders of text"
-        )
-    return config
-
-
-def _check_supported(config: Config, model_type: str, where: str) -> None:
-    """Raise UsageError if the model is no decoder or has blocks that would be miscounted."""
-    if model_type in REFUSED:
-        raise UsageError(
-            f"{where}: model type '{model_type}': {REFUSED[model_type]}; edgecap cannot count it"
         )
     if model_type in ENCODERS:
         raise UsageError(
@@ -109,27 +136,37 @@ def _check_supported(config: Config, model_type: str, where: str) -> None:
         raise UsageError(
             f"{where}: model type '{model_type}' is not a causal language model that edgecap knows"
         )
-    unsupported = [name for name in UNSUPPORTED_FIELDS if config.get(name)]
-    feed_forward = Fields(config, where).nested("ffn_config").get("ffn_type", "mptmlp")
-    if feed_forward != "mptmlp":
-        unsupported.append(f"ffn_type {feed_forward}")
-    if unsupported:
-        raise UsageError(
-            f"{where}: {unsupported[0]} says that this is not a plain decoder; "
-            "edgecap cannot count it yet"
-        )
 
 
 def _check_fields(fields: Fields, rules: Family) -> None:
-    """Raise UsageError that names all missing fields, or the first impossible value."""
+    """Raise an error that names the first impossible value, all missing fields, or an obstacle."""
+    _check_sizes(fields)
+    reason = obstacle(fields.config, str(fields.config.get("model_type") or ""))
+    if reason:
+        raise fields.uncountable(f"{reason}; edgecap cannot count it")
+    for field in ("kv_heads", "head_dim", "window", "width"):
+        fields.maybe(field, 0)
     width = (
         ()
         if rules.width_factor or fields.maybe("width_factor") or fields.maybe("routed")
         else ("width",)
     )
-    fields.require("hidden", "layers", "heads", "vocabulary", *width)
-    for field in ("kv_heads", "head_dim", "positions", "window", "width"):
-        fields.maybe(field, 0)
+    fields.require("hidden", "layers", "heads", "vocabulary", *width, *_left_out(fields))
+
+
+def _left_out(fields: Fields) -> tuple[str, ...]:
+    """Return what must be given for an unknown type inside of another config.
+
+    Such a part leaves out what equals defaults, here unknown ones.
+    """
+    unknown = fields.nested_part and fields.config.get("model_type") not in DEFAULTS
+    return ("kv_heads", "head_dim") if unknown else ()
+
+
+def _check_sizes(fields: Fields) -> None:
+    """Raise UsageError if a size that all decoders have is impossible."""
+    for field in ("hidden", "layers", "heads", "vocabulary", "positions"):
+        fields.maybe(field)
 
 
 def _may_be_causal(config: Config) -> bool:

@@ -26,13 +26,13 @@ FIELDS = {
     "routed": ("num_local_experts", "num_experts", "n_routed_experts"),
     "active": ("num_experts_per_tok", "moe_topk", "num_experts_per_token"),
     "expert_width": ("moe_intermediate_size",),
-    "shared_width": ("shared_expert_intermediate_size",),
+    "shared_width": ("shared_expert_intermediate_size", "shared_intermediate_size"),
     "shared_experts": ("n_shared_experts", "num_shared_experts"),
     "dense_first": ("first_k_dense_replace",),
     "sparse_step": ("decoder_sparse_step", "interleave_moe_layer_step"),
     "sparse_every": ("moe_layer_freq",),
     "window": ("sliding_window", "window_size"),
-    "window_pattern": ("sliding_window_pattern",),
+    "window_pattern": ("sliding_window_pattern", "_sliding_window_pattern"),
     "window_from": ("max_window_layers",),
     "chunk": ("attention_chunk_size",),
     "rope_interval": ("no_rope_layer_interval",),
@@ -68,6 +68,7 @@ class Family(NamedTuple):
         gate            Attention output is gated by the query projection.
         own_head_dim    A head_dim field of the config is used.
         shared          One shared expert as wide as the routed ones.
+        shared_alone    Without experts, the shared one is the feed-forward.
         kinds, pattern  Rule for the kinds of layers if the config lists none, and its period.
 
     Numbers only:
@@ -88,6 +89,7 @@ class Family(NamedTuple):
     gate: Flag = ("attn_output_gate", False)
     own_head_dim: bool = True
     shared: bool = False
+    shared_alone: bool = False
     kinds: str = "full"
     pattern: int = 6
     tied: bool = False
@@ -136,10 +138,13 @@ FAMILIES = {
     "qwen2": _QWEN2,
     "qwen2_moe": _QWEN2._replace(own_head_dim=False, qkv_bias=("qkv_bias", True), shared_gate=True),
     "qwen3": _QWEN3,
-    "qwen3_moe": _QWEN3,
+    "qwen3_moe": _QWEN3._replace(kinds="flagged"),
     "qwen3_next": Family(kinds="hybrid", qk_norm="head", gate=True, shared_gate=True),
+    "qwen3_5_text": Family(kinds="hybrid", qk_norm="head", gate=True),
+    "qwen3_5_moe_text": Family(kinds="hybrid", qk_norm="head", gate=True, shared_gate=True),
     "gemma": Family(tied=True),
     "gemma2": Family(tied=True, kinds="even", norms=4),
+    "vaultgemma": Family(tied=True, kinds="even"),
     "gemma3_text": Family(tied=True, kinds="pattern", norms=4, qk_norm="head"),
     "gemma3n_text": Family(tied=True, kinds="pattern", pattern=5, norms=8, qk_norm="head"),
     "phi": Family(gated=False, norm=2, norms=1, head_bias=True, qk_norm="head",
@@ -153,11 +158,11 @@ FAMILIES = {
     "deepseek_v2": _DEEPSEEK._replace(mlp_bias=("mlp_bias", False),
                                       expert_bias=("mlp_bias", False)),
     "deepseek_v3": _DEEPSEEK,
-    "dots1": Family(kinds="qwen", qk_norm="head"),
+    "dots1": Family(kinds="from_layer", qk_norm="head"),
     "gpt2": _GPT2,
     "gptj": _GPTJ,
     "codegen": _GPTJ,
-    "gpt_neo": _GPT2._replace(qkv_bias=False),
+    "gpt_neo": _GPT2._replace(qkv_bias=False, kinds="odd"),
     "gpt_neox": Family(gated=False, own_head_dim=False, norm=2, qkv_bias=("attention_bias", True),
                        out_bias=("attention_bias", True), mlp_bias=True),
     "gpt_bigcode": _GPT2._replace(multi_query=True),
@@ -181,12 +186,13 @@ FAMILIES = {
     "olmo2": Family(qk_norm="heads"),
     "olmo3": Family(kinds="pattern", pattern=4, qk_norm="heads"),
     "olmoe": Family(own_head_dim=False, qk_norm="heads"),
-    "smollm3": Family(tied=True),
+    "smollm3": Family(tied=True, kinds="unrotated"),
     "granite": _PLAIN,
-    "granitemoe": Family(own_head_dim=False),
+    **dict.fromkeys(("granitemoe", "granitemoeshared"), Family(own_head_dim=False)),
+    "granitemoehybrid": Family(own_head_dim=False, shared_alone=True, kinds="listed"),
     "cohere": _COHERE,
     "cohere2": _COHERE._replace(kinds="pattern", pattern=4, qk_norm="none"),
-    "exaone4": Family(kinds="sliding", qk_norm="head"),
+    "exaone4": Family(kinds="pattern", pattern=4, qk_norm="head"),
     "ernie4_5": Family(tied=True).biased(("use_bias", False)),
     "internlm": Family(qkv_bias=("bias", True), out_bias=("bias", True)),
     "internlm2": Family(qkv_bias=("bias", False), out_bias=("bias", False)),
@@ -207,37 +213,25 @@ ATTENTION_KINDS = {
     "sliding_attention": "sliding",
     "local": "sliding",
     "chunked_attention": "chunked",
+    "attention": "full",
     "linear_attention": "recurrent",
 }
 
-# Types whose fields have the usual names with another meaning; for encoders see `encoders`.
-REFUSED = {
-    "qwen": "its feed-forward is half of intermediate_size",
-    "helium": "its output projection does not have the width of its heads",
+# Type of the language model inside a config of several models that does not name it.
+TEXT_TYPES = {
+    **dict.fromkeys(("aya_vision", "cohere2_vision"), "cohere2"),
+    **dict.fromkeys(("blip-2", "instructblip", "instructblipvideo"), "opt"),
+    "fuyu": "persimmon",
+    **dict.fromkeys(("gemma3", "shieldgemma2"), "gemma3_text"),
+    "gemma3n": "gemma3n_text",
+    "granite_speech": "granite",
+    **dict.fromkeys(("idefics2", "mistral3"), "mistral"),
+    **dict.fromkeys(("deepseek_vl", "deepseek_vl_hybrid", "idefics3", "janus", "llava"), "llama"),
+    **dict.fromkeys(("llava_next", "llava_next_video", "perception_lm", "smolvlm"), "llama"),
+    **dict.fromkeys(("video_llava", "vipllava", "voxtral"), "llama"),
+    "llama4": "llama4_text",
+    **dict.fromkeys(("got_ocr2", "internvl", "llava_onevision", "ovis2", "qwen2_audio"), "qwen2"),
+    "paligemma": "gemma",
+    "qwen3_5": "qwen3_5_text",
+    "qwen3_5_moe": "qwen3_5_moe_text",
 }
-
-# Fields of models that are not a plain stack of attention and feed-forward: refused.
-UNSUPPORTED_FIELDS = (
-    "attn_layer_indices",
-    "attn_layer_period",
-    "attn_type_list",
-    "block_configs",
-    "block_types",
-    "conv_L_cache",
-    "cross_attention_layers",
-    "expert_ffn_hidden_size",
-    "full_attn_idxs",
-    "global_attn_every_n_layers",
-    "hybrid_override_pattern",
-    "index_topk",
-    "layers_block_type",
-    "linear_attn_config",
-    "mamba_d_state",
-    "moe_layer_frequency",
-    "moe_num_experts",
-    "residual_moe",
-    "shared_intermediate_size",
-    "ssm_cfg",
-    "state_size",
-    "use_residual",
-)

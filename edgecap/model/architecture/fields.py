@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
-from edgecap.errors import UsageError
+from edgecap.errors import Uncountable, UsageError
 from edgecap.model.architecture.families import FIELDS, Flag
 
 Config = Mapping[str, Any]
@@ -20,32 +21,53 @@ _MAY_BE_ZERO = {
     "cache_sharing",
 }
 _PER_LAYER = {"width"}  # may be a list with one value a layer (Gemma 3n)
+# A null stands for no value in transformers, too, and these cannot be without.
+_NOT_NULL = {"head_dim", "routed", "expert_width", "kv_rank", "sparse_step", "window_from"}
+_SHAPE = {"hidden", "layers"}
 _LIMITS = {"layers": 10_000, "routed": 1_000_000}  # reading more would take minutes
 _LIMIT = 1_000_000_000
 
 
 class Fields:
-    """The fields of one config; errors name the config by `where`. Lookups raise UsageError."""
+    """The fields of one config; errors name the config by `where`. Lookups raise UsageError.
 
-    def __init__(self, config: Config, where: str) -> None:
-        self.config, self.where = config, where
+    `defaults` are the sizes of the type, for fields that the config leaves out. `nested_part` is
+    true for the `text_config` of another config.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        where: str,
+        defaults: Mapping[str, int] = MappingProxyType({}),
+        nested_part: bool = False,
+    ) -> None:
+        self.config, self.where, self.defaults = config, where, defaults
+        self.nested_part = nested_part
 
     def error(self, words: str) -> UsageError:
         """Return an error that names the config."""
         return UsageError(f"{self.where}: {words}")
 
+    def uncountable(self, words: str) -> Uncountable:
+        """Return an error that names the config, which edgecap cannot count."""
+        return Uncountable(f"{self.where}: {words}")
+
     def maybe(self, field: str, index: int | None = None) -> int | None:
-        """Return a field as a number, or None if the config has none.
+        """Return a field as a number, or None if neither the config nor its type has one.
 
         Of a list with one value a layer, return that of layer `index`.
         """
-        for name in FIELDS[field]:
-            value = self.config.get(name)
+        given = [name for name in FIELDS[field] if name in self.config]
+        for name in given:
+            value = self.config[name]
             if field in _PER_LAYER and isinstance(value, list) and index is not None:
                 value = self._of_layer(name, value, index)
             if value is not None and not (field == "window" and value == -1):
                 return self._checked(field, name, value)
-        return None
+        if given and field in _NOT_NULL and field in self.defaults:
+            raise self.uncountable(f"{given[0]} is null, and models of this type need a number")
+        return None if given else self.defaults.get(field)
 
     def need(self, field: str, index: int | None = None) -> int:
         """Return a field as a number. Raise UsageError that names it if it is missing."""
@@ -58,9 +80,21 @@ class Fields:
 
     def require(self, *needed: str) -> None:
         """Raise UsageError that names all missing fields; check the values of the others."""
-        missing = [" or ".join(FIELDS[f][:3]) for f in needed if self.maybe(f, 0) is None]
+        missing = [" or ".join(FIELDS[f][:3]) for f in needed if self._is_missing(f)]
         if missing:
-            raise self.error(f"no field {', '.join(missing)}; the architecture cannot be read")
+            raise self.uncountable(
+                f"no field {', '.join(missing)}; the architecture cannot be read"
+            )
+
+    def _is_missing(self, field: str) -> bool:
+        """Return True for a field without a value.
+
+        Only a part of another config leaves out its width and depth: transformers writes them into
+        all others, whatever the defaults.
+        """
+        if field in _SHAPE and not self.nested_part:
+            return all(self.config.get(name) is None for name in FIELDS[field])
+        return self.maybe(field, 0) is None
 
     def listed(self, name: str) -> list[Any]:
         """Return the list of exactly this name; empty if there is none."""
@@ -81,10 +115,10 @@ class Fields:
         if isinstance(flag, bool):
             return flag
         name, otherwise = flag
-        value = self.config.get(name)
+        value = self.config.get(name, otherwise)
         if value is not None and not isinstance(value, bool):
             raise self.error(f"{name} is {_shown(value)}, neither true nor false")
-        return otherwise if value is None else value
+        return bool(value)
 
     def _of_layer(self, name: str, values: list[Any], index: int) -> Any:
         if len(values) != self.need("layers"):
@@ -94,6 +128,8 @@ class Fields:
         return values[index]
 
     def _checked(self, field: str, name: str, value: Any) -> int:
+        if isinstance(value, list):
+            raise self.uncountable(f"{name} is {_shown(value)}, not a positive whole number")
         least = 0 if field in _MAY_BE_ZERO else 1
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise self.error(f"{name} is {_shown(value)}, not a positive whole number")

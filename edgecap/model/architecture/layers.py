@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from edgecap.model.architecture.families import ATTENTION_KINDS, FIELDS, Family
 from edgecap.model.architecture.fields import Fields
@@ -37,18 +38,44 @@ def read_layer(index: int, fields: Fields, rules: Family) -> Layer:
 
 def _kind(index: int, fields: Fields, rules: Family) -> str:
     """Return the kind of attention of a layer: full, sliding, chunked or recurrent."""
-    kinds = fields.listed("layer_types") or fields.listed("attention_layers")
+    kinds = fields.listed("layer_types") or _attention_layers(fields)
     if not kinds:
         return KIND_RULES[rules.kinds](index, fields, rules)
-    if (
-        index >= len(kinds)
-        or not isinstance(kinds[index], str)
-        or kinds[index] not in ATTENTION_KINDS
-    ):
+    if index >= len(kinds):
         raise fields.error(
-            f"the list of layer types does not say which attention layer {index} has"
+            f"the list of layer types has {len(kinds)} values and none for layer {index}"
         )
-    return ATTENTION_KINDS[kinds[index]]
+    if not isinstance(kinds[index], str) or kinds[index] not in ATTENTION_KINDS:
+        raise fields.uncountable(
+            f"layer {index} is of type {str(kinds[index])[:40]!r}, which edgecap does not know"
+        )
+    kind = ATTENTION_KINDS[kinds[index]]
+    if kind == "recurrent" and rules.kinds != "hybrid":  # MiniMax calls another layer so
+        raise fields.uncountable(
+            f"layer {index} is of type {kinds[index]!r}: of another kind than "
+            "those that edgecap can count"
+        )
+    return kind
+
+
+def _attention_layers(fields: Fields) -> list[Any]:
+    """Return GPT-Neo's list of kinds, or the one that its pairs of kinds and times stand for."""
+    kinds = fields.listed("attention_layers")
+    if kinds:
+        return kinds
+    for pair in fields.listed("attention_types"):
+        if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], list)):
+            raise fields.error("attention_types is not a list of kinds and how often they occur")
+        kinds = kinds + pair[0] * _times(pair[1])
+    return kinds
+
+
+def _times(value: object) -> int:
+    return value if isinstance(value, int) and 0 < value <= 10_000 else 0
+
+
+def _unlisted(index: int, fields: Fields, rules: Family) -> str:
+    raise fields.uncountable("no field layer_types; without it, layers of this type are recurrent")
 
 
 def _full_every(interval: int, index: int, others: str) -> str:
@@ -67,13 +94,16 @@ def _sliding_from_layer(index: int, fields: Fields, rules: Family) -> str:
     return "sliding" if slides else "full"
 
 
-def _chunked_if_rotary(index: int, fields: Fields, rules: Family) -> str:
+def _is_rotary(index: int, fields: Fields) -> bool:
     rotary = fields.listed("no_rope_layers")  # despite its name, 1 marks a rotary layer
     if rotary and index >= len(rotary):
         raise fields.error(f"no_rope_layers has {len(rotary)} values and none for layer {index}")
-    if rotary:
-        return "chunked" if rotary[index] else "full"
-    return _full_every(fields.maybe("rope_interval") or 4, index, "chunked")
+    return bool(rotary[index] if rotary else (index + 1) % (fields.maybe("rope_interval") or 4))
+
+
+def _sliding_if_not_rotary(index: int, fields: Fields, rules: Family) -> str:
+    slides = fields.flag(("use_sliding_window", False)) and not _is_rotary(index, fields)
+    return "sliding" if slides else "full"
 
 
 # Kind of a layer if the config lists none.
@@ -83,7 +113,16 @@ KIND_RULES: dict[str, Callable[[int, Fields, Family], str]] = {
     "even": lambda index, fields, rules: "full" if index % 2 else "sliding",
     "pattern": _by_pattern,
     "qwen": _sliding_from_layer,
-    "chunked": _chunked_if_rotary,
+    "odd": lambda index, fields, rules: "sliding" if index % 2 else "full",
+    "listed": _unlisted,
+    "flagged": lambda index, fields, rules: (
+        "sliding" if fields.flag(("use_sliding_window", False)) else "full"
+    ),
+    "from_layer": lambda index, fields, rules: (
+        "sliding" if index >= (fields.maybe("window_from") or 0) else "full"
+    ),
+    "unrotated": _sliding_if_not_rotary,
+    "chunked": lambda index, fields, rules: "chunked" if _is_rotary(index, fields) else "full",
     "hybrid": lambda index, fields, rules: _full_every(
         fields.maybe("full_interval") or 4, index, "recurrent"
     ),
@@ -101,7 +140,7 @@ def read_attention(index: int, kind: str, fields: Fields, rules: Family) -> Atte
     heads = fields.need("heads")
     if fields.maybe("kv_rank"):
         return _latent_attention(fields, heads)
-    head_dim = (rules.own_head_dim and fields.maybe("head_dim")) or _head_dim(fields, heads)
+    head_dim = _head_dim(fields, rules, heads)
     return Attention(
         heads=heads,
         kv_heads=_kv_heads(fields, rules, heads),
@@ -135,7 +174,7 @@ def _latent_attention(fields: Fields, heads: int) -> Attention:
         FIELDS[f][0] for f in ("rope_dim", "nope_dim", "value_dim") if fields.maybe(f) is None
     ]
     if missing:
-        raise fields.error(f"latent attention without {', '.join(missing)}")
+        raise fields.uncountable(f"latent attention without {', '.join(missing)}")
     rope = fields.need("rope_dim")
     return Attention(
         heads=heads,
@@ -148,9 +187,16 @@ def _latent_attention(fields: Fields, heads: int) -> Attention:
     )
 
 
-def _head_dim(fields: Fields, heads: int) -> int:
-    """Return the head dimension as hidden size by heads; it must be a whole number."""
-    hidden = fields.need("hidden")
+def _head_dim(fields: Fields, rules: Family, heads: int) -> int:
+    """Return the config's head dimension, else hidden size by heads, a whole number."""
+    hidden, own = fields.need("hidden"), fields.maybe("head_dim")
+    if own and (rules.own_head_dim or own * heads == hidden):
+        return own
+    if own:
+        raise fields.uncountable(
+            f"{fields.name('head_dim')} is {own}, but models of this type divide "
+            f"hidden size {hidden} by {heads} attention heads"
+        )
     if hidden % heads:
         raise fields.error(
             f"{fields.name('heads')} is {heads}: "
@@ -179,7 +225,9 @@ def _recurrent(fields: Fields) -> Recurrent:
 
 def _feed_forward(index: int, fields: Fields, rules: Family) -> Mlp | Experts:
     routed = fields.maybe("routed") or 0
-    if routed <= 1 or not _is_sparse(index, fields):
+    if rules.shared_alone and not routed:
+        return Mlp(width=fields.need("shared_width"), gated=rules.gated)
+    if routed <= (not rules.shared_alone) or not _is_sparse(index, fields):
         return Mlp(width=_width(index, fields, rules, routed > 1), gated=rules.gated)
     active = fields.need("active")
     if active > routed:
@@ -202,6 +250,9 @@ def _feed_forward(index: int, fields: Fields, rules: Family) -> Mlp | Experts:
 
 
 def _is_sparse(index: int, fields: Fields) -> bool:
+    kinds = fields.listed("mlp_layer_types")
+    if kinds:
+        return _listed_as_sparse(index, kinds, fields)
     if index in fields.listed("mlp_only_layers") or index < (fields.maybe("dense_first") or 0):
         return False
     if fields.listed("moe_layers"):
@@ -210,6 +261,14 @@ def _is_sparse(index: int, fields: Fields) -> bool:
     if every is not None:  # DeepSeek counts from layer 0, Qwen from 1
         return index % every == 0
     return (index + 1) % (fields.maybe("sparse_step") or 1) == 0
+
+
+def _listed_as_sparse(index: int, kinds: list[Any], fields: Fields) -> bool:
+    """Return what the list of newer configs says of a layer: "dense" or "sparse"."""
+    kind = kinds[index] if index < len(kinds) else None
+    if kind not in ("dense", "sparse"):
+        raise fields.uncountable(f"mlp_layer_types does not say if layer {index} is sparse")
+    return bool(kind == "sparse")
 
 
 def _width(index: int, fields: Fields, rules: Family, beside_experts: bool) -> int:
