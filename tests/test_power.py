@@ -1375,6 +1375,7 @@ ISO, EPOCH = "%Y-%m-%dT%H:%M:%SZ", "epoch"
         table("time,power", *each_second(ISO, ",41.2 W", ",0.0412 kW", ",41200 mW")),
         table("time;W;V", *each_second(EPOCH, ";41,2;1.230,5")),
         table("ts,apower,aenergy", *each_second(EPOCH, ",41.2,7")),
+        table("time,Power consumption", *each_second(EPOCH, ",41.2")),
         table("sep=;", "Plug S;fw 1.0", "", "# exported", "time;W", *each_second(EPOCH, ";41,2")),
         table("Time UTC,Power", "[dd.MM.yyyy],[kW]", *each_second("%d.%m.%Y %H:%M", ",0.0412")[:1])
         + table(*each_second("%d.%m.%Y %H:%M:%S", ",0.0412")[1:]),
@@ -1417,6 +1418,9 @@ def test_a_meters_file_is_read_as_people_write_it(text):
         (table("time,Apparent Power (VA)", *each_second(EPOCH, ",41")), "no column of watts"),
         (table("time,price (EUR/kWh)", *each_second(EPOCH, ",41")), "no column of watts"),
         (table("time,energy", *each_second(EPOCH, ",41")), "write Wh, kWh or J"),
+        (table("time,power_meter_energy", *each_second(EPOCH, ",41")), "write Wh, kWh or J"),
+        (table("time,power (dBm)", *each_second(EPOCH, ",41")), "write mW, W or kW"),
+        (table("time,power (%)", *each_second(EPOCH, ",41")), "no column of watts"),
         (
             table("time,W", *each_second("%m/%d/%Y %H:%M:%S", ",4", start=1764000000 - 19 * 86400)),
             "line 2, column 'time': '11/05/2025 16:00:00' can be two dates: write 2025-05-11 or",

@@ -61,7 +61,8 @@ _HOURS = _words("h hr hrs hour hours stunden")
 _POWER = _words(
     "power apower activepower leistung wirkleistung puissance potencia potenza vermogen wattage p"
 )
-_ENERGY = _words("energy aenergy energie arbeit consumption verbrauch")
+_ENERGY = _words("energy aenergy energie arbeit")
+_EITHER = _words("consumption verbrauch")
 # Words of columns that are neither the power of the machine nor its energy so far.
 _OTHER = _words(
     "apparent reactive schein blind scheinleistung blindleistung factor faktor leistungsfaktor "
@@ -103,10 +104,10 @@ def quantity_of(name: str) -> MeterUnit | None:
             return MeterUnit("joules", unit.unit and unit.unit * 3600)
         if unit:
             return unit
-    told = [w for w in plain if w in _POWER | _ENERGY]
+    told = [w for w in plain if w in _POWER | _ENERGY] or [w for w in plain if w in _EITHER]
     if not told:
         return None
-    if told[-1] in _ENERGY:
+    if told[-1] not in _POWER:
         return MeterUnit("joules", None)
     return MeterUnit("watts", None if re.search(r"[([]", name) else 1.0, True)
 

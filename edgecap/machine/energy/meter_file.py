@@ -16,6 +16,7 @@ import re
 import stat
 import statistics
 from collections.abc import Sequence
+from operator import sub
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +37,7 @@ from edgecap.machine.energy.meter_columns import (
 from edgecap.machine.energy.meter_table import MeterTable, decode_meter, read_table, times_of
 
 GAP_PERIODS = 3.0  # rows further apart than this many periods are a gap
-AGREE = 0.1  # part by which watts and energy may differ, beside a step
+AGREE = 0.1  # part by which watts and energy may differ
 # Watts that a machine can draw: bounds of a median whose unit the header does not tell.
 PLAUSIBLE_W = (0.5, 5000.0)
 OFFSET_W = 1.0  # negative watts down to this are a sensor's offset, as in a sampled counter
@@ -118,9 +119,15 @@ def _ends(rows: MeterRows) -> tuple[float, ...]:
 
 
 def _check_agreement(power: MeterRows, counted: MeterRows) -> None:
-    """Raise ValueError if the joules of both over the record differ by more than a step."""
-    by_watts, by_count = (sum(r.joules[-1:]) - sum(r.joules[:1]) for r in (power, counted))
-    if abs(by_watts - by_count) > counted.step_j + AGREE * max(by_watts, by_count):
+    """Raise ValueError if the joules of both over the record differ by more than a step.
+
+    Allowed beside it are a tenth, and two rows, whose watts may have changed between samples.
+    """
+    if len(power.times) < 2:
+        return
+    by_watts, by_count = (r.joules[-1] - r.joules[0] for r in (power, counted))
+    rows = 2 * max(power.watts) * statistics.median(map(sub, power.times[1:], power.times))
+    if abs(by_watts - by_count) > counted.step_j + rows + AGREE * max(by_watts, by_count):
         raise ValueError(
             f"columns '{power.column}' and '{counted.column}' disagree: {by_watts:.0f} J and "
             f"{by_count:.0f} J over {power.times[-1] - power.times[0]:.0f} s; keep the right one"
