@@ -268,6 +268,8 @@ def test_the_content_of_a_corpus_decides_and_not_its_name(tmp_path, name):
         ("c.txt", b'\n[\n  {"text": "one"}\n]\n', "line 2: .*jq -c '.\\[\\]'"),
         ("c.json", b'{\n  "text": "one"\n}\n', "line 1: .*one object .* on each line"),
         ("c", b'{\n  "text": "one"\n}\n{\n  "text": "two"\n}\n', "line 1: .*on each line"),
+        ("c.txt", b'\x1e{"text": "one"}\n\x1e{"text": "two"}\n', "line 1: not JSON"),
+        ("c.txt", b'{"text": "one"}\r{"text": "two"}\r', "line 1: not JSON .*on each line"),
         ("c.txt", "a text".encode("utf-16"), "is UTF-16 text"),
         ("c.jsonl", '{"text": "a"}'.encode("utf-32"), "is UTF-32 text"),
         ("c.txt", "a text".encode("utf-16-le"), "is binary data"),

@@ -336,6 +336,39 @@ def test_what_the_paper_protocol_adds_must_be_in_the_model(tmp_path):
         tokenizer.check_paper_ids(tmp_path, 8192, ["a text"])
 
 
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"tokenizer_config.json": {"bos_token": "<bos>"}}, "bos_token '<bos>'"),
+        (
+            {"tokenizer_config.json": {"bos_token": "<bos>"}, "added_tokens.json": {"<bos>": 9}},
+            "start token has id 9, and the model has 3 embeddings",
+        ),
+        ({"generation_config.json": {"bos_token_id": 3}}, "start token has id 3"),
+        ({"config.json": {"eos_token_id": [-2]}}, "eos_token_id in config.json is -2"),
+    ],
+)
+def test_start_tokens_of_slow_tokenizers_are_checked(tmp_path, files, words):
+    for name, content in {"vocab.json": {"a": 0, "b": 1, "</s>": 2}, **files}.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    with pytest.raises(UsageError, match=words):
+        tokenizer.check_slow_ids(tmp_path, 3)
+
+
+def test_pieces_of_sentencepiece_are_not_looked_for(tmp_path):
+    (tmp_path / "tokenizer_config.json").write_text('{"bos_token": "<s>"}')
+    tokenizer.check_slow_ids(tmp_path, 3)
+
+
+def test_the_paper_protocol_truncates_where_the_config_says(tmp_path):
+    text = "one two three four five"
+    ids = tokenizer.read_tokenizer(REFERENCE).encode(text)
+    for side, kept in (("right", ids[:3]), ("left", ids[-3:])):
+        reference_with(tmp_path, config={"truncation_side": side})
+        shipped = tokenizer.read_paper_tokenizer(tmp_path)
+        assert shipped.encode_with_specials(text, 3) == kept
+
+
 @pytest.mark.parametrize("listed", [9000, 8193])
 def test_ids_are_those_that_the_library_gives(tmp_path, listed):
     """It numbers added tokens on from the vocabulary, whatever the file lists."""

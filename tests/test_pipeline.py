@@ -13,6 +13,7 @@ from edgecap.analysis.outcomes import has_failure
 from edgecap.errors import Interrupted, UsageError
 from edgecap.graph.onnx_file import GraphFacts
 from edgecap.pipeline import cells, judging, prepare, record_draft
+from edgecap.pipeline.compress import compress
 from edgecap.pipeline.export_folder import export_folder
 from edgecap.pipeline.profile import profile
 from edgecap.pipeline.worker import (
@@ -279,6 +280,24 @@ def test_a_tokenizer_that_does_not_fit_is_refused_before_an_export(
     assert not place.profiles.exists()
     assert not (tmp_path / "out").exists()
     assert not any(isinstance(step, Export) for step in run.asked)
+
+
+def test_a_model_without_tokenizer_is_refused_before_an_export(spec, corpus, place, tmp_path):
+    folder, run = shutil.copytree(REFERENCE, tmp_path / "model"), scripted(corpus)
+    for path in folder.glob("*token*"):
+        path.unlink()
+    asked = msgspec.structs.replace(spec, model=str(folder), precisions=("int8s",))
+    (tmp_path / "text").write_text("a text")
+    for work in (
+        lambda: profile(asked, place, run=run),
+        lambda: export_folder(asked, tmp_path / "out", place, run=run),
+        lambda: compress(tmp_path / "text", tmp_path / "text.ecap", asked, place, run=run),
+    ):
+        with pytest.raises(UsageError, match="holds no tokenizer"):
+            work()
+    assert not any(isinstance(step, Export) for step in run.asked)
+    fp32 = msgspec.structs.replace(asked, precisions=("fp32",))
+    assert set(export_folder(fp32, tmp_path / "out", place, run=run)) == {"fp32"}
 
 
 def test_an_unwritable_output_is_refused_first(spec, corpus, place, tmp_path):

@@ -128,7 +128,7 @@ def _located_in(
 ) -> LocatedModel:
     """Describe the model in a folder. Raise UsageError if it holds neither weights nor graphs."""
     for file in (*path.glob("*.*"), *path.glob("onnx/*")):
-        if not file.is_dir():
+        if not file.is_dir() and not file.name.startswith("."):
             require_regular_file(file)
     check_no_adapter(path)
     _check_links(path)

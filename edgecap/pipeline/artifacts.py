@@ -33,6 +33,7 @@ from edgecap.storage.files import (
     write_atomically,
 )
 from edgecap.text.corpus import Corpus, read_corpus
+from edgecap.text.tokenizer import check_ids
 
 GRAPH_FILE = "graph.json"  # the description of a cached graph, beside it
 
@@ -81,12 +82,16 @@ def get_or_fuse(context: RunContext, plain: ReadyGraph) -> ReadyGraph | Failure:
 def tokenizer_folder(context: RunContext, provider: str) -> Path:
     """Return the folder with `tokenizer.json`.
 
-    It is the model's own, or the export's, which converts a slow tokenizer.
+    It is the model's own, or the export's, which converts a slow tokenizer. Raises UsageError if
+    the converted one gives ids that the model does not have.
     """
     folder = context.located.path
     if (folder / "tokenizer.json").is_file() or context.located.kind == "onnx":
         return folder
-    return export_folder_of(context, provider)
+    converted = export_folder_of(context, provider)
+    if (converted / "tokenizer.json").is_file():
+        check_ids(converted, context.model.sizes.vocabulary)
+    return converted
 
 
 def export_folder_of(context: RunContext, provider: str) -> Path:
@@ -224,7 +229,7 @@ def _read_cached(target: Path) -> ReadyGraph | None:
         if list_files(target, [f.path for f in graph.files]) == graph.files:
             touch(target / GRAPH_FILE)
             return ReadyGraph(target, graph)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, RecursionError):
         pass
     shutil.rmtree(target, ignore_errors=True)
     return None

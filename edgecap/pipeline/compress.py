@@ -31,6 +31,7 @@ from edgecap.pipeline.run_context import (
     session_of,
     threads_of,
 )
+from edgecap.pipeline.tokenizer_check import require_tokenizer
 from edgecap.pipeline.worker import Codec, CodecResult, in_child
 from edgecap.record import Failure
 from edgecap.spec import CellSpec, Spec
@@ -135,6 +136,7 @@ def _prepare(
         raise UsageError(
             f"{spec.model} is an encoder: it does not predict the next token, which the codec needs"
         )
+    require_tokenizer(context.located, spec.trust_remote_code)
     return context
 
 

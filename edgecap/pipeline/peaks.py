@@ -95,7 +95,7 @@ def _wider(a: Bandwidth, b: Bandwidth) -> Bandwidth:
 
 def read_peaks(path: Path) -> Peaks | None:
     """Read peaks from a file; return None if it is missing or damaged."""
-    with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         return msgspec.json.decode(path.read_bytes(), type=Peaks)
     return None
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from edgecap.errors import UsageError
 from edgecap.graph import export, finish
 from edgecap.graph.onnx_file import GraphFacts, unknown_inputs
+from edgecap.graph.variants import SAMPLED
 from edgecap.machine.energy import meter
 from edgecap.machine.energy.meter_cells import FIRST_S
 from edgecap.machine.info import check_processors, check_threads
@@ -32,13 +33,13 @@ from edgecap.pipeline.run_context import (
     RunContext,
     StepRunner,
 )
+from edgecap.pipeline.tokenizer_check import check_tokenizer, require_tokenizer
 from edgecap.pipeline.worker import Inspect, Inspected, ignore_progress
 from edgecap.provider_options import FUSED_PROVIDERS, base_name, install_hint
 from edgecap.record import Absent, Failure, File, Graph
 from edgecap.spec import DEFAULT_PRECISIONS, PRECISIONS, CellSpec, Spec, cells
 from edgecap.storage.files import Paths, check_cache, list_files, require_regular_file
 from edgecap.text.corpus import Corpus
-from edgecap.text.tokenizer import check_ids, check_paper_ids
 
 METER_AGE_S = 30.0
 NO_TEXT = Corpus(name="", path="", sha256="", domains={})
@@ -78,7 +79,7 @@ def prepare(
         model = _read_model(spec, located)
         inspected, graphs = _inspect(located, run, spec)
     cell_specs = _cells(spec, located, inspected, graphs)
-    _check_tokenizer(spec, located.path, model, inspected.graphs, corpus)
+    _check_tokenizer(spec, located, model, inspected, corpus)
     if located.kind != "onnx":
         export.recipe(spec.exporter, model.exported_as)
     _tell_others(located, graphs, notice)
@@ -90,19 +91,15 @@ def prepare(
 
 
 def _check_tokenizer(
-    spec: Spec, folder: Path, model: Model, graphs: tuple[GraphFacts, ...], corpus: Corpus
+    spec: Spec, located: LocatedModel, model: Model, inspected: Inspected, corpus: Corpus
 ) -> None:
-    """Raise UsageError if the tokenizer cannot be read or gives ids that the model does not have.
-
-    A slow tokenizer is converted by the export, and read after it.
-    """
-    texts = (d.text for d in corpus.documents) if corpus.path else ()
-    known = [n for n in (model.sizes.vocabulary, *(g.vocabulary for g in graphs)) if n]
-    if not (folder / "tokenizer.json").is_file():
-        return
-    check_ids(folder, min(known, default=None))
-    if spec.protocol == "paper" and known:
-        check_paper_ids(folder, min(known), texts)
+    """Raise UsageError if the tokenizer does not fit the model, or is not there for the text."""
+    needs_text = corpus.path or any(name in SAMPLED for name in spec.precisions)
+    if needs_text and not model.encodes:
+        require_tokenizer(located, spec.trust_remote_code)
+    texts = (d.text for d in corpus.documents) if corpus.path else iter(())
+    paper = texts if spec.protocol == "paper" else None
+    check_tokenizer(located, model, inspected.graphs, paper)
 
 
 def _tell_others(

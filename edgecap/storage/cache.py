@@ -89,7 +89,7 @@ def _read(path: Path, kind: type[Payload]) -> Payload | None:
     """Read a file; return None if it is damaged, or no plain file."""
     status = _status(path)
     if status and stat.S_ISREG(status.st_mode):
-        with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+        with contextlib.suppress(OSError, ValueError, RecursionError):
             return msgspec.json.decode(path.read_bytes(), type=kind)
     return None
 

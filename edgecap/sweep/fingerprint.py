@@ -133,6 +133,6 @@ def _hash_of(path: Path, known: _HashCache) -> str:
 
 
 def _remembered(memory: Path) -> _HashCache:
-    with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         return msgspec.json.decode(memory.read_bytes(), type=_HashCache)
     return {}

@@ -83,7 +83,7 @@ def baselines_path(cache: Path, corpus_sha256: str, corpus_bytes: int) -> Path:
 
 def read_baselines(path: Path) -> dict[str, Baseline]:
     """Read the baselines of an earlier run; return {} if they are missing or damaged."""
-    with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         baselines = msgspec.json.decode(path.read_bytes(), type=dict[str, Baseline])
         touch(path)
         return baselines

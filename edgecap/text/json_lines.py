@@ -21,8 +21,8 @@ _HEAD_BYTES = 1 << 16
 _OPENING = (
     rb'(?:\{\s*["\'}]|(?:\[\s*)+["{])'  # how objects, and arrays of strings or objects, begin
 )
-_BEGINS = re.compile(rb"(?:\xef\xbb\xbf)?\s*" + _OPENING)
-_LINE_BEGINS = re.compile(rb"^[ \t]*" + _OPENING, re.MULTILINE)
+_BEGINS = re.compile(rb"(?:\xef\xbb\xbf)?[\s\x1e]*" + _OPENING)
+_LINE_BEGINS = re.compile(rb"^[ \t\x1e]*" + _OPENING, re.MULTILINE)
 _LINE = re.compile(rb"^[ \t\r]*[^ \t\r\n]", re.MULTILINE)
 _STRING = r'"[^"\\]*(?:\\.[^"\\]*)*"'
 _NUMBER = r"-?(?:Infinity|\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)"

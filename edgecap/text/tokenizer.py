@@ -60,14 +60,17 @@ class TextTokenizer:
 
 
 class PaperTokenizer:
-    """A tokenizer as shipped, for the paper's protocol; `size` counts added tokens."""
+    """A tokenizer as shipped, for the paper's protocol; `size` counts added tokens.
 
-    def __init__(self, definition: dict[str, Any], clean_up: bool) -> None:
+    A text that is too long loses its end, or with `keep_end` its beginning.
+    """
+
+    def __init__(self, definition: dict[str, Any], clean_up: bool, keep_end: bool = False) -> None:
         from tokenizers import Tokenizer
 
         self._tokenizer = Tokenizer.from_str(json.dumps(_deterministic(definition)))
         self._tokenizer.no_padding()
-        self._clean_up = clean_up
+        self._clean_up, self._side = clean_up, "left" if keep_end else "right"
         self.size = self._tokenizer.get_vocab_size(with_added_tokens=True)
 
     @property
@@ -77,7 +80,7 @@ class PaperTokenizer:
 
     def encode_with_specials(self, text: str, most: int) -> list[int]:
         """Return the ids of a text with its special tokens, truncated to `most`."""
-        self._tokenizer.enable_truncation(most)
+        self._tokenizer.enable_truncation(most, direction=self._side)
         return list(self._tokenizer.encode(text).ids)
 
     def decode(self, ids: list[int]) -> str:
@@ -105,10 +108,10 @@ def read_tokenizer(folder: Path) -> TextTokenizer:
 
 def read_paper_tokenizer(folder: Path) -> PaperTokenizer:
     """Read the tokenizer with its special tokens. Raises UsageError as `read_tokenizer` does."""
-    clean_up = bool(
-        _json(folder / "tokenizer_config.json").get("clean_up_tokenization_spaces", False)
-    )
-    return _read(folder, lambda definition: PaperTokenizer(definition, clean_up))
+    config = _json(folder / "tokenizer_config.json")
+    clean_up = bool(config.get("clean_up_tokenization_spaces", False))
+    keep_end = config.get("truncation_side") == "left"
+    return _read(folder, lambda definition: PaperTokenizer(definition, clean_up, keep_end))
 
 
 def read_token_bytes(folder: Path) -> TokenBytes:
@@ -150,6 +153,17 @@ def check_ids(folder: Path, vocabulary: int | None) -> None:
         raise _beyond(folder, f"token {token!r} has id {highest}", vocabulary)
 
 
+def check_slow_ids(folder: Path, vocabulary: int | None) -> None:
+    """Raise UsageError if a file of a slow tokenizer lists an id beyond a model's `vocabulary`.
+
+    The vocabulary of SentencePiece is not read: of it only a start token in the configs is checked.
+    """
+    words = {**_json(folder / "vocab.json"), **_json(folder / "added_tokens.json")}
+    start = start_token(folder, {"model": {"vocab": words}}, complete=bool(words))
+    if vocabulary and (start or 0) >= vocabulary:
+        raise _beyond(folder, f"the start token has id {start}", vocabulary)
+
+
 def check_paper_ids(folder: Path, vocabulary: int, texts: Iterable[str]) -> None:
     """Raise UsageError if the tokenizer as shipped gives ids beyond a model's `vocabulary`.
 
@@ -167,7 +181,7 @@ def check_paper_ids(folder: Path, vocabulary: int, texts: Iterable[str]) -> None
 
 def _beyond(folder: Path, problem: str, vocabulary: int) -> UsageError:
     return UsageError(
-        f"{folder / 'tokenizer.json'}: {problem}, and the model has {vocabulary} embeddings "
+        f"the tokenizer of {folder}: {problem}, and the model has {vocabulary} embeddings "
         f"(ids 0 to {vocabulary - 1}); give it the tokenizer that it was trained with"
     )
 
@@ -250,11 +264,11 @@ def _hide(piece: str, special: set[str]) -> str:
 # --- start ------------------------------------------------------------------------------------
 
 
-def start_token(folder: Path, definition: dict[str, Any]) -> int | None:
+def start_token(folder: Path, definition: dict[str, Any], complete: bool = True) -> int | None:
     """Return the id of BOS, else of EOS: from the tokenizer's files, else from the config.
 
-    Raises UsageError if a file cannot be read, names a token that the tokenizer does not have, or
-    gives what is no id.
+    Of a definition that is not `complete`, a token that it lacks gives None. Raises UsageError if a
+    file cannot be read, names a token that the tokenizer does not have, or gives what is no id.
     """
     ids = _ids(folder, definition)
     for role in ("bos", "eos"):
@@ -262,10 +276,12 @@ def start_token(folder: Path, definition: dict[str, Any]) -> int | None:
         known = next((token for token in named if token in ids), None)
         if known is not None:
             return ids[known]
+        if named and not complete:
+            return None
         if named:
             raise UsageError(
                 f"the {role}_token {next(iter(named))!r} in {named[next(iter(named))]} is no token "
-                f"of it; set it to null or to one of its tokens"
+                f"of the tokenizer; set it to null or to one of its tokens"
             )
         if (folder / "tokenizer_config.json").exists():
             continue  # this file decides: without BOS there, the tokenizer has none

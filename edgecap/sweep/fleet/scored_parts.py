@@ -71,7 +71,7 @@ class ScoredParts:
             return msgspec.json.decode(
                 self._path(cell, part).read_bytes(), type=tuple[str, tuple[DocumentShare, ...]]
             )
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise Unequal(f"part {part + 1} of the text is damaged on this disk") from error
 
     def _path(self, cell: PlannedCell, part: int) -> Path:
