@@ -23,6 +23,7 @@ from safetensors.numpy import save_file
 from edgecap.analysis.tokenizing.parallel import read_parallel
 from edgecap.errors import DiskFull, RecordError, UsageError
 from edgecap.machine import info as machine
+from edgecap.model.checkpoint import modules_with_weights
 from edgecap.model.config_file import read_json_object
 from edgecap.model.locate import locate, read_config
 from edgecap.model.manifest import read_manifest
@@ -725,6 +726,21 @@ def test_adapters_in_a_subfolder_and_other_configs_are_left_alone(tmp_path):
     (folder / "adapters" / "adapter_config.json").write_text("{}")
     (folder / "preprocessor_config.json").write_text("{}")
     assert locate(str(folder)).kind == "folder"
+
+
+def test_modules_behind_an_encoder_are_known(tmp_path):
+    folder = model_folder(tmp_path / "m")
+    assert modules_with_weights(folder) == ()
+    paths = ("", "1_Pooling", "2_Dense", "3_Dense", "../elsewhere")
+    (folder / "modules.json").write_text(json.dumps([{"path": p} for p in paths]))
+    for path, file in (("1_Pooling", "config.json"), ("2_Dense", "model.safetensors"),
+                       ("3_Dense", "pytorch_model.bin")):  # fmt: skip
+        (folder / path).mkdir()
+        (folder / path / file).write_text("{}")
+    assert modules_with_weights(folder) == ("2_Dense", "3_Dense")
+    for odd in ("{", "5", '{"a": 1}', "[1]"):
+        (folder / "modules.json").write_text(odd)
+        assert modules_with_weights(folder) == ()
 
 
 # --- folders of the Hub's cache ----------------------------------------------------------------

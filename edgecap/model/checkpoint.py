@@ -8,6 +8,7 @@ before anything is hashed or exported. Source: transformers 4.57, `_get_resolved
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -58,6 +59,20 @@ def checkpoint_files(folder: Path) -> list[Path]:
     if missing:
         raise UsageError(f"{folder} is incomplete: {', '.join(missing[:3])} is missing")
     return files
+
+
+def modules_with_weights(folder: Path) -> tuple[str, ...]:
+    """Return the folders of sentence-transformers' modules behind the model that hold weights.
+
+    They project or weigh its outputs, as `2_Dense` does; only the model itself is measured.
+    """
+    try:
+        listed = json.loads((folder / "modules.json").read_bytes())
+        paths = [str(module["path"]) for module in listed if module["path"]]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return ()
+    kinds = ("*.safetensors", "*.bin")
+    return tuple(p for p in paths if any(any((folder / p).glob(kind)) for kind in kinds))
 
 
 def check_no_adapter(folder: Path) -> None:

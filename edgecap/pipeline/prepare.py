@@ -18,7 +18,7 @@ from edgecap.graph.variants import SAMPLED
 from edgecap.machine.energy import meter
 from edgecap.machine.energy.meter_cells import FIRST_S
 from edgecap.machine.info import check_processors, check_threads
-from edgecap.model.checkpoint import has_checkpoint
+from edgecap.model.checkpoint import has_checkpoint, modules_with_weights
 from edgecap.model.locate import LocatedModel, locate
 from edgecap.model.onnx_folder import onnx_files, unmeasured_graphs
 from edgecap.model.weight_files import hash_model
@@ -106,12 +106,13 @@ def _tell_others(
     located: LocatedModel, graphs: tuple[ReadyGraph, ...], notice: ProgressCallback
 ) -> None:
     """Name what lies in the folder and is not measured: other graphs, or weights beside a graph."""
-    others = list(unmeasured_graphs(located.path, [ready.path for ready in graphs]))
-    weights = located.kind == "onnx" and has_checkpoint(located.path)
-    if others or weights:
-        names = [os.path.relpath(ready.path, located.path) for ready in graphs]
-        left = shortened_list([*(["its safetensors"] if weights else []), *others])
-        choice = f" (to choose: --model {located.path / others[0]})" if others else ""
+    folder, names = located.path, [os.path.relpath(r.path, located.path) for r in graphs]
+    others = unmeasured_graphs(folder, [ready.path for ready in graphs])
+    weights = ["its safetensors"] if located.kind == "onnx" and has_checkpoint(folder) else []
+    rest = [*weights, *modules_with_weights(folder), *others]
+    if rest:
+        left = shortened_list(rest)
+        choice = f" (to choose: --model {folder / others[0]})" if others else ""
         used = shortened_list(names or ["its safetensors"])
         notice(ProgressEvent(None, f"{located.name}: {used}; not measured: {left}{choice}"))
 
