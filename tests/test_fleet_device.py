@@ -211,6 +211,8 @@ def listing(*paths, graph="fp32", beside="config.json", size=1, sha256=H):
                 "m.so",
                 "m",
                 "m.onnx.zip",
+                "m.so_1",
+                "m.onnx_data_1.py",
             )
         ),
         *(
@@ -241,6 +243,11 @@ def test_a_manifest_that_is_none_makes_nothing(device, order, tmp_path, manifest
         reply = answered(device, order, manifest=manifest)
         assert isinstance(reply, TaskFailed) and reply.failure.stage == "refused"
     assert not (tmp_path / "cache").exists()
+
+
+def test_weights_in_several_files_travel():
+    names = ("model_q4.onnx", "model_q4.onnx_data", "model_q4.onnx_data_1")
+    assert tuple(f.path for f in model_files(listing(*names))) == tuple(f"fp32/{n}" for n in names)
 
 
 def test_a_file_that_says_another_size_is_not_taken(device, order, client):

@@ -279,6 +279,19 @@ def test_other_content_is_another_cell(tmp_path, part):
     assert before.key != after.key
 
 
+def test_a_graph_behind_a_link_keeps_its_name_and_is_another_cell_than_its_neighbour(tmp_path):
+    """As in the Hub's cache, where a link leads to a blob without a suffix."""
+    folder = model(tmp_path / "a")
+    (folder / "onnx").mkdir()
+    for name in ("model.onnx", "model_q4.onnx"):
+        (tmp_path / f"blob-{name}").write_bytes(name.encode())
+        (folder / "onnx" / name).symlink_to(tmp_path / f"blob-{name}")
+    names = ["./a/onnx/model.onnx", "./a/onnx/model_q4.onnx"]
+    one, two = cells(tmp_path, models=names, precisions="fp32")
+    assert one.key != two.key
+    assert [one.spec.model, two.spec.model] == [str(tmp_path / name) for name in names]
+
+
 def test_a_file_for_people_changes_no_key(tmp_path):
     folder = model(tmp_path / "a")
     (before,) = cells(tmp_path, models="./a")

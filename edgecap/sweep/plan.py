@@ -285,7 +285,9 @@ class _Contents:
         place = name
         with contextlib.suppress(OSError, ValueError, RuntimeError):
             path = self._base / Path(name).expanduser()
-            place = str(path.resolve()) if path.exists() else name
+            if path.exists():  # a file keeps its own name: a link may lead to a blob without one
+                real = path.resolve() if path.is_dir() else path.parent.resolve() / path.name
+                place = str(real)
         try:
             place.encode()
         except UnicodeEncodeError as error:

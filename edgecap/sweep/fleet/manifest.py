@@ -6,6 +6,7 @@ the client before it sends, the device before it requests the first file.
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePosixPath
 
 import msgspec
@@ -47,7 +48,8 @@ def model_files(manifest: str) -> tuple[File, ...]:
 def _check(file: File) -> None:
     path = PurePosixPath(file.path)
     beside = len(path.parts) == 1 and path.name in CONFIG_FILES
-    graph = len(path.parts) == 2 and path.parts[0] in PRECISIONS and path.suffix in WEIGHTS
+    suffix = re.sub(r"_\d+\Z", "", path.suffix)  # .onnx_data_1 is a second file of weights
+    graph = len(path.parts) == 2 and path.parts[0] in PRECISIONS and suffix in WEIGHTS
     if not beside and not graph:
         raise UsageError(
             f"a manifest lists {file.path[:100]!r}: "
