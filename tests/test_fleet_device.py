@@ -247,7 +247,8 @@ def test_a_manifest_that_is_none_makes_nothing(device, order, tmp_path, manifest
 
 def test_weights_in_several_files_travel():
     names = ("model_q4.onnx", "model_q4.onnx_data", "model_q4.onnx_data_1")
-    assert tuple(f.path for f in model_files(listing(*names))) == tuple(f"fp32/{n}" for n in names)
+    files = model_files(listing(*names))
+    assert [f.path for f in files] == ["config.json", *(f"fp32/{name}" for name in names)]
 
 
 def test_a_file_that_says_another_size_is_not_taken(device, order, client):
