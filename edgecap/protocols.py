@@ -116,8 +116,11 @@ class Engine(Protocol):
         `inputs`, `targets` and the result, float64, have shape (n,).
         """
 
-    def log_probabilities(self, inputs: Ids) -> Floats:
-        """Return log2 p of the token after each input, shape (n, vocabulary); for small samples."""
+    def log_probabilities(self, inputs: Ids, last: int | None = None) -> Floats:
+        """Return log2 p of the token after each input, shape (n, vocabulary); for small samples.
+
+        With `last`, only those after the last inputs are returned.
+        """
 
     def outputs(self, inputs: Ids) -> list[Floats]:
         """Return all numeric outputs for a text of shape (n,), each of shape (rows, last axis)."""

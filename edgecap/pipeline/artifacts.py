@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,6 +59,17 @@ def build_or_refuse(context: RunContext, cell: CellSpec) -> ReadyGraph:
     if isinstance(graph, Failure):
         raise UsageError(f"cannot make {cell.precision}: {graph.message}")
     return graph
+
+
+def export_first(context: RunContext, cells: Sequence[CellSpec]) -> None:
+    """Export the model before anything is measured, so that it is refused at once if it must be.
+
+    A run that may leave variants out exports when the first variant needs it.
+    """
+    if context.located.kind == "onnx" or context.spec.skip_unfit:
+        return
+    for provider in dict.fromkeys(cell.provider for cell in cells):
+        get_or_build(context, CellSpec("fp32", provider))
 
 
 def can_be_fp32(context: RunContext) -> bool:
@@ -143,7 +154,7 @@ def _get_or_quantize(context: RunContext, cell: CellSpec, fp32: ReadyGraph) -> R
             tokenizer=str(tokenizer_folder(context, cell.provider)) if text else "",
             positions=context.model.horizon,
         ),
-        fp32.graph.unfused,
+        fp32.graph,
     )
     return _get_or_run(context, cell, plan)
 
@@ -173,14 +184,14 @@ def _tool_versions() -> str:
 class _BuildPlan(NamedTuple):
     """Plan to build a graph: its place in the cache, its description, and the step that makes it.
 
-    `unfused` names what its source graph has unfused.
+    A variant has what is known of the fp32 graph `source` that it is made from.
     """
 
     target: Path
     exporter: str
     recipe: str
     step: Callable[[str], Step]
-    unfused: tuple[str, ...] = ()
+    source: Graph | None = None
 
 
 def _get_or_run(context: RunContext, cell: CellSpec, plan: _BuildPlan) -> ReadyGraph | Failure:
@@ -242,8 +253,13 @@ def _build(context: RunContext, cell: CellSpec, plan: _BuildPlan) -> ReadyGraph 
             if isinstance(answer, Failure):
                 raise _BuildFailed(answer)
             listed = list_files(scratch, list(answer.files))
-            unfused = answer.unfused or plan.unfused
-            graph = describe_graph(cell.precision, plan.exporter, plan.recipe, listed, unfused)
+            source = plan.source or answer
+            graph = msgspec.structs.replace(
+                describe_graph(cell.precision, plan.exporter, plan.recipe, listed),
+                unfused=source.unfused,
+                fidelity_bits=source.fidelity_bits,
+                fidelity=source.fidelity,
+            )
             origin = Origin(model=context.located.name, made_utc=utc_now())
             write_atomically(scratch / GRAPH_FILE, msgspec.json.encode(graph))
             write_atomically(scratch / ORIGIN_FILE, msgspec.json.encode(origin))

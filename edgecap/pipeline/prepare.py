@@ -218,7 +218,6 @@ def describe_graph(
     exporter: str,
     recipe: str,
     files: tuple[File, ...],
-    unfused: tuple[str, ...] = (),
 ) -> Graph:
     """Return the record of a graph before anything is measured."""
     return Graph(
@@ -228,7 +227,7 @@ def describe_graph(
         bytes=sum(f.bytes for f in files),
         files=files,
         divergence_bits=Absent(reason="not measured"),
-        unfused=unfused,
+        fidelity_bits=Absent(reason="the folder holds graphs without the model's own weights"),
     )
 
 

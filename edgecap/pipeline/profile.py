@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgecap.pipeline.artifacts import mark_in_use
+from edgecap.pipeline.artifacts import export_first, mark_in_use
 from edgecap.pipeline.cells import measure_cell
 from edgecap.pipeline.prepare import prepare
 from edgecap.pipeline.record_draft import open_draft
@@ -48,6 +48,7 @@ def profile(
     with context.in_use:
         mark_in_use(context, None, Path(corpus.path))
         check_writable(home.profiles, "give another folder with --output")
+        export_first(context, cells)
         with open_draft(prepared) as draft:
             words = f"{len(cells)} cells to measure" if len(cells) > 1 else "measuring"
             notice(ProgressEvent(None, words, total=len(cells)))

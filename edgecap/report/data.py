@@ -8,7 +8,7 @@ import msgspec
 
 from edgecap import stats
 from edgecap.analysis import score
-from edgecap.record import Absent, Cell, Energy, Estimate, Latency, Measurement, Profile
+from edgecap.record import Absent, Cell, Energy, Estimate, Graph, Latency, Measurement, Profile
 
 if TYPE_CHECKING:
     from edgecap.analysis.compare import Comparison
@@ -25,6 +25,23 @@ def record_values(record: Profile) -> dict[str, Any]:
 def measured_cells(record: Profile) -> list[tuple[Cell, Measurement]]:
     """Return the measured cells, each with its measurement."""
     return [(c, c.outcome) for c in record.cells if isinstance(c.outcome, Measurement)]
+
+
+def fidelity_notes(record: Profile) -> list[str]:
+    """Say how far each fp32 graph of a record is from the framework's model, once each."""
+    graphs = (cell.graph for cell in record.cells if isinstance(cell.graph, Graph))
+    return list(dict.fromkeys(_fidelity_note(graph) for graph in graphs))
+
+
+def _fidelity_note(graph: Graph) -> str:
+    bits = graph.fidelity_bits
+    if isinstance(bits, Absent):
+        return f"not compared with the model in transformers: {bits.reason}"
+    parts = ", ".join(
+        f"{part} not compared: {x.reason}" if isinstance(x, Absent) else f"{part} {x:.1g}"
+        for part, x in graph.fidelity.items()
+    )
+    return f"{bits:.1g} bits a token from the model in transformers in fp32 ({parts})"
 
 
 def comparison_values(comparisons: list[Comparison]) -> list[dict[str, Any]]:

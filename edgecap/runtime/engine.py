@@ -140,13 +140,14 @@ class OrtEngine:
             return max(n, 1)
         return max(16, min(max(n, 1), MAX_SCORED_POSITIONS, LOGITS_BUDGET // (4 * self.vocabulary)))
 
-    def log_probabilities(self, inputs: Ids) -> Floats:
-        """Return log2 p of each next token, shape (n, vocabulary).
+    def log_probabilities(self, inputs: Ids, last: int | None = None) -> Floats:
+        """Return log2 p of each next token, shape (n, vocabulary), or after the `last` inputs.
 
         Copies the logits to the host: for small samples only.
         """
         outputs, _ = self._run(inputs, self._empty_cache(), ["logits"])
-        return _log2_softmax(outputs["logits"].numpy()[0].astype(np.float64))
+        rows = outputs["logits"].numpy()[0, -(last or len(inputs)) :]
+        return _log2_softmax(rows.astype(np.float64))
 
     def next_log_probabilities(self, rows: Ids) -> Floats:
         """Return log2 p of the token after each row of ids.

@@ -8,7 +8,6 @@ the matrix of the LM head; here that becomes the table to gather from, as with t
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from edgecap.errors import UsageError
 from edgecap.graph.export.optimum import TASK
-from edgecap.graph.export.transformers_check import check_known
 from edgecap.graph.onnx_file import inspect_graph, open_graph, write_graph
 from edgecap.graph.tied_weights import tie_weights, untie_weights
 from edgecap.machine.info import package_versions
@@ -54,18 +52,15 @@ def recipe(task: str = TASK) -> str:
         raise UsageError(
             f"--exporter genai needs {', '.join(missing)}: {INSTALL}, or {ALTERNATIVE}"
         )
-    return f"genai builder fp32, v1; {', '.join(f'{n} {v}' for n, v in (builder | tools).items())}"
+    return f"genai builder fp32, v2; {', '.join(f'{n} {v}' for n, v in (builder | tools).items())}"
 
 
-def export_fp32(folder: Path, out: Path, trust_remote_code: bool, task: str = TASK) -> Path:
+def export_folder(folder: Path, out: Path, trust_remote_code: bool) -> Path:
     """Export `model.onnx`, `genai_config.json` and the tokenizer's files; return the graph's path.
 
-    Raises UsageError if transformers or the builder does not know the model, or if the graph is no
-    fp32 decoder of text that the runtime can run.
+    Raises UsageError if the builder does not know the model, or if the graph is no fp32 decoder of
+    text that the runtime can run.
     """
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    check_known(folder, trust_remote_code)
     with tempfile.TemporaryDirectory(dir=out) as scratch:
         built = Path(scratch) / "built"
         _build(folder, built, Path(scratch) / "cache", trust_remote_code)

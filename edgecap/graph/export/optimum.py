@@ -1,18 +1,16 @@
-"""Export a Hugging Face folder with Optimum. Owns optimum and transformers.
+"""Export a loaded model with Optimum. Owns optimum.
 
 Optimum makes one fp32 graph, with KV cache for a decoder (`text-generation-with-past`).
-`graph.finish` finishes it. Downloads nothing, and runs no code from the model's folder without
---trust-remote-code.
+`graph.finish` finishes it.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-import os
 from pathlib import Path
+from typing import Any
 
 from edgecap.errors import UsageError
-from edgecap.graph.export.transformers_check import check_known
 
 TASK = "text-generation-with-past"  # of a decoder
 
@@ -32,25 +30,39 @@ def recipe(task: str = TASK) -> str:
             f"exporting needs {error.name}: pip install 'edgecap[export]', "
             "or profile a folder made by `edgecap export`"
         ) from error
-    return f"{task} fp32, v1; {', '.join(versions)}"
+    return f"{task} fp32, v2; {', '.join(versions)}"
 
 
-def export_fp32(folder: Path, out: Path, trust_remote_code: bool, task: str = TASK) -> Path:
-    """Export `model.onnx` and the files that Optimum saves beside it; return the graph's path."""
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    from optimum.exporters.onnx import main_export
+def export_model(model: Any, out: Path, task: str = TASK) -> Path:
+    """Export a model of transformers; return the path of `model.onnx`.
 
-    check_known(folder, trust_remote_code)
-    main_export(
-        str(folder),
-        str(out),
-        task=task,
-        device="cpu",
-        dtype="fp32",
-        do_validation=False,
-        no_post_process=True,  # it fails above 2 GiB
-        local_files_only=True,
-        trust_remote_code=trust_remote_code,
-    )
+    Saves configs and tokenizer beside it. Raises UsageError if Optimum does not know the model.
+    """
+    from optimum.exporters.onnx import onnx_export_from_model
+    from optimum.exporters.utils import DisableCompileContextManager
+
+    _check_task(model.config.model_type, task)
+    model.config.use_cache = task.endswith("with-past")
+    if getattr(model.config.get_text_config(), "attn_logit_softcapping", None):
+        model.set_attn_implementation("eager")  # the default one leaves out soft caps
+    with DisableCompileContextManager():
+        onnx_export_from_model(
+            model,
+            out,
+            task=task,
+            device="cpu",
+            do_validation=False,
+            no_post_process=True,  # it fails above 2 GiB
+        )
     return out / "model.onnx"
+
+
+def _check_task(model_type: str, task: str) -> None:
+    import optimum.exporters.onnx.model_configs  # noqa: F401  registers the types
+    from optimum.exporters.tasks import TasksManager
+
+    known = TasksManager._SUPPORTED_MODEL_TYPE.get(model_type, {}).get("onnx", {})
+    if task not in known:
+        raise UsageError(
+            f"Optimum does not export model type '{model_type}' for {task}; try --exporter genai"
+        )

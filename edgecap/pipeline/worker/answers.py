@@ -64,10 +64,15 @@ class Diagnosed(Message, frozen=True, tag="examined"):
 
 
 class BuiltGraph(Message, frozen=True, tag="made"):
-    """Files of a new graph, relative to its folder, and why parts of it were not fused."""
+    """Files of a new graph, relative to its folder, and why parts of it were not fused.
+
+    `fidelity_bits` and `fidelity` are those of an export, as `record.Graph` has them.
+    """
 
     files: tuple[str, ...]
     unfused: tuple[str, ...] = ()
+    fidelity_bits: float | Absent = Absent(reason="not an export")
+    fidelity: dict[str, float | Absent] = {}
 
 
 class MeasuredCell(Message, frozen=True, tag="measured"):

@@ -14,6 +14,7 @@ from edgecap.analysis.outcomes import status
 from edgecap.names import printable, shortened, shortened_list
 from edgecap.record import Absent, Estimate, Flops, Latency, Profile
 from edgecap.report.cells import display_views
+from edgecap.report.data import fidelity_notes
 from edgecap.report.machine_text import container_limits
 from edgecap.report.metric_text import interval_text, metric_text
 from edgecap.report.page import notes, raw_tables, reproduce
@@ -180,6 +181,7 @@ def describe(record: Profile) -> list[tuple[str, str]]:
         *([("Container", limits)] if (limits := container_limits(machine)) else []),
         *([("Graphics", board)] if board else []),
         ("Runtime", _versions(record)),
+        *[("fp32 graph", shortened(note, 400)) for note in fidelity_notes(record)],
         ("Text", f"{text}, {record.spec.protocol} protocol"),
         (
             "Measured",

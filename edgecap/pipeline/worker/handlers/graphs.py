@@ -10,9 +10,11 @@ from typing import Any
 from edgecap.graph import export, finish
 from edgecap.graph.variants import make_variant
 from edgecap.machine.info import default_threads
+from edgecap.meters import fidelity
 from edgecap.pipeline.worker.answers import (
     BuiltGraph,
 )
+from edgecap.pipeline.worker.fidelity import FidelityCheck
 from edgecap.pipeline.worker.sessions import Report, corpus_samples
 from edgecap.pipeline.worker.steps import (
     Export,
@@ -26,14 +28,43 @@ CALIBRATION_TOKENS, CALIBRATION_SAMPLES = 256, 32  # to find ranges of activatio
 def _export(step: Export, report: Report) -> BuiltGraph:
     report("export", 0, 1)
     folder, out = Path(step.folder), Path(step.out)
+    check = FidelityCheck(folder, step.exporter, step.task)
     with tempfile.TemporaryDirectory(dir=step.out) as scratch:
         plain = export.export_fp32(
-            folder, Path(scratch), step.trust_remote_code, step.exporter, step.task
+            folder,
+            Path(scratch),
+            step.trust_remote_code,
+            step.exporter,
+            step.task,
+            check.ask if check.is_possible else None,
         )
         export.copy_config_files(folder, Path(scratch), out)
         report("optimize", 0, 1)
         written = finish.write_finished(step.finish, plain, out, _divergence)
-    return BuiltGraph(files=tuple(written.files), unfused=written.unfused)
+        report("compare with transformers", 0, 1)
+        parts = check.measure(out / written.files[0])
+        if step.finish == finish.FUSED and fidelity.apart(parts):
+            written = _write_plain_instead(written, plain, out, parts)
+            parts = check.measure(out / written.files[0])
+    fidelity.check_fidelity(parts, step.exporter)
+    bits, by_part = check.describe(parts)
+    return BuiltGraph(
+        files=tuple(written.files),
+        unfused=written.unfused,
+        fidelity_bits=bits,
+        fidelity=by_part,
+    )
+
+
+def _write_plain_instead(
+    fused: finish.WrittenGraph, plain: Path, out: Path, parts: dict[str, fidelity.PartDistance]
+) -> finish.WrittenGraph:
+    for name in fused.files:
+        (out / name).unlink()
+    reason = (
+        f"the fused graph is {max(map(max, parts.values())):.2g} bits a token from transformers"
+    )
+    return finish.write_tied(plain, out)._replace(unfused=(reason,))
 
 
 def _optimize(step: Optimize, report: Report) -> BuiltGraph:
