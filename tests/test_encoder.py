@@ -157,6 +157,36 @@ def test_what_is_neither_is_refused_in_one_line(config, message, kind):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("kind", ["folder", "onnx"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_decoder_that_cannot_be_counted_has_its_sizes(kind, nested):
+    config = {"model_type": "jamba", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 99,
+              "max_position_embeddings": 32, "num_attention_heads": 4}  # fmt: skip
+    config = {"model_type": "fruit", "text_config": config} if nested else config
+    model = read_model(LocatedModel("m", kind, Path("m"), None, config))
+    assert isinstance(model.architecture, Absent) and "'jamba'" in model.architecture.reason
+    assert "config.json: " in model.architecture.reason and "m/" not in model.architecture.reason
+    assert model.sizes == (32, 99) and model.horizon == 32
+    with pytest.raises(UsageError, match="--context 33 is longer"):
+        check_request(Spec(context=33), model)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_attention_heads": 0}, "num_attention_heads is 0"),
+        ({"vocab_size": -1}, "vocab_size is -1"),
+        ({"num_hidden_layers": "two"}, "num_hidden_layers is 'two'"),
+        ({"is_encoder_decoder": True}, "encoder-decoder"),
+        ({"model_type": "t5"}, "encoder-decoder"),
+    ],
+)
+def test_an_impossible_config_is_no_reason_to_go_on(changes, message):
+    config = {"model_type": "jamba", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 99}
+    with pytest.raises(UsageError, match=message):
+        read_model(LocatedModel("m", "folder", Path("m"), None, {**config, **changes}))
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [

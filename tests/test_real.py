@@ -13,6 +13,7 @@ import warnings
 import msgspec
 import numpy as np
 import pytest
+from commands import edgecap
 from conftest import REFERENCE, SMALL, VARIANTS, heavy
 from exports import built_by_genai, exported, small
 
@@ -24,7 +25,7 @@ from edgecap.meters.text_windows import split_windows
 from edgecap.model.weight_files import count_parameters
 from edgecap.pipeline.export_folder import export_folder
 from edgecap.pipeline.profile import profile
-from edgecap.record import Absent, Failure, Measurement
+from edgecap.record import Absent, Decode, Estimate, Failure, Measurement
 from edgecap.runtime.engine import OrtEngine
 from edgecap.spec import Spec
 from edgecap.storage.files import list_files, resolve_paths
@@ -261,6 +262,33 @@ def test_profile_of_an_optimum_folder(tiny, corpus_file, tmp_path, cache):
     record = profile(spec, resolve_paths(cache, tmp_path / "profiles"))
     assert all(isinstance(c.outcome, Measurement) for c in record.cells)
     assert isinstance(record.source.parameters, Absent)
+
+
+@pytest.mark.export
+def test_a_model_that_cannot_be_counted_is_profiled(tiny, corpus_file, tmp_path, cache):
+    """Its config tells of recurrent layers: FLOPs and capacity are absent, all others are there."""
+    portable, folder = exported(tiny, cache), tmp_path / "uncounted"
+    folder.mkdir()
+    for name in ("fp32/model.onnx", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(portable / name, folder)
+    config = json.loads((portable / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "my_mamba"}))
+    spec = Spec(model=str(folder), corpus=str(corpus_file), limit_s=1)
+    record = profile(spec, resolve_paths(cache, tmp_path / "profiles"))
+    (cell,), (path,) = record.cells, (tmp_path / "profiles").glob("*.json")
+    decoded = cell.outcome.latency.decode
+    assert isinstance(decoded, Decode)
+    assert decoded.context == pytest.approx(config["max_position_embeddings"] / 2, abs=1)
+    assert "my_mamba" in record.flops.reason and record.source.architecture == record.flops
+    assert cell.score.information_capacity == record.flops
+    assert isinstance(cell.score.gain_bits_per_s, Estimate)
+    for words in (("show", path), ("show", path, "--details"), ("compare", path, path),
+                  ("recommend", path), ("report", path, "-o", tmp_path / "report.html"),
+                  ("board", path, "-o", tmp_path / "board.html")):  # fmt: skip
+        shown = edgecap(*words)
+        assert shown.returncode == 0, shown.stderr
+    refused = edgecap("predict", path, path, "--config", "edgecap-ref-xs")
+    assert refused.returncode == 2 and "Traceback" not in refused.stderr
 
 
 @pytest.mark.export
