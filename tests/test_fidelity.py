@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 from conftest import REFERENCE, SMALL, build_model
-from exports import once
+from exports import exported, once
 from families import BASE, torch_kit
 from safetensors.numpy import load_file, save_file
 
@@ -22,6 +22,7 @@ from edgecap.graph.export import TASK, dialect, framework
 from edgecap.graph.export.dialect import readable_folder, translate_config
 from edgecap.meters import fidelity
 from edgecap.meters.fidelity import DECODING, LONG, SHORT, PartDistance, Passage, PassageLogits
+from edgecap.model.manifest import listed_graphs
 from edgecap.pipeline.profile import profile
 from edgecap.pipeline.worker import BuiltGraph, Export, ignore_progress, in_child
 from edgecap.record import SCHEMA, Absent, Graph
@@ -383,6 +384,15 @@ def test_the_builder_keeps_both_sets_of_angles(long_rope, tmp_path):
     assert isinstance(built, BuiltGraph) and built.fidelity_bits < 1e-9
 
 
+@pytest.mark.slow
+def test_a_builder_that_leaves_the_mean_out_of_norms_is_refused(cache, tmp_path):
+    pytest.importorskip("onnxruntime_genai")
+    SMALL["olmo"] = SMALL["llama"]
+    folder = once(cache.parent / "models/olmo", lambda f: build_model(f, "olmo"))
+    with pytest.raises(UsageError, match="that genai exported is not the model.*optimum"):
+        export(folder, tmp_path / "out", "genai", "plain")
+
+
 def test_soft_caps_of_attention_are_exported(cache, tmp_path):
     SMALL["gemma2"] = {**SMALL["llama"], "head_dim": 16, "sliding_window": 32}
     folder = once(
@@ -430,6 +440,12 @@ def test_wrong_norms_windows_and_angles_are_caught(change, cache, tmp_path):
     words = [sys.executable, "-W", "ignore", "-c", code, str(folder), str(tmp_path / "out")]
     done = subprocess.run(words, capture_output=True, text=True)
     assert "is not the model" in done.stdout, done.stdout + done.stderr[-2000:]
+
+
+def test_a_portable_folder_keeps_the_distance(cache, tmp_path):
+    graph = listed_graphs(exported(REFERENCE, cache, fused=True))[0]
+    assert isinstance(graph.fidelity_bits, float) and graph.fidelity_bits < 1e-9
+    assert set(graph.fidelity) == {SHORT, LONG, DECODING}
 
 
 # --- the record -----------------------------------------------------------------------------------

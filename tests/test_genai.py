@@ -36,7 +36,6 @@ REFUSED = {
         {"no_rope_layers": [1, 0]},
         "fails on model_type 'smollm3' (SmolLM3ForCausalLM in ",
     ),
-    "olmo": ({}, "gets OlmoForCausalLM wrong: it leaves the mean out of OLMo's norms"),
     "mistral": ({"head_dim": 8}, "cannot rotate 8 of the 8 numbers of a head of "),
 }
 UNNAMED = {

@@ -78,6 +78,7 @@ def _write_folder(
     import msgspec
 
     from edgecap.cli.live import Live
+    from edgecap.report.data import fidelity_note
     from edgecap.storage.files import resolve_paths
     from edgecap.units import size
 
@@ -94,5 +95,7 @@ def _write_folder(
         return
     for precision, graph in graphs.items():
         click.echo(f"{precision:<6} {size(graph.bytes):>9}  {output / precision}")
-    for reason in next(iter(graphs.values())).unfused:
+    first = next(iter(graphs.values()))
+    click.echo(f"fp32 graph: {fidelity_note(first)}")
+    for reason in first.unfused:
         click.echo(f"not fused: {reason}", err=True)

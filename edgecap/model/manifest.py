@@ -14,23 +14,29 @@ from typing import Any
 import msgspec
 
 from edgecap.errors import UsageError
-from edgecap.record import File
+from edgecap.record import Absent, File
 from edgecap.storage.files import link_note, sha256_of_file
 
 MANIFEST = "edgecap.json"
+NOT_COMPARED = Absent(reason="the folder holds graphs without the model's own weights")
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9_][\w.-]{0,99}(/[A-Za-z0-9_][\w.-]{0,99})?", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _INVALID = (IndexError, KeyError, TypeError, ValueError, msgspec.ValidationError)
 
 
 class OnnxFile(msgspec.Struct, frozen=True):
-    """An ONNX graph of a folder; `precision` and checked `files` come from its manifest, if any."""
+    """An ONNX graph of a folder.
+
+    `precision`, checked `files` and fidelity (see `record.Graph`) come from its manifest, if any.
+    """
 
     path: Path
     precision: str | None
     exporter: str
     recipe: str
     files: tuple[File, ...] = ()
+    fidelity_bits: float | Absent = NOT_COMPARED
+    fidelity: dict[str, float | Absent] = {}
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -76,9 +82,14 @@ def _listed_graph(folder: Path, graph: dict[str, Any]) -> OnnxFile:
     files = msgspec.convert(graph["files"], tuple[File, ...])
     for file in files:
         _check_file(folder, f"{graph['folder']}/{file.path}", file)
-    path = folder / graph["folder"] / files[0].path
     return OnnxFile(
-        path, str(graph["precision"]), str(graph["exporter"]), str(graph["recipe"]), files
+        folder / graph["folder"] / files[0].path,
+        str(graph["precision"]),
+        str(graph["exporter"]),
+        str(graph["recipe"]),
+        files,
+        msgspec.convert(graph.get("fidelity_bits", NOT_COMPARED), float | Absent),
+        msgspec.convert(graph.get("fidelity", {}), dict[str, float | Absent]),
     )
 
 

@@ -148,6 +148,8 @@ def contents(context: RunContext, graphs: dict[str, ReadyGraph], provider: str) 
                 "exporter": ready.graph.exporter,
                 "recipe": ready.graph.recipe,
                 "files": msgspec.to_builtins(ready.graph.files),
+                "fidelity_bits": msgspec.to_builtins(ready.graph.fidelity_bits),
+                "fidelity": msgspec.to_builtins(ready.graph.fidelity),
             }
             for precision, ready in graphs.items()
         ],

@@ -11,6 +11,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from edgecap.errors import UsageError
 from edgecap.graph import export, finish
 from edgecap.graph.onnx_file import GraphFacts, unknown_inputs
@@ -209,6 +211,9 @@ def _inspect(
         graph = describe_graph(
             file.precision or facts.precision, file.exporter, file.recipe, listed
         )
+        graph = msgspec.structs.replace(
+            graph, fidelity_bits=file.fidelity_bits, fidelity=file.fidelity
+        )
         ready.append(ReadyGraph(file.path.parent, graph))
     return inspected, tuple(ready)
 
@@ -227,7 +232,6 @@ def describe_graph(
         bytes=sum(f.bytes for f in files),
         files=files,
         divergence_bits=Absent(reason="not measured"),
-        fidelity_bits=Absent(reason="the folder holds graphs without the model's own weights"),
     )
 
 

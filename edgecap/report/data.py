@@ -30,10 +30,11 @@ def measured_cells(record: Profile) -> list[tuple[Cell, Measurement]]:
 def fidelity_notes(record: Profile) -> list[str]:
     """Say how far each fp32 graph of a record is from the framework's model, once each."""
     graphs = (cell.graph for cell in record.cells if isinstance(cell.graph, Graph))
-    return list(dict.fromkeys(_fidelity_note(graph) for graph in graphs))
+    return list(dict.fromkeys(fidelity_note(graph) for graph in graphs))
 
 
-def _fidelity_note(graph: Graph) -> str:
+def fidelity_note(graph: Graph) -> str:
+    """Say how far the fp32 graph of a graph is from the framework's model, or why not."""
     bits = graph.fidelity_bits
     if isinstance(bits, Absent):
         return f"not compared with the model in transformers: {bits.reason}"
