@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 
 import jsonschema
+import numpy as np
+import onnx
 import psutil
 import pytest
 from commands import edgecap
@@ -206,19 +208,17 @@ def test_ctrl_c_leaves_a_record_and_no_orphan(cache, corpus_file, tmp_path):
 
 
 def test_a_failed_cell_exits_with_one(cache, corpus_file, tmp_path):
-    """A decoder whose tokenizer speaks of more tokens than the graph knows cannot be scored."""
+    """A decoder with a weight that is no number cannot be scored."""
     folder = tmp_path / "model"
     portable = exported(REFERENCE, cache)
     folder.mkdir()
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         (folder / name).write_bytes((portable / name).read_bytes())
-    definition = json.loads((folder / "tokenizer.json").read_text())
-    vocabulary = definition["model"]["vocab"]
-    definition["model"]["vocab"] = {
-        piece: number + 9000 if number > 300 else number for piece, number in vocabulary.items()
-    }
-    (folder / "tokenizer.json").write_text(json.dumps(definition))
-    (folder / "model.onnx").write_bytes((portable / "fp32/model.onnx").read_bytes())
+    graph = onnx.load(portable / "fp32/model.onnx")
+    norm = next(t for t in graph.graph.initializer if "norm" in t.name and len(t.dims) == 1)
+    broken = np.full(norm.dims, np.nan, np.float32)
+    norm.CopyFrom(onnx.numpy_helper.from_array(broken, norm.name))
+    onnx.save(graph, folder / "model.onnx")
     words = ("profile", "--model", folder, "--corpus", corpus_file, "--limit", "1")
     found = edgecap(*words, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert found.returncode == 1

@@ -363,6 +363,8 @@ def test_pipes_in_the_place_of_other_files_are_refused_at_once(tmp_path):
     reads = (
         lambda: read_corpus(str(tmp_path / "c.jsonl")),
         lambda: locate(str(tmp_path)),
+        lambda: locate(str(tmp_path / "config.json")),
+        lambda: read_config(str(tmp_path / "config.json")),
         lambda: read_tokenizer(tmp_path),
         lambda: read_json_object(tmp_path / "config.json"),
         lambda: read_parallel(tmp_path / "config.json"),

@@ -227,6 +227,7 @@ def _split_hub_id(
 ) -> tuple[str, str | None]:
     """Split `org/name@revision`; `revision` takes precedence. Raise UsageError if it is no id."""
     name, _, pinned = model.partition("@")
+    require_regular_file(Path(model))
     if not _is_hub_id(name):
         hint = did_you_mean(model, reference_names)
         shipped = ", ".join(reference_names) or "none shipped"
