@@ -20,6 +20,7 @@ from edgecap.model.architecture import (
     encoder_sizes,
     encoder_task,
     genai_sizes,
+    gives_shape,
     read_architecture,
     read_genai,
     task_of,
@@ -135,6 +136,8 @@ def _architecture(
         try:
             return read_architecture(located.config, where)
         except Uncountable as error:
+            if located.kind != "onnx" and not gives_shape(located.config):
+                raise UsageError(str(error)) from error
             return Absent(reason=str(error).replace(where, "config.json", 1))
     if located.genai and graphs:
         return read_genai(

@@ -57,11 +57,18 @@ def load_model(folder: Path, task: str, trust_remote_code: bool, weights: bool =
     Without `weights` only their names and shapes are read, and the model has no numbers. Raise
     UsageError if transformers does not know the model, or the files hold other weights than it has.
     """
-    import torch
     import transformers
 
     transformers.logging.set_verbosity_error()  # what it says about weights is refused below
     check_config(folder, trust_remote_code)
+    model = _load(folder, task, trust_remote_code, {"device_map": "meta"})  # takes no memory
+    return _load(folder, task, trust_remote_code, {}) if weights else model
+
+
+def _load(folder: Path, task: str, trust_remote_code: bool, options: dict[str, Any]) -> Any:
+    import torch
+    import transformers
+
     kind = _CLASSES[task]
     try:
         model, info = getattr(transformers, kind).from_pretrained(
@@ -72,7 +79,7 @@ def load_model(folder: Path, task: str, trust_remote_code: bool, weights: bool =
             ignore_mismatched_sizes=True,  # they are refused below, with their names
             trust_remote_code=trust_remote_code,
             **{_dtype_option(): torch.float32},
-            **({} if weights else {"device_map": "meta"}),
+            **options,
         )
     except (MemoryError, torch.OutOfMemoryError):
         raise

@@ -32,7 +32,7 @@ from edgecap.model.architecture.encoders import (
     encoder_task,
     task_of,
 )
-from edgecap.model.architecture.families import FAMILIES, TEXT_TYPES, Family
+from edgecap.model.architecture.families import FAMILIES, FIELDS, TEXT_TYPES, Family
 from edgecap.model.architecture.fields import Config, Fields
 from edgecap.model.architecture.genai import genai_sizes, read_genai
 from edgecap.model.architecture.layers import norm_size, read_layer
@@ -47,6 +47,7 @@ __all__ = [
     "decoder_sizes",
     "encoder_sizes",
     "encoder_task",
+    "gives_shape",
     "genai_sizes",
     "read_architecture",
     "read_genai",
@@ -87,6 +88,19 @@ def decoder_sizes(config: Config, where: str) -> Sizes:
     fields, _ = _fields(config, where)
     _check_sizes(fields)
     return Sizes(fields.maybe("positions"), fields.maybe("vocabulary"))
+
+
+def gives_shape(config: Config) -> bool:
+    """Return True if a config gives depth and width, or is of a type with names of its own.
+
+    transformers would fill what is left out with the sizes of another model.
+    """
+    text = _text_part(config)
+    model_type = str(text.get("model_type") or "")
+    own_names = model_type not in FAMILIES and bool(model_type)
+    return own_names or all(
+        any(text.get(name) is not None for name in FIELDS[field]) for field in ("hidden", "layers")
+    )
 
 
 def _fields(config: Config, where: str) -> tuple[Fields, str]:
