@@ -18,7 +18,7 @@ from edgecap.graph import export, finish
 from edgecap.graph.onnx_file import GraphFacts, unknown_inputs
 from edgecap.graph.variants import SAMPLED
 from edgecap.machine.energy import meter
-from edgecap.machine.energy.meter_cells import FIRST_S
+from edgecap.machine.energy.meter.cells import FIRST_S
 from edgecap.machine.info import check_processors, check_threads
 from edgecap.model.checkpoint import has_checkpoint, modules_with_weights
 from edgecap.model.locate import LocatedModel, locate

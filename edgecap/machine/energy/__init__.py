@@ -7,15 +7,14 @@ amd       AMD boards                                                amd
 apple     Apple Silicon                                             board
 rails     INA monitors (Jetson) and the Raspberry Pi 5's PMIC       board
 battery   discharge of a battery                                    machine
-meter     the file of a wall meter                                  machine
+meter/    the file of a wall meter                                  machine
 assumed   constant watts given by the user
 
 The right column is the scope: what a counter's domains are part of. `find_counters` opens all that
 exist, `resolve` chooses those that make up the total and gives a reason for each of the others.
 `tally` and `sampled` turn raw readings and watts into joules that never fall, `joined` combines
 counters, `permission` has the commands that make counters readable, `failures` keeps one that
-cannot be read away from the others. `meter_file` reads a meter's file: `meter_table` its
-lines and times, `meter_columns` the names of its columns, `meter_cells` numbers and times.
+cannot be read away from the others.
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""Join a wall meter to windows by time; `meter_file` reads its file.
+"""Read the file of a wall meter, and join it to windows by time.
+
+rows      joules and watts by time
+table     header and rows of a text file, and its times
+columns   names of columns, and their units
+cells     numbers, gaps, dates and times
 
 The meter has its own clock. Its offset is given, or derived from steps of load that are run for
 this purpose: the offset at which the known load correlates best with the watts. A file that is
@@ -16,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgecap.machine.energy.meter_file import MeterRows, parse_meter_rows, read_meter_file
+from edgecap.machine.energy.meter.rows import MeterRows, parse_meter_rows, read_meter_file
 from edgecap.protocols import Trace
 from edgecap.record import Energy, Window
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from edgecap.machine.energy.meter_cells import (
+from edgecap.machine.energy.meter.cells import (
     MeterCell,
     is_clock,
     is_date,
@@ -21,7 +21,7 @@ from edgecap.machine.energy.meter_cells import (
     is_moment,
     parse_times,
 )
-from edgecap.machine.energy.meter_columns import (
+from edgecap.machine.energy.meter.columns import (
     choose_columns,
     find_columns,
     is_time,

@@ -20,21 +20,21 @@ from operator import sub
 from pathlib import Path
 from typing import NamedTuple
 
-from edgecap.machine.energy.meter_cells import (
+from edgecap.machine.energy.meter.cells import (
     MeterCell,
     decimal_sign,
     is_gap,
     parse_number,
     split_unit,
 )
-from edgecap.machine.energy.meter_columns import (
+from edgecap.machine.energy.meter.columns import (
     MeterColumn,
     choose_columns,
     find_columns,
     is_time,
     unit_of,
 )
-from edgecap.machine.energy.meter_table import MeterTable, decode_meter, read_table, times_of
+from edgecap.machine.energy.meter.table import MeterTable, decode_meter, read_table, times_of
 
 GAP_PERIODS = 3.0  # rows further apart than this many periods are a gap
 AGREE = 0.1  # part by which watts and energy may differ
