@@ -334,8 +334,8 @@ class Graph(_Value, frozen=True, tag_field="kind", tag="graph"):
 
     `fidelity_bits` is the mean divergence of the fp32 graph from the model as transformers computes
     it in fp32, in bits per token: the largest of the parts in `fidelity`, which are "short text",
-    "long text" and "decoding". A part may be absent, for lack of memory or time. A variant has the
-    numbers of the fp32 graph that it is made from.
+    "long text" and "decoding". A part "beyond N positions" is absent, for lack of memory or time. A
+    variant has the numbers of the fp32 graph that it is made from.
     """
 
     precision: str

@@ -25,6 +25,7 @@ from edgecap.meters.fidelity import DECODING, LONG, SHORT, PartDistance, Passage
 from edgecap.model.manifest import listed_graphs
 from edgecap.pipeline.profile import profile
 from edgecap.pipeline.worker import BuiltGraph, Export, ignore_progress, in_child
+from edgecap.pipeline.worker import fidelity as checking
 from edgecap.record import SCHEMA, Absent, Graph
 from edgecap.report.data import fidelity_notes
 from edgecap.spec import Spec
@@ -404,6 +405,47 @@ def test_soft_caps_of_attention_are_exported(cache, tmp_path):
     assert set(built.fidelity) == {SHORT, LONG, DECODING}
 
 
+class Flat:
+    """A model of uniform predictions with a window that is long, and an original length."""
+
+    vocabulary, heads = 16, 4
+    limits = framework.LengthLimits(windows=(300,), original=600, positions=2000)
+
+    def logits(self, ids, last=None):
+        return np.zeros((last or len(ids), self.vocabulary))
+
+    def logits_after(self, past, ids):
+        return [np.zeros((1, self.vocabulary)) for _ in ids]
+
+
+@pytest.mark.parametrize(
+    ("memory", "absent"),
+    [(1e9, set()), (2e7, {"beyond 600 positions"}),
+     (4e6, {"beyond 300 positions", "beyond 600 positions"})],
+)  # fmt: skip
+def test_lengths_that_memory_does_not_reach_are_named(memory, absent, monkeypatch, tmp_path):
+    monkeypatch.setattr(checking, "available_memory", lambda: memory)
+    check = checking.FidelityCheck(tmp_path, "optimum", TASK)
+    check.ask(Flat())
+    monkeypatch.setattr(check, "_measure", lambda graph: {SHORT: PartDistance(1e-9, 1e-9)})
+    (tmp_path / "model.onnx").touch()
+    largest, parts = check.describe(check.measure(tmp_path / "model.onnx"))
+    assert largest == 1e-9 and set(parts) == {SHORT} | absent
+    assert all("positions need more memory" in parts[name].reason for name in absent)
+
+
+def test_a_model_that_cannot_be_computed_is_not_compared(tmp_path):
+    class Broken(Flat):
+        def logits(self, ids, last=None):
+            raise TypeError("unexpected keyword")
+
+    check = checking.FidelityCheck(tmp_path, "optimum", TASK)
+    check.ask(Broken())
+    (tmp_path / "model.onnx").touch()
+    largest, parts = check.describe(check.measure(tmp_path / "model.onnx"))
+    assert "transformers does not compute it: unexpected keyword" in largest.reason and not parts
+
+
 WRONG = """
 import sys
 from edgecap.graph.export import optimum
@@ -466,7 +508,7 @@ def test_the_record_has_the_distance_of_each_graph(tmp_path):
     graph = record.cells[0].graph
     assert isinstance(graph, Graph) and isinstance(graph.fidelity_bits, Absent)
     assert "not compared" in fidelity_notes(record)[0]
-    parts = {SHORT: 2e-12, LONG: Absent(reason="more than 100 positions need memory")}
+    parts = {SHORT: 2e-12, "beyond 512 positions": Absent(reason="no memory")}
     cells = tuple(
         msgspec.structs.replace(c, graph=msgspec.structs.replace(
             c.graph, fidelity_bits=2e-12, fidelity=parts)) if isinstance(c.graph, Graph) else c
@@ -476,6 +518,6 @@ def test_the_record_has_the_distance_of_each_graph(tmp_path):
     save(changed, tmp_path / "r.json")
     assert load(tmp_path / "r.json") == changed
     assert fidelity_notes(changed) == [
-        "2e-12 bits a token from the model in transformers in fp32 (short text 2e-12, long text "
-        "not compared: more than 100 positions need memory)"
+        "2e-12 bits a token from the model in transformers in fp32 (short text 2e-12, beyond "
+        "512 positions not compared: no memory)"
     ]

@@ -99,5 +99,5 @@ def _reason_to_refuse(plain: Path, fused: Path, divergence: DivergenceBetween) -
     return (
         ""
         if bits <= MAX_DIVERGENCE_BITS
-        else f"the fused graph is {bits:.2g} bits a token away from the plain one"
+        else f"the fused graph is {bits:.2g} bits a token away from the model"
     )

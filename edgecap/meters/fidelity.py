@@ -151,14 +151,9 @@ def _log_softmax(logits: Floats) -> Floats:
     return result
 
 
-def apart(parts: dict[str, PartDistance]) -> dict[str, PartDistance]:
-    """Return the parts in which a graph is another model than the framework's."""
-    return {part: d for part, d in parts.items() if max(d) > MAX_BITS}
-
-
 def check_fidelity(parts: dict[str, PartDistance], exporter: str) -> None:
     """Raise UsageError if the graph is another model than the framework's."""
-    different = apart(parts)
+    different = {part: d for part, d in parts.items() if max(d) > MAX_BITS}
     if not different:
         return
     described = ", ".join(f"{part} {_describe(d)}" for part, d in different.items())

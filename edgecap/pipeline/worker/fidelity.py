@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,6 @@ from edgecap.graph.export import TASK
 from edgecap.graph.export.framework import FrameworkModel
 from edgecap.machine.info import available_memory, default_threads
 from edgecap.meters.fidelity import (
-    LONG,
     SAMPLE_TOKENS,
     PartDistance,
     PassageLogits,
@@ -43,6 +42,7 @@ class FidelityCheck:
         self._answers: Sequence[PassageLogits] = ()
         self._reason = _reason_not_to_ask(folder, exporter, task)
         self._gaps = dict[str, Absent]()
+        self._measured = dict[tuple[Path, int], dict[str, PartDistance]]()
 
     @property
     def is_possible(self) -> bool:
@@ -70,22 +70,35 @@ class FidelityCheck:
         limits = model.limits
         wanted = long_length(limits.windows, limits.original, limits.positions)
         length = _affordable(wanted, model, seconds)
-        border = max((*limits.windows, limits.original or 0))
-        if length < wanted and length <= border:
-            reason = f"more than {length} positions need more memory or time than there is here"
-            self._gaps[LONG] = Absent(reason=f"{reason}; the model changes at {border}")
-            return []
+        for border in (*limits.windows, *([limits.original] if limits.original else [])):
+            if length <= border < wanted:
+                reason = f"more than {length} positions need more memory or time than there is"
+                self._gaps[f"beyond {border} positions"] = Absent(reason=reason)
         return reference_answers(model, long_passages(stream, length, self._decodes))
 
     def measure(self, graph: Path) -> dict[str, PartDistance]:
         """Return the distance of a graph by part; {} if nothing was asked."""
+        version = (graph, graph.stat().st_mtime_ns)
+        if version not in self._measured:
+            self._measured[version] = self._measure(graph) if self._answers else {}
+        return self._measured[version]
+
+    def _measure(self, graph: Path) -> dict[str, PartDistance]:
         from edgecap.runtime.engine import OrtEngine
 
-        if not self._answers:
-            return {}
         vocabulary = self._answers[0].logits.shape[1]
         engine = OrtEngine(graph, "cpu", default_threads(), vocabulary=vocabulary)
         return distance_by_part(self._answers, engine)
+
+    @property
+    def distance(self) -> Callable[[Path, Path], float] | None:
+        """Distance of a changed graph from the model, in bits a token; None if nothing was asked.
+
+        It takes the graph before the change, too, which need not be run.
+        """
+        if not self._answers:
+            return None
+        return lambda plain, changed: max(map(max, self.measure(changed).values()))
 
     def describe(
         self, parts: dict[str, PartDistance]

@@ -39,13 +39,9 @@ def _export(step: Export, report: Report) -> BuiltGraph:
             check.ask if check.is_possible else None,
         )
         export.copy_config_files(folder, Path(scratch), out)
-        report("optimize", 0, 1)
-        written = finish.write_finished(step.finish, plain, out, _divergence)
         report("compare with transformers", 0, 1)
-        parts = check.measure(out / written.files[0])
-        if step.finish == finish.FUSED and fidelity.apart(parts):
-            written = _write_plain_instead(written, plain, out, parts)
-            parts = check.measure(out / written.files[0])
+        written = finish.write_finished(step.finish, plain, out, check.distance or _divergence)
+    parts = check.measure(out / written.files[0])
     fidelity.check_fidelity(parts, step.exporter)
     bits, by_part = check.describe(parts)
     return BuiltGraph(
@@ -54,17 +50,6 @@ def _export(step: Export, report: Report) -> BuiltGraph:
         fidelity_bits=bits,
         fidelity=by_part,
     )
-
-
-def _write_plain_instead(
-    fused: finish.WrittenGraph, plain: Path, out: Path, parts: dict[str, fidelity.PartDistance]
-) -> finish.WrittenGraph:
-    for name in fused.files:
-        (out / name).unlink()
-    reason = (
-        f"the fused graph is {max(map(max, parts.values())):.2g} bits a token from transformers"
-    )
-    return finish.write_tied(plain, out)._replace(unfused=(reason,))
 
 
 def _optimize(step: Optimize, report: Report) -> BuiltGraph:
