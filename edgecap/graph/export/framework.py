@@ -26,6 +26,7 @@ _CLASSES = {
     "feature-extraction": "AutoModel",
 }
 _CAUSAL = "AutoModelForCausalLM"
+_POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
 _SHOWN = 100  # characters of a weight's name
 
 
@@ -231,7 +232,7 @@ class FrameworkModel:
         return LengthLimits(
             tuple(w for w in (*windows, config.get("local_attention")) if isinstance(w, int)),
             scaling.get(name) or config.get(name),
-            config.get("max_position_embeddings") or config.get("n_positions"),
+            next((config[n] for n in _POSITIONS if isinstance(config.get(n), int)), None),
         )
 
     @property

@@ -12,6 +12,7 @@ from edgecap.graph.export import TASK
 from edgecap.graph.export.framework import FrameworkModel
 from edgecap.machine.info import available_memory, default_threads
 from edgecap.meters.fidelity import (
+    LONG,
     SAMPLE_TOKENS,
     PartDistance,
     PassageLogits,
@@ -52,17 +53,16 @@ class FidelityCheck:
     def ask(self, model: FrameworkModel) -> None:
         """Compute the answers of the model. One that cannot compute them is not compared."""
         stream = _ids(self._folder, model.vocabulary, model.limits.positions)
+        started = time.perf_counter()
         try:
-            started = time.perf_counter()
             limits = model.limits
             border = min((*limits.windows, limits.original or SAMPLE_TOKENS))
             short = reference_answers(model, short_passages(stream, border, self._decodes))
-            tokens = sum(len(a.passage.ids) for a in short)
-            seconds = (time.perf_counter() - started) / tokens
-            self._answers = [*short, *self._ask_long(model, stream, seconds)]
         except Exception as error:  # of many kinds, from the model's own code
-            self._answers = ()
             self._reason = f"transformers does not compute it: {one_line(error, 200)}"
+            return
+        seconds = (time.perf_counter() - started) / sum(len(a.passage.ids) for a in short)
+        self._answers = [*short, *self._ask_long(model, stream, seconds)]
 
     def _ask_long(
         self, model: FrameworkModel, stream: Ids, seconds: float
@@ -74,7 +74,12 @@ class FidelityCheck:
             if length <= border < wanted:
                 reason = f"more than {length} positions need more memory or time than there is"
                 self._gaps[f"beyond {border} positions"] = Absent(reason=reason)
-        return reference_answers(model, long_passages(stream, length, self._decodes))
+        try:
+            return reference_answers(model, long_passages(stream, length, self._decodes))
+        except Exception as error:
+            reason = f"transformers does not compute {length} positions: {one_line(error, 200)}"
+            self._gaps[LONG] = Absent(reason=reason)
+            return []
 
     def measure(self, graph: Path) -> dict[str, PartDistance]:
         """Return the distance of a graph by part; {} if nothing was asked."""
