@@ -46,6 +46,7 @@ ENCODERS = (
     *("albert", "bert", "camembert", "convbert", "deberta", "deberta-v2", "distilbert", "electra"),
     *("modernbert", "mpnet", "roberta", "roformer", "xlm-roberta"),
 )
+SHARPENED = " with predictions sharpened, which are flat as random ones"
 # Further models of a family: the name in the table, the type, and the changes of its config.
 SPECIAL = {
     "llama, linear rope": ("llama", {"rope_scaling": {"rope_type": "linear", "factor": 4.0}}),
@@ -124,7 +125,7 @@ def refusal(message: str) -> str:
     """Shorten the reason of a refusal to what the table needs."""
     apart = re.search(r"bits a token: (.*?)(;|$)", message)
     if apart:
-        return "refused: " + apart[1].replace(" with predictions sharpened, which are flat", "*")
+        return "refused: " + apart[1].replace(SHARPENED, "*")
     unknown = re.search(r"does not know|does not export|cannot rotate|gets .* wrong", message)
     return f"refused: {unknown[0]}" if unknown else f"refused: {message[:90]}"
 
