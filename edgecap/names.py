@@ -6,6 +6,11 @@ import re
 import zlib
 from collections.abc import Sequence
 
+_BUFFERS = re.compile(
+    r"(^|\.)(attn|attention|self_attn)\.((masked_)?bias|causal_mask)\Z"
+    r"|rotary_emb\.inv_freq\Z|embeddings\.position_ids\Z"
+)
+
 
 def safe_filename(name: str) -> str:
     """Reduce a name to at most 80 letters, digits, dots, dashes and underscores."""
@@ -43,3 +48,8 @@ def shortened_unique(text: str, most: int = 160) -> str:
     if len(line) <= most:
         return line
     return f"{line[: most - 9]}…{zlib.crc32(text.encode('utf-8', 'replace')):08x}"
+
+
+def is_buffer(weight: str) -> bool:
+    """Return True for a name of what old checkpoints store beside weights: masks and positions."""
+    return bool(_BUFFERS.search(weight))

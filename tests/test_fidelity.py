@@ -221,6 +221,9 @@ def test_a_nested_config_of_text_and_renamed_fields_are_translated():
             "sliding_attention": {"rope_theta": 1e4, "rope_type": "linear", "factor": 2.0}}},
         {"model_type": "gptj", "rope_parameters": {"rope_theta": 5e5}},
         {"model_type": "llama", "rope_parameters": [1e4]},
+        {"model_type": "llama", "rope_parameters": {"rope_type": "default"}},
+        {"model_type": "llama", "rope_parameters": {"rope_theta": "10000"}},
+        {"model_type": "llama", "rope_parameters": {"rope_theta": 1e4, "rope_type": "foo"}},
         {"model_type": "gemma", "use_bidirectional_attention": True},
         {"model_type": "gpt_oss", "swiglu_limit": 9.0},
         {"model_type": "qwen2_moe", "layer_types": ["full_attention", "sliding_attention"]},
@@ -232,6 +235,28 @@ def test_a_nested_config_of_text_and_renamed_fields_are_translated():
 def test_what_the_installed_transformers_does_not_read_is_refused(config):
     with pytest.raises(UsageError, match=r"does not\s+read that for model type '\w+'"):
         translate_config(config)
+
+
+@pytest.mark.parametrize(
+    "old", [{"rope_theta": 1e4}, {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}]
+)
+def test_two_dialects_in_one_config_must_agree(old):
+    new = {"model_type": "llama", "rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}
+    with pytest.raises(UsageError, match="beside other values in rope_parameters"):
+        translate_config({**new, **old})
+    assert translate_config({**new, "rope_theta": 5e5})["rope_theta"] == 5e5
+    empty = {"model_type": "llama", "rope_parameters": {}, **old}
+    assert translate_config(empty) == {"model_type": "llama", **old}
+
+
+def test_messages_name_the_folder_of_the_user(tmp_path):
+    config = json.loads((REFERENCE / "config.json").read_text())
+    del config["rope_theta"], config["rope_scaling"]
+    config["rope_parameters"] = {"rope_theta": 5e5, "rope_type": "default"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError) as caught, readable_folder(tmp_path) as folder:
+        framework.load_model(folder, TASK, False)
+    assert f"in {tmp_path}: " in str(caught.value) and "edgecap-config" not in str(caught.value)
 
 
 def test_a_folder_of_the_other_dialect_is_read_through_links(tmp_path):
@@ -319,6 +344,26 @@ def test_a_tied_head_need_not_be_saved(copied):
     framework.load_model(folder, TASK, False)
 
 
+def test_a_tied_head_must_equal_the_embedding(copied):
+    folder, weights = copied
+    head = weights["model.embed_tokens.weight"].copy()
+    head[3, 5] += 1
+    rewrite(folder, {**weights, "lm_head.weight": head})
+    assert "tie_word_embeddings" in refusal(folder)
+    del weights["model.embed_tokens.weight"]
+    rewrite(folder, {**weights, "lm_head.weight": head})
+    assert "first model.embed_tokens.weight" in refusal(folder)
+
+
+def test_masks_of_old_checkpoints_are_no_weights(tmp_path):
+    build_model(tmp_path / "model", "gpt2")
+    weights = load_file(tmp_path / "model/model.safetensors")
+    masks = {f"transformer.h.{i}.attn.{n}": np.ones((1, 1, 4, 4), np.float32)
+             for i in range(2) for n in ("bias", "masked_bias", "causal_mask")}  # fmt: skip
+    rewrite(tmp_path / "model", {**weights, **masks})
+    framework.load_model(tmp_path / "model", TASK, False)
+
+
 def test_names_are_checked_without_reading_numbers(copied):
     folder, weights = copied
     model = framework.load_model(folder, TASK, False, weights=False)
@@ -403,6 +448,15 @@ def test_soft_caps_of_attention_are_exported(cache, tmp_path):
     built = export(folder, tmp_path / "out")
     assert isinstance(built, BuiltGraph) and built.fidelity_bits < 1e-9
     assert set(built.fidelity) == {SHORT, LONG, DECODING}
+
+
+def test_weights_that_are_no_numbers_are_named_before_the_export():
+    class Damaged:
+        def logits(self, ids, last=None):
+            return np.full((len(ids), 4), np.nan)
+
+    with pytest.raises(UsageError, match="computes NaN or infinity"):
+        fidelity.reference_answers(Damaged(), [Passage(SHORT, np.arange(3))])
 
 
 class Flat:

@@ -425,6 +425,11 @@ def test_layers_that_stayed_plain_are_a_caution():
     graph = msgspec.structs.replace(
         RECORD.cells[0].graph, unfused=("layer 0: a bias", "layer 1: a bias")
     )
+    gap = Absent(reason="no time", failed=True)
+    for change in ({"fidelity_bits": gap}, {"fidelity": {"beyond 4096 positions": gap}}):
+        unknown = msgspec.structs.replace(RECORD.cells[0].graph, **change)
+        assert "not-compared" in codes(cell=msgspec.structs.replace(RECORD.cells[0], graph=unknown))
+    assert "not-compared" not in codes(cell=RECORD.cells[0])
     assert "not-fused" in codes(cell=msgspec.structs.replace(RECORD.cells[0], graph=graph))
 
 

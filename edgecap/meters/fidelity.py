@@ -96,8 +96,14 @@ def long_passages(stream: Ids, length: int, decodes: bool) -> list[Passage]:
 
 
 def reference_answers(model: Reference, passages: Sequence[Passage]) -> list[PassageLogits]:
-    """Return the logits of a framework's model."""
-    return [PassageLogits(p, _reference_logits(model, p).astype(np.float32)) for p in passages]
+    """Return the logits of a framework's model. Raise UsageError if they are not numbers."""
+    answers = [PassageLogits(p, _reference_logits(model, p).astype(np.float32)) for p in passages]
+    if not all(np.isfinite(a.logits).all() for a in answers):
+        raise UsageError(
+            "transformers computes NaN or infinity from the weights of this folder: they are "
+            "damaged, or the model needs another config"
+        )
+    return answers
 
 
 def _reference_logits(model: Reference, passage: Passage) -> Floats:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import msgspec
 
 from edgecap.errors import UsageError
+from edgecap.names import is_buffer
 
 LONGEST_HEADER = 100_000_000  # bytes; the library reads no longer ones
 _BITS = {
@@ -27,11 +27,6 @@ _BITS = {
     **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
     "F4": 4,
 }
-# Tensors that old checkpoints store beside the weights: causal masks and position ids.
-_BUFFERS = re.compile(
-    r"(^|\.)(attn|attention|self_attn)\.((masked_)?bias|causal_mask)\Z|rotary_emb\.inv_freq\Z"
-    r"|embeddings\.position_ids\Z"
-)
 
 
 class StoredTensor(msgspec.Struct, frozen=True):
@@ -81,7 +76,7 @@ def read_header(path: Path) -> SafetensorsHeader:
 
 def is_parameter(name: str) -> bool:
     """Return True if a tensor is no buffer that old checkpoints store beside the weights."""
-    return not _BUFFERS.search(name)
+    return not is_buffer(name)
 
 
 def _invalid(path: Path, reason: str) -> UsageError:

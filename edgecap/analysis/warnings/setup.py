@@ -79,6 +79,22 @@ def check_quota(machine: Machine, measured: Measurement) -> Iterator[Caution]:
         )
 
 
+def _check_fidelity(graph: Graph) -> Iterator[Caution]:
+    """Warn about an export that could not be compared with its model, or not at every length."""
+    parts = {"": graph.fidelity_bits, **graph.fidelity}
+    gaps = {part: x.reason for part, x in parts.items() if isinstance(x, Absent) and x.failed}
+    if gaps:
+        part, reason = next(iter(gaps.items()))
+        where = f" {part}" if part.startswith("beyond") else ""
+        yield Caution(
+            code="not-compared",
+            message=f"the export was not compared with the model in transformers{where}: {reason}",
+            advice="compare it on a larger machine before you rely on long texts"
+            if where
+            else "check its answers against the model before you rely on it",
+        )
+
+
 def check_graph(machine: Machine, source: Source, graph: Graph, provider: str) -> Iterator[Caution]:
     """Warn about a variant that does not pay here, diverges, or is larger than its precision."""
     advice = advise(machine, graph.precision, provider, None)
@@ -90,6 +106,7 @@ def check_graph(machine: Machine, source: Source, graph: Graph, provider: str) -
             message=f"predictions diverge from fp32 by {graph.divergence_bits:.2f} bits per token",
             advice="check the quality of generated text before shipping this variant",
         )
+    yield from _check_fidelity(graph)
     if graph.unfused:
         count = len(graph.unfused)
         more = f", and {count - 1} more" if count > 1 else ""

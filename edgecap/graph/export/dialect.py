@@ -67,7 +67,10 @@ def readable_folder(folder: Path) -> Iterator[Path]:
                 _link(file.absolute(), view / file.name)
         for name, value in changed.items():
             (view / name).write_text(json.dumps(value), "utf-8")
-        yield view
+        try:
+            yield view
+        except UsageError as error:
+            raise UsageError(str(error).replace(str(view), str(folder))) from error
 
 
 def installed_major() -> int:
@@ -122,7 +125,8 @@ def translate_config(config: dict[str, Any]) -> dict[str, Any]:
         return after
     names = _RENAMED.get(model_type, {})
     _check_new_fields(after, model_type)
-    if after.get(ROPE) is not None:
+    if after.get(ROPE):
+        _check_one_rope(after, model_type)
         after = _with_rope(after, model_type)
     after.pop(ROPE, None)
     if model_type.startswith("modernbert") and after.get("layer_types"):
@@ -141,6 +145,21 @@ def _check_new_fields(config: Mapping[str, Any], model_type: str) -> None:
             raise _unread(model_type, "layer_types", ", ".join(sorted(map(str, others))))
 
 
+def _check_one_rope(config: Mapping[str, Any], model_type: str) -> None:
+    """Raise UsageError if the old fields of a rotary embedding stand beside the new and differ."""
+    rope = config[ROPE]
+    if not isinstance(rope, Mapping):
+        raise _unread(model_type, ROPE, rope)
+    for field in ("rope_theta", "rope_scaling"):
+        old = config.get(field)
+        inside = rope.get(field) if field == "rope_theta" else rope
+        if old is not None and old != inside:
+            raise UsageError(
+                f"config.json has {field} {str(old)[:80]} beside other values in {ROPE}; "
+                "take out one of them"
+            )
+
+
 def _unread(model_type: str, field: str, value: object) -> UsageError:
     import transformers
 
@@ -154,8 +173,6 @@ def _unread(model_type: str, field: str, value: object) -> UsageError:
 def _with_rope(config: dict[str, Any], model_type: str) -> dict[str, Any]:
     """Replace `rope_parameters` by the fields of transformers 4."""
     rope = config[ROPE]
-    if not isinstance(rope, Mapping):
-        raise _unread(model_type, ROPE, rope)
     nested = {kind: p for kind, p in rope.items() if isinstance(p, Mapping)}
     values = [p for p in nested.values() if p]
     if nested and model_type in _BASES:
@@ -188,7 +205,12 @@ def _rope_fields(rope: Mapping[str, Any], model_type: str) -> dict[str, Any]:
     """Return rotary base, share of rotated numbers and scaling, as transformers 4 names them."""
     names = ("rope_theta", "partial_rotary_factor")
     fields: dict[str, Any] = {name: rope[name] for name in names if name in rope}
+    theta = fields.get("rope_theta")
+    if not isinstance(theta, int | float) or theta <= 0:
+        raise _unread(model_type, f"{ROPE}.rope_theta", theta)
     kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind != "default" and kind not in _known_scalings():
+        raise _unread(model_type, f"{ROPE}.rope_type", kind)
     if kind == "default":
         return fields | {"rope_scaling": None}
     scaling = {k: v for k, v in rope.items() if k not in (*names, "rope_type", "type")}
@@ -198,6 +220,12 @@ def _rope_fields(rope: Mapping[str, Any], model_type: str) -> dict[str, Any]:
         scaling = {k: scaling[k] for k in _OLD_SCALING[model_type] if k in scaling}
         return fields | {"rope_scaling": {"type": kind, **scaling}}
     return fields | {"rope_scaling": {"rope_type": kind, **scaling}}
+
+
+def _known_scalings() -> set[str]:
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    return set(ROPE_INIT_FUNCTIONS)
 
 
 def _interval(kinds: list[Any], model_type: str) -> int:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from edgecap.errors import UsageError
-from edgecap.names import one_line
+from edgecap.names import is_buffer, one_line
 from edgecap.protocols import Floats, Ids
 
 # Classes of transformers by Optimum's task.
@@ -27,6 +27,7 @@ _CLASSES = {
 }
 _CAUSAL = "AutoModelForCausalLM"
 _POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
+_PADDING_POSITIONS = 2  # at the begin of the table of positions of RoBERTa and its like
 _SHOWN = 100  # characters of a weight's name
 
 
@@ -63,7 +64,11 @@ def load_model(folder: Path, task: str, trust_remote_code: bool, weights: bool =
     transformers.logging.set_verbosity_error()  # what it says about weights is refused below
     check_config(folder, trust_remote_code)
     model = _load(folder, task, trust_remote_code, {"device_map": "meta"})  # takes no memory
-    return _load(folder, task, trust_remote_code, {}) if weights else model
+    if weights:
+        model = _load(folder, task, trust_remote_code, {})
+        _check_numbers(model, folder)
+    _check_tied(model, folder)
+    return model
 
 
 def _load(folder: Path, task: str, trust_remote_code: bool, options: dict[str, Any]) -> Any:
@@ -86,7 +91,8 @@ def _load(folder: Path, task: str, trust_remote_code: bool, options: dict[str, A
         raise
     except Exception as error:
         raise UsageError(
-            f"transformers cannot load the model in {folder}: {one_line(error, 300)}"
+            f"transformers cannot load the model in {folder}: "
+            f"{type(error).__name__}: {one_line(error, 300)}"
         ) from error
     check_loading(_loading(info, _tied_names(model)), folder, decodes=kind == _CAUSAL)
     return model.eval()
@@ -104,6 +110,43 @@ def _tied_names(model: Any) -> frozenset[str]:
     """Return the weights that repeat others of a model, which no file needs to hold."""
     tied = model.config.get_text_config().tie_word_embeddings
     return frozenset(getattr(model, "_tied_weights_keys", None) or () if tied else ())
+
+
+def _check_numbers(model: Any, folder: Path) -> None:
+    """Raise UsageError if transformers left a weight without numbers."""
+    empty = [name for name, weight in model.named_parameters() if weight.is_meta]
+    if empty:
+        raise UsageError(
+            f"{folder} lacks {_number(empty, 'weight')} of the model that config.json describes, "
+            f"first {empty[0][:_SHOWN]}{_shared(empty)}; save the model again"
+        )
+
+
+def _check_tied(model: Any, folder: Path) -> None:
+    """Raise UsageError if the files hold a head that differs from the embedding it is tied to."""
+    stored = _stored_tensors(folder, _tied_names(model))
+    embedding = model.get_input_embeddings().weight
+    for name, tensor in stored.items():
+        same = tensor.shape == embedding.shape
+        if same and not embedding.is_meta:
+            same = bool((tensor.to(embedding.dtype) == embedding).all())
+        if not same:
+            raise UsageError(
+                f"{folder} holds {name}, and tie_word_embeddings in config.json says that it is "
+                "the embedding, from which it differs; set that to false, or take the weight out"
+            )
+
+
+def _stored_tensors(folder: Path, names: frozenset[str]) -> dict[str, Any]:
+    """Return those of some heads that the files hold, by name."""
+    from safetensors import safe_open
+
+    stored = dict[str, Any]()
+    for path in folder.glob("model*.safetensors") if names else ():
+        with safe_open(path, "pt") as file:
+            found = names & set(file.keys())
+            stored |= {name: file.get_tensor(name) for name in found if "head" in name}
+    return stored
 
 
 # --- weights ----------------------------------------------------------------------------------
@@ -128,7 +171,7 @@ def check_loading(loading: Loading, folder: Path, decodes: bool = True) -> None:
     An encoder may lack a pooler, which no output uses, and hold the head of another task.
     """
     missing = [n for n in loading.missing if decodes or ".pooler." not in f".{n}"]
-    unexpected = [n for n in loading.unexpected if decodes or _is_inside(n)]
+    unexpected = [n for n in loading.unexpected if not is_buffer(n) and (decodes or _is_inside(n))]
     if missing:
         raise UsageError(_describe_missing(missing, loading.unexpected, folder))
     if loading.mismatched:
@@ -229,10 +272,13 @@ class FrameworkModel:
         windows = [config.get(n) for n in ("sliding_window", "attention_chunk_size", "window_size")]
         if config.get("use_sliding_window") is False:
             windows[0] = None
+        positions = next((config[n] for n in _POSITIONS if isinstance(config.get(n), int)), None)
+        if positions and type(self._model).__name__.endswith("ForMaskedLM"):
+            positions -= _PADDING_POSITIONS
         return LengthLimits(
             tuple(w for w in (*windows, config.get("local_attention")) if isinstance(w, int)),
             scaling.get(name) or config.get(name),
-            next((config[n] for n in _POSITIONS if isinstance(config.get(n), int)), None),
+            positions,
         )
 
     @property

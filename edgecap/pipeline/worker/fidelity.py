@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from edgecap.errors import UsageError
 from edgecap.graph.export import TASK
-from edgecap.graph.export.framework import FrameworkModel
+from edgecap.graph.export.framework import FrameworkModel, LengthLimits
 from edgecap.machine.info import available_memory, default_threads
 from edgecap.meters.fidelity import (
     LONG,
+    LONG_TOKENS,
     SAMPLE_TOKENS,
     PartDistance,
     PassageLogits,
@@ -31,7 +33,8 @@ from edgecap.text.corpus import read_corpus
 from edgecap.text.tokenizer import read_tokenizer
 
 STREAM = 2048  # ids of text; a longer passage repeats them
-FREE_SHARE, PASS_S = 0.5, 15.0  # memory and time that one pass over the long text may take
+FREE_SHARE, PASS_S = 0.5, 30.0  # memory and time that one pass over the long text may take
+TIMED = (64, 128)  # positions of passes that tell how the time grows
 SCORE_COPIES, LOGIT_COPIES = 3, 2  # of attention scores and logits that exist at once, in fp32
 
 
@@ -41,45 +44,52 @@ class FidelityCheck:
     def __init__(self, folder: Path, exporter: str, task: str) -> None:
         self._folder, self._decodes = folder, task == TASK
         self._answers: Sequence[PassageLogits] = ()
-        self._reason = _reason_not_to_ask(folder, exporter, task)
+        self._absent = _reason_not_to_ask(folder, exporter, task)
         self._gaps = dict[str, Absent]()
         self._measured = dict[tuple[Path, int], dict[str, PartDistance]]()
 
     @property
     def is_possible(self) -> bool:
         """True if the framework's model can be computed here."""
-        return not self._reason
+        return self._absent is None
 
     def ask(self, model: FrameworkModel) -> None:
-        """Compute the answers of the model. One that cannot compute them is not compared."""
-        stream = _ids(self._folder, model.vocabulary, model.limits.positions)
-        started = time.perf_counter()
-        try:
-            limits = model.limits
-            border = min((*limits.windows, limits.original or SAMPLE_TOKENS))
-            short = reference_answers(model, short_passages(stream, border, self._decodes))
-        except Exception as error:  # of many kinds, from the model's own code
-            self._reason = f"transformers does not compute it: {one_line(error, 200)}"
-            return
-        seconds = (time.perf_counter() - started) / sum(len(a.passage.ids) for a in short)
-        self._answers = [*short, *self._ask_long(model, stream, seconds)]
+        """Compute the answers of the model. One that cannot compute them is not compared.
 
-    def _ask_long(
-        self, model: FrameworkModel, stream: Ids, seconds: float
-    ) -> Sequence[PassageLogits]:
+        Raises UsageError if its answers are no numbers.
+        """
+        stream = _ids(self._folder, model.vocabulary, model.limits.positions)
+        limits = model.limits
+        border = min((*limits.windows, limits.original or SAMPLE_TOKENS))
+        try:
+            short = reference_answers(model, short_passages(stream, border, self._decodes))
+        except (MemoryError, UsageError):
+            raise
+        except Exception as error:  # of many kinds, from the model's own code
+            self._absent = _not_computed(error)
+            return
+        self._answers = [*short, *self._ask_long(model, stream)]
+
+    def _ask_long(self, model: FrameworkModel, stream: Ids) -> Sequence[PassageLogits]:
         limits = model.limits
         wanted = long_length(limits.windows, limits.original, limits.positions)
-        length = _affordable(wanted, model, seconds)
-        for border in (*limits.windows, *([limits.original] if limits.original else [])):
-            if length <= border < wanted:
-                reason = f"more than {length} positions need more memory or time than there is"
-                self._gaps[f"beyond {border} positions"] = Absent(reason=reason)
         try:
+            length = _affordable(wanted, model, stream)
+            self._note_lengths(limits, length, wanted)
             return reference_answers(model, long_passages(stream, length, self._decodes))
+        except (MemoryError, UsageError):
+            raise
         except Exception as error:
-            reason = f"transformers does not compute {length} positions: {one_line(error, 200)}"
-            self._gaps[LONG] = Absent(reason=reason)
+            self._gaps[LONG] = _not_computed(error)
             return []
+
+    def _note_lengths(self, limits: LengthLimits, length: int, wanted: int) -> None:
+        """Note which lengths are not reached, for lack of memory or time."""
+        borders = [b for b in (*limits.windows, limits.original or 0) if length <= b < wanted]
+        short = [length] if length < min(wanted, LONG_TOKENS) else []
+        for border in borders or short:
+            reason = f"more than {length} positions need more memory or time than there is"
+            self._gaps[f"beyond {border} positions"] = Absent(reason=reason, failed=True)
 
     def measure(self, graph: Path) -> dict[str, PartDistance]:
         """Return the distance of a graph by part; {} if nothing was asked."""
@@ -110,29 +120,50 @@ class FidelityCheck:
     ) -> tuple[float | Absent, dict[str, float | Absent]]:
         """Return the largest distance in bits per token, and that of each part, for the record."""
         bits = {part: distance.bits for part, distance in parts.items()}
-        largest = max(bits.values()) if bits else Absent(reason=self._reason)
+        largest = max(bits.values()) if bits else self._absent or Absent(reason="not asked")
         return largest, {**bits, **self._gaps}
 
 
-def _reason_not_to_ask(folder: Path, exporter: str, task: str) -> str:
-    """Return why the model is not computed, or ""; Optimum loads it in any case."""
+def _reason_not_to_ask(folder: Path, exporter: str, task: str) -> Absent | None:
+    """Return why the model is not computed, if so; Optimum loads it in any case."""
     if task == "feature-extraction":
-        return "an encoder without a head predicts no tokens"
+        return Absent(reason="an encoder without a head predicts no tokens")
     needed = 4 * (count_parameters(folder) or 0)
-    if exporter != "optimum" and needed > available_memory():
-        return f"the model does not fit into memory in fp32 ({needed / 1e9:.1f} GB)"
-    return ""
+    if exporter == "optimum" or needed <= available_memory():
+        return None
+    reason = f"the model does not fit into memory in fp32 ({needed / 1e9:.1f} GB)"
+    return Absent(reason=reason, failed=True)
 
 
-def _affordable(length: int, model: FrameworkModel, seconds: float) -> int:
+def _not_computed(error: Exception) -> Absent:
+    return Absent(reason=f"transformers does not compute it: {one_line(error, 200)}", failed=True)
+
+
+def _affordable(length: int, model: FrameworkModel, stream: Ids) -> int:
     """Return the length, or as many positions as memory and time allow."""
     memory = FREE_SHARE * available_memory() / 4
+    seconds = _seconds(model, stream) if length > LONG_TOKENS else lambda n: 0.0
     while length > 1 and (
         LOGIT_COPIES * length * model.vocabulary + SCORE_COPIES * model.heads * length**2 > memory
-        or length * seconds > PASS_S
+        or seconds(length) > PASS_S
     ):
         length = int(0.9 * length)
     return length
+
+
+def _seconds(model: FrameworkModel, stream: Ids) -> Callable[[int], float]:
+    """Return the seconds of a pass over n positions: one part grows with n, the other with n^2."""
+    few, many = TIMED
+    first, second = (_time_of(model, np.resize(stream, n)) for n in TIMED)
+    square = max(0.0, (second / many - first / few) / (many - few))
+    linear = max(0.0, first / few - square * few)
+    return lambda n: linear * n + square * n**2
+
+
+def _time_of(model: FrameworkModel, ids: Ids) -> float:
+    started = time.perf_counter()
+    model.logits(ids, 1)
+    return time.perf_counter() - started
 
 
 def _ids(folder: Path, vocabulary: int, positions: int | None) -> Ids:
