@@ -595,7 +595,7 @@ def test_one_file_and_an_index_of_other_files_are_refused(tmp_path):
     [
         ({**PLACES, "ghost.w": FIRST}, "ghost.w, which is not in model-00001"),
         ({"a.w": FIRST, "c.w": SECOND}, "b.w, which is not named for model-00001"),
-        ({**PLACES, "b.w": SECOND}, "disagree on 1 tensors, first b.w"),
+        ({**PLACES, "b.w": SECOND}, "disagree on 1 tensor, first b.w"),
         ({**PLACES, "b.w": "../elsewhere.safetensors"}, "which is no file in it"),
         ({**PLACES, "b.w": "/elsewhere.safetensors"}, "which is no file in it"),
         ({**PLACES, "b.w": "model-3.safetensors"}, "model-3.safetensors is missing"),
@@ -675,6 +675,34 @@ def test_a_file_that_holds_no_weights_of_a_model(tmp_path, raw, words):
     folder = model_folder(tmp_path / "m", None)
     (folder / "model.safetensors").write_bytes(raw)
     assert words in refusal(folder)
+
+
+def test_weights_in_double_precision_are_not_quantized(tmp_path):
+    doubles = {name: w.astype(np.float64) for name, w in WEIGHTS.items()}
+    assert locate(str(model_folder(tmp_path / "m", doubles))).kind == "folder"
+
+
+def test_graphs_in_deeper_folders_and_missing_ones_are_named(tmp_path):
+    folder = model_folder(tmp_path / "m", None)
+    (folder / "cpu/int4").mkdir(parents=True)
+    (folder / "cpu/int4/model.onnx").touch()
+    assert f"give the folder of one: {folder / 'cpu/int4'}" in refusal(folder)
+    assert "nosuch.onnx is not there" in refusal(folder / "nosuch.onnx")
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("version https://git-lfs.example/spec/v1\n", "is a pointer of Git LFS; run `git lfs"),
+        ("\ufeff{}", "begins with a byte order mark"),
+    ],
+)
+def test_files_that_are_not_quite_json_are_named(tmp_path, name, text, words):
+    (tmp_path / name).write_text(text, "utf-8")
+    with pytest.raises(UsageError) as caught:
+        read_tokenizer(tmp_path) if name == "tokenizer.json" else locate(str(tmp_path))
+    assert str(caught.value).count(str(tmp_path)) == 1 and words in str(caught.value)
 
 
 def test_masks_in_bytes_are_no_quantized_weights(tmp_path):

@@ -9,6 +9,7 @@ from conftest import REFERENCE
 from fakes import ByteTokenizer, FakeClock, FakeEngine
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizer_files import definition
 
 from edgecap.errors import UsageError
 from edgecap.meters import compression, context_sweep, divergence, latency, peaks, text_windows
@@ -285,6 +286,14 @@ def reference_with(folder, added=(), config=None, **model):
     if config is not None:
         (folder / "tokenizer_config.json").write_text(json.dumps(config))
     return folder
+
+
+def test_a_text_that_the_tokenizer_cannot_code_is_refused(tmp_path):
+    unigram = definition({"type": "Unigram", "vocab": [["a", -1.0], ["b", -2.0]], "unk_id": None})
+    (tmp_path / "tokenizer.json").write_text(json.dumps(unigram))
+    tokenizer.check_ids(tmp_path, 2, ["ab", "ba"])
+    with pytest.raises(UsageError, match="cannot code the text.*give it an unknown token"):
+        tokenizer.check_ids(tmp_path, 2, ["ab", "abc"])
 
 
 def test_a_start_token_beyond_the_embeddings_is_refused(tmp_path):

@@ -19,6 +19,7 @@ from edgecap.errors import UsageError
 from edgecap.model.config_file import read_json_object
 from edgecap.model.safetensors_file import SafetensorsHeader, is_parameter, read_header
 from edgecap.storage.files import link_note
+from edgecap.units import counted
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 OWN_FORMATS = {None, "pt", "mlx"}
@@ -136,7 +137,9 @@ def _no_weights(folder: Path) -> str:
     names = sorted(os.listdir(folder))
     for name in (SINGLE, INDEX):
         if name in names:
-            note = link_note(folder / name) or ", which is no plain file"
+            empty = name == INDEX and (folder / name).is_file()
+            note = " names no file" if empty else ", which is no plain file"
+            note = link_note(folder / name) or note
             return f"{folder} has no weights: {name}{note}"
     shards = [name for name in names if _SHARD.fullmatch(name)]
     if shards:
@@ -150,6 +153,9 @@ def _no_weights(folder: Path) -> str:
     for kind, suffixes in _OTHER_KINDS.items():
         if any(name.lower().endswith(suffixes) for name in names):
             return f"{folder} holds {kind}; {GIVE}"
+    below = sorted([*folder.glob("*/*.onnx"), *folder.glob("*/*/*.onnx")])
+    if below:
+        return f"{folder} itself holds no graph; give the folder of one: {below[0].parent}"
     return f"{folder} holds no .safetensors and no .onnx file; {GIVE}"
 
 
@@ -169,7 +175,7 @@ def _check_header(path: Path, header: SafetensorsHeader) -> None:
                 "(peft's merge_and_unload, then save_pretrained)"
             )
         packed = tensor.dtype in _NARROW_INTEGERS and len(tensor.shape) > 1 and is_parameter(name)
-        if packed or tensor.dtype.startswith(("F4", "F6", "F8")):
+        if packed or tensor.dtype.startswith(("F4", "F6_", "F8")):
             raise UsageError(
                 f"{path} holds quantized weights ({name} is {tensor.dtype}), and edgecap exports "
                 "in fp32; give the unquantized model, or an ONNX export of this one"
@@ -202,6 +208,7 @@ def _check_index(folder: Path, headers: dict[str, SafetensorsHeader]) -> None:
         tensor, file = wrong[0]
         problem = "is not in" if wrong[0] in listed else "is not named for"
         raise UsageError(
-            f"{folder / INDEX} and its files disagree on {len({t for t, _ in wrong})} tensors, "
+            f"{folder / INDEX} and its files disagree on "
+            f"{counted(len({t for t, _ in wrong}), 'tensor')}, "
             f"first {tensor[:200]}, which {problem} {file}; save the model again"
         )

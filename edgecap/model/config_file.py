@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from edgecap.errors import UsageError
-from edgecap.storage.files import require_regular_file
+from edgecap.storage.files import json_text
 
 
 def read_json_object(file: Path) -> dict[str, Any]:
     """Read a JSON object from a UTF-8 file. Raise UsageError if it cannot be read or is not one."""
-    require_regular_file(file)
     try:
-        value = json.loads(file.read_text("utf-8"))
+        value = json.loads(json_text(file))
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"cannot read {file}: {error}") from error
     if not isinstance(value, dict):

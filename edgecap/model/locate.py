@@ -87,6 +87,8 @@ def locate(model: str, revision: str | None = None, shipped: Path | None = None)
         return _located_folder(folder)
     if is_file:
         return _located_graph(folder)
+    if folder.suffix == ".onnx":
+        raise UsageError(f"{model} is not there")
     references = _references(shipped)
     if model in references:
         return _located_in(model, None, references[model], kind="reference")

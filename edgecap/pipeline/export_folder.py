@@ -35,6 +35,7 @@ from edgecap.storage.files import (
     sha256_of_file,
     write_atomically,
 )
+from edgecap.units import counted
 
 
 def export_folder(
@@ -102,7 +103,9 @@ def _write_folder(context: RunContext, out: Path, provider: str = "cpu") -> dict
     spec, notice = context.spec, context.notice
     graphs: dict[str, ReadyGraph] = {}
     precisions = spec.precisions or DEFAULT_PRECISIONS
-    notice(ProgressEvent(None, f"{len(precisions)} graphs to make", total=len(precisions)))
+    notice(
+        ProgressEvent(None, f"{counted(len(precisions), 'graph')} to make", total=len(precisions))
+    )
     for precision in precisions:
         graphs[precision] = build_or_refuse(context, CellSpec(precision, provider))
     with context.in_use, new_folder(out) as scratch:

@@ -22,6 +22,7 @@ from edgecap.machine.energy.meter.cells import FIRST_S
 from edgecap.machine.info import check_processors, check_threads
 from edgecap.model.checkpoint import has_checkpoint, modules_with_weights
 from edgecap.model.locate import LocatedModel, locate
+from edgecap.model.manifest import MANIFEST
 from edgecap.model.onnx_folder import onnx_files, unmeasured_graphs
 from edgecap.model.weight_files import hash_model
 from edgecap.names import shortened_list
@@ -100,8 +101,7 @@ def _check_tokenizer(
     if needs_text and not model.encodes:
         require_tokenizer(located, spec.trust_remote_code)
     texts = (d.text for d in corpus.documents) if corpus.path else iter(())
-    paper = texts if spec.protocol == "paper" else None
-    check_tokenizer(located, model, inspected.graphs, paper)
+    check_tokenizer(located, model, inspected.graphs, texts, spec.protocol == "paper")
 
 
 def _tell_others(
@@ -114,7 +114,8 @@ def _tell_others(
     rest = [*weights, *modules_with_weights(folder), *others]
     if rest:
         left = shortened_list(rest)
-        choice = f" (to choose: --model {folder / others[0]})" if others else ""
+        may_choose = others and not (folder / MANIFEST).is_file()
+        choice = f" (to choose: --model {folder / others[0]})" if may_choose else ""
         used = shortened_list(names or ["its safetensors"])
         notice(ProgressEvent(None, f"{located.name}: {used}; not measured: {left}{choice}"))
 

@@ -18,21 +18,24 @@ def check_tokenizer(
     located: LocatedModel,
     model: Model,
     graphs: Sequence[GraphFacts],
-    paper_texts: Iterable[str] | None,
+    texts: Iterable[str],
+    paper: bool,
 ) -> None:
     """Raise UsageError if the tokenizer cannot be read or gives ids that the model does not have.
 
-    `paper_texts` are the texts of the paper protocol, which reads special tokens in them. Of a slow
-    tokenizer, which the export converts, the ids that its files list are checked.
+    The paper protocol reads special tokens in the `texts`. Of a slow tokenizer, which the export
+    converts, the ids that its files list are checked.
     """
     sizes = (model.sizes.vocabulary, *(g.vocabulary for g in graphs))
     vocabulary = min((n for n in sizes if n), default=None)
     if not (located.path / "tokenizer.json").is_file():
         check_slow_ids(located.path, vocabulary)
         return
-    check_ids(located.path, vocabulary)
-    if paper_texts is not None and vocabulary:
-        check_paper_ids(located.path, vocabulary, paper_texts)
+    if paper and vocabulary:
+        check_ids(located.path, vocabulary)
+        check_paper_ids(located.path, vocabulary, texts)
+    else:
+        check_ids(located.path, vocabulary, texts)
 
 
 def require_tokenizer(located: LocatedModel, may_run_code: bool) -> None:

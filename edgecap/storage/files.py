@@ -123,6 +123,20 @@ def _kind_of(path: Path) -> str:
     return kind or ("no file on a disk" if _NOT_ON_A_DISK.match(os.path.abspath(path)) else "")
 
 
+def json_text(path: Path) -> str:
+    """Read the text of a JSON file. Raise UsageError for a pipe, a pointer of Git LFS, or a mark.
+
+    A byte order mark is none of JSON, and transformers does not read it.
+    """
+    require_regular_file(path)
+    text = path.read_text("utf-8")
+    if text.startswith("version https://git-lfs"):
+        raise UsageError(f"{path} is a pointer of Git LFS; run `git lfs pull`")
+    if text.startswith("\ufeff"):
+        raise UsageError(f"{path} begins with a byte order mark; save it as UTF-8 without one")
+    return text
+
+
 def touch(path: Path) -> None:
     """Set the time of last use to now; ignore a disk that cannot be written."""
     with contextlib.suppress(OSError):

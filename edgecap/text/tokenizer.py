@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from edgecap.errors import UsageError
 from edgecap.names import one_line
-from edgecap.storage.files import require_regular_file
+from edgecap.storage.files import json_text, require_regular_file
 from edgecap.text.vocabulary import (
     TokenBytes,
     parse_token_bytes,
@@ -23,6 +23,7 @@ from edgecap.text.vocabulary import (
 )
 
 T = TypeVar("T")
+CODED = 1_000_000  # characters of a corpus that are coded as a trial
 _UNREACHABLE = "\ufdd0"  # a noncharacter: never in interchanged text
 _RANDOM = ("dropout", "alpha", "nbest_size")  # of a BPE or Unigram model
 
@@ -46,8 +47,17 @@ class TextTokenizer:
         _check_numbers(self._tokenizer, plain, start)
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text, with no special tokens added or recognised."""
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        """Return the ids of a text, with no special tokens added or recognised.
+
+        Raises UsageError if the tokenizer cannot code it, for lack of an unknown token.
+        """
+        try:
+            return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        except Exception as error:  # the library raises bare Exception
+            raise UsageError(
+                f"the tokenizer cannot code the text: {one_line(error, 200)}; "
+                "give it an unknown token, or bytes"
+            ) from error
 
     def decode(self, ids: list[int]) -> str:
         """Return the text of ids."""
@@ -123,13 +133,14 @@ def _read(folder: Path, make: Callable[[dict[str, Any]], T]) -> T:
     path = folder / "tokenizer.json"
     require_regular_file(path)
     try:
-        return make(json.loads(path.read_text("utf-8")))
+        return make(json.loads(json_text(path)))
     except OSError as error:
         raise UsageError(
             f"cannot read {path}: {error.strerror}; edgecap needs a fast tokenizer's file"
         ) from error
     except UsageError as error:
-        raise UsageError(f"{path}: {error}") from None
+        text = str(error)
+        raise UsageError(text if text.startswith(str(path)) else f"{path}: {text}") from None
     except Exception as error:  # the library raises bare Exception
         raise UsageError(
             f"{path} is not a tokenizer that the tokenizers library reads: {one_line(error, 300)}"
@@ -139,13 +150,19 @@ def _read(folder: Path, make: Callable[[dict[str, Any]], T]) -> T:
 # --- ids --------------------------------------------------------------------------------------
 
 
-def check_ids(folder: Path, vocabulary: int | None) -> None:
+def check_ids(folder: Path, vocabulary: int | None, texts: Iterable[str] = ()) -> None:
     """Raise UsageError if plain text, or the start token, has an id beyond a model's `vocabulary`.
 
     Special tokens beyond it are no fault: they are not recognised in a text. Without a vocabulary
-    only the files of the tokenizer are checked.
+    only the files of the tokenizer are checked. The beginning of `texts` is coded, as a trial.
     """
     tokenizer = read_tokenizer(folder)
+    coded = 0
+    for text in texts:
+        tokenizer.encode(text[:CODED])
+        coded += len(text)
+        if coded > CODED:
+            break
     highest, token = tokenizer.highest
     if vocabulary and (tokenizer.start or 0) >= vocabulary:
         raise _beyond(folder, f"the start token has id {tokenizer.start}", vocabulary)

@@ -23,8 +23,8 @@ def check_compression(compression: Compression) -> Iterator[Caution]:
         yield Caution(
             code="not-lossless",
             message="the tokenizer changes some texts: its ids do not decode to the same bytes",
-            advice="bits per byte still counts the original bytes, "
-            "but is not a lossless code for these texts",
+            advice="bits per byte divides by all bytes of the text, also by those that are lost: "
+            "compare it with no other model",
         )
     if compression.scored_on:
         yield Caution(

@@ -48,6 +48,9 @@ DECISIVE = {
         "weights are unpacked to fp32 here", "use int4 or int4b16; only the file is smaller"
     ),
     "graph-too-large": ShortCaution("the graph is larger than it should be", "check the export"),
+    "not-lossless": ShortCaution(
+        "the tokenizer loses text", "bits per byte are not those of the whole text"
+    ),
     "not-fused": ShortCaution("attention is not fused", "try --exporter genai"),
     # Its seconds do not rank it.
     "few-rounds": ShortCaution("too few rounds to tell seconds apart", "raise --limit"),
