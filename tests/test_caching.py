@@ -108,7 +108,8 @@ def test_the_command_lists_in_both_forms(full):
         told["things"][0]["last_used_utc"].endswith("Z")
         and told["things"][0]["path"].count("/") == 1
     )
-    assert json.loads(edgecap("--json", "--cache", full, "list")[1]) == told
+    again = json.loads(edgecap("--json", "--cache", full, "list")[1])
+    assert {**again, "free_bytes": 0} == {**told, "free_bytes": 0}  # others write on this disk
 
 
 def test_nothing_kept_is_a_line(tmp_path):

@@ -21,6 +21,8 @@ from edgecap.graph.fusion.fuse import fuse
 from edgecap.graph.onnx_file import open_graph, write_graph
 from edgecap.graph.scoring import scoring_graph
 from edgecap.graph.variants import make_variant
+from edgecap.machine.info import int8_may_saturate
+from edgecap.runtime.engine import EXACT_INT8
 
 # kind -> rotations, RMSNorms and sums before them that two layers have
 WHOLE = {
@@ -79,6 +81,8 @@ def session(path):
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 2, 3
+    if int8_may_saturate():
+        options.add_session_config_entry(*EXACT_INT8)
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 

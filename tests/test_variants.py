@@ -12,6 +12,7 @@ from edgecap.graph import variants
 from edgecap.graph.cost.count import count_graph
 from edgecap.graph.onnx_file import inspect_graph, open_graph
 from edgecap.graph.scoring import scoring_graph
+from edgecap.machine.info import int8_may_saturate
 from edgecap.runtime.engine import OrtEngine
 from edgecap.text.corpus import read_corpus
 from edgecap.text.tokenizer import read_tokenizer
@@ -111,6 +112,8 @@ def test_a_variant_of_the_reference_model(reference, texts, precision, variant):
     assert 0 <= divergence(path, reference, texts[:4]) < bits
     assert path.stat().st_size < share * reference.stat().st_size
     near = {"int8": 1.0, "fp16": 0.1}.get(precision, 1e-3)  # int8's ranges are those of each run
+    if precision == "int4b16" and int8_may_saturate():
+        near = 0.5  # one row and several have different kernels without VNNI: 0.18 was measured
     assert decodes_as_it_prefills(path, texts[0]) < near
     ours, theirs = (count_graph(p, sequence=3, past=100) for p in (path, reference))
     assert ours.matrix_flops == theirs.matrix_flops > 0
