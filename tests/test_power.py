@@ -1392,6 +1392,14 @@ ISO, EPOCH = "%Y-%m-%dT%H:%M:%SZ", "epoch"
         table("time;W", *each_second(EPOCH, ";41,2")).replace("\n", "\r\n"),
         "\ufeff" + table("time;W", *each_second(EPOCH, ";41,2")).replace("\n", "\r"),
         table("time;power", *each_second(ISO, *[";41,2"] * 20, ";unavailable")),
+        table("time;watts", *each_second(EPOCH, ";41,199", ";41,201")),
+        table("time;watts", *each_second(EPOCH, ";41.199", ";41.201", ";-")),
+        table("time,watts", *each_second(EPOCH, ",41.199", ",41.201")),
+        table("time\twatts", *each_second(EPOCH, "\t41.199", "\t41.201")),
+        table("# time,watts", *each_second(EPOCH, ",41.2")),
+        table("# Meter 3", "#time,current,voltage,power", *each_second(EPOCH, ",0.17,230,41.2")),
+        table("", "// Zeit;Leistung (W)", *each_second(EPOCH, ";41,2"), "# time,watts"),
+        table("# power over time", "time,watts", *each_second(EPOCH, ",41.2")),
         table("time,W", *each_second(EPOCH, *[",41.2"] * 10, ",", ",-", ",41.2", ",N/A", ",nan")),
     ],
 )
@@ -1406,6 +1414,20 @@ def test_a_meters_file_is_read_as_people_write_it(text):
     [
         (table("time,W", *each_second(EPOCH, ",41,2")), "line 2 .* 3 columns, its header 2"),
         (table("time,W", *each_second(EPOCH, ',"1,234"')), "column 'W': '1,234' can be 1.234 or"),
+        (table("Zeit;Leistung (W)", *each_second(EPOCH, ";1.000", ";1.001")), "1.000 or 1000: wr"),
+        (table("Zeit;Leistung (W)", *each_second(EPOCH, ";980", ";1.001")), "1.001 or 1001: wr"),
+        (table("time;Wh", *each_second(EPOCH, ";12.340")), "12.340 or 12340: write"),
+        (table("time;kW", *each_second(EPOCH, ";980", ";1.001")), "line 3.* 1.001 or 1001"),
+        (table("time,W", *each_second(EPOCH, ",980", ",1.001")), "line 3.* 1.001 or 1001"),
+        (table("time\tW", *each_second(EPOCH, "\t980", "\t1.001")), "line 3.* 1.001 or 1001"),
+        (table("time;W", *each_second(EPOCH, ";1.001 W")), "1.001 or 1001: write"),
+        (table("time;W", *each_second(EPOCH, ";41,200", ";41")), "41.200 or 41200"),
+        (table("time;W", *each_second(EPOCH, ";41,200", ";4,900")), "41.200 or 41200"),
+        (table("time;mW", *each_second(EPOCH, ";41,200")), "41.200 or 41200"),
+        (table("time;W", *each_second(EPOCH, ";41,200 mW")), "41.200 or 41200"),
+        (table("# time watts", *each_second(EPOCH, " 41.2")), "line 1 .*: separate columns by"),
+        (table("time watts", *each_second(EPOCH, " 41.2")), "line 1 .*: separate columns by"),
+        (table("# my desk", *each_second(EPOCH, ",41.2")), "line 2 has no names .* 'time,watts'"),
         (table("time;W", *each_second(EPOCH, ";41.2", ";41,2")), "line 3, column 'W': '41,2' has"),
         (table("time,W", *each_second(EPOCH, ",41.2", ",ON")), "line 3, column 'W': 'ON' is not"),
         (table("time,W", *each_second(EPOCH, ",1_000")), "'1_000' is not a number"),
@@ -1414,7 +1436,12 @@ def test_a_meters_file_is_read_as_people_write_it(text):
         (table("*", *each_second(EPOCH, ",41.2"))[2:], "line 1 has no names .* 'time,watts'"),
         (table("time,Power A1,Power B", *each_second(EPOCH, ",4,2")), "name the machine's 'watts'"),
         (table("TIME,POWER_MW", *each_second(EPOCH, ",41200")), "write mW, W or kW"),
-        (table("time,power", *each_second(EPOCH, ",0.0412")), "no machine's power in W"),
+        (table("time,power", *each_second(EPOCH, ",0.0412")), "names no unit"),
+        (
+            table("time,power", *each_second(EPOCH, ",0.84")),
+            r"header: 'power \(W\)' or 'power \(kW",
+        ),
+        (table("time,Leistung", *each_second(EPOCH, ",1.9")), "median of 1.9 and names no unit"),
         (table("time,Apparent Power (VA)", *each_second(EPOCH, ",41")), "no column of watts"),
         (table("time,price (EUR/kWh)", *each_second(EPOCH, ",41")), "no column of watts"),
         (table("time,energy", *each_second(EPOCH, ",41")), "write Wh, kWh or J"),
@@ -1441,6 +1468,24 @@ def test_what_cannot_be_read_names_line_and_column(text, message):
     with pytest.raises(ValueError, match=message) as told:
         meter.parse_meter_rows(text)
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        table("time,power (W)", *each_second(EPOCH, ",1.5")),
+        table("time,power", *each_second(EPOCH, ",1.5 W", ",-")),
+        table("time;power (kW)", *each_second(EPOCH, ";0,0015")),
+    ],
+)
+def test_a_small_board_names_its_unit(text):
+    rows = meter.parse_meter_rows(text)
+    assert meter.joules_between(rows, 1764000005, 1764000015) == pytest.approx(15)
+
+
+def test_thousands_of_kilowatts_are_decimals():
+    rows = meter.parse_meter_rows(table("time;kW", *each_second(EPOCH, ";1,199", ";1,201")))
+    assert meter.joules_between(rows, 1764000005, 1764000035) == pytest.approx(36_000)
 
 
 def test_a_gap_is_no_power(tmp_path):
@@ -1536,7 +1581,7 @@ def test_a_history_of_home_assistant_holds_its_values():
     assert meter.joules_between(rows, 1764000000, 1764000005) == pytest.approx(50)
     assert meter.joules_between(rows, 1764000010, 1764000040) == pytest.approx(3000)
     two = table("entity_id,state,last_changed", f"sensor.a_power,1,{lines[0][-20:]}")
-    with pytest.raises(ValueError, match=r"sensor.a_power', 'sensor.b_power"):
+    with pytest.raises(ValueError, match=r"rows of 2 .* watts: 'sensor.a_power', 'sensor.b_power"):
         meter.parse_meter_rows(two + f"sensor.b_power,1,{lines[0][-20:]}\n")
 
 

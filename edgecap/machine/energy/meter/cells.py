@@ -2,7 +2,7 @@
 
 A cell that can mean two things is decided by the other cells of its column, or refused:
 
-    1,234         1.234, or 1234 with a thousands separator
+    1,234  1.234  1.234, or 1234 with a thousands separator
     11/05/2025    5 November, or 11 May
 """
 
@@ -40,6 +40,7 @@ def is_gap(text: str) -> bool:
 # --- numbers ----------------------------------------------------------------------------------
 
 _UNCLEAR = re.compile(r"[+-]?[1-9][0-9]{0,2}[.,][0-9]{3}")
+_HUNDREDS = re.compile(r"[+-]?[1-9][0-9]{2,}")
 _DIGITS = re.compile(r"[+-]?[0-9., '’]+([eE][+-]?[0-9]+)?")
 _GROUPS = re.compile(r"[+-]?[0-9]{1,3}([., '’])[0-9]{3}(\1[0-9]{3})*")
 _PLAIN = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -65,10 +66,14 @@ def _decimal_sign(number: str) -> str | None:
     return ",.".replace(signs[0], "") if _GROUPS.fullmatch(number) else None
 
 
-def decimal_sign(column: Sequence[MeterCell], others: Iterable[MeterCell]) -> str:
+def decimal_sign(
+    column: Sequence[MeterCell], others: Iterable[MeterCell], dots: bool, most: float
+) -> str:
     """Return the decimal sign of a column of numbers, by its own cells or those of other columns.
 
-    Raises ValueError if it has both signs, or a comma that can also separate thousands.
+    Where neither shows it, a dot is one if `dots` are usual in such files, and either sign is one
+    if the numbers would be above `most`, the largest that is plausible, with thousands.
+    Raises ValueError if it has both signs, or one that can also separate thousands.
     """
     shown: dict[str, MeterCell] = {}
     for cell in column:
@@ -81,14 +86,26 @@ def decimal_sign(column: Sequence[MeterCell], others: Iterable[MeterCell]) -> st
     known = shown.keys() or {s for c in others if (s := _decimal_sign(c.text.strip()))}
     if len(known) == 1:
         return next(iter(known))
-    unclear = next((c for c in column if "," in c.text), None)
-    if unclear:
-        number = unclear.text.strip()
-        raise ValueError(
-            f"{unclear} can be {number.replace(',', '.')} or {number.replace(',', '')}: "
-            "write a decimal point and no thousands separator"
-        )
-    return "."
+    return _sign_of_unclear(column, dots, most)
+
+
+def _sign_of_unclear(column: Sequence[MeterCell], dots: bool, most: float) -> str:
+    """Return the decimal sign of numbers that are whole or have three digits after a sign."""
+    numbers = [split_unit(c.text)[0] for c in column]
+    unclear = [n for n in numbers if _UNCLEAR.fullmatch(n)]
+    if not unclear:
+        return "."
+    signs = {c for n in unclear for c in ",." if c in n}
+    thousands = [abs(float(re.sub("[.,]", "", n))) for n in unclear]
+    if len(signs) == 1 and len(unclear) == len(numbers) and min(thousands) > most:
+        return signs.pop()
+    if dots and signs == {"."} and not any(_HUNDREDS.fullmatch(n) for n in numbers):
+        return "."
+    cell, number = column[numbers.index(unclear[0])], unclear[0]
+    raise ValueError(
+        f"{cell} can be {number.replace(',', '.')} or {re.sub('[.,]', '', number)}: "
+        "write no thousands separator, and more or fewer than three decimals"
+    )
 
 
 def parse_number(number: str, sign: str) -> float:

@@ -158,8 +158,7 @@ def choose_columns(columns: Sequence[MeterColumn], kind: Kind) -> list[MeterColu
     Raises ValueError if several can be it, or the name does not tell the unit.
     """
     found = [c for c in columns if c.quantity.kind == kind]
-    named = [c for c in found if c.name.strip().lower() == kind]
-    chosen = named if len(named) == 1 else (found if len(found) < 2 else _total_or_phases(found))
+    chosen = prefer_columns(found, kind)
     if not chosen:
         names = ", ".join(f"'{c.name}'" for c in found)
         if found:
@@ -168,6 +167,14 @@ def choose_columns(columns: Sequence[MeterColumn], kind: Kind) -> list[MeterColu
         if column.quantity.unit is None:
             raise ValueError(f"column '{column.name}' does not name its unit: {_WRITE[kind]}")
     return chosen
+
+
+def prefer_columns(found: Sequence[MeterColumn], kind: Kind) -> list[MeterColumn]:
+    """Return which of several columns of a kind is the machine's, or its phases; [] if unclear."""
+    named = [c for c in found if c.name.strip().lower() == kind]
+    if len(named) == 1:
+        return named
+    return list(found) if len(found) < 2 else _total_or_phases(found)
 
 
 _WRITE = {"watts": "write mW, W or kW", "joules": "write Wh, kWh or J"}

@@ -12,6 +12,7 @@ they must agree over the record within a step.
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import stat
 import statistics
@@ -39,7 +40,8 @@ from edgecap.machine.energy.meter.table import MeterTable, decode_meter, read_ta
 GAP_PERIODS = 3.0  # rows further apart than this many periods are a gap
 AGREE = 0.1  # part by which watts and energy may differ
 # Watts that a machine can draw: bounds of a median whose unit the header does not tell.
-PLAUSIBLE_W = (0.5, 5000.0)
+# Kilowatts without a unit lie below them. Numbers above them have no thousands separator.
+PLAUSIBLE_W = (2.0, 5000.0)
 OFFSET_W = 1.0  # negative watts down to this are a sensor's offset, as in a sampled counter
 
 
@@ -154,8 +156,17 @@ def _column_values(table: MeterTable, column: MeterColumn) -> list[float | None]
         if i != column.place and not is_time(name)
         for cell in table.cells(i)
     )
-    sign = decimal_sign([c for c in cells if not is_gap(c.text)], others)
+    known = [c for c in cells if not is_gap(c.text)]
+    sign = decimal_sign(known, others, table.delimiter != ";", _most(known, column))
     return [None if is_gap(c.text) else _value(c, column, sign) for c in cells]
+
+
+def _most(cells: Sequence[MeterCell], column: MeterColumn) -> float:
+    """Return the largest plausible number of a column; infinity for energy, and units in cells."""
+    quantity = column.quantity
+    if quantity.kind != "watts" or not quantity.unit or any(split_unit(c.text)[1] for c in cells):
+        return math.inf
+    return PLAUSIBLE_W[1] / quantity.unit
 
 
 def _value(cell: MeterCell, column: MeterColumn, sign: str) -> float:
@@ -219,7 +230,7 @@ def _integrated(
     """Integrate watts: by trapezoid, or as steps if a value holds until the next."""
     at, watts, gaps = _series(table, times, columns)
     name = _name(columns)
-    if watts and any(c.quantity.assumed for c in columns):
+    if watts and any(c.quantity.assumed and _lacks_units(table, c) for c in columns):
         _check_plausible(name, statistics.median(watts))
     means = watts if table.holds else [(a + b) / 2 for a, b in itertools.pairwise(watts)]
     parts = [w * (b - a) for w, (a, b) in zip(means, itertools.pairwise(at), strict=False)]
@@ -227,12 +238,17 @@ def _integrated(
     return MeterRows(tuple(at), joules, tuple(watts), gaps, name, held=table.holds)
 
 
+def _lacks_units(table: MeterTable, column: MeterColumn) -> bool:
+    cells = table.cells(column.place)
+    return any(not is_gap(c.text) and not split_unit(c.text)[1] for c in cells)
+
+
 def _check_plausible(name: str, watts: float) -> None:
     low, high = PLAUSIBLE_W
     if not low <= watts <= high:
         raise ValueError(
-            f"column '{name}' has a median of {watts:g}, which is no machine's power in W: "
-            f"write the unit in its name, as '{name} (kW)'"
+            f"column '{name}' has a median of {watts:g} and names no unit: "
+            f"name the unit in the header: '{name} (W)' or '{name} (kW)'"
         )
 
 

@@ -1,8 +1,9 @@
 """Find the header and the rows of a meter's file: text, lines, columns, and times.
 
 Read are UTF-8, UTF-16 with its mark and Latin-1, any line ends, comma, semicolon, tab or bar
-between columns, comments, and lines before the header. A history of Home Assistant
-(`entity_id,state,last_changed`) becomes a table of the one entity that holds power or energy.
+between columns, comments, and lines before the header, which may itself stand in a comment. A
+history of Home Assistant (`entity_id,state,last_changed`) becomes a table of the one entity that
+holds power or energy.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from edgecap.machine.energy.meter.cells import (
     parse_times,
 )
 from edgecap.machine.energy.meter.columns import (
-    choose_columns,
+    Kind,
     find_columns,
     is_time,
+    prefer_columns,
     quantity_of,
     unit_of,
     zone_of,
@@ -32,14 +34,19 @@ from edgecap.machine.energy.meter.columns import (
 
 _COMMENTS = ("#", "//", "%")
 _SEARCHED_LINES = 100  # lines before the header
+_BOTH_NAMED = 3  # names of time and value found in a line
 
 
 class MeterTable(NamedTuple):
-    """Names of columns, and rows with their numbers of lines; `holds` if a row is a change."""
+    """Names of columns, and rows with their numbers of lines, split at the delimiter.
+
+    It `holds` if a row is a change.
+    """
 
     header: list[str]
     lines: list[int]
     rows: list[list[str]]
+    delimiter: str
     holds: bool = False
 
     def cells(self, place: int) -> list[MeterCell]:
@@ -74,20 +81,24 @@ def read_table(text: str) -> MeterTable:
     """
     plain = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     lines = plain[: plain.rfind("\n") + 1].split("\n")
-    numbered = [
-        (n, line)
-        for n, line in enumerate(lines, 1)
-        if line.strip(" ,;\t") and not line.lstrip().startswith(_COMMENTS)
-    ]
+    filled = [(n, line) for n, line in enumerate(lines, 1) if line.strip(" ,;\t")]
+    numbered = [(n, line) for n, line in filled if not line.lstrip().startswith(_COMMENTS)]
     if not numbered:
         raise ValueError("the meter's file has no complete line")
-    place, delimiter = _find_header(numbered[:_SEARCHED_LINES])
+    try:
+        place, delimiter = _find_header(numbered[:_SEARCHED_LINES])
+    except ValueError:
+        numbered = [_commented_header(filled, numbered[0]), *numbered]
+        if _names_found(numbered[0][1]) < _BOTH_NAMED:
+            raise
+        place, delimiter = _find_header(numbered[:1])
     header = [h.strip() for h in _split(*numbered[place], delimiter)]
     rows = [(n, _split(n, line, delimiter)) for n, line in numbered[place + 1 :]]
     if rows and _are_units(rows[0][1]):
         header = [f"{h} {u}".strip() for h, u in itertools.zip_longest(header, rows.pop(0)[1])]
     rows = [(n, row) for n, row in rows if [c.strip() for c in row] != header]
-    table = MeterTable(header, [n for n, _ in rows], [_fitted(n, row, header) for n, row in rows])
+    fitted = [_fitted(n, row, header) for n, row in rows]
+    table = MeterTable(header, [n for n, _ in rows], fitted, delimiter)
     entity, state = _history_columns(header)
     return table if entity is None else _of_one_entity(table, entity, state)
 
@@ -107,6 +118,12 @@ def _find_header(lines: Sequence[tuple[int, str]]) -> tuple[int, str]:
     raise ValueError(_lacking(number, [n.strip() for n in re.split("[\t;|,]", line)]))
 
 
+def _commented_header(filled: Sequence[tuple[int, str]], first: tuple[int, str]) -> tuple[int, str]:
+    """Return the last comment before the first line that is none, without its mark; or ""."""
+    before = filled[: filled.index(first)]
+    return (before[-1][0], before[-1][1].strip().lstrip("#/% ")) if before else (0, "")
+
+
 def _names_found(line: str) -> int:
     names = re.split("[\t;|,]", line)
     return 2 * any(map(is_time, names)) + any(map(quantity_of, names))
@@ -116,6 +133,8 @@ def _lacking(number: int, names: Sequence[str]) -> str:
     """Return what a line lacks to be a header."""
     if all(is_gap(n) or is_moment(n) or not re.search("[A-Za-z]", n) for n in names):
         return f"line {number} has no names of columns: write 'time,watts' above the values"
+    if len(names) == 1 and _names_found(names[0]) == _BOTH_NAMED:
+        return f"line {number} names '{names[0]}': separate columns by comma, semicolon or tab"
     if not any(map(is_time, names)):
         return f"no column of times among {', '.join(names)}; name it 'time'"
     return f"no column of watts or joules among {', '.join(names)}; name it 'watts' or 'joules'"
@@ -159,14 +178,28 @@ def _history_columns(header: Sequence[str]) -> tuple[int | None, int]:
 def _of_one_entity(table: MeterTable, entity: int, state: int) -> MeterTable:
     """Return the rows of the entity that holds power, else energy, its name above the states."""
     names = list(dict.fromkeys(row[entity] for row in table.rows))
-    columns = find_columns(names)
-    chosen = choose_columns(columns, "watts") or choose_columns(columns, "joules")
-    if len(chosen) != 1:
-        raise ValueError(f"no one entity of power or energy among {', '.join(names)}")
-    kept = [i for i, row in enumerate(table.rows) if row[entity] == chosen[0].name]
-    header = [chosen[0].name if i == state else h for i, h in enumerate(table.header)]
+    chosen = _machines_entity(names)
+    kept = [i for i, row in enumerate(table.rows) if row[entity].strip() == chosen]
+    header = [chosen if i == state else h for i, h in enumerate(table.header)]
     header[entity] = "entity"
-    return MeterTable(header, [table.lines[i] for i in kept], [table.rows[i] for i in kept], True)
+    lines, rows = [table.lines[i] for i in kept], [table.rows[i] for i in kept]
+    return MeterTable(header, lines, rows, table.delimiter, True)
+
+
+def _machines_entity(names: Sequence[str]) -> str:
+    """Return the entity of power, else energy; raise ValueError if there is none, or several."""
+    columns = find_columns(names)
+    kind: Kind = "watts" if any(c.quantity.kind == "watts" for c in columns) else "joules"
+    found = [c for c in columns if c.quantity.kind == kind]
+    chosen = prefer_columns(found, kind)
+    if not found:
+        raise ValueError(f"no entity of power or energy among {', '.join(names)}")
+    if len(chosen) != 1:
+        listed = ", ".join(f"'{c.name}'" for c in found)
+        raise ValueError(
+            f"rows of {len(found)} entities hold {kind}: {listed}; keep the rows of one"
+        )
+    return chosen[0].name
 
 
 # --- times ------------------------------------------------------------------------------------
