@@ -1091,7 +1091,7 @@ def test_a_root_without_anything_is_a_reason(tmp_path, where):
 @pytest.mark.parametrize("raised", [ValueError("a\nb"), OSError(5, "Input/output error"), "panic"])
 def test_an_opener_that_raises_takes_no_other_along(tmp_path, monkeypatch, raised):
     class Panic(BaseException):
-        """What an extension written in Rust raises."""
+        """Stand for the panic of an extension written in Rust."""
 
     def fails(*arguments):
         raise Panic("called None") if raised == "panic" else raised

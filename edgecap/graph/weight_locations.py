@@ -29,7 +29,7 @@ class InMemoryGraph(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Where the weights of a tensor lie: file relative to the graph's folder, begin, length."""
+    """Locate the weights of a tensor: file relative to the graph's folder, begin, length."""
 
     location: str
     offset: int

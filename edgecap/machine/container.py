@@ -18,7 +18,7 @@ _NO_LIMIT = 1 << 60  # bytes; cgroup v1 writes the largest number of pages inste
 
 
 class QuotaWaits(NamedTuple):
-    """How often a CPU quota stopped processes so far, in `seconds` summed over processors."""
+    """Count how often a CPU quota stopped processes so far, in `seconds` summed over processors."""
 
     periods: int
     seconds: float

@@ -19,7 +19,7 @@ Kind = Literal["watts", "joules"]
 
 
 class MeterUnit(NamedTuple):
-    """What a column holds: its unit in watts or joules; None if the name does not tell it.
+    """Describe what a column holds: its unit in watts or joules; None if the name does not tell it.
 
     `assumed` watts come from a name without a unit.
     """
