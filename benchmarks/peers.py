@@ -1,16 +1,27 @@
-"""Compare decode and prefill of edgecap, onnxruntime-genai's builder and llama.cpp in one run.
+"""Compare edgecap's formats with llama.cpp's and with those of onnxruntime-genai's builder.
 
-    python benchmarks/peers.py            SmolLM2-135M's shape; half an hour on 2 busy cores
-    python benchmarks/peers.py --quick    a tiny shape, to try the script
+    python benchmarks/peers.py --real             SmolLM2-135M, trained: quality, speed, memory
+    python benchmarks/peers.py --model edgecap-ref-m
+    python benchmarks/peers.py                    its shape with random weights: speed and memory
+    python benchmarks/peers.py --shape tiny       a tiny shape, to try the script
 
+--real takes two hours on 2 cores, most of them for quality; --documents 8 --rounds 3 a quarter.
 Install the peers with:
 
     CMAKE_ARGS=-DGGML_NATIVE=ON pip install 'edgecap[genai]' llama-cpp-python gguf
 
-All programs run one model with random weights: speed does not depend on the values. All do the same
-work: a prompt of new random ids with logits of at least its last token, and steps of one token
-around a context of 512. Nothing is sampled. The graphs of edgecap and of the builder compute logits
-at every position of a prompt, as their exporters made them; llama.cpp only at the last.
+Quality: KL divergence from edgecap's fp32 in bits a token, both ways, and bits per byte, on
+documents of edgecap's corpus. All programs read the ids of edgecap's tokenizer, in windows of at
+most --context positions, each in one run; llama.cpp keeps its cache in fp32, without flash
+attention. --move-scales repeats the divergence on weights whose scales were moved between
+neighbouring matrices at random, which leaves the function as it is: a format that only suits the
+trained scales loses.
+
+Speed: a prompt of random ids with logits of at least its last token, and steps of one token around
+a context of 512. Nothing is sampled.
+
+Memory: the largest resident set of a fresh process that loads a model and reads a prompt, with that
+of Python and the runtime. Loading is timed in the same processes, with the files in the page cache.
 
 Fairness: each contestant has a process of its own, sleeps on a pipe until its turn, and in its turn
 uses its own thread pool freely. In one process the pools of ONNX Runtime and OpenMP would spin into
@@ -19,11 +30,13 @@ threads. Each turn begins with an untimed run that wakes the threads. Contestant
 each task of a round, in an order that is reversed every round. Ratios are of one round, so drift of
 the machine cancels.
 
-llama.cpp has, for each task, the fastest of these settings: flash attention on and off, 512 and
-1024 tokens at once, and a cache in fp16 (its default) and fp32. edgecap has no such choice, except
-int8 and int8w, which have the same number of bits. First the script checks that all run the same
-model, on ln p of a next token; llama.cpp does this with its cache in fp32 and without flash
-attention.
+llama.cpp has, for each timed task, the fastest of these settings: flash attention on and off, 512
+and 1024 tokens at once, and a cache in fp16 (its default) and fp32; in the measurement of memory
+its defaults. Its types are made with its defaults too: no importance matrix. First the script
+checks that all run the same model, on ln p of a next token.
+
+Graphs of other programs, such as Olive's: --also NAME=FOLDER, a folder with model.onnx made from
+the same weights.
 """
 
 from __future__ import annotations
@@ -36,135 +49,298 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from peers.making import SHAPES, contestants, make, missing, own_folder
-from peers.turns import Plan, Seat, Times, serve, take_turns
-from peers.verdicts import Agreement, Row, agreements, rows
+from peers.footprint import measure_footprints, serve_footprint
+from peers.hf_folder import read_config
+from peers.making import (
+    LLAMA,
+    ROOT,
+    SHAPES,
+    Contestant,
+    Formats,
+    make,
+    missing,
+    moved_model,
+    once,
+    own_folder,
+    random_model,
+    work_folder,
+)
+from peers.quality import Sample, measure_quality, serve_quality
+from peers.real_model import NAME, make_real_model
+from peers.table import numbers, table
+from peers.turns import Plan, Seat, open_ort, serve_times, take_turns
+from peers.verdicts import FP32, Agreement, Row, agreements, fixed_rows, rows
 
-from edgecap.stats import median
+from edgecap.errors import UsageError
+from edgecap.machine.cpuinfo import processor_flags, processor_name, read_cpuinfo
+from edgecap.machine.info import int8_may_saturate
+from edgecap.spec import PRECISIONS
+
+WANTED = ("fp32", "fp16", "int8", "int8d", "int4", "int4s")
+PREFILLS, POSITIONS, CONTEXT, STEPS = (1024, 512), 2048, 512, 32
 
 
 def main() -> None:
+    args = _arguments()
+    if args.child:
+        _child(json.loads(args.child))
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            compare(args, (args.work or Path(scratch)).resolve())
+        except UsageError as error:
+            raise SystemExit(str(error)) from None
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--model", help="Hugging Face folder of a Llama, or a name in models/")
+    which.add_argument("--real", action="store_true", help=f"{NAME} from a package")
+    which.add_argument("--shape", choices=SHAPES, default=NAME, help="random weights: no quality")
+    known = [name for name in WANTED if name in PRECISIONS]
+    parser.add_argument("--variants", default=",".join(known), help="edgecap's (%(default)s)")
+    parser.add_argument("--also", action="append", default=[], metavar="NAME=FOLDER")
+    parser.add_argument("--documents", type=int, default=48)
+    parser.add_argument("--context", type=int, default=1024, help="positions of a scored window")
+    parser.add_argument("--move-scales", type=int, metavar="SEED")
+    parser.add_argument("--no-times", action="store_true", help="neither speed nor memory")
+    parser.add_argument("--no-quality", action="store_true")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, help="folder that keeps the graphs for the next run")
-    parser.add_argument("--json", type=Path, help="write every number to this file")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
-    parser.add_argument("--make", nargs=3, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.serve:
-        serve(args.serve[0], Path(args.serve[1]), Plan(*json.loads(args.serve[2])))
-    elif args.make:
-        make(Path(args.make[0]), Path(args.make[1]), args.make[2])
-    else:
-        with tempfile.TemporaryDirectory() as scratch:
-            compare(args, args.work or Path(scratch))
+    parser.add_argument(
+        "--json", type=Path, help="write every number; keeps those of a half that was not run"
+    )
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    return parser.parse_args()
 
 
-def compare(args: argparse.Namespace, folder: Path) -> None:
-    """Build the graphs, check them, measure, and print."""
-    shape = "tiny" if args.quick else "SmolLM2-135M"
-    work, plan = folder.resolve() / shape, _plan(shape, args.threads)
-    own = own_folder(work)
+def compare(args: argparse.Namespace, root: Path) -> None:
+    """Make the files, check them, measure, and print."""
+    model, trained = _model(args, root)
     for peer, remedy in missing().items():
         print(f"left out: {peer} ({remedy})")
-    subprocess.run(
-        [sys.executable, __file__, "--make", str(work), str(own), shape],
-        check=True,
-        stdout=sys.stderr,
+    formats = _formats(args, trained)
+    contestants = _made(model, root, formats)
+    plan = _plan(model, args.threads)
+    record = _record(model, plan, contestants)
+    if trained and not args.no_quality:
+        record["quality"] = _quality(args, model, plan, contestants, root)
+        if args.move_scales is not None:
+            moved = _moved(args.move_scales, model, root)
+            others = _made(moved, root, formats._replace(others={}))
+            record["moved_seed"] = args.move_scales
+            record["moved_quality"] = _quality(args, moved, plan, others, root)
+    if not args.no_times:
+        record |= _times(args, plan, contestants)
+    _print(record)
+    if args.json:
+        _write(record, args.json)
+
+
+# --- what is compared -------------------------------------------------------------------------
+
+
+def _model(args: argparse.Namespace, root: Path) -> tuple[Path, bool]:
+    """Return the folder of the model, made where needed, and whether it is a trained one."""
+    if args.real:
+        return once(root / NAME, make_real_model), True
+    if not args.model:
+        return once(root / f"random-{args.shape}", lambda out: random_model(args.shape, out)), False
+    found = [f for f in (Path(args.model), ROOT / "models" / args.model) if f.is_dir()]
+    if not found:
+        raise UsageError(f"--model {args.model}: no such folder; give a Hugging Face folder")
+    return found[0].resolve(), True
+
+
+def _formats(args: argparse.Namespace, trained: bool) -> Formats:
+    others = dict(named.split("=", 1) for named in args.also)
+    edgecap = tuple(dict.fromkeys(["fp32", *args.variants.split(",")]))
+    if trained:
+        llama, builder = ("F16", "Q8_0", "Q4_0", "Q4_K_M"), ("rtn", "k_quant", "k_quant_mixed")
+        return Formats(edgecap, llama, builder, others)
+    llama, builder = ("F32", "Q8_0", "Q4_0", "Q4_K_M"), ("fp32", "default")
+    return Formats(edgecap, llama, builder, others, plain=True)
+
+
+def _made(model: Path, root: Path, formats: Formats) -> list[Contestant]:
+    """Make the files in a process, whose memory goes with it; fp32 is the first contestant."""
+    work = work_folder(root, model)
+    own = own_folder(work)
+    job = {"do": "make", "args": [str(model), str(work), str(own), formats]}
+    _run(job)
+    listed = formats.contestants(work, own)
+    return sorted(listed, key=lambda c: c.name != FP32)
+
+
+def _moved(seed: int, model: Path, root: Path) -> Path:
+    def fill(out: Path) -> None:
+        _run({"do": "move", "args": [str(model), seed, str(out)]})
+
+    return once(work_folder(root, model) / f"moved-{seed}", fill)
+
+
+def _run(job: dict[str, Any]) -> None:
+    words = [sys.executable, __file__, "--child", json.dumps(job)]
+    if subprocess.run(words, stdout=sys.stderr, check=False).returncode:
+        raise SystemExit("the files were not made; the reason is above")
+
+
+def _plan(model: Path, threads: int) -> Plan:
+    config = read_config(model)
+    width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    positions = min(POSITIONS, config["max_position_embeddings"])
+    prefills = tuple(n for n in PREFILLS if n <= positions)
+    return Plan(prefills, CONTEXT, STEPS, config["vocab_size"], width, positions, threads)
+
+
+# --- what is measured -------------------------------------------------------------------------
+
+
+def _quality(
+    args: argparse.Namespace, model: Path, plan: Plan, contestants: list[Contestant], root: Path
+) -> dict[str, Any]:
+    context = min(args.context, plan.positions)
+    sample = Sample(str(model), args.documents, context, plan.vocabulary)
+    with tempfile.TemporaryDirectory(dir=root) as folder, contextlib.ExitStack() as stack:
+        shared = str(Path(folder) / "reference.npy")
+        seats = [
+            stack.enter_context(_seat(c, "quality", c.runs, c.path, plan, sample, shared))
+            for c in contestants
+        ]
+        return measure_quality(seats, sample)
+
+
+def _times(args: argparse.Namespace, plan: Plan, contestants: list[Contestant]) -> dict[str, Any]:
+    footprints = measure_footprints(
+        contestants, lambda c: _seat(c, "footprint", c.runs, c.path, plan)
     )
     with contextlib.ExitStack() as stack:
         seats = []
-        for contestant in contestants(work, own):  # each chooses its settings alone
-            seats.append(stack.enter_context(Seat(contestant, plan, __file__)))
+        for c in contestants:  # each chooses its settings alone
+            seats.append(stack.enter_context(_seat(c, "times", c.runs, c.path, plan)))
             seats[-1].ask("choice")
         choices = {seat.name: choice for seat in seats if (choice := seat.ask("choice"))}
         checked = agreements({seat.name: seat.ask("next") for seat in seats})
         _print_checks(checked, choices)
         times = take_turns(seats, plan, args.rounds)
-    compared = rows(times)
-    _print_times(
-        f"{shape}: {plan.threads} threads, {args.rounds} rounds in turns, medians in ms", times
-    )
-    _print_rows(compared)
-    if args.json:
-        args.json.write_text(
-            json.dumps(_record(shape, plan, choices, checked, times, compared), indent=1)
-        )
+    return {
+        "footprints": footprints,
+        "settings": choices,
+        "agreements": [c._asdict() for c in checked],
+        "seconds": times,
+        "ratios": [r._asdict() for r in rows(times)],
+    }
 
 
-def _plan(shape: str, threads: int) -> Plan:
-    fields = SHAPES[shape]
-    width = fields["hidden_size"] // fields["num_attention_heads"]
-    return Plan(
-        (1024, 512),
-        512,
-        32,
-        fields["vocab_size"],
-        width,
-        fields["max_position_embeddings"],
-        threads,
-    )
+def _seat(contestant: Contestant, do: str, *args: Any) -> Seat:
+    return Seat(contestant.name, __file__, {"do": do, "args": args})
+
+
+# --- in a process -----------------------------------------------------------------------------
+
+
+def _child(job: dict[str, Any]) -> None:
+    do, args = job["do"], job["args"]
+    if do == "make":
+        make(Path(args[0]), Path(args[1]), Path(args[2]), _as_formats(args[3]))
+    elif do == "move":
+        moved_model(Path(args[0]), args[1], Path(args[2]))
+    elif do == "times":
+        serve_times(args[0], Path(args[1]), _as_plan(args[2]))
+    elif do == "footprint":
+        plan = _as_plan(args[2])
+        serve_footprint(lambda: _open(args[0], Path(args[1]), plan, exact=False), plan)
+    else:
+        engine = _open(args[0], Path(args[1]), _as_plan(args[2]), exact=True)
+        serve_quality(engine, Sample(*args[3]), Path(args[4]))
+
+
+def _open(runs: str, path: Path, plan: Plan, exact: bool) -> Any:
+    """Open an engine for one task: `exact` for scoring, else with the defaults of its program."""
+    if runs != LLAMA:
+        return open_ort(path, plan, arena=not exact)
+    from peers.llama import EXACT, USUAL, Llama, open_model
+
+    settings = EXACT if exact else USUAL
+    return Llama(open_model(path), settings, plan.threads, max(plan.prefills))
+
+
+def _as_plan(values: list[Any]) -> Plan:
+    return Plan(tuple(values[0]), *values[1:])
+
+
+def _as_formats(values: list[Any]) -> Formats:
+    edgecap, llama, builder, others, plain = values
+    return Formats(tuple(edgecap), tuple(llama), tuple(builder), others, plain)
+
+
+# --- what is shown ----------------------------------------------------------------------------
+
+
+def _record(model: Path, plan: Plan, contestants: list[Contestant]) -> dict[str, Any]:
+    """Return what is known before measuring: model, machine, versions, sizes of files."""
+    packages = ("edgecap", "onnx", "onnxruntime-gpu", "onnxruntime", "onnxruntime-genai-cuda")
+    versions = {}
+    for package in (*packages, "onnxruntime-genai", "llama-cpp-python", "gguf"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    info = read_cpuinfo()
+    return {
+        "model": model.name,
+        "config": read_config(model),
+        "machine": {
+            "cpu": processor_name(info),
+            "flags": [f for f in processor_flags(info) if f.startswith(("avx", "amx"))],
+            "exact_int8": not int8_may_saturate(),
+        },
+        "versions": versions,
+        "plan": plan._asdict(),
+        "files": {c.name: c.bytes for c in contestants},
+    }
+
+
+def _write(record: dict[str, Any], path: Path) -> None:
+    """Write the record; a half that was not run keeps what the file has for the same files."""
+    before = json.loads(path.read_text()) if path.exists() else {}
+    if before.get("files") == record["files"]:
+        record = {**before, **record}
+    path.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def _print(record: dict[str, Any]) -> None:
+    print(f"\n{record['model']}, {record['plan']['threads']} threads\n\n{table(record)}\n")
+    if "seconds" in record:
+        print("time over the time of the peer, 95 % interval over rounds")
+        _print_rows(rows(record["seconds"]))
+    print("bits, bytes and memory over those of the peer")
+    _print_rows(fixed_rows(numbers(record)))
 
 
 def _print_checks(checked: list[Agreement], choices: dict[str, dict[str, str]]) -> None:
-    print("ln p of the next token, apart from the plain fp32 graph's, in its standard deviations")
+    print("ln p of the next token, apart from edgecap's fp32, in its standard deviations")
     for c in checked:
         token = "same token" if c.same_token else "another token"
         sizes = f"largest {c.largest:7.1e}   typical {c.typical:7.1e}"
-        print(f"  {c.name:20} {sizes}   {token}   {c.verdict}")
+        print(f"  {c.name:22} {sizes}   {token}   {c.verdict}")
     for name, choice in choices.items():
         for task, settings in choice.items():
             print(f"  {name} was fastest in {task} with {settings}")
     sys.stdout.flush()
 
 
-def _print_times(title: str, times: Times) -> None:
-    print(title)
-    print(f"  {'':20}" + "".join(f"{task:>15}" for task in times))
-    for name in next(iter(times.values())):
-        print(
-            f"  {name:20}" + "".join(f"{1e3 * median(times[task][name]):15.2f}" for task in times)
-        )
-
-
 def _print_rows(compared: list[Row]) -> None:
-    print("time over the time of the peer, 95 % interval over rounds")
     for r in compared:
         most = "below" if r.limit == 1 else "at most"
         limit = f"target: {most} {r.limit:.2f}   {r.verdict}" if r.limit else ""
-        sides, interval = f"{r.ours} / {r.peer}", f"({r.low:.3f} to {r.high:.3f})"
-        print(f"  {r.task:13} {sides:36} {r.ratio:6.3f} {interval}   {limit}".rstrip())
-
-
-def _record(
-    shape: str, plan: Plan, choices: dict, checked: list, times: Times, compared: list
-) -> dict:
-    """Return every number: seconds by round, ratios, settings, versions."""
-    packages = (
-        "onnx",
-        "onnxruntime-gpu",
-        "onnxruntime",
-        "onnxruntime-genai-cuda",
-        "onnxruntime-genai",
-    )
-    versions = {}
-    for package in (*packages, "llama-cpp-python", "gguf"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return {
-        "shape": {"name": shape, **SHAPES[shape]},
-        "plan": plan._asdict(),
-        "versions": versions,
-        "settings": choices,
-        "agreements": [c._asdict() for c in checked],
-        "seconds": times,
-        "ratios": [r._asdict() for r in compared],
-    }
+        sides = f"{r.ours} / {r.peer}"
+        interval = f"({r.low:.3f} to {r.high:.3f})" if r.low < r.high else ""
+        print(f"  {r.task:13} {sides:36} {r.ratio:7.3f} {interval}   {limit}".rstrip())
 
 
 if __name__ == "__main__":

@@ -1,17 +1,19 @@
-"""Write a Llama of transformers as GGUF, as llama.cpp's convert_hf_to_gguf does. Owns gguf.
+"""Write a Llama of transformers as GGUF, and quantize it with llama.cpp's own quantizer.
 
-Every matrix has the requested type, including the token table (`llama-quantize --pure`); norms stay
-F32. Plain Q4_0 keeps the LM head of this shape at 8 bits. Pure is the lighter peer, and as uniform
-as edgecap's int4.
+The weights are written in F32, as llama.cpp's convert_hf_to_gguf does. Every other type is made of
+that by `llama_model_quantize` with its defaults: no importance matrix, and the mixture of types
+that a user gets (Q4_0 keeps a tied table at 8 or 6 bits; Q4_K_M takes Q5_0 and Q8_0 where a row is
+no multiple of 256). Owns gguf.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+
+from peers.hf_folder import read_config, read_weights
 
 LAYER = {
     "input_layernorm": "attn_norm",
@@ -24,26 +26,33 @@ LAYER = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
+OUTER = {
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+}
 
 
 def write_all(hf: Path, out: Path, kinds: Iterable[str]) -> None:
-    """Write KIND.gguf for each of `kinds`, names of GGMLQuantizationType."""
-    config = json.loads((hf / "config.json").read_text())
+    """Write KIND.gguf for each of `kinds`, names of llama.cpp's file types."""
+    from peers.llama import quantize
+
+    source = out / "F32.gguf"
+    _write(read_config(hf), read_weights(hf), source)
     for kind in kinds:
-        _write(config, hf, out / f"{kind}.gguf", kind)
+        if kind != "F32":
+            quantize(source, out / f"{kind}.gguf", kind)
+    if "F32" not in kinds:
+        source.unlink()
 
 
-def _write(config: dict, hf: Path, path: Path, kind: str) -> None:
+def _write(config: dict, arrays: dict[str, np.ndarray], path: Path) -> None:
     import gguf
 
     writer = gguf.GGUFWriter(path, "llama")
     _describe(writer, config)
-    chosen = gguf.GGMLQuantizationType[kind]
-    for name, array in _tensors(config, hf):
-        if array.ndim == 1 or kind == "F32":
-            writer.add_tensor(name, array)
-        else:
-            writer.add_tensor(name, gguf.quants.quantize(array, chosen), raw_dtype=chosen)
+    for name, array in _tensors(config, arrays):
+        writer.add_tensor(name, array)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -65,24 +74,22 @@ def _describe(writer, config: dict) -> None:
     writer.add_tokenizer_model("no_vocab")
 
 
-def _tensors(config: dict, hf: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield names and arrays of llama.cpp, without the tied LM head."""
-    from safetensors.numpy import load_file
-
-    arrays = load_file(hf / "model.safetensors")
-    yield "token_embd.weight", arrays["model.embed_tokens.weight"]
-    yield "output_norm.weight", arrays["model.norm.weight"]
+def _tensors(config: dict, arrays: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield names and arrays of llama.cpp; a tied LM head is not there."""
+    for name, new in OUTER.items():
+        if f"{name}.weight" in arrays:
+            yield f"{new}.weight", arrays[f"{name}.weight"]
     turned = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
     for layer in range(config["num_hidden_layers"]):
         for name, new in LAYER.items():
             array = arrays[f"model.layers.{layer}.{name}.weight"]
             yield (
                 f"blk.{layer}.{new}.weight",
-                _turned(array, turned[new]) if new in turned else array,
+                join_pairs(array, turned[new]) if new in turned else array,
             )
 
 
-def _turned(array: np.ndarray, heads: int) -> np.ndarray:
+def join_pairs(array: np.ndarray, heads: int) -> np.ndarray:
     """Reorder the rows of each head so that the two of a rotation are adjacent.
 
     transformers keeps them half a head apart.

@@ -1,7 +1,8 @@
-"""Prefill and decode by llama.cpp, with the interface of edgecap's engines. Owns llama_cpp.
+"""Prefill, decode and scoring by llama.cpp, with the interface of edgecap's engines.
 
-Each step calls only `llama_decode`: one batch, logits of its last token, and the wait for them. No
-sampling, no tokenizer, no Python class between.
+Owns llama_cpp. Each step calls only `llama_decode`: one batch, logits of its last token, and the
+wait for them. No sampling, no tokenizer, no Python class between. Scoring asks for the logits of
+all tokens.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Settings(NamedTuple):
 
 # Flash attention and the cache in fp16 round by 0.02 standard deviations.
 EXACT = Settings(False, UBATCHES[0], "F32")
+USUAL = Settings(True, UBATCHES[0], "F16")  # llama.cpp's own on a processor
 ALL = tuple(Settings(*s) for s in product((False, True), UBATCHES, _TYPES))
 
 
@@ -44,7 +46,7 @@ class Llama:
 
     def __init__(self, model, settings: Settings, threads: int, positions: int) -> None:
         params = llama_cpp.llama_context_default_params()
-        params.n_ctx = params.n_batch = positions
+        params.n_ctx = params.n_batch = params.n_outputs_max = positions
         params.n_ubatch = settings.ubatch
         params.n_threads = params.n_threads_batch = threads
         params.flash_attn_type = int(settings.flash)
@@ -67,21 +69,35 @@ class Llama:
         self._run(np.array([token], np.int32))
 
     def log_probabilities(self, ids: np.ndarray) -> np.ndarray:
-        """Return log2 p of the next token, shape (1, vocabulary)."""
-        self.prefill(ids)
-        pointer = llama_cpp.llama_get_logits_ith(self._context, -1)
-        logits = np.ctypeslib.as_array(pointer, (self._vocabulary,)).astype(np.float64)
-        logits -= logits.max()
-        return (logits - np.log(np.exp(logits).sum()))[None] / np.log(2)
+        """Return log2 p of each next token, shape (n, vocabulary)."""
+        llama_cpp.llama_memory_clear(self._memory, False)
+        batch = llama_cpp.llama_batch_init(len(ids), 0, 1)
+        try:
+            self._fill(batch, ids)
+            self._decode(batch)
+        finally:
+            llama_cpp.llama_batch_free(batch)
+        pointer = llama_cpp.llama_get_logits(self._context)
+        logits = np.ctypeslib.as_array(pointer, (len(ids), self._vocabulary)).astype(np.float64)
+        logits -= logits.max(axis=1, keepdims=True)
+        return (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))) / np.log(2)
 
     def close(self) -> None:
         llama_cpp.llama_free(self._context)
 
     def _run(self, ids: np.ndarray) -> None:
         tokens = ids.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_token))
-        status = llama_cpp.llama_decode(
-            self._context, llama_cpp.llama_batch_get_one(tokens, len(ids))
-        )
+        self._decode(llama_cpp.llama_batch_get_one(tokens, len(ids)))
+
+    @staticmethod
+    def _fill(batch, ids: np.ndarray) -> None:
+        batch.n_tokens = len(ids)
+        for i, token in enumerate(ids.tolist()):
+            batch.token[i], batch.pos[i], batch.logits[i] = token, i, True
+            batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
+
+    def _decode(self, batch) -> None:
+        status = llama_cpp.llama_decode(self._context, batch)
         if status:
             raise RuntimeError(f"llama_decode returned {status}")
         llama_cpp.llama_synchronize(self._context)
@@ -89,14 +105,30 @@ class Llama:
 
 def open_model(path: Path):
     """Load a model with llama.cpp, which repacks weights for this processor if it can."""
-    llama_cpp.llama_log_set(_QUIET, None)
-    llama_cpp.llama_backend_init()
+    _begin()
     model = llama_cpp.llama_model_load_from_file(
         str(path).encode(), llama_cpp.llama_model_default_params()
     )
     if not model:
         raise RuntimeError(f"llama.cpp cannot load {path}")
     return model
+
+
+def quantize(source: Path, out: Path, kind: str) -> None:
+    """Write a file of a type such as Q4_K_M, with llama.cpp's defaults for everything else."""
+    _begin()
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{kind}")
+    status = llama_cpp.llama_model_quantize(
+        str(source).encode(), str(out).encode(), ctypes.byref(params)
+    )
+    if status:
+        raise RuntimeError(f"llama.cpp cannot quantize {source} to {kind}: status {status}")
+
+
+def _begin() -> None:
+    llama_cpp.llama_log_set(_QUIET, None)
+    llama_cpp.llama_backend_init()
 
 
 def fastest(

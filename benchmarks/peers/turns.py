@@ -15,8 +15,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from peers.making import Contestant
-
 # Thread pools of the previous process must stop spinning: ONNX Runtime took 30 ms, OpenMP 10.
 PAUSE_S = 0.3
 PROMPT = 48  # tokens of the prompt of the check
@@ -42,17 +40,10 @@ class Plan(NamedTuple):
 class Seat:
     """The process of one contestant, seen from its parent."""
 
-    def __init__(self, contestant: Contestant, plan: Plan, script: str) -> None:
-        words = [
-            sys.executable,
-            script,
-            "--serve",
-            contestant.runs,
-            str(contestant.path),
-            json.dumps(plan),
-        ]
+    def __init__(self, name: str, script: str, job: dict[str, Any]) -> None:
+        words = [sys.executable, script, "--child", json.dumps(job)]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self.name = contestant.name
+        self.name = name
         self._process = subprocess.Popen(words, **pipes)
 
     def __enter__(self) -> Seat:
@@ -90,7 +81,7 @@ def take_turns(seats: Sequence[Seat], plan: Plan, rounds: int) -> Times:
 # --- in the process -------------------------------------------------------------------------
 
 
-def serve(runs: str, path: Path, plan: Plan) -> None:
+def serve_times(runs: str, path: Path, plan: Plan) -> None:
     """Answer each line of standard input with one line, until it is closed."""
     engines, choice = _open_llama(path, plan) if runs == "llama.cpp" else _open_ort(path, plan)
     for line in sys.stdin:
@@ -105,11 +96,16 @@ def serve(runs: str, path: Path, plan: Plan) -> None:
         print(json.dumps(answer), flush=True)
 
 
-def _open_ort(path: Path, plan: Plan) -> tuple[dict[str, Any], dict[str, str]]:
+def open_ort(path: Path, plan: Plan, arena: bool = True) -> Any:
+    """Open a folder of ONNX Runtime."""
     from edgecap.runtime.engine import OrtEngine
 
-    engine = OrtEngine(path / "model.onnx", "cpu", plan.threads, plan.head_dim, plan.vocabulary)
-    return dict.fromkeys((*_MEASURES, "next"), engine), {}
+    graph, vocabulary = path / "model.onnx", plan.vocabulary
+    return OrtEngine(graph, "cpu", plan.threads, plan.head_dim, vocabulary, arena=arena)
+
+
+def _open_ort(path: Path, plan: Plan) -> tuple[dict[str, Any], dict[str, str]]:
+    return dict.fromkeys((*_MEASURES, "next"), open_ort(path, plan)), {}
 
 
 def _open_llama(path: Path, plan: Plan) -> tuple[dict[str, Any], dict[str, str]]:
@@ -132,7 +128,7 @@ def _open_llama(path: Path, plan: Plan) -> tuple[dict[str, Any], dict[str, str]]
 
 def _prefill_s(engine: Any, plan: Plan, size: int, number: int) -> float:
     """Return the seconds of one prompt of `size` tokens."""
-    ids = _ids(plan, size, number)
+    ids = random_ids(plan.vocabulary, size, number)
     engine.prefill(ids[:64])  # wakes the threads
     started = time.perf_counter()
     engine.prefill(ids)
@@ -141,7 +137,7 @@ def _prefill_s(engine: Any, plan: Plan, size: int, number: int) -> float:
 
 def _decode_s(engine: Any, plan: Plan, size: int, number: int) -> float:
     """Return the median seconds of a decoded token around a context of `size` tokens."""
-    ids = _ids(plan, size + plan.steps, number)
+    ids = random_ids(plan.vocabulary, size + plan.steps, number)
     begin = size - plan.steps // 2
     cache, times = engine.prefill(ids[:begin]), []
     for token in ids[begin : begin + plan.steps].tolist():
@@ -156,9 +152,10 @@ _MEASURES = {"prefill": _prefill_s, "decode": _decode_s}
 
 def _next(engine: Any, plan: Plan) -> list[float]:
     """Return ln p of the token after the prompt of the check, shape (vocabulary,)."""
-    ln_p = engine.log_probabilities(_ids(plan, PROMPT, 0))[-1] * np.log(2)
+    ln_p = engine.log_probabilities(random_ids(plan.vocabulary, PROMPT, 0))[-1] * np.log(2)
     return ln_p.tolist()
 
 
-def _ids(plan: Plan, n: int, number: int) -> np.ndarray:
-    return np.random.default_rng(number).integers(0, plan.vocabulary, n, dtype=np.int64)
+def random_ids(vocabulary: int, n: int, number: int) -> np.ndarray:
+    """Return n ids, shape (n,), with a seed."""
+    return np.random.default_rng(number).integers(0, vocabulary, n, dtype=np.int64)
