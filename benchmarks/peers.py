@@ -69,9 +69,9 @@ from peers.making import (
 )
 from peers.quality import Sample, measure_quality, serve_quality
 from peers.real_model import NAME, make_real_model
-from peers.table import numbers, table
+from peers.table import MEANING, contestants_table, targets_table
 from peers.turns import Plan, Seat, open_ort, serve_times, take_turns
-from peers.verdicts import FP32, Agreement, Row, agreements, fixed_rows, rows
+from peers.verdicts import FP32, Agreement, agreements
 
 from edgecap.errors import UsageError
 from edgecap.machine.cpuinfo import processor_flags, processor_name, read_cpuinfo
@@ -104,6 +104,8 @@ def _arguments() -> argparse.Namespace:
     which.add_argument("--shape", choices=SHAPES, default=NAME, help="random weights: no quality")
     known = [name for name in WANTED if name in PRECISIONS]
     parser.add_argument("--variants", default=",".join(known), help="edgecap's (%(default)s)")
+    parser.add_argument("--llama", help="llama.cpp's types; none: ''")
+    parser.add_argument("--builder", help="the builder's algorithms; none: ''")
     parser.add_argument("--also", action="append", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--documents", type=int, default=48)
     parser.add_argument("--context", type=int, default=1024, help="positions of a scored window")
@@ -159,13 +161,16 @@ def _model(args: argparse.Namespace, root: Path) -> tuple[Path, bool]:
 
 
 def _formats(args: argparse.Namespace, trained: bool) -> Formats:
+    exact = ("F16", "rtn,k_quant,k_quant_mixed") if trained else ("F32", "fp32,default")
+    llama = _words(args.llama, f"{exact[0]},Q8_0,Q4_0,Q4_K_M")
+    edgecap = tuple(dict.fromkeys(["fp32", *_words(args.variants, "")]))
     others = dict(named.split("=", 1) for named in args.also)
-    edgecap = tuple(dict.fromkeys(["fp32", *args.variants.split(",")]))
-    if trained:
-        llama, builder = ("F16", "Q8_0", "Q4_0", "Q4_K_M"), ("rtn", "k_quant", "k_quant_mixed")
-        return Formats(edgecap, llama, builder, others)
-    llama, builder = ("F32", "Q8_0", "Q4_0", "Q4_K_M"), ("fp32", "default")
-    return Formats(edgecap, llama, builder, others, plain=True)
+    return Formats(edgecap, llama, _words(args.builder, exact[1]), others, plain=not trained)
+
+
+def _words(given: str | None, default: str) -> tuple[str, ...]:
+    text = default if given is None else given
+    return tuple(word for word in text.split(",") if word)
 
 
 def _made(model: Path, root: Path, formats: Formats) -> list[Contestant]:
@@ -234,7 +239,6 @@ def _times(args: argparse.Namespace, plan: Plan, contestants: list[Contestant]) 
         "settings": choices,
         "agreements": [c._asdict() for c in checked],
         "seconds": times,
-        "ratios": [r._asdict() for r in rows(times)],
     }
 
 
@@ -314,12 +318,8 @@ def _write(record: dict[str, Any], path: Path) -> None:
 
 
 def _print(record: dict[str, Any]) -> None:
-    print(f"\n{record['model']}, {record['plan']['threads']} threads\n\n{table(record)}\n")
-    if "seconds" in record:
-        print("time over the time of the peer, 95 % interval over rounds")
-        _print_rows(rows(record["seconds"]))
-    print("bits, bytes and memory over those of the peer")
-    _print_rows(fixed_rows(numbers(record)))
+    print(f"\n{record['model']}, {record['plan']['threads']} threads\n")
+    print(f"{contestants_table(record)}\n\n{MEANING}\n\n{targets_table(record)}")
 
 
 def _print_checks(checked: list[Agreement], choices: dict[str, dict[str, str]]) -> None:
@@ -332,15 +332,6 @@ def _print_checks(checked: list[Agreement], choices: dict[str, dict[str, str]]) 
         for task, settings in choice.items():
             print(f"  {name} was fastest in {task} with {settings}")
     sys.stdout.flush()
-
-
-def _print_rows(compared: list[Row]) -> None:
-    for r in compared:
-        most = "below" if r.limit == 1 else "at most"
-        limit = f"target: {most} {r.limit:.2f}   {r.verdict}" if r.limit else ""
-        sides = f"{r.ours} / {r.peer}"
-        interval = f"({r.low:.3f} to {r.high:.3f})" if r.low < r.high else ""
-        print(f"  {r.task:13} {sides:36} {r.ratio:7.3f} {interval}   {limit}".rstrip())
 
 
 if __name__ == "__main__":

@@ -7,8 +7,10 @@ differs from its records.
 """
 
 import functools
+import json
 import math
 import re
+import sys
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
@@ -36,12 +38,17 @@ from edgecap.text.corpus import read_corpus
 from edgecap.units import si
 
 ROOT = Path(__file__).parent.parent
+sys.path.append(str(ROOT / "benchmarks"))
+
+from peers.table import contestants_table, targets_table  # noqa: E402
+
 PROFILES, MODELS = ROOT / "profiles", ROOT / "models"
 CORPUS = ROOT / "edgecap" / "data" / "edgecap-mixed.jsonl"
 COLUMNS = 100  # of a page
 SERIES, BIASES = "edgecap-ref-", (0, -20, -22, -24, -26, -28, -30)
 MEASURED = (("fp32", "cpu"), ("fp16", "cuda"))  # the bias is fitted on the first
 
+COMPARED = ROOT / "benchmarks" / "results"
 NO_RECORDS = "The records of the reference series are not in `profiles/` yet."
 
 Series = list[tuple[str, float, float]]  # name, log2 of the FLOPs, bits gained a token
@@ -399,6 +406,24 @@ def cuda_row(name: str, cell: Cell) -> list[str]:
     ]
 
 
+def beside_peers() -> str:
+    """Return the tables of each comparison with other programs, from `benchmarks/results/`."""
+    records = [json.loads(path.read_text()) for path in sorted(COMPARED.glob("*.json"))]
+    return "\n\n".join(map(compared, records)) or "No results are committed yet."
+
+
+def compared(record: dict) -> str:
+    """Return one comparison: model and machine, the contestants, the ratios and their targets."""
+    quality, times = record.get("quality"), record.get("seconds")
+    said = [
+        f"**{record['model']}**: {record['machine']['cpu']}, {record['plan']['threads']} threads"
+    ]
+    said += [f"{quality['documents']} documents, {quality['tokens']:,} tokens"] if quality else []
+    said += [f"{len(next(iter(next(iter(times.values())).values())))} rounds"] if times else []
+    intro = wrapped(f"{', '.join(said)}.")
+    return "\n\n".join([intro, contestants_table(record), targets_table(record)])
+
+
 # --- blocks of the pages ----------------------------------------------------------------------
 
 
@@ -432,6 +457,7 @@ def pages(series_fit: Fit | None) -> dict[str, dict[str, str]]:
             "reference-shapes": outside(),
         },
         "docs/graphs.md": {"variants": variants()},
+        "docs/performance.md": {"peers": beside_peers()},
         "docs/providers.md": {"cuda": on_cuda()},
         "docs/results.md": {**outputs(), "series": series_cards()},
     }

@@ -45,6 +45,7 @@ def write_weights(source: Path, arrays: dict[str, np.ndarray], out: Path) -> Non
     """Write `source` with other weights into the folder `out`, in fp32."""
     from safetensors.numpy import save_file
 
+    out.mkdir(parents=True, exist_ok=True)
     for path in source.iterdir():
         if path.is_file() and not path.match(WEIGHTS) and path.name != "config.json":
             shutil.copyfile(path, out / path.name)

@@ -1,23 +1,30 @@
-"""The table of a comparison in Markdown, from its record. Imports nothing else of a comparison."""
+"""The tables of a comparison in Markdown, from its record."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
+from peers.verdicts import Row, fixed_rows, rows
+
 COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     "bytes": ("MB", lambda v: f"{v / 1e6:.1f}"),
-    "kl": ("KL from fp32", lambda v: f"{max(v, 0):.4f}"),
-    "moved_kl": ("scales moved", lambda v: f"{max(v, 0):.4f}"),
-    "kl_back": ("KL to fp32", lambda v: f"{max(v, 0):.4f}"),
+    "kl": ("KL", lambda v: f"{max(v, 0):.4f}"),
+    "moved_kl": ("moved", lambda v: f"{max(v, 0):.4f}"),
+    "kl_back": ("KL back", lambda v: f"{max(v, 0):.4f}"),
     "bits_per_byte": ("bits/byte", lambda v: f"{v:.4f}"),
-    "prefill 512": ("prefill 512, ms", lambda v: f"{1e3 * v:.0f}"),
-    "prefill 1024": ("prefill 1024, ms", lambda v: f"{1e3 * v:.0f}"),
-    "decode 512": ("decode at 512, ms", lambda v: f"{1e3 * v:.2f}"),
-    "peak_bytes": ("peak MB", lambda v: f"{v / 1e6:.0f}"),
-    "load_s": ("load, s", lambda v: f"{v:.2f}"),
+    "prefill 512": ("512", lambda v: f"{1e3 * v:.0f}"),
+    "prefill 1024": ("1024", lambda v: f"{1e3 * v:.0f}"),
+    "decode 512": ("decode", lambda v: f"{1e3 * v:.2f}"),
+    "peak_bytes": ("peak", lambda v: f"{v / 1e6:.0f}"),
+    "load_s": ("load", lambda v: f"{v:.2f}"),
 }
+MEANING = (
+    "KL: KL(fp32 || format) in bits a token; moved: the same with scales moved; KL back: "
+    "KL(format || fp32); 512, 1024: ms of a prefill; decode: ms of a token at 512; peak: resident "
+    "MB after a prefill of 1024; load: s."
+)
 
 
 def numbers(record: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -33,17 +40,35 @@ def numbers(record: dict[str, Any]) -> dict[str, dict[str, float]]:
     return found
 
 
-def table(record: dict[str, Any]) -> str:
-    """Return the table; columns that nobody has are left out."""
+def contestants_table(record: dict[str, Any]) -> str:
+    """Return a row for each contestant; columns that nobody has are left out."""
     found = numbers(record)
     keys = [key for key in COLUMNS if any(key in values for values in found.values())]
-    rows = [
+    cells = [
         [name, *(COLUMNS[key][1](values[key]) if key in values else "" for key in keys)]
         for name, values in found.items()
     ]
-    header = ["", *(COLUMNS[key][0] for key in keys)]
-    return "\n".join(map(_line, [header, ["---"] * len(header), *rows]))
+    return _markdown(["", *(COLUMNS[key][0] for key in keys)], cells)
 
 
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def targets_table(record: dict[str, Any]) -> str:
+    """Return a row for each ratio to a peer, with its interval over rounds and its target."""
+    header = ["edgecap / peer", "ratio", "95 % interval", "target", ""]
+    compared = [*rows(record.get("seconds", {})), *fixed_rows(numbers(record))]
+    return _markdown(header, [_target(row) for row in compared])
+
+
+def _target(row: Row) -> list[str]:
+    most = "below" if row.limit == 1 else "at most"
+    return [
+        f"{row.task}: {row.ours.removeprefix('edgecap ')} / {row.peer}",
+        f"{row.ratio:.2f}",
+        f"{row.low:.2f} to {row.high:.2f}" if row.low < row.high else "",
+        f"{most} {row.limit:g}" if row.limit else "",
+        row.verdict,
+    ]
+
+
+def _markdown(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
