@@ -23,7 +23,9 @@ from edgecap.spec import Spec
 # 5  2026-11  compression.scored_on
 # 6  2026-11  graph.fidelity_bits and .fidelity; source.other_graphs; machine.board, .cpu_quota and
 #             .memory_limit_bytes; latency.conditions.quota_waits and .quota_wait_s
-SCHEMA = 6
+# 7  2026-11  graph.decoded_divergence_bits, .widest_activation, .formats and .weight_bits; what was
+#             int8 is int8d, and what was int4 is int4b32
+SCHEMA = 7
 
 
 class _Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -325,17 +327,35 @@ class File(_Value, frozen=True):
     sha256: str
 
 
+class WidestActivation(_Value, frozen=True):
+    """The input of a matrix product with the largest activation of the fp32 graph, on a sample.
+
+    `matrix` is the name of the weight matrix in the graph, `largest` the largest absolute value, in
+    the row of `position`, and `typical` the median over rows of a row's largest absolute value.
+    """
+
+    matrix: str
+    largest: float
+    typical: float
+    position: int
+
+
 class Graph(_Value, frozen=True, tag_field="kind", tag="graph"):
     """An ONNX graph: how it was made, and its files.
 
     `divergence_bits` is the mean Kullback-Leibler divergence from fp32 in bits per token, as
-    executed. `cosine` is the mean cosine of an encoder's outputs with those of fp32, over the last
-    axis. `unfused` gives reasons why layers kept plain operators.
+    executed, if a text is read in one run; `decoded_divergence_bits` is that of tokens decoded one
+    by one behind a cache. If they differ, `widest_activation` names the cause. `cosine` is the mean
+    cosine of an encoder's outputs with those of fp32, over the last axis. `unfused` gives reasons
+    why layers kept plain operators.
 
     `fidelity_bits` is the mean divergence of the fp32 graph from the model as transformers computes
     it in fp32, in bits per token: the largest of the parts in `fidelity`, which are "short text",
     "long text" and "decoding". A part "beyond N positions" is absent, for lack of memory or time. A
     variant has the numbers of the fp32 graph that it is made from.
+
+    `formats` maps each weight matrix to its format, such as "4 bits, blocks of 32, zero points".
+    `weight_bits` are the stored bits a weight over all matrices and tables.
     """
 
     precision: str
@@ -348,6 +368,12 @@ class Graph(_Value, frozen=True, tag_field="kind", tag="graph"):
     cosine: float | None = None
     fidelity_bits: float | Absent = Absent(reason="the version that made this record did not")
     fidelity: dict[str, float | Absent] = {}
+    decoded_divergence_bits: float | Absent = Absent(
+        reason="not measured by the version that made this record"
+    )
+    widest_activation: WidestActivation | None = None
+    formats: dict[str, str] = {}
+    weight_bits: float | None = None
 
 
 class DocumentBits(_Value, frozen=True):

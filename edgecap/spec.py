@@ -30,8 +30,12 @@ PRECISIONS = (
     "int8wb128",
     "int4hqq",
     "int8s",
+    "int8d",
+    "int4b32",
 )
 DEFAULT_PRECISIONS = PRECISIONS[:4]
+# Up to schema 6 of records, these names meant the recipes that now have other names.
+RENAMED = {"int8": "int8d", "int4": "int4b32"}
 
 UNLIMITED = 1e9  # a limit that no message names
 SWEEP_STEPS = 8  # tokens that are decoded behind each context of --context-sweep

@@ -32,7 +32,7 @@ from edgecap.record import Absent, Architecture, Cell, Estimate, Flops, Graph, M
 from edgecap.report.terminal.comparison import comparison
 from edgecap.report.terminal.details import details
 from edgecap.report.terminal.summary import summary
-from edgecap.spec import DEFAULT_CORPUS, DEFAULT_MODEL, DEFAULT_PRECISIONS
+from edgecap.spec import DEFAULT_CORPUS, DEFAULT_MODEL, DEFAULT_PRECISIONS, RENAMED
 from edgecap.text import bias_card
 from edgecap.text.corpus import read_corpus
 from edgecap.units import si
@@ -292,22 +292,22 @@ def example() -> str:
 def outputs() -> dict[str, str]:
     """Return what `profile` and `compare` print for the example."""
     path, record = shown_record()
-    int8 = next(c for c in edgecap.compare([record], "precision=fp16") if c.candidate == "int8")
-    compared = as_text(
-        f"$ edgecap compare RECORD.json --baseline precision=fp16\n{comparison(int8)}"
-    )
+    compared = edgecap.compare([record], "precision=fp16")
+    int8 = next(c for c in compared if c.candidate in ("int8", RENAMED["int8"]))
+    command = "$ edgecap compare RECORD.json --baseline precision=fp16"
     shown = as_text(f"$ edgecap show RECORD.json --details\n{details(record, COLUMNS - 4)}")
     return {
         "output": as_text(f"$ edgecap profile\n{summary(record)}"),
         "details": f"RECORD.json is `{path.relative_to(ROOT)}`.\n\n{shown}",
-        "compare": compared,
+        "compare": as_text(f"{command}\n{comparison(int8)}"),
     }
 
 
 def has_default_cells(record: Profile) -> bool:
-    """Return True if the record has the cells of `profile` without options."""
+    """Return True if the record has the cells of `profile` without options, then or now."""
     cells = [(c.precision, c.provider) for c in record.cells]
-    return cells == [(precision, "cpu") for precision in DEFAULT_PRECISIONS]
+    names = {**RENAMED, **{name: name for name, _ in cells}}
+    return cells == [(names.get(precision, precision), "cpu") for precision in DEFAULT_PRECISIONS]
 
 
 def as_text(text: str) -> str:
@@ -342,11 +342,11 @@ VARIANTS = {
     "bf16": "bf16 weights, computed in fp32",
     "int8w": "MatMulNBits, 8 bits, block 32",
     "int8wb128": "the same, block 128",
-    "int8": "dynamic MatMulInteger",
+    "int8d": "dynamic MatMulInteger",
     "int8s": "static QDQ, ranges from samples",
     "int4b16": "MatMulNBits, 4 bits, block 16",
     "int4hqq": "HQQ, block 32, zero points fp32",
-    "int4": "MatMulNBits, 4 bits, block 32",
+    "int4b32": "MatMulNBits, 4 bits, block 32",
     "int4b64": "block 64",
     "int4b128": "block 128",
 }

@@ -136,7 +136,8 @@ def timed(record, efficiency, joules_per_s=None, energy=None):
 
 def _timed(record, cell, efficiency):
     shape, found = record.source.architecture, cell.outcome
-    moved = flops.read_bytes(shape, cell.precision)
+    stored = flops.storage_precision(cell.precision)
+    moved = flops.read_bytes(shape, stored)
     width = 2.0 if cell.precision == "fp16" else 4.0
     context, prompt = int(found.latency.decode.context), found.latency.prefill.tokens
     decode = replace(
@@ -146,7 +147,7 @@ def _timed(record, cell, efficiency):
     )
     prefill = replace(
         found.work.prefill,
-        weight_bytes=flops.read_bytes(shape, cell.precision, prompt),
+        weight_bytes=flops.read_bytes(shape, stored, prompt),
         cache_bytes=int(prompt * flops.kv_bytes_per_token(shape, width)),
     )
     outcome = replace(found, work=replace(found.work, decode=decode, prefill=prefill))

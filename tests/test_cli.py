@@ -40,7 +40,7 @@ def test_show_and_compare_in_both_forms():
         ]
         > 0
     )
-    assert "int8 against fp16" in edgecap("compare", RECORD, "--baseline", "precision=fp16").stdout
+    assert "int8d against fp16" in edgecap("compare", RECORD, "--baseline", "precision=fp16").stdout
     assert json.loads(edgecap("compare", RECORD, "--json").stdout)[0]["baseline"] == "fp32"
 
 

@@ -19,9 +19,24 @@ from edgecap.errors import EdgecapError, UsageError
 from edgecap.meters import text_windows
 from edgecap.meters.compression import document_bits
 from edgecap.pipeline import compress
+from edgecap.spec import PRECISIONS
 from edgecap.text import codec, codec_format, token_coder
 
 HEADER = codec_format.Header("fp32", 2, 16, b"m" * 8, b"t" * 4, b"r" * 4)
+
+
+def test_old_files_mean_the_recipes_of_then():
+    """A file stores the index of a precision; the third and fourth were int8d and int4b32."""
+    packed = HEADER.pack()
+    at = len(codec_format.MAGIC) + 1
+    read = [
+        codec_format.read_header(io.BytesIO(packed[:at] + bytes([i]) + packed[at + 1 :])).precision
+        for i in range(5)
+    ]
+    assert read == ["fp32", "fp16", "int8d", "int4b32", "bf16"]
+    for name in PRECISIONS:
+        header = HEADER._replace(precision=name)
+        assert codec_format.read_header(io.BytesIO(header.pack())) == header
 
 
 class Bytes:

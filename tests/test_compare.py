@@ -177,7 +177,7 @@ def test_records_without_a_like_cell():
 def test_a_cell_that_the_other_record_lacks_is_told_and_is_worse():
     found = compare([RECORD, with_cells(RECORD.cells[0])])
     lost = [c for c in found if c.failed]
-    assert [c.candidate.split()[0] for c in lost] == ["fp16", "int8"]
+    assert [c.candidate.split()[0] for c in lost] == ["fp16", "int8d"]
     assert {v.message for v in violations(found, [FailRule("worse")])} == {
         "failed: the record does not hold it"
     }

@@ -29,7 +29,7 @@ from edgecap.model.locate import locate, read_config
 from edgecap.model.manifest import read_manifest
 from edgecap.model.onnx_folder import onnx_files, unmeasured_graphs
 from edgecap.model.weight_files import count_parameters, hash_model, tokenizer_sha256
-from edgecap.record import SCHEMA, Absent
+from edgecap.record import SCHEMA, Absent, Graph
 from edgecap.storage.files import (
     check_writable,
     list_files,
@@ -103,6 +103,20 @@ def test_records_of_every_schema_are_read(number):
     record = load(OLD / f"record-{number}.json")
     assert record.schema == SCHEMA
     assert msgspec.json.decode(msgspec.json.encode(record), type=type(record)) == record
+
+
+def test_old_records_name_precisions_as_today():
+    raw = json.loads((OLD / "record-6.json").read_text())
+    asked = load(OLD / "record-6.json")
+    assert [c.precision for c in asked.cells] == ["fp32", "fp16", "int8d", "int4b32"]
+    graphs = [c.graph for c in asked.cells if isinstance(c.graph, Graph)]
+    assert [g.precision for g in graphs] == ["fp32", "fp16", "int8d", "int4b32"][: len(graphs)]
+    assert asked.spec.precisions == ("fp32", "fp16", "int8d", "int4b32")  # the default of then
+    raw["spec"]["precisions"] = ["int4", "int4b64", "int8w"]
+    raw["cells"] = [c for c in raw["cells"] if c["precision"] == "int4"]
+    assert read_record(raw, "r").spec.precisions == ("int4b32", "int4b64", "int8w")
+    new = load(OLD / f"record-{SCHEMA}.json")
+    assert [c.precision for c in new.cells] == ["fp32", "fp16", "int8", "int4"]
 
 
 @pytest.mark.parametrize(

@@ -313,8 +313,8 @@ def test_every_corpus_has_its_own_bias():
 
 
 def test_other_precisions():
-    found = fit(three(), "int8")
-    assert found[0].precision == "int8"
+    found = fit(three(), "int8d")
+    assert found[0].precision == "int8d"
 
 
 def test_records_with_different_biases_have_no_old_ranks():
@@ -385,8 +385,8 @@ UNLIKE = {
     "count of FLOPs of b": replace(B, flops=replace(B.flops, own_position=False)),
     "the record of b has no fp32 cell that scored text": unscored(B),
     "the record of b has no FLOPs: lost": replace(B, flops=Absent(reason="lost")),
-    "no fp32 cell that scored text; it has int8 on cpu": replace(
-        B, cells=tuple(c for c in B.cells if c.precision == "int8")
+    "no fp32 cell that scored text; it has int8d on cpu": replace(
+        B, cells=tuple(c for c in B.cells if c.precision == "int8d")
     ),
     "larger models do not gain more": model("b", 19.0, 22),
     "two sizes": model("b", 20.5, 21.0),

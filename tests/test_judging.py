@@ -118,9 +118,9 @@ def test_a_cell_against_itself_is_the_same():
 
 def test_int8_is_faster_and_a_little_less_exact():
     found = {c.candidate: by_metric(c) for c in compare([RECORD], "precision=fp32")}
-    assert found["int8"]["decode_s"].verdict == "better"
-    assert found["int8"]["decode_s"].ratio.value == pytest.approx(0.5)
-    assert found["int8"]["bits_per_byte"].verdict == "worse"
+    assert found["int8d"]["decode_s"].verdict == "better"
+    assert found["int8d"]["decode_s"].ratio.value == pytest.approx(0.5)
+    assert found["int8d"]["bits_per_byte"].verdict == "worse"
 
 
 def test_other_text_gives_no_verdict():

@@ -342,6 +342,17 @@ def test_keys_stay_what_they_are(tmp_path):
     assert found[0].key == "58d12b9f3174c1ef"
 
 
+def test_renamed_precisions_keep_their_cells_and_new_ones_have_other_keys(tmp_path):
+    (tmp_path / "t.txt").write_text("words")
+    names = ["int8d", "int4b32", "int8", "int4"]
+    found = cells(tmp_path, models="org/name", corpora="t.txt", precisions=names)
+    assert [c.key for c in found[:2]] == [
+        "276a736ffa22846b",
+        "9836204024808d1a",
+    ]  # of int8 and int4, then
+    assert len({c.key for c in found}) == 4
+
+
 # --- hashes that are remembered ---------------------------------------------------------------
 
 

@@ -564,9 +564,9 @@ def test_predict_prints_bits_seconds_and_errors(files, config):
 
 
 def test_predict_as_json(files, config):
-    done = run(*files, "--config", config.parent, "--json", "--precision", "int8")
+    done = run(*files, "--config", config.parent, "--json", "--precision", "int8d")
     found = json.loads(done.stdout)
-    assert found["precision"] == "int8" and found["device"]["decode_j"]["kind"] == "absent"
+    assert found["precision"] == "int8d" and found["device"]["decode_j"]["kind"] == "absent"
     assert found["bits_per_byte"]["low"] < found["bits_per_byte"]["value"]
 
 

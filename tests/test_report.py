@@ -196,7 +196,7 @@ def test_names_in_figures_are_escaped_for_plotly():
 
 def test_the_verdict_names_the_best_its_price_and_what_is_level():
     (found,) = verdicts(display_views([MEASURED]))
-    assert found.best.cell.precision == "int8" and found.metric == "time_capacity"
+    assert found.best.cell.precision == "int8d" and found.metric == "time_capacity"
     (powered,) = verdicts(display_views([with_energy()]))
     assert powered.metric == "hardware_capacity"
     assert "energy a decoded token" in powered.sentence

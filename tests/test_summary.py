@@ -170,7 +170,7 @@ def test_the_same_failure_of_several_cells_is_one_line():
     cells = tuple(replace(cell, outcome=failure) for cell in RECORD.cells)
     text = "\n".join(lines_of(replace(RECORD, cells=cells)))
     assert text.count("SIGKILL") == 1
-    assert "fp32 on cpu, fp16 on cpu, int8 on cpu, int4 on cpu" in text
+    assert "fp32 on cpu, fp16 on cpu, int8d on cpu, int4b32 on cpu" in text
     assert "\x1b" not in text
 
 

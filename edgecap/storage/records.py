@@ -16,6 +16,7 @@ import msgspec
 from edgecap.errors import EdgecapError, RecordError, UsageError
 from edgecap.names import safe_filename
 from edgecap.record import SCHEMA, Absent, Energy, Latency, Measurement, Profile
+from edgecap.spec import RENAMED
 from edgecap.storage.files import require_regular_file, write_atomically
 
 MAX_SAMPLE_S = 1e7  # four months
@@ -56,6 +57,20 @@ def _upgrade_to_6(raw: dict[str, Any]) -> dict[str, Any]:
     return {**raw, "schema": 6}
 
 
+def _upgrade_to_7(raw: dict[str, Any]) -> dict[str, Any]:
+    """Rename precisions whose names have new recipes since; other new fields have defaults.
+
+    A run of the default precisions gets the names of its cells, since the default has changed, too.
+    """
+    cells, spec = raw.get("cells", ()), raw["spec"]
+    asked = spec.get("precisions") or [cell["precision"] for cell in cells]
+    spec = {**spec, "precisions": list(dict.fromkeys(RENAMED.get(name, name) for name in asked))}
+    for part in (*cells, *(cell["graph"] for cell in cells)):
+        if "precision" in part:
+            part["precision"] = RENAMED.get(part["precision"], part["precision"])
+    return {**raw, "spec": spec, "schema": 7}
+
+
 # schema number -> the step that turns a raw record of that number into the next one
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: _upgrade_to_2,
@@ -63,6 +78,7 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     3: _upgrade_to_4,
     4: _upgrade_to_5,
     5: _upgrade_to_6,
+    6: _upgrade_to_7,
 }
 
 # msgspec describes a type at its first use, and two threads that do so at once crash the process.

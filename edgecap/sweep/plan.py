@@ -29,7 +29,7 @@ from edgecap.model.reference_models import SERIES, series_members
 from edgecap.names import safe_filename
 from edgecap.parsing import parse_name
 from edgecap.provider_options import parse_providers
-from edgecap.spec import DEFAULT_CORPUS, DEFAULT_MODEL, DEFAULT_PRECISIONS, Spec
+from edgecap.spec import DEFAULT_CORPUS, DEFAULT_MODEL, DEFAULT_PRECISIONS, RENAMED, Spec
 from edgecap.storage.files import require_regular_file, sha256_of
 from edgecap.sweep.fingerprint import corpus_fingerprint, model_fingerprint, precisions_of
 
@@ -56,6 +56,7 @@ _NOT_IN_A_PLAN = {
     "meter_offset_s": "a wall meter belongs to one run beside it: edgecap profile --meter",
     "revision": 'write it behind the model, as in "org/name@revision"',
 }
+_NAMES_IN_KEYS = {new: old for old, new in RENAMED.items()} | {old: f"{old}, 2" for old in RENAMED}
 OPTIONS = tuple(f for f in Spec.__struct_fields__ if f not in _UNFOLDED and f not in _NOT_IN_A_PLAN)
 
 
@@ -230,13 +231,17 @@ def _cells(block: dict[str, Any], contents: _Contents) -> Iterator[PlannedCell]:
 
 
 def _key(spec: Spec, model: str, corpus: str) -> str:
-    """Hash the measured contents and the changed options, so that new options change no key."""
+    """Hash the measured contents and the changed options, so that new options change no key.
+
+    Keys of older sweeps hold the names that precisions had when they were made.
+    """
     defaults = Spec(model=spec.model, corpus=spec.corpus)
     changed = {
         name: value
         for name in Spec.__struct_fields__
         if (value := getattr(spec, name)) != getattr(defaults, name) and name != "timeout_s"
     }
+    changed["precisions"] = [_NAMES_IN_KEYS.get(name, name) for name in spec.precisions]
     return sha256_of(msgspec.json.encode(changed, order="sorted"), model.encode(), corpus.encode())[
         :16
     ]

@@ -15,8 +15,12 @@ import zlib
 from typing import BinaryIO, NamedTuple
 
 from edgecap.errors import EdgecapError, UsageError
-from edgecap.spec import PRECISIONS
+from edgecap.spec import PRECISIONS, RENAMED
 
+# By their index in a file. Two names changed places when they got new recipes; old files still mean
+# the old ones.
+_SWAPPED = {**RENAMED, **{new: old for old, new in RENAMED.items()}}
+_PRECISIONS = tuple(_SWAPPED.get(name, name) for name in PRECISIONS)
 MAGIC = b"\xedCAP"
 VERSION = 1
 BLOCK_BYTES = 1 << 20  # of a file that are read at once
@@ -45,7 +49,7 @@ class Header(NamedTuple):
         """Return the bytes in front of the segments."""
         return MAGIC + _HEADER.pack(
             VERSION,
-            PRECISIONS.index(self.precision),
+            _PRECISIONS.index(self.precision),
             min(self.threads, 255),
             self.context,
             self.model,
@@ -72,9 +76,9 @@ def read_header(file: BinaryIO) -> Header:
     version, precision, *rest = _HEADER.unpack(packed)
     if version != VERSION:
         raise UsageError(f"it has format {version}; this edgecap reads format {VERSION}")
-    if precision >= len(PRECISIONS):
+    if precision >= len(_PRECISIONS):
         raise CodecError("the file is damaged")
-    return Header(PRECISIONS[precision], *rest)
+    return Header(_PRECISIONS[precision], *rest)
 
 
 def check_checksum(file: BinaryIO) -> None:

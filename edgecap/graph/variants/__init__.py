@@ -63,6 +63,8 @@ VARIANTS = {
     "int8wb128": _in_blocks(8, 128),
     "int4hqq": _in_blocks(4, 32, hqq=True),
 }
+# The forms that int8 and int4 had up to schema 6 of records.
+VARIANTS |= {"int8d": VARIANTS["int8"], "int4b32": VARIANTS["int4"]}
 RECIPES = {name: variant.recipe for name, variant in VARIANTS.items()}
 SAMPLED = frozenset(name for name, variant in VARIANTS.items() if variant.sampled)
 

@@ -75,7 +75,10 @@ def storage_precision(precision: str) -> str:
     return "int4" if precision.startswith("int4") else _STORAGE.get(precision, precision)
 
 
-_STORAGE = {"bf16": "fp16", "int8w": "int8", "int8s": "int8", "int8wb128": "int8"}
+_STORAGE = {
+    "bf16": "fp16",
+    **dict.fromkeys(("int8d", "int8w", "int8s", "int8wb128"), "int8"),
+}
 
 
 def _matrix_bytes(precision: str, inputs: int, outputs: int) -> int:
