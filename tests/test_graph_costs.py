@@ -19,7 +19,8 @@ from edgecap.errors import UsageError
 from edgecap.graph.cost.count import count_graph
 from edgecap.graph.cost.input_sizes import RunSize, concrete_inputs, size_of
 from edgecap.graph.cost.shapes import GraphWalk
-from edgecap.graph.onnx_file import open_graph
+from edgecap.graph.last_logits import keep_last_logits
+from edgecap.graph.onnx_file import open_graph, write_graph
 from edgecap.graph.traversal import nested_graphs
 from edgecap.model import flops
 from edgecap.model.architecture import read_architecture
@@ -139,8 +140,10 @@ def folders(cache):
     return folder
 
 
-def matrix_work(config, sequence, past):
-    """What `edgecap.model.flops` counts for positions of one run, all of attention included."""
+def matrix_work(config, sequence, past, logits=1):
+    """What `edgecap.model.flops` counts for positions of one run, all of attention included,
+    and the head for the last `logits` of them.
+    """
     model = read_architecture(config)
     parts = flops.token_parts(model, 1)
     core = sum(
@@ -151,7 +154,7 @@ def matrix_work(config, sequence, past):
         * (past + sequence)
         for n in model.layers
     )
-    return sequence * (parts.projections + parts.mlp + parts.lm_head + core)
+    return sequence * (parts.projections + parts.mlp + core) + logits * parts.lm_head
 
 
 @pytest.mark.parametrize(
@@ -170,6 +173,8 @@ def test_the_graph_and_the_architecture_agree(kind, folders):
                 matrix_work(config, sequence, past), rel=1e-9
             ), precision
             ledger_adds_up(found)
+            scored = count_graph(path, 1, sequence, past, logits=0).matrix_flops
+            assert scored == pytest.approx(matrix_work(config, sequence, past, sequence), rel=1e-9)
         stored[precision] = found.weight_bytes
         tensors = open_graph(path, weights=False).graph.initializer
         assert (
@@ -215,8 +220,11 @@ EXPORTED = (
 
 @pytest.mark.export
 @pytest.mark.parametrize("kind", EXPORTED)
-def test_every_family_agrees_with_its_export(kind, cache):
-    """A decoded token and a prompt, exactly: no window is shorter than either."""
+def test_every_family_agrees_with_its_export(kind, cache, tmp_path):
+    """A decoded token and a prompt, exactly: no window is shorter than either.
+
+    The head of every family is found, and computes the last position of a prompt only.
+    """
     folder = family(kind, cache)
     architecture = read_architecture(json.loads((folder / "hf/config.json").read_text()))
     token = count_graph(folder / "plain/model.onnx", 1, 1, 40)
@@ -226,6 +234,12 @@ def test_every_family_agrees_with_its_export(kind, cache):
         flops.total(flops.token_parts_at(architecture, 41)), rel=1e-9
     )
     assert prompt.matrix_flops == pytest.approx(flops.executed_prefill(architecture, 24), rel=1e-9)
+    model = open_graph(folder / "plain/model.onnx")
+    assert keep_last_logits(model)
+    write_graph(model, tmp_path)
+    deployed = count_graph(tmp_path / "model.onnx", 1, 24, 0)
+    head = flops.token_parts(architecture, 1).lm_head
+    assert prompt.matrix_flops - deployed.matrix_flops == pytest.approx(23 * head)
 
 
 @pytest.mark.oracle
@@ -244,7 +258,7 @@ def test_stories260k_three_ways(shared, cache):
     architecture = read_architecture(json.loads((folder / "config.json").read_text()))
     counted = flops.executed_prefill(architecture, 64)
     angles = 2 * 64 * architecture.layers[0].attention.head_dim / 2
-    graph = count_graph(exported(folder, cache) / "fp32/model.onnx", 1, 64, 0)
+    graph = count_graph(exported(folder, cache) / "fp32/model.onnx", 1, 64, 0, logits=0)
     assert graph.matrix_flops == pytest.approx(counted, rel=1e-9)
     assert counter.get_total_flops() - angles == pytest.approx(counted, rel=1e-6)
 

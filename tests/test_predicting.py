@@ -477,6 +477,16 @@ def test_two_machines_predict_bits_and_no_seconds():
     assert found.nll_bits_per_token.value > 0
 
 
+def test_prompts_with_and_without_all_logits_predict_no_seconds():
+    """Older records counted and computed the head at each position of a prompt."""
+    records = law_series()
+    counted, shape = records[1].flops, records[1].source.architecture
+    each = flops.total(flops.prefill_parts(shape, counted.prefill_tokens, all_logits=True))
+    records[1] = replace(records[1], flops=replace(counted, prefill=each))
+    found = predict(records, bigger(), "bigger").device
+    assert "the number of logits of a prompt of w96" in found.prefill_s.reason
+
+
 def test_no_seconds_without_a_roofline():
     records = [
         replace(

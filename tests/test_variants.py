@@ -10,7 +10,8 @@ from exports import small, stepped
 from edgecap.errors import UsageError
 from edgecap.graph import variants
 from edgecap.graph.cost.count import count_graph
-from edgecap.graph.onnx_file import inspect_graph, open_graph
+from edgecap.graph.last_logits import fix_kept_logits
+from edgecap.graph.onnx_file import inspect_graph, open_graph, write_graph
 from edgecap.graph.scoring import scoring_graph
 from edgecap.machine.info import int8_may_saturate
 from edgecap.runtime.engine import OrtEngine
@@ -197,6 +198,25 @@ def test_hqq_rows_are_the_heads_columns(variant):
         0
     ][0]
     assert np.allclose(columns[:, ids].T, table, atol=1e-6)
+
+
+@pytest.mark.export
+def test_static_ranges_are_those_of_all_positions(reference, texts, tmp_path):
+    """Also of the head's input, of which a deployed graph reads the last position only."""
+    model = open_graph(reference)
+    fix_kept_logits(model, 0)
+    for name in ("one", "all"):
+        (tmp_path / name).mkdir()
+    whole = tmp_path / write_graph(model, tmp_path)[0]
+    asked, fixed = (
+        made(base, "int8s", tmp_path / name, texts[4:])
+        for base, name in ((reference, "one"), (whole, "all"))
+    )
+    ranges = [
+        {t.name: t.SerializeToString() for t in open_graph(p).graph.initializer}
+        for p in (asked, fixed)
+    ]
+    assert {n for n in ranges[0] if ranges[0][n] != ranges[1].get(n)} == {"num_logits_to_keep"}
 
 
 @pytest.mark.export

@@ -4,7 +4,8 @@
     bare    without unneeded guards, for providers that compile plain graphs
     plain   as exported
 
-Equal matrices are stored once in all three. The fused graph is kept only if it gives the same
+Equal matrices are stored once in all three, and a decoder computes the logits of the last positions
+that are asked for (`last_logits`). The fused graph is kept only if it gives the same
 results as the plain one; the caller passes the comparison, because no graph is run here.
 """
 
@@ -18,6 +19,8 @@ from edgecap.errors import UsageError
 from edgecap.graph.cost.input_sizes import is_cache
 from edgecap.graph.fusion.fuse import RECIPE, fuse
 from edgecap.graph.fusion.join_matmuls import join_matmuls
+from edgecap.graph.last_logits import RECIPE as LAST_LOGITS
+from edgecap.graph.last_logits import keep_last_logits
 from edgecap.graph.onnx_file import open_graph, write_graph
 from edgecap.graph.scoring import drop_guards
 from edgecap.graph.tied_weights import tie_weights
@@ -27,9 +30,9 @@ from edgecap.names import one_line
 MAX_DIVERGENCE_BITS = 1e-5
 FUSED, BARE, PLAIN = "fused", "bare", "plain"
 RECIPES = {
-    FUSED: f"tied once; {RECIPE}; products of one tensor joined, v1",
-    BARE: "tied once; guards against NaN behind Softmax dropped",
-    PLAIN: "tied once",
+    FUSED: f"tied once; {RECIPE}; products of one tensor joined, v1; {LAST_LOGITS}",
+    BARE: f"tied once; guards against NaN behind Softmax dropped; {LAST_LOGITS}",
+    PLAIN: f"tied once; {LAST_LOGITS}",
 }
 
 DivergenceBetween = Callable[[Path, Path], float]  # divergence of two graphs in bits a token
@@ -66,6 +69,7 @@ def write_tied(source: Path, out: Path, bare: bool = False) -> WrittenGraph:
     tie_weights(model)
     if bare:
         drop_guards(model.graph)
+    keep_last_logits(model)
     return WrittenGraph(write_graph(model, out))
 
 
@@ -80,6 +84,7 @@ def write_fused(source: Path, out: Path, divergence: DivergenceBetween) -> Writt
     tie_weights(model)
     fusion = fuse(model)
     join_matmuls(model)
+    keep_last_logits(model)
     files = write_graph(model, out)
     del model
     reason = _reason_to_refuse(source, out / files[0], divergence)

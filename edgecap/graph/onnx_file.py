@@ -11,13 +11,14 @@ import msgspec
 
 from edgecap.errors import Unreadable, UsageError
 from edgecap.graph.external_data import parse_without_weights
+from edgecap.graph.last_logits import KEEP, answers_last_only
 from edgecap.graph.weight_locations import InMemoryGraph, check_weights, in_memory, read_weights
 
 if TYPE_CHECKING:
     import onnx
 
 WEIGHTS = "model.onnx.data"
-INPUTS = ("input_ids", "attention_mask", "position_ids", "token_type_ids")
+INPUTS = ("input_ids", "attention_mask", "position_ids", "token_type_ids", *KEEP)
 LARGEST_PROTO = 1_900_000_000  # protobuf ends at 2 GiB; the graph itself needs room
 
 
@@ -80,7 +81,10 @@ def open_in_memory(path: Path) -> InMemoryGraph:
 
 
 def inspect_graph(path: Path) -> GraphFacts:
-    """Describe the graph of a decoder or encoder. Raise UsageError if it is neither or damaged."""
+    """Describe the graph of a decoder or encoder.
+
+    Raise UsageError if it is neither or damaged, or gives logits of the last position only.
+    """
     model = open_graph(path, weights=False)
     graph = model.graph
     stored = {t.name for t in graph.initializer}  # old files list these as inputs, too
@@ -90,6 +94,11 @@ def inspect_graph(path: Path) -> GraphFacts:
     if "input_ids" not in names or (cached and "logits" not in outputs):
         raise UsageError(
             f"{path} is not a decoder: it needs an input 'input_ids' and an output 'logits'"
+        )
+    if cached and answers_last_only(graph):
+        raise UsageError(
+            f"{path} gives logits of the last position only, so that text cannot be scored; "
+            "export the model with all of them (onnxruntime-genai: without prune_lm_head)"
         )
     last = list(outputs["logits"].type.tensor_type.shape.dim)[-1:] if "logits" in outputs else []
     return GraphFacts(
@@ -105,7 +114,7 @@ def inspect_graph(path: Path) -> GraphFacts:
 
 
 def unknown_inputs(names: Iterable[str]) -> list[str]:
-    """Return the inputs of a graph that are neither token ids and masks nor a cache."""
+    """Return the inputs of a graph that are not ids, masks, a cache or a number of logits."""
     return sorted(n for n in names if n not in INPUTS and not n.startswith("past_key_values"))
 
 

@@ -2,9 +2,10 @@
 
 logits -> Cast(float) -> [Slice] -> LogSoftmax -> GatherElements(targets) -> Neg -> nll
 
-Logits then never leave the graph. Two things are removed that scoring does not need: guards against
-attention rows in which everything is masked, and a second copy of tied embeddings that the runtime
-would make. docs/performance.md says what each is worth.
+Logits then never leave the graph, which computes those of all positions. Two things are removed
+that scoring does not need: guards against attention rows in which everything is masked, and a
+second copy of tied embeddings that the runtime would make. docs/performance.md says what each is
+worth.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgecap.graph.last_logits import fix_kept_logits
 from edgecap.graph.onnx_file import open_graph
 from edgecap.graph.weight_locations import InMemoryGraph, in_memory
 
@@ -31,6 +33,7 @@ def scoring_graph(path: Path, on_host: bool = True, vocabulary: int | None = Non
     run in main memory; `vocabulary` limits the softmax to the first ids. Weights stay on the disk.
     """
     model = open_graph(path, weights=False)
+    fix_kept_logits(model, 0)
     drop_guards(model.graph)
     if on_host:
         keep_tied_tables(model.graph)

@@ -82,7 +82,7 @@ def count_config(
     `context`, `prompt` and the contexts in `sweep` are in tokens. See `ConfigCounts` for the
     result.
     """
-    token, prefill = flops.token_parts(model, context), flops.token_parts(model, prompt)
+    token, prefill = flops.token_parts(model, context), flops.prefill_parts(model, prompt)
     sizes = flops.parameters(model)
     return ConfigCounts(
         name=name,
@@ -95,8 +95,8 @@ def count_config(
         active_parameters=sizes.active,
         token_flops=batch * flops.total(token),
         token=_scaled(token, batch),
-        prefill_flops=batch * prompt * flops.total(prefill),
-        prefill=_scaled(prefill, batch * prompt),
+        prefill_flops=batch * flops.total(prefill),
+        prefill=_scaled(prefill, batch),
         published_flops=flops.published_flops(model, context),
         kv_bytes_per_token={
             name: batch * flops.kv_bytes_per_token(model, width) for name, width in KV_BYTES.items()
@@ -127,7 +127,7 @@ def _context_counts(model: Architecture, context: int, batch: int) -> ContextCou
         context=context,
         token_flops=batch * flops.total(parts),
         attention_share=parts.attention_core / flops.total(parts),
-        prefill_flops=batch * context * flops.total(flops.token_parts(model, context)),
+        prefill_flops=batch * flops.total(flops.prefill_parts(model, context)),
         kv_bytes=batch * flops.kv_bytes(model, context, KV_BYTES["fp16"]),
     )
 

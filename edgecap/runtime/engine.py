@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from edgecap.errors import EdgecapError, UsageError
+from edgecap.graph.last_logits import DEPLOYED, KEEP
 from edgecap.graph.onnx_file import open_in_memory, unknown_inputs
 from edgecap.graph.scoring import NLL, TARGETS
 from edgecap.graph.weight_locations import InMemoryGraph
@@ -84,7 +85,9 @@ class OrtEngine:
         if actual != self._provider.runtime_name:
             raise EngineError(f"the runtime put the graph on {actual}, not on '{provider}'")
         self.threads = threads
-        self._inputs = {i.name: i for i in self._session.get_inputs()}  # those without a default
+        inputs = [*self._session.get_inputs(), *self._kept_logits_with_default()]
+        self._inputs = {i.name: i for i in inputs}
+        self._numbers_of_logits: dict[int, Any] = {}
         self._outputs = [o.name for o in self._session.get_outputs()]
         self._past = [name for name in self._inputs if name.startswith("past_key_values")]
         past = {name: self._inputs[name] for name in self._past}
@@ -106,6 +109,10 @@ class OrtEngine:
             if OUTSIDE not in str(error):
                 raise
         return self._open(open_in_memory(graph), options)
+
+    def _kept_logits_with_default(self) -> list[Any]:
+        optional = self._session.get_overridable_initializers()
+        return [i for i in optional if i.name in KEEP]
 
     def _logits_width(self) -> int:
         last = next((o.shape[-1] for o in self._session.get_outputs() if o.name == "logits"), 0)
@@ -145,8 +152,11 @@ class OrtEngine:
 
         Copies the logits to the host: for small samples only.
         """
-        outputs, _ = self._run(inputs, self._empty_cache(), ["logits"])
-        rows = outputs["logits"].numpy()[0, -(last or len(inputs)) :]
+        wanted = last or len(inputs)
+        outputs, _ = self._run(inputs, self._empty_cache(), ["logits"], logits=last or 0)
+        rows = outputs["logits"].numpy()[0, -wanted:]
+        if len(rows) < wanted:
+            raise EngineError(f"the graph gives logits of {len(rows)} of {wanted} positions")
         return _log2_softmax(rows.astype(np.float64))
 
     def next_log_probabilities(self, rows: Ids) -> Floats:
@@ -167,7 +177,7 @@ class OrtEngine:
 
         Each is flattened to (rows, width of its last axis).
         """
-        outputs, _ = self._run(inputs, self._empty_cache(), self._outputs)
+        outputs, _ = self._run(inputs, self._empty_cache(), self._outputs, logits=0)
         arrays = (value.numpy() for value in outputs.values())
         return [
             a.reshape(-1, a.shape[-1]).astype(np.float64)
@@ -278,10 +288,16 @@ class OrtEngine:
     # --- runs -----------------------------------------------------------------------------
 
     def _run(
-        self, ids: Ids, cache: KvCache, names: list[str], targets: Ids | None = None
+        self,
+        ids: Ids,
+        cache: KvCache,
+        names: list[str],
+        targets: Ids | None = None,
+        logits: int = DEPLOYED,
     ) -> tuple[dict[str, Any], KvCache]:
         """Run ids, shape (n,) or (rows, n), once, synchronised.
 
+        A graph that can be asked for them computes `logits` of the last positions, 0 for all.
         Returns the outputs `names` and the cache after the run.
         """
         ids = np.atleast_2d(ids)
@@ -298,6 +314,8 @@ class OrtEngine:
         for name, array in feeds.items():
             if name in self._inputs and array is not None:
                 binding.bind_cpu_input(name, array.astype(DTYPES[self._inputs[name].type]))
+        for name in self._inputs.keys() & set(KEEP):
+            binding.bind_ortvalue_input(name, self._number_of_logits(name, logits))
         self._session.run_with_iobinding(binding)
         binding.synchronize_outputs()
         outputs = dict(zip(bound, binding.get_outputs(), strict=True))
@@ -305,6 +323,17 @@ class OrtEngine:
             return outputs, cache.buffer.advance(cache, n)
         past = {name: outputs[_present(name)] for name in self._past if _present(name) in outputs}
         return outputs, KvCache(past, total)
+
+    def _number_of_logits(self, name: str, logits: int) -> Any:
+        """Return a number of positions as runtime value, in the shape that the input declares.
+
+        It is kept: a binding does not keep its values.
+        """
+        import onnxruntime
+
+        shape = [d if isinstance(d, int) else 1 for d in self._inputs[name].shape]
+        number = onnxruntime.OrtValue.ortvalue_from_numpy(np.full(shape, logits, np.int64))
+        return self._numbers_of_logits.setdefault(logits, number)
 
     def _bind(self, cache: KvCache, names: list[str]) -> tuple[Any, list[str]]:
         """Return a binding of cache and outputs, and the names of the outputs in its order.

@@ -30,6 +30,7 @@ from edgecap.record import (
     Architecture,
     Bound,
     Estimate,
+    Flops,
     Gpu,
     Measurement,
     Peaks,
@@ -155,11 +156,21 @@ def _latency_reader(read: Callable[..., object]) -> Callable[[SeriesModel], obje
     return read_latency
 
 
+def _has_all_logits(point: SeriesModel) -> bool:
+    """Test whether prompts were counted with the logits of all positions, as older records are."""
+    counted, shape = point.record.flops, point.record.source.architecture
+    if not isinstance(counted, Flops) or not isinstance(shape, Architecture):
+        return False
+    last_only = flops.total(flops.prefill_parts(shape, counted.prefill_tokens))
+    return counted.prefill > last_only + counted.parts.lm_head / 2
+
+
 _ALIKE: dict[str, Callable[[SeriesModel], object]] = {
     "machine": lambda p: (*_host_key(p), [board.name for board in possible_gpus(p)]),
     "provider": lambda p: p.cell.provider,
     "number of threads": _latency_reader(lambda latency: latency.threads),
     "prompt": _latency_reader(lambda latency: latency.prefill.tokens),
+    "number of logits of a prompt": _has_all_logits,
     "decode context": _latency_reader(
         lambda latency: None if isinstance(latency.decode, Absent) else latency.decode.context
     ),
@@ -195,9 +206,9 @@ def _step_needs(
         flops.state_bytes(model, cache_width),
     )
     prompt = latency.prefill.tokens
-    prompt_flops = prompt * flops.total(flops.token_parts(model, prompt))
+    parts = flops.prefill_parts(model, prompt, _has_all_logits(point))
     prefill = StepNeeds(
-        prompt_flops, flops.read_bytes(model, stored, prompt) + prompt * per_token + state
+        flops.total(parts), flops.read_bytes(model, stored, prompt) + prompt * per_token + state
     )
     if isinstance(latency.decode, Absent):
         return latency.decode, prefill

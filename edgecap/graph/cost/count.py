@@ -25,6 +25,7 @@ from edgecap.graph.cost.input_sizes import RunSize, concrete_inputs, size_of
 from edgecap.graph.cost.operators import is_known, matrix_flops, other_flops
 from edgecap.graph.cost.shapes import ONNX_DOMAINS, GraphWalk, NodeStep
 from edgecap.graph.cost.traffic import IN_PLACE, input_reads, moves_nothing, new_positions
+from edgecap.graph.last_logits import DEPLOYED, fix_kept_logits
 from edgecap.graph.onnx_file import open_graph
 from edgecap.graph.traversal import nested_graphs, rotary_angle_products
 
@@ -67,11 +68,14 @@ class GraphCosts(msgspec.Struct, frozen=True, kw_only=True):
     unknown: dict[str, int]
 
 
-def count_graph(path: Path, batch: int = 1, sequence: int = 1, past: int = 0) -> GraphCosts:
+def count_graph(
+    path: Path, batch: int = 1, sequence: int = 1, past: int = 0, logits: int = DEPLOYED
+) -> GraphCosts:
     """Count one run of an ONNX file, without reading its weights.
 
-    `past` is the number of cached positions. Raise UsageError if the graph cannot have these sizes,
-    has operators of a domain that edgecap does not know, or is damaged.
+    `past` is the number of cached positions. A graph that can be asked for them computes `logits`
+    of the last positions, 0 for all. Raise UsageError if the graph cannot have these sizes, has
+    operators of a domain that edgecap does not know, or is damaged.
     """
     if batch < 1 or sequence < 1 or past < 0:
         raise UsageError(
@@ -81,6 +85,7 @@ def count_graph(path: Path, batch: int = 1, sequence: int = 1, past: int = 0) ->
     run = RunSize(batch, sequence, past)
     model = _inline_functions(open_graph(path, weights=False), path)
     _check_domains(model.graph, path)
+    fix_kept_logits(model, logits)
     scope = ChainMap(concrete_inputs(model, run, path))
     angles = rotary_angle_products(model.graph)
     walk = GraphWalk(model, partial(size_of, run=run), lambda steps: _branch_cost(steps, angles))

@@ -60,7 +60,6 @@ _VALUES: dict[str, Any] = {
     "total_sequence_length": lambda run, shape: np.full(shape, run.total),
     "seqlens_k": lambda run, shape: np.full(shape, run.total - 1),
     "use_cache_branch": lambda run, shape: np.full(shape, run.past > 0),
-    "num_logits_to_keep": lambda run, shape: np.zeros(shape),  # 0: logits of all positions
 }
 
 

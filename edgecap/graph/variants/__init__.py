@@ -8,7 +8,8 @@
     rewrites        changes of matrices and tables that they share
 
 Gathered tables (tokens, learned positions) are quantized with the matrices. A tied token table is
-stored once in every variant: quantized as the LM head, and gathered from there.
+stored once in every variant: quantized as the LM head, and gathered from there. Every variant
+computes the logits of the last positions that are asked for, also if its fp32 graph does not.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from edgecap.graph.last_logits import RECIPE as LAST_LOGITS
+from edgecap.graph.last_logits import keep_last_logits
 from edgecap.graph.onnx_file import open_graph, write_graph
 from edgecap.graph.variants.bf16 import make_bf16
 from edgecap.graph.variants.block_weights import make_block_weights
@@ -65,7 +68,7 @@ VARIANTS = {
 }
 # The forms that int8 and int4 had up to schema 6 of records.
 VARIANTS |= {"int8d": VARIANTS["int8"], "int4b32": VARIANTS["int4"]}
-RECIPES = {name: variant.recipe for name, variant in VARIANTS.items()}
+RECIPES = {name: f"{variant.recipe}; {LAST_LOGITS}" for name, variant in VARIANTS.items()}
 SAMPLED = frozenset(name for name, variant in VARIANTS.items() if variant.sampled)
 
 
@@ -79,6 +82,7 @@ def make_variant(
     """
     variant = VARIANTS[precision]
     model = open_graph(source)
+    keep_last_logits(model)
     return write_graph(
         variant.make(model, samples=samples) if variant.sampled else variant.make(model), folder
     )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgecap.errors import UsageError
+from edgecap.graph.last_logits import KEEP
 from edgecap.graph.onnx_file import LARGEST_PROTO, open_graph, weight_bytes
 from edgecap.graph.tied_weights import untie_weights
 from edgecap.graph.variants.int8_dynamic import gather_int8
@@ -108,7 +109,10 @@ def _silent() -> Iterator[None]:
 
 
 def feeds(model: onnx.ModelProto, ids: Ids) -> dict[str, np.ndarray]:
-    """Return the inputs of one prefill of ids of shape (n,), from an empty cache."""
+    """Return the inputs of one prefill of ids of shape (n,), from an empty cache.
+
+    All logits are asked for: the ranges of the head's input are those of all positions.
+    """
     from onnx import helper
 
     known = {
@@ -117,7 +121,7 @@ def feeds(model: onnx.ModelProto, ids: Ids) -> dict[str, np.ndarray]:
         "position_ids": np.arange(len(ids))[None],
         "token_type_ids": np.zeros((1, len(ids)), np.int64),
     }
-    stored = {t.name for t in model.graph.initializer}
+    stored = {t.name for t in model.graph.initializer}.difference(KEEP)
     inputs = [i for i in model.graph.input if i.name not in stored]
     kinds = {i.name: helper.tensor_dtype_to_np_dtype(i.type.tensor_type.elem_type) for i in inputs}
     return {

@@ -34,7 +34,7 @@ def count_flops(
     return Flops(
         per_token=total(parts),
         context=context,
-        prefill=prefill_tokens * total(token_parts(model, prefill_tokens)),
+        prefill=total(prefill_parts(model, prefill_tokens)),
         prefill_tokens=prefill_tokens,
         parts=parts,
         own_position=own_position,
@@ -68,6 +68,17 @@ def token_parts(
     return _parts(model, sum(core))
 
 
+def prefill_parts(model: Architecture, tokens: int, all_logits: bool = False) -> FlopParts:
+    """Return FLOPs of a prompt from an empty cache, by part.
+
+    The LM head is computed for the last position, or for each with `all_logits`.
+    """
+    parts = token_parts(model, tokens)
+    times = {name: tokens for name in parts.__struct_fields__}
+    times["lm_head"] = tokens if all_logits else 1
+    return FlopParts(**{name: n * getattr(parts, name) for name, n in times.items()})
+
+
 def token_parts_at(model: Architecture, position: int, absorbed: bool = False) -> FlopParts:
     """Return FLOPs of the one token at `position`, counted from 1, itself in the cache, by part."""
     core = (
@@ -78,9 +89,9 @@ def token_parts_at(model: Architecture, position: int, absorbed: bool = False) -
 
 
 def executed_prefill(model: Architecture, tokens: int) -> float:
-    """Return FLOPs of a prompt as an unfused graph executes it.
+    """Return FLOPs of a prompt as transformers executes it, with the logits of all positions.
 
-    Such a graph computes the whole square of attention and only masks windows. The gate of shared
+    It computes the whole square of attention and only masks windows. The gate of shared
     experts is included, which `token_parts` leaves out. Equals PyTorch's FlopCounterMode without
     the rotary angles; for Llama 4, PyTorch runs the idle experts too.
     """
