@@ -155,7 +155,7 @@ def test_a_half_that_was_not_run_keeps_its_numbers(tmp_path):
 @pytest.mark.export
 def test_a_run_on_the_smallest_model(tmp_path):
     words = ["--model", "edgecap-ref-xs", "--variants", "int8w", "--llama", "", "--builder", ""]
-    words += ["--documents", "2", "--rounds", "1", "--move-scales", "1", "--context", "300"]
+    words += ["--documents", "2", "--rounds", "1", "--context", "300"]
     out = tmp_path / "r.json"
     done = subprocess.run(
         [sys.executable, str(SCRIPT), *words, "--work", str(tmp_path), "--json", str(out)],
@@ -169,9 +169,5 @@ def test_a_run_on_the_smallest_model(tmp_path):
     assert abs(exact["kl"]) < 1e-6 and 1e-4 < close["kl"] < 0.01
     assert close["kl_back"] == pytest.approx(close["kl"], rel=0.3)
     assert exact["bits_per_byte"] == pytest.approx(close["bits_per_byte"], abs=0.01)
-    assert record["moved_quality"]["of"]["edgecap fp32"]["bits_per_byte"] == pytest.approx(
-        exact["bits_per_byte"], abs=1e-5
-    )
-    assert record["moved_quality"]["of"]["edgecap int8w"]["kl"] != close["kl"]
     peak = record["footprints"]["edgecap int8w"]["peak_bytes"]
     assert 5e7 < peak < 1e9 and "| edgecap int8w |" in done.stdout

@@ -42,9 +42,14 @@ def read_windows(sample: Sample) -> tuple[list[Any], int]:
 
 
 def divergences(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """Return KL(p || q) and KL(q || p) in bits, summed over rows, of log2 probabilities."""
-    apart = p - q
-    return np.array([(np.exp2(p) * apart).sum(), -(np.exp2(q) * apart).sum()])
+    """Return KL(p || q) and KL(q || p) in bits, summed over rows, of log2 probabilities.
+
+    Terms are in fp32, which numpy exponentiates three times as fast; sums are in float64.
+    """
+    p, q = p.astype(np.float32), q.astype(np.float32)
+    apart, ln_2 = p - q, np.float32(np.log(2))
+    there, back = (np.exp(x * ln_2) * apart for x in (p, q))
+    return np.array([there.sum(dtype=np.float64), -back.sum(dtype=np.float64)])
 
 
 def measure_quality(seats: Sequence[Seat], sample: Sample) -> dict[str, Any]:
@@ -101,4 +106,4 @@ def _sums(ours: np.ndarray, reference: np.ndarray, targets: np.ndarray) -> list[
 def _parts(p: np.ndarray, q: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for begin in range(0, len(p), ROWS):
         rows = slice(begin, begin + ROWS)
-        yield p[rows].astype(np.float64), q[rows]
+        yield p[rows], q[rows]
