@@ -23,8 +23,8 @@ from edgecap.spec import Spec
 # 5  2026-11  compression.scored_on
 # 6  2026-11  graph.fidelity_bits and .fidelity; source.other_graphs; machine.board, .cpu_quota and
 #             .memory_limit_bytes; latency.conditions.quota_waits and .quota_wait_s
-# 7  2026-11  graph.decoded_divergence_bits, .widest_activation, .formats and .weight_bits; what was
-#             int8 is int8d, and what was int4 is int4b32
+# 7  2026-11  graph.decoded_divergence_bits, .prefilled_divergence_bits, .widest_activation,
+#             .formats and .weight_bits; what was int8 is int8d, and what was int4 is int4b32
 SCHEMA = 7
 
 
@@ -327,14 +327,19 @@ class File(_Value, frozen=True):
     sha256: str
 
 
-class WidestActivation(_Value, frozen=True):
-    """The input of a matrix product with the largest activation of the fp32 graph, on a sample.
+_UNKNOWN = Absent(reason="not measured by the version that made this record")
+_LEAST_SHIFT, _SHIFT_SHARE = 0.01, 0.25  # bits, and share of the larger divergence
 
-    `matrix` is the name of the weight matrix in the graph, `largest` the largest absolute value, in
-    the row of `position`, and `typical` the median over rows of a row's largest absolute value.
+
+class WidestActivation(_Value, frozen=True):
+    """The input of a matrix product whose largest value exceeds the typical one most, on a sample.
+
+    Measured in the fp32 graph. `node` is the name of the product in the graph; `largest` is the
+    largest absolute value, in the row of `position`; `typical` is the median over rows of a row's
+    largest absolute value.
     """
 
-    matrix: str
+    node: str
     largest: float
     typical: float
     position: int
@@ -344,10 +349,11 @@ class Graph(_Value, frozen=True, tag_field="kind", tag="graph"):
     """An ONNX graph: how it was made, and its files.
 
     `divergence_bits` is the mean Kullback-Leibler divergence from fp32 in bits per token, as
-    executed, if a text is read in one run; `decoded_divergence_bits` is that of tokens decoded one
-    by one behind a cache. If they differ, `widest_activation` names the cause. `cosine` is the mean
-    cosine of an encoder's outputs with those of fp32, over the last axis. `unfused` gives reasons
-    why layers kept plain operators.
+    executed, of texts that are read in one run. `decoded_divergence_bits` is that of tokens decoded
+    one by one behind a cache that the variant filled in one run, `prefilled_divergence_bits` that
+    of the same tokens read in one run. If these two differ, `widest_activation` tells the cause.
+    `cosine` is the mean cosine of an encoder's outputs with those of fp32, over the last axis.
+    `unfused` gives reasons why layers kept plain operators.
 
     `fidelity_bits` is the mean divergence of the fp32 graph from the model as transformers computes
     it in fp32, in bits per token: the largest of the parts in `fidelity`, which are "short text",
@@ -368,12 +374,27 @@ class Graph(_Value, frozen=True, tag_field="kind", tag="graph"):
     cosine: float | None = None
     fidelity_bits: float | Absent = Absent(reason="the version that made this record did not")
     fidelity: dict[str, float | Absent] = {}
-    decoded_divergence_bits: float | Absent = Absent(
-        reason="not measured by the version that made this record"
-    )
+    decoded_divergence_bits: float | Absent = _UNKNOWN
+    prefilled_divergence_bits: float | Absent = _UNKNOWN
     widest_activation: WidestActivation | None = None
     formats: dict[str, str] = {}
     weight_bits: float | None = None
+
+    @property
+    def decoding_shift_bits(self) -> float:
+        """Decoded less prefilled divergence, 0 unless they differ clearly."""
+        return divergence_shift(self.prefilled_divergence_bits, self.decoded_divergence_bits)
+
+
+def divergence_shift(prefilled: float | Absent, decoded: float | Absent) -> float:
+    """Return decoded less prefilled bits, 0 if the difference is within noise or one is absent.
+
+    It counts from 0.01 bits on, and from a quarter of the larger on.
+    """
+    if isinstance(prefilled, Absent) or isinstance(decoded, Absent):
+        return 0.0
+    shift = decoded - prefilled
+    return shift if abs(shift) > max(_LEAST_SHIFT, _SHIFT_SHARE * max(prefilled, decoded)) else 0.0
 
 
 class DocumentBits(_Value, frozen=True):

@@ -11,6 +11,7 @@ from conftest import ROOT
 from msgspec.structs import replace
 from samples import ENERGY, latency_with
 
+from edgecap.analysis.warnings.quality import DECODED, NOT_SCORED
 from edgecap.cli.commands import cli
 from edgecap.record import Caution, Failure, Gpu, Measurement, SweepPoint, Throughput
 from edgecap.report.terminal.decisive import DECISIVE
@@ -49,7 +50,13 @@ def with_cautions(record, codes):
 
 def all_codes():
     text = "".join(path.read_text() for path in SOURCES)
-    return {*re.findall(r'code="([a-z0-9-]+)"', text), "latency-failed", "memory-failed"}
+    return {
+        *re.findall(r'code="([a-z0-9-]+)"', text),
+        "latency-failed",
+        "memory-failed",
+        DECODED,
+        NOT_SCORED,
+    }
 
 
 def with_energy(record, provenance="counter"):

@@ -24,6 +24,7 @@ from edgecap.analysis.outcomes import failure_text
 from edgecap.analysis.pairing import MissingCell, pair_cells
 from edgecap.analysis.run_conditions import mismatches
 from edgecap.analysis.score import Quantity
+from edgecap.analysis.warnings.quality import DECODED, NOT_SCORED
 from edgecap.errors import UsageError
 from edgecap.record import Absent, Decode, Estimate, Failure, Latency, Prefill, Profile
 
@@ -53,6 +54,7 @@ class Comparison(msgspec.Struct, frozen=True):
 
     `one_after_another` is true if the two were not timed in turns: drift of the machine is then in
     the ratios. `failed` says why the candidate was not measured; then there are no differences.
+    `decoding` tells of either cell whose decoded tokens are not as close to fp32 as its text.
     """
 
     baseline: str
@@ -61,6 +63,7 @@ class Comparison(msgspec.Struct, frozen=True):
     mismatches: tuple[str, ...]
     differences: tuple[Difference, ...]
     failed: str | None = None
+    decoding: tuple[str, ...] = ()
 
 
 def compare(records: Sequence[Profile], baseline: str | None = None) -> list[Comparison]:
@@ -106,7 +109,17 @@ def _compare(
         one_after_another=not pair.in_turns,
         mismatches=tuple(pair.mismatches.values()),
         differences=tuple(d for d in differences if d is not None),
+        decoding=tuple(note for view in pair.views for note in _decoding_notes(view)),
     )
+
+
+def _decoding_notes(view: CellView) -> list[str]:
+    """Return the caution on the quality of decoded tokens, with the name of the cell."""
+    return [
+        f"{view.name}: {caution.message}; {caution.advice}"
+        for caution in view.cell.cautions
+        if caution.code in (DECODED, NOT_SCORED)
+    ]
 
 
 def _failed(baseline: CellView, candidate: str, reason: str) -> Comparison:

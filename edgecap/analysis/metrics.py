@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from edgecap import stats
 from edgecap.analysis import score
+from edgecap.analysis.decoding import decoding_shift
 from edgecap.analysis.outcomes import failure_text
 from edgecap.analysis.score import Quantity, quantity_of
 from edgecap.record import (
@@ -69,6 +70,8 @@ METRICS = (
     Metric("gain_bits_per_token", "bit", "bits gained a token", False, 0.005, needs=_GAIN),
     Metric("divergence_bits", "bit", "KL from fp32, bits a token", True, 0.25,
            short="KL bits", overview=True, relative=True),
+    Metric("decoded_divergence_bits", "bit", "KL from fp32 of decoded tokens", True, 0.25,
+           relative=True),
     Metric("prefill_s", "s", "prefill (TTFT)", True, 0.05,
            short="prefill", needs=_PROMPT, rounds="prefill_s", overview=True),
     Metric("decode_s", "s", "decode, a token", True, 0.05,
@@ -99,6 +102,7 @@ METRICS = (
 BY_NAME = {metric.name: metric for metric in METRICS}
 SCORES = tuple(m.name for m in METRICS if m.name in Score.__struct_fields__)
 CAPACITIES = tuple(name for name in SCORES if name.endswith("_capacity"))
+DIVERGENCES = tuple(m.name for m in METRICS if m.name.endswith("divergence_bits"))
 COMPARED = tuple(metric for metric in METRICS if not metric.relative)
 OVERVIEW = tuple(metric.name for metric in METRICS if metric.overview)
 # The metrics that a summary of one cell always shows, the most important first.
@@ -117,8 +121,8 @@ def quantities(
         absent = Absent(reason=failure_text(outcome))
         return {metric.name: absent for metric in METRICS}
     values = _measured(outcome, seed)
-    values |= _scores(record, cell.score, outcome, values, seed)
-    values["divergence_bits"] = _divergence(cell.graph)
+    values |= _scores(record, cell, outcome, values, seed)
+    values |= {name: _divergence(cell.graph, name) for name in DIVERGENCES}
     return {metric.name: values[metric.name] for metric in METRICS}
 
 
@@ -166,19 +170,20 @@ def _device_peak(memory: Memory) -> Quantity | Absent:
     return peak if isinstance(peak, Absent) else (float(peak), None)
 
 
-def _divergence(graph: Graph | Absent) -> Quantity | Absent:
-    bits = graph if isinstance(graph, Absent) else graph.divergence_bits
+def _divergence(graph: Graph | Absent, name: str) -> Quantity | Absent:
+    bits = graph if isinstance(graph, Absent) else getattr(graph, name)
     return bits if isinstance(bits, Absent) else (bits, None)
 
 
 def _scores(
     record: Profile,
-    stored: Score | Absent,
+    cell: Cell,
     m: Measurement,
     values: dict[str, Quantity | Absent],
     seed: int | None,
 ) -> dict[str, Quantity | Absent]:
     """Return the stored scores; with a seed, compute those that have draws anew."""
+    stored = cell.score
     if isinstance(stored, Absent):
         return dict.fromkeys(SCORES, stored)
     scores = {name: _stored(stored, name) for name in SCORES}
@@ -187,7 +192,12 @@ def _scores(
     energy = score.scored_energy(m.energy)
     joules = energy if isinstance(energy, Absent) else values["decode_j"]
     return scores | score.join_scores(
-        values["gain_bits_per_token"], values["decode_s"], joules, record.flops, stored.bias_bits
+        values["gain_bits_per_token"],
+        values["decode_s"],
+        joules,
+        record.flops,
+        stored.bias_bits,
+        decoding_shift(record, cell),
     )
 
 

@@ -7,7 +7,8 @@
     gain_bits_per_s      = G / t          gain_bits_per_j = G / E
 
 G bits gained per token, b bias of the corpus in bits, N FLOPs, t seconds and E joules per decoded
-token. Documents are resampled for G, rounds for t, energy windows for E.
+token. All but the first take the G of decoded tokens, where it differs (see `decoding`). Documents
+are resampled for G, rounds for t, energy windows for E.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from edgecap.record import (
 if TYPE_CHECKING:
     from edgecap.stats import Floats
 
-FORMULA = "edgecap-1"
+FORMULA, DECODED_FORMULA = "edgecap-1", "edgecap-2"  # 2 has another G for decoded tokens
 REFERENCE = 1e12  # FLOP/s and FLOP/J of the reference machine: 1 TFLOP/s at 1 W
 
 Quantity = tuple[float, "Floats | None"]  # a value and its bootstrap draws
@@ -46,18 +47,26 @@ def score(
     flops: Flops | Absent,
     bias_bits: float,
     roofline_ratio: Estimate | Absent = _NO_PEAKS,
+    decoding_shift: float = 0.0,
 ) -> Score:
     """Compute all scores of a measured cell.
 
     A score that lacks an input is Absent, with the reason of that input. `roofline_ratio` is the
-    share of the roofline that a decoded token reaches.
+    share of the roofline that a decoded token reaches, `decoding_shift` the bits that a decoded
+    token gains less than one of the text.
     """
-    estimates = {n: to_estimate(q) for n, q in score_quantities(measured, flops, bias_bits).items()}
-    return Score(formula=FORMULA, bias_bits=bias_bits, roofline_ratio=roofline_ratio, **estimates)
+    quantities = score_quantities(measured, flops, bias_bits, decoding_shift=decoding_shift)
+    estimates = {name: to_estimate(quantity) for name, quantity in quantities.items()}
+    formula = DECODED_FORMULA if decoding_shift else FORMULA
+    return Score(formula=formula, bias_bits=bias_bits, roofline_ratio=roofline_ratio, **estimates)
 
 
 def score_quantities(
-    measured: Measurement, flops: Flops | Absent, bias_bits: float, seed: int = stats.SEED
+    measured: Measurement,
+    flops: Flops | Absent,
+    bias_bits: float,
+    seed: int = stats.SEED,
+    decoding_shift: float = 0.0,
 ) -> dict[str, Quantity | Absent]:
     """Compute each score with its bootstrap draws, by name.
 
@@ -66,7 +75,7 @@ def score_quantities(
     gain = quantity_of(measured.compression, gain_draws)
     seconds = quantity_of(measured.latency, lambda m: decode_seconds(m, seed + 1))
     joules = quantity_of(scored_energy(measured.energy), lambda m: decode_joules(m, seed + 3))
-    return join_scores(gain, seconds, joules, flops, bias_bits)
+    return join_scores(gain, seconds, joules, flops, bias_bits, decoding_shift)
 
 
 def join_scores(
@@ -75,20 +84,22 @@ def join_scores(
     joules: Quantity | Absent,
     flops: Flops | Absent,
     bias_bits: float,
+    decoding_shift: float = 0.0,
 ) -> dict[str, Quantity | Absent]:
     """Compute each score by name from bits gained, seconds and joules per decoded token."""
+    decoded = _join(lambda g: g - decoding_shift, gain) if decoding_shift else gain
     return {
         "information_capacity": _information_capacity(gain, flops, bias_bits),
-        "time_capacity": _join(lambda g, t: (g + bias_bits) / _log_cost(t), gain, seconds),
-        "energy_capacity": _join(lambda g, e: (g + bias_bits) / _log_cost(e), gain, joules),
+        "time_capacity": _join(lambda g, t: (g + bias_bits) / _log_cost(t), decoded, seconds),
+        "energy_capacity": _join(lambda g, e: (g + bias_bits) / _log_cost(e), decoded, joules),
         "hardware_capacity": _join(
             lambda g, t, e: (g + bias_bits) / ((_log_cost(t) + _log_cost(e)) / 2),
-            gain,
+            decoded,
             seconds,
             joules,
         ),
-        "gain_bits_per_s": _join(lambda g, t: g / t, gain, seconds),
-        "gain_bits_per_j": _join(lambda g, e: g / e, gain, joules),
+        "gain_bits_per_s": _join(lambda g, t: g / t, decoded, seconds),
+        "gain_bits_per_j": _join(lambda g, e: g / e, decoded, joules),
     }
 
 

@@ -100,7 +100,7 @@ def _find_head(model: onnx.ModelProto) -> _Head | None:
     """Walk back from the logits to the product with a stored matrix."""
     graph = model.graph
     producers = {name: node for node in graph.node for name in node.output}
-    stored = _stored(graph)
+    stored = stored_tensors(graph)
     users = [name for node in graph.node for name in node.input]
     users += [o.name for o in graph.output]
     name, behind = "logits", list[str]()
@@ -116,7 +116,7 @@ def _find_head(model: onnx.ModelProto) -> _Head | None:
     return None
 
 
-def _stored(graph: onnx.GraphProto) -> set[str]:
+def stored_tensors(graph: onnx.GraphProto) -> set[str]:
     """Return the tensors that follow from stored ones only, and the scales of whole activations."""
     names = {t.name for t in graph.initializer}
     for node in sorted_nodes(graph):

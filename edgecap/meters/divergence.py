@@ -3,6 +3,12 @@
 Both are executed on short samples of the corpus. A variant whose divergence is more than half that
 of the uniform distribution is garbage. An encoder predicts no tokens: the directions of its outputs
 are compared instead.
+
+A variant may be further from fp32 when it reads a text in one run than when it decodes, or the
+other way round: dynamic quantization has one scale for all activations of a run. So the last
+quarter of each sample is also decoded, token by token, behind a cache of the first three quarters
+that the variant fills in one run, as in use. The reference need not be decoded: in fp32 both
+ways give the same predictions.
 """
 
 from __future__ import annotations
@@ -16,10 +22,13 @@ import numpy as np
 
 from edgecap.errors import EdgecapError
 from edgecap.protocols import Engine, Floats, Ids
+from edgecap.record import WidestActivation
 
 SAMPLES = 4
 SAMPLE_TOKENS = 128
 LEAST_COSINE = 0.5
+DECODED_SHARE = 1 / 4  # of a sample
+_TINY = 1e-30
 STEPS, DEFAULT_VOCABULARY = 8, 16  # tokens decoded for comparison; ids of an unknown vocabulary
 
 
@@ -28,10 +37,16 @@ class Garbage(EdgecapError):
 
 
 class Divergence(NamedTuple):
-    """KL(fp32 || variant) and, as a yardstick, KL(fp32 || uniform), in bits per token."""
+    """KL(fp32 || variant) and, as a yardstick, KL(fp32 || uniform), in bits per token.
+
+    `decoded_bits` is that of the decoded tokens, `prefilled_bits` of the same tokens in one run.
+    Both are None if none were decoded: the variant has no cache, or all samples are too short.
+    """
 
     bits: float
     uniform_bits: float
+    decoded_bits: float | None
+    prefilled_bits: float | None
 
 
 def measure_divergence(reference: Engine, variant: Engine, samples: Sequence[Ids]) -> Divergence:
@@ -39,10 +54,19 @@ def measure_divergence(reference: Engine, variant: Engine, samples: Sequence[Ids
 
     Raises Garbage if the variant returns NaN, infinity, or nonsense.
     """
-    rows = [_rows(reference.log_probabilities(s), variant.log_probabilities(s)) for s in samples]
+    rows, decoded = [], []
+    for sample in samples:
+        expected = reference.log_probabilities(sample)
+        rows.append(_rows(expected, variant.log_probabilities(sample)))
+        decoded.append(_decoded_rows(expected, variant, sample))
     bits, entropy = np.concatenate(rows, axis=1).mean(axis=1)
-    divergence = Divergence(float(bits), math.log2(max(reference.vocabulary, 2)) - float(entropy))
-    if not math.isfinite(divergence.bits):
+    divergence = Divergence(
+        float(bits),
+        math.log2(max(reference.vocabulary, 2)) - float(entropy),
+        _mean(decoded),
+        _mean([r[0, r.shape[1] - len(d) :] for r, d in zip(rows, decoded, strict=True)]),
+    )
+    if not all(math.isfinite(b) for b in (divergence.bits, divergence.decoded_bits or 0.0)):
         raise Garbage("the variant's probabilities hold NaN or infinity")
     if divergence.bits > max(1.0, divergence.uniform_bits / 2):
         raise Garbage(
@@ -50,6 +74,39 @@ def measure_divergence(reference: Engine, variant: Engine, samples: Sequence[Ids
             f"from fp32; the uniform distribution is {divergence.uniform_bits:.2f} bits away"
         )
     return divergence
+
+
+def _decoded_rows(expected: Floats, variant: Engine, sample: Ids) -> Floats:
+    """Return the divergence of the sample's last quarter, decoded behind the rest, shape (m,)."""
+    count = int(DECODED_SHARE * len(sample)) if variant.has_cache else 0
+    if not count:
+        return np.zeros(0)
+    steps = variant.log_probabilities_after(sample[:-count], sample[-count:])
+    rows: Floats = _rows(expected[-count:], np.concatenate(steps))[0]
+    return rows
+
+
+def _mean(parts: Sequence[Floats]) -> float | None:
+    values = np.concatenate(parts)
+    return float(values.mean()) if len(values) else None
+
+
+def find_widest(engine: Engine, nodes: Sequence[str], sample: Ids) -> WidestActivation | None:
+    """Return the product with the widest input for a sample of shape (n,); None without products.
+
+    The engine's outputs are the largest absolute value of each row in front of each of `nodes`, as
+    `graph.activations` makes them.
+    """
+    found = [
+        WidestActivation(
+            node=node,
+            largest=float(rows.max()),
+            typical=float(np.median(rows)),
+            position=int(rows.argmax()),
+        )
+        for node, rows in zip(nodes, engine.outputs(sample), strict=True)
+    ]
+    return max(found, key=lambda w: w.largest / max(w.typical, _TINY), default=None)
 
 
 def measure_cosine(reference: Engine, variant: Engine, samples: Sequence[Ids]) -> float | None:

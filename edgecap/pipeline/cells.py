@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from edgecap.analysis.advisor import advise
+from edgecap.graph.variants import CLOSER
 from edgecap.pipeline.artifacts import can_be_fp32, get_or_build, mark_in_use
 from edgecap.pipeline.capabilities import PREFILL_TOKENS
 from edgecap.pipeline.judging import as_absent, failed_cell, pending_cell
@@ -29,6 +30,14 @@ from edgecap.record import (
 from edgecap.spec import CellSpec
 
 DECODE_STEPS = 32  # of the memory step
+DISTANCES = (  # fields of a graph that are measured with its cell
+    "divergence_bits",
+    "decoded_divergence_bits",
+    "prefilled_divergence_bits",
+    "widest_activation",
+    "cosine",
+)
+_GARBAGE = ("Garbage", "NotFinite")  # errors of a variant whose numbers overflow or mean nothing
 LATENCY_PENDING = Absent(reason="the run ended before the latency was measured")
 
 
@@ -42,7 +51,7 @@ def measure_cell(context: RunContext, record: Profile, cell: CellSpec) -> Cell:
         return failed_cell(cell, Absent(reason="it could not be made"), graph)
     answer = _measure(context, record, cell, graph)
     if isinstance(answer, Failure):
-        return failed_cell(cell, graph.graph, answer)
+        return failed_cell(cell, graph.graph, _with_closer(answer, cell.precision))
     measurement = Measurement(
         compression=answer.compression,
         latency=LATENCY_PENDING,
@@ -52,9 +61,17 @@ def measure_cell(context: RunContext, record: Profile, cell: CellSpec) -> Cell:
         work=answer.work,
     )
     described = msgspec.structs.replace(
-        graph.graph, divergence_bits=answer.divergence_bits, cosine=answer.cosine
+        graph.graph, **{name: getattr(answer, name) for name in DISTANCES}
     )
     return pending_cell(cell, described, measurement)
+
+
+def _with_closer(failure: Failure, precision: str) -> Failure:
+    """Name the variant that stays closer to fp32 in the failure of one that answers garbage."""
+    closer = CLOSER.get(precision)
+    if closer is None or failure.error not in _GARBAGE:
+        return failure
+    return msgspec.structs.replace(failure, message=f"{failure.message}; try {closer}")
 
 
 def _unfit(context: RunContext, record: Profile, cell: CellSpec) -> Failure | None:

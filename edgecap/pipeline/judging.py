@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
+from edgecap.analysis.closer import closer_variant
+from edgecap.analysis.decoding import decoding_shift
 from edgecap.analysis.roofline import compute_roofline
 from edgecap.analysis.score import NOT_DECODED, score
 from edgecap.analysis.warnings import cautions
 from edgecap.analysis.warnings.quality import foreign_bias
 from edgecap.analysis.warnings.timing import above_peak
+from edgecap.graph.variants import CLOSER
 from edgecap.record import Absent, Bound, Cell, Failure, Graph, Measurement, Profile, Roofline
 from edgecap.spec import CellSpec
 from edgecap.text.bias_card import BiasCard
@@ -53,12 +56,22 @@ def judge(record: Profile, cell: Cell, card: BiasCard | None, cells_in_run: int)
     )
     decode = bound.decode if isinstance(bound, Roofline) else bound
     ratio = decode.ratio if isinstance(decode, Bound) else decode or NOT_DECODED
+    shift = decoding_shift(record, cell)
     return msgspec.structs.replace(
         cell,
-        score=score(measured, record.flops, record.corpus.bias_bits, ratio),
+        score=score(measured, record.flops, record.corpus.bias_bits, ratio, shift),
         roofline=bound,
         cautions=(
-            *cautions(record.machine, record.source, graph, cell.provider, measured, cells_in_run),
+            *cautions(
+                record.machine,
+                record.source,
+                graph,
+                cell.provider,
+                measured,
+                cells_in_run,
+                closer_variant(record, cell, CLOSER),
+                shift,
+            ),
             *(above_peak(bound) if isinstance(bound, Roofline) else ()),
             *foreign_bias(card, measured.compression),
         ),

@@ -32,18 +32,26 @@ def cautions(
     provider: str,
     measured: Measurement,
     cells_in_run: int,
+    closer: str = "",
+    decoding_shift: float = 0.0,
 ) -> tuple[Caution, ...]:
-    """Return all cautions of one measured cell; records and reports keep this order."""
+    """Return all cautions of one measured cell; records and reports keep this order.
+
+    `closer` is advice to use a variant that is closer to fp32, `decoding_shift` the bits that a
+    decoded token gains less than one of the text.
+    """
     result = [
         *setup.check_load(machine, measured),
         *setup.check_machine(machine),
         *setup.check_quota(machine, measured),
+        *quality.check_divergence(graph, closer),
         *setup.check_graph(machine, source, graph, provider),
         *setup.check_failed_parts(measured),
     ]
     if isinstance(measured.placement, Placement):
         result += setup.check_placement(measured.placement, provider)
     if isinstance(measured.compression, Compression):
+        result += quality.check_decoding(graph, measured.compression, decoding_shift)
         result += quality.check_compression(measured.compression)
     if isinstance(measured.latency, Latency):
         result += timing.check_latency(measured.latency, cells_in_run)

@@ -21,7 +21,6 @@ from edgecap.record import (
 )
 from edgecap.units import counted
 
-DIVERGENT = 0.1  # bits per token from fp32
 CACHE_TOLERANCE = 0.01  # relative difference from the size that the config implies
 FALLBACK = 0.01  # share of the operators' time on another provider
 # By family, scales not counted.
@@ -96,16 +95,10 @@ def _check_fidelity(graph: Graph) -> Iterator[Caution]:
 
 
 def check_graph(machine: Machine, source: Source, graph: Graph, provider: str) -> Iterator[Caution]:
-    """Warn about a variant that does not pay here, diverges, or is larger than its precision."""
+    """Warn about a variant that does not pay here, or is larger than its precision."""
     advice = advise(machine, graph.precision, provider, None)
     if advice:
         yield advice
-    if isinstance(graph.divergence_bits, float) and graph.divergence_bits > DIVERGENT:
-        yield Caution(
-            code="divergent",
-            message=f"predictions diverge from fp32 by {graph.divergence_bits:.2f} bits per token",
-            advice="check the quality of generated text before shipping this variant",
-        )
     yield from _check_fidelity(graph)
     if graph.unfused:
         count = len(graph.unfused)

@@ -68,6 +68,15 @@ VARIANTS = {
 }
 # The forms that int8 and int4 had up to schema 6 of records.
 VARIANTS |= {"int8d": VARIANTS["int8"], "int4b32": VARIANTS["int4"]}
+# The variant to use instead where one is too far from fp32, or its numbers overflow.
+CLOSER = {
+    "fp16": "bf16",
+    "int8": "fp16",
+    "int8w": "fp16",
+    "int4": "int8",
+    **dict.fromkeys(("int8d", "int8s", "int8wb128"), "int8"),
+    **dict.fromkeys(("int4b16", "int4b32", "int4b64", "int4b128", "int4hqq", "int4s"), "int4"),
+}
 RECIPES = {name: f"{variant.recipe}; {LAST_LOGITS}" for name, variant in VARIANTS.items()}
 SAMPLED = frozenset(name for name, variant in VARIANTS.items() if variant.sampled)
 

@@ -22,6 +22,7 @@ from edgecap.record import (
     LeftOut,
     Memory,
     Placement,
+    WidestActivation,
 )
 
 
@@ -76,7 +77,7 @@ class BuiltGraph(Message, frozen=True, tag="made"):
 
 
 class MeasuredCell(Message, frozen=True, tag="measured"):
-    """Everything of a cell but its memory and latency."""
+    """Everything of a cell but its memory and latency; the fields of divergence are the graph's."""
 
     divergence_bits: float | Absent
     compression: Compression | Absent
@@ -84,6 +85,9 @@ class MeasuredCell(Message, frozen=True, tag="measured"):
     work: GraphWork | Absent
     energy: Energy | Absent
     cosine: float | None = None
+    decoded_divergence_bits: float | Absent = Absent(reason="not decoded")
+    prefilled_divergence_bits: float | Absent = Absent(reason="not decoded")
+    widest_activation: WidestActivation | None = None
 
 
 class ScoredPart(Message, frozen=True, tag="scored"):

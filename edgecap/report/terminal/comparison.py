@@ -65,6 +65,7 @@ def _notes(pair: Comparison) -> list[str]:
     doubts = [f"no verdict on {', '.join(names)}: {reason}" for reason, names in reasons.items()]
     return [
         *(f"the {m}" for m in pair.mismatches),
+        *map(printable, pair.decoding),
         *doubts,
         *([_DRIFT] if pair.one_after_another and seconds else []),
     ]

@@ -28,6 +28,12 @@ DECISIVE = {
     "divergent": ShortCaution(
         "predictions are far from fp32", "check what it writes before shipping"
     ),
+    "decoded-divergence": ShortCaution(
+        "decoded tokens are not as far from fp32 as prefilled ones", "scores take the former"
+    ),
+    "decoded-not-scored": ShortCaution(
+        "decoded tokens are closer to fp32 than prefilled ones", "measure fp32 to score that"
+    ),
     "fallback": ShortCaution(
         "a part ran on another provider", "these are not the provider's numbers"
     ),

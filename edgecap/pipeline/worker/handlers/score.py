@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from edgecap.graph.activations import watch_products
 from edgecap.graph.cost.count import count_graph
 from edgecap.graph.scoring import scoring_graph
 from edgecap.meters import divergence, text_windows
@@ -40,7 +41,15 @@ from edgecap.pipeline.worker.steps import (
     Session,
 )
 from edgecap.provider_options import base_name, parse_provider
-from edgecap.record import Absent, Compression, GraphWork, Placement, StepWork
+from edgecap.record import (
+    Absent,
+    Compression,
+    GraphWork,
+    Placement,
+    StepWork,
+    WidestActivation,
+    divergence_shift,
+)
 from edgecap.runtime.engine import EngineError
 from edgecap.storage.jsonl_log import JsonlLog
 from edgecap.text.corpus import check_unchanged
@@ -48,6 +57,7 @@ from edgecap.text.tokenizer import read_paper_tokenizer, read_tokenizer
 
 NOT_PREDICTED = Absent(reason="an encoder does not predict the next token")
 MOST_ELSEWHERE = 0.05  # share of operator time on other providers than the one asked for
+NOT_DECODED = Absent(reason="the graph keeps no KV cache, or the texts are too short")
 NO_FP32 = Absent(reason="there is no fp32 graph of this model to compare with")
 
 
@@ -55,11 +65,9 @@ def _measure_cell(step: MeasureCell, report: Report) -> MeasuredCell:
     placement = or_absent(lambda: _placement(step, report))
     in_stage("placement", lambda: _check_placement(step, placement))
     encodes = step.plan.session.task == ENCODER
+    distance = in_stage("divergence", lambda: (_cosine if encodes else _divergence)(step, report))
     return MeasuredCell(
-        cosine=in_stage("divergence", lambda: _cosine(step, report)) if encodes else None,
-        divergence_bits=NOT_PREDICTED
-        if encodes
-        else in_stage("divergence", lambda: _divergence(step, report)),
+        **distance,
         compression=NOT_PREDICTED
         if encodes
         else in_stage("compression", lambda: _compression(step, report)),
@@ -118,24 +126,46 @@ def _check_placement(step: MeasureCell, placement: Placement | Absent) -> None:
 # --- divergence from fp32 ---------------------------------------------------------------------
 
 
-def _divergence(step: MeasureCell, report: Report) -> float | Absent:
-    """Return the mean KL divergence from fp32 in bits a token."""
+def _divergence(step: MeasureCell, report: Report) -> dict[str, Any]:
+    """Return the divergences from fp32 in bits a token, and the widest activation, by field."""
     plan = step.plan
-    if step.reference is None:
-        return NO_FP32
-    if _is_reference(step):
-        return 0.0
+    if step.reference is None or _is_reference(step):
+        return _each(NO_FP32 if step.reference is None else 0.0)
     report("divergence", 0, 1)
     length = min(divergence.SAMPLE_TOKENS, plan.context)
     samples = corpus_samples(plan.corpus, plan.tokenizer, length, divergence.SAMPLES)
     if not samples:
-        return Absent(reason="the corpus has no tokens")
+        return _each(Absent(reason="the corpus has no tokens"))
     reference = open_session(plan.session, path=Path(step.reference), provider="cpu")
-    return divergence.measure_divergence(reference, open_session(plan.session), samples).bits
+    found = divergence.measure_divergence(reference, open_session(plan.session), samples)
+    prefilled, decoded = (
+        NOT_DECODED if bits is None else bits for bits in (found.prefilled_bits, found.decoded_bits)
+    )
+    widest = _widest(step, samples[0]) if divergence_shift(prefilled, decoded) else None
+    return {
+        **dict(zip(_BITS, (found.bits, decoded, prefilled), strict=True)),
+        "widest_activation": widest,
+    }
 
 
-def _cosine(step: MeasureCell, report: Report) -> float | None:
-    """Return the cosine of an encoder's outputs with those of fp32; None without fp32.
+_BITS = ("divergence_bits", "decoded_divergence_bits", "prefilled_divergence_bits")
+
+
+def _each(value: float | Absent) -> dict[str, Any]:
+    return dict.fromkeys(_BITS, value)
+
+
+def _widest(step: MeasureCell, sample: Any) -> WidestActivation | None:
+    """Return the widest activation of the fp32 graph; None if it cannot be read from the graph."""
+    watched = watch_products(Path(step.reference or ""))
+    engine = open_session(
+        step.plan.session, path=Path(step.reference or ""), provider="cpu", scoring=watched.graph
+    )
+    return divergence.find_widest(engine, watched.nodes, sample)
+
+
+def _cosine(step: MeasureCell, report: Report) -> dict[str, Any]:
+    """Return the cosine of an encoder's outputs with those of fp32, None without fp32, by field.
 
     The variant runs in any case: it may answer NaN, which is an error.
     """
@@ -143,9 +173,10 @@ def _cosine(step: MeasureCell, report: Report) -> float | None:
     variant, samples = open_session(step.plan.session), _encoder_samples(step)
     if step.reference is None or _is_reference(step):
         itself = divergence.measure_cosine(variant, variant, samples)
-        return None if step.reference is None else itself
+        return {**_each(NOT_PREDICTED), "cosine": None if step.reference is None else itself}
     reference = open_session(step.plan.session, path=Path(step.reference), provider="cpu")
-    return divergence.measure_cosine(reference, variant, samples)
+    cosine = divergence.measure_cosine(reference, variant, samples)
+    return {**_each(NOT_PREDICTED), "cosine": cosine}
 
 
 def _is_reference(step: MeasureCell) -> bool:
