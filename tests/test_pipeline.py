@@ -151,7 +151,7 @@ def test_a_failed_cell_is_a_row_and_the_run_goes_on(spec, corpus, place):
     record = profile(spec, place, run=scripted(corpus, broken=("fp16",)))
     outcomes = {c.precision: c.outcome for c in record.cells}
     assert outcomes["fp16"] == Failure(
-        stage="compression", error="NotFinite", message="NaN for a token's probability"
+        stage="compression", error="NotFinite", message="NaN for a token's probability; try bf16"
     )
     assert isinstance(outcomes["int4"], Measurement)
 

@@ -113,6 +113,19 @@ def test_cautions_with_the_same_words_are_one():
     assert "caution: fp16, bf16: emulated on this processor" in text
 
 
+def test_a_far_variant_keeps_its_advice_where_words_are_short():
+    advice = {"int4b64": "use int4", "int4b128": "use int4", "int8d": "use int8w: 0.008 bits, 2 MB"}
+    cells = tuple(
+        replace(cell, cautions=(Caution(code="divergent", message=LONG * 3, advice=advice[name]),))
+        if (name := cell.precision) in advice
+        else replace(cell, cautions=())
+        for cell in VARIANTS.cells
+    )
+    text = " ".join(" ".join(lines_of(replace(VARIANTS, cells=cells))).split())
+    assert "int4b64, int4b128: predictions are far from fp32; use int4" in text
+    assert "int8d: predictions are far from fp32; use int8w: 0.008 bits, 2 MB" in text
+
+
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 140, 200])
 @pytest.mark.parametrize("number", [1, 2, 4, 5, 8, 12])
 def test_nothing_is_wider_than_the_terminal(width, number):

@@ -11,7 +11,10 @@ from typing import NamedTuple
 
 
 class ShortCaution(NamedTuple):
-    """Message and advice without numbers, for where those of the record do not fit."""
+    """Message and advice without numbers, for where those of the record do not fit.
+
+    Without advice, that of the record is shown: it names another variant.
+    """
 
     message: str
     advice: str
@@ -25,9 +28,7 @@ DECISIVE = {
     "memory-failed": ShortCaution("memory could not be measured", "run again with --debug"),
     "context-failed": ShortCaution("some contexts could not be timed", "ask for shorter ones"),
     # The variant is not what its name promises.
-    "divergent": ShortCaution(
-        "predictions are far from fp32", "check what it writes before shipping"
-    ),
+    "divergent": ShortCaution("predictions are far from fp32", ""),
     "decoded-divergence": ShortCaution(
         "decoded tokens are not as far from fp32 as prefilled ones", "scores take the former"
     ),

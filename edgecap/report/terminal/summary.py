@@ -82,7 +82,7 @@ def _merged(groups: Sequence[CautionGroup]) -> list[CautionGroup]:
     """Join the cautions that have the same short words."""
     merged: dict[ShortCaution, CautionGroup] = {}
     for group in groups:
-        short = DECISIVE[group.code]
+        short = _short_words(group)
         same = merged.get(short, group._replace(names_by_message={}))
         names = dict(same.names_by_message)
         for message, own in group.names_by_message.items():
@@ -128,7 +128,7 @@ def _rest(record: Profile, hidden: int, others: int, width: int) -> list[str]:
 
 def _caution_lines(group: CautionGroup, measured: int, width: int) -> list[str]:
     """Return a caution in the record's words, with short advice, or in short words."""
-    full, short = full_message(group, measured), DECISIVE[group.code]
+    full, short = full_message(group, measured), _short_words(group)
     for text in (f"caution: {full}; {group.advice}", f"caution: {full}; {short.advice}"):
         lines = _wrap(text, width)
         if len(lines) <= _most_lines(width):
@@ -138,7 +138,7 @@ def _caution_lines(group: CautionGroup, measured: int, width: int) -> list[str]:
 
 def _short_lines(group: CautionGroup, measured: int, width: int) -> list[str]:
     """Return a caution in short words, with the names of its cells where they fit."""
-    short = DECISIVE[group.code]
+    short = _short_words(group)
     names = [name for group_names in group.names_by_message.values() for name in group_names]
     text = f"caution: {', '.join(names)}: {short.message}; {short.advice}"
     lines = _wrap(text, width)
@@ -146,6 +146,12 @@ def _short_lines(group: CautionGroup, measured: int, width: int) -> list[str]:
         return lines
     text = f"caution: {names[0]} and {len(names) - 1} more: {short.message}; {short.advice}"
     return _cut(text, width)
+
+
+def _short_words(group: CautionGroup) -> ShortCaution:
+    """Return the short words of a caution, with the record's advice where they have none."""
+    short = DECISIVE[group.code]
+    return short if short.advice else short._replace(advice=group.advice)
 
 
 def _wrap(text: str, width: int) -> list[str]:
