@@ -75,7 +75,7 @@ def test_weights_beyond_the_limit_go_beside_the_graph(reference, tmp_path, monke
     from edgecap.graph import onnx_file
 
     model = open_graph(reference / "fp32/model.onnx")
-    monkeypatch.setattr(onnx_file, "LARGEST_PROTO", 1000)
+    monkeypatch.setattr(onnx_file, "BESIDE", 1000)
     assert write_graph(model, tmp_path) == ["model.onnx", "model.onnx.data"]
     assert inspect_graph(tmp_path / "model.onnx").files == ("model.onnx", "model.onnx.data")
     ids = np.arange(1, 40)

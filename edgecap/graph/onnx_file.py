@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 WEIGHTS = "model.onnx.data"
 INPUTS = ("input_ids", "attention_mask", "position_ids", "token_type_ids", *KEEP)
 LARGEST_PROTO = 1_900_000_000  # protobuf ends at 2 GiB; the graph itself needs room
+BESIDE = 32_000_000  # bytes of weights from which memory and seconds of loading count
 
 
 class GraphFacts(msgspec.Struct, frozen=True):
@@ -210,12 +211,13 @@ def import_contrib(model: Any) -> None:
 def write_graph(model: Any, folder: Path) -> list[str]:
     """Write `model.onnx` into a folder, and return the names of the files.
 
-    Weights that are too large for one file go beside it.
+    Weights from `BESIDE` bytes go beside it: the runtime maps them, and frees what it has packed.
+    Those inside are parsed into memory and copied.
     """
     import onnx
 
     path = folder / "model.onnx"
-    if weight_bytes(model) <= LARGEST_PROTO:
+    if weight_bytes(model) < BESIDE:
         onnx.save(model, str(path))
         return [path.name]
     onnx.save(

@@ -71,12 +71,14 @@ def token_parts(
 def prefill_parts(model: Architecture, tokens: int, all_logits: bool = False) -> FlopParts:
     """Return FLOPs of a prompt from an empty cache, by part.
 
-    The LM head is computed for the last position, or for each with `all_logits`.
+    The product with the vocabulary's matrix is computed for the last position, or for each with
+    `all_logits`.
     """
     parts = token_parts(model, tokens)
-    times = {name: tokens for name in parts.__struct_fields__}
-    times["lm_head"] = tokens if all_logits else 1
-    return FlopParts(**{name: n * getattr(parts, name) for name, n in times.items()})
+    spared = 0 if all_logits else tokens - 1
+    head = 2.0 * (model.embedding_dim or model.hidden) * model.vocabulary
+    work = {name: tokens * getattr(parts, name) for name in parts.__struct_fields__}
+    return FlopParts(**{**work, "lm_head": work["lm_head"] - spared * head})
 
 
 def token_parts_at(model: Architecture, position: int, absorbed: bool = False) -> FlopParts:
