@@ -22,7 +22,7 @@ from edgecap.graph.onnx_file import open_graph, write_graph
 from edgecap.graph.scoring import scoring_graph
 from edgecap.graph.variants import make_variant
 from edgecap.machine.info import int8_may_saturate
-from edgecap.runtime.engine import EXACT_INT8
+from edgecap.runtime.sessions import EXACT_INT8
 
 # kind -> rotations, RMSNorms and sums before them that two layers have
 WHOLE = {

@@ -255,6 +255,20 @@ def check_engine(path, whole):
     assert count_graph(path, 1, 11).matrix_flops == heads[0]
 
 
+def test_a_provider_that_takes_the_default_for_a_constant(tmp_path):
+    """As OpenVINO does: the graph is opened again where all positions are needed."""
+    model = decoder(*HEADS["tied"])
+    whole = OrtEngine(written(model, tmp_path / "whole"), "cpu", 1).log_probabilities(IDS)
+    keep_last_logits(model)
+    engine = OrtEngine(written(model, tmp_path), "cpu", 1)
+    give = engine._number_of_logits
+    engine._number_of_logits = lambda name, logits: give(name, 1)
+    assert np.allclose(engine.log_probabilities(IDS, 1), whole[-1:])
+    assert np.allclose(engine.log_probabilities(IDS, 4), whole[-4:])
+    assert np.allclose(engine.log_probabilities(IDS), whole)
+    assert np.allclose(engine.log_probabilities_after(IDS[:-2], IDS[-2:]), whole[-2:, None])
+
+
 def test_a_graph_of_the_last_position_only_is_refused(tmp_path):
     """As onnxruntime-genai's builder makes them with prune_lm_head."""
     head = [

@@ -41,6 +41,13 @@ def scoring_graph(path: Path, on_host: bool = True, vocabulary: int | None = Non
     return in_memory(model, path)
 
 
+def all_logits_graph(path: Path) -> InMemoryGraph:
+    """Return the graph of an ONNX file with the logits of all positions; its weights stay there."""
+    model = open_graph(path, weights=False)
+    fix_kept_logits(model, 0)
+    return in_memory(model, path)
+
+
 def drop_guards(graph: onnx.GraphProto) -> int:
     """Remove Where(IsNaN(p), 0, p) behind a softmax, and return the number removed.
 

@@ -19,27 +19,21 @@ import numpy as np
 
 from edgecap.errors import EdgecapError, UsageError
 from edgecap.graph.last_logits import DEPLOYED, KEEP
-from edgecap.graph.onnx_file import open_in_memory, unknown_inputs
-from edgecap.graph.scoring import NLL, TARGETS
+from edgecap.graph.onnx_file import unknown_inputs
+from edgecap.graph.scoring import NLL, TARGETS, all_logits_graph
 from edgecap.graph.weight_locations import InMemoryGraph
-from edgecap.machine.info import int8_may_saturate
 from edgecap.protocols import Floats, Ids
 from edgecap.provider_options import parse_provider
 from edgecap.runtime.cache_memory import DTYPES, CacheMemory
 from edgecap.runtime.operator_profile import OperatorProfile, parse_operator_profile
 from edgecap.runtime.providers import load_libraries
+from edgecap.runtime.sessions import create_session, session_options
 from edgecap.runtime.state import HEADROOM, CacheBuffer, KvCache
 
 LOGITS_BUDGET = 160_000_000  # bytes of logits that a scoring step may hold
 # Positions scored at once. Small, so that few positions of a window are computed against earlier
 # ones that they do not see.
 MAX_SCORED_POSITIONS = 256
-# x86 without VNNI adds pairs of unsigned x signed products in 16 bits and saturates (0.72 bits per
-# token of divergence on a 260 K model). This option makes the runtime use unsigned weights, which
-# would halve the speed of VNNI.
-EXACT_INT8 = ("session.x64quantprecision", "1")
-OUTSIDE = "External data path"  # in the runtime's message on weights behind links
-EXTERNAL_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 class EngineError(EdgecapError):
@@ -70,7 +64,7 @@ class OrtEngine:
         import onnxruntime
 
         onnxruntime.set_default_logger_severity(3)
-        options = _session_options(threads, level, arena)
+        options = session_options(threads, level, arena)
         if profile_to:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile_to)
@@ -79,7 +73,8 @@ class OrtEngine:
         self._provider = parse_provider(provider).with_threads(threads)
         load_libraries(self._provider)
         started = time.perf_counter()
-        self._session = self._open(scoring or path, options)
+        self._path, self._options = path, options
+        self._session = create_session(scoring or path, options, self._provider.arguments)
         self.load_s = time.perf_counter() - started
         actual = self._session.get_providers()[0]
         if actual != self._provider.runtime_name:
@@ -95,20 +90,6 @@ class OrtEngine:
         self.has_cache = bool(self._past) and any(o.startswith("present") for o in self._outputs)
         self.vocabulary = self._logits_width() or vocabulary
         self._check_inputs()
-
-    def _open(self, graph: Path | InMemoryGraph, options: Any) -> Any:
-        """Open a session. The runtime refuses a path whose weights lie behind some links."""
-        import onnxruntime
-
-        if isinstance(graph, InMemoryGraph):
-            options.add_session_config_entry(EXTERNAL_DATA_FOLDER, str(graph.folder))
-            return onnxruntime.InferenceSession(graph.model, options, **self._provider.arguments)
-        try:
-            return onnxruntime.InferenceSession(str(graph), options, **self._provider.arguments)
-        except Exception as error:
-            if OUTSIDE not in str(error):
-                raise
-        return self._open(open_in_memory(graph), options)
 
     def _kept_logits_with_default(self) -> list[Any]:
         optional = self._session.get_overridable_initializers()
@@ -153,11 +134,28 @@ class OrtEngine:
         Copies the logits to the host: for small samples only.
         """
         wanted = last or len(inputs)
-        outputs, _ = self._run(inputs, self._empty_cache(), ["logits"], logits=last or 0)
-        rows = outputs["logits"].numpy()[0, -wanted:]
+        rows = self._last_logits(inputs, last or 0)
+        if len(rows) < wanted and self._numbers_of_logits:
+            self._give_all_logits()
+            rows = self._last_logits(inputs, 0)[-wanted:]
         if len(rows) < wanted:
             raise EngineError(f"the graph gives logits of {len(rows)} of {wanted} positions")
         return _log2_softmax(rows.astype(np.float64))
+
+    def _last_logits(self, inputs: Ids, last: int) -> Floats:
+        outputs, _ = self._run(inputs, self._empty_cache(), ["logits"], logits=last)
+        rows: Floats = outputs["logits"].numpy()[0, -last:]
+        return rows
+
+    def _give_all_logits(self) -> None:
+        """Open the graph again with the logits of all positions.
+
+        A provider that compiles a graph may take the default number of positions for a constant.
+        """
+        graph = all_logits_graph(self._path)
+        self._session = create_session(graph, self._options, self._provider.arguments)
+        self._inputs = {n: i for n, i in self._inputs.items() if n not in KEEP}
+        self._numbers_of_logits = {}
 
     def next_log_probabilities(self, rows: Ids) -> Floats:
         """Return log2 p of the token after each row of ids.
@@ -369,23 +367,6 @@ class OrtEngine:
         events = json.loads(path.read_text("utf-8"))
         path.unlink()
         return parse_operator_profile(events)
-
-
-def _session_options(threads: int, level: str, arena: bool) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = getattr(
-        onnxruntime.GraphOptimizationLevel,
-        "ORT_DISABLE_ALL" if level == "off" else f"ORT_ENABLE_{level.upper()}",
-    )
-    options.enable_cpu_mem_arena = arena
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    if int8_may_saturate():
-        options.add_session_config_entry(*EXACT_INT8)
-    return options
 
 
 def _log2_softmax(logits: Floats) -> Floats:

@@ -1,7 +1,7 @@
 """int8: MatMulInteger with activations quantized at run time, signed weights per output channel.
 
 Gathered tables have a scale for each row; a tied one is the LM head's matrix, stored once. x86
-without VNNI needs the session option `engine.EXACT_INT8`, so that sums do not saturate.
+without VNNI needs the session option `sessions.EXACT_INT8`, so that sums do not saturate.
 """
 
 from __future__ import annotations
