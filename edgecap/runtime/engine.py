@@ -170,16 +170,16 @@ class OrtEngine:
         ]
         return _log2_softmax(np.concatenate(logits).astype(np.float64))
 
-    def outputs(self, inputs: Ids) -> list[Floats]:
-        """Return all floating-point outputs for one text, shape (n,).
+    def tensors(self, inputs: Ids, names: list[str]) -> list[np.ndarray]:
+        """Return named outputs for one text, shape (n,), each of shape (1, n, width)."""
+        outputs, _ = self._run(inputs, self._empty_cache(), names, logits=0)
+        return [outputs[name].numpy() for name in names]
 
-        Each is flattened to (rows, width of its last axis).
-        """
-        outputs, _ = self._run(inputs, self._empty_cache(), self._outputs, logits=0)
-        arrays = (value.numpy() for value in outputs.values())
+    def outputs(self, inputs: Ids) -> list[Floats]:
+        """Return all floating-point outputs for one text, each of shape (rows, last axis)."""
         return [
             a.reshape(-1, a.shape[-1]).astype(np.float64)
-            for a in arrays
+            for a in self.tensors(inputs, self._outputs)
             if a.dtype.kind == "f" and a.ndim
         ]
 
