@@ -38,6 +38,7 @@ def test_what_is_in_the_wheel(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     for name in (
         "edgecap/py.typed",
+        "edgecap/data/edgecap-calibration.jsonl",
         "edgecap/data/edgecap-mixed.jsonl",
         "edgecap/data/models/edgecap-ref-xs/model.safetensors",
     ):
