@@ -32,6 +32,7 @@ PRECISIONS = (
     "int8s",
     "int8d",
     "int4b32",
+    "int4s",
 )
 DEFAULT_PRECISIONS = PRECISIONS[:4]
 # Up to schema 6 of records, these names meant the recipes that now have other names.
@@ -42,6 +43,7 @@ SWEEP_STEPS = 8  # tokens that are decoded behind each context of --context-swee
 
 DEFAULT_MODEL = "edgecap-ref-xs"
 DEFAULT_CORPUS = "edgecap-mixed"
+CALIBRATION_CORPUS = "edgecap-calibration"  # variants are fitted to it, and nothing is scored on it
 
 
 class CellSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -13,7 +13,7 @@ from edgecap.graph.cost.count import count_graph
 from edgecap.graph.last_logits import fix_kept_logits
 from edgecap.graph.onnx_file import inspect_graph, open_graph, write_graph
 from edgecap.graph.scoring import scoring_graph
-from edgecap.machine.info import int8_may_saturate
+from edgecap.runtime.activations import ActivationReader
 from edgecap.runtime.engine import OrtEngine
 from edgecap.text.corpus import read_corpus
 from edgecap.text.tokenizer import read_tokenizer
@@ -24,11 +24,14 @@ from edgecap.text.tokenizer import read_tokenizer
 LIMITS = {
     "fp16": (1e-4, 0.54),
     "bf16": (1e-4, 0.52),
-    "int8": (0.02, 0.31),
+    "int8": (4e-3, 0.29),
+    "int8d": (0.02, 0.31),
     "int8w": (2e-3, 0.31),
     "int8wb128": (5e-3, 0.29),
     "int8s": (0.03, 0.31),
-    "int4": (0.25, 0.19),
+    "int4": (0.06, 0.25),
+    "int4s": (0.16, 0.17),
+    "int4b32": (0.25, 0.19),
     "int4b16": (0.2, 0.22),
     "int4b64": (0.3, 0.17),
     "int4b128": (0.35, 0.165),
@@ -83,11 +86,14 @@ def divergence(path, base, texts):
 
 
 def made(base, precision, folder, texts):
-    assert variants.make_variant(base, precision, folder, samples=texts) == ["model.onnx"]
+    observe = ActivationReader(base, 2)
+    files = variants.make_variant(base, precision, folder, texts, observe)
+    assert files == ["model.onnx"]
     return folder / "model.onnx"
 
 
-def decodes_as_it_prefills(path, ids):
+def decoded_divergence(path, ids):
+    """KL of the prediction after 24 tokens, five of which are decoded, from that of a prefill."""
     runner = engine(path)
     cache = runner.prefill(ids[:20])
     for token in ids[20:24].tolist():
@@ -95,12 +101,13 @@ def decodes_as_it_prefills(path, ids):
     logits = runner.step(cache, ids[24:25])[0][0].astype(np.float64)
     whole = runner.log_probabilities(ids[:25])[-1]
     logits -= logits.max()
-    return np.abs((logits - np.log(np.exp(logits).sum())) / np.log(2) - whole).max()
+    decoded = (logits - np.log(np.exp(logits).sum())) / np.log(2)
+    return (np.exp2(whole) * (whole - decoded)).sum()
 
 
 def test_every_variant_has_a_limit_here():
     assert LIMITS.keys() == variants.RECIPES.keys()
-    assert sorted(variants.SAMPLED) == ["int8s"]
+    assert sorted(variants.SAMPLED) == ["int4", "int4s", "int8s"]
     assert len(set(variants.RECIPES.values())) == len(variants.RECIPES)
 
 
@@ -109,13 +116,11 @@ def test_every_variant_has_a_limit_here():
 def test_a_variant_of_the_reference_model(reference, texts, precision, variant):
     path = variant(precision)
     bits, share = LIMITS[precision]
-    assert inspect_graph(path).precision == precision
+    assert inspect_graph(path).precision == {"int4s": "int4"}.get(precision, precision)
     assert 0 <= divergence(path, reference, texts[:4]) < bits
     assert path.stat().st_size < share * reference.stat().st_size
-    near = {"int8": 1.0, "fp16": 0.1}.get(precision, 1e-3)  # int8's ranges are those of each run
-    if precision == "int4b16" and int8_may_saturate():
-        near = 0.5  # one row and several have different kernels without VNNI: 0.18 was measured
-    assert decodes_as_it_prefills(path, texts[0]) < near
+    # Ranges of int8d are those of each run; in blocks, an activation on a tie may go either way.
+    assert decoded_divergence(path, texts[0]) < (0.05 if precision == "int8d" else 5e-3)
     ours, theirs = (count_graph(p, sequence=3, past=100) for p in (path, reference))
     assert ours.matrix_flops == theirs.matrix_flops > 0
     assert ours.unknown == {}
@@ -133,7 +138,9 @@ def test_static_ranges_hold_behind_the_longest_sample(reference, texts, tmp_path
 
 
 @pytest.mark.export
-@pytest.mark.parametrize("precision", ["bf16", "int8w", "int8s", "int4b64", "int4hqq"])
+@pytest.mark.parametrize(
+    "precision", ["bf16", "int8", "int4", "int8w", "int8s", "int4b64", "int4hqq"]
+)
 def test_the_scoring_copy_answers_as_the_graph_does(texts, precision, variant):
     path = variant(precision)
     ids = texts[0]
@@ -145,7 +152,9 @@ def test_the_scoring_copy_answers_as_the_graph_does(texts, precision, variant):
 
 
 @pytest.mark.export
-@pytest.mark.parametrize("precision", ["bf16", "int8w", "int8s", "int4b64", "int4hqq"])
+@pytest.mark.parametrize(
+    "precision", ["bf16", "int8", "int4", "int8w", "int8s", "int4b64", "int4hqq"]
+)
 def test_gemm_and_learned_positions(exports, texts, precision, tmp_path):
     path = made(exports["gpt2"], precision, tmp_path, texts[4:])
     assert inspect_graph(path).precision == precision
@@ -159,6 +168,8 @@ def test_a_tied_table_is_stored_once(variant):
     """The head's 8192 x 128 numbers, at their width: no second tensor as large."""
     for precision, least in (
         ("bf16", 8192 * 128),
+        ("int8", 8192 * 128),
+        ("int4", 8192 * 128),
         ("int8w", 8192 * 128),
         ("int8s", 8192 * 128),
         ("int4hqq", 524_288),

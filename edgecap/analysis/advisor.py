@@ -25,8 +25,13 @@ FP16 = Caution(
 INT8 = Caution(
     code="no-int8-dot-product",
     message="this processor has no int8 dot product (VNNI, AMX, dotprod)",
-    advice="expect less speed from int8 and int4 than on newer processors; on x86 set "
-    "session.x64quantprecision to 1 in your own program too, or int8 saturates",
+    advice="expect less speed from int8 and int4 than on newer processors",
+)
+INT8_SATURATES = Caution(
+    code=INT8.code,
+    message=INT8.message,
+    advice="use int8, which has blocks; if you deploy this one on x86, set "
+    "session.x64quantprecision to 1 in your own program too, or sums saturate",
 )
 BF16 = Caution(
     code="bf16-emulated",
@@ -62,6 +67,8 @@ _NEEDS = (
     _Need("fp16", HALF_FLAGS, FP16),
     _Need("bf16", BF16_FLAGS, BF16, BF16_RUNTIME),
     _Need("int4hqq", set(), HQQ),
+    _Need("int8d", INT8_FLAGS, INT8_SATURATES),
+    _Need("int8s", INT8_FLAGS, INT8_SATURATES),
     _Need("int8", INT8_FLAGS, INT8),
     _Need("int4", INT8_FLAGS, INT8),
 )

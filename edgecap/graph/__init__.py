@@ -4,6 +4,7 @@
     onnx_file      Open, inspect and write ONNX files.
     external_data  Parse an ONNX file without reading its large weights.
     weight_locations  Files beside a graph that hold its weights: check, read, follow links.
+    weight_formats  Name the format of each stored matrix, and count the bits of a weight.
     traversal      Order nodes, enter nested graphs, find the products of rotary angles.
     finish         Write an exported graph as it is deployed: fused, without guards, or as it is.
     tied_weights   Store a matrix that is stored twice only once.

@@ -162,7 +162,7 @@ def _precision(model: onnx.ModelProto) -> str:
         return _block_precision(model, blocks)
     operators = {n.op_type for n in model.graph.node}
     if {"MatMulInteger", "DynamicQuantizeMatMul"} & operators:
-        return "int8"
+        return "int8d"
     if "QLinearMatMul" in operators or {"QuantizeLinear", "DequantizeLinear"} <= operators:
         return "int8s"
     sizes: dict[int, int] = {}
@@ -174,21 +174,35 @@ def _precision(model: onnx.ModelProto) -> str:
 
 
 def _block_precision(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> str:
-    """Return the name of a block-wise precision: int4 or int8w by the fewest bits, or int4hqq.
+    """Return the name of a block-wise precision by the fewest bits.
 
-    The block size is part of the name if all nodes share one that edgecap makes. HQQ has zero
-    points in floating point.
+    Plain formats, with one block size and neither zero points nor scales in fp16, have names of
+    their own if edgecap makes them. HQQ has zero points in floating point.
     """
     bits, sizes = (
         {_attribute(n, name, default) for n in nodes}
         for name, default in (("bits", 4), ("block_size", 32))
     )
     floats = {t.name for t in model.graph.initializer if t.data_type in (1, 10, 16)}
-    if min(bits) <= 4 and any(name in floats for n in nodes for name in n.input[3:4]):
+    points = {name for n in nodes for name in n.input[3:4] if name}
+    if min(bits) <= 4 and points & floats:
         return "int4hqq"
-    family, known_sizes = ("int4", (16, 64, 128)) if min(bits) <= 4 else ("int8w", (128,))
-    block = sizes.pop() if len(sizes) == 1 else 0
-    return f"{family}b{block}" if block in known_sizes else family
+    is_plain = not points and len(bits) == len(sizes) == 1
+    if not is_plain or any(n.input[2] not in floats for n in nodes):
+        return "int4" if min(bits) <= 4 else "int8"
+    family = "int4" if min(bits) <= 4 else "int8"
+    return _PLAIN_BLOCKS.get((bits.pop(), sizes.pop()), family)
+
+
+# Bits and block size of plain formats.
+_PLAIN_BLOCKS = {
+    (4, 16): "int4b16",
+    (4, 32): "int4b32",
+    (4, 64): "int4b64",
+    (4, 128): "int4b128",
+    (8, 32): "int8w",
+    (8, 128): "int8wb128",
+}
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:

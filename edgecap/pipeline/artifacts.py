@@ -16,12 +16,12 @@ import msgspec
 
 from edgecap.errors import UsageError
 from edgecap.graph import finish
-from edgecap.graph.variants import RECIPES, SAMPLED
+from edgecap.graph.variants import CORPUS, RECIPES, SAMPLED
 from edgecap.pipeline.prepare import describe_graph, export_recipe, finish_of
 from edgecap.pipeline.run_context import ProgressEvent, ReadyGraph, RunContext, run_step
 from edgecap.pipeline.worker import BuiltGraph, Export, Optimize, Quantize, Step
 from edgecap.record import Failure, Graph
-from edgecap.spec import DEFAULT_CORPUS, CellSpec
+from edgecap.spec import CALIBRATION_CORPUS, DEFAULT_CORPUS, CellSpec
 from edgecap.storage import locks
 from edgecap.storage.cache import ORIGIN_FILE, Origin
 from edgecap.storage.files import (
@@ -140,12 +140,12 @@ def _get_or_export(context: RunContext, cell: CellSpec) -> ReadyGraph | Failure:
 def _get_or_quantize(context: RunContext, cell: CellSpec, fp32: ReadyGraph) -> ReadyGraph | Failure:
     """Return a variant of an fp32 graph. One that is calibrated on text depends on that text."""
     recipe = RECIPES[cell.precision]
-    text = _calibration_text(context) if cell.precision in SAMPLED else None
+    text = _calibration_text(context, cell)
     inputs = [recipe, _tool_versions(), *([text.sha256, context.hashes.tokenizer] if text else [])]
     plan = _BuildPlan(
         context.home.cache / "variants" / f"{cell.precision}-{_key_of(fp32, *inputs)}",
         fp32.graph.exporter,
-        f"{recipe}; samples of {text.name} {text.sha256[:12]}" if text else recipe,
+        _sampled_recipe(recipe, cell.precision, text),
         lambda out: Quantize(
             graph=str(fp32.path),
             precision=cell.precision,
@@ -159,11 +159,26 @@ def _get_or_quantize(context: RunContext, cell: CellSpec, fp32: ReadyGraph) -> R
     return _get_or_run(context, cell, plan)
 
 
-def _calibration_text(context: RunContext) -> Corpus:
-    """Return the corpus of the run, or the bundled one if the run has none."""
-    if context.corpus.path:
+def _sampled_recipe(recipe: str, precision: str, text: Corpus | None) -> str:
+    if text is None:
+        return f"{recipe}; without samples" if precision in SAMPLED else recipe
+    return f"{recipe}; samples of {text.name} {text.sha256[:12]}"
+
+
+def _calibration_text(context: RunContext, cell: CellSpec) -> Corpus | None:
+    """Return the text that a variant takes samples from, or None.
+
+    "corpus" is that of the run, or the bundled one if the run has none. The text that int4 is
+    fitted to is never scored; without a tokenizer, int4 is made without it.
+    """
+    kind = SAMPLED.get(cell.precision)
+    if kind == CORPUS and context.corpus.path:
         return context.corpus
-    return read_corpus(DEFAULT_CORPUS, None, context.home.cache)
+    if kind == CORPUS:
+        return read_corpus(DEFAULT_CORPUS, None, context.home.cache)
+    if kind and (tokenizer_folder(context, cell.provider) / "tokenizer.json").is_file():
+        return read_corpus(CALIBRATION_CORPUS, None, context.home.cache)
+    return None
 
 
 def _key_of(source: ReadyGraph, *inputs: str) -> str:
@@ -259,6 +274,8 @@ def _build(context: RunContext, cell: CellSpec, plan: _BuildPlan) -> ReadyGraph 
                 unfused=source.unfused,
                 fidelity_bits=source.fidelity_bits,
                 fidelity=source.fidelity,
+                formats=answer.formats,
+                weight_bits=answer.weight_bits,
             )
             origin = Origin(model=context.located.name, made_utc=utc_now())
             write_atomically(scratch / GRAPH_FILE, msgspec.json.encode(graph))

@@ -16,7 +16,7 @@ import msgspec
 from edgecap.errors import UsageError
 from edgecap.graph import export, finish
 from edgecap.graph.onnx_file import GraphFacts, unknown_inputs
-from edgecap.graph.variants import SAMPLED
+from edgecap.graph.variants import CORPUS, SAMPLED
 from edgecap.machine.energy import meter
 from edgecap.machine.energy.meter.cells import FIRST_S
 from edgecap.machine.info import check_processors, check_threads
@@ -97,7 +97,7 @@ def _check_tokenizer(
     spec: Spec, located: LocatedModel, model: Model, inspected: Inspected, corpus: Corpus
 ) -> None:
     """Raise UsageError if the tokenizer does not fit the model, or is not there for the text."""
-    needs_text = corpus.path or any(name in SAMPLED for name in spec.precisions)
+    needs_text = corpus.path or any(SAMPLED.get(name) == CORPUS for name in spec.precisions)
     if needs_text and not model.encodes:
         require_tokenizer(located, spec.trust_remote_code)
     texts = (d.text for d in corpus.documents) if corpus.path else iter(())

@@ -18,7 +18,7 @@ import msgspec
 
 from edgecap.errors import UsageError
 from edgecap.record import Baseline, CorpusInfo, Domain
-from edgecap.spec import DEFAULT_CORPUS
+from edgecap.spec import CALIBRATION_CORPUS, DEFAULT_CORPUS
 from edgecap.storage import hub
 from edgecap.storage.files import (
     require_regular_file,
@@ -137,8 +137,8 @@ def corpus_info(
 
 def _find(name: str, limit: int | None, cache: Path) -> tuple[Path, float]:
     """Return the file on this disk, and the bias that its publisher declares."""
-    if name == DEFAULT_CORPUS:
-        return BUNDLED / f"{DEFAULT_CORPUS}.jsonl", 0.0
+    if name in (DEFAULT_CORPUS, CALIBRATION_CORPUS):
+        return BUNDLED / f"{name}.jsonl", 0.0
     if not name.startswith("hf:"):
         return Path(name), 0.0
     address = _ON_THE_HUB.fullmatch(name)

@@ -63,9 +63,7 @@ def predict(
         model_type=model.model_type,
         assumed=model.assumed,
         parameters=flops.parameters(model).total,
-        weight_bytes=flops.weight_bytes(model, stored)
-        if stored in ("fp32", "fp16", "int8", "int4")
-        else None,
+        weight_bytes=flops.weight_bytes(model, stored) if stored in flops.STORED else None,
         flops_per_token=counted.per_token,
         corpus=first.record.corpus.name,
         protocol=first.text.protocol,

@@ -195,7 +195,7 @@ def _step_needs(
 ) -> tuple[StepNeeds | Absent, StepNeeds | Absent]:
     """Return what a decoded token and a prompt need, measured as the point was."""
     latency, stored = latency_of(point.cell), flops.storage_precision(point.cell.precision)
-    if latency is None or stored not in _STORED:
+    if latency is None or stored not in flops.STORED:
         reason = Absent(
             reason=f"edgecap does not know how many bytes weights take in {point.cell.precision}"
         )
@@ -216,9 +216,6 @@ def _step_needs(
         token_flops,
         flops.read_bytes(model, stored) + int(latency.decode.context) * per_token + state,
     ), prefill
-
-
-_STORED = ("fp32", "fp16", "int8", "int4")
 
 
 def _latest(points: Sequence[SeriesModel]) -> SeriesModel:

@@ -22,6 +22,7 @@ from edgecap.model.flops.operations import (
     total,
 )
 from edgecap.model.flops.weights import (
+    STORED,
     Parameters,
     kv_bytes,
     kv_bytes_per_token,
@@ -49,6 +50,7 @@ __all__ = [
     "read_bytes",
     "attended_positions",
     "state_bytes",
+    "STORED",
     "storage_precision",
     "token_parts",
     "total",

@@ -7,7 +7,8 @@ from typing import NamedTuple
 from edgecap.model.flops.matrices import all_matrices, convolved
 from edgecap.record import Architecture, Attention, Experts, Mlp, Recurrent
 
-BLOCK = 32  # weights that share a scale in int4
+BLOCK = 32  # weights that share a scale
+STORED = ("fp32", "fp16", "int8", "int4", "int4s", "int8d", "int4b32")  # known to `weight_bytes`
 
 
 class Parameters(NamedTuple):
@@ -37,18 +38,20 @@ def parameters(model: Architecture) -> Parameters:
 
 
 def weight_bytes(model: Architecture, precision: str) -> int:
-    """Return bytes of the weights in fp32, fp16, int8 or int4, as edgecap's variants store them.
+    """Return bytes of the weights, as edgecap's variants store them.
 
-    Norms, biases and other vectors are fp32. int8 has an fp32 scale for each output channel, or row
-    of a table; int4 has blocks of 32 inputs, the last one padded, each with an fp32 scale. Raise
-    KeyError for another precision.
+    Norms, biases and other vectors are fp32. int8 and int4 have blocks of 32 inputs, the last one
+    padded; int4 stores tables in 8 bits, and matrices in 5.25 bits on average. int8d has an fp32
+    scale for each output channel or row of a table, int4b32 for each block of 32. Raise KeyError
+    for another precision.
     """
+    tables = "int8" if precision == "int4" else precision
     stored = sum(
         t * m.copies * _matrix_bytes(precision, m.inputs, m.outputs) for t, m in all_matrices(model)
     )
-    stored += _matrix_bytes(precision, model.embedding_dim or model.hidden, model.vocabulary)
+    stored += _matrix_bytes(tables, model.embedding_dim or model.hidden, model.vocabulary)
     rows, rest = divmod(model.tables + _other_weights(model), model.hidden)
-    return stored + _matrix_bytes(precision, model.hidden, rows) + 4 * (rest + _vectors(model))
+    return stored + _matrix_bytes(tables, model.hidden, rows) + 4 * (rest + _vectors(model))
 
 
 def read_bytes(model: Architecture, precision: str, tokens: int = 1) -> int:
@@ -72,21 +75,23 @@ def read_bytes(model: Architecture, precision: str, tokens: int = 1) -> int:
 
 def storage_precision(precision: str) -> str:
     """Return the precision of `weight_bytes` in which a variant stores its weights."""
-    return "int4" if precision.startswith("int4") else _STORAGE.get(precision, precision)
+    plain = precision.startswith("int4b") or precision == "int4hqq"
+    return "int4b32" if plain else _STORAGE.get(precision, precision)
 
 
-_STORAGE = {
-    "bf16": "fp16",
-    **dict.fromkeys(("int8d", "int8w", "int8s", "int8wb128"), "int8"),
-}
+_STORAGE = {"bf16": "fp16", "int8w": "int8", "int8s": "int8d", "int8wb128": "int8"}
 
 
 def _matrix_bytes(precision: str, inputs: int, outputs: int) -> int:
+    blocks = -(-inputs // BLOCK)
     column = {
         "fp32": 4 * inputs,
         "fp16": 2 * inputs,
-        "int8": inputs + 4,
-        "int4": -(-inputs // BLOCK) * (BLOCK // 2 + 4),
+        "int8": blocks * (BLOCK + 2),
+        "int4": blocks * 21,
+        "int4s": blocks * 18,
+        "int8d": inputs + 4,
+        "int4b32": blocks * (BLOCK // 2 + 4),
     }[precision]
     # A matrix of a few inputs, such as a convolution, is not quantized.
     return outputs * min(column, 4 * inputs)

@@ -67,13 +67,16 @@ class Diagnosed(Message, frozen=True, tag="examined"):
 class BuiltGraph(Message, frozen=True, tag="made"):
     """Files of a new graph, relative to its folder, and why parts of it were not fused.
 
-    `fidelity_bits` and `fidelity` are those of an export, as `record.Graph` has them.
+    `fidelity_bits` and `fidelity` are those of an export, `formats` and `weight_bits` those of a
+    variant, as `record.Graph` has them.
     """
 
     files: tuple[str, ...]
     unfused: tuple[str, ...] = ()
     fidelity_bits: float | Absent = Absent(reason="not an export")
     fidelity: dict[str, float | Absent] = {}
+    formats: dict[str, str] = {}
+    weight_bits: float | None = None
 
 
 class MeasuredCell(Message, frozen=True, tag="measured"):

@@ -29,6 +29,7 @@ from edgecap.pipeline.worker.answers import (
     ignore_progress,
 )
 from edgecap.pipeline.worker.steps import (
+    Quantize,
     Step,
     stage_of,
 )
@@ -36,6 +37,8 @@ from edgecap.record import Failure
 
 _DECODER: msgspec.json.Decoder[OutputLine] = msgspec.json.Decoder(OutputLine)
 _GRACE_S = 2.0
+# Quantizing runs numpy in threads of its own, where threads of BLAS would only wait for each other.
+_ONE_BLAS_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 _LIVE: set[subprocess.Popen[bytes]] = set()
 
 
@@ -47,7 +50,7 @@ def in_child(
     Returns its answer, or a Failure if it crashed, hung for `timeout_s`, or answered nonsense.
     Raises UsageError or DiskFull if the child refuses the step.
     """
-    with tempfile.TemporaryFile() as errors, _child(errors) as process:
+    with tempfile.TemporaryFile() as errors, _child(step, errors) as process:
         assert process.stdin and process.stdout
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(msgspec.json.encode(step) + b"\n")
@@ -61,14 +64,18 @@ def in_child(
 
 
 @contextlib.contextmanager
-def _child(errors: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+def _child(step: Step, errors: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "edgecap.pipeline.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=None if os.environ.get("EDGECAP_DEBUG") else errors,
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": _import_path()},
+        env={
+            **os.environ,
+            "PYTHONPATH": _import_path(),
+            **(_ONE_BLAS_THREAD if isinstance(step, Quantize) else {}),
+        },
     )
     _LIVE.add(process)
     try:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from edgecap.graph import export, finish
+from edgecap.graph.onnx_file import open_graph
 from edgecap.graph.variants import make_variant
+from edgecap.graph.weight_formats import weight_formats
 from edgecap.machine.info import default_threads
 from edgecap.meters import fidelity
 from edgecap.pipeline.worker.answers import (
@@ -22,7 +24,7 @@ from edgecap.pipeline.worker.steps import (
     Quantize,
 )
 
-CALIBRATION_TOKENS, CALIBRATION_SAMPLES = 256, 32  # to find ranges of activations
+CALIBRATION_TOKENS, CALIBRATION_SAMPLES = 256, 32  # to measure activations on
 
 
 def _export(step: Export, report: Report) -> BuiltGraph:
@@ -73,6 +75,8 @@ def _divergence(plain: Path, other: Path) -> float:
 
 
 def _quantize(step: Quantize, report: Report) -> BuiltGraph:
+    from edgecap.runtime.activations import ActivationReader
+
     report(f"make {step.precision}", 0, 1)
     length = min(CALIBRATION_TOKENS, step.positions)
     samples = (
@@ -80,8 +84,11 @@ def _quantize(step: Quantize, report: Report) -> BuiltGraph:
         if step.corpus
         else []
     )
-    files = make_variant(Path(step.graph), step.precision, Path(step.out), samples)
-    return BuiltGraph(files=tuple(files))
+    source = Path(step.graph)
+    observe = ActivationReader(source, default_threads())
+    files = make_variant(source, step.precision, Path(step.out), samples, observe)
+    formats = weight_formats(open_graph(Path(step.out) / files[0], weights=False))
+    return BuiltGraph(files=tuple(files), formats=formats.by_matrix, weight_bits=formats.bits)
 
 
 HANDLERS: dict[type, Callable[[Any, Report], BuiltGraph]] = {
