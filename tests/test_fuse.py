@@ -382,7 +382,7 @@ def test_variants_of_the_fused_graph(precision, most, reference, tmp_path):
         pairs = zip(expected, found, strict=True)
         far.append(np.mean([(np.exp(a) * (a - b)).sum(-1).mean() for a, b in pairs]) / np.log(2))
     assert far[0] < most
-    assert far[1] == pytest.approx(far[0], rel=0.1, abs=1e-4)
+    assert far[1] == pytest.approx(far[0], rel=0.2, abs=1e-4)
     assert operators(tmp_path / "fused/model.onnx").count("GroupQueryAttention") == 4
 
 

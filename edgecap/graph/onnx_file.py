@@ -122,6 +122,9 @@ def unknown_inputs(names: Iterable[str]) -> list[str]:
 def table_rows(model: onnx.ModelProto) -> int | None:
     """Return the rows of the table that token ids are looked up in, or None."""
     rows = {t.name: t.dims[0] for t in model.graph.initializer if len(t.dims) >= 2}
+    for node in model.graph.node:  # a quantized table has the shape that its product needs
+        if node.op_type == "Reshape" and node.input[0] in rows:
+            rows[node.output[0]] = rows[node.input[0]]
     gathers = (
         n for n in model.graph.node if n.op_type.startswith("Gather") and "input_ids" in n.input[1:]
     )
