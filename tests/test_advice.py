@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecap import spec
-from edgecap.analysis.advisor import BF16, BF16_RUNTIME, FP16, HQQ, INT8, advise
+from edgecap.analysis.advisor import (
+    BF16,
+    BF16_RUNTIME,
+    FP16,
+    HQQ,
+    INT8,
+    INT8_SATURATES,
+    advise,
+)
 from edgecap.errors import UsageError
 from edgecap.provider_options import (
     PACKAGES,
@@ -39,7 +47,9 @@ def machine(*flags):
         ("bf16", ("bf16",), BF16_RUNTIME),
         ("int8", ("avx2",), INT8),
         ("int8", ("avx512_vnni",), None),
-        ("int8s", ("avx2",), INT8),
+        ("int8s", ("avx2",), INT8_SATURATES),
+        ("int8d", ("avx2",), INT8_SATURATES),
+        ("int8d", ("avx512_vnni",), None),
         ("int8w", ("asimddp",), None),
         ("int4", ("avx2",), INT8),
         ("int4b128", ("avx_vnni",), None),
