@@ -51,7 +51,7 @@ def test_tied_embeddings_are_stored_once(reference):
     assert (reference / "fp32/model.onnx").stat().st_size < 1.04 * weights
     assert (reference / "fp16/model.onnx").stat().st_size < 1.12 * weights / 2
     assert (reference / "int8/model.onnx").stat().st_size < 1.30 * weights / 4
-    assert (reference / "int4/model.onnx").stat().st_size < 1.50 * weights / 8
+    assert (reference / "int4/model.onnx").stat().st_size < 1.90 * weights / 8  # tables in 8 bits
 
 
 def test_a_transposed_copy_is_found_and_tied(reference, tmp_path):
