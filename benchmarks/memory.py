@@ -1,4 +1,4 @@
-"""Where the memory of a decoder goes: resident megabytes by kind, after a prompt.
+"""Show where the memory of a decoder goes: resident megabytes by kind, after a prompt.
 
     python benchmarks/memory.py FOLDER/int4/model.onnx FOLDER/int8w/model.onnx [--tokens 1024]
 

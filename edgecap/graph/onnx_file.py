@@ -191,9 +191,9 @@ def _block_precision(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> str
     if min(bits) <= 4 and points & floats:
         return "int4hqq"
     is_plain = not points and len(bits) == len(sizes) == 1
-    if not is_plain or any(n.input[2] not in floats for n in nodes):
-        return "int4" if min(bits) <= 4 else "int8"
     family = "int4" if min(bits) <= 4 else "int8"
+    if not is_plain or any(n.input[2] not in floats for n in nodes):
+        return family
     return _PLAIN_BLOCKS.get((bits.pop(), sizes.pop()), family)
 
 

@@ -165,7 +165,6 @@ class _Weights:
         matrix, moments = self.matrix(name), self._moments_of(name)
         approximate = rounded.floats()[:, : matrix.shape[1]]
         if moments is None:
-            moments = Moments(np.ones(0), ())
             return float(np.square(approximate - matrix).sum() / np.square(matrix).sum())
         return relative_error(matrix, approximate, moments)
 
