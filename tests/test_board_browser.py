@@ -166,7 +166,7 @@ def test_columns_sort_both_ways_with_absent_numbers_last(open_page, address):
 
 def test_filters_narrow_and_their_counts_follow(open_page, address):
     page = open_page(address)
-    page.check("[data-facet=precision][value=int8]")
+    page.check("[data-facet=precision][value=int8d]")
     assert page.locator("#cells tbody tr").count() == 4
     page.check("[data-facet=device][value=laptop]")
     assert page.locator("#cells tbody tr").count() == 2
@@ -175,7 +175,7 @@ def test_filters_narrow_and_their_counts_follow(open_page, address):
     page.reload()
     page.wait_for_selector("#cells tbody tr")
     assert page.locator("#cells tbody tr").count() == 2
-    assert page.is_checked("[data-facet=precision][value=int8]")
+    assert page.is_checked("[data-facet=precision][value=int8d]")
     page.click("button[type=reset]")
     assert page.locator("#cells tbody tr").count() == 4 * len(BASE.cells)
     page.fill("#search", "LARGE int8")
@@ -448,13 +448,13 @@ def test_a_served_board_takes_new_records_and_keeps_its_filters(open_page, tmp_p
             target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
         ).start()
         page = open_page(f"http://127.0.0.1:{server.server_address[1]}/")
-        page.check("[data-facet=precision][value=int8]")
+        page.check("[data-facet=precision][value=int8d]")
         assert page.locator("#cells tbody tr").count() == 1
         save(named("second", "board"), folder / "second.json")
         page.wait_for_selector("#cells tbody tr >> nth=1", timeout=20_000)
         assert page.locator("#cells tbody tr").count() == 2
-        assert page.is_checked("[data-facet=precision][value=int8]")
-        assert page.evaluate("document.activeElement.value") == "int8"
+        assert page.is_checked("[data-facet=precision][value=int8d]")
+        assert page.evaluate("document.activeElement.value") == "int8d"
         assert "second" in page.inner_text("#facets")
         assert "Live" in page.inner_text("#live")
         with page.expect_navigation():
