@@ -141,6 +141,12 @@ class Engine(Protocol):
         """Return the bytes of a cache."""
 
 
+class OverridableEngine(Engine, Protocol):
+    """An engine whose next runs take tensors in place of stored ones of the same names."""
+
+    overrides: dict[str, NDArray[np.float32]]
+
+
 class Probes(Protocol):
     """Operators that measure the limits of a provider."""
 

@@ -33,7 +33,9 @@ PRECISIONS = (
     "int8d",
     "int4b32",
     "int4s",
+    "tuned",
 )
+TUNED = "tuned"  # a variant that `edgecap tune` wrote
 DEFAULT_PRECISIONS = PRECISIONS[:4]
 # Up to schema 6 of records, these names meant the recipes that now have other names.
 RENAMED = {"int8": "int8d", "int4": "int4b32"}

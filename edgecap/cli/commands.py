@@ -24,6 +24,7 @@ from edgecap.cli.report import report
 from edgecap.cli.show import schema, show
 from edgecap.cli.sweep import sweep
 from edgecap.cli.tokenizer import tokenizer
+from edgecap.cli.tune import tune
 from edgecap.cli.worker import worker
 
 EXAMPLES = """\b
@@ -33,6 +34,7 @@ Examples:
   edgecap compare profiles/RECORD.json --baseline precision=fp16
   edgecap report profiles/RECORD.json -o report.html
   edgecap recommend profiles/RECORD.json --max-latency-ms 20 --max-memory 2GB
+  edgecap tune --model ./my-model --max-bytes 100MB -o tuned
   edgecap board profiles/ -o board.html              show many records on one page
   edgecap export --model ./my-model --precision fp16,int8 -o my-model-onnx
   edgecap flops --config config.json                 count FLOPs from a config, without weights
@@ -79,6 +81,7 @@ COMMANDS = (
     show,
     sweep,
     tokenizer,
+    tune,
     worker,
 )
 for command in COMMANDS:

@@ -1,4 +1,6 @@
-"""Watch the activations in front of matrix products, to find those that quantize badly.
+"""Open graphs to look inside: with tensors as outputs, or stored tensors as inputs.
+
+Weights stay on the disk. `watch_products` finds activations that quantize badly:
 
     input of a product with a stored matrix -> Abs -> ReduceMax over its last axis
 
@@ -7,6 +9,7 @@ The results are the only outputs: a number a row, so that even a large model ret
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,6 +30,34 @@ class WatchedGraph(NamedTuple):
 
     graph: InMemoryGraph
     nodes: tuple[str, ...]
+
+
+def graph_with_outputs(path: Path, names: Sequence[str]) -> InMemoryGraph:
+    """Return a graph of an ONNX file that has the named tensors as further outputs."""
+    from onnx import TensorProto, helper
+
+    model = open_graph(path, weights=False)
+    present = {o.name for o in model.graph.output}
+    model.graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+        for name in names
+        if name not in present
+    )
+    return in_memory(model, path)
+
+
+def graph_with_overridable(path: Path, names: Iterable[str]) -> InMemoryGraph:
+    """Return a graph whose stored tensors `names` are optional inputs."""
+    from onnx import helper
+
+    model = open_graph(path, weights=False)
+    wanted = set(names)
+    model.graph.input.extend(
+        helper.make_tensor_value_info(t.name, t.data_type, list(t.dims))
+        for t in model.graph.initializer
+        if t.name in wanted
+    )
+    return in_memory(model, path)
 
 
 def watch_products(path: Path) -> WatchedGraph:

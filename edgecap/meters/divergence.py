@@ -57,7 +57,7 @@ def measure_divergence(reference: Engine, variant: Engine, samples: Sequence[Ids
     rows, decoded = [], []
     for sample in samples:
         expected = reference.log_probabilities(sample)
-        rows.append(_rows(expected, variant.log_probabilities(sample)))
+        rows.append(divergence_rows(expected, variant.log_probabilities(sample)))
         decoded.append(_decoded_rows(expected, variant, sample))
     bits, entropy = np.concatenate(rows, axis=1).mean(axis=1)
     divergence = Divergence(
@@ -82,7 +82,7 @@ def _decoded_rows(expected: Floats, variant: Engine, sample: Ids) -> Floats:
     if not count:
         return np.zeros(0)
     steps = variant.log_probabilities_after(sample[:-count], sample[-count:])
-    rows: Floats = _rows(expected[-count:], np.concatenate(steps))[0]
+    rows: Floats = divergence_rows(expected[-count:], np.concatenate(steps))[0]
     return rows
 
 
@@ -157,11 +157,11 @@ def max_divergence(p: Sequence[Floats], q: Sequence[Floats]) -> float:
 
     NaN and infinity count as largest.
     """
-    means = [float(_rows(a, b)[0].mean()) for a, b in zip(p, q, strict=True)]
+    means = [float(divergence_rows(a, b)[0].mean()) for a, b in zip(p, q, strict=True)]
     return max(means, key=lambda bits: (not math.isfinite(bits), bits))
 
 
-def _rows(p: Floats, q: Floats) -> Floats:
+def divergence_rows(p: Floats, q: Floats) -> Floats:
     """Return KL(p || q) and the entropy of p by position, shape (2, n).
 
     `p` and `q` are log2 probabilities, shape (n, vocabulary).

@@ -58,7 +58,7 @@ def measure_peaks(
 
 def _bandwidth(probes: Probes, clock: Clock, size: int) -> Bandwidth:
     reads, copies = probes.reads(size), probes.copies(size)
-    seconds = _seconds([*reads, *copies], clock)
+    seconds = shortest_seconds([*reads, *copies], clock)
     read, copy = min(seconds[: len(reads)]), min(seconds[len(reads) :])
     return Bandwidth(
         working_set_bytes=size, read_bytes_per_s=size / read, copy_bytes_per_s=2 * size / copy
@@ -78,7 +78,7 @@ def _gemm_rates(
     ready = [(p, shape, probe) for p, shape, probe in opened if probe]
     rates, longest = dict[str, float](), dict[str, float]()
     for (precision, shape, _), seconds in zip(
-        ready, _seconds([p for *_, p in ready], clock), strict=True
+        ready, shortest_seconds([p for *_, p in ready], clock), strict=True
     ):
         rates[precision] = max(rates.get(precision, 0.0), 2 * math.prod(shape) / seconds)
         longest[precision] = max(longest.get(precision, 0.0), seconds)
@@ -100,7 +100,7 @@ def _larger_gemm_rate(
         probe = _open_probe(probes, precision, (side, side, side))
         if probe is None:
             break
-        (seconds,) = _seconds([probe], clock)
+        (seconds,) = shortest_seconds([probe], clock)
         best, side = max(best, 2 * side**3 / seconds), 2 * side
     return best
 
@@ -115,7 +115,7 @@ def _open_probe(probes: Probes, precision: str, shape: tuple[int, int, int]) -> 
     return probe
 
 
-def _seconds(probes: Sequence[Probe], clock: Clock) -> list[float]:
+def shortest_seconds(probes: Sequence[Probe], clock: Clock) -> list[float]:
     """Return the seconds of the shortest run of each probe; probes take turns in rounds."""
     best = [math.inf] * len(probes)
     for _ in range(ROUNDS):

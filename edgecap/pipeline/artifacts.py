@@ -14,14 +14,30 @@ from typing import NamedTuple
 
 import msgspec
 
+from edgecap.analysis.assignment import GroupChoices
 from edgecap.errors import UsageError
 from edgecap.graph import finish
-from edgecap.graph.variants import CORPUS, RECIPES, SAMPLED
+from edgecap.graph.variants import CORPUS, RECIPES, SAMPLED, TUNED_RECIPE
 from edgecap.pipeline.prepare import describe_graph, export_recipe, finish_of
-from edgecap.pipeline.run_context import ProgressEvent, ReadyGraph, RunContext, run_step
-from edgecap.pipeline.worker import BuiltGraph, Export, Optimize, Quantize, Step
+from edgecap.pipeline.run_context import (
+    ProgressEvent,
+    ReadyGraph,
+    RunContext,
+    run_step,
+    threads_of,
+)
+from edgecap.pipeline.worker import (
+    BuiltGraph,
+    Export,
+    MakeTuned,
+    MeasuredSensitivity,
+    MeasureSensitivity,
+    Optimize,
+    Quantize,
+    Step,
+)
 from edgecap.record import Failure, Graph
-from edgecap.spec import CALIBRATION_CORPUS, DEFAULT_CORPUS, CellSpec
+from edgecap.spec import CALIBRATION_CORPUS, DEFAULT_CORPUS, TUNED, CellSpec
 from edgecap.storage import locks
 from edgecap.storage.cache import ORIGIN_FILE, Origin
 from edgecap.storage.files import (
@@ -76,6 +92,55 @@ def can_be_fp32(context: RunContext) -> bool:
     """Return True if there is an fp32 graph, or a model to export it from."""
     is_fp32 = (r.graph.precision == "fp32" for r in context.graphs)
     return context.located.kind != "onnx" or any(is_fp32)
+
+
+def measure_sensitivity(
+    context: RunContext, cell: CellSpec, fp32: ReadyGraph
+) -> tuple[Path, tuple[GroupChoices, ...]]:
+    """Measure what each group of an fp32 graph's matrices loses and costs in each format.
+
+    Returns the folder of roundings in the cache as well, where an earlier run goes on. Raises
+    UsageError if the model has no tokenizer, or if it fails.
+    """
+    text = read_corpus(CALIBRATION_CORPUS, None, context.home.cache)
+    tokenizer = tokenizer_folder(context, cell.provider)
+    key = _key_of(fp32, TUNED_RECIPE, text.sha256, context.hashes.tokenizer, _tool_versions())
+    folder = context.home.cache / "tunings" / key
+    with build_lock(context, cell, folder, f"tunes {context.located.name}"):
+        context.in_use.enter_context(locks.usage_mark(folder))
+        folder.mkdir(parents=True, exist_ok=True)
+        origin = Origin(model=context.located.name, made_utc=utc_now())
+        write_atomically(folder / ORIGIN_FILE, msgspec.json.encode(origin))
+        step = MeasureSensitivity(
+            graph=str(fp32.path),
+            folder=str(folder),
+            corpus=text,
+            tokenizer=str(tokenizer),
+            positions=context.model.horizon,
+            provider=cell.provider,
+            threads=threads_of(context.spec),
+            affinity=context.spec.affinity,
+        )
+        answer = run_step(context, cell, step, MeasuredSensitivity)
+    if isinstance(answer, Failure):
+        raise UsageError(f"cannot measure the sensitivity: {answer.message}")
+    return folder, answer.groups
+
+
+def get_or_tune(
+    context: RunContext, cell: CellSpec, fp32: ReadyGraph, tuning: Path, formats: dict[str, str]
+) -> ReadyGraph | Failure:
+    """Return a variant of an fp32 graph with a format for each matrix, from a tuning folder."""
+    choice = msgspec.json.encode(formats, order="sorted").decode()
+    key = _key_of(fp32, tuning.name, TUNED_RECIPE, choice)
+    plan = _BuildPlan(
+        context.home.cache / "variants" / f"{TUNED}-{key}",
+        fp32.graph.exporter,
+        TUNED_RECIPE,
+        lambda out: MakeTuned(folder=str(tuning), formats=formats, out=out),
+        fp32.graph,
+    )
+    return _get_or_run(context, cell, plan)
 
 
 def get_or_fuse(context: RunContext, plain: ReadyGraph) -> ReadyGraph | Failure:

@@ -102,15 +102,24 @@ def _prepare(
 def _write_folder(context: RunContext, out: Path, provider: str = "cpu") -> dict[str, Graph]:
     spec, notice = context.spec, context.notice
     graphs: dict[str, ReadyGraph] = {}
-    precisions = spec.precisions or DEFAULT_PRECISIONS
+    present = tuple(ready.graph.precision for ready in context.graphs)
+    precisions = spec.precisions or present or DEFAULT_PRECISIONS
     notice(
         ProgressEvent(None, f"{counted(len(precisions), 'graph')} to make", total=len(precisions))
     )
     for precision in precisions:
         graphs[precision] = build_or_refuse(context, CellSpec(precision, provider))
-    with context.in_use, new_folder(out) as scratch:
-        _copy(contents(context, graphs, provider), scratch)
+    with context.in_use:
+        write_graphs(context, graphs, out, provider)
     return {precision: ready.graph for precision, ready in graphs.items()}
+
+
+def write_graphs(
+    context: RunContext, graphs: dict[str, ReadyGraph], out: Path, provider: str
+) -> None:
+    """Write graphs, and the files beside them, to the new folder `out`."""
+    with new_folder(out) as scratch:
+        _copy(contents(context, graphs, provider), scratch)
 
 
 class Contents(NamedTuple):

@@ -40,7 +40,7 @@ from edgecap.pipeline.tokenizer_check import check_tokenizer, require_tokenizer
 from edgecap.pipeline.worker import Inspect, Inspected, ignore_progress
 from edgecap.provider_options import FUSED_PROVIDERS, base_name, install_hint
 from edgecap.record import Absent, Failure, File, Graph
-from edgecap.spec import DEFAULT_PRECISIONS, PRECISIONS, CellSpec, Spec, cells
+from edgecap.spec import DEFAULT_PRECISIONS, PRECISIONS, TUNED, CellSpec, Spec, cells
 from edgecap.storage.files import Paths, check_cache, list_files, require_regular_file
 from edgecap.text.corpus import Corpus
 
@@ -242,9 +242,13 @@ def _cells(
     """List the cells to measure. Raise UsageError if a provider or a precision is not available."""
     for provider in spec.providers:
         _check_provider(provider, inspected)
+    present = tuple(r.graph.precision for r in graphs)
+    if TUNED in spec.precisions and TUNED not in present:
+        raise UsageError(
+            f"{located.name} has no tuned variant; edgecap tune writes a folder that holds one"
+        )
     if located.kind != "onnx":
         return cells(spec.precisions or DEFAULT_PRECISIONS, spec.providers)
-    present = tuple(r.graph.precision for r in graphs)
     possible = {*present, *(PRECISIONS if "fp32" in present else ())}
     for precision in spec.precisions:
         if precision not in possible:

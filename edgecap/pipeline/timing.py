@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from edgecap.analysis.score import decode_seconds
 from edgecap.machine.info import available_memory
 from edgecap.pipeline.artifacts import get_or_build
 from edgecap.pipeline.capabilities import PREFILL_TOKENS, Model
@@ -16,6 +17,7 @@ from edgecap.spec import SWEEP_STEPS, CellSpec, Spec
 
 TimingGroup = dict[CellSpec, ReadyGraph]
 DEFAULT_LAYERS = 24  # of the empty graph, if the model's are unknown
+SHORT_LIMIT_S = 5.0  # of a latency that only decides what to build
 SWEEP = (128, 512, 1024)  # contexts that are timed by default
 # Memory that sessions side by side may need: a factor of the graph, bytes a session, share of free.
 MEMORY_OF_GRAPH, MEMORY_OF_SESSION, FREE_SHARE = 1.5, 150_000_000, 0.6
@@ -56,6 +58,17 @@ def measure_latency(context: RunContext, record: Profile, group: TimingGroup) ->
         return [cell for single in singles for cell in measure_latency(context, record, single)]
     cells = {CellSpec(c.precision, c.provider): c for c in record.cells}
     return [_with_latency(cells[c], x) for c, x in zip(group, latencies, strict=True)]
+
+
+def decode_seconds_alone(context: RunContext, cell: CellSpec, graph: ReadyGraph) -> float | None:
+    """Time a graph for a few seconds, and return those of a decoded token; None if that fails."""
+    step = msgspec.structs.replace(
+        _step(context, {cell: graph}), limit_s=min(SHORT_LIMIT_S, context.spec.limit_s), sweep=()
+    )
+    answer = run_step(context, cell, step, MeasuredLatency)
+    latency = answer.latencies[0] if isinstance(answer, MeasuredLatency) else answer
+    seconds = decode_seconds(latency, None) if isinstance(latency, Latency) else None
+    return None if seconds is None or isinstance(seconds, Absent) else float(seconds[0])
 
 
 def _step(context: RunContext, group: TimingGroup) -> MeasureLatency:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgecap.graph.onnx_file import open_graph
-from edgecap.graph.weight_locations import InMemoryGraph, in_memory
+from edgecap.graph.activations import graph_with_outputs
 from edgecap.protocols import Ids
 from edgecap.runtime.engine import OrtEngine
 
@@ -28,17 +27,3 @@ class ActivationReader:
             graph = graph_with_outputs(self._path, names)
             self._engine = OrtEngine(self._path, "cpu", self._threads, scoring=graph)
         return self._engine.tensors(ids, list(names))
-
-
-def graph_with_outputs(path: Path, names: Sequence[str]) -> InMemoryGraph:
-    """Return a graph of an ONNX file that has the named tensors as further outputs."""
-    from onnx import TensorProto, helper
-
-    model = open_graph(path, weights=False)
-    present = {o.name for o in model.graph.output}
-    model.graph.output.extend(
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
-        for name in names
-        if name not in present
-    )
-    return in_memory(model, path)

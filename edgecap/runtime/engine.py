@@ -80,6 +80,7 @@ class OrtEngine:
         if actual != self._provider.runtime_name:
             raise EngineError(f"the runtime put the graph on {actual}, not on '{provider}'")
         self.threads = threads
+        self.overrides: dict[str, np.ndarray] = {}  # in place of stored tensors, by name
         inputs = [*self._session.get_inputs(), *self._kept_logits_with_default()]
         self._inputs = {i.name: i for i in inputs}
         self._numbers_of_logits: dict[int, Any] = {}
@@ -314,6 +315,9 @@ class OrtEngine:
                 binding.bind_cpu_input(name, array.astype(DTYPES[self._inputs[name].type]))
         for name in self._inputs.keys() & set(KEEP):
             binding.bind_ortvalue_input(name, self._number_of_logits(name, logits))
+        replaced = {name: _on_host(array) for name, array in self.overrides.items()}
+        for name, value in replaced.items():  # kept until the run ends: a binding keeps nothing
+            binding.bind_ortvalue_input(name, value)
         self._session.run_with_iobinding(binding)
         binding.synchronize_outputs()
         outputs = dict(zip(bound, binding.get_outputs(), strict=True))
@@ -327,10 +331,8 @@ class OrtEngine:
 
         It is kept: a binding does not keep its values.
         """
-        import onnxruntime
-
         shape = [d if isinstance(d, int) else 1 for d in self._inputs[name].shape]
-        number = onnxruntime.OrtValue.ortvalue_from_numpy(np.full(shape, logits, np.int64))
+        number = _on_host(np.full(shape, logits, np.int64))
         return self._numbers_of_logits.setdefault(logits, number)
 
     def _bind(self, cache: KvCache, names: list[str]) -> tuple[Any, list[str]]:
@@ -367,6 +369,12 @@ class OrtEngine:
         events = json.loads(path.read_text("utf-8"))
         path.unlink()
         return parse_operator_profile(events)
+
+
+def _on_host(array: np.ndarray) -> Any:
+    import onnxruntime
+
+    return onnxruntime.OrtValue.ortvalue_from_numpy(array)
 
 
 def _log2_softmax(logits: Floats) -> Floats:

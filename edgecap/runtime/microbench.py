@@ -19,6 +19,7 @@ _SMALL = 1 << 25  # bytes
 _SCANS = ("ReduceMax", "ReduceSum")
 _COPIES = ("Neg", "Identity")
 _OPSET, _IR = 18, 9
+_BEYOND_CACHE, _MOST_PRODUCTS = 64_000_000, 64  # bytes of matrices, and their number
 
 
 class OrtProbes:
@@ -58,21 +59,42 @@ class OrtProbes:
         """Read `size` bytes and write as many, by several operators."""
         return [self._probe(operator, {"x": _square(size)}, [], ["x"]) for operator in _COPIES]
 
+    def block_products(
+        self, outputs: int, inputs: int, bits: int, block: int, zero_points: bool
+    ) -> tuple[Probe, int]:
+        """Multiply a vector by matrices in blocks, as decode does; return how many as well.
+
+        There are as many matrices of shape (outputs, inputs) as no cache of a core holds.
+        """
+        size = outputs * inputs * bits // 8
+        count = min(max(1, _BEYOND_CACHE // max(size, 1)), _MOST_PRODUCTS)
+        stored, nodes = _block_matrices(count, outputs, inputs, bits, block, zero_points)
+        vector = {"x": _values((1, inputs), "fp32", True)}
+        return self._bind_nodes(nodes, vector, stored, [f"y{n}" for n in range(count)]), count
+
     def _probe(
         self, operator: str, feeds: dict[str, np.ndarray], stored: list[Any], inputs: list[str]
+    ) -> Probe:
+        from onnx import helper
+
+        return self._bind_nodes([helper.make_node(operator, inputs, ["y"])], feeds, stored, ["y"])
+
+    def _bind_nodes(
+        self,
+        nodes: list[Any],
+        feeds: dict[str, np.ndarray],
+        stored: list[Any],
+        results: list[str],
     ) -> Probe:
         import onnxruntime
         from onnx import helper
 
         kind = helper.np_dtype_to_tensor_dtype
         ends = [helper.make_tensor_value_info(n, kind(a.dtype), a.shape) for n, a in feeds.items()]
-        result = helper.make_empty_tensor_value_info("y")
-        graph = helper.make_graph(
-            [helper.make_node(operator, inputs, ["y"])], "probe", ends, [result], stored
-        )
-        model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR
-        )
+        outputs = [helper.make_empty_tensor_value_info(name) for name in results]
+        graph = helper.make_graph(nodes, "probe", ends, outputs, stored)
+        opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid("com.microsoft", 1)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.log_severity_level = 3
@@ -81,9 +103,9 @@ class OrtProbes:
             options,
             **self._provider.arguments,
         )
-        return self._bind(session, feeds)
+        return self._bind(session, feeds, results)
 
-    def _bind(self, session: Any, feeds: dict[str, np.ndarray]) -> Probe:
+    def _bind(self, session: Any, feeds: dict[str, np.ndarray], results: list[str]) -> Probe:
         import onnxruntime
 
         binding, place = session.io_binding(), self._provider.place
@@ -92,7 +114,8 @@ class OrtProbes:
         }
         for name, value in values.items():
             binding.bind_ortvalue_input(name, value)
-        binding.bind_output("y", *self._provider.place)
+        for name in results:
+            binding.bind_output(name, *place)
 
         # A binding holds no reference to the bound values; the default argument keeps them alive.
         def run(_alive: dict[str, Any] = values) -> None:
@@ -100,6 +123,40 @@ class OrtProbes:
             binding.synchronize_outputs()
 
         return run
+
+
+def _block_matrices(
+    count: int, outputs: int, inputs: int, bits: int, block: int, zero_points: bool
+) -> tuple[list[Any], list[Any]]:
+    """Return stored tensors, and nodes that multiply `x` with each matrix to `y0`, `y1`, ..."""
+    from onnx import helper, numpy_helper
+
+    groups = -(-inputs // block)
+    noise = np.random.default_rng(0)
+    parts = {
+        "codes": noise.integers(0, 256, (outputs, groups, block * bits // 8), np.uint8),
+        "scales": np.full(outputs * groups, 0.01, np.float32),
+    }
+    if zero_points:
+        parts["zeros"] = noise.integers(0, 256, outputs * (-(-groups * bits // 8)), np.uint8)
+    stored = [
+        numpy_helper.from_array(array, f"{part}{n}")
+        for n in range(count)
+        for part, array in parts.items()
+    ]
+    attributes = {"K": inputs, "N": outputs, "bits": bits, "block_size": block}
+    nodes = [
+        helper.make_node(
+            "MatMulNBits",
+            ["x", *(f"{part}{n}" for part in parts)],
+            [f"y{n}"],
+            domain="com.microsoft",
+            accuracy_level=4,
+            **attributes,
+        )
+        for n in range(count)
+    ]
+    return stored, nodes
 
 
 def _infer_shapes(model: Any) -> Any:

@@ -104,6 +104,11 @@ def _graph(path: Path) -> _Summary:
     )
 
 
+def _tuning(path: Path) -> _Summary:
+    origin = _read(path / ORIGIN_FILE, Origin)
+    return _Summary(f"roundings of {origin.model}", origin.model) if origin else _DAMAGED
+
+
 def _peaks(path: Path) -> _Summary:
     peaks = _read(path, Peaks)
     return (
@@ -142,6 +147,7 @@ class _Kind(NamedTuple):
 _KINDS = (
     _Kind("exports", "export", r"[0-9a-f]{24}", _graph),
     _Kind("variants", "variant", r"\w+-[0-9a-f]{24}", _graph),
+    _Kind("tunings", "tuning", r"[0-9a-f]{24}", _tuning),
     _Kind("fused", "fused", r"[0-9a-f]{24}", _graph),
     _Kind("peaks", "peaks", r".+-[0-9a-f]{16}\.json", _peaks),
     _Kind(

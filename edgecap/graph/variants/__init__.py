@@ -100,6 +100,10 @@ CLOSER = {
     **dict.fromkeys(("int8d", "int8s", "int8wb128"), "int8"),
     **dict.fromkeys(("int4b16", "int4b32", "int4b64", "int4b128", "int4hqq", "int4s"), "int4"),
 }
+TUNED_RECIPE = (
+    "4 and 8 bits in blocks, a format for each group of matrices; scales in fp16, "
+    f"int8 activations; scales moved, errors fed back; v1; {LAST_LOGITS}"
+)
 RECIPES = {name: f"{variant.recipe}; {LAST_LOGITS}" for name, variant in VARIANTS.items()}
 SAMPLED = {name: variant.samples for name, variant in VARIANTS.items() if variant.samples}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+from edgecap.analysis.assignment import GroupChoices
 from edgecap.graph.onnx_file import GraphFacts
 from edgecap.machine.diagnosis import CounterCheck, EnergyTotal
 from edgecap.meters.exact.texts import TextBits
@@ -79,6 +80,12 @@ class BuiltGraph(Message, frozen=True, tag="made"):
     weight_bits: float | None = None
 
 
+class MeasuredSensitivity(Message, frozen=True, tag="sensed"):
+    """Formats of each group of matrices, with their costs."""
+
+    groups: tuple[GroupChoices, ...]
+
+
 class MeasuredCell(Message, frozen=True, tag="measured"):
     """Everything of a cell but its memory and latency; the fields of divergence are the graph's."""
 
@@ -143,6 +150,7 @@ class Refusal(Message, frozen=True, tag="refusal"):
 Answer = (
     Inspected
     | BuiltGraph
+    | MeasuredSensitivity
     | CompressedBaselines
     | Calibrated
     | Diagnosed

@@ -80,6 +80,31 @@ class Quantize(Message, frozen=True, tag="vary"):
     positions: int = 256
 
 
+class MeasureSensitivity(Message, frozen=True, tag="sense"):
+    """Measure by how much each group of an fp32 graph's matrices moves predictions when rounded.
+
+    The roundings, the smoothed graph and the finished groups are kept in `folder`. The kernel of
+    each format is timed on `provider` with `threads`.
+    """
+
+    graph: str
+    folder: str
+    corpus: Corpus
+    tokenizer: str
+    positions: int
+    provider: str
+    threads: int
+    affinity: tuple[int, ...] = ()
+
+
+class MakeTuned(Message, frozen=True, tag="assemble"):
+    """Make a graph in `out` from the roundings in `folder`: a format for each matrix."""
+
+    folder: str
+    formats: dict[str, str]
+    out: str
+
+
 class CompressBaselines(Message, frozen=True, tag="squeeze"):
     """Compress a corpus with gzip, xz and zstd."""
 
@@ -204,6 +229,8 @@ Step = (
     | Export
     | Optimize
     | Quantize
+    | MeasureSensitivity
+    | MakeTuned
     | CompressBaselines
     | Calibrate
     | Diagnose
@@ -221,6 +248,8 @@ _STAGES: dict[type, str] = {
     Export: "export",
     Optimize: "optimize",
     Quantize: "vary",
+    MeasureSensitivity: "sense",
+    MakeTuned: "assemble",
     CompressBaselines: "squeeze",
     Calibrate: "calibrate",
     Diagnose: "examine",

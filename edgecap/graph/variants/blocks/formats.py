@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 _WORD = 16  # bits of a scale
+SMALLEST = 32  # block that may be padded
 
 
 class Format(NamedTuple):
@@ -20,6 +21,15 @@ class Format(NamedTuple):
         points = ", zero points" if self.zero_points else ""
         return f"{self.bits} bits, blocks of {self.block}{points}"
 
+    @property
+    def code(self) -> str:
+        """A short name, such as 4b64z: bits, block, and z for zero points."""
+        return f"{self.bits}b{self.block}{'z' if self.zero_points else ''}"
+
+    def fits(self, columns: int) -> bool:
+        """Test whether rows of a matrix need no padding, or only that of the smallest block."""
+        return self.block <= SMALLEST or columns % self.block == 0
+
     def size(self, rows: int, columns: int) -> int:
         """Return the bytes of a matrix with `columns` inputs, its scales and zero points."""
         groups = math.ceil(columns / self.block)
@@ -30,6 +40,12 @@ class Format(NamedTuple):
 EIGHT = Format(8)
 FOUR = Format(4, zero_points=True)
 FOUR_LARGE = Format(4, 64, zero_points=True)
+# What `edgecap tune` chooses from, from large to small.
+FORMATS = (
+    *(Format(8, 16), EIGHT, Format(8, 64)),
+    *(Format(4, 16, zero_points=True), FOUR, FOUR_LARGE, Format(4, 128, zero_points=True)),
+)
+BY_CODE = {chosen.code: chosen for chosen in FORMATS}
 
 
 class MatrixNeed(NamedTuple):

@@ -95,3 +95,11 @@ def pack(codes: np.ndarray, bits: int) -> np.ndarray:
     padded = np.pad(codes, [(0, 0)] * (codes.ndim - 1) + [(0, codes.shape[-1] % 2)])
     packed: np.ndarray = padded[..., ::2] | padded[..., 1::2] << 4
     return packed
+
+
+def unpack(packed: np.ndarray, bits: int) -> np.ndarray:
+    """Return the codes that `pack` packed, an even number of them."""
+    if bits == 8:
+        return packed
+    codes = np.stack([packed & 15, packed >> 4], axis=-1)
+    return codes.reshape(*packed.shape[:-1], -1)

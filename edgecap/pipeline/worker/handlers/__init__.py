@@ -1,6 +1,7 @@
 """Handlers of the steps. Each module imports what its steps need, and a child imports one of them.
 
 graphs     export, fuse, quantize
+tuning     what each group of matrices loses and costs in each format; graphs of such formats
 score      bits, divergence, placement, energy and work of a cell; a part of a corpus; baselines
 latency    latency of several graphs in turns
 memory     memory of one graph
@@ -26,9 +27,11 @@ from edgecap.pipeline.worker.steps import (
     ExactBytes,
     Export,
     Inspect,
+    MakeTuned,
     MeasureCell,
     MeasureLatency,
     MeasureMemory,
+    MeasureSensitivity,
     Optimize,
     Quantize,
     ScorePart,
@@ -45,6 +48,10 @@ def handler_of(step: Step) -> Handler:
             from edgecap.pipeline.worker.handlers import graphs
 
             return graphs.HANDLERS[type(step)]
+        case MeasureSensitivity() | MakeTuned():
+            from edgecap.pipeline.worker.handlers import tuning
+
+            return tuning.HANDLERS[type(step)]
         case MeasureCell() | ScorePart():
             from edgecap.pipeline.worker.handlers import score
 

@@ -1,0 +1,149 @@
+"""The matrices and tables of a graph: find them, calibrate, round, and write them in blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgecap.graph.traversal import rotary_angle_products
+from edgecap.graph.variants.blocks.formats import EIGHT, Format
+from edgecap.graph.variants.blocks.moments import Observe, measure_moments, relative_error
+from edgecap.graph.variants.blocks.nodes import gather_nodes, matmul_node, store_blocks
+from edgecap.graph.variants.blocks.products import (
+    Product,
+    attention_products,
+    find_products,
+    matrix_of,
+)
+from edgecap.graph.variants.blocks.rounding import (
+    BlockWeights,
+    Moments,
+    round_searched,
+    round_symmetric,
+    round_with_feedback,
+)
+from edgecap.graph.variants.blocks.smoothing import smooth
+from edgecap.graph.variants.rewrites import gemm_to_matmul, replace_node, table_gathers, tidy
+from edgecap.protocols import Ids
+
+if TYPE_CHECKING:
+    import onnx
+
+
+class GraphWeights:
+    """The matrices and tables of a graph that can be stored in blocks."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        gemm_to_matmul(model)
+        self.model = model
+        angles = rotary_angle_products(model.graph)
+        self.products: dict[str, list[Product]] = {}
+        for product in find_products(model.graph):
+            if product.node.output[0] not in angles and product.inputs >= EIGHT.block:
+                self.products.setdefault(product.weight, []).append(product)
+        self.gathers: dict[str, list[onnx.NodeProto]] = {}
+        for node in table_gathers(model):
+            self.gathers.setdefault(node.input[0], []).append(node)
+        self._stored = {t.name: t for t in model.graph.initializer}
+        self._moments: dict[str, Moments] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all matrices and tables, products first."""
+        return list(dict.fromkeys([*self.products, *self.gathers]))
+
+    def is_table(self, name: str) -> bool:
+        """Test whether rows are gathered from a matrix, or its product is the logits."""
+        heads = {o.name for o in self.model.graph.output}
+        return name in self.gathers or any(
+            p.node.output[0] in heads for p in self.products.get(name, ())
+        )
+
+    def shape(self, name: str) -> tuple[int, int]:
+        """Return outputs N and inputs K of a matrix, or rows and width of a table."""
+        products = self.products.get(name)
+        if products:
+            return products[0].outputs, products[0].inputs
+        rows, width = self._stored[name].dims
+        return rows, width
+
+    def source(self, name: str) -> str:
+        """Return the activations that a matrix is multiplied with; of a table alone, its name."""
+        products = self.products.get(name)
+        return products[0].source if products else name
+
+    def stored(self, name: str, matrix: np.ndarray) -> np.ndarray:
+        """Return a matrix of shape (N, K) in the shape of the stored tensor."""
+        products = self.products.get(name)
+        turned = products is not None and not products[0].transposed
+        return np.ascontiguousarray(matrix.T if turned else matrix)
+
+    def of_attention(self) -> set[str]:
+        """Return the names of matrices that make queries, keys or values."""
+        every = [p for members in self.products.values() for p in members]
+        results = attention_products(self.model.graph, every)
+        return {p.weight for p in every if p.node.output[0] in results}
+
+    def calibrate(self, samples: Sequence[Ids], observe: Observe) -> None:
+        """Measure activations, and move their scales into the operators in front of products."""
+        first = [members[0] for members in self.products.values()]
+        sources = {p.source: p.inputs for p in first}
+        moments = measure_moments(sources, samples, observe)
+        every = [p for members in self.products.values() for p in members]
+        self._moments = smooth(self.model.graph, every, moments)
+
+    def matrix(self, name: str) -> np.ndarray:
+        """Return a matrix or table as float32 of shape (N, K)."""
+        from onnx import numpy_helper
+
+        products = self.products.get(name)
+        if products:
+            return matrix_of(self._stored[name], products[0])
+        table: np.ndarray = numpy_helper.to_array(self._stored[name])
+        return table
+
+    def round(self, name: str, chosen: Format) -> BlockWeights:
+        """Round a matrix to a format, as well as the samples allow."""
+        matrix = self.matrix(name)
+        if not chosen.zero_points:
+            return round_symmetric(matrix, chosen.bits, chosen.block)
+        moments = self._moments_of(name)
+        if moments is None:
+            return round_searched(matrix, chosen.bits, chosen.block)
+        return round_with_feedback(matrix, chosen.bits, chosen.block, moments)
+
+    def error(self, name: str, rounded: BlockWeights) -> float:
+        """Return the relative mean square error of a product with rounded weights."""
+        matrix, moments = self.matrix(name), self._moments_of(name)
+        approximate = rounded.floats()[:, : matrix.shape[1]]
+        if moments is None:
+            return float(np.square(approximate - matrix).sum() / np.square(matrix).sum())
+        return relative_error(matrix, approximate, moments)
+
+    def _moments_of(self, name: str) -> Moments | None:
+        products = self.products.get(name)
+        return self._moments.get(products[0].source) if products else None
+
+    def write(self, rounded: Mapping[str, BlockWeights]) -> Any:
+        """Put blocks in the place of matrices and tables, and return the model."""
+        graph = self.model.graph
+        for name, blocks in rounded.items():
+            width = self.shape(name)[1]
+            stored = store_blocks(graph, name, blocks)
+            for product in self.products.get(name, ()):
+                node = matmul_node(product.node, stored, blocks, width)
+                replace_node(graph, product.node, [node])
+            for gather in self.gathers.get(name, ()):
+                if width % blocks.block == 0:  # else the table stays: its rows are padded
+                    replace_node(graph, gather, gather_nodes(graph, gather, stored, blocks))
+        _drop_transposes(graph)
+        return tidy(self.model)
+
+
+def _drop_transposes(graph: onnx.GraphProto) -> None:
+    """Remove transposed tables that no product uses any more."""
+    used = {i for n in graph.node for i in n.input}
+    for node in [n for n in graph.node if n.op_type == "Transpose" and n.output[0] not in used]:
+        graph.node.remove(node)

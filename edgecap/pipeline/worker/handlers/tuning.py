@@ -1,0 +1,165 @@
+"""Measure what each group of matrices loses and costs in each format; make graphs of formats."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from edgecap.analysis.assignment import FormatCost, GroupChoices
+from edgecap.graph.activations import graph_with_overridable
+from edgecap.graph.onnx_file import open_graph
+from edgecap.graph.variants.blocks.formats import FOUR, Format
+from edgecap.graph.variants.blocks.tuned import MatrixGroup, TuningFolder, find_groups
+from edgecap.graph.variants.blocks.weights import GraphWeights
+from edgecap.graph.weight_formats import weight_formats
+from edgecap.meters.peaks import shortest_seconds
+from edgecap.meters.sensitivity import SensitivityMeter
+from edgecap.pipeline.worker.answers import BuiltGraph, MeasuredSensitivity
+from edgecap.pipeline.worker.handlers.graphs import CALIBRATION_SAMPLES, CALIBRATION_TOKENS
+from edgecap.pipeline.worker.sessions import Report, SystemClock, corpus_samples
+from edgecap.pipeline.worker.steps import MakeTuned, MeasureSensitivity
+from edgecap.runtime.activations import ActivationReader
+from edgecap.runtime.engine import OrtEngine
+from edgecap.runtime.microbench import OrtProbes
+from edgecap.storage.jsonl_log import JsonlLog
+
+# Tokens that each group is probed on: as many as this work allows, within limits.
+PROBE_FLOPS, LEAST_TOKENS, SAMPLE_TOKENS = 3e11, 512, 128
+PROBED = FOUR  # the format that each group is measured in; errors give the others
+Shape = tuple[int, int]
+
+
+class _Rounding(msgspec.Struct, frozen=True):
+    """The loss of one group: divergence when probed, and relative error by format."""
+
+    name: str
+    divergence_bits: float
+    errors: dict[str, float]
+
+
+def _measure_sensitivity(step: MeasureSensitivity, report: Report) -> MeasuredSensitivity:
+    report("measure activations", 0, 1)
+    length = min(CALIBRATION_TOKENS, step.positions)
+    samples = corpus_samples(step.corpus, step.tokenizer, length, CALIBRATION_SAMPLES)
+    folder = TuningFolder(Path(step.folder))
+    source = Path(step.graph)
+    weights = folder.calibrate(source, samples, ActivationReader(source, step.threads))
+    groups = find_groups(weights)
+    roundings = _roundings(step, folder, weights, groups, samples, report)
+    seconds = _kernel_seconds(step, weights, groups, report)
+    return MeasuredSensitivity(
+        groups=tuple(
+            _choices(weights, group, rounding, seconds)
+            for group, rounding in zip(groups, roundings, strict=True)
+        )
+    )
+
+
+def _roundings(
+    step: MeasureSensitivity,
+    folder: TuningFolder,
+    weights: GraphWeights,
+    groups: Sequence[MatrixGroup],
+    samples: Sequence[Any],
+    report: Report,
+) -> list[_Rounding]:
+    """Round and probe each group, and go on after those in the log."""
+    log = JsonlLog(Path(step.folder) / "groups.jsonl", _Rounding)
+    if len(log.finished) < len(groups):
+        names = [name for group in groups for name in group.matrices]
+        opened = graph_with_overridable(folder.graph, names)
+        engine = OrtEngine(folder.graph, "cpu", step.threads, scoring=opened)
+        meter = SensitivityMeter(engine, _probes(weights, samples))
+        for number, group in enumerate(groups[len(log.finished) :], len(log.finished)):
+            report("measure sensitivity", number, len(groups))
+            log.add(_round_and_probe(folder, weights, group, meter))
+    return log.finished[: len(groups)]
+
+
+def _probes(weights: GraphWeights, samples: Sequence[Any]) -> list[Any]:
+    """Return the beginnings of as many samples as the work allows, spread over all of them."""
+    numbers = sum(math.prod(weights.shape(name)) for name in weights.products)
+    tokens = max(LEAST_TOKENS, PROBE_FLOPS / (2 * max(numbers, 1)))
+    count = max(1, min(len(samples), int(tokens / SAMPLE_TOKENS)))
+    picked = samples[:: max(1, len(samples) // count)][:count]
+    return [ids[:SAMPLE_TOKENS] for ids in picked]
+
+
+def _round_and_probe(
+    folder: TuningFolder, weights: GraphWeights, group: MatrixGroup, meter: SensitivityMeter
+) -> _Rounding:
+    errors: dict[str, float] = {}
+    probed: dict[str, np.ndarray] = {}
+    for chosen in group.formats:
+        rounded = {name: folder.round(weights, name, chosen) for name in group.matrices}
+        errors[chosen.code] = sum(weights.error(n, blocks) for n, blocks in rounded.items())
+        if chosen == PROBED:
+            for name, blocks in rounded.items():
+                floats = blocks.floats()[:, : weights.shape(name)[1]]
+                probed[name] = weights.stored(name, floats)
+    return _Rounding(group.name, meter.divergence_bits(probed), errors)
+
+
+def _choices(
+    weights: GraphWeights,
+    group: MatrixGroup,
+    rounding: _Rounding,
+    seconds: dict[tuple[Shape, Format], float],
+) -> GroupChoices:
+    """Return the costs of a group; divergence grows with the mean square error of its products."""
+    shapes = [weights.shape(name) for name in group.matrices]
+    multiplied = [weights.shape(name) for name in group.matrices if name in weights.products]
+    unit = max(rounding.divergence_bits, 0.0) / max(rounding.errors[PROBED.code], 1e-30)
+    costs = [
+        FormatCost(
+            chosen.code,
+            unit * rounding.errors[chosen.code],
+            sum(chosen.size(*shape) for shape in shapes),
+            sum(seconds[shape, chosen] for shape in multiplied),
+        )
+        for chosen in group.formats
+    ]
+    return GroupChoices(group.name, group.matrices, tuple(costs))
+
+
+def _kernel_seconds(
+    step: MeasureSensitivity, weights: GraphWeights, groups: Sequence[MatrixGroup], report: Report
+) -> dict[tuple[Shape, Format], float]:
+    """Time the product of a vector with a matrix of each shape in each format."""
+    report("time kernels", 0, 1)
+    wanted = sorted(
+        {
+            (weights.shape(name), chosen)
+            for group in groups
+            for name in group.matrices
+            if name in weights.products
+            for chosen in group.formats
+        }
+    )
+    probes = OrtProbes(step.provider, step.threads)
+    found = {}
+    for number, (shape, chosen) in enumerate(wanted):
+        report("time kernels", number, len(wanted))
+        probe, products = probes.block_products(
+            *shape, chosen.bits, chosen.block, chosen.zero_points
+        )
+        found[shape, chosen] = shortest_seconds([probe], SystemClock())[0] / products
+    return found
+
+
+def _make_tuned(step: MakeTuned, report: Report) -> BuiltGraph:
+    report("make the tuned variant", 0, 1)
+    files = TuningFolder(Path(step.folder)).make(step.formats, Path(step.out))
+    formats = weight_formats(open_graph(Path(step.out) / files[0], weights=False))
+    return BuiltGraph(files=tuple(files), formats=formats.by_matrix, weight_bits=formats.bits)
+
+
+HANDLERS: dict[type, Callable[[Any, Report], Any]] = {
+    MeasureSensitivity: _measure_sensitivity,
+    MakeTuned: _make_tuned,
+}
