@@ -17,6 +17,8 @@ from typing import NamedTuple
 import llama_cpp
 import numpy as np
 
+from edgecap.runtime.engine import log2_softmax
+
 TRIES = 2  # of each setting
 UBATCHES = (512, 1024)
 _TYPES = {"F16": llama_cpp.GGML_TYPE_F16, "F32": llama_cpp.GGML_TYPE_F32}
@@ -78,9 +80,7 @@ class Llama:
         finally:
             llama_cpp.llama_batch_free(batch)
         pointer = llama_cpp.llama_get_logits(self._context)
-        logits = np.ctypeslib.as_array(pointer, (len(ids), self._vocabulary)).astype(np.float64)
-        logits -= logits.max(axis=1, keepdims=True)
-        return (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))) / np.log(2)
+        return log2_softmax(np.ctypeslib.as_array(pointer, (len(ids), self._vocabulary)))
 
     def close(self) -> None:
         llama_cpp.llama_free(self._context)

@@ -122,13 +122,20 @@ def _cheapest(
     left = limit - sum(least)
     if left < 0:
         return None
-    step = left / _BINS or 1.0
+    step = left / _BINS
+
+    def steps_of(c: FormatCost, smallest: float) -> int:
+        extra = cost(c) - smallest
+        if extra > left:
+            return _BINS + 1
+        return math.ceil(extra / step - 1e-9) if extra > 0 else 0
+
     best = np.zeros(_BINS + 1)  # least sum of values of the groups so far, by steps that are left
     picks = []
     for group, smallest in zip(groups, least, strict=True):
         sums = np.full((len(group.formats), _BINS + 1), np.inf)
         for n, c in enumerate(group.formats):
-            steps = math.ceil((cost(c) - smallest) / step - 1e-9)
+            steps = steps_of(c, smallest)
             if steps <= _BINS:
                 sums[n, steps:] = best[: _BINS + 1 - steps] + value(c)
         picks.append(sums.argmin(axis=0))
@@ -137,8 +144,31 @@ def _cheapest(
     for group, smallest, pick in reversed(list(zip(groups, least, picks, strict=True))):
         c = group.formats[pick[steps]]
         chosen.append(c)
-        steps -= math.ceil((cost(c) - smallest) / step - 1e-9)
-    return Assignment(tuple(reversed(chosen)))
+        steps -= steps_of(c, smallest)
+    return _improved(groups, Assignment(tuple(reversed(chosen))), value, cost, limit)
+
+
+def _improved(
+    groups: Sequence[GroupChoices],
+    start: Assignment,
+    value: Callable[[FormatCost], float],
+    cost: Callable[[FormatCost], float],
+    limit: float,
+) -> Assignment:
+    """Spend what rounding to steps left of the limit on single changes, the best first."""
+    choices = list(start.choices)
+    while True:
+        left = limit - sum(cost(c) for c in choices)
+        gains = [
+            (value(c) - value(choices[n]), n, c)
+            for n, group in enumerate(groups)
+            for c in group.formats
+            if value(c) < value(choices[n]) and cost(c) - cost(choices[n]) <= left
+        ]
+        if not gains:
+            return Assignment(tuple(choices))
+        _, n, best = min(gains, key=lambda gain: gain[:2])
+        choices[n] = best
 
 
 def _lowest(fits: Callable[[float], bool]) -> float:

@@ -23,6 +23,7 @@ from edgecap.analysis.assignment import (
 )
 from edgecap.analysis.cell_view import CellView, cell_views
 from edgecap.analysis.recommend import Limit, Recommendation, parse_limit, recommend
+from edgecap.analysis.recommend.preference import check_preference
 from edgecap.errors import UsageError
 from edgecap.graph.variants import RECIPES
 from edgecap.pipeline.artifacts import (
@@ -54,6 +55,7 @@ from edgecap.text.corpus import read_corpus
 FIXED = ("int8", "int4", "int4s")  # recipes that a tuned variant competes with
 UNIFORM, UNIFORM_FORMAT = "int8", "8b32"  # one format everywhere: shows what predictions lack
 MEASURED = ("fp32", *FIXED)
+_NAMES_BYTES = 400  # of a matrix in a graph, beyond those of 8-bit blocks
 
 
 class Duel(NamedTuple):
@@ -98,6 +100,7 @@ def tune(
     the request cannot be met; if no candidate fits the limits, the result has no folder.
     """
     home = home or resolve_paths()
+    check_preference(prefer)
     if out.exists():
         raise UsageError(f"{out} is there already; give a new folder")
     check_writable(out)
@@ -105,11 +108,15 @@ def tune(
     corpus = read_corpus(spec.corpus, spec.documents, home.cache, spec.bias_bits)
     prepared = prepare(msgspec.structs.replace(spec, precisions=()), home, notice, run, corpus)
     context, (provider,) = prepared.context, spec.providers
+    if context.model.encodes:
+        raise UsageError(f"{spec.model} is an encoder; edgecap tune takes decoders")
     cells = {name: CellSpec(name, provider) for name in MEASURED}
     with context.in_use:
         mark_in_use(context, None, Path(corpus.path))
         fp32 = build_or_refuse(context, cells["fp32"])
         tuning, groups = measure_sensitivity(context, cells["fp32"], fp32)
+        if not groups:
+            raise UsageError(f"{spec.model} has no matrices that can be stored in blocks")
         with open_draft(prepared._replace(cells=list(cells.values()))) as draft:
             notice(ProgressEvent(None, "fixed recipes to measure", total=len(cells)))
             for cell in cells.values():
@@ -220,7 +227,7 @@ class _Chooser:
         for name in FIXED:
             size = self._value(name, "file_bytes")
             if size is not None:
-                least = min(size - self._lacking("file_bytes"), within.bytes)
+                least = min(size - self._other_bytes(), within.bytes)
                 added = self._add(found, assign(self._groups, within._replace(bytes=least)))
                 duels += [Duel(name, added)] if added and least < within.bytes else []
         ordered = sorted(found.items(), key=lambda item: -item[1].bytes)
@@ -230,7 +237,7 @@ class _Chooser:
         """Add an assignment under a name of its file's bytes, and return the name."""
         if assignment is None:
             return ""
-        size = assignment.bytes + self._lacking("file_bytes")
+        size = assignment.bytes + self._other_bytes()
         name = f"{TUNED}-{size / 1e6:.4g}MB"
         found.setdefault(name, assignment)
         return name
@@ -241,16 +248,24 @@ class _Chooser:
         peak, size = self._value(UNIFORM, "peak_bytes"), self._value(UNIFORM, "file_bytes")
         if peak is not None and size is not None:
             file = min(file, self._limits.get("peak_bytes", math.inf) - (peak - size))
-        return file - self._lacking("file_bytes")
+        return file - self._other_bytes()
 
     def _most_seconds(self) -> float:
         """Return the seconds that products of a decoded token may take under a limit of latency."""
-        most = self._limits.get("decode_s", math.inf)
+        most = self._limits.get("decode_s")
+        if most is None or self._uniform is None:
+            return math.inf
         graph = get_or_build(self._context, self._cells[UNIFORM])
-        if math.isinf(most) or isinstance(graph, Failure) or self._uniform is None:
+        if isinstance(graph, Failure):
             return math.inf
         seconds = decode_seconds_alone(self._context, self._cells[UNIFORM], graph)
         return math.inf if seconds is None else most - max(seconds - self._uniform.seconds, 0.0)
+
+    def _other_bytes(self) -> float:
+        """Return the bytes of a file beside its blocks, with room for the names of zero points."""
+        return self._lacking("file_bytes") + _NAMES_BYTES * sum(
+            len(group.matrices) for group in self._groups
+        )
 
     def _lacking(self, metric: str) -> float:
         """Return what the prediction lacks for `UNIFORM`, at least 0."""

@@ -30,6 +30,7 @@ from edgecap.runtime.providers import load_libraries
 from edgecap.runtime.sessions import create_session, session_options
 from edgecap.runtime.state import HEADROOM, CacheBuffer, KvCache
 
+_CHUNK = 1 << 18  # numbers that a core's cache holds
 LOGITS_BUDGET = 160_000_000  # bytes of logits that a scoring step may hold
 # Positions scored at once. Small, so that few positions of a window are computed against earlier
 # ones that they do not see.
@@ -141,7 +142,7 @@ class OrtEngine:
             rows = self._last_logits(inputs, 0)[-wanted:]
         if len(rows) < wanted:
             raise EngineError(f"the graph gives logits of {len(rows)} of {wanted} positions")
-        return _log2_softmax(rows.astype(np.float64))
+        return log2_softmax(rows)
 
     def _last_logits(self, inputs: Ids, last: int) -> Floats:
         outputs, _ = self._run(inputs, self._empty_cache(), ["logits"], logits=last)
@@ -169,7 +170,7 @@ class OrtEngine:
             self._run(part, self._empty_cache(len(part)), ["logits"])[0]["logits"].numpy()[:, -1]
             for part in parts
         ]
-        return _log2_softmax(np.concatenate(logits).astype(np.float64))
+        return log2_softmax(np.concatenate(logits))
 
     def tensors(self, inputs: Ids, names: list[str]) -> list[np.ndarray]:
         """Return named outputs for one text, shape (n,), each of shape (1, n, width)."""
@@ -192,7 +193,7 @@ class OrtEngine:
         results, cache = [], self.prefill(past)
         for token in ids:
             logits, cache = self.step(cache, token[None])
-            results.append(_log2_softmax(logits.astype(np.float64)))
+            results.append(log2_softmax(logits))
         return results
 
     # --- prefill and decode ---------------------------------------------------------------
@@ -377,10 +378,18 @@ def _on_host(array: np.ndarray) -> Any:
     return onnxruntime.OrtValue.ortvalue_from_numpy(array)
 
 
-def _log2_softmax(logits: Floats) -> Floats:
-    logits = logits - logits.max(axis=-1, keepdims=True)
-    result: Floats = (logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))) / math.log(2)
-    return result
+def log2_softmax(logits: np.ndarray) -> Floats:
+    """Return log2 of the softmax over the last axis in float64, a few rows at a time."""
+    rows = logits.reshape(-1, logits.shape[-1])
+    result = np.empty(rows.shape, np.float64)
+    step = max(1, _CHUNK // rows.shape[-1])
+    for begin in range(0, len(rows), step):
+        part = result[begin : begin + step]
+        part[...] = rows[begin : begin + step]
+        part -= part.max(axis=-1, keepdims=True)
+        part -= np.log(np.exp(part).sum(axis=-1, keepdims=True))
+        part /= math.log(2)
+    return result.reshape(logits.shape)
 
 
 def _present(past: str) -> str:

@@ -87,13 +87,17 @@ def _s(words: Sequence[str]) -> str:
     return "s" if len(words) == 1 else ""
 
 
-def choose(prefer: str | None, cells: Sequence[Considered], different: Different) -> Preference:
-    """Return the metric that decides. Raise UsageError if the preference has none."""
-    known = ", ".join(PREFERENCES)
+def check_preference(prefer: str | None) -> None:
+    """Raise UsageError if a preference is not known."""
     if prefer is not None and prefer not in DECIDING:
         hint = did_you_mean(prefer, PREFERENCES)
-        raise UsageError(f"--prefer takes {known}, not '{prefer}'{hint}")
-    preference = prefer or "capacity"
+        raise UsageError(f"--prefer takes {', '.join(PREFERENCES)}, not '{prefer}'{hint}")
+
+
+def choose(prefer: str | None, cells: Sequence[Considered], different: Different) -> Preference:
+    """Return the metric that decides. Raise UsageError if the preference has none."""
+    check_preference(prefer)
+    known, preference = ", ".join(PREFERENCES), prefer or "capacity"
     reason = None
     for metric in DECIDING[preference]:
         missing = _missing(metric, cells, different)

@@ -88,11 +88,38 @@ def fronts(views: Sequence[CellView]) -> list[Figure]:
                 None,
             )
         ]
-    return [
+    figures = [
         _front(views, worth, *cost)
         for cost in _COSTS
         if any(_both(x, worth, cost[0]) for x in views)
     ]
+    return [*figures, *_divergence(views)]
+
+
+def _divergence(views: Sequence[CellView]) -> list[Figure]:
+    """Plot the distance from fp32 against bytes, if several variants of a model have one."""
+    metric, size = "divergence_bits", "file_bytes"
+    cells = [(v, (x, y)) for v in views if (x := v.value(size)) and (y := v.value(metric))]
+    if len(cells) < 3 or len({v.place for v, _ in cells}) > 1:
+        return []
+    front = [
+        (view, (x, -y)) for view, (x, y) in pareto([(view, (x, -y)) for view, (x, y) in cells])
+    ]
+    winners = {id(view) for view, _ in front}
+    data = _front_line(front)
+    for inside, name in ((True, "on the front"), (False, "beaten by another cell")):
+        shown = [(v, at) for v, at in cells if (id(v) in winners) == inside]
+        points = [(*at, _point(v, metric, size)) for v, at in shown]
+        if points:
+            data.append(_front_points(name, inside, points, [plain(v.name) for v, _ in shown]))
+    caption = (
+        "Down and to the left is better. On the front, where no other variant of its size or "
+        f"smaller is closer to fp32: {', '.join(view.name for view, _ in front[:12])}."
+    )
+    across = log_axis("bytes on disk", "B", data, room=0.18)
+    up = log_axis(BY_NAME[metric].words, "", data, along="y", room=0.12)
+    plot = {"data": data, "layout": layout(8, across, up) | {"height": 380}}
+    return [Figure("front-divergence", "KL from fp32 against bytes on disk", caption, plot)]
 
 
 def _both(view: CellView, worth: str, cost: str) -> tuple[float, float] | None:

@@ -29,7 +29,7 @@ from edgecap.runtime.microbench import OrtProbes
 from edgecap.storage.jsonl_log import JsonlLog
 
 # Tokens that each group is probed on: as many as this work allows, within limits.
-PROBE_FLOPS, LEAST_TOKENS, SAMPLE_TOKENS = 3e11, 512, 128
+PROBE_FLOPS, LEAST_TOKENS, SAMPLE_TOKENS = 1e11, 512, 128
 PROBED = FOUR  # the format that each group is measured in; errors give the others
 Shape = tuple[int, int]
 
