@@ -32,7 +32,7 @@ from edgecap.record import Absent, Architecture, Cell, Estimate, Flops, Graph, M
 from edgecap.report.terminal.comparison import comparison
 from edgecap.report.terminal.details import details
 from edgecap.report.terminal.summary import summary
-from edgecap.spec import DEFAULT_CORPUS, DEFAULT_MODEL, DEFAULT_PRECISIONS, RENAMED
+from edgecap.spec import DEFAULT_CORPUS, DEFAULT_MODEL, DEFAULT_PRECISIONS, RENAMED, TUNED
 from edgecap.text import bias_card
 from edgecap.text.corpus import read_corpus
 from edgecap.units import si
@@ -340,6 +340,9 @@ VARIANTS = {
     "fp32": "",
     "fp16": "norms, softmax, angles fp32",
     "bf16": "bf16 weights, computed in fp32",
+    "int8": "8 bits, block 32, scales in fp16",
+    "int4": "4 bits, block 32, zero points; 8 bits where needed",
+    "int4s": "as int4, block 64, fewer matrices in 8 bits",
     "int8w": "MatMulNBits, 8 bits, block 32",
     "int8wb128": "the same, block 128",
     "int8d": "dynamic MatMulInteger",
@@ -368,6 +371,31 @@ def variants() -> str:
         [g.precision, f"{bits:.6f}", f"{g.bytes:,}", VARIANTS[g.precision]] for bits, g in known
     ]
     return table(["variant", "bits/token from fp32", "bytes of the files", "what it is"], rows)
+
+
+def tuned() -> str:
+    """Return the fixed recipes beside the tuned variants of their bytes, from records of tune."""
+    header = ["model", "recipe", "MB", "KL", "bits/byte"]
+    header += ["tuned, MB", "KL", "bits/byte", "KL, change"]
+    rows = []
+    for _, record in records_in("tuned/*.json"):
+        graphs = {c.precision: c for c in record.cells if isinstance(c.graph, Graph)}
+        made = [c for name, c in graphs.items() if name.startswith(TUNED)]
+        for name in ("int8", "int4", "int4s"):
+            fixed = graphs[name]
+            rival = max(
+                (c for c in made if c.graph.bytes <= fixed.graph.bytes), key=lambda c: c.graph.bytes
+            )
+            change = rival.graph.divergence_bits / fixed.graph.divergence_bits - 1
+            cells = [text for c in (fixed, rival) for text in tuned_columns(c)]
+            rows.append([record.source.name, name, *cells, f"{change:+.0%}"])
+    return table(header, rows)
+
+
+def tuned_columns(cell: Cell) -> list[str]:
+    text = compression_of(cell)
+    bits = f"{text.bits_per_byte:.4f}" if text else ""
+    return [f"{cell.graph.bytes / 1e6:.2f}", f"{cell.graph.divergence_bits:.4f}", bits]
 
 
 def on_cuda() -> str:
@@ -456,7 +484,7 @@ def pages(series_fit: Fit | None) -> dict[str, dict[str, str]]:
             "reference-devices": devices(),
             "reference-shapes": outside(),
         },
-        "docs/graphs.md": {"variants": variants()},
+        "docs/graphs.md": {"variants": variants(), "tuned": tuned()},
         "docs/performance.md": {"peers": beside_peers()},
         "docs/providers.md": {"cuda": on_cuda()},
         "docs/results.md": {**outputs(), "series": series_cards()},

@@ -29,7 +29,7 @@ def random_groups(seed, count=6, formats=4):
         sizes = np.sort(rng.integers(100, 10_000, formats))[::-1]
         losses = np.sort(rng.exponential(0.01, formats))
         groups.append(
-            group(number, *((l, int(s), s * 1e-9) for l, s in zip(losses, sizes, strict=True)))
+            group(number, *((x, int(s), s * 1e-9) for x, s in zip(losses, sizes, strict=True)))
         )
     return groups
 
@@ -93,8 +93,6 @@ def test_no_limit_takes_the_closest_formats():
 def test_sum_of_needs_each_format():
     groups = random_groups(2)
     everywhere = {g.name: "f3" for g in groups}
-    assert math.isclose(
-        sum_of(groups, everywhere).divergence_bits,
-        sum(g.formats[3].divergence_bits for g in groups),
-    )
+    losses = sum(g.formats[3].divergence_bits for g in groups)
+    assert math.isclose(sum_of(groups, everywhere).divergence_bits, losses)
     assert sum_of(groups, everywhere | {"g0": "f9"}) is None

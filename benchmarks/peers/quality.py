@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +21,7 @@ from peers.turns import Seat
 
 CORPUS, ROWS = "edgecap-mixed", 4  # rows: positions compared at once
 SUMS = ("kl", "kl_back", "bits")
+AT_ONCE = 2  # contestants: half of their time is not spent in threads
 
 
 class Sample(NamedTuple):
@@ -58,8 +61,10 @@ def measure_quality(seats: Sequence[Seat], sample: Sample) -> dict[str, Any]:
     sums = {seat.name: np.zeros(len(SUMS)) for seat in seats}
     for number in range(len(windows)):
         seats[0].ask("reference", number)
-        for seat in seats:
-            sums[seat.name] += seat.ask("compare", number)
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            answers = pool.map(Seat.ask, seats, repeat("compare"), repeat(number))
+            for seat, answer in zip(seats, answers, strict=True):
+                sums[seat.name] += answer
         print(f"window {number + 1} of {len(windows)}", file=sys.stderr, flush=True)
     tokens = sum(len(w.targets) for w in windows)
     charged = sum(w.charged_bits for w in windows)
