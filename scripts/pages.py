@@ -383,9 +383,8 @@ def tuned() -> str:
         made = [c for name, c in graphs.items() if name.startswith(TUNED)]
         for name in ("int8", "int4", "int4s"):
             fixed = graphs[name]
-            rival = max(
-                (c for c in made if c.graph.bytes <= fixed.graph.bytes), key=lambda c: c.graph.bytes
-            )
+            smaller = [c for c in made if c.graph.bytes <= fixed.graph.bytes]
+            rival = max(smaller, key=lambda c: c.graph.bytes)
             change = rival.graph.divergence_bits / fixed.graph.divergence_bits - 1
             cells = [text for c in (fixed, rival) for text in tuned_columns(c)]
             rows.append([record.source.name, name, *cells, f"{change:+.0%}"])

@@ -25,8 +25,11 @@ from edgecap.graph.variants.blocks.tuned import TuningFolder, find_groups
 from edgecap.graph.weight_formats import weight_formats
 from edgecap.meters.sensitivity import SensitivityMeter
 from edgecap.pipeline import tune as tuning
+from edgecap.pipeline.prepare import NO_TEXT
 from edgecap.pipeline.run_context import ReadyGraph
 from edgecap.pipeline.tune import tune
+from edgecap.pipeline.worker import MeasureSensitivity
+from edgecap.pipeline.worker.handlers import tuning as handler
 from edgecap.runtime.activations import ActivationReader
 from edgecap.runtime.engine import OrtEngine
 from edgecap.runtime.microbench import OrtProbes
@@ -141,6 +144,32 @@ def test_sensitivity_is_that_of_the_replaced_matrices(opened):
         assert meter.divergence_bits(replaced(name, np.float32(1))) < 1e-9
         assert meter.divergence_bits(replaced(name, np.float32(0.5))) > 1e-4
     assert meter.divergence_bits({}) < 1e-9
+
+
+@pytest.mark.export
+def test_a_run_goes_on_after_the_last_group_that_was_finished(opened, tmp_path, monkeypatch):
+    folder, weights = opened
+    groups, probed = find_groups(weights), []
+
+    def probe(folder, weights, group, meter):
+        probed.append(group.name)
+        if len(probed) == 3:
+            raise MemoryError
+        return handler._Rounding(group.name, 0.1, {"4b32z": 1.0})
+
+    monkeypatch.setattr(handler, "_round_and_probe", probe)
+    step = MeasureSensitivity(
+        graph="", folder=str(tmp_path), corpus=NO_TEXT, tokenizer="", positions=64, provider="cpu",
+        threads=1,
+    )  # fmt: skip
+
+    def run():
+        return handler._roundings(step, folder, weights, groups, SAMPLES, lambda *given: None)
+
+    with pytest.raises(MemoryError):
+        run()
+    assert [r.name for r in run()] == [g.name for g in groups]
+    assert probed == [*(g.name for g in groups[:3]), *(g.name for g in groups[2:])]
 
 
 @pytest.mark.parametrize("code", BY_CODE)

@@ -137,8 +137,8 @@ def tune(
     """Choose 4 or 8 bits and a block size for each group of matrices, under limits.
 
     Measures what each group loses when it is rounded, builds the best assignments, measures them
-    beside int8, int4 and int4s, and writes the best one as an ONNX folder. A run that was cut off
-    goes on where it was.
+    beside int8, int4 and int4s, and writes the best one as an ONNX folder. Finished groups and
+    graphs stay in the cache, so that a run that was cut off goes on with the next group.
 
     Exit status 1 if nothing fits the limits.
 

@@ -109,8 +109,10 @@ def measure_sensitivity(
     with build_lock(context, cell, folder, f"tunes {context.located.name}"):
         context.in_use.enter_context(locks.usage_mark(folder))
         folder.mkdir(parents=True, exist_ok=True)
-        origin = Origin(model=context.located.name, made_utc=utc_now())
-        write_atomically(folder / ORIGIN_FILE, msgspec.json.encode(origin))
+        touch(folder)
+        if not (folder / ORIGIN_FILE).is_file():
+            origin = Origin(model=context.located.name, made_utc=utc_now())
+            write_atomically(folder / ORIGIN_FILE, msgspec.json.encode(origin))
         step = MeasureSensitivity(
             graph=str(fp32.path),
             folder=str(folder),
@@ -204,6 +206,9 @@ def _get_or_export(context: RunContext, cell: CellSpec) -> ReadyGraph | Failure:
 
 def _get_or_quantize(context: RunContext, cell: CellSpec, fp32: ReadyGraph) -> ReadyGraph | Failure:
     """Return a variant of an fp32 graph. One that is calibrated on text depends on that text."""
+    if cell.precision not in RECIPES:
+        message = f"edgecap tune makes {cell.precision}; no recipe does"
+        return Failure(stage="vary", error="NoRecipe", message=message)
     recipe = RECIPES[cell.precision]
     text = _calibration_text(context, cell)
     inputs = [recipe, _tool_versions(), *([text.sha256, context.hashes.tokenizer] if text else [])]

@@ -22,7 +22,8 @@ from edgecap.analysis.assignment import (
     sum_of,
 )
 from edgecap.analysis.cell_view import CellView, cell_views
-from edgecap.analysis.recommend import Limit, Recommendation, parse_limit, recommend
+from edgecap.analysis.outcomes import failure_of
+from edgecap.analysis.recommend import Limit, Recommendation, recommend
 from edgecap.analysis.recommend.preference import check_preference
 from edgecap.errors import UsageError
 from edgecap.graph.variants import RECIPES
@@ -35,6 +36,7 @@ from edgecap.pipeline.artifacts import (
 )
 from edgecap.pipeline.cells import measure_cell
 from edgecap.pipeline.export_folder import write_graphs
+from edgecap.pipeline.judging import failed_cell
 from edgecap.pipeline.prepare import prepare
 from edgecap.pipeline.record_draft import RecordDraft, open_draft
 from edgecap.pipeline.run_context import (
@@ -47,7 +49,7 @@ from edgecap.pipeline.run_context import (
 )
 from edgecap.pipeline.timing import decode_seconds_alone, measure_latency, timing_groups
 from edgecap.pipeline.worker import in_child
-from edgecap.record import Failure, Profile
+from edgecap.record import Absent, Failure, Graph, Profile
 from edgecap.spec import TUNED, CellSpec, Spec
 from edgecap.storage.files import Paths, check_writable, resolve_paths
 from edgecap.text.corpus import read_corpus
@@ -111,13 +113,16 @@ def tune(
     if context.model.encodes:
         raise UsageError(f"{spec.model} is an encoder; edgecap tune takes decoders")
     cells = {name: CellSpec(name, provider) for name in MEASURED}
+    planned = list(cells.values())
     with context.in_use:
         mark_in_use(context, None, Path(corpus.path))
         fp32 = build_or_refuse(context, cells["fp32"])
+        own = tuple(ready for ready in context.graphs if ready.graph.precision == "fp32")
+        context = context._replace(graphs=own)  # int8 of another program is not that of `FIXED`
         tuning, groups = measure_sensitivity(context, cells["fp32"], fp32)
         if not groups:
             raise UsageError(f"{spec.model} has no matrices that can be stored in blocks")
-        with open_draft(prepared._replace(cells=list(cells.values()))) as draft:
+        with open_draft(prepared._replace(context=context, cells=planned)) as draft:
             notice(ProgressEvent(None, "fixed recipes to measure", total=len(cells)))
             for cell in cells.values():
                 draft.add(measure_cell(context, draft.record, cell))
@@ -126,10 +131,14 @@ def tune(
             choice = _Chooser(context, draft, groups, cells, limits)
             candidates, duels = choice.candidates()
             notice(ProgressEvent(None, "tuned variants to measure", total=len(candidates)))
-            ready = [_build(context, provider, fp32, tuning, groups, c) for c in candidates]
-            context = context._replace(graphs=(*context.graphs, *ready))
+            planned += [CellSpec(candidate.name, provider) for candidate in candidates]
             for candidate in candidates:
                 cell = CellSpec(candidate.name, provider)
+                built = _build(context, cell, fp32, tuning, groups, candidate)
+                if isinstance(built, Failure):
+                    draft.add(failed_cell(cell, Absent(reason="it could not be made"), built))
+                    continue
+                context = context._replace(graphs=(*context.graphs, built))
                 draft.add(measure_cell(context, draft.record, cell))
             for group in timing_groups(context, draft.record):
                 draft.complete(measure_latency(context, draft.record, group))
@@ -150,31 +159,32 @@ def _without_fp32(record: Profile) -> Profile:
 def _quality_limit(record: Profile, least: float) -> Limit:
     """Return the limit of divergence that keeps a share of fp32's gain."""
     view = next(v for v in cell_views([record]) if v.cell.precision == "fp32")
+    if not view.measured:
+        raise UsageError(f"--min-quality needs fp32, and it failed: {failure_of(view.cell)}")
     gain = view.value("gain_bits_per_token")
     if gain is None or gain <= 0:
         raise UsageError(
             "--min-quality needs a text that fp32 compresses; give --max-kl in bits a token"
         )
-    return parse_limit("--max-kl", f"{(1 - least) * gain:.6f}")
+    return Limit("--max-kl", "divergence_bits", (1 - least) * gain)
 
 
 def _build(
     context: RunContext,
-    provider: str,
+    cell: CellSpec,
     fp32: ReadyGraph,
     tuning: Path,
     groups: Sequence[GroupChoices],
     candidate: _Candidate,
-) -> ReadyGraph:
+) -> ReadyGraph | Failure:
     formats = {
         matrix: choice.format
         for group, choice in zip(groups, candidate.assignment.choices, strict=True)
         for matrix in group.matrices
     }
-    cell = CellSpec(candidate.name, provider)
     ready = get_or_tune(context, cell, fp32, tuning, formats)
     if isinstance(ready, Failure):
-        raise UsageError(f"cannot make {candidate.name}: {ready.message}")
+        return ready
     return ready._replace(graph=msgspec.structs.replace(ready.graph, precision=candidate.name))
 
 
@@ -238,8 +248,10 @@ class _Chooser:
         if assignment is None:
             return ""
         size = assignment.bytes + self._other_bytes()
-        name = f"{TUNED}-{size / 1e6:.4g}MB"
-        found.setdefault(name, assignment)
+        for digits in range(4, 16):  # one more where the name is taken by another assignment
+            name = f"{TUNED}-{size / 1e6:.{digits}g}MB"
+            if found.setdefault(name, assignment) == assignment:
+                break
         return name
 
     def _most_bytes(self) -> float:
@@ -259,7 +271,11 @@ class _Chooser:
         if isinstance(graph, Failure):
             return math.inf
         seconds = decode_seconds_alone(self._context, self._cells[UNIFORM], graph)
-        return math.inf if seconds is None else most - max(seconds - self._uniform.seconds, 0.0)
+        if seconds is None:
+            return math.inf
+        if seconds < self._uniform.seconds:  # weights that stay in a cache
+            return most * self._uniform.seconds / seconds
+        return most - (seconds - self._uniform.seconds)
 
     def _other_bytes(self) -> float:
         """Return the bytes of a file beside its blocks, with room for the names of zero points."""
@@ -280,4 +296,8 @@ class _Chooser:
 
     def _value(self, name: str, metric: str) -> float | None:
         view: CellView | None = self._views.get(name)
-        return view.value(metric) if view and view.measured else None
+        if view is None or not view.measured:
+            return None
+        if metric == "file_bytes" and isinstance(view.cell.graph, Graph):
+            return view.cell.graph.bytes
+        return view.value(metric)

@@ -1,6 +1,7 @@
 """List the entries of the cache with their sizes and last uses. `cache_prune` removes them.
 
     CACHE/exports, variants, fused    a folder for each graph, with `graph.json` and `made.json`
+    CACHE/tunings                     roundings of a model, for `edgecap tune`
     CACHE/peaks, journals, baselines  a file each
     CACHE/corpora                     a folder each
     CACHE/blobs, bundles, texts       sent by a fleet: files by hash, models and texts made of them

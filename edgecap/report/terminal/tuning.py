@@ -39,12 +39,12 @@ def duel_lines(record: Profile, pairs: Sequence[tuple[str, str]], width: int) ->
 
 
 def _verdict(fixed: str, tuned: str, before: float | None, after: float | None) -> str:
-    if before is None or after is None or before <= 0:
+    if before is None or after is None:
         return f"  {tuned} and {fixed} cannot be compared: one of them was not measured"
-    change = after / before - 1
-    if change >= 0:
-        return f"  {tuned} does not beat {fixed}: {change:+.0%} KL divergence"
-    return f"  {tuned} beats {fixed}: {change:.0%} KL divergence"
+    percent = round(100 * (after / before - 1)) if before > 0 else 0
+    if percent >= 0:
+        return f"  {tuned} does not beat {fixed}: {percent:+d} % KL divergence"
+    return f"  {tuned} beats {fixed}: {percent:+d} % KL divergence"
 
 
 def formats_line(folder: Path, formats: dict[str, int]) -> str:

@@ -6,10 +6,12 @@ TUNING/rounded/N-4b64z.npz   matrix N in a format
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -39,6 +41,15 @@ class TuningFolder:
         self.graph = folder / "smoothed" / "model.onnx"
         self._rounded = folder / "rounded"
 
+    def open(self) -> GraphWeights:
+        """Return the weights of the smoothed graph, without what was measured on samples."""
+        return GraphWeights(open_graph(self.graph))
+
+    def holds(self, weights: GraphWeights, group: MatrixGroup) -> bool:
+        """Test whether all roundings of a group are there that take long."""
+        kept = [f for f in group.formats if f.zero_points]
+        return all(self._path(weights, n, f).is_file() for n in group.matrices for f in kept)
+
     def calibrate(self, source: Path, samples: Sequence[Ids], observe: Observe) -> GraphWeights:
         """Measure activations of an fp32 graph, and write the smoothed graph if it is not there.
 
@@ -59,7 +70,8 @@ class TuningFolder:
         """Return a matrix in a format, and keep it if rounding it takes long."""
         path = self._path(weights, name, chosen)
         if path.is_file():
-            return _read(path, chosen)
+            with contextlib.suppress(OSError, ValueError, KeyError, BadZipFile):
+                return _read(path, chosen)
         rounded = weights.round(name, chosen)
         if chosen.zero_points:
             _write(path, rounded)
@@ -70,7 +82,7 @@ class TuningFolder:
 
         Returns the names of the files. Raises FileNotFoundError if a matrix was not rounded yet.
         """
-        weights = GraphWeights(open_graph(self.graph))
+        weights = self.open()
         rounded = {}
         for name, code in formats.items():
             chosen = BY_CODE[code]
@@ -96,8 +108,18 @@ def find_groups(weights: GraphWeights) -> list[MatrixGroup]:
 
 
 def _formats(weights: GraphWeights, names: Sequence[str]) -> tuple[Format, ...]:
-    widths = [weights.shape(name)[1] for name in names]
-    return tuple(f for f in FORMATS if all(f.fits(width) for width in widths))
+    return tuple(f for f in FORMATS if all(_may_have(weights, name, f) for name in names))
+
+
+def _may_have(weights: GraphWeights, name: str, chosen: Format) -> bool:
+    """Test whether a matrix may have a format.
+
+    Older runtimes gather wrong zero points where those of a row do not fill its last byte.
+    """
+    width = weights.shape(name)[1]
+    if name in weights.gathers and chosen.zero_points:
+        return width % chosen.block == 0 and width // chosen.block * chosen.bits % 8 == 0
+    return chosen.fits(width)
 
 
 def _write(path: Path, rounded: BlockWeights) -> None:

@@ -80,6 +80,12 @@ class GraphWeights:
         turned = products is not None and not products[0].transposed
         return np.ascontiguousarray(matrix.T if turned else matrix)
 
+    def size(self, name: str, chosen: Format) -> int:
+        """Return the bytes of a matrix in a format, with those of a table that stays beside it."""
+        rows, width = self.shape(name)
+        stays = name in self.gathers and width % chosen.block
+        return chosen.size(rows, width) + (4 * rows * width if stays else 0)
+
     def of_attention(self) -> set[str]:
         """Return the names of matrices that make queries, keys or values."""
         every = [p for members in self.products.values() for p in members]
@@ -119,7 +125,8 @@ class GraphWeights:
         matrix, moments = self.matrix(name), self._moments_of(name)
         approximate = rounded.floats()[:, : matrix.shape[1]]
         if moments is None:
-            return float(np.square(approximate - matrix).sum() / np.square(matrix).sum())
+            whole = max(float(np.square(matrix).sum()), 1e-30)
+            return float(np.square(approximate - matrix).sum()) / whole
         return relative_error(matrix, approximate, moments)
 
     def _moments_of(self, name: str) -> Moments | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -17,6 +19,7 @@ from edgecap.graph.variants.blocks.formats import FOUR, Format
 from edgecap.graph.variants.blocks.tuned import MatrixGroup, TuningFolder, find_groups
 from edgecap.graph.variants.blocks.weights import GraphWeights
 from edgecap.graph.weight_formats import weight_formats
+from edgecap.machine.info import pin_process
 from edgecap.meters.peaks import shortest_seconds
 from edgecap.meters.sensitivity import SensitivityMeter
 from edgecap.pipeline.worker.answers import BuiltGraph, MeasuredSensitivity
@@ -30,34 +33,75 @@ from edgecap.storage.jsonl_log import JsonlLog
 
 # Tokens that each group is probed on: as many as this work allows, within limits.
 PROBE_FLOPS, LEAST_TOKENS, SAMPLE_TOKENS = 1e11, 512, 128
-PROBED = FOUR  # the format that each group is measured in; errors give the others
+LEAST_ERROR = 1e-12  # relative error of products from which a loss can be told
 Shape = tuple[int, int]
 
 
 class _Rounding(msgspec.Struct, frozen=True):
-    """The loss of one group: divergence when probed, and relative error by format."""
+    """The loss of one group: divergence in the format `probed`, and relative error by format."""
 
     name: str
     divergence_bits: float
     errors: dict[str, float]
+    probed: str = FOUR.code
+
+
+class _Sensitivity(NamedTuple):
+    """The weights of the smoothed graph, and the loss of each group."""
+
+    weights: GraphWeights
+    groups: list[MatrixGroup]
+    roundings: list[_Rounding]
 
 
 def _measure_sensitivity(step: MeasureSensitivity, report: Report) -> MeasuredSensitivity:
-    report("measure activations", 0, 1)
-    length = min(CALIBRATION_TOKENS, step.positions)
-    samples = corpus_samples(step.corpus, step.tokenizer, length, CALIBRATION_SAMPLES)
+    pin_process(step.affinity)
     folder = TuningFolder(Path(step.folder))
-    source = Path(step.graph)
-    weights = folder.calibrate(source, samples, ActivationReader(source, step.threads))
-    groups = find_groups(weights)
-    roundings = _roundings(step, folder, weights, groups, samples, report)
+    weights, groups, roundings = _finished(step, folder) or _measured(step, folder, report)
     seconds = _kernel_seconds(step, weights, groups, report)
+    least = _least_loss(roundings)
     return MeasuredSensitivity(
         groups=tuple(
-            _choices(weights, group, rounding, seconds)
+            _choices(weights, group, rounding, seconds, least)
             for group, rounding in zip(groups, roundings, strict=True)
         )
     )
+
+
+def _loss(rounding: _Rounding) -> float:
+    """Return the divergence for an error of one, or 0 where rounding changes nothing."""
+    error = rounding.errors[rounding.probed]
+    return max(rounding.divergence_bits, 0.0) / error if error > LEAST_ERROR else 0.0
+
+
+def _least_loss(roundings: Sequence[_Rounding]) -> float:
+    """Return the least loss of a group; one that the samples do not reach is no safer than it."""
+    return min((loss for r in roundings if (loss := _loss(r)) > 0), default=0.0)
+
+
+def _finished(step: MeasureSensitivity, folder: TuningFolder) -> _Sensitivity | None:
+    """Return the result of an earlier run that ended, or None."""
+    log = JsonlLog(_log_path(step), _Rounding)
+    if not log.finished or not folder.graph.is_file():
+        return None
+    weights = folder.open()
+    groups = find_groups(weights)
+    whole = len(log.finished) >= len(groups) and all(folder.holds(weights, g) for g in groups)
+    return _Sensitivity(weights, groups, log.finished[: len(groups)]) if whole else None
+
+
+def _measured(step: MeasureSensitivity, folder: TuningFolder, report: Report) -> _Sensitivity:
+    report("measure activations", 0, 1)
+    length = min(CALIBRATION_TOKENS, step.positions)
+    samples = corpus_samples(step.corpus, step.tokenizer, length, CALIBRATION_SAMPLES)
+    source = Path(step.graph)
+    weights = folder.calibrate(source, samples, ActivationReader(source, step.threads))
+    groups = find_groups(weights)
+    return _Sensitivity(weights, groups, _roundings(step, folder, weights, groups, samples, report))
+
+
+def _log_path(step: MeasureSensitivity) -> Path:
+    return Path(step.folder) / "groups.jsonl"
 
 
 def _roundings(
@@ -69,7 +113,12 @@ def _roundings(
     report: Report,
 ) -> list[_Rounding]:
     """Round and probe each group, and go on after those in the log."""
-    log = JsonlLog(Path(step.folder) / "groups.jsonl", _Rounding)
+    log = JsonlLog(_log_path(step), _Rounding)
+    for group in groups[: len(log.finished)]:
+        if not folder.holds(weights, group):  # removed, or damaged by other hands
+            report("round again", 0, 1)
+            for name, chosen in itertools.product(group.matrices, group.formats):
+                folder.round(weights, name, chosen)
     if len(log.finished) < len(groups):
         names = [name for group in groups for name in group.matrices]
         opened = graph_with_overridable(folder.graph, names)
@@ -94,15 +143,16 @@ def _round_and_probe(
     folder: TuningFolder, weights: GraphWeights, group: MatrixGroup, meter: SensitivityMeter
 ) -> _Rounding:
     errors: dict[str, float] = {}
+    tried = FOUR if FOUR in group.formats else group.formats[-1]
     probed: dict[str, np.ndarray] = {}
     for chosen in group.formats:
         rounded = {name: folder.round(weights, name, chosen) for name in group.matrices}
         errors[chosen.code] = sum(weights.error(n, blocks) for n, blocks in rounded.items())
-        if chosen == PROBED:
+        if chosen == tried:
             for name, blocks in rounded.items():
                 floats = blocks.floats()[:, : weights.shape(name)[1]]
                 probed[name] = weights.stored(name, floats)
-    return _Rounding(group.name, meter.divergence_bits(probed), errors)
+    return _Rounding(group.name, meter.divergence_bits(probed), errors, tried.code)
 
 
 def _choices(
@@ -110,19 +160,20 @@ def _choices(
     group: MatrixGroup,
     rounding: _Rounding,
     seconds: dict[tuple[Shape, Format], float],
+    least: float,
 ) -> GroupChoices:
     """Return the costs of a group; divergence grows with the mean square error of its products."""
-    shapes = [weights.shape(name) for name in group.matrices]
     multiplied = [weights.shape(name) for name in group.matrices if name in weights.products]
-    unit = max(rounding.divergence_bits, 0.0) / max(rounding.errors[PROBED.code], 1e-30)
+    unit = max(_loss(rounding), least)
     costs = [
         FormatCost(
             chosen.code,
             unit * rounding.errors[chosen.code],
-            sum(chosen.size(*shape) for shape in shapes),
+            sum(weights.size(name, chosen) for name in group.matrices),
             sum(seconds[shape, chosen] for shape in multiplied),
         )
         for chosen in group.formats
+        if all((shape, chosen) in seconds for shape in multiplied)
     ]
     return GroupChoices(group.name, group.matrices, tuple(costs))
 
@@ -145,10 +196,11 @@ def _kernel_seconds(
     found = {}
     for number, (shape, chosen) in enumerate(wanted):
         report("time kernels", number, len(wanted))
-        probe, products = probes.block_products(
-            *shape, chosen.bits, chosen.block, chosen.zero_points
-        )
-        found[shape, chosen] = shortest_seconds([probe], SystemClock())[0] / products
+        with contextlib.suppress(Exception):  # the provider has no kernel: leave the format out
+            probe, products = probes.block_products(
+                *shape, chosen.bits, chosen.block, chosen.zero_points
+            )
+            found[shape, chosen] = shortest_seconds([probe], SystemClock())[0] / products
     return found
 
 
