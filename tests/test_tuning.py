@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from onnx import numpy_helper
 from safetensors.numpy import save_file
 
 from edgecap.analysis.assignment import FormatCost, GroupChoices
+from edgecap.analysis.cell_view import cell_views
 from edgecap.analysis.recommend import parse_limit, recommend
 from edgecap.cli.commands import cli
 from edgecap.errors import UsageError
@@ -21,7 +23,8 @@ from edgecap.graph.activations import graph_with_overridable
 from edgecap.graph.onnx_file import open_graph
 from edgecap.graph.variants.blocks.formats import BY_CODE, FORMATS
 from edgecap.graph.variants.blocks.nodes import pack, unpack
-from edgecap.graph.variants.blocks.tuned import TuningFolder, find_groups
+from edgecap.graph.variants.blocks.tuned import TuningFolder, _may_have, find_groups
+from edgecap.graph.variants.blocks.weights import GraphWeights
 from edgecap.graph.weight_formats import weight_formats
 from edgecap.meters.sensitivity import SensitivityMeter
 from edgecap.pipeline import tune as tuning
@@ -182,13 +185,57 @@ def test_the_runtime_has_a_kernel_for_each_format(code):
     assert count == 64
 
 
+class Matrices:
+    """Matrices of given widths; a table is gathered as well."""
+
+    def __init__(self, **widths):
+        self.widths, self.gathers = widths, {"table": None}
+
+    def shape(self, name):
+        return 10, self.widths[name]
+
+
+@pytest.mark.parametrize(
+    ("width", "codes"),
+    [
+        (64, {"8b16", "8b32", "8b64", "4b16z", "4b32z"}),
+        (96, {"8b16", "8b32", "4b16z"}),
+        (80, {"8b16", "8b32"}),
+        (256, set(BY_CODE)),
+    ],
+)
+def test_zero_points_of_a_gathered_row_fill_bytes(width, codes):
+    weights = Matrices(table=width, matrix=width)
+    assert {f.code for f in FORMATS if _may_have(weights, "table", f)} == codes
+    plain = {f.code for f in FORMATS if _may_have(weights, "matrix", f)}
+    assert plain == {f.code for f in FORMATS if f.block <= 32 or width % f.block == 0}
+
+
+def test_a_matrix_of_zeros_has_an_error():
+    """Not 0 / 0: the log of groups could not be read again."""
+    weights = object.__new__(GraphWeights)
+    weights.products, weights.gathers = {}, {}
+    weights._stored = {"t": numpy_helper.from_array(np.zeros((4, 64), np.float32), "t")}
+    assert weights.error("t", weights.round("t", BY_CODE["4b32z"])) == 0
+
+
+def test_a_group_that_samples_do_not_reach_is_no_safer_than_the_safest():
+    roundings = [
+        handler._Rounding("a", 0.2, {"4b32z": 0.1}),
+        handler._Rounding("b", 0.0, {"4b32z": 0.1}),
+        handler._Rounding("c", 1e-9, {"4b32z": 0.0}),
+    ]
+    assert [handler._loss(r) for r in roundings] == [2, 0, 0]
+    assert handler._least_loss(roundings) == 2
+
+
 # --- what is built ----------------------------------------------------------------------------
 
 
 class FixedRecipes:
     """Values of measured fixed recipes, in place of the views of a record."""
 
-    measured = True
+    measured, cell = True, SimpleNamespace(graph=None)
 
     def __init__(self, **values):
         self.value = values.get
@@ -255,6 +302,22 @@ def test_a_limit_of_divergence_counts_what_predictions_lack():
 
 def test_nothing_is_built_where_nothing_fits():
     assert chooser(GROUPS, file_bytes=100).candidates() == ([], ())
+
+
+def test_two_assignments_of_almost_equal_bytes_have_two_names():
+    made, found = chooser(GROUPS), {}
+    big = [GroupChoices("g", ("m",), (FormatCost(f"f{n}", 0, 10**8 + n, 0),)) for n in range(2)]
+    names = [made._add(found, tuning.sum_of([g], {"g": g.formats[0].format})) for g in big]
+    assert len(set(names)) == len(found) == 2
+    assert made._add(found, found[names[1]]) == names[1]
+
+
+def test_least_quality_is_a_limit_of_divergence():
+    record = load(ROOT / "tests" / "data" / "record-5.json")
+    limit = tuning._quality_limit(record, 0.99)
+    view = next(v for v in cell_views([record]) if v.cell.precision == "fp32")
+    assert limit.metric == "divergence_bits"
+    assert math.isclose(limit.most, 0.01 * view.value("gain_bits_per_token"))
 
 
 def test_a_limit_of_latency_is_one_of_the_products(monkeypatch):
