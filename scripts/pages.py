@@ -32,7 +32,7 @@ from edgecap.record import Absent, Architecture, Cell, Estimate, Flops, Graph, M
 from edgecap.report.terminal.comparison import comparison
 from edgecap.report.terminal.details import details
 from edgecap.report.terminal.summary import summary
-from edgecap.spec import DEFAULT_CORPUS, DEFAULT_MODEL, DEFAULT_PRECISIONS, RENAMED, TUNED
+from edgecap.spec import DEFAULT_CORPUS, TUNED
 from edgecap.text import bias_card
 from edgecap.text.corpus import read_corpus
 from edgecap.units import si
@@ -274,12 +274,7 @@ def sentence(text: str) -> str:
 
 def shown_record() -> tuple[Path, Profile]:
     """Return the latest record of the default run, with its path."""
-    default_runs = [
-        (path, record)
-        for path, record in records_in("reference/*.json")
-        if record.spec.model == DEFAULT_MODEL and has_default_cells(record)
-    ]
-    return max(default_runs, key=lambda pair: pair[1].created_utc)
+    return max(records_in("default/*.json"), key=lambda pair: pair[1].created_utc)
 
 
 def example() -> str:
@@ -293,7 +288,7 @@ def outputs() -> dict[str, str]:
     """Return what `profile` and `compare` print for the example."""
     path, record = shown_record()
     compared = edgecap.compare([record], "precision=fp16")
-    int8 = next(c for c in compared if c.candidate in ("int8", RENAMED["int8"]))
+    int8 = next(c for c in compared if c.candidate == "int8")
     command = "$ edgecap compare RECORD.json --baseline precision=fp16"
     shown = as_text(f"$ edgecap show RECORD.json --details\n{details(record, COLUMNS - 4)}")
     return {
@@ -301,13 +296,6 @@ def outputs() -> dict[str, str]:
         "details": f"RECORD.json is `{path.relative_to(ROOT)}`.\n\n{shown}",
         "compare": as_text(f"{command}\n{comparison(int8)}"),
     }
-
-
-def has_default_cells(record: Profile) -> bool:
-    """Return True if the record has the cells of `profile` without options, then or now."""
-    cells = [(c.precision, c.provider) for c in record.cells]
-    names = {**RENAMED, **{name: name for name, _ in cells}}
-    return cells == [(names.get(precision, precision), "cpu") for precision in DEFAULT_PRECISIONS]
 
 
 def as_text(text: str) -> str:
