@@ -21,7 +21,7 @@ from edgecap.storage.records import load
 
 DATA = ROOT / "tests" / "data"
 RECORD = load(DATA / "record-5.json")
-VARIANTS = load(next((ROOT / "profiles" / "variants").glob("*.json")))
+VARIANTS = load(ROOT / "tests" / "data" / "many-variants.json")
 SOURCES = [
     *(ROOT / "edgecap" / "analysis").rglob("*.py"),
     *(ROOT / "edgecap" / "pipeline").rglob("*.py"),

@@ -34,7 +34,7 @@ from edgecap.storage.jsonl_log import JsonlLog
 # Tokens that each group is probed on: as many as this work allows, within limits.
 PROBE_FLOPS, LEAST_TOKENS, SAMPLE_TOKENS = 1e11, 512, 128
 LEAST_ERROR = 1e-12  # relative error of products from which a loss can be told
-Shape = tuple[int, int]
+MatrixShape = tuple[int, int]
 
 
 class _Rounding(msgspec.Struct, frozen=True):
@@ -159,7 +159,7 @@ def _choices(
     weights: GraphWeights,
     group: MatrixGroup,
     rounding: _Rounding,
-    seconds: dict[tuple[Shape, Format], float],
+    seconds: dict[tuple[MatrixShape, Format], float],
     least: float,
 ) -> GroupChoices:
     """Return the costs of a group; divergence grows with the mean square error of its products."""
@@ -180,7 +180,7 @@ def _choices(
 
 def _kernel_seconds(
     step: MeasureSensitivity, weights: GraphWeights, groups: Sequence[MatrixGroup], report: Report
-) -> dict[tuple[Shape, Format], float]:
+) -> dict[tuple[MatrixShape, Format], float]:
     """Time the product of a vector with a matrix of each shape in each format."""
     report("time kernels", 0, 1)
     wanted = sorted(
