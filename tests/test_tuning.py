@@ -374,6 +374,8 @@ def test_a_limit_that_nothing_meets_is_status_1(monkeypatch, tmp_path):
     ("words", "message"),
     [
         (("--max-kl", "0.1", "--min-quality", "0.9"), "give one of them"),
+        (("one-model", "--model", "another"), "give one model"),
+        (("./nothing",), "no model './nothing'"),
         (("--min-quality", "1.2"), "--min-quality"),
         (("--max-bytes", "fast"), "--max-bytes"),
         (("--prefer", "colour"), "colour"),

@@ -34,7 +34,7 @@ Examples:
   edgecap compare profiles/RECORD.json --baseline precision=fp16
   edgecap report profiles/RECORD.json -o report.html
   edgecap recommend profiles/RECORD.json --max-latency-ms 20 --max-memory 2GB
-  edgecap tune --model ./my-model --max-bytes 100MB -o tuned
+  edgecap tune ./my-model --max-bytes 100MB          choose formats within a limit
   edgecap board profiles/ -o board.html              show many records on one page
   edgecap export --model ./my-model --precision fp16,int8 -o my-model-onnx
   edgecap flops --config config.json                 count FLOPs from a config, without weights

@@ -12,7 +12,7 @@ from edgecap.cli import types
 from edgecap.cli.options import model_options, request
 from edgecap.cli.output import print_json, print_text, width
 from edgecap.errors import UsageError
-from edgecap.spec import DEFAULT_CORPUS
+from edgecap.spec import DEFAULT_CORPUS, DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from edgecap.analysis.recommend import Limit
@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 Examples:
-  edgecap tune --model ./my-model -o tuned           the best capacity of all candidates
-  edgecap tune --model ./my-model --max-bytes 100MB --prefer quality -o tuned
-  edgecap profile --model ./tuned                    measure the result
+  edgecap tune ./my-model                            the best capacity of all candidates
+  edgecap tune ./my-model --max-bytes 100MB --prefer quality -o small
+  edgecap profile --model ./small                    measure the result
   edgecap report profiles/RECORD.json                draw the front of all candidates
 """
 
 
 @click.command(epilog=EXAMPLES)
+@click.argument("named", required=False, metavar="[MODEL]")
 @model_options
 @click.option(
     "--max-bytes",
@@ -115,11 +116,14 @@ Examples:
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    required=True,
+    default=Path("tuned"),
+    show_default=True,
     metavar="FOLDER",
     help="Folder to write the best candidate to; it must not exist.",
 )
 def tune(
+    named: str | None,
+    model: str,
     cache: Path | None,
     output: Path,
     records: Path,
@@ -140,19 +144,21 @@ def tune(
     beside int8, int4 and int4s, and writes the best one as an ONNX folder. Finished groups and
     graphs stay in the cache, so that a run that was cut off goes on with the next group.
 
-    Exit status 1 if nothing fits the limits.
+    Exit status 1 if nothing fits the limits. MODEL is the same as --model.
 
-    Example: edgecap tune --model ./my-model --max-bytes 100MB -o tuned
+    Example: edgecap tune ./my-model --max-bytes 100MB -o tuned
     """
     from edgecap.cli.live import Live
     from edgecap.pipeline.tune import tune as tune_model
     from edgecap.storage.files import resolve_paths
     from edgecap.storage.records import record_path
 
+    if named and model not in (named, DEFAULT_MODEL):
+        raise UsageError(f"give one model, not {named} and --model {model}")
     if max_kl and min_quality is not None:
         raise UsageError("--max-kl and --min-quality set the same limit; give one of them")
     limits = [x for x in (max_file, max_memory, max_latency_ms, max_kl) if x is not None]
-    spec = request(providers=(provider,), context_sweep=(), **fields)
+    spec = request(model=named or model, providers=(provider,), context_sweep=(), **fields)
     paths = resolve_paths(cache, records)
     with Live() as live:
         result = tune_model(spec, output, limits, min_quality, prefer, keep_fp32, paths, live)

@@ -64,7 +64,8 @@ class OrtProbes:
     ) -> tuple[Probe, int]:
         """Multiply a vector by matrices in blocks, as decode does; return how many as well.
 
-        There are as many matrices of shape (outputs, inputs) as no cache of a core holds.
+        There are up to 64 matrices of shape (outputs, inputs), and at most 64 MB of them, so that
+        large ones do not stay in a cache.
         """
         size = outputs * inputs * bits // 8
         count = min(max(1, _BEYOND_CACHE // max(size, 1)), _MOST_PRODUCTS)
