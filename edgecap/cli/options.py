@@ -96,6 +96,41 @@ how_joined = options(
         help="Transfer models through this folder, which client and devices share.",
     ),
 )
+limit_options = options(
+    click.option(
+        "--max-latency-ms",
+        "--max-latency",
+        "max_latency_ms",
+        type=types.LIMIT,
+        metavar="MS",
+        help="Largest latency of a decoded token, in ms.",
+    ),
+    click.option(
+        "--max-memory",
+        type=types.LIMIT,
+        metavar="SIZE",
+        help="Largest peak memory of the process: 200MB, 1.5GB, 512MiB, or bytes.",
+    ),
+    click.option(
+        "--max-file",
+        "--max-bytes",
+        "max_file",
+        type=types.LIMIT,
+        metavar="SIZE",
+        help="Largest size of the ONNX files: 200MB, 1.5GB, 512MiB, or bytes.",
+    ),
+    click.option(
+        "--max-kl",
+        type=types.LIMIT,
+        metavar="BITS",
+        help="Largest KL divergence from the model's fp32 variant, in bits per token.",
+    ),
+    click.option(
+        "--prefer",
+        metavar="WHAT",
+        help="Metric to choose by: capacity (default), speed, quality, memory, energy or size.",
+    ),
+)
 precision_option = click.option(
     "--precision",
     "precisions",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgecap.cli import types
+from edgecap.cli.options import limit_options
 from edgecap.cli.output import print_json, print_text, width
 from edgecap.errors import UsageError
 
@@ -28,29 +29,12 @@ Examples:
 
 @click.command(epilog=EXAMPLES)
 @click.argument("records", nargs=-1, type=click.Path(path_type=Path))
-@click.option(
-    "--max-latency-ms",
-    type=types.LIMIT,
-    metavar="MS",
-    help="Largest latency of a decoded token, in ms.",
-)
+@limit_options
 @click.option(
     "--max-ttft-ms",
     type=types.LIMIT,
     metavar="MS",
     help="Largest time to first token at the measured prompt length, in ms.",
-)
-@click.option(
-    "--max-memory",
-    type=types.LIMIT,
-    metavar="SIZE",
-    help="Largest peak memory of the process: 200MB, 1.5GB, 512MiB, or bytes.",
-)
-@click.option(
-    "--max-file",
-    type=types.LIMIT,
-    metavar="SIZE",
-    help="Largest size of the ONNX files: 200MB, 1.5GB, 512MiB, or bytes.",
 )
 @click.option(
     "--max-energy-j",
@@ -65,17 +49,6 @@ Examples:
     type=types.LIMIT,
     metavar="BITS",
     help="Largest bits per byte of text; fewer bits are better quality.",
-)
-@click.option(
-    "--max-kl",
-    type=types.LIMIT,
-    metavar="BITS",
-    help="Largest KL divergence from the model's fp32 variant, in bits per token.",
-)
-@click.option(
-    "--prefer",
-    metavar="WHAT",
-    help="Metric to choose by: capacity (default), speed, quality, memory, energy or size.",
 )
 @click.option(
     "--route",

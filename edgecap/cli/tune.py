@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgecap.cli import types
-from edgecap.cli.options import model_options, request
+from edgecap.cli.options import limit_options, model_options, request
 from edgecap.cli.output import print_json, print_text, width
 from edgecap.errors import UsageError
 from edgecap.spec import DEFAULT_CORPUS, DEFAULT_MODEL
@@ -30,44 +29,12 @@ Examples:
 @click.command(epilog=EXAMPLES)
 @click.argument("named", required=False, metavar="[MODEL]")
 @model_options
-@click.option(
-    "--max-bytes",
-    "--max-file",
-    "max_file",
-    type=types.LIMIT,
-    metavar="SIZE",
-    help="Largest size of the ONNX files: 200MB, 1.5GB, 512MiB, or bytes.",
-)
-@click.option(
-    "--max-memory",
-    type=types.LIMIT,
-    metavar="SIZE",
-    help="Largest peak memory of the process: 200MB, 1.5GB, 512MiB, or bytes.",
-)
-@click.option(
-    "--max-latency",
-    "--max-latency-ms",
-    "max_latency_ms",
-    type=types.LIMIT,
-    metavar="MS",
-    help="Largest latency of a decoded token, in ms.",
-)
-@click.option(
-    "--max-kl",
-    type=types.LIMIT,
-    metavar="BITS",
-    help="Largest KL divergence from fp32, in bits per token.",
-)
+@limit_options
 @click.option(
     "--min-quality",
     type=click.FloatRange(0, 1, max_open=True),
     metavar="SHARE",
     help="Least share of fp32's compression gain to keep: 0.99 allows --max-kl of 1 % of the gain.",
-)
-@click.option(
-    "--prefer",
-    metavar="WHAT",
-    help="Metric to choose by: capacity (default), speed, quality, memory, energy or size.",
 )
 @click.option(
     "--corpus",
