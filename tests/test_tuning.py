@@ -39,6 +39,7 @@ from edgecap.runtime.microbench import OrtProbes
 from edgecap.spec import Spec
 from edgecap.storage.files import resolve_paths
 from edgecap.storage.records import load
+from edgecap.sweep import estimates
 
 SAMPLES = [np.arange(1, 60), np.arange(40, 140)]
 
@@ -401,6 +402,11 @@ def test_an_encoder_is_refused(cache, tmp_path):
     save_file({"x": np.zeros(1)}, tmp_path / "model" / "model.safetensors")
     with pytest.raises(UsageError, match="is an encoder"):
         tune(Spec(model=str(tmp_path / "model")), tmp_path / "out", home=resolve_paths(cache))
+
+
+def test_a_sweep_does_not_know_the_bytes_of_a_tuned_variant():
+    assert estimates.graph_bytes(str(REFERENCE), "int8") > 0
+    assert estimates.graph_bytes(str(REFERENCE), "tuned") is None
 
 
 def test_tuned_is_no_variant_of_a_plain_model(tmp_path):

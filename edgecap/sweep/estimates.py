@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from edgecap import stats
 from edgecap.errors import EdgecapError
-from edgecap.model.flops import storage_precision, weight_bytes
+from edgecap.model.flops import STORED, storage_precision, weight_bytes
 from edgecap.model.locate import is_hub_model, locate
 from edgecap.pipeline.capabilities import read_model
 from edgecap.record import Absent
@@ -176,9 +176,7 @@ def graph_bytes(model: str, precision: str) -> int | None:
     with contextlib.suppress(EdgecapError):
         if not is_hub_model(model):
             architecture = read_model(locate(model)).architecture
-            return (
-                None
-                if isinstance(architecture, Absent)
-                else weight_bytes(architecture, storage_precision(precision))
-            )
+            stored = storage_precision(precision)
+            if not isinstance(architecture, Absent) and stored in STORED:
+                return weight_bytes(architecture, stored)
     return None
