@@ -49,9 +49,9 @@ def profile(*arguments):
 
 @pytest.fixture(scope="module")
 def record(tmp_path_factory):
-    """fp32 and int8, on OpenVINO and on the CPU provider of the same runtime."""
+    """fp32 and int8d, on OpenVINO and on the CPU provider of the same runtime."""
     out = tmp_path_factory.mktemp("profiles")
-    done = profile("--precision", "fp32,int8", "--provider", "openvino,cpu", "-o", str(out))
+    done = profile("--precision", "fp32,int8d", "--provider", "openvino,cpu", "-o", str(out))
     assert done.returncode == 0, done.stderr
     (path,) = out.glob("*.json")
     return msgspec.json.decode(path.read_bytes(), type=Profile)
@@ -80,7 +80,7 @@ def test_the_record_is_whole_and_names_its_runtime(record, cells):
     assert all(isinstance(record.peaks[p], Peaks) for p in ("openvino", "cpu")), record.peaks
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "int8d"])
 def test_the_work_is_done_by_openvino(cells, precision):
     """Its nodes in the runtime's profile are whole subgraphs, of which there are few."""
     placement = cells[precision, "openvino"].placement
@@ -90,13 +90,13 @@ def test_the_work_is_done_by_openvino(cells, precision):
     assert set(cells[precision, "cpu"].placement.by_provider) == {"cpu"}
 
 
-@pytest.mark.parametrize(("precision", "near"), [("fp32", 1e-3), ("int8", 1e-2)])
+@pytest.mark.parametrize(("precision", "near"), [("fp32", 1e-3), ("int8d", 1e-2)])
 def test_bits_are_those_of_the_cpu_provider(cells, precision, near):
     bits = {p: cells[precision, p].compression.bits_per_byte for p in ("openvino", "cpu")}
     assert bits["openvino"] == pytest.approx(bits["cpu"], abs=near)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "int8d"])
 def test_latency_and_memory_are_measured(cells, precision):
     outcome = cells[precision, "openvino"]
     assert isinstance(outcome.latency, Latency), outcome.latency
