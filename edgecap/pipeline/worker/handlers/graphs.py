@@ -87,7 +87,12 @@ def _quantize(step: Quantize, report: Report) -> BuiltGraph:
     source = Path(step.graph)
     observe = ActivationReader(source, default_threads())
     files = make_variant(source, step.precision, Path(step.out), samples, observe)
-    formats = weight_formats(open_graph(Path(step.out) / files[0], weights=False))
+    return describe_variant(Path(step.out), files)
+
+
+def describe_variant(out: Path, files: list[str]) -> BuiltGraph:
+    """Return the answer for a variant that was written to a folder: its files and formats."""
+    formats = weight_formats(open_graph(out / files[0], weights=False))
     return BuiltGraph(files=tuple(files), formats=formats.by_matrix, weight_bits=formats.bits)
 
 

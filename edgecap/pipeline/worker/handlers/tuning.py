@@ -14,16 +14,18 @@ import numpy as np
 
 from edgecap.analysis.assignment import FormatCost, GroupChoices
 from edgecap.graph.activations import graph_with_overridable
-from edgecap.graph.onnx_file import open_graph
 from edgecap.graph.variants.blocks.formats import FOUR, Format
 from edgecap.graph.variants.blocks.tuned import MatrixGroup, TuningFolder, find_groups
 from edgecap.graph.variants.blocks.weights import GraphWeights
-from edgecap.graph.weight_formats import weight_formats
 from edgecap.machine.info import pin_process
 from edgecap.meters.peaks import shortest_seconds
 from edgecap.meters.sensitivity import SensitivityMeter
 from edgecap.pipeline.worker.answers import BuiltGraph, MeasuredSensitivity
-from edgecap.pipeline.worker.handlers.graphs import CALIBRATION_SAMPLES, CALIBRATION_TOKENS
+from edgecap.pipeline.worker.handlers.graphs import (
+    CALIBRATION_SAMPLES,
+    CALIBRATION_TOKENS,
+    describe_variant,
+)
 from edgecap.pipeline.worker.sessions import Report, SystemClock, corpus_samples
 from edgecap.pipeline.worker.steps import MakeTuned, MeasureSensitivity
 from edgecap.runtime.activations import ActivationReader
@@ -206,9 +208,8 @@ def _kernel_seconds(
 
 def _make_tuned(step: MakeTuned, report: Report) -> BuiltGraph:
     report("make the tuned variant", 0, 1)
-    files = TuningFolder(Path(step.folder)).make(step.formats, Path(step.out))
-    formats = weight_formats(open_graph(Path(step.out) / files[0], weights=False))
-    return BuiltGraph(files=tuple(files), formats=formats.by_matrix, weight_bits=formats.bits)
+    out = Path(step.out)
+    return describe_variant(out, TuningFolder(Path(step.folder)).make(step.formats, out))
 
 
 HANDLERS: dict[type, Callable[[Any, Report], Any]] = {
