@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from commands import edgecap
 from conftest import REFERENCE, ROOT
 from exports import stepped
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
 from edgecap.analysis.assignment import FormatCost, GroupChoices
@@ -214,9 +214,11 @@ def test_zero_points_of_a_gathered_row_fill_bytes(width, codes):
 
 def test_a_matrix_of_zeros_has_an_error():
     """Not 0 / 0: the log of groups could not be read again."""
-    weights = object.__new__(GraphWeights)
-    weights.products, weights.gathers = {}, {}
-    weights._stored = {"t": numpy_helper.from_array(np.zeros((4, 64), np.float32), "t")}
+    zeros = numpy_helper.from_array(np.zeros((4, 64), np.float32), "t")
+    gather = helper.make_node("Gather", ["t", "input_ids"], ["y"])
+    ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, [1, "n"])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, "n", 64])
+    weights = GraphWeights(helper.make_model(helper.make_graph([gather], "g", [ids], [y], [zeros])))
     assert weights.error("t", weights.round("t", BY_CODE["4b32z"])) == 0
 
 

@@ -33,16 +33,20 @@ class WatchedGraph(NamedTuple):
 
 
 def graph_with_outputs(path: Path, names: Sequence[str]) -> InMemoryGraph:
-    """Return a graph of an ONNX file that has the named tensors as further outputs."""
+    """Return a graph of an ONNX file that has the named tensors as its only outputs.
+
+    The runtime leaves out what they do not need, such as the head.
+    """
     from onnx import TensorProto, helper
 
     model = open_graph(path, weights=False)
-    present = {o.name for o in model.graph.output}
-    model.graph.output.extend(
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+    present = {o.name: o for o in model.graph.output}
+    outputs = [
+        present.get(name) or helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
         for name in names
-        if name not in present
-    )
+    ]
+    del model.graph.output[:]
+    model.graph.output.extend(outputs)
     return in_memory(model, path)
 
 

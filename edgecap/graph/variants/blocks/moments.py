@@ -12,7 +12,7 @@ from edgecap.protocols import Ids
 # Runs the graph on one sample and returns the named tensors, each of shape (1, n, K).
 Observe = Callable[[Sequence[str], Ids], Iterable[np.ndarray]]
 
-_MOST_ROWS = 2048  # of a matrix whose error is measured
+_MOST_ROWS = 512  # of a matrix whose error is measured
 SEGMENT = 512  # inputs whose mean products are kept; errors move within a segment
 
 
@@ -38,6 +38,17 @@ def measure_moments(
         name: Moments(np.concatenate([np.diagonal(p) for p in segments]), segments)
         for name, segments in sums.items()
     }
+
+
+def affordable(samples: Sequence[Ids], weights: int, flops: float, least: int) -> list[Ids]:
+    """Return samples, spread over all, that matrices of as many weights can be run on.
+
+    `flops` limits the work, but at least `least` tokens remain.
+    """
+    tokens = max(least, flops / (2 * max(weights, 1)))
+    longest = max((len(s) for s in samples), default=1)
+    count = max(1, min(len(samples), int(tokens / max(longest, 1))))
+    return list(samples[:: max(1, len(samples) // count)][:count])
 
 
 def scale_moments(moments: Moments, factors: np.ndarray) -> Moments:

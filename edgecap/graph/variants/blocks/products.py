@@ -96,4 +96,4 @@ def matrix_of(tensor: onnx.TensorProto, product: Product) -> np.ndarray:
     from onnx import numpy_helper
 
     stored = numpy_helper.to_array(tensor)
-    return stored if product.transposed else np.ascontiguousarray(stored.T)
+    return np.asarray(stored if product.transposed else stored.T)

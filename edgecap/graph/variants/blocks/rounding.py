@@ -9,7 +9,8 @@ falling activations).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -100,7 +101,7 @@ def round_with_feedback(
     """Round a matrix of shape (N, K) so that its products with activations change least."""
     kind = _scale_type(matrix, bits)
     heavy = _heavy(moments.diagonal, matrix.shape[1], block)
-    segments = list(_segments(moments))
+    segments = _segments(moments)
 
     def round_part(blocks: np.ndarray) -> _Rounded:
         scales, zeros = _search(blocks, bits, heavy, kind)
@@ -171,13 +172,15 @@ class _Segment(NamedTuple):
     shares: np.ndarray
 
 
-def _segments(moments: Moments) -> Iterator[_Segment]:
-    begin = 0
-    for products in moments.segments:
+def _segments(moments: Moments) -> list[_Segment]:
+    ends = itertools.accumulate(len(products) for products in moments.segments)
+
+    def segment(products: np.ndarray, end: int) -> _Segment:
         order = np.argsort(-np.diagonal(products), kind="stable")
-        shares = _shares(products[np.ix_(order, order)])
-        yield _Segment(begin, begin + len(order), order, shares)
-        begin += len(order)
+        return _Segment(end - len(order), end, order, _shares(products[np.ix_(order, order)]))
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(segment, moments.segments, ends))
 
 
 def _shares(products: np.ndarray) -> np.ndarray:

@@ -127,7 +127,8 @@ class _Finder:
 def _factors(graph: onnx.GraphProto, members: list[Product], diagonal: np.ndarray) -> np.ndarray:
     """Return the factor of each input: large for large activations and small weights."""
     stored = {t.name: t for t in graph.initializer}
-    squares = [np.square(matrix_of(stored[p.weight], p)).sum(axis=0) for p in members]
+    matrices = (matrix_of(stored[p.weight], p) for p in members)
+    squares = [np.einsum("ij,ij->j", m, m) for m in matrices]
     weights = np.sqrt(np.sum(squares, axis=0) / sum(p.outputs for p in members))
     inputs = np.sqrt(diagonal)
     usable = (inputs > 0) & (weights > 0)
@@ -144,11 +145,15 @@ def _apply(
 
     stored = {t.name: t for t in graph.initializer}
     for place in places:
-        tensor = stored[place.tensor]
-        array = numpy_helper.to_array(tensor).copy()
+        array = numpy_helper.to_array(stored[place.tensor]).copy()
         array[..., place.begin : place.begin + len(factors)] /= factors
-        tensor.CopyFrom(numpy_helper.from_array(array, place.tensor))
+        _store(stored[place.tensor], array)
     for product in members:
         tensor = stored[product.weight]
-        array = numpy_helper.to_array(tensor) * factors[:, None]
-        tensor.CopyFrom(numpy_helper.from_array(array, product.weight))
+        _store(tensor, numpy_helper.to_array(tensor) * factors[:, None])
+
+
+def _store(tensor: onnx.TensorProto, array: np.ndarray) -> None:
+    """Put float32 numbers into a tensor of the same shape."""
+    tensor.ClearField("float_data")
+    tensor.raw_data = array.astype("<f4", copy=False).tobytes()

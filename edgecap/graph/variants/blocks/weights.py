@@ -9,7 +9,12 @@ import numpy as np
 
 from edgecap.graph.traversal import rotary_angle_products
 from edgecap.graph.variants.blocks.formats import EIGHT, Format
-from edgecap.graph.variants.blocks.moments import Observe, measure_moments, relative_error
+from edgecap.graph.variants.blocks.moments import (
+    Observe,
+    affordable,
+    measure_moments,
+    relative_error,
+)
 from edgecap.graph.variants.blocks.nodes import gather_nodes, matmul_node, store_blocks
 from edgecap.graph.variants.blocks.products import (
     Product,
@@ -31,6 +36,8 @@ from edgecap.protocols import Ids
 if TYPE_CHECKING:
     import onnx
 
+_CALIBRATION_FLOPS, _LEAST_TOKENS = 2.5e12, 1024  # half a minute on two cores
+
 
 class GraphWeights:
     """The matrices and tables of a graph that can be stored in blocks."""
@@ -48,6 +55,7 @@ class GraphWeights:
             self.gathers.setdefault(node.input[0], []).append(node)
         self._stored = {t.name: t for t in model.graph.initializer}
         self._moments: dict[str, Moments] = {}
+        self._read: tuple[str, np.ndarray] | None = None  # the last matrix: rounded, then compared
 
     @property
     def names(self) -> list[str]:
@@ -94,21 +102,23 @@ class GraphWeights:
 
     def calibrate(self, samples: Sequence[Ids], observe: Observe) -> None:
         """Measure activations, and move their scales into the operators in front of products."""
-        first = [members[0] for members in self.products.values()]
-        sources = {p.source: p.inputs for p in first}
-        moments = measure_moments(sources, samples, observe)
         every = [p for members in self.products.values() for p in members]
+        sources = {p.source: p.inputs for p in every}
+        size = sum(members[0].size for members in self.products.values())
+        texts = affordable(samples, size, _CALIBRATION_FLOPS, _LEAST_TOKENS)
+        moments = measure_moments(sources, texts, observe)
         self._moments = smooth(self.model.graph, every, moments)
+        self._read = None
 
     def matrix(self, name: str) -> np.ndarray:
         """Return a matrix or table as float32 of shape (N, K)."""
         from onnx import numpy_helper
 
-        products = self.products.get(name)
-        if products:
-            return matrix_of(self._stored[name], products[0])
-        table: np.ndarray = numpy_helper.to_array(self._stored[name])
-        return table
+        if self._read is None or self._read[0] != name:
+            products, tensor = self.products.get(name), self._stored[name]
+            array = matrix_of(tensor, products[0]) if products else numpy_helper.to_array(tensor)
+            self._read = name, array
+        return self._read[1]
 
     def round(self, name: str, chosen: Format) -> BlockWeights:
         """Round a matrix to a format, as well as the samples allow."""

@@ -15,6 +15,7 @@ import numpy as np
 from edgecap.analysis.assignment import FormatCost, GroupChoices
 from edgecap.graph.activations import graph_with_overridable
 from edgecap.graph.variants.blocks.formats import FOUR, Format
+from edgecap.graph.variants.blocks.moments import affordable
 from edgecap.graph.variants.blocks.tuned import MatrixGroup, TuningFolder, find_groups
 from edgecap.graph.variants.blocks.weights import GraphWeights
 from edgecap.machine.info import pin_process
@@ -135,10 +136,7 @@ def _roundings(
 def _probes(weights: GraphWeights, samples: Sequence[Any]) -> list[Any]:
     """Return the beginnings of as many samples as the work allows, spread over all of them."""
     numbers = sum(math.prod(weights.shape(name)) for name in weights.products)
-    tokens = max(LEAST_TOKENS, PROBE_FLOPS / (2 * max(numbers, 1)))
-    count = max(1, min(len(samples), int(tokens / SAMPLE_TOKENS)))
-    picked = samples[:: max(1, len(samples) // count)][:count]
-    return [ids[:SAMPLE_TOKENS] for ids in picked]
+    return affordable([ids[:SAMPLE_TOKENS] for ids in samples], numbers, PROBE_FLOPS, LEAST_TOKENS)
 
 
 def _round_and_probe(
