@@ -29,6 +29,7 @@ from edgecap.pipeline.worker.answers import (
     ignore_progress,
 )
 from edgecap.pipeline.worker.steps import (
+    MeasureSensitivity,
     Quantize,
     Step,
     stage_of,
@@ -37,8 +38,13 @@ from edgecap.record import Failure
 
 _DECODER: msgspec.json.Decoder[OutputLine] = msgspec.json.Decoder(OutputLine)
 _GRACE_S = 2.0
-# Quantizing runs numpy in threads of its own, where threads of BLAS would only wait for each other.
-_ONE_BLAS_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
+# Of steps that quantize: they run numpy in threads of their own, where threads of BLAS would only
+# wait for each other, and allocate matrices, whose pages the C library would give back at once.
+_FOR_NUMPY = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
+}
 _LIVE: set[subprocess.Popen[bytes]] = set()
 
 
@@ -74,7 +80,7 @@ def _child(step: Step, errors: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
         env={
             **os.environ,
             "PYTHONPATH": _import_path(),
-            **(_ONE_BLAS_THREAD if isinstance(step, Quantize) else {}),
+            **(_FOR_NUMPY if isinstance(step, Quantize | MeasureSensitivity) else {}),
         },
     )
     _LIVE.add(process)
