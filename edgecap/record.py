@@ -25,7 +25,7 @@ from edgecap.spec import Spec
 #             .memory_limit_bytes; latency.conditions.quota_waits and .quota_wait_s
 # 7  2026-11  graph.decoded_divergence_bits, .prefilled_divergence_bits, .widest_activation,
 #             .formats and .weight_bits; what was int8 is int8d, and what was int4 is int4b32
-SCHEMA = 7
+SCHEMA = 8
 
 
 class _Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -301,10 +301,26 @@ class Baseline(_Value, frozen=True):
     version: str
 
 
+class Law(_Value, frozen=True, tag_field="kind", tag="law"):
+    """The bits that a series of models gains on a text: G + b = c log2 N.
+
+    `slope` is c in bits a doubling of N, the FLOPs of a token; `smallest_flops` and `largest_flops`
+    are those of the series. `models` names it. `bias_bits` is b; Absent if the series was scored on
+    another text, which tells how fast bits grow and not from where.
+    """
+
+    models: str
+    slope: Estimate
+    bias_bits: float | Absent
+    smallest_flops: float
+    largest_flops: float
+
+
 class CorpusInfo(_Value, frozen=True):
     """The text: its name, the hash of its file, its size, its bias in bits per token.
 
     `baselines` are general compressors on the same bytes, by name; empty in records of schema 1.
+    `law` is that of the series on which the bias was fitted; Absent without a card.
     """
 
     name: str
@@ -314,6 +330,7 @@ class CorpusInfo(_Value, frozen=True):
     bias_bits: float
     domains: dict[str, Domain]
     baselines: dict[str, Baseline] = {}
+    law: Law | Absent = Absent(reason="not kept by the version that made this record")
 
 
 # --- one cell ---------------------------------------------------------------------------------
@@ -686,6 +703,9 @@ class Roofline(_Value, frozen=True, tag_field="kind", tag="roofline"):
     decode: Bound | None
 
 
+OLD_FORMULA = Absent(reason="not part of the formula of this record")
+
+
 class Score(_Value, frozen=True, tag_field="kind", tag="score"):
     """Scores of docs/method.md; `formula` names their definition, for rescoring records."""
 
@@ -698,6 +718,9 @@ class Score(_Value, frozen=True, tag_field="kind", tag="score"):
     gain_bits_per_s: Estimate | Absent
     gain_bits_per_j: Estimate | Absent
     roofline_ratio: Estimate | Absent
+    effective_flops: Estimate | Absent = OLD_FORMULA
+    effective_flops_per_s: Estimate | Absent = OLD_FORMULA
+    effective_flops_per_j: Estimate | Absent = OLD_FORMULA
 
 
 class Caution(_Value, frozen=True):

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
+Quantity = tuple[float, "Floats | None"]  # a value and its bootstrap draws, if it has some
 DRAWS = 2000
 SEED = 20511  # arXiv 2511.08066, so that two machines draw alike
-_BLOCK = 4_000_000  # numbers in memory at once while resampling
+_BLOCK = 1_000_000  # numbers in memory at once while resampling
 
 
 def round_medians(samples: Sequence[float], rounds: Sequence[int]) -> list[float]:
@@ -129,14 +130,21 @@ def _middle_indices(n: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.int
     return indices[:, (n - 1) // 2], indices[:, n // 2]
 
 
-def bootstrap_sums(columns: Floats, seed: int = SEED) -> Floats:
+def bootstrap_sums(columns: Floats, seed: int = SEED, strata: Sequence[str] = ()) -> Floats:
     """Return bootstrap draws, shape (DRAWS, k), of the column sums of `columns`, shape (n, k).
 
     Rows (documents) are resampled with replacement. One seed draws the same rows for all callers,
-    which pairs two measurements of the same documents.
+    which pairs two measurements of the same documents. With `strata`, a name for each row, rows are
+    resampled within those of one name, so that each draw has as many of each; rows that are alone
+    with their names are one stratum.
     """
     import numpy as np
 
+    groups = _rows_by_stratum(strata)
+    if len(groups) > 1:
+        drawn = (bootstrap_sums(columns[rows], seed + k) for k, rows in enumerate(groups))
+        total: Floats = np.sum(list(drawn), axis=0)
+        return total
     n = len(columns)
     if n * DRAWS <= _BLOCK:
         draws: Floats = _row_counts(n, seed) @ columns
@@ -148,7 +156,20 @@ def bootstrap_sums(columns: Floats, seed: int = SEED) -> Floats:
     )
 
 
-@lru_cache(maxsize=4)
+def _rows_by_stratum(strata: Sequence[str]) -> list[list[int]]:
+    """Return the rows of each name; rows that are alone with theirs have no spread, so are one."""
+    rows: dict[str, list[int]] = {}
+    for row, name in enumerate(strata):
+        rows.setdefault(name, []).append(row)
+    several = [group for group in rows.values() if len(group) > 1]
+    alone = [row for group in rows.values() if len(group) == 1 for row in group]
+    if len(alone) == 1 and several:
+        several[0] = sorted([*several[0], *alone])
+        return several
+    return [*several, alone] if alone else several
+
+
+@lru_cache(maxsize=16)  # of up to 8 MB
 def _row_counts(n: int, seed: int) -> Floats:
     """Return how often each draw contains each of `n` rows, shape (DRAWS, n)."""
     import numpy as np
@@ -160,16 +181,18 @@ def _row_counts(n: int, seed: int) -> Floats:
 def interval(value: float, draws: Sequence[float] | Floats | None) -> Estimate:
     """Return `value` with the 95 % percentile interval of `draws`, extended to contain the value.
 
-    The bounds are None without draws, or where a draw is not finite.
+    Draws of shape (k, DRAWS), under k assumptions, give the interval that spans those of all. The
+    bounds are None without draws, or where a draw is not finite.
     """
     if draws is None:
         return Estimate(value=float(value), low=None, high=None)
     import numpy as np
 
-    ordered = np.sort(np.asarray(draws, np.float64))  # NaN sorts to the end
-    if not (math.isfinite(ordered[0]) and math.isfinite(ordered[-1])):
+    ordered = np.sort(np.atleast_2d(np.asarray(draws, np.float64)))  # NaN sorts to the end
+    if not (np.isfinite(ordered[:, 0]).all() and np.isfinite(ordered[:, -1]).all()):
         return Estimate(value=float(value), low=None, high=None)
-    low, high = (_ordered_quantile(ordered, share) for share in (0.025, 0.975))
+    low = min(_ordered_quantile(row, 0.025) for row in ordered)
+    high = max(_ordered_quantile(row, 0.975) for row in ordered)
     return Estimate(value=float(value), low=min(low, value), high=max(high, value))
 
 

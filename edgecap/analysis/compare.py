@@ -19,14 +19,25 @@ import msgspec
 from edgecap import stats
 from edgecap.analysis import metrics, score
 from edgecap.analysis.cell_view import CellView, cell_views
-from edgecap.analysis.metrics import COMPARED, Metric
+from edgecap.analysis.decoding import decoding_shift
+from edgecap.analysis.law import Slopes, equivalent_gain, law_of, slopes_for
+from edgecap.analysis.metrics import BY_NAME, COMPARED, Metric
 from edgecap.analysis.outcomes import failure_text
 from edgecap.analysis.pairing import MissingCell, pair_cells
 from edgecap.analysis.run_conditions import mismatches
-from edgecap.analysis.score import Quantity
 from edgecap.analysis.warnings.quality import DECODED, NOT_SCORED
 from edgecap.errors import UsageError
-from edgecap.record import Absent, Decode, Estimate, Failure, Latency, Prefill, Profile
+from edgecap.record import (
+    Absent,
+    Decode,
+    Estimate,
+    Failure,
+    Flops,
+    Latency,
+    Prefill,
+    Profile,
+)
+from edgecap.stats import Quantity
 
 FEW_ROUNDS = 5  # with fewer, the interval of a median is the range of the samples
 _BASELINE_SEED, _CANDIDATE_SEED = 101, 202  # so that the draws of the two are independent
@@ -102,7 +113,12 @@ def _compare(
         return _failed(baseline, candidate.label, failure_text(candidate.cell.outcome))
     pair = _Pair(baseline, candidate, mismatches(baseline.conditions, candidate.conditions))
     other = metrics.quantities(candidate.record, candidate.cell, _CANDIDATE_SEED)
-    differences = (_difference(m, drawn[m.name], other[m.name], pair) for m in COMPARED)
+    differences = (
+        _worth(m, drawn, other, pair)
+        if m.name.startswith("effective_flops")
+        else _difference(m, drawn[m.name], other[m.name], pair)
+        for m in COMPARED
+    )
     return Comparison(
         baseline=baseline.label,
         candidate=candidate.label,
@@ -154,15 +170,71 @@ def _difference(
         return None
     if isinstance(x, Absent) or isinstance(y, Absent):
         return _unknown(metric, x, y, "measured on one side only")
+    if min(x[0], y[0]) <= 0:
+        return _unknown(metric, x, y, "no ratio of numbers that are not positive")
+    return _judged(metric, x, y, _rounds_ratio(metric, pair) or _ratio(x, y), pair)
+
+
+def _judged(
+    metric: Metric, x: Quantity | Absent, y: Quantity | Absent, ratio: Quantity, pair: _Pair
+) -> Difference:
+    """Return the verdict on a ratio, unless the two were measured in ways that forbid one."""
     reason = (
         _mismatch(metric, pair) or _too_few_rounds(metric, pair) or _assumed_joules(metric, pair)
     )
-    if reason or min(x[0], y[0]) <= 0:
-        return _unknown(metric, x, y, reason or "no ratio of numbers that are not positive")
-    ratio = _ratio_of_rounds(metric, pair) or _ratio(x, y)
-    margin = _margin(metric, pair)
-    judged = verdict(ratio, metric.less_is_better, margin)
-    return Difference(metric.name, metric.unit, x[0], y[0], ratio, margin, judged)
+    if reason:
+        return _unknown(metric, x, y, reason)
+    before, after = (None if isinstance(q, Absent) else q[0] for q in (x, y))
+    margin, estimate = _margin(metric, pair), stats.interval(*ratio)
+    judged = verdict(estimate, metric.less_is_better, margin)
+    return Difference(metric.name, metric.unit, before, after, estimate, margin, judged)
+
+
+# --- worth ------------------------------------------------------------------------------------
+
+# What effective FLOPs of decoded tokens are divided by.
+_COSTS = {"effective_flops_per_s": "decode_s", "effective_flops_per_j": "decode_j"}
+
+
+def _worth(metric: Metric, below: Quantities, above: Quantities, pair: _Pair) -> Difference | None:
+    """Compare effective FLOPs: the compute-equivalent gain, times that in speed or in energy.
+
+    It is of bits of the same documents. The bias of the text cancels, so that a text without a card
+    has ratios as well.
+    """
+    cost, x, y = _COSTS.get(metric.name), below[metric.name], above[metric.name]
+    gains = [_gain(v, of, decoded=cost is not None) for v, of in _sides(pair, below, above)]
+    costs = [of[cost] for of in (below, above)] if cost else []
+    baseline, candidate = gains
+    if isinstance(baseline, Absent) or isinstance(candidate, Absent):
+        return None
+    ratio = equivalent_gain(baseline, candidate, _slopes(pair, x, y))
+    if not costs:
+        return _judged(metric, x, y, ratio, pair)
+    before, after = costs
+    if isinstance(before, Absent) or isinstance(after, Absent):
+        return None
+    slower = _rounds_ratio(BY_NAME[cost or ""], pair) or _ratio(before, after)
+    draws = None if ratio[1] is None or slower[1] is None else ratio[1] / slower[1]
+    return _judged(metric, x, y, (ratio[0] / slower[0], draws), pair)
+
+
+def _sides(
+    pair: _Pair, below: Quantities, above: Quantities
+) -> tuple[tuple[CellView, Quantities], tuple[CellView, Quantities]]:
+    return (pair.baseline, below), (pair.candidate, above)
+
+
+def _gain(view: CellView, values: Quantities, decoded: bool) -> Quantity | Absent:
+    shift = decoding_shift(view.record, view.cell) if decoded else 0.0
+    return score.decoded_gain(values["gain_bits_per_token"], shift)
+
+
+def _slopes(pair: _Pair, *effective: Quantity | Absent) -> Slopes:
+    """Return the slopes of the law that may hold for both, here and where their bits place them."""
+    flops = [v.record.flops.per_token for v in pair.views if isinstance(v.record.flops, Flops)]
+    placed = [q[0] for q in effective if not isinstance(q, Absent)]
+    return slopes_for(law_of(pair.baseline.record), [*flops, *placed])
 
 
 def _unknown(metric: Metric, x: Quantity | Absent, y: Quantity | Absent, reason: str) -> Difference:
@@ -199,19 +271,19 @@ def _margin(metric: Metric, pair: _Pair) -> float:
     """Return the margin: of cells not timed in turns, at least the drift within each."""
     if pair.in_turns:
         return metric.margin
-    return max(metric.margin, *(_drift(view.latency, metric.name) for view in pair.views))
+    timed = metric.rounds or metric.name
+    return max(metric.margin, *(_drift(view.latency, timed) for view in pair.views))
 
 
 # --- ratios -----------------------------------------------------------------------------------
 
 
-def _ratio(x: Quantity, y: Quantity) -> Estimate:
-    """Return y / x, with an interval if both have draws: a value measured once is not exact."""
-    draws = None if x[1] is None or y[1] is None else y[1] / x[1]
-    return stats.interval(y[0] / x[0], draws)
+def _ratio(x: Quantity, y: Quantity) -> Quantity:
+    """Return y / x, with draws if both have some: a value measured once is not exact."""
+    return y[0] / x[0], None if x[1] is None or y[1] is None else y[1] / x[1]
 
 
-def _ratio_of_rounds(metric: Metric, pair: _Pair) -> Estimate | None:
+def _rounds_ratio(metric: Metric, pair: _Pair) -> Quantity | None:
     """Return the median ratio of adjacent rounds if the cells were timed in turns."""
     if not pair.in_turns or metric.name not in _TIMED:
         return None
@@ -219,8 +291,7 @@ def _ratio_of_rounds(metric: Metric, pair: _Pair) -> Estimate | None:
     ratios = [above[n] / below[n] for n in below if n in above]
     if not ratios:
         return None
-    draws = stats.bootstrap_medians(ratios) if len(ratios) > 1 else None
-    return stats.interval(stats.median(ratios), draws)
+    return stats.median(ratios), stats.bootstrap_medians(ratios) if len(ratios) > 1 else None
 
 
 _TIMED: dict[str, Callable[[Latency], Prefill | Decode | Absent]] = {

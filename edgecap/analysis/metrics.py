@@ -12,9 +12,11 @@ from typing import NamedTuple
 from edgecap import stats
 from edgecap.analysis import score
 from edgecap.analysis.decoding import decoding_shift
+from edgecap.analysis.law import law_of
 from edgecap.analysis.outcomes import failure_text
-from edgecap.analysis.score import Quantity, quantity_of
+from edgecap.analysis.score import quantity_of
 from edgecap.record import (
+    OLD_FORMULA,
     Absent,
     Cell,
     Compression,
@@ -26,6 +28,7 @@ from edgecap.record import (
     Profile,
     Score,
 )
+from edgecap.stats import Quantity
 
 
 class Metric(NamedTuple):
@@ -84,6 +87,11 @@ METRICS = (
     Metric("peak_bytes", "B", "peak RAM", True, 0.05, overview=True),
     Metric("device_peak_bytes", "B", "peak device memory", True, 0.05, overview=True),
     Metric("file_bytes", "B", "file", True, 0.01, overview=True),
+    Metric("effective_flops", "FLOP", "effective FLOPs a token", False, 0.05, needs=_GAIN),
+    Metric("effective_flops_per_s", "FLOP/s", "effective FLOPs a second", False, 0.05,
+           short="eff. FLOP/s", needs=_GAIN | _DECODE, rounds="decode_s", overview=True),
+    Metric("effective_flops_per_j", "FLOP/J", "effective FLOPs a joule", False, 0.05,
+           needs=_GAIN | _DECODE | _ENERGY),
     Metric("information_capacity", "", "information capacity", False, 0.005, needs=_CAPACITY),
     Metric("time_capacity", "", "time capacity", False, 0.005,
            needs=_CAPACITY | _DECODE, rounds="decode_s", overview=True),
@@ -136,7 +144,7 @@ def estimates(
     values = {name: score.to_estimate(q) for name, q in quantities(record, cell, seed).items()}
     if isinstance(cell.score, Absent):
         return values
-    return values | {name: getattr(cell.score, name) for name in SCORES}
+    return values | {name: getattr(cell.score, name) for name in _stored_scores(cell.score)}
 
 
 def _measured(m: Measurement, seed: int | None) -> dict[str, Quantity | Absent]:
@@ -186,19 +194,23 @@ def _scores(
     stored = cell.score
     if isinstance(stored, Absent):
         return dict.fromkeys(SCORES, stored)
-    scores = {name: _stored(stored, name) for name in SCORES}
-    if seed is None:
+    names = _stored_scores(stored)
+    scores = {name: _stored(stored, name) for name in names}
+    if seed is None and len(names) == len(SCORES):
         return scores
-    energy = score.scored_energy(m.energy)
+    energy, shift = score.scored_energy(m.energy), decoding_shift(record, cell)
     joules = energy if isinstance(energy, Absent) else values["decode_j"]
-    return scores | score.join_scores(
-        values["gain_bits_per_token"],
-        values["decode_s"],
-        joules,
-        record.flops,
-        stored.bias_bits,
-        decoding_shift(record, cell),
-    )
+    gain, seconds = values["gain_bits_per_token"], values["decode_s"]
+    flops, law = record.flops, law_of(record)
+    if seed is None:
+        decoded = score.decoded_gain(gain, shift)
+        return score.effective_scores(gain, decoded, seconds, joules, flops, law) | scores
+    return scores | score.join_scores(gain, seconds, joules, flops, stored.bias_bits, shift, law)
+
+
+def _stored_scores(scores: Score) -> list[str]:
+    """Return the names of the scores that a record holds; old formulas have fewer."""
+    return [name for name in SCORES if getattr(scores, name) != OLD_FORMULA]
 
 
 def _stored(scores: Score, name: str) -> Quantity | Absent:

@@ -81,7 +81,7 @@ def _kernels(precision: str) -> tuple[str, ...]:
 
 
 def _bound(
-    work: StepWork, counted: float | None, rate: float, peaks: Peaks, measured: score.Quantity
+    work: StepWork, counted: float | None, rate: float, peaks: Peaks, measured: stats.Quantity
 ) -> Bound:
     flops = float(work.matrix_flops) if counted is None else counted
     moved = float(max(1, work.weight_bytes + work.cache_bytes))

@@ -5,10 +5,13 @@
     energy_capacity      = (G + b) / log2(E x 1e12 FLOP/J)
     hardware_capacity    = (G + b) / (1/2 log2(t x 1e12) + 1/2 log2(E x 1e12))
     gain_bits_per_s      = G / t          gain_bits_per_j = G / E
+    effective_flops      = 2^((G + b) / c)                                see `law`
+    effective_flops_per_s, effective_flops_per_j: those of decoded tokens / t, / E
 
-G bits gained per token, b bias of the corpus in bits, N FLOPs, t seconds and E joules per decoded
-token. All but the first take the G of decoded tokens, where it differs (see `decoding`). Documents
-are resampled for G, rounds for t, energy windows for E.
+G bits gained per token, b bias of the corpus in bits, c slope of its law, N FLOPs, t seconds and E
+joules per decoded token. All but information capacity and effective FLOPs take the G of decoded
+tokens, where it differs (see `decoding`). Documents are resampled for G, rounds for t, energy
+windows for E.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgecap import stats
+from edgecap.analysis.law import effective_flops
 from edgecap.record import (
     Absent,
     Compression,
@@ -25,20 +29,21 @@ from edgecap.record import (
     Estimate,
     Flops,
     Latency,
+    Law,
     Measurement,
     Score,
     Window,
 )
+from edgecap.stats import Quantity
 
 if TYPE_CHECKING:
     from edgecap.stats import Floats
 
-FORMULA, DECODED_FORMULA = "edgecap-1", "edgecap-2"  # 2 has another G for decoded tokens
+FORMULA = "edgecap-2"
 REFERENCE = 1e12  # FLOP/s and FLOP/J of the reference machine: 1 TFLOP/s at 1 W
 
-Quantity = tuple[float, "Floats | None"]  # a value and its bootstrap draws
-
 NOT_DECODED = Absent(reason="an encoder does not decode")
+_NO_LAW = Absent(reason="the text has no card of a series of models")
 _NO_PEAKS = Absent(reason="the peaks of this machine were not measured")
 
 
@@ -48,6 +53,7 @@ def score(
     bias_bits: float,
     roofline_ratio: Estimate | Absent = _NO_PEAKS,
     decoding_shift: float = 0.0,
+    law: Law | Absent = _NO_LAW,
 ) -> Score:
     """Compute all scores of a measured cell.
 
@@ -55,10 +61,11 @@ def score(
     share of the roofline that a decoded token reaches, `decoding_shift` the bits that a decoded
     token gains less than one of the text.
     """
-    quantities = score_quantities(measured, flops, bias_bits, decoding_shift=decoding_shift)
+    quantities = score_quantities(
+        measured, flops, bias_bits, decoding_shift=decoding_shift, law=law
+    )
     estimates = {name: to_estimate(quantity) for name, quantity in quantities.items()}
-    formula = DECODED_FORMULA if decoding_shift else FORMULA
-    return Score(formula=formula, bias_bits=bias_bits, roofline_ratio=roofline_ratio, **estimates)
+    return Score(formula=FORMULA, bias_bits=bias_bits, roofline_ratio=roofline_ratio, **estimates)
 
 
 def score_quantities(
@@ -67,6 +74,7 @@ def score_quantities(
     bias_bits: float,
     seed: int = stats.SEED,
     decoding_shift: float = 0.0,
+    law: Law | Absent = _NO_LAW,
 ) -> dict[str, Quantity | Absent]:
     """Compute each score with its bootstrap draws, by name.
 
@@ -75,7 +83,7 @@ def score_quantities(
     gain = quantity_of(measured.compression, gain_draws)
     seconds = quantity_of(measured.latency, lambda m: decode_seconds(m, seed + 1))
     joules = quantity_of(scored_energy(measured.energy), lambda m: decode_joules(m, seed + 3))
-    return join_scores(gain, seconds, joules, flops, bias_bits, decoding_shift)
+    return join_scores(gain, seconds, joules, flops, bias_bits, decoding_shift, law)
 
 
 def join_scores(
@@ -85,10 +93,12 @@ def join_scores(
     flops: Flops | Absent,
     bias_bits: float,
     decoding_shift: float = 0.0,
+    law: Law | Absent = _NO_LAW,
 ) -> dict[str, Quantity | Absent]:
     """Compute each score by name from bits gained, seconds and joules per decoded token."""
-    decoded = _join(lambda g: g - decoding_shift, gain) if decoding_shift else gain
+    decoded = decoded_gain(gain, decoding_shift)
     return {
+        **effective_scores(gain, decoded, seconds, joules, flops, law),
         "information_capacity": _information_capacity(gain, flops, bias_bits),
         "time_capacity": _join(lambda g, t: (g + bias_bits) / _log_cost(t), decoded, seconds),
         "energy_capacity": _join(lambda g, e: (g + bias_bits) / _log_cost(e), decoded, joules),
@@ -101,6 +111,38 @@ def join_scores(
         "gain_bits_per_s": _join(lambda g, t: g / t, decoded, seconds),
         "gain_bits_per_j": _join(lambda g, e: g / e, decoded, joules),
     }
+
+
+def effective_scores(
+    gain: Quantity | Absent,
+    decoded: Quantity | Absent,
+    seconds: Quantity | Absent,
+    joules: Quantity | Absent,
+    flops: Flops | Absent,
+    law: Law | Absent,
+) -> dict[str, Quantity | Absent]:
+    """Compute what the bits of text and of decoded tokens are worth in FLOPs, by name."""
+    effective = _effective(decoded, flops, law)
+    return {
+        "effective_flops": _effective(gain, flops, law),
+        "effective_flops_per_s": _join(lambda n, t: n / t, effective, seconds),
+        "effective_flops_per_j": _join(lambda n, e: n / e, effective, joules),
+    }
+
+
+def decoded_gain(gain: Quantity | Absent, shift: float) -> Quantity | Absent:
+    """Return the bits that a decoded token gains: `shift` less than one of the text."""
+    return _join(lambda g: g - shift, gain) if shift else gain
+
+
+def _effective(
+    gain: Quantity | Absent, flops: Flops | Absent, law: Law | Absent
+) -> Quantity | Absent:
+    if isinstance(gain, Absent):
+        return gain
+    if isinstance(flops, Absent):
+        return flops
+    return effective_flops(gain, law, flops.per_token)
 
 
 def _information_capacity(
@@ -135,8 +177,6 @@ def _join(formula: Callable[..., Any], *parts: Quantity | Absent) -> Quantity | 
 
     A value measured once has no draws, and is not exact: a result of it has none either.
     """
-    import numpy as np
-
     present = [part for part in parts if not isinstance(part, Absent)]
     absent = [part for part in parts if isinstance(part, Absent)]
     if absent:
@@ -147,11 +187,16 @@ def _join(formula: Callable[..., Any], *parts: Quantity | Absent) -> Quantity | 
         return Absent(reason="division by zero")
     if not math.isfinite(value):
         return Absent(reason="not a finite number")
-    draws = [np.asarray(d) for _, d in present if d is not None]
+    draws = [d for _, d in present if d is not None]
     return value, formula(*draws) if len(draws) == len(present) else None
 
 
 # --- text -------------------------------------------------------------------------------------
+
+
+def domains(c: Compression) -> list[str]:
+    """Return the domain of each document, within which documents are resampled."""
+    return [d.domain for d in c.per_document]
 
 
 def document_columns(c: Compression) -> Floats:
@@ -167,7 +212,7 @@ def text_draws(c: Compression) -> tuple[Quantity, Quantity]:
     """Return bits per byte and bits gained per token, with draws of the same documents."""
     if len(c.per_document) < 2:
         return (c.bits_per_byte, None), (c.gain_bits_per_token, None)
-    sums = stats.bootstrap_sums(document_columns(c))
+    sums = stats.bootstrap_sums(document_columns(c), strata=domains(c))
     gain = (
         _published_gain(c)
         if c.protocol == "paper"
@@ -192,7 +237,8 @@ def _published_gain(c: Compression) -> Floats:
     columns = document_columns(c)
     tokens = columns[:, 2]
     own = np.where(tokens > 0, columns[:, 0] / tokens.clip(1), 0.0)
-    sums = stats.bootstrap_sums(np.column_stack([columns[:, 1:], own, tokens > 0]))
+    columns = np.column_stack([columns[:, 1:], own, tokens > 0])
+    sums = stats.bootstrap_sums(columns, strata=domains(c))
     drawn: Floats = sums[:, 2] / sums[:, 3].clip(1) - sums[:, 0] / sums[:, 1].clip(1)
     return drawn
 

@@ -92,11 +92,11 @@ def _write_card(fits: list[Fit], output: Path, records: tuple[Path, ...]) -> Non
 def _rescore(
     fits: list[Fit], records: list[Profile], paths: tuple[Path, ...], folder: Path
 ) -> None:
-    from edgecap.analysis.fitting import apply_bias
+    from edgecap.analysis.fitting import apply_bias, make_card
     from edgecap.errors import UsageError
     from edgecap.storage.records import save
 
-    biases = {fit.sha256: fit.bias_bits.value for fit in fits}
+    cards = {fit.sha256: make_card(fit) for fit in fits}
     names = [folder / path.name for path in paths]
     existing = next((n for i, n in enumerate(names) if n in names[:i] or n.exists()), None)
     if existing is not None:
@@ -106,9 +106,9 @@ def _rescore(
         )
     folder.mkdir(parents=True, exist_ok=True)
     for record, path, name in zip(records, paths, names, strict=True):
-        bias_bits = biases.get(record.corpus.sha256)
-        if bias_bits is None:
+        card = cards.get(record.corpus.sha256)
+        if card is None:
             click.echo(f"not rescored: {path}: no bias was fitted on its corpus", err=True)
             continue
-        save(apply_bias(record, bias_bits), name)
+        save(apply_bias(record, card), name)
         click.echo(f"record: {name}", err=True)

@@ -6,6 +6,7 @@ import msgspec
 
 from edgecap.analysis.closer import closer_variant
 from edgecap.analysis.decoding import decoding_shift
+from edgecap.analysis.law import law_of
 from edgecap.analysis.roofline import compute_roofline
 from edgecap.analysis.score import NOT_DECODED, score
 from edgecap.analysis.warnings import cautions
@@ -59,7 +60,7 @@ def judge(record: Profile, cell: Cell, card: BiasCard | None, cells_in_run: int)
     shift = decoding_shift(record, cell)
     return msgspec.structs.replace(
         cell,
-        score=score(measured, record.flops, record.corpus.bias_bits, ratio, shift),
+        score=score(measured, record.flops, record.corpus.bias_bits, ratio, shift, law_of(record)),
         roofline=bound,
         cautions=(
             *cautions(

@@ -20,7 +20,7 @@ def metric_text(metric: str, value: float, decimals: int = 3) -> str:
     unit = BY_NAME[metric].unit
     if metric == "divergence_bits" and 0 < value < _LEAST_DIVERGENCE:
         return "<0.0001"
-    if unit in ("s", "J", "B"):
+    if unit in ("s", "J", "B", "FLOP", "FLOP/s", "FLOP/J"):
         return si(value, unit)
     if unit in ("bit/s", "bit/J"):
         return si(value)

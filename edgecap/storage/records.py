@@ -71,6 +71,14 @@ def _upgrade_to_7(raw: dict[str, Any]) -> dict[str, Any]:
     return {**raw, "spec": spec, "schema": 7}
 
 
+def _upgrade_to_8(raw: dict[str, Any]) -> dict[str, Any]:
+    """Name the old formula: scores that it lacks are computed when they are read."""
+    for cell in raw.get("cells", ()):
+        if "formula" in cell["score"]:
+            cell["score"]["formula"] = "edgecap-1"
+    return {**raw, "schema": 8}
+
+
 # schema number -> the step that turns a raw record of that number into the next one
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: _upgrade_to_2,
@@ -79,6 +87,7 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     4: _upgrade_to_5,
     5: _upgrade_to_6,
     6: _upgrade_to_7,
+    7: _upgrade_to_8,
 }
 
 # msgspec describes a type at its first use, and two threads that do so at once crash the process.

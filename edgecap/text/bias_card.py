@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from edgecap.errors import UsageError
+from edgecap.record import Absent, Estimate, Law
 from edgecap.storage.files import require_regular_file
 
 CARD_SUFFIX = ".card.json"
@@ -32,8 +33,9 @@ class BiasCardModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class BiasCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Bias of a text in bits a token with its 95 % interval, and how it was fitted.
 
-    A bound is None if nothing bounds it. `sha256` is that of the text. Spreads are coefficients of
-    variation of the models' capacities.
+    A bound is None if nothing bounds it. `sha256` is that of the text. `slope` is the mean of the
+    models' capacities: bits a token for a doubling of their FLOPs; older cards have none. Spreads
+    are coefficients of variation of the capacities.
     """
 
     edgecap_card: int = CARD_FORMAT
@@ -42,6 +44,9 @@ class BiasCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     bias_bits: float
     low: float | None
     high: float | None
+    slope: float | None = None
+    slope_low: float | None = None
+    slope_high: float | None = None
     criterion: str
     spread_with_zero: float
     spread_fitted: float
@@ -51,6 +56,28 @@ class BiasCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     precision: str
     edgecap: str
     models: tuple[BiasCardModel, ...]
+
+
+def law_of_card(card: BiasCard, same_text: bool = True) -> Law | Absent:
+    """Return the law of the series that a card was fitted on, for its own or for another text.
+
+    Absent if the card has no models, or if its capacities are not positive.
+    """
+    sizes = [model.flops_per_token for model in card.models]
+    if len(sizes) < 2 or min(sizes) <= 1:
+        return Absent(reason="the card has no series of models")
+    gains = [model.gain_bits_per_token + card.bias_bits for model in card.models]
+    mean = sum(g / math.log2(n) for g, n in zip(gains, sizes, strict=True)) / len(sizes)
+    slope = card.slope if card.slope is not None else mean
+    if not (math.isfinite(slope) and slope > 0):
+        return Absent(reason="the models of the card do not gain more with more FLOPs")
+    return Law(
+        models=f"{card.models[0].name} to {card.models[-1].name}",
+        slope=Estimate(value=slope, low=card.slope_low, high=card.slope_high),
+        bias_bits=card.bias_bits if same_text else Absent(reason="the card is of another text"),
+        smallest_flops=min(sizes),
+        largest_flops=max(sizes),
+    )
 
 
 CARD_MARKER = '"edgecap_card"'  # near the beginning of every card
@@ -73,22 +100,9 @@ def read_card(corpus: Path, sha256: str, part: bool = False) -> BiasCard | None:
     or is for another text.
     """
     path = card_path(corpus)
-    require_regular_file(path, "the card")
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except OSError as error:
-        raise UsageError(f"cannot read the card {path}: {error.strerror}") from error
-    try:
-        card = msgspec.json.decode(raw, type=BiasCard)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"{path} is no card of a corpus ({error}): {_INSTEAD}") from error
-    if card.edgecap_card != CARD_FORMAT or not math.isfinite(card.bias_bits):
-        raise UsageError(
-            f"{path} is a card of form {card.edgecap_card}, "
-            f"this program reads {CARD_FORMAT}: {_INSTEAD}"
-        )
+    card = open_card(path)
     if card.sha256 != sha256:
         if part:
             return None
@@ -96,6 +110,23 @@ def read_card(corpus: Path, sha256: str, part: bool = False) -> BiasCard | None:
             f"{path} is the card of another text "
             f"({card.sha256[:8]}, {corpus.name} is {sha256[:8]}): "
             f"{_INSTEAD}"
+        )
+    return card
+
+
+def open_card(path: Path) -> BiasCard:
+    """Read a card. Raises UsageError if it is missing or damaged."""
+    require_regular_file(path, "the card")
+    try:
+        card = msgspec.json.decode(path.read_bytes(), type=BiasCard)
+    except OSError as error:
+        raise UsageError(f"cannot read the card {path}: {error.strerror}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{path} is no card of a corpus ({error}): {_INSTEAD}") from error
+    if card.edgecap_card != CARD_FORMAT or not math.isfinite(card.bias_bits):
+        raise UsageError(
+            f"{path} is a card of form {card.edgecap_card}, "
+            f"this program reads {CARD_FORMAT}: {_INSTEAD}"
         )
     return card
 

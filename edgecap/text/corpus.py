@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from edgecap.errors import UsageError
-from edgecap.record import Baseline, CorpusInfo, Domain
+from edgecap.record import Absent, Baseline, CorpusInfo, Domain
 from edgecap.spec import CALIBRATION_CORPUS, DEFAULT_CORPUS
 from edgecap.storage import hub
 from edgecap.storage.files import (
@@ -26,7 +26,7 @@ from edgecap.storage.files import (
     sha256_of,
     write_atomically,
 )
-from edgecap.text.bias_card import BiasCard, read_card
+from edgecap.text.bias_card import BiasCard, law_of_card, read_card
 from edgecap.text.corpus_form import advice, check_is_text, is_json_lines
 from edgecap.text.json_lines import decode_line, is_named_json
 
@@ -129,6 +129,7 @@ def corpus_info(
         bias_bits=corpus.bias_bits if bias_bits is None else bias_bits,
         domains=corpus.domains,
         baselines=baselines,
+        law=law_of_card(corpus.card) if corpus.card else Absent(reason="the text has no card"),
     )
 
 

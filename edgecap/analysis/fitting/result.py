@@ -5,10 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from edgecap import __version__
+from edgecap.analysis.decoding import decoding_shift
 from edgecap.analysis.score import score
 from edgecap.analysis.warnings.quality import FOREIGN_BIAS
 from edgecap.record import Absent, Cell, Estimate, Measurement, Profile
-from edgecap.text.bias_card import BiasCard, BiasCardModel
+from edgecap.text.bias_card import BiasCard, BiasCardModel, law_of_card
 
 
 class FittedModel(msgspec.Struct, frozen=True):
@@ -70,6 +71,9 @@ def make_card(result: Fit) -> BiasCard:
         bias_bits=result.bias_bits.value,
         low=result.bias_bits.low,
         high=result.bias_bits.high,
+        slope=result.information_capacity.value,
+        slope_low=result.information_capacity.low,
+        slope_high=result.information_capacity.high,
         criterion=result.criterion,
         spread_with_zero=result.spread_with_zero,
         spread_fitted=result.spread_fitted,
@@ -85,23 +89,28 @@ def make_card(result: Fit) -> BiasCard:
     )
 
 
-def apply_bias(record: Profile, bias_bits: float) -> Profile:
-    """Return the record with scores recomputed under a bias; measurements stay."""
+def apply_bias(record: Profile, card: BiasCard) -> Profile:
+    """Return the record with scores recomputed under the bias of a card; measurements stay."""
+    bias_bits = card.bias_bits
     replace = msgspec.structs.replace
     spec = (
         record.spec if record.spec.bias_bits is None else replace(record.spec, bias_bits=bias_bits)
     )
-    return replace(
-        record,
-        spec=spec,
-        corpus=replace(record.corpus, bias_bits=bias_bits),
-        cells=tuple(_rescore_cell(cell, record, bias_bits) for cell in record.cells),
-    )
+    corpus = replace(record.corpus, bias_bits=bias_bits, law=law_of_card(card))
+    rebiased = replace(record, spec=spec, corpus=corpus)
+    return replace(rebiased, cells=tuple(_rescore_cell(cell, rebiased) for cell in record.cells))
 
 
-def _rescore_cell(cell: Cell, record: Profile, bias_bits: float) -> Cell:
+def _rescore_cell(cell: Cell, record: Profile) -> Cell:
     if not isinstance(cell.outcome, Measurement) or isinstance(cell.score, Absent):
         return cell
-    new_score = score(cell.outcome, record.flops, bias_bits, cell.score.roofline_ratio)
+    new_score = score(
+        cell.outcome,
+        record.flops,
+        record.corpus.bias_bits,
+        cell.score.roofline_ratio,
+        decoding_shift(record, cell),
+        record.corpus.law,
+    )
     cautions = tuple(c for c in cell.cautions if c.code != FOREIGN_BIAS)
     return msgspec.structs.replace(cell, score=new_score, cautions=cautions)

@@ -19,7 +19,7 @@ from edgecap.analysis.predicting.bits import CapacityLaw, fit_law, law_half_widt
 from edgecap.analysis.predicting.caveats import find_caveats
 from edgecap.analysis.predicting.device import DevicePrediction, predict_device
 from edgecap.analysis.predicting.result import HeldOut, Prediction
-from edgecap.analysis.score import document_columns
+from edgecap.analysis.score import document_columns, domains
 from edgecap.errors import UsageError
 from edgecap.model import flops
 from edgecap.record import Architecture, Estimate, Profile
@@ -139,7 +139,7 @@ def _bit_draws(series: Series, at: float, bias_bits: float | None) -> dict[str, 
     if gains is None:
         return dict.fromkeys(("gain", "needed", "bits_per_byte", "capacity"))
     text = series.points[0].text
-    sums = stats.bootstrap_sums(document_columns(text))
+    sums = stats.bootstrap_sums(document_columns(text), strata=domains(text))
     tokens = sums[:, 2].clip(1)
     law = fit_law(series.work, gains, bias_bits)
     gain = law.gain(at)

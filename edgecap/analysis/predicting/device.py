@@ -23,7 +23,6 @@ from edgecap.analysis.predicting.steps import (
     predict_step,
 )
 from edgecap.analysis.roofline import bandwidth_of, peak_rate
-from edgecap.analysis.score import Quantity
 from edgecap.model import flops
 from edgecap.record import (
     Absent,
@@ -37,6 +36,7 @@ from edgecap.record import (
     Placement,
     Roofline,
 )
+from edgecap.stats import Quantity
 
 
 class StepNeeds(NamedTuple):

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from edgecap import stats
 from edgecap.analysis.predicting.leave_one_out import student
-from edgecap.analysis.score import Quantity
 from edgecap.record import Absent, Estimate
+from edgecap.stats import Quantity
 
 if TYPE_CHECKING:
     import numpy as np

@@ -144,7 +144,7 @@ def with_noise(considered: Considered, limits: Sequence[Limit]) -> Considered:
     return Considered(msgspec.structs.replace(candidate, held=held), view)
 
 
-def _with_noise(held: Held, drawn: score.Quantity | Absent, limit: Limit) -> Held:
+def _with_noise(held: Held, drawn: stats.Quantity | Absent, limit: Limit) -> Held:
     if held.value is None or isinstance(drawn, Absent):
         return held
     in_noise = _contains(stats.interval(*drawn), limit.most)

@@ -11,6 +11,7 @@ from edgecap.analysis import score
 from edgecap.analysis.cell_view import CellView
 from edgecap.errors import UsageError
 from edgecap.record import Absent, DocumentBits, Failure, Measurement
+from edgecap.stats import Quantity
 
 _TIE = 1e-4  # of bits per byte: the difference between fp16 and fp32 is not worth a higher cost
 _NEEDED = {
@@ -95,13 +96,13 @@ def _token_cost(view: CellView, by: str) -> float | Absent:
     return cost if isinstance(cost, Absent) else cost[0]
 
 
-def _seconds(view: CellView) -> score.Quantity | Absent:
+def _seconds(view: CellView) -> Quantity | Absent:
     if view.latency is None:
         return Absent(reason="no latency was measured")
     return score.decode_seconds(view.latency, None)
 
 
-def _joules(measured: Measurement) -> score.Quantity | Absent:
+def _joules(measured: Measurement) -> Quantity | Absent:
     energy = score.scored_energy(measured.energy)
     return energy if isinstance(energy, Absent) else score.decode_joules(energy, None)
 

@@ -11,7 +11,7 @@ from edgecap.report.data import measured_cells
 from edgecap.report.format import name_of, table, wrapped
 from edgecap.units import si, significant
 
-Joules = Callable[[Energy], "score.Quantity | Absent"]
+Joules = Callable[[Energy], "stats.Quantity | Absent"]
 
 
 def energies(record: Profile, width: int) -> str:
@@ -41,7 +41,7 @@ def _rows(name: str, energy: Energy) -> list[list[str]]:
 def _row(
     name: str,
     energy: Energy,
-    joules: Callable[..., score.Quantity | Absent],
+    joules: Callable[..., stats.Quantity | Absent],
     windows: tuple[Window, ...],
 ) -> list[str]:
     gross, net = joules(energy, stats.SEED + 3), joules(energy, None, net=True)

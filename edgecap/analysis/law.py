@@ -1,0 +1,137 @@
+"""Turn the law of a series round: what gained bits are worth in FLOPs a token.
+
+    G + b = c log2 N                            models of a series on a text (arXiv 2511.08066)
+    effective_flops = 2^((G + b) / c)           FLOPs a token of a model that gains as many bits
+    compute-equivalent gain = 2^(dG / c)        of one model over another; b cancels
+
+The last is the factor of compute that has the same effect on quality (arXiv 2312.07413), here
+compute of a token. The slope c is local: bits a doubling differ between small and large models, and
+between texts. Outside the series an interval spans the slopes that are known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from edgecap import stats
+from edgecap.analysis.published import published_series
+from edgecap.record import Absent, Estimate, Law, Profile
+from edgecap.spec import DEFAULT_CORPUS
+from edgecap.text.bias_card import BiasCard, card_path, law_of_card, open_card
+from edgecap.text.corpus import BUNDLED
+
+if TYPE_CHECKING:
+    from edgecap.stats import Floats, Quantity
+
+REACH = 2.0  # times the FLOPs of the largest model, and below the smallest, for which a law holds
+PUBLISHED = "Qwen3"  # its slope is known from 0.6 to 8 B parameters
+_SEED = stats.SEED + 7
+_NORMAL_95 = 1.96  # standard deviations
+
+
+class Slopes(NamedTuple):
+    """Slopes that may hold, bits a doubling: the one of a series, or all that are known."""
+
+    values: tuple[Estimate, ...]
+
+    @property
+    def middle(self) -> float:
+        """Return the geometric mean of the extremes."""
+        values = [slope.value for slope in self.values]
+        return math.sqrt(min(values) * max(values))
+
+    def draws(self) -> Floats:
+        """Return draws of each slope, shape (k, DRAWS); of one slope, shape (DRAWS,)."""
+        import numpy as np
+
+        drawn = np.array([_draws(slope) for slope in self.values])
+        return drawn[0] if len(drawn) == 1 else drawn
+
+
+def _draws(slope: Estimate) -> Floats:
+    import numpy as np
+
+    spread = 0.0
+    if slope.low is not None and slope.high is not None and slope.low > 0:
+        spread = math.log(slope.high / slope.low) / (2 * _NORMAL_95)
+    normal = np.random.default_rng(_SEED).standard_normal(stats.DRAWS)
+    draws: Floats = slope.value * np.exp(spread * normal)
+    return draws
+
+
+def law_of(record: Profile) -> Law | Absent:
+    """Return the law of a record's text; of an older record, that of the bundled card."""
+    law, card = record.corpus.law, _bundled_card()
+    is_bundled = (record.corpus.sha256, record.corpus.bias_bits) == (card.sha256, card.bias_bits)
+    return law_of_card(card) if isinstance(law, Absent) and is_bundled else law
+
+
+def slopes_for(law: Law | Absent, flops: Sequence[float]) -> Slopes:
+    """Return the slopes that may hold for models of these FLOPs a token."""
+    if isinstance(law, Law) and all(_reaches(law, n) for n in flops):
+        return Slopes((law.slope,))
+    own = (law.slope,) if isinstance(law, Law) else ()
+    return Slopes(tuple(dict.fromkeys((*own, *known_slopes()))))
+
+
+def extrapolation(law: Law, flops: float) -> float:
+    """Return by what factor FLOPs a token lie outside the series of a law, or 1."""
+    return max(law.smallest_flops / flops, flops / law.largest_flops, 1.0)
+
+
+def _reaches(law: Law, flops: float) -> bool:
+    return flops > 0 and extrapolation(law, flops) <= REACH
+
+
+@lru_cache(maxsize=1)
+def known_slopes() -> tuple[Estimate, ...]:
+    """Return the slopes of the bundled series and of a published one, each on its own text."""
+    law = law_of_card(_bundled_card())
+    published = [model.information_capacity for model in published_series()[PUBLISHED]]
+    mean = sum(published) / len(published)
+    own = (law.slope,) if isinstance(law, Law) else ()
+    return (*own, Estimate(value=mean, low=min(published), high=max(published)))
+
+
+@lru_cache(maxsize=1)
+def _bundled_card() -> BiasCard:
+    return open_card(card_path(BUNDLED / f"{DEFAULT_CORPUS}.jsonl"))
+
+
+# --- bits in FLOPs ----------------------------------------------------------------------------
+
+
+def effective_flops(gain: Quantity, law: Law | Absent, flops_per_token: float) -> Quantity | Absent:
+    """Return the FLOPs a token of a model of the series that gains as many bits, with draws.
+
+    The line of the law turns about the middle of its series, where its slope does not matter.
+    """
+    if isinstance(law, Absent):
+        return law
+    if isinstance(law.bias_bits, Absent):
+        return law.bias_bits
+    middle = math.log2(law.smallest_flops * law.largest_flops) / 2
+    beyond = law.bias_bits - law.slope.value * middle
+    reached = middle + (gain[0] + beyond) / law.slope.value
+    if not abs(reached) < math.log2(1e300):
+        return Absent(reason="the bits lie too far outside the law of the series")
+    slopes = slopes_for(law, (flops_per_token, 2.0**reached))
+    value = 2.0 ** (middle + (gain[0] + beyond) / slopes.middle)
+    if gain[1] is None:
+        return value, None
+    import numpy as np
+
+    return value, np.exp2(middle + (gain[1] + beyond) / slopes.draws())
+
+
+def equivalent_gain(baseline: Quantity, candidate: Quantity, slopes: Slopes) -> Quantity:
+    """Return the compute-equivalent gain of a candidate from bits gained, with draws."""
+    value = 2.0 ** ((candidate[0] - baseline[0]) / slopes.middle)
+    if baseline[1] is None or candidate[1] is None:
+        return value, None
+    import numpy as np
+
+    return value, np.exp2((candidate[1] - baseline[1]) / slopes.draws())
