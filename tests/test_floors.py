@@ -178,7 +178,7 @@ def test_import_and_help_are_light():
 
 def test_show_loads_no_runtime():
     record = Path(__file__).parent / "data" / "record-1.json"
-    heavy = {"torch", "transformers", "onnxruntime", "onnx", "tokenizers", "numpy"}
+    heavy = {"torch", "transformers", "onnxruntime", "onnx", "tokenizers"}
     assert not heavy & loaded_by(INVOKE.format(["show", str(record)]))
 
 

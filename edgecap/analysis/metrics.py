@@ -92,6 +92,8 @@ METRICS = (
            short="eff. FLOP/s", needs=_GAIN | _DECODE, rounds="decode_s", overview=True),
     Metric("effective_flops_per_j", "FLOP/J", "effective FLOPs a joule", False, 0.05,
            needs=_GAIN | _DECODE | _ENERGY),
+    Metric("worth", "", "worth", False, 0.05,
+           needs=_GAIN | _DECODE, rounds="decode_s", relative=True),
     Metric("information_capacity", "", "information capacity", False, 0.005, needs=_CAPACITY),
     Metric("time_capacity", "", "time capacity", False, 0.005,
            needs=_CAPACITY | _DECODE, rounds="decode_s", overview=True),
@@ -107,6 +109,7 @@ METRICS = (
            overview=True, relative=True),
 )
 # fmt: on
+_WORTH = Absent(reason="worth is that beside another cell")
 BY_NAME = {metric.name: metric for metric in METRICS}
 SCORES = tuple(m.name for m in METRICS if m.name in Score.__struct_fields__)
 CAPACITIES = tuple(name for name in SCORES if name.endswith("_capacity"))
@@ -131,6 +134,7 @@ def quantities(
     values = _measured(outcome, seed)
     values |= _scores(record, cell, outcome, values, seed)
     values |= {name: _divergence(cell.graph, name) for name in DIVERGENCES}
+    values["worth"] = _WORTH
     return {metric.name: values[metric.name] for metric in METRICS}
 
 

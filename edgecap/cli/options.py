@@ -128,7 +128,7 @@ limit_options = options(
     click.option(
         "--prefer",
         metavar="WHAT",
-        help="Metric to choose by: capacity (default), speed, quality, memory, energy or size.",
+        help="Metric to choose by: worth (default), speed, quality, memory, energy or size.",
     ),
 )
 precision_option = click.option(

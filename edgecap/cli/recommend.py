@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 Examples:
-  edgecap recommend RECORD.json                     the variant with the best capacity
+  edgecap recommend RECORD.json                     the variant of most worth
   edgecap recommend RECORD.json --max-latency-ms 0.4 --max-file 2MB
   edgecap recommend *.json --max-memory 512MiB      choose among several models
   edgecap recommend *.json --prefer quality --max-energy-j 20mJ

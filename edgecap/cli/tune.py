@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 Examples:
-  edgecap tune ./my-model                            the best capacity of all candidates
+  edgecap tune ./my-model                            the most worth of all candidates
   edgecap tune ./my-model --max-bytes 100MB --prefer quality -o small
   edgecap profile --model ./small                    measure the result
   edgecap report profiles/RECORD.json                draw the front of all candidates

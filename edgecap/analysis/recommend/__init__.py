@@ -9,7 +9,14 @@ import msgspec
 
 from edgecap.analysis.cell_view import CellView, cell_views
 from edgecap.analysis.compare import Comparison, compare
-from edgecap.analysis.recommend.candidates import Candidate, Considered, consider, with_noise
+from edgecap.analysis.recommend.candidates import (
+    Candidate,
+    Considered,
+    consider,
+    with_noise,
+    with_ratios,
+    with_worth,
+)
 from edgecap.analysis.recommend.costs import Key, LimitCost, Relaxation, costs, nearest, relaxations
 from edgecap.analysis.recommend.limits import OPTIONS, Limit, parse_limit
 from edgecap.analysis.recommend.notes import notes
@@ -21,6 +28,7 @@ from edgecap.analysis.recommend.preference import (
     sort_key,
 )
 from edgecap.analysis.recommend.steps import next_steps
+from edgecap.analysis.verdict import Decision, decide
 from edgecap.errors import UsageError
 from edgecap.record import Profile
 
@@ -58,19 +66,37 @@ def recommend(
     `prefer` is capacity (the default), speed, quality, memory, energy or size. Raise UsageError if
     no cell was measured, or if quality decides between records that cannot be compared.
     """
-    cells = [consider(view, limits) for view in cell_views(records)]
+    cells = with_worth([consider(view, limits) for view in cell_views(records)])
     measured = [c for c in cells if c.measured]
     if not measured:
         raise UsageError(_nothing_measured(cells))
     different = differences(measured)
     refuse_unlike(limits, prefer, different)
     preference = choose(prefer, [c for c in measured if c.fits()] or measured, different)
-    key = partial(sort_key, preference.metric)
+    decision = _decision(cells, preference)
+    if decision is not None:
+        cells = with_ratios(cells, decision)
+    judged = decision is not None and not decision.doubt
+    key = partial(sort_key, preference.metric, decision.shipped if decision and judged else None)
     ranked = [
         with_noise(c, limits) if n < SHOWN else c
         for n, c in enumerate(sorted(cells, key=partial(_rank, key)))
     ]
     return _answer(ranked, tuple(limits), preference, key, notes(ranked, different))
+
+
+def _decision(cells: Sequence[Considered], preference: Preference) -> Decision | None:
+    """Return the verdict on the cells of most worth that fit: what is better beyond doubt.
+
+    None if something else decides, or if several models or machines are to choose from.
+    """
+    if preference.metric != "worth":
+        return None
+    fitting = [c for c in cells if c.fits()]
+    first = [c for c in fitting if c.view.cell.precision == "fp32"][:1]
+    best = sorted(fitting, key=partial(sort_key, "worth", None))[:SHOWN]
+    decisions = decide([*dict.fromkeys(c.view for c in (*first, *best))])
+    return decisions[0] if len(decisions) == 1 else None
 
 
 def _nothing_measured(cells: Sequence[Considered]) -> str:

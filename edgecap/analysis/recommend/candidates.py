@@ -10,14 +10,17 @@ import msgspec
 from edgecap import stats
 from edgecap.analysis import metrics, score
 from edgecap.analysis.cell_view import CellView
+from edgecap.analysis.decoding import decoding_shift
+from edgecap.analysis.law import law_of, slopes_for
 from edgecap.analysis.metrics import METRICS
 from edgecap.analysis.outcomes import failure_of
 from edgecap.analysis.recommend.limits import Limit
-from edgecap.record import Absent, Estimate
+from edgecap.analysis.verdict import Decision
+from edgecap.record import Absent, Estimate, Flops
 
 # The metrics that an answer shows, and that may be preferred or limited, in the order of columns.
 FIGURES = (
-    *("hardware_capacity", "time_capacity", "bits_per_byte", "divergence_bits", "decode_s"),
+    *("worth", "bits_per_byte", "divergence_bits", "decode_s"),
     *("prefill_s", "decode_j", "prefill_j", "peak_bytes", "file_bytes"),
 )
 JOULES = tuple(metric.name for metric in METRICS if metric.unit == "J")
@@ -114,6 +117,63 @@ def _figures(view: CellView) -> dict[str, float | Absent]:
         for name, q in values.items()
         if name in FIGURES
     }
+
+
+def with_worth(cells: Sequence[Considered]) -> list[Considered]:
+    """Add the worth of each cell beside the first fp32 cell that was scored and timed, or any."""
+    placed = [(c, point) for c in cells if (point := _point(c))]
+    first = next((p for c, p in placed if c.view.cell.precision == "fp32"), None)
+    if first is None and placed:
+        first = placed[0][1]
+    if first is None:
+        return list(cells)
+    records = {id(c.view.record): c.view.record for c, _ in placed}.values()
+    flops = [r.flops.per_token for r in records if isinstance(r.flops, Flops)]
+    slope = slopes_for(law_of(next(iter(records))), flops).middle
+    worths = {id(c): _worth(first, point, slope) for c, point in placed}
+    return [_with_figure(c, "worth", worths.get(id(c))) for c in cells]
+
+
+class _Point(NamedTuple):
+    """Bits that a decoded token gains, and its seconds."""
+
+    gain: float
+    seconds: float
+
+
+def _point(considered: Considered) -> _Point | None:
+    view = considered.view
+    if not considered.measured or view.compression is None:
+        return None
+    seconds = considered.figure("decode_s")
+    if not seconds:
+        return None
+    gain = view.compression.gain_bits_per_token - decoding_shift(view.record, view.cell)
+    return _Point(gain, seconds)
+
+
+def _worth(first: _Point, point: _Point, slope: float) -> float:
+    gain: float = 2.0 ** ((point.gain - first.gain) / slope)
+    return gain * first.seconds / point.seconds
+
+
+def _with_figure(considered: Considered, name: str, value: float | None) -> Considered:
+    if value is None:
+        return considered
+    figures = {**considered.candidate.figures, name: value}
+    return considered._replace(
+        candidate=msgspec.structs.replace(considered.candidate, figures=figures)
+    )
+
+
+def with_ratios(cells: Sequence[Considered], decision: Decision) -> list[Considered]:
+    """Take the worth of the verdict, of rounds in turns, where it has the same baseline."""
+    same = any(c.view is decision.baseline and c.figure("worth") == 1 for c in cells)
+    ratios = {id(o.view): o.against.ratio(decision.metric) for o in decision.options if same}
+    return [
+        _with_figure(c, "worth", ratio.value) if (ratio := ratios.get(id(c.view))) else c
+        for c in cells
+    ]
 
 
 def _check(limit: Limit, figure: float | Absent) -> Held:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from edgecap.analysis.cell_view import CellView
 from edgecap.analysis.metrics import BY_NAME
 from edgecap.analysis.recommend.candidates import Considered
 from edgecap.analysis.recommend.limits import Limit
@@ -15,7 +16,7 @@ from edgecap.record import Absent
 
 # Each preference with the metrics that may decide it; the first that was measured does.
 DECIDING = {
-    "capacity": ("hardware_capacity", "time_capacity", "decode_s", "prefill_s"),
+    "worth": ("worth", "decode_s", "prefill_s"),
     "speed": ("decode_s", "prefill_s"),
     "quality": ("bits_per_byte",),
     "memory": ("peak_bytes",),
@@ -67,8 +68,8 @@ def _unlike(metric: str, different: Different) -> list[str]:
 def refuse_unlike(limits: Sequence[Limit], prefer: str | None, different: Different) -> None:
     """Raise UsageError if a limit or a preference on quality spans runs that cannot be compared."""
     options = [(limit.option, limit.metric) for limit in limits if limit.metric == "bits_per_byte"]
-    if prefer in ("quality", "capacity"):
-        metric = "bits_per_byte" if prefer == "quality" else "time_capacity"
+    if prefer in ("quality", "worth"):
+        metric = "bits_per_byte" if prefer == "quality" else "worth"
         options.append((f"--prefer {prefer}", metric))
     for option, metric in options:
         unlike = _unlike(metric, different)
@@ -97,30 +98,27 @@ def check_preference(prefer: str | None) -> None:
 def choose(prefer: str | None, cells: Sequence[Considered], different: Different) -> Preference:
     """Return the metric that decides. Raise UsageError if the preference has none."""
     check_preference(prefer)
-    known, preference = ", ".join(PREFERENCES), prefer or "capacity"
+    known, preference = ", ".join(PREFERENCES), prefer or "worth"
     reason = None
     for metric in DECIDING[preference]:
         missing = _missing(metric, cells, different)
         if missing is None:
             return Preference(preference, metric, reason)
-        if reason is None or metric == "time_capacity":
+        if reason is None or metric == "worth":
             reason = f"no {BY_NAME[metric].words}: {missing}"
-    if preference == "capacity":
-        raise UsageError("nothing to recommend: no cell has a measured capacity or speed")
+    if preference == "worth":
+        raise UsageError("nothing to recommend: no cell has a measured worth or speed")
     raise UsageError(f"--prefer {preference}: {reason}; prefer one of {known}, or measure it first")
 
 
 def _missing(metric: str, cells: Sequence[Considered], different: Different) -> str | None:
-    """Return why a metric cannot decide, or None if it can.
-
-    Hardware capacity decides only if all cells have it; any other metric if at least one has.
-    """
-    if metric.endswith("_capacity"):
+    """Return why a metric cannot decide, or None if it can: at least one cell has it."""
+    if metric == "worth":
         unlike = _unlike(metric, different)
         if unlike:
             return f"the {_listed(unlike)} of the records differ{_s(unlike)}"
     absent = [c for c in cells if c.figure(metric) is None]
-    if not absent or (metric != "hardware_capacity" and len(absent) < len(cells)):
+    if len(absent) < len(cells):
         return None
     figure = absent[0].candidate.figures[metric]
     reason = figure.reason if isinstance(figure, Absent) else "not measured"
@@ -129,17 +127,19 @@ def _missing(metric: str, cells: Sequence[Considered], different: Different) -> 
     return f"{absent[0].candidate.name} has none ({reason})"
 
 
-def sort_key(metric: str, cell: Considered) -> tuple[bool, float, float, float, float]:
+def sort_key(
+    metric: str, shipped: CellView | None, cell: Considered
+) -> tuple[bool, bool, float, float, float, float]:
     """Return a key that sorts cells by a metric, the best first, those without it last.
 
-    Ties go by bits per byte, seconds and size. Bits per byte that agree in four decimals are a tie:
-    the difference between fp16 and fp32 is not worth a slower cell.
+    `shipped` comes before all. Ties go by bits per byte, seconds and size. Bits per byte that agree
+    in four decimals are a tie: the difference between fp16 and fp32 is not worth a slower cell.
     """
     value = _rounded(cell, metric)
     sign = 1 if BY_NAME[metric].less_is_better else -1
     ties = (_rounded(cell, name) for name in ("bits_per_byte", "decode_s", "file_bytes"))
     bits, seconds, size = (math.inf if tie is None else tie for tie in ties)
-    return value is None, sign * (value or 0.0), bits, seconds, size
+    return cell.view is not shipped, value is None, sign * (value or 0.0), bits, seconds, size
 
 
 def _rounded(cell: Considered, metric: str) -> float | None:

@@ -20,7 +20,7 @@ from edgecap.report.metric_text import interval_text, metric_text
 from edgecap.report.page import notes, raw_tables, reproduce
 from edgecap.report.page.figures import sections
 from edgecap.report.page.template import page
-from edgecap.report.page.verdict import Verdict, verdicts
+from edgecap.report.verdict import Verdict, verdicts
 from edgecap.units import count, si, significant, size
 
 LONGEST_HEADING = 24  # characters
@@ -87,10 +87,12 @@ def _subtitle(records: Sequence[Profile], views: Sequence[CellView]) -> str:
 
 def _cards(verdict: Verdict) -> list[tuple[str, str, str]]:
     """Return term, value and interval of the best cell's main metrics."""
-    best = verdict.best
-    if best is None:
+    decision = verdict.decision
+    if decision is None:
         return []
-    shown = [m for m in dict.fromkeys([verdict.metric, *MAIN]) if _has_card(best, m)]
+    best = decision.shipped
+    deciding = [decision.metric] if decision.metric else []
+    shown = [m for m in dict.fromkeys([*deciding, *MAIN]) if _has_card(best, m)]
     return [(BY_NAME[m].words, *_card(best, m)) for m in shown]
 
 

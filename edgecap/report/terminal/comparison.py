@@ -9,10 +9,12 @@ from xml.etree import ElementTree
 import click
 
 from edgecap.analysis.metrics import METRICS
+from edgecap.analysis.verdict import differences_of
 from edgecap.names import one_line, printable
 from edgecap.record import Absent, Estimate
 from edgecap.report.format import table, wrapped
 from edgecap.report.metric_text import metric_text
+from edgecap.report.verdict import compared
 from edgecap.units import significant
 
 if TYPE_CHECKING:
@@ -48,7 +50,9 @@ def comparison(pair: Comparison, width: int = 100) -> str:
         for row in map(_cells, pair.differences)
     ]
     notes = [wrapped(f"caution: {note}", width, "yellow") for note in _notes(pair)]
-    return "\n".join([title, table(_COLUMNS, rows, width), *notes])
+    sentence = compared(differences_of(pair), pair.candidate, pair.baseline)
+    verdict = [wrapped(printable(sentence), width, None)] if sentence else []
+    return "\n".join([title, *verdict, table(_COLUMNS, rows, width), *notes])
 
 
 def _title(pair: Comparison) -> str:
@@ -154,7 +158,9 @@ def _section(one: Comparison) -> str:
     rows = [["metric", *_COLUMNS[1:]], [":--", *["--:"] * 4, ":--"], *map(_cells, one.differences)]
     lines = [f"| {' | '.join(row)} |" for row in rows]
     notes = [f"> caution: {_escaped(note)}" for note in _notes(one)]
-    return "\n".join([title, "", *lines, *(["", *notes] if notes else [])])
+    sentence = compared(differences_of(one), one.candidate, one.baseline)
+    verdict = [_escaped(sentence), ""] if sentence else []
+    return "\n".join([title, "", *verdict, *lines, *(["", *notes] if notes else [])])
 
 
 def _escaped(text: str) -> str:

@@ -10,6 +10,7 @@ import click
 
 from edgecap.analysis.metrics import estimates
 from edgecap.analysis.outcomes import status
+from edgecap.analysis.verdict import Decision
 from edgecap.names import printable, shortened
 from edgecap.record import (
     Absent,
@@ -26,6 +27,7 @@ from edgecap.report.data import measured_cells, medians
 from edgecap.report.format import name_of, table, table_width
 from edgecap.report.metric_text import metric_text
 from edgecap.report.terminal.energy import provenance_of
+from edgecap.report.verdict import WORTH, worth_text
 from edgecap.units import count, si, significant, size
 
 NAME = 12  # characters of a name that are shown however narrow the line is
@@ -128,9 +130,8 @@ COLUMNS = {
     "encoder": ("cosine", "prefill", "J/token", "peak RAM", "file"),
 }
 OPTIONAL = ("J/token", "cosine")  # columns that are left out where no cell has a value
-CAPACITIES = ("hardware_capacity", "time_capacity")  # the first that a cell has is shown
 # Left out in this order where the table is too wide: the first follows from decode.
-LEAST_NEEDED = ("tokens/s", "KL bits", "capacity")
+LEAST_NEEDED = ("tokens/s", "KL bits")
 
 _METRICS = {  # by column
     "bits/byte": "bits_per_byte",
@@ -157,13 +158,13 @@ def measured_table(record: Profile, width: int) -> str:
     return table(*_texts(record, rows, columns), width)
 
 
-def compact_table(record: Profile, width: int) -> str:
-    """Return one row a cell with a capacity, as many columns as fit into `width`."""
-    capacity = next((name for name in CAPACITIES if _has(record, name)), None)
-    rows = [_row(record, cell, capacity) for cell in record.cells]
+def compact_table(record: Profile, width: int, decision: Decision | None = None) -> str:
+    """Return one row a cell with its worth, as many columns as fit into `width`."""
+    worths = _worths(decision)
+    rows = [_row(record, cell, worths.get(id(cell), "-")) for cell in record.cells]
     common = _common_provenance(record)
-    keys = [*_columns(record, rows), *(["capacity"] if capacity else [])]
-    columns = [Column(key, _title(record, key, "\n", capacity, common)) for key in keys]
+    keys = [*_columns(record, rows), *(["worth"] if worths else [])]
+    columns = [Column(key, _title(record, key, "\n", common)) for key in keys]
     if common:
         rows = [_without_tag(row, common) for row in rows]
     for least in LEAST_NEEDED:
@@ -179,14 +180,23 @@ def _columns(record: Profile, rows: Sequence[Row]) -> list[str]:
     return [key for key in names if key not in OPTIONAL or key in filled]
 
 
-def _title(
-    record: Profile, key: str, separator: str, capacity: str | None = None, common: str = ""
-) -> str:
+def _worths(decision: Decision | None) -> dict[int, str]:
+    """Return the worth of each cell beside the baseline's, by identity; empty if there is none."""
+    if decision is None or decision.metric != WORTH:
+        return {}
+    texts = {
+        id(option.view.cell): worth_text(ratio)
+        for option in decision.options
+        if (ratio := option.against.ratio(WORTH))
+    }
+    return {id(decision.baseline.cell): "1", **texts} if texts else {}
+
+
+def _title(record: Profile, key: str, separator: str, common: str = "") -> str:
     words = {
         "prefill": ["prefill", _prompt_tokens(record)],
         "peak RAM": ["peak", "RAM"],
         "J/token": ["J/token", common],
-        "capacity": (capacity or "").split("_"),
     }.get(key, [key])
     return separator.join(word for word in words if word)
 
@@ -213,15 +223,16 @@ def _line(cell: Cell, row: Row, columns: Sequence[Column]) -> list[str]:
     return [row[column.key] for column in columns]
 
 
-def _row(record: Profile, cell: Cell, capacity: str | None = None) -> Row:
+def _row(record: Profile, cell: Cell, worth: str = "-") -> Row:
     if status(cell) != "measured":
         return {}
     values = estimates(record, cell, seed=None)
     rate, graph = medians(cell, intervals=False).get("decode_tokens_per_s"), cell.graph
     joules = "decode_j" if isinstance(values["decode_j"], Estimate) else "prefill_j"
-    metrics = {**_METRICS, "J/token": joules, **({"capacity": capacity} if capacity else {})}
+    metrics = {**_METRICS, "J/token": joules}
     texts = {key: _text(metric, values[metric]) for key, metric in metrics.items()}
     return texts | {
+        "worth": worth,
         "cosine": _cosine(graph),
         "tokens/s": significant(rate.value) if isinstance(rate, Estimate) else "-",
         "J/token": f"{texts['J/token']} {provenance_of(cell)}".strip(),
@@ -231,10 +242,6 @@ def _row(record: Profile, cell: Cell, capacity: str | None = None) -> Row:
 
 def _text(metric: str, value: Estimate | Absent) -> str:
     return metric_text(metric, value.value) if isinstance(value, Estimate) else "-"
-
-
-def _has(record: Profile, capacity: str) -> bool:
-    return any(isinstance(getattr(c.score, capacity, None), Estimate) for c in record.cells)
 
 
 def _common_provenance(record: Profile) -> str:

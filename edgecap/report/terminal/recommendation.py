@@ -23,6 +23,7 @@ from edgecap.report.terminal.candidates import (
     legend,
     short,
 )
+from edgecap.report.verdict import WORTH
 from edgecap.units import significant
 
 _LISTED, _LONGEST = 3, 400  # failures and reasons, characters of a note
@@ -89,10 +90,17 @@ def _why(recommendation: Recommendation, best: Candidate) -> str:
     if len(fitting) == 1:
         value = _in_brackets(best, metric).replace("(", f"({BY_NAME[metric].heading} ", 1)
         return f"the only one of {_measured(recommendation)} {where}{value}"
+    if metric == "worth" and any(_more(c, best, metric) for c in fitting):
+        return f"none of the other {len(fitting) - 1} {where} is surely worth more"
     return (
         f"{_superlative(metric)} {BY_NAME[metric].heading}{_in_brackets(best, metric)} of the "
         f"{len(fitting)} {where}"
     )
+
+
+def _more(candidate: Candidate, best: Candidate, metric: str) -> bool:
+    value, own = candidate.figures[metric], best.figures[metric]
+    return isinstance(value, float) and isinstance(own, float) and value > own
 
 
 def _measured(recommendation: Recommendation) -> int:
@@ -114,7 +122,8 @@ def _runner_up(recommendation: Recommendation) -> str:
     second, metric = recommendation.runner_up, recommendation.preference.metric
     if second is None or recommendation.beside is None:
         return ""
-    between = next((d for d in recommendation.beside.differences if d.metric == metric), None)
+    compared = WORTH if metric == "worth" else metric
+    between = next((d for d in recommendation.beside.differences if d.metric == compared), None)
     return f". Runner-up: {short(second.name)}{_in_brackets(second, metric)}, {_behind(between)}"
 
 

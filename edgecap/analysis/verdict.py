@@ -1,0 +1,171 @@
+"""Decide which variant of a model to ship on a machine: the one whole rule.
+
+Each variant is compared with the baseline, fp32 or else the first cell, in the first of these that
+any has: effective FLOPs a second (what a second of decoding is worth), seconds a decoded token,
+seconds of the prompt. The best of those that are better beyond doubt is shipped; otherwise the
+baseline stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from edgecap.analysis.cell_view import CellView
+from edgecap.analysis.compare import Comparison, Difference, compare
+from edgecap.analysis.law import Slopes, extrapolation, law_of, slopes_for
+from edgecap.analysis.metrics import BY_NAME
+from edgecap.record import Absent, Estimate, Flops, Law, Profile
+
+DECIDING = ("effective_flops_per_s", "decode_s", "prefill_s")
+
+
+class Differences(NamedTuple):
+    """The differences of a variant from a baseline, by metric."""
+
+    by_metric: dict[str, Difference]
+
+    def ratio(self, metric: str) -> Estimate | None:
+        """Return variant / baseline in a metric, or None where there is none."""
+        found = self.by_metric.get(metric)
+        return found.ratio if found and isinstance(found.ratio, Estimate) else None
+
+    def verdict(self, metric: str) -> str:
+        """Return better, same, worse or unknown."""
+        found = self.by_metric.get(metric)
+        return found.verdict if found else "unknown"
+
+
+class JudgedCell(NamedTuple):
+    """A variant beside the baseline."""
+
+    view: CellView
+    against: Differences
+
+
+class Decision(NamedTuple):
+    """What to ship of one model on one machine.
+
+    `best` is the option to ship, or None: then the baseline stays. `level` are options that are
+    better than the baseline too, and not surely worse than `best`. `metric` decides; empty if no
+    cell has any. `doubt` says why no option has a verdict. `slopes` are those that the verdict
+    holds for; several where the model lies outside the series of its law, `beyond` times.
+    """
+
+    baseline: CellView
+    options: tuple[JudgedCell, ...]
+    metric: str
+    best: JudgedCell | None
+    level: tuple[CellView, ...]
+    doubt: str
+    slopes: Slopes
+    beyond: float
+
+    @property
+    def shipped(self) -> CellView:
+        """Return the cell to ship."""
+        return self.best.view if self.best else self.baseline
+
+    @property
+    def nearest(self) -> JudgedCell | None:
+        """Return the option of most worth, shipped or not."""
+        judged = [o for o in self.options if o.against.ratio(self.metric)]
+        return max(judged, key=lambda o: _worth(o, self.metric), default=None)
+
+
+def decide(views: Sequence[CellView]) -> list[Decision]:
+    """Return one decision for each model on each machine of which a cell was measured, in order."""
+    groups: dict[tuple[str, str, str], list[CellView]] = {}
+    for view in views:
+        if view.measured:
+            source, machine = view.record.source, view.record.machine
+            groups.setdefault((source.name, source.weights_sha256, machine.name), []).append(view)
+    return [_decide(group) for group in groups.values()]
+
+
+def _decide(views: Sequence[CellView]) -> Decision:
+    baseline = next((v for v in views if v.cell.precision == "fp32"), views[0])
+    options = tuple(JudgedCell(v, d) for v, d in differences_from(baseline, views))
+    metric = _deciding(options, views)
+    better = [o for o in options if o.against.verdict(metric) == "better"]
+    best = max(better, key=lambda o: _worth(o, metric), default=None)
+    slopes, beyond = _slopes(baseline.record)
+    return Decision(
+        baseline=baseline,
+        options=options,
+        metric=metric,
+        best=best,
+        level=_level(best, better, metric),
+        doubt=_doubt(options, metric),
+        slopes=slopes,
+        beyond=beyond,
+    )
+
+
+def _deciding(options: Sequence[JudgedCell], views: Sequence[CellView]) -> str:
+    """Return the first deciding metric that an option has a difference in, or any cell a value."""
+    for metric in DECIDING:
+        if any(metric in o.against.by_metric for o in options):
+            return metric
+    return next((m for m in DECIDING if any(v.value(m) is not None for v in views)), "")
+
+
+def _worth(option: JudgedCell, metric: str) -> float:
+    """Return how many times as much as the baseline an option is worth in a metric."""
+    ratio = option.against.ratio(metric)
+    if ratio is None:
+        return 0.0
+    less = metric in BY_NAME and BY_NAME[metric].less_is_better
+    return 1 / ratio.value if less and ratio.value else ratio.value
+
+
+def _level(best: JudgedCell | None, better: Sequence[JudgedCell], metric: str) -> tuple[CellView, ...]:
+    if best is None or len(better) < 2:
+        return ()
+    rest = differences_from(best.view, [o.view for o in better])
+    return tuple(v for v, found in rest if found.verdict(metric) in ("same", "unknown"))
+
+
+def _doubt(options: Sequence[JudgedCell], metric: str) -> str:
+    """Return the reason if no option can be judged."""
+    found = [d.ratio for o in options if (d := o.against.by_metric.get(metric))]
+    reasons = [ratio.reason for ratio in found if isinstance(ratio, Absent)]
+    return reasons[0] if reasons and len(reasons) == len(found) else ""
+
+
+def _slopes(record: Profile) -> tuple[Slopes, float]:
+    law, flops = law_of(record), record.flops
+    if not isinstance(law, Law) or not isinstance(flops, Flops):
+        return slopes_for(law, []), 1.0
+    return slopes_for(law, [flops.per_token]), extrapolation(law, flops.per_token)
+
+
+def differences_from(
+    baseline: CellView, others: Sequence[CellView]
+) -> list[tuple[CellView, Differences]]:
+    """Compare each other measured cell with one: ratios are other / baseline."""
+    rest = [view for view in others if view is not baseline and view.measured]
+    if not rest:
+        return []
+    same_record = [x.cell for x in rest if x.place == baseline.place]
+    # compare finds the cell by this name, whatever the record calls it.
+    named = msgspec.structs.replace(baseline.cell, precision="baseline")
+    first = msgspec.structs.replace(baseline.record, cells=(named, *same_record))
+    places = sorted({x.place for x in rest} - {baseline.place})
+    records = [first, *[_record_of(place, rest) for place in places]]
+    comparisons = compare(records, "precision=baseline")
+    ordered = [x for place in (baseline.place, *places) for x in rest if x.place == place]
+    return [(view, differences_of(c)) for view, c in zip(ordered, comparisons, strict=True)]
+
+
+def differences_of(comparison: Comparison) -> Differences:
+    """Return the differences of two cells by metric."""
+    return Differences({d.metric: d for d in comparison.differences})
+
+
+def _record_of(place: int, views: Sequence[CellView]) -> Profile:
+    """Return a record with the cells of `views` only."""
+    kept = [view for view in views if view.place == place]
+    return msgspec.structs.replace(kept[0].record, cells=tuple(view.cell for view in kept))

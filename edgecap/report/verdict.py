@@ -1,0 +1,175 @@
+"""The decision in a few sentences: what to ship, by how much, at what cost, and what may change it.
+
+`profile`, `show`, `compare`, `report` and `recommend` all begin with these words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from edgecap.analysis.cell_view import CellView
+from edgecap.analysis.law import Slopes
+from edgecap.analysis.outcomes import failure_of
+from edgecap.analysis.verdict import DECIDING, Decision, Differences, decide
+from edgecap.names import shortened
+from edgecap.record import Estimate
+from edgecap.units import significant
+
+WORTH = "effective_flops_per_s"
+_NAMED = 3  # cells that a sentence names
+_DONE = {"decode_s": "decodes", "prefill_s": "reads the prompt"}
+_CLOSE = 0.05  # relative difference in worth that reads as none
+
+
+class Verdict(NamedTuple):
+    """The sentences on one model on one machine, and the decision; None if nothing was measured."""
+
+    place: str
+    sentence: str
+    caution: str
+    decision: Decision | None
+
+    @property
+    def whole(self) -> str:
+        """Return place, decision and caution as one text."""
+        place = f"{self.place}: " if self.place else ""
+        caution = f" Caution: {self.caution}." if self.caution else ""
+        return f"{place}{self.sentence}{caution}"
+
+
+def verdicts(views: Sequence[CellView]) -> list[Verdict]:
+    """Return the verdict on each model on each machine, in order."""
+    decisions = decide(views)
+    if not decisions and views:
+        source = shortened(views[0].record.source.name)
+        reason = shortened(failure_of(views[0].cell), 300)
+        return [Verdict("", f"Nothing of {source} was measured here: {reason}.", "", None)]
+    return [
+        Verdict(_place(d.baseline), _sentence(d), law_caution(d.slopes, d.beyond, d.metric), d)
+        for d in decisions
+    ]
+
+
+def compared(found: Differences, candidate: str, baseline: str) -> str:
+    """Return one sentence on a candidate; empty if the two have no speed in common."""
+    metric = next((m for m in DECIDING if m in found.by_metric), "")
+    if not metric:
+        return ""
+    judged = {"better": "better", "worse": "worse", "same": "level"}.get(found.verdict(metric), "")
+    verdict = f"{judged}: " if judged else "no clear winner: "
+    return f"{verdict}{candidate} {_why(found, baseline, metric)}{_file(found)}."
+
+
+def _place(view: CellView) -> str:
+    machine, source = view.record.machine, view.record.source
+    return f"{shortened(source.name)} on {shortened(machine.processor)}"
+
+
+def _sentence(decision: Decision) -> str:
+    base, metric = decision.baseline.name, decision.metric
+    if not metric:
+        return "No variant has a speed to judge it by."
+    if not decision.options:
+        return f"Only {base} was measured: there is nothing to choose from."
+    if decision.doubt:
+        return f"No verdict yet: {decision.doubt}."
+    if decision.best is not None:
+        best = decision.best
+        return (
+            f"Ship {best.view.name}: it {_why(best.against, base, metric)}{_file(best.against)}."
+            f"{_level(decision.level)}"
+        )
+    nearest = decision.nearest
+    if nearest is None:
+        return f"Keep {base}: no variant can be compared with it."
+    head = f"Keep {base}: no variant is surely {_better(metric)}."
+    name, found = nearest.view.name, nearest.against
+    return f"{head} {name}, the nearest, {_why(found, base, metric)}{_file(found)}."
+
+
+def _better(metric: str) -> str:
+    return "worth more" if metric == WORTH else "faster"
+
+
+def _why(found: Differences, base: str, metric: str) -> str:
+    """Return what an option does, and how much it is worth with the interval."""
+    if metric != WORTH:
+        ratio = found.ratio(metric)
+        between = f" ({_times(_inverse(ratio))})" if ratio else ""
+        unknown = "" if found.ratio("bits_per_byte") else "; its quality was not measured"
+        return f"{_speed(found, base, metric)}{between}{unknown}"
+    worth = found.ratio(metric)
+    times = f", which makes it worth {_times(worth)} of it" if worth else ""
+    return f"{_speed(found, base, 'decode_s')} and {_quality(found)}{times}"
+
+
+def _speed(found: Differences, base: str, metric: str) -> str:
+    ratio, does = found.ratio(metric), _DONE[metric]
+    if ratio is None:
+        return f"{does} at an unknown speed"
+    if found.verdict(metric) == "same":
+        return f"{does} as fast as {base}"
+    return f"{does} {significant(1 / ratio.value, 3)} times as fast as {base}"
+
+
+def _quality(found: Differences) -> str:
+    """Return the compute-equivalent gain of its bits in words."""
+    ratio = found.ratio("effective_flops")
+    if ratio is None:
+        return "predicts with unknown quality"
+    if abs(ratio.value - 1) <= _CLOSE and found.verdict("effective_flops") in ("same", "unknown"):
+        return "predicts as well"
+    return f"predicts like a model of {significant(ratio.value, 2)} times the compute"
+
+
+def _file(found: Differences) -> str:
+    ratio = found.ratio("file_bytes")
+    if ratio is None or found.verdict("file_bytes") == "same":
+        return ""
+    return f"; its file is {significant(ratio.value, 2)} times as large"
+
+
+def _level(level: Sequence[CellView]) -> str:
+    if not level:
+        return ""
+    names = [view.name for view in level]
+    shown = names if len(names) <= _NAMED else [*names[:_NAMED], f"{len(names) - _NAMED} more"]
+    listed = shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+    return f" Not told apart from it: {listed}."
+
+
+def _inverse(ratio: Estimate) -> Estimate:
+    if ratio.low is None or ratio.high is None or not ratio.low:
+        return Estimate(value=1 / ratio.value, low=None, high=None)
+    return Estimate(value=1 / ratio.value, low=1 / ratio.high, high=1 / ratio.low)
+
+
+def _times(ratio: Estimate) -> str:
+    return f"{worth_text(ratio)} times" if ratio.low is None else _with_interval(ratio)
+
+
+def _with_interval(ratio: Estimate) -> str:
+    low, high = (significant(x, 3) for x in (ratio.low or 0.0, ratio.high or 0.0))
+    return f"{worth_text(ratio)} times ({low} to {high})"
+
+
+def worth_text(ratio: Estimate) -> str:
+    """Format how many times as much something is worth."""
+    return significant(ratio.value, 3)
+
+
+def law_caution(slopes: Slopes, beyond: float, metric: str = WORTH) -> str:
+    """Return why an interval spans several slopes; empty if it does not."""
+    if metric != WORTH or len(slopes.values) < 2:
+        return ""
+    ends = sorted(slope.value for slope in slopes.values)
+    reason = (
+        f"a token costs {significant(beyond, 2)} times the FLOPs of the series of this text's law"
+        if beyond > 1
+        else "the law of this text is not known"
+    )
+    return (
+        f"{reason}, so the interval of worth spans {significant(ends[0])} to "
+        f"{significant(ends[-1])} bits a doubling of compute"
+    )
