@@ -534,9 +534,9 @@ def test_records_are_rescored_as_if_measured_under_the_bias(files, tmp_path):
         assert [c.outcome for c in old.cells] == [c.outcome for c in new.cells]
         for before, after in zip(old.cells, new.cells, strict=True):
             if isinstance(before.outcome, Measurement):
-                assert after.score == score(
-                    after.outcome, new.flops, bias, before.score.roofline_ratio
-                )
+                ratio, law = before.score.roofline_ratio, new.corpus.law
+                assert law.bias_bits == bias
+                assert after.score == score(after.outcome, new.flops, bias, ratio, law=law)
     again = run("fit", *files, "--rescore", str(tmp_path / "new"))
     assert isinstance(again.exception, UsageError) and "would overwrite" in str(again.exception)
     twice = run("fit", *files, files[0], "--rescore", str(tmp_path / "other"))

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from samples import RECORD, drifting
 
 from edgecap.analysis import metrics
+from edgecap.analysis.law import law_of, slopes_for
 from edgecap.analysis.recommend import OPTIONS, SHOWN, parse_limit, recommend
 from edgecap.analysis.recommend.limits import option_text
 from edgecap.errors import UsageError
@@ -130,30 +131,25 @@ def test_what_is_preferred_decides(prefer, best, metric):
     assert (found.best.name, found.preference.metric) == (best, metric)
 
 
-def test_time_capacity_is_the_highest_by_hand():
+def test_worth_is_that_beside_fp32_by_hand():
+    """Bits a token over the middle of the known slopes, times speed; b cancels."""
     found = recommend([THREE])
-    values = {c.name: c.figures["time_capacity"] for c in found.candidates}
-    assert found.best.name == max(values, key=values.get)
-    assert found.preference.metric == "time_capacity"
-    assert "no counter here" in found.preference.reason
+    slope = slopes_for(law_of(THREE), [THREE.flops.per_token]).middle
+    texts = {c.precision: c.outcome.compression for c in THREE.cells}
+    for c in found.candidates:
+        more = texts[c.name].gain_bits_per_token - texts["fp32"].gain_bits_per_token
+        by_hand = 2 ** (more / slope) * 0.004 / c.figures["decode_s"]
+        assert c.figures["worth"] == pytest.approx(by_hand)
+    assert (found.preference.metric, found.preference.reason) == ("worth", None)
 
 
-def test_hardware_capacity_decides_where_all_that_fit_have_it():
-    two = (cell("fp32", energy=joules(0.04)), cell("int8", energy=joules(0.01), bits=2.001))
-    found = recommend([record(*two)])
-    assert (found.preference.metric, found.best.name, found.preference.reason) == (
-        "hardware_capacity",
-        "int8",
-        None,
-    )
-    third = cell("int4", decode=0.003)
-    found = recommend([record(*two, third)])
-    assert found.preference.metric == "time_capacity"
-    assert "int4 has none (no counter here)" in found.preference.reason
-    assert (
-        recommend([record(*two, third)], limits(energy_j=1)).preference.metric
-        == "hardware_capacity"
-    )
+def test_a_variant_that_is_not_surely_worth_more_leaves_fp32():
+    """Twice as fast, at the price of more than half the compute."""
+    worse = cell("int8", decode=0.002, bits=2.6)
+    found = recommend([record(cell("fp32", decode=0.004), worse)])
+    assert found.best.name == "fp32" and "Ship fp32" in text_of(found)
+    found = recommend([record(cell("fp32", decode=0.004), cell("int8", decode=0.002))])
+    assert found.best.name == "int8"
 
 
 def test_energy_decides_where_it_was_measured():
@@ -204,7 +200,7 @@ def test_bits_that_agree_in_four_places_leave_it_to_speed():
 def test_a_single_cell_has_no_runner_up():
     found = recommend([record(cell())])
     assert found.runner_up is None and found.beside is None
-    assert "Ship fp32: the only one of 1 measured (time capacity" in text_of(found)
+    assert "Ship fp32: the only one of 1 measured (worth 1.000)" in text_of(found)
 
 
 def test_cells_that_took_turns_are_compared_in_pairs():
@@ -309,7 +305,7 @@ def other_text(found):
 
 
 @pytest.mark.parametrize(
-    ("given", "prefer"), [({"bits_per_byte": 2.2}, None), ({}, "quality"), ({}, "capacity")]
+    ("given", "prefer"), [({"bits_per_byte": 2.2}, None), ({}, "quality"), ({}, "worth")]
 )
 def test_quality_of_other_texts_is_not_compared(given, prefer):
     records = [THREE, renamed(other_text(THREE), model="other")]

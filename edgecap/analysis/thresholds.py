@@ -85,12 +85,12 @@ def _not_measured(one: Comparison, rules: Sequence[FailRule]) -> dict[str, str]:
 
     A rule on a metric without a number must fail: a gate that saw nothing is not open.
     """
-    ratios = {d.metric: d.ratio for d in one.differences if d.candidate is not None}
+    lost = [d.metric for d in one.differences if d.candidate is None and d.baseline is not None]
+    ratios = {d.metric: d.ratio for d in one.differences if d.metric not in lost}
     messages = {
         rule.metric: _unchecked(rule.metric, ratios) for rule in rules if rule.metric is not None
     }
     if FailRule("worse") in rules:
-        lost = [d.metric for d in one.differences if d.candidate is None]
         messages |= {name: f"{name} was measured in the baseline, and is no more" for name in lost}
     return {name: message for name, message in messages.items() if message}
 

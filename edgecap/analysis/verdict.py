@@ -121,7 +121,9 @@ def _worth(option: JudgedCell, metric: str) -> float:
     return 1 / ratio.value if less and ratio.value else ratio.value
 
 
-def _level(best: JudgedCell | None, better: Sequence[JudgedCell], metric: str) -> tuple[CellView, ...]:
+def _level(
+    best: JudgedCell | None, better: Sequence[JudgedCell], metric: str
+) -> tuple[CellView, ...]:
     if best is None or len(better) < 2:
         return ()
     rest = differences_from(best.view, [o.view for o in better])

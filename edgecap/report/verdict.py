@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from edgecap.analysis.cell_view import CellView
-from edgecap.analysis.law import Slopes
 from edgecap.analysis.outcomes import failure_of
 from edgecap.analysis.verdict import DECIDING, Decision, Differences, decide
 from edgecap.names import shortened
@@ -45,10 +44,7 @@ def verdicts(views: Sequence[CellView]) -> list[Verdict]:
         source = shortened(views[0].record.source.name)
         reason = shortened(failure_of(views[0].cell), 300)
         return [Verdict("", f"Nothing of {source} was measured here: {reason}.", "", None)]
-    return [
-        Verdict(_place(d.baseline), _sentence(d), law_caution(d.slopes, d.beyond, d.metric), d)
-        for d in decisions
-    ]
+    return [Verdict(_place(d.baseline), _sentence(d), law_caution(d), d) for d in decisions]
 
 
 def compared(found: Differences, candidate: str, baseline: str) -> str:
@@ -96,12 +92,17 @@ def _why(found: Differences, base: str, metric: str) -> str:
     """Return what an option does, and how much it is worth with the interval."""
     if metric != WORTH:
         ratio = found.ratio(metric)
-        between = f" ({_times(_inverse(ratio))})" if ratio else ""
+        between = _interval(_inverse(ratio)) if ratio else ""
         unknown = "" if found.ratio("bits_per_byte") else "; its quality was not measured"
         return f"{_speed(found, base, metric)}{between}{unknown}"
     worth = found.ratio(metric)
-    times = f", which makes it worth {_times(worth)} of it" if worth else ""
+    times = f": worth {_as_much(worth, found.verdict(metric))}" if worth else ""
     return f"{_speed(found, base, 'decode_s')} and {_quality(found)}{times}"
+
+
+def _as_much(worth: Estimate, verdict: str) -> str:
+    times = "as much" if verdict == "same" else f"{worth_text(worth)} times as much"
+    return f"{times}{_interval(worth)}"
 
 
 def _speed(found: Differences, base: str, metric: str) -> str:
@@ -145,13 +146,10 @@ def _inverse(ratio: Estimate) -> Estimate:
     return Estimate(value=1 / ratio.value, low=1 / ratio.high, high=1 / ratio.low)
 
 
-def _times(ratio: Estimate) -> str:
-    return f"{worth_text(ratio)} times" if ratio.low is None else _with_interval(ratio)
-
-
-def _with_interval(ratio: Estimate) -> str:
-    low, high = (significant(x, 3) for x in (ratio.low or 0.0, ratio.high or 0.0))
-    return f"{worth_text(ratio)} times ({low} to {high})"
+def _interval(ratio: Estimate) -> str:
+    if ratio.low is None or ratio.high is None:
+        return ""
+    return f" (95 % {significant(ratio.low, 3)} to {significant(ratio.high, 3)})"
 
 
 def worth_text(ratio: Estimate) -> str:
@@ -159,17 +157,12 @@ def worth_text(ratio: Estimate) -> str:
     return significant(ratio.value, 3)
 
 
-def law_caution(slopes: Slopes, beyond: float, metric: str = WORTH) -> str:
-    """Return why an interval spans several slopes; empty if it does not."""
-    if metric != WORTH or len(slopes.values) < 2:
+def law_caution(decision: Decision) -> str:
+    """Return why the intervals of worth span several slopes; empty if they do not."""
+    ends = sorted(slope.value for slope in decision.slopes.values)
+    judged = decision.options and not decision.doubt and decision.metric == WORTH
+    if len(ends) < 2 or not judged:
         return ""
-    ends = sorted(slope.value for slope in slopes.values)
-    reason = (
-        f"a token costs {significant(beyond, 2)} times the FLOPs of the series of this text's law"
-        if beyond > 1
-        else "the law of this text is not known"
-    )
-    return (
-        f"{reason}, so the interval of worth spans {significant(ends[0])} to "
-        f"{significant(ends[-1])} bits a doubling of compute"
-    )
+    beyond = f"{significant(decision.beyond, 2)} times beyond this text's law"
+    where = beyond if decision.beyond > 1 else "this text has no law"
+    return f"{where}: worth spans {significant(ends[0])} to {significant(ends[-1])} bits a doubling"

@@ -16,7 +16,7 @@ from edgecap.analysis.metrics import METRICS
 from edgecap.analysis.outcomes import failure_of
 from edgecap.analysis.recommend.limits import Limit
 from edgecap.analysis.verdict import Decision
-from edgecap.record import Absent, Estimate, Flops
+from edgecap.record import Absent, Compression, Estimate, Flops
 
 # The metrics that an answer shows, and that may be preferred or limited, in the order of columns.
 FIGURES = (
@@ -121,17 +121,22 @@ def _figures(view: CellView) -> dict[str, float | Absent]:
 
 def with_worth(cells: Sequence[Considered]) -> list[Considered]:
     """Add the worth of each cell beside the first fp32 cell that was scored and timed, or any."""
-    placed = [(c, point) for c in cells if (point := _point(c))]
-    first = next((p for c, p in placed if c.view.cell.precision == "fp32"), None)
-    if first is None and placed:
-        first = placed[0][1]
-    if first is None:
-        return list(cells)
-    records = {id(c.view.record): c.view.record for c, _ in placed}.values()
+    points = [_point(c) for c in cells]
+    known = [(c, p) for c, p in zip(cells, points, strict=True) if isinstance(p, _Point)]
+    first = next((p for c, p in known if c.view.cell.precision == "fp32"), None)
+    first = first or next((p for _, p in known), None)
+    records = {id(c.view.record): c.view.record for c, _ in known}.values()
     flops = [r.flops.per_token for r in records if isinstance(r.flops, Flops)]
-    slope = slopes_for(law_of(next(iter(records))), flops).middle
-    worths = {id(c): _worth(first, point, slope) for c, point in placed}
-    return [_with_figure(c, "worth", worths.get(id(c))) for c in cells]
+    slope = slopes_for(next(map(law_of, records), _NO_LAW), flops).middle
+    return [
+        _with_figure(c, "worth", _worth(first, p, slope) if isinstance(p, _Point) else p)
+        if c.measured
+        else c
+        for c, p in zip(cells, points, strict=True)
+    ]
+
+
+_NO_LAW = Absent(reason="no cell was scored and timed")
 
 
 class _Point(NamedTuple):
@@ -141,25 +146,23 @@ class _Point(NamedTuple):
     seconds: float
 
 
-def _point(considered: Considered) -> _Point | None:
-    view = considered.view
-    if not considered.measured or view.compression is None:
-        return None
-    seconds = considered.figure("decode_s")
-    if not seconds:
-        return None
-    gain = view.compression.gain_bits_per_token - decoding_shift(view.record, view.cell)
-    return _Point(gain, seconds)
+def _point(considered: Considered) -> _Point | Absent:
+    view, seconds = considered.view, considered.candidate.figures.get("decode_s")
+    if not isinstance(seconds, float):
+        return seconds or Absent(reason="it was not measured")
+    text = view.measured.compression if view.measured else None
+    if not isinstance(text, Compression):
+        return text or Absent(reason="no text was scored")
+    return _Point(text.gain_bits_per_token - decoding_shift(view.record, view.cell), seconds)
 
 
-def _worth(first: _Point, point: _Point, slope: float) -> float:
+def _worth(first: _Point | None, point: _Point, slope: float) -> float:
+    first = first or point
     gain: float = 2.0 ** ((point.gain - first.gain) / slope)
     return gain * first.seconds / point.seconds
 
 
-def _with_figure(considered: Considered, name: str, value: float | None) -> Considered:
-    if value is None:
-        return considered
+def _with_figure(considered: Considered, name: str, value: float | Absent) -> Considered:
     figures = {**considered.candidate.figures, name: value}
     return considered._replace(
         candidate=msgspec.structs.replace(considered.candidate, figures=figures)

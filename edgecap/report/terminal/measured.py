@@ -151,10 +151,12 @@ class Column(NamedTuple):
     title: str
 
 
-def measured_table(record: Profile, width: int) -> str:
+def measured_table(record: Profile, width: int, decision: Decision | None = None) -> str:
     """Return one row a cell with all columns, in several tables if wider than `width`."""
-    rows = [_row(record, cell) for cell in record.cells]
-    columns = [Column(key, _title(record, key, " ")) for key in _columns(record, rows)]
+    worths = _worths(decision)
+    rows = [_row(record, cell, worths.get(id(cell), "-")) for cell in record.cells]
+    keys = [*_columns(record, rows), *(["worth"] if worths else [])]
+    columns = [Column(key, _title(record, key, " ")) for key in keys]
     return table(*_texts(record, rows, columns), width)
 
 

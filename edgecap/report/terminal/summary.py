@@ -23,7 +23,8 @@ from edgecap.report.terminal.decisive import DECISIVE, GRAVITY, ShortCaution
 from edgecap.report.terminal.extra_tables import EXTRA_TABLES
 from edgecap.report.terminal.failures import INCOMPLETE, failures
 from edgecap.report.terminal.measured import compact_table, machine_line, model_line, text_line
-from edgecap.report.verdict import Verdict, verdicts
+from edgecap.report.terminal.verdict import decision_of, verdict_lines
+from edgecap.report.verdict import verdicts
 from edgecap.units import counted
 
 LINES, MOST_LINES = 22, 24  # of the summary, and of one with many variants
@@ -42,28 +43,11 @@ class NoteLines(NamedTuple):
 def summary(record: Profile, width: int = 80) -> str:
     """Return verdict, heading, measured values, failures and the decisive cautions."""
     found = verdicts(cell_views([record]))
-    decision = found[0].decision if found else None
-    table = compact_table(record, width, decision).splitlines()
-    top = [*_verdict(found, min(width, PROSE)), *_heading(record, width), "", *table, ""]
+    table = compact_table(record, width, decision_of(found)).splitlines()
+    top = [*verdict_lines(found, min(width, PROSE)), *_heading(record, width), "", *table, ""]
     room = min(max(LINES - len(top) - 1, _LEAST_FOR_NOTES), MOST_LINES - len(top) - 1)
     notes = _notes(record, min(width, PROSE), room)
     return "\n".join([*top, *_requested(record, width), *notes]).rstrip("\n")
-
-
-def _verdict(found: Sequence[Verdict], width: int) -> list[str]:
-    """Return the decision and what may change it, and an empty line."""
-    lines = [
-        click.style(line, bold=True, fg="green" if v.decision else "red")
-        for v in found
-        for line in _wrap(v.sentence, width)
-    ]
-    cautions = [
-        click.style(line, fg="yellow")
-        for v in found
-        if v.caution
-        for line in _wrap(f"caution: {v.caution}", width)
-    ]
-    return [*lines, *cautions, ""] if found else []
 
 
 def _heading(record: Profile, width: int) -> list[str]:
