@@ -1,0 +1,205 @@
+"""The law of a series turned round: effective FLOPs, compute-equivalent gains, and their errors."""
+
+import math
+
+import msgspec
+import numpy as np
+import pytest
+from choosing import cell, record
+from conftest import ROOT
+from msgspec.structs import replace
+
+from edgecap import stats
+from edgecap.analysis import metrics
+from edgecap.analysis.compare import compare
+from edgecap.analysis.fitting import apply_bias, fit, make_card
+from edgecap.analysis.law import (
+    Slopes,
+    effective_flops,
+    equivalent_gain,
+    extrapolation,
+    known_slopes,
+    law_of,
+    slopes_for,
+)
+from edgecap.record import Absent, Estimate, Law
+from edgecap.storage.records import load
+from edgecap.text.bias_card import law_of_card, open_card
+
+CARD = open_card(ROOT / "edgecap" / "data" / "edgecap-mixed.jsonl.card.json")
+LAW = Law(
+    models="small to large",
+    slope=Estimate(value=0.125, low=0.12, high=0.13),
+    bias_bits=-15.5,
+    smallest_flops=2.0**22,
+    largest_flops=2.0**24,
+)
+
+
+def reference(name):
+    (path,) = (ROOT / "profiles" / "reference").glob(f"edgecap-ref-{name}--vm--20261126T071*.json")
+    return load(path)
+
+
+def gain_at(doublings):
+    return 15.5 + 0.125 * doublings, None
+
+
+# --- in FLOPs ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("doublings", [22, 23, 24])
+def test_bits_of_the_law_are_worth_its_own_flops(doublings):
+    found, _ = effective_flops(gain_at(doublings), LAW, 2.0**23)
+    assert found == pytest.approx(2.0**doublings)
+
+
+def test_without_a_bias_bits_have_no_flops():
+    elsewhere = replace(LAW, bias_bits=Absent(reason="another text"))
+    assert effective_flops(gain_at(23), elsewhere, 2.0**23) == Absent(reason="another text")
+    assert isinstance(effective_flops((1e6, None), LAW, 2.0**23), Absent)
+
+
+def test_the_slope_matters_little_in_the_middle_of_the_series():
+    """The line turns about it; far away the slope is all that counts."""
+    draws = np.full(stats.DRAWS, gain_at(23)[0])
+    middle = stats.interval(*effective_flops((gain_at(23)[0], draws), LAW, 2.0**23))
+    assert middle.high / middle.low == pytest.approx(1)
+    far = np.full(stats.DRAWS, gain_at(40)[0])
+    wide = stats.interval(*effective_flops((gain_at(40)[0], far), LAW, 2.0**40))
+    assert wide.high / wide.low > 2**5
+
+
+@pytest.mark.parametrize(
+    ("flops", "number"), [([2.0**22], 1), ([2.0**25], 1), ([2.0**26], 3), ([2.0**20], 3), ([], 1)]
+)
+def test_outside_the_series_all_known_slopes_may_hold(flops, number):
+    assert len(slopes_for(LAW, flops).values) == number
+
+
+def test_a_text_without_a_law_takes_the_known_slopes():
+    slopes = slopes_for(Absent(reason="no card"), [2.0**23])
+    assert slopes.values == known_slopes()
+    low, high = (slope.value for slope in known_slopes())
+    assert (low, high) == (pytest.approx(0.126, abs=5e-4), pytest.approx(0.2056, abs=5e-4))
+    assert slopes.middle == pytest.approx(math.sqrt(low * high))
+    assert slopes.draws().shape == (2, stats.DRAWS)
+
+
+def test_how_far_a_model_lies_outside():
+    assert extrapolation(LAW, 2.0**23) == 1
+    assert extrapolation(LAW, 2.0**27) == 8
+    assert extrapolation(LAW, 2.0**20) == 4
+
+
+# --- gains ------------------------------------------------------------------------------------
+
+
+def test_a_slope_of_bits_is_a_doubling():
+    one = Slopes((Estimate(value=0.125, low=None, high=None),))
+    assert equivalent_gain((18.0, None), (18.125, None), one)[0] == pytest.approx(2)
+    assert equivalent_gain((18.0, None), (17.75, None), one)[0] == pytest.approx(1 / 4)
+
+
+def test_a_gain_spans_what_each_slope_says():
+    """0.5 bits less are 1/16 at 0.125 bits a doubling, and 1/4 at 0.25."""
+    two = Slopes(tuple(Estimate(value=c, low=None, high=None) for c in (0.125, 0.25)))
+    same = np.full(stats.DRAWS, 18.0)
+    found = stats.interval(*equivalent_gain((18.0, same), (17.5, same - 0.5), two))
+    assert (found.low, found.high) == (pytest.approx(1 / 16), pytest.approx(1 / 4))
+    assert found.value == pytest.approx(2 ** (-0.5 / math.sqrt(0.125 * 0.25)))
+
+
+def test_a_variant_as_good_as_a_smaller_model_is_worth_that_model():
+    """ref-s with the bits of ref-xs, document by document, stands where ref-xs stands."""
+    large, small = reference("s"), reference("xs")
+    text = small.cells[0].outcome.compression
+    poor = replace(large.cells[0].outcome, compression=text)
+    degraded = replace(large.cells[0], precision="noisy", outcome=poor)
+    degraded = replace(degraded, score=replace(degraded.score, bias_bits=large.corpus.bias_bits))
+    found = metrics.estimates(large, degraded, stats.SEED)["effective_flops"]
+    assert found.low < small.flops.per_token < found.high
+    assert found.value == pytest.approx(small.flops.per_token, rel=0.05)
+
+
+def test_the_gain_of_a_simulated_series_is_found_in_95_of_100_draws():
+    """Models of a known law whose documents scatter: fit it, and ask for the factor of two."""
+    rng, hits, base = np.random.default_rng(5), 0, reference("xs")
+    for _ in range(100):
+        shared = rng.normal(0, 0.3, 48)
+        series = [_simulated(base, n, shared, rng) for n in (2.0**22, 2.0**23, 2.0**24)]
+        (found,) = fit(series)
+        pair = [apply_bias(r, make_card(found)) for r in series[:2]]
+        other = replace(pair[1].cells[0], precision="int8")
+        both = replace(pair[0], cells=(pair[0].cells[0], other))
+        (one,) = compare([both])
+        (ratio,) = (d.ratio for d in one.differences if d.metric == "effective_flops")
+        hits += ratio.low <= 2 <= ratio.high
+    assert hits >= 90  # 95 are expected; fewer than 90 come once in 100 runs
+
+
+def _simulated(base, flops, shared, rng):
+    """A record whose documents gain 0.125 bits a token for a doubling, with scatter."""
+    text = base.cells[0].outcome.compression
+    gains = 15.5 + 0.125 * math.log2(flops) + shared + rng.normal(0, 0.02, len(shared))
+    documents = tuple(
+        replace(d, nll_bits=8 * d.bytes - gain * d.tokens)
+        for d, gain in zip(text.per_document, gains, strict=True)
+    )
+    gain = sum(8 * d.bytes - d.nll_bits for d in documents) / text.tokens
+    scored = replace(text, per_document=documents, gain_bits_per_token=gain)
+    one = replace(base.cells[0], outcome=replace(base.cells[0].outcome, compression=scored))
+    named = replace(base.source, name=f"n{flops:g}", weights_sha256=f"{int(flops):064x}")
+    return replace(
+        base, cells=(one,), source=named, flops=replace(base.flops, per_token=float(flops))
+    )
+
+
+def test_two_runs_of_one_variant_get_no_verdict_in_95_of_100():
+    rng, judged = np.random.default_rng(7), 0
+    for _ in range(100):
+        seconds = 0.004 * np.exp(rng.normal(0, 0.05, (2, 12)))
+        cells = (cell("fp32", decode=tuple(seconds[0])), cell("int8", decode=tuple(seconds[1])))
+        (one,) = compare([record(*cells)])
+        (verdict,) = (d.verdict for d in one.differences if d.metric == "effective_flops_per_s")
+        judged += verdict in ("better", "worse")
+    assert judged <= 5
+
+
+# --- laws of records --------------------------------------------------------------------------
+
+
+def test_a_record_from_before_takes_the_law_of_the_bundled_card():
+    old = reference("s")
+    assert isinstance(old.corpus.law, Absent)
+    assert law_of(old) == law_of_card(CARD)
+    other = replace(old, corpus=replace(old.corpus, bias_bits=0.0))
+    assert isinstance(law_of(other), Absent)
+    found = metrics.estimates(old, old.cells[0], seed=None)["effective_flops"]
+    assert found.value == pytest.approx(old.flops.per_token, rel=0.1)
+
+
+def test_a_card_without_a_slope_has_that_of_its_models():
+    bare = replace(CARD, slope=None, slope_low=None, slope_high=None)
+    assert law_of_card(bare).slope.value == pytest.approx(CARD.slope)
+    assert law_of_card(bare).slope.low is None
+    assert isinstance(law_of_card(CARD, same_text=False).bias_bits, Absent)
+    assert isinstance(law_of_card(replace(CARD, models=())), Absent)
+    falling = tuple(replace(m, gain_bits_per_token=1.0) for m in CARD.models)
+    assert isinstance(law_of_card(replace(bare, models=falling)), Absent)
+
+
+def test_the_card_is_that_of_the_reference_records():
+    names = ("xs", "s", "m")
+    (found,) = fit([reference(name) for name in names])
+    again = make_card(found)
+    assert msgspec.structs.replace(again, models=()) == msgspec.structs.replace(CARD, models=())
+
+
+def test_the_ratio_of_a_text_without_a_law_needs_no_bias():
+    fast = cell("int8", decode=0.002)
+    (one,) = compare([record(cell("fp32"), fast)])
+    found = {d.metric: d for d in one.differences}
+    assert found["effective_flops_per_s"].ratio.value == pytest.approx(2)
+    assert found["effective_flops"].verdict == "same"
+    assert found["effective_flops"].baseline is None
