@@ -23,12 +23,23 @@ import edgecap
 from edgecap.analysis import published
 from edgecap.analysis.fitting import Fit, fit, make_card
 from edgecap.analysis.fitting.bias import best_bias, capacities, kendall_tau, ranks, spread
+from edgecap.analysis.law import law_of
 from edgecap.analysis.outcomes import compression_of, energy_of, failure_of, latency_of, status
 from edgecap.analysis.predicting import predict
 from edgecap.analysis.predicting.bits import fit_law, law_half_width, predict_left_out
 from edgecap.analysis.score import Quantity, decode_joules, decode_seconds, prefill_seconds
 from edgecap.errors import RecordError, UsageError
-from edgecap.record import Absent, Architecture, Cell, Estimate, Flops, Graph, Measurement, Profile
+from edgecap.record import (
+    Absent,
+    Architecture,
+    Cell,
+    Estimate,
+    Flops,
+    Graph,
+    Law,
+    Measurement,
+    Profile,
+)
 from edgecap.report.terminal.comparison import comparison
 from edgecap.report.terminal.details import details
 from edgecap.report.terminal.summary import summary
@@ -280,8 +291,39 @@ def shown_record() -> tuple[Path, Profile]:
 def example() -> str:
     """Return the first lines and the main table of what `profile` prints."""
     lines = as_text(f"$ edgecap profile\n{summary(shown_record()[1])}").splitlines()
-    table_end = lines.index("", lines.index("") + 1)
+    table_end = lines.index("", next(n for n, x in enumerate(lines) if "bits/byte" in x))
     return "\n".join(lines[:table_end])
+
+
+def worth() -> str:
+    """Work out the compute-equivalent gains of the example by hand."""
+    path, record = shown_record()
+    law = law_of(record)
+    assert isinstance(law, Law)
+    texts = {c.precision: text for c in record.cells if (text := compression_of(c))}
+    fp32 = texts["fp32"].gain_bits_per_token
+    head = wrapped(
+        f"Example: {record.source.name} on {record.machine.processor} "
+        f"(`{path.relative_to(ROOT)}`). The card of its text has c = {law.slope.value:.4f} bits a "
+        f"doubling. fp32 gains {fp32:.4f} bits a token."
+    )
+    items = []
+    for one in edgecap.compare([record]):
+        found = {d.metric: d for d in one.differences}
+        quality, speed, total = (
+            found[name].ratio for name in ("effective_flops", "decode_s", "effective_flops_per_s")
+        )
+        assert isinstance(quality, Estimate) and isinstance(speed, Estimate)
+        assert isinstance(total, Estimate)
+        lost = fp32 - texts[one.candidate].gain_bits_per_token
+        text = (
+            f"- {one.candidate} gains {lost:.4f} less: 2^(-{lost:.4f} / c) = {quality.value:.3f} of "
+            f"the compute. A token takes {speed.value:.3f} of the time. A second is worth "
+            f"{quality.value:.3f} / {speed.value:.3f} = {total.value:.3f} ({total.low:.3f} to "
+            f"{total.high:.3f}): {found['effective_flops_per_s'].verdict}."
+        )
+        items.append(textwrap.fill(text, COLUMNS, subsequent_indent="  ", break_on_hyphens=False))
+    return "\n".join([head, "", *items])
 
 
 def outputs() -> dict[str, str]:
@@ -294,7 +336,7 @@ def outputs() -> dict[str, str]:
     return {
         "output": as_text(f"$ edgecap profile\n{summary(record)}"),
         "details": f"RECORD.json is `{path.relative_to(ROOT)}`.\n\n{shown}",
-        "compare": as_text(f"{command}\n{comparison(int8)}"),
+        "compare": as_text(f"{command}\n{comparison(int8, COLUMNS - 4)}"),
     }
 
 
@@ -472,6 +514,7 @@ def pages(series_fit: Fit | None) -> dict[str, dict[str, str]]:
             "reference-shapes": outside(),
         },
         "docs/graphs.md": {"variants": variants(), "tuned": tuned()},
+        "docs/method.md": {"worth": worth()},
         "docs/performance.md": {"peers": beside_peers()},
         "docs/providers.md": {"cuda": on_cuda()},
         "docs/results.md": {**outputs(), "series": series_cards()},
