@@ -317,8 +317,8 @@ def worth() -> str:
         assert isinstance(total, Estimate)
         lost = fp32 - texts[one.candidate].gain_bits_per_token
         text = (
-            f"- {one.candidate} gains {lost:.4f} less: 2^(-{lost:.4f} / c) = {quality.value:.3f} of "
-            f"the compute. A token takes {speed.value:.3f} of the time. A second is worth "
+            f"- {one.candidate} gains {lost:.4f} less: 2^(-{lost:.4f} / c) = {quality.value:.3f} "
+            f"of the compute. A token takes {speed.value:.3f} of the time. A second is worth "
             f"{quality.value:.3f} / {speed.value:.3f} = {total.value:.3f} ({total.low:.3f} to "
             f"{total.high:.3f}): {found['effective_flops_per_s'].verdict}."
         )
