@@ -63,7 +63,11 @@ def _ordered_quantile(ordered: Sequence[float] | Floats, share: float) -> float:
 
 def relative_spread(samples: Sequence[float], rounds: Sequence[int]) -> float:
     """Return the interquartile range of the round medians over their median."""
-    medians = round_medians(samples, rounds)
+    return spread_of_medians(round_medians(samples, rounds))
+
+
+def spread_of_medians(medians: Sequence[float]) -> float:
+    """Return the interquartile range of medians over their median."""
     return (quantile(medians, 0.75) - quantile(medians, 0.25)) / median(medians)
 
 

@@ -11,6 +11,7 @@ were timed in turns, else independently.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import groupby
 from typing import NamedTuple
 
@@ -111,7 +112,8 @@ def _compare(
         return _failed(baseline, candidate.label, "the record does not hold it")
     if isinstance(candidate.cell.outcome, Failure):
         return _failed(baseline, candidate.label, failure_text(candidate.cell.outcome))
-    pair = _Pair(baseline, candidate, mismatches(baseline.conditions, candidate.conditions))
+    different = mismatches(baseline.conditions, candidate.conditions)
+    pair = _Pair(baseline, candidate, different, _in_turns(baseline, candidate))
     other = metrics.quantities(candidate.record, candidate.cell, _CANDIDATE_SEED)
     differences = (
         _worth(m, drawn, other, pair)
@@ -129,6 +131,12 @@ def _compare(
     )
 
 
+def _in_turns(baseline: CellView, candidate: CellView) -> bool:
+    return baseline.place == candidate.place and all(
+        view.latency is not None and view.latency.in_turns for view in (baseline, candidate)
+    )
+
+
 def _decoding_notes(view: CellView) -> list[str]:
     """Return the caution on the quality of decoded tokens, with the name of the cell."""
     return [
@@ -143,18 +151,15 @@ def _failed(baseline: CellView, candidate: str, reason: str) -> Comparison:
 
 
 class _Pair(NamedTuple):
-    """Two measured cells, and the sentence for each condition in which they differ."""
+    """Two measured cells, and the sentence for each condition in which they differ.
+
+    `in_turns` is true if the two were timed round by round together.
+    """
 
     baseline: CellView
     candidate: CellView
     mismatches: dict[str, str]
-
-    @property
-    def in_turns(self) -> bool:
-        """Return True if the two were timed round by round together."""
-        return self.baseline.place == self.candidate.place and all(
-            view.latency is not None and view.latency.in_turns for view in self.views
-        )
+    in_turns: bool
 
     @property
     def views(self) -> tuple[CellView, CellView]:
@@ -254,7 +259,7 @@ def _too_few_rounds(metric: Metric, pair: _Pair) -> str | None:
     """Return a reason if either cell has fewer rounds of its seconds than a verdict needs."""
     if not metric.rounds:
         return None
-    rounds = min(len(_medians_by_round(view.latency, metric.rounds)) for view in pair.views)
+    rounds = min(len(_medians_by_round(view, metric.rounds)) for view in pair.views)
     return (
         f"{rounds} rounds are too few for a verdict; raise --limit" if rounds < FEW_ROUNDS else None
     )
@@ -272,7 +277,7 @@ def _margin(metric: Metric, pair: _Pair) -> float:
     if pair.in_turns:
         return metric.margin
     timed = metric.rounds or metric.name
-    return max(metric.margin, *(_drift(view.latency, timed) for view in pair.views))
+    return max(metric.margin, *(_drift(view, timed) for view in pair.views))
 
 
 # --- ratios -----------------------------------------------------------------------------------
@@ -287,7 +292,7 @@ def _rounds_ratio(metric: Metric, pair: _Pair) -> Quantity | None:
     """Return the median ratio of adjacent rounds if the cells were timed in turns."""
     if not pair.in_turns or metric.name not in _TIMED:
         return None
-    below, above = (_medians_by_round(view.latency, metric.name) for view in pair.views)
+    below, above = (_medians_by_round(view, metric.name) for view in pair.views)
     ratios = [above[n] / below[n] for n in below if n in above]
     if not ratios:
         return None
@@ -305,18 +310,19 @@ def _timed(latency: Latency | None, name: str) -> Prefill | Decode | None:
     return part if isinstance(part, Prefill | Decode) else None
 
 
-def _medians_by_round(latency: Latency | None, name: str) -> dict[int, float]:
-    part = _timed(latency, name)
+@lru_cache(maxsize=64)  # several metrics of a pair use the rounds of its views
+def _medians_by_round(view: CellView, name: str) -> dict[int, float]:
+    part = _timed(view.latency, name)
     if part is None:
         return {}
     medians = stats.round_medians(part.samples_s, part.rounds)
     return dict(zip(dict.fromkeys(part.rounds), medians, strict=True))
 
 
-def _drift(latency: Latency | None, name: str) -> float:
+def _drift(view: CellView, name: str) -> float:
     """Return the spread of rounds within a run, which bounds the drift between two runs."""
-    part = _timed(latency, name)
-    return stats.relative_spread(part.samples_s, part.rounds) if part else 0.0
+    medians = list(_medians_by_round(view, name).values())
+    return stats.spread_of_medians(medians) if medians else 0.0
 
 
 # --- the verdict ------------------------------------------------------------------------------

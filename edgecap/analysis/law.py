@@ -51,6 +51,7 @@ class Slopes(NamedTuple):
         return drawn[0] if len(drawn) == 1 else drawn
 
 
+@lru_cache(maxsize=8)
 def _draws(slope: Estimate) -> Floats:
     import numpy as np
 
