@@ -44,7 +44,7 @@ from edgecap.report.page.reproduce import command
 from edgecap.report.page.template import as_json
 from edgecap.report.page.worth_figures import pareto
 from edgecap.report.rows import COLUMNS, as_csv, rows
-from edgecap.report.verdict import verdicts
+from edgecap.report.verdict import verdict_texts, verdicts
 from edgecap.spec import Spec
 from edgecap.storage.records import load
 
@@ -75,7 +75,7 @@ def goldens():
         "csv": as_csv(rows([RECORD])),
         "json": _few_numbers(),
     }
-    verdict = "".join(v.whole + "\n" for v in verdicts(display_views([MEASURED])))
+    verdict = "".join(v.text + "\n" for v in verdicts(display_views([MEASURED])))
     return {
         "verdict-1.txt": verdict,
         **{f"report-1.{form}": _cut(text) for form, text in texts.items()},
@@ -257,7 +257,7 @@ def test_a_verdict_of_nothing_says_so():
 
 
 def test_each_machine_has_its_verdict():
-    found = [v.whole for v in verdicts(display_views(two_machines()))]
+    found = verdict_texts(verdicts(display_views(two_machines())))
     assert len(found) == 2
     assert "Example CPU" in found[0] and "Other CPU" in found[1]
 

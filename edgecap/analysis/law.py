@@ -106,9 +106,10 @@ def _bundled_card() -> BiasCard:
 
 
 def effective_flops(gain: Quantity, law: Law | Absent, flops_per_token: float) -> Quantity | Absent:
-    """Return the FLOPs a token of a model of the series that gains as many bits, with draws.
+    """Return the FLOPs a token of a model of the series that gains as many bits, with draws of c.
 
     The line of the law turns about the middle of its series, where its slope does not matter.
+    Documents are not drawn: the law was fitted on the same ones, which moves it as they move.
     """
     if isinstance(law, Absent):
         return law
@@ -125,7 +126,7 @@ def effective_flops(gain: Quantity, law: Law | Absent, flops_per_token: float) -
         return value, None
     import numpy as np
 
-    return value, np.exp2(middle + (gain[1] + beyond) / slopes.draws())
+    return value, np.exp2(middle + (gain[0] + beyond) / slopes.draws())
 
 
 def equivalent_gain(baseline: Quantity, candidate: Quantity, slopes: Slopes) -> Quantity:

@@ -30,11 +30,16 @@ class Verdict(NamedTuple):
     decision: Decision | None
 
     @property
-    def whole(self) -> str:
-        """Return place, decision and caution as one text."""
-        place = f"{self.place}: " if self.place else ""
-        caution = f" Caution: {self.caution}." if self.caution else ""
-        return f"{place}{self.sentence}{caution}"
+    def text(self) -> str:
+        """Return decision and caution as one text."""
+        return f"{self.sentence} Caution: {self.caution}." if self.caution else self.sentence
+
+
+def verdict_texts(found: Sequence[Verdict]) -> list[str]:
+    """Return each verdict as one text, with model and machine where there are several."""
+    if len(found) == 1:
+        return [found[0].text]
+    return [f"{verdict.place}: {verdict.text}" for verdict in found]
 
 
 def verdicts(views: Sequence[CellView]) -> list[Verdict]:

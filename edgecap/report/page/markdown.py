@@ -14,7 +14,7 @@ from edgecap.report.metric_text import interval_text, metric_text
 from edgecap.report.page import notes, reproduce
 from edgecap.report.page.figures import sections
 from edgecap.report.page.report import describe, title
-from edgecap.report.verdict import verdicts
+from edgecap.report.verdict import verdict_texts, verdicts
 
 MARK = "<!-- edgecap report -->"
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~#&$])")
@@ -25,7 +25,7 @@ def markdown(records: Sequence[Profile]) -> str:
     views = display_views(records)
     parts = [
         f"{MARK}\n# {plain(title(records))}",
-        *[f"**{plain(v.whole)}**" for v in verdicts(views)],
+        *[f"**{plain(text)}**" for text in verdict_texts(verdicts(views))],
     ]
     parts += [plain(mismatch)] if (mismatch := notes.mismatches(records)) else []
     parts += ["## What was measured", *["\n".join(_facts(record)) for record in records]]

@@ -20,7 +20,7 @@ from edgecap.report.metric_text import interval_text, metric_text
 from edgecap.report.page import notes, raw_tables, reproduce
 from edgecap.report.page.figures import sections
 from edgecap.report.page.template import page
-from edgecap.report.verdict import Verdict, verdicts
+from edgecap.report.verdict import Verdict, verdict_texts, verdicts
 from edgecap.units import count, si, significant, size
 
 LONGEST_HEADING = 24  # characters
@@ -44,7 +44,7 @@ def html(records: Sequence[Profile]) -> str:
         "report.html",
         title=title(records),
         subtitle=_subtitle(records, views),
-        verdicts=judged,
+        verdicts=verdict_texts(judged),
         cards=_cards(judged[0]) if len(judged) == 1 else [],
         glance=_glance(views),
         about=[describe(r) for r in records[:_DESCRIBED]],
