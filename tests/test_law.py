@@ -196,6 +196,15 @@ def test_the_card_is_that_of_the_reference_records():
     assert msgspec.structs.replace(again, models=()) == msgspec.structs.replace(CARD, models=())
 
 
+def test_a_second_within_the_series_takes_its_own_slope():
+    """FLOP/s are not FLOPs a token: they do not place a model outside of the series."""
+    small, large = reference("xs"), reference("m")
+    pairs = [c for c in compare([small, large]) if c.candidate.startswith("fp32")]
+    found = {d.metric: d.ratio for d in pairs[0].differences}
+    by_hand = found["effective_flops"].value / found["decode_s"].value
+    assert found["effective_flops_per_s"].value == pytest.approx(by_hand)
+
+
 def test_the_ratio_of_a_text_without_a_law_needs_no_bias():
     fast = cell("int8", decode=0.002)
     (one,) = compare([record(cell("fp32"), fast)])

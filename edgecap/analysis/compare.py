@@ -213,7 +213,8 @@ def _worth(metric: Metric, below: Quantities, above: Quantities, pair: _Pair) ->
     baseline, candidate = gains
     if isinstance(baseline, Absent) or isinstance(candidate, Absent):
         return None
-    ratio = equivalent_gain(baseline, candidate, _slopes(pair, x, y))
+    placed = [of["effective_flops"] for of in (below, above)]
+    ratio = equivalent_gain(baseline, candidate, _slopes(pair, placed))
     if not costs:
         return _judged(metric, x, y, ratio, pair)
     before, after = costs
@@ -235,8 +236,11 @@ def _gain(view: CellView, values: Quantities, decoded: bool) -> Quantity | Absen
     return score.decoded_gain(values["gain_bits_per_token"], shift)
 
 
-def _slopes(pair: _Pair, *effective: Quantity | Absent) -> Slopes:
-    """Return the slopes of the law that may hold for both, here and where their bits place them."""
+def _slopes(pair: _Pair, effective: Sequence[Quantity | Absent]) -> Slopes:
+    """Return the slopes of the law that may hold for both, here and where their bits place them.
+
+    `effective` are their FLOPs a token by their bits.
+    """
     flops = [v.record.flops.per_token for v in pair.views if isinstance(v.record.flops, Flops)]
     placed = [q[0] for q in effective if not isinstance(q, Absent)]
     return slopes_for(law_of(pair.baseline.record), [*flops, *placed])
