@@ -285,7 +285,8 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(OSError):
-            holder.unlink()
+            for path in (holder, *holder.parent.glob(f".{holder.name}.*")):  # of a killed process
+                path.unlink(missing_ok=True)
         lock.release()
 
 

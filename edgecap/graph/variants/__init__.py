@@ -55,7 +55,7 @@ def _in_blocks(bits: int, block: int, hqq: bool = False) -> Variant:
 
 
 def _calibrated(formats: str, make: Callable[..., Any]) -> Variant:
-    recipe = f"{formats}; scales in fp16, int8 activations; scales moved, errors fed back; v1"
+    recipe = f"{formats}; scales in fp16, int8 activations; scales moved, errors fed back; v2"
     return Variant(recipe, make, CALIBRATION, observes=True)
 
 
@@ -102,7 +102,7 @@ CLOSER = {
 }
 TUNED_RECIPE = (
     "4 and 8 bits in blocks, a format for each group of matrices; scales in fp16, "
-    f"int8 activations; scales moved, errors fed back; v1; {LAST_LOGITS}"
+    f"int8 activations; scales moved, errors fed back; v2; {LAST_LOGITS}"
 )
 RECIPES = {name: f"{variant.recipe}; {LAST_LOGITS}" for name, variant in VARIANTS.items()}
 SAMPLED = {name: variant.samples for name, variant in VARIANTS.items() if variant.samples}
