@@ -306,7 +306,7 @@ class Law(_Value, frozen=True, tag_field="kind", tag="law"):
 
     `slope` is c in bits a doubling of N, the FLOPs of a token; `smallest_flops` and `largest_flops`
     are those of the series. `models` names it. `bias_bits` is b; Absent if the series was scored on
-    another text, which tells how fast bits grow and not from where.
+    more text, which tells how fast bits grow and not from where.
     """
 
     models: str

@@ -23,8 +23,10 @@ from edgecap.analysis.law import (
     slopes_for,
 )
 from edgecap.record import Absent, Estimate, Law
+from edgecap.spec import DEFAULT_CORPUS
 from edgecap.storage.records import load
-from edgecap.text.bias_card import law_of_card, open_card
+from edgecap.text.bias_card import encode_card, law_of_card, open_card
+from edgecap.text.corpus import corpus_info, read_corpus
 
 CARD = open_card(ROOT / "edgecap" / "data" / "edgecap-mixed.jsonl.card.json")
 LAW = Law(
@@ -183,10 +185,26 @@ def test_a_card_without_a_slope_has_that_of_its_models():
     bare = replace(CARD, slope=None, slope_low=None, slope_high=None)
     assert law_of_card(bare).slope.value == pytest.approx(CARD.slope)
     assert law_of_card(bare).slope.low is None
-    assert isinstance(law_of_card(CARD, same_text=False).bias_bits, Absent)
+    assert isinstance(law_of_card(CARD, whole=False).bias_bits, Absent)
     assert isinstance(law_of_card(replace(CARD, models=())), Absent)
     falling = tuple(replace(m, gain_bits_per_token=1.0) for m in CARD.models)
     assert isinstance(law_of_card(replace(bare, models=falling)), Absent)
+
+
+@pytest.mark.parametrize(("limit", "bias"), [(None, None), (8, None), (None, -15.0)])
+def test_a_part_of_a_text_keeps_its_slope(limit, bias):
+    found = corpus_info(read_corpus(DEFAULT_CORPUS, limit, bias_bits=bias), bias, {}).law
+    assert found.slope.value == CARD.slope
+    assert isinstance(found.bias_bits, Absent) == ((limit, bias) != (None, None))
+
+
+def test_another_text_beside_a_card_has_no_law(tmp_path):
+    text = tmp_path / "a.jsonl"
+    text.write_text('{"text": "one"}\n{"text": "two"}\n')
+    (tmp_path / "a.jsonl.card.json").write_text("{")
+    assert isinstance(corpus_info(read_corpus(str(text), bias_bits=1.0), 1.0, {}).law, Absent)
+    (tmp_path / "a.jsonl.card.json").write_text(encode_card(CARD))
+    assert isinstance(corpus_info(read_corpus(str(text), bias_bits=1.0), 1.0, {}).law, Absent)
 
 
 def test_the_card_is_that_of_the_reference_records():

@@ -58,8 +58,8 @@ class BiasCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     models: tuple[BiasCardModel, ...]
 
 
-def law_of_card(card: BiasCard, same_text: bool = True) -> Law | Absent:
-    """Return the law of the series that a card was fitted on, for its own or for another text.
+def law_of_card(card: BiasCard, whole: bool = True) -> Law | Absent:
+    """Return the law of the series that a card was fitted on; of a part of its text, the slope.
 
     Absent if the card has no models, or if its capacities are not positive.
     """
@@ -74,7 +74,7 @@ def law_of_card(card: BiasCard, same_text: bool = True) -> Law | Absent:
     return Law(
         models=f"{card.models[0].name} to {card.models[-1].name}",
         slope=Estimate(value=slope, low=card.slope_low, high=card.slope_high),
-        bias_bits=card.bias_bits if same_text else Absent(reason="the card is of another text"),
+        bias_bits=card.bias_bits if whole else Absent(reason="the card is of the whole text"),
         smallest_flops=min(sizes),
         largest_flops=max(sizes),
     )

@@ -7,6 +7,7 @@ Lines end at U+000A only: U+2028, U+0085 and U+000D are text.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import re
@@ -17,7 +18,7 @@ from typing import Any
 import msgspec
 
 from edgecap.errors import UsageError
-from edgecap.record import Absent, Baseline, CorpusInfo, Domain
+from edgecap.record import Absent, Baseline, CorpusInfo, Domain, Law
 from edgecap.spec import CALIBRATION_CORPUS, DEFAULT_CORPUS
 from edgecap.storage import hub
 from edgecap.storage.files import (
@@ -26,7 +27,7 @@ from edgecap.storage.files import (
     sha256_of,
     write_atomically,
 )
-from edgecap.text.bias_card import BiasCard, law_of_card, read_card
+from edgecap.text.bias_card import BiasCard, card_path, law_of_card, open_card, read_card
 from edgecap.text.corpus_form import advice, check_is_text, is_json_lines
 from edgecap.text.json_lines import decode_line, is_named_json
 
@@ -129,8 +130,21 @@ def corpus_info(
         bias_bits=corpus.bias_bits if bias_bits is None else bias_bits,
         domains=corpus.domains,
         baselines=baselines,
-        law=law_of_card(corpus.card) if corpus.card else Absent(reason="the text has no card"),
+        law=_law(corpus),
     )
+
+
+def _law(corpus: Corpus) -> Law | Absent:
+    """Return the law of the card; of a part of its text, or under another bias, only the slope."""
+    if corpus.card is not None:
+        return law_of_card(corpus.card)
+    path = card_path(Path(corpus.path))
+    if path.exists():
+        with contextlib.suppress(UsageError):  # a run with --bias does not need the card
+            card = open_card(path)
+            if corpus.limit is not None or card.sha256 == corpus.sha256:
+                return law_of_card(card, whole=False)
+    return Absent(reason="the text has no card")
 
 
 # --- find -------------------------------------------------------------------------------------
