@@ -102,7 +102,7 @@ def _recommend(
     from edgecap.report.terminal.recommendation import advised
 
     result = choose(records, limits, prefer)
-    _print(result, as_json, advised)
+    _print(result, as_json, lambda found, columns: advised(found, columns, records))
     if result.best is None:
         sys.exit(1)
 

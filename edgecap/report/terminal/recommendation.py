@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 import click
 
+from edgecap.analysis.cell_view import cell_views
 from edgecap.analysis.compare import Comparison, Difference
 from edgecap.analysis.metrics import BY_NAME, MAIN
 from edgecap.analysis.recommend import Candidate, Limit, Recommendation
 from edgecap.analysis.recommend.candidates import Held
 from edgecap.analysis.recommend.costs import Change, LimitCost, Relaxed
 from edgecap.names import printable
-from edgecap.record import Absent
+from edgecap.record import Absent, Profile
 from edgecap.report.format import table, wrapped
 from edgecap.report.metric_text import metric_text
 from edgecap.report.terminal.candidates import (
@@ -23,15 +24,21 @@ from edgecap.report.terminal.candidates import (
     legend,
     short,
 )
-from edgecap.report.verdict import WORTH
+from edgecap.report.verdict import WORTH, Verdict, verdicts
 from edgecap.units import significant
 
 _LISTED, _LONGEST = 3, 400  # failures and reasons, characters of a note
 
 
-def advised(recommendation: Recommendation, width: int = 100) -> str:
-    """Return the recommendation with its table, the cost of limits, and what to try."""
-    parts = [_answer(recommendation, width), "", contenders(recommendation, width)]
+def advised(
+    recommendation: Recommendation, width: int = 100, records: Sequence[Profile] = ()
+) -> str:
+    """Return the recommendation with its table, the cost of limits, and what to try.
+
+    Where only worth decides among the cells of `records`, it begins with their verdict.
+    """
+    verdict = _verdict(recommendation, records)
+    parts = [_answer(recommendation, width, verdict), "", contenders(recommendation, width)]
     parts += [
         text for text in (legend(recommendation), *_unmeasured(recommendation, width)) if text
     ]
@@ -58,8 +65,20 @@ def _note(text: str, width: int, colour: str | None = None) -> str:
 # --- the answer -------------------------------------------------------------------------------
 
 
-def _answer(recommendation: Recommendation, width: int) -> str:
-    if recommendation.best is None:
+def _verdict(recommendation: Recommendation, records: Sequence[Profile]) -> Verdict | None:
+    """Return the verdict on all cells, where it is the answer: without limits, decided by worth."""
+    if recommendation.limits or recommendation.preference.metric != "worth":
+        return None
+    found = verdicts(cell_views(records)) if records else []
+    decided = len(found) == 1 and found[0].decision and not found[0].decision.doubt
+    return found[0] if decided else None
+
+
+def _answer(recommendation: Recommendation, width: int, verdict: Verdict | None) -> str:
+    if verdict is not None:
+        head, _, rest = verdict.text.partition(": ")
+        head = f"{head}:"
+    elif recommendation.best is None:
         head, rest = "Nothing fits.", _nearness(recommendation)
     else:
         head, rest = (
