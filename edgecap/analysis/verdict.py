@@ -46,7 +46,7 @@ class JudgedCell(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """What to ship of one model on one machine.
+    """Say what to ship of one model on one machine.
 
     `best` is the option to ship, or None: then the baseline stays. `level` are options that are
     better than the baseline too, and not surely worse than `best`. `metric` decides; empty if no

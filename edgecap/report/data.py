@@ -86,7 +86,7 @@ def _of_decoding(latency: Latency, seed: int | None) -> dict[str, Estimate | Abs
     if isinstance(decode, Absent) or isinstance(latency.decode, Absent):
         return {"decode_s": decode}
     quantiles = {f"decode_p{p}_s": _quantile(latency.decode.samples_s, p) for p in (50, 90, 99)}
-    return {"decode_s": decode, **quantiles, "decode_tokens_per_s": _inverse(decode)}
+    return {"decode_s": decode, **quantiles, "decode_tokens_per_s": inverse(decode)}
 
 
 def _quantile(samples: tuple[float, ...], percent: int) -> Estimate:
@@ -94,7 +94,8 @@ def _quantile(samples: tuple[float, ...], percent: int) -> Estimate:
     return Estimate(value=stats.quantile(samples, percent / 100), low=None, high=None)
 
 
-def _inverse(e: Estimate) -> Estimate:
+def inverse(e: Estimate) -> Estimate:
+    """Return 1 / e with its interval, of a positive estimate."""
     return Estimate(
         value=1 / e.value,
         low=None if e.high is None else 1 / e.high,

@@ -13,6 +13,7 @@ from edgecap.analysis.outcomes import failure_of
 from edgecap.analysis.verdict import DECIDING, Decision, Differences, decide
 from edgecap.names import shortened
 from edgecap.record import Estimate
+from edgecap.report.data import inverse
 from edgecap.units import significant
 
 WORTH = "effective_flops_per_s"
@@ -97,7 +98,7 @@ def _why(found: Differences, base: str, metric: str) -> str:
     """Return what an option does, and how much it is worth with the interval."""
     if metric != WORTH:
         ratio = found.ratio(metric)
-        between = _interval(_inverse(ratio)) if ratio else ""
+        between = _interval(inverse(ratio)) if ratio else ""
         unknown = "" if found.ratio("bits_per_byte") else "; its quality was not measured"
         return f"{_speed(found, base, metric)}{between}{unknown}"
     worth = found.ratio(metric)
@@ -143,12 +144,6 @@ def _level(level: Sequence[CellView]) -> str:
     shown = names if len(names) <= _NAMED else [*names[:_NAMED], f"{len(names) - _NAMED} more"]
     listed = shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
     return f" Not told apart from it: {listed}."
-
-
-def _inverse(ratio: Estimate) -> Estimate:
-    if ratio.low is None or ratio.high is None or not ratio.low:
-        return Estimate(value=1 / ratio.value, low=None, high=None)
-    return Estimate(value=1 / ratio.value, low=1 / ratio.high, high=1 / ratio.low)
 
 
 def _interval(ratio: Estimate) -> str:
