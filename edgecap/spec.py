@@ -66,6 +66,7 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     `stride`            positions between the starts of overlapping windows
     `documents`         score only the first so many documents of the corpus
     `bias_bits`         bits per token; None: the bias of the corpus
+    `law`               card of a series of models whose law holds here; None: that of the corpus
     `limit_s`           seconds for the latency rounds of one cell, which end earlier when half the
                         interval of a median is at most `precision_target` of the median
     `timeout_s`         seconds without progress after which a child process is ended
@@ -93,6 +94,7 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     stride: int | None = None
     documents: int | None = None
     bias_bits: float | None = None
+    law: str | None = None
     threads: int | None = None
     affinity: tuple[int, ...] = ()
     graph_level: str = "all"

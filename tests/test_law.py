@@ -1,11 +1,13 @@
 """The law of a series turned round: effective FLOPs, compute-equivalent gains, and their errors."""
 
+import json
 import math
 
 import msgspec
 import numpy as np
 import pytest
 from choosing import cell, record
+from click.testing import CliRunner
 from conftest import ROOT
 from msgspec.structs import replace
 
@@ -20,8 +22,12 @@ from edgecap.analysis.law import (
     extrapolation,
     known_slopes,
     law_of,
+    open_law,
     slopes_for,
+    with_law,
 )
+from edgecap.cli.commands import cli
+from edgecap.errors import UsageError
 from edgecap.record import Absent, Estimate, Law
 from edgecap.spec import DEFAULT_CORPUS
 from edgecap.storage.records import load
@@ -205,6 +211,44 @@ def test_another_text_beside_a_card_has_no_law(tmp_path):
     assert isinstance(corpus_info(read_corpus(str(text), bias_bits=1.0), 1.0, {}).law, Absent)
     (tmp_path / "a.jsonl.card.json").write_text(encode_card(CARD))
     assert isinstance(corpus_info(read_corpus(str(text), bias_bits=1.0), 1.0, {}).law, Absent)
+
+
+def test_a_series_of_ones_own_gives_its_slope(tmp_path):
+    steeper = replace(CARD, slope=2 * CARD.slope, slope_low=None, slope_high=None)
+    mine = tmp_path / "mine.card.json"
+    mine.write_text(encode_card(replace(steeper, sha256="another")))
+    found = law_of(with_law(reference("m"), mine))
+    assert found.slope.value == steeper.slope
+    assert isinstance(found.bias_bits, Absent)  # of another text
+    mine.write_text(encode_card(steeper))
+    assert law_of(with_law(reference("m"), mine)).bias_bits == CARD.bias_bits
+
+
+@pytest.mark.parametrize("models", [(), CARD.models[:1]])
+def test_a_card_without_a_series_is_no_law(models, tmp_path):
+    mine = tmp_path / "mine.card.json"
+    mine.write_text(encode_card(replace(CARD, models=models)))
+    with pytest.raises(UsageError, match="no series of models"):
+        open_law(mine, CARD.sha256)
+
+
+def test_compare_takes_a_law(tmp_path):
+    """Where a doubling of compute is worth many bits, rounding costs nothing."""
+    record = next((ROOT / "profiles" / "default").glob("edgecap-ref-xs--*.json"))
+    mine = tmp_path / "mine.card.json"
+    mine.write_text(encode_card(replace(CARD, slope=1e4, slope_low=None, slope_high=None)))
+    words = ["compare", str(record), "--json", "--law"]
+    found = json.loads(CliRunner().invoke(cli, [*words, str(mine)]).stdout)
+    gains = [
+        d["ratio"]["value"]
+        for comparison in found
+        for d in comparison["differences"]
+        if d["metric"] == "effective_flops"
+    ]
+    assert gains == pytest.approx([1.0] * len(gains), abs=1e-3)
+    assert len(gains) == 3
+    missing = CliRunner().invoke(cli, [*words, str(tmp_path / "none.json")])
+    assert missing.exit_code != 0
 
 
 def test_the_card_is_that_of_the_reference_records():

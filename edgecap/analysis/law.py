@@ -14,10 +14,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from edgecap import stats
 from edgecap.analysis.published import published_series
+from edgecap.errors import UsageError
 from edgecap.record import Absent, Estimate, Law, Profile
 from edgecap.spec import DEFAULT_CORPUS
 from edgecap.text.bias_card import BiasCard, card_path, law_of_card, open_card
@@ -68,6 +72,24 @@ def law_of(record: Profile) -> Law | Absent:
     law, card = record.corpus.law, _bundled_card()
     is_bundled = (record.corpus.sha256, record.corpus.bias_bits) == (card.sha256, card.bias_bits)
     return law_of_card(card) if isinstance(law, Absent) and is_bundled else law
+
+
+def with_law(record: Profile, card: Path) -> Profile:
+    """Return a record with the law of a card, as `open_law` returns it."""
+    replace, law = msgspec.structs.replace, open_law(card, record.corpus.sha256)
+    return replace(record, corpus=replace(record.corpus, law=law))
+
+
+def open_law(card: Path, sha256: str) -> Law:
+    """Return the law of a card for a text of this hash; only its slope if the card has another.
+
+    Raises UsageError if there is no such card, or if it has no law.
+    """
+    found = open_card(card)
+    law = law_of_card(found, whole=found.sha256 == sha256)
+    if isinstance(law, Absent):
+        raise UsageError(f"{card} has no law: {law.reason}")
+    return law
 
 
 def slopes_for(law: Law | Absent, flops: Sequence[float]) -> Slopes:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgecap.cli import types
+from edgecap.cli.options import law_option
 from edgecap.cli.output import print_or_write, width
 from edgecap.cli.output import to_json as json_of
 
@@ -26,6 +27,7 @@ FORMATS = ("text", "md", "junit", "json")
     metavar="precision=NAME[,provider=NAME]",
     help="Baseline cell. Default: the fp32 cell of a single record.",
 )
+@law_option
 @click.option(
     "--fail-on",
     "rules",
@@ -54,6 +56,7 @@ FORMATS = ("text", "md", "junit", "json")
 def compare(
     records: tuple[Path, ...],
     baseline: str | None,
+    law: str | None,
     rules: tuple[FailRule, ...],
     form: str,
     output: Path | None,
@@ -70,6 +73,7 @@ def compare(
     Example: edgecap compare OLD.json NEW.json --fail-on worse:decode_s:10
     """
     from edgecap.analysis.compare import compare as compare_records
+    from edgecap.analysis.law import with_law
     from edgecap.analysis.thresholds import violations
     from edgecap.names import printable
     from edgecap.report.data import comparison_values
@@ -78,7 +82,9 @@ def compare(
 
     if as_json and form not in ("text", "json"):
         raise click.UsageError(f"--json is --format json, not {form}")
-    results = compare_records([load(path) for path in records], baseline)
+    loaded = [load(path) for path in records]
+    known = [with_law(record, Path(law)) for record in loaded] if law else loaded
+    results = compare_records(known, baseline)
     broken = violations(results, rules)
     text = {
         "text": lambda: comparison.comparisons(results, width()),

@@ -131,6 +131,12 @@ limit_options = options(
         help="Metric to choose by: worth (default), speed, quality, memory, energy or size.",
     ),
 )
+law_option = click.option(
+    "--law",
+    type=click.Path(path_type=str),
+    metavar="CARD",
+    help="Take bits a doubling of FLOPs from this card of a series of models (edgecap fit).",
+)
 precision_option = click.option(
     "--precision",
     "precisions",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgecap.cli import types
-from edgecap.cli.options import model_options, precision_option, request
+from edgecap.cli.options import law_option, model_options, precision_option, request
 from edgecap.cli.output import print_json
 from edgecap.cli.rank import check_ranked, rank
 from edgecap.cli.show import details_option, show_record
@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     metavar="BITS",
     help="Bias of the corpus, bits per token. Default: that of its card, else 0.",
 )
+@law_option
 @click.option(
     "--threads",
     type=int,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgecap.analysis.law import open_law
 from edgecap.pipeline.artifacts import export_first, mark_in_use
 from edgecap.pipeline.cells import measure_cell
 from edgecap.pipeline.prepare import prepare
@@ -42,6 +43,8 @@ def profile(
     """
     spec, home = spec or Spec(), home or resolve_paths()
     corpus = read_corpus(spec.corpus, spec.documents, home.cache, spec.bias_bits)
+    if spec.law:
+        open_law(Path(spec.law), corpus.sha256)  # refuse a bad card before anything is made
     notice(ProgressEvent(None, "inspecting model and runtime"))
     prepared = prepare(spec, home, notice, run, corpus, scores)
     context, _, cells = prepared

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from edgecap import __version__
+from edgecap.analysis.law import with_law
 from edgecap.errors import EdgecapError, Interrupted
 from edgecap.machine.info import read_machine
 from edgecap.model.flops import count_flops
@@ -105,7 +106,7 @@ def _start_record(prepared: Prepared) -> Profile:
     context, providers, _ = prepared
     spec, located, model = context.spec, context.located, context.model
     parameters = count_parameters(located.path, located.kind)
-    return Profile(
+    record = Profile(
         schema=SCHEMA,
         edgecap=__version__,
         created_utc=utc_now("microseconds"),
@@ -129,6 +130,7 @@ def _start_record(prepared: Prepared) -> Profile:
         flops=_flops(context),
         peaks=_peaks(context),
     )
+    return with_law(record, Path(spec.law)) if spec.law else record
 
 
 def _baselines(context: RunContext) -> dict[str, Baseline]:

@@ -74,7 +74,9 @@ def law_of_card(card: BiasCard, whole: bool = True) -> Law | Absent:
     return Law(
         models=f"{card.models[0].name} to {card.models[-1].name}",
         slope=Estimate(value=slope, low=card.slope_low, high=card.slope_high),
-        bias_bits=card.bias_bits if whole else Absent(reason="the card is of the whole text"),
+        bias_bits=card.bias_bits
+        if whole
+        else Absent(reason="the card is of other text, or of more"),
         smallest_flops=min(sizes),
         largest_flops=max(sizes),
     )
