@@ -310,11 +310,29 @@ def _record(model: Path, plan: Plan, contestants: list[Contestant]) -> dict[str,
 
 
 def _write(record: dict[str, Any], path: Path) -> None:
-    """Write the record; a half that was not run keeps what the file has for the same files."""
-    before = json.loads(path.read_text()) if path.exists() else {}
-    if before.get("files") == record["files"]:
+    """Write the record, with what the file has of contestants and halves that were not run.
+
+    Nothing is kept of a contestant whose file has another size now, and nothing at all if that of
+    fp32 has.
+    """
+    before = json.loads(path.read_text()) if path.exists() else {"files": {}}
+    files = record["files"]
+    kept = {n: size for n, size in before["files"].items() if files.get(n, size) == size}
+    kept = kept if FP32 in kept else {}
+    if kept == before["files"]:
         record = {**before, **record}
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    for half in ("quality", "moved_quality"):
+        _keep_others(kept, before.get(half, {}), record.setdefault(half, {}))
+    record["files"] = {**files, **{n: size for n, size in kept.items() if n not in files}}
+    path.write_text(json.dumps({k: v for k, v in record.items() if v}, indent=1) + "\n")
+
+
+def _keep_others(kept: dict[str, int], before: dict[str, Any], half: dict[str, Any]) -> None:
+    """Add what was measured before, on the same sample, to a half."""
+    if not kept or not before or any(before[k] != v for k, v in half.items() if k != "of"):
+        return
+    others = {name: of for name, of in before["of"].items() if name in kept}
+    half.update({**before, "of": {**others, **half.get("of", {})}})
 
 
 def _print(record: dict[str, Any]) -> None:

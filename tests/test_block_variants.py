@@ -109,10 +109,10 @@ def test_the_runtime_multiplies_with_the_rounded_weights(chosen, width):
 
 
 def test_matrices_that_need_it_get_8_bits_within_the_limit():
-    small = {"v": (32, 64, 1e-6, True), "big": (640, 64, 0.3, False), "bad": (64, 64, 0.2, False)}
+    small = {"v": (32, 64, 1e-6, 1), "big": (640, 64, 0.1, 2), "bad": (64, 64, 0.2, 2)}
     candidates = {
-        name: MatrixNeed(rows, columns, FOUR.size(rows, columns), error, first)
-        for name, (rows, columns, error, first) in small.items()
+        name: MatrixNeed(rows * columns, *(f.size(rows, columns) for f in (FOUR, EIGHT)), error, t)
+        for name, (rows, columns, error, t) in small.items()
     }
     bits = FOUR.size(32, 64) * 8 / (32 * 64)
     assert widen(candidates, bits) == []

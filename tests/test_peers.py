@@ -148,8 +148,20 @@ def test_a_half_that_was_not_run_keeps_its_numbers(tmp_path):
     script._write(RECORD, path)
     script._write(times, path)
     assert json.loads(path.read_text()) == {**RECORD, **times}
-    script._write({**times, "files": {"edgecap fp32": 7}}, path)  # other files: other numbers
-    assert "quality" not in json.loads(path.read_text())
+    smaller = {**RECORD["files"], "edgecap int8": 90}  # another file: other numbers
+    script._write({**times, "files": smaller}, path)
+    kept = json.loads(path.read_text())
+    assert kept["files"] == smaller
+    assert set(kept["quality"]["of"]) == {"edgecap fp32", "llama.cpp Q8_0"}
+    del smaller["llama.cpp Q8_0"]
+    one = {**RECORD["quality"], "of": {"edgecap int8": {"kl": 0.5}}}
+    script._write({"files": smaller, "quality": one}, path)
+    again = json.loads(path.read_text())
+    assert again["files"]["llama.cpp Q8_0"] == 101
+    assert again["quality"]["of"]["llama.cpp Q8_0"] == RECORD["quality"]["of"]["llama.cpp Q8_0"]
+    assert again["quality"]["of"]["edgecap int8"] == {"kl": 0.5}
+    script._write({**times, "files": {"edgecap fp32": 7}}, path)
+    assert json.loads(path.read_text()) == {**times, "files": {"edgecap fp32": 7}}
 
 
 @pytest.mark.export

@@ -23,7 +23,7 @@ from edgecap.graph.activations import graph_with_overridable
 from edgecap.graph.onnx_file import open_graph
 from edgecap.graph.variants.blocks.formats import BY_CODE, FORMATS
 from edgecap.graph.variants.blocks.nodes import pack, unpack
-from edgecap.graph.variants.blocks.tuned import TuningFolder, _may_have, find_groups
+from edgecap.graph.variants.blocks.tuned import TuningFolder, find_groups
 from edgecap.graph.variants.blocks.weights import GraphWeights
 from edgecap.graph.weight_formats import weight_formats
 from edgecap.meters.sensitivity import SensitivityMeter
@@ -186,7 +186,7 @@ def test_the_runtime_has_a_kernel_for_each_format(code):
     assert count == 64
 
 
-class Matrices:
+class Matrices(GraphWeights):
     """Matrices of given widths; a table is gathered as well."""
 
     def __init__(self, **widths):
@@ -207,8 +207,8 @@ class Matrices:
 )
 def test_zero_points_of_a_gathered_row_fill_bytes(width, codes):
     weights = Matrices(table=width, matrix=width)
-    assert {f.code for f in FORMATS if _may_have(weights, "table", f)} == codes
-    plain = {f.code for f in FORMATS if _may_have(weights, "matrix", f)}
+    assert {f.code for f in FORMATS if weights.may_have("table", f)} == codes
+    plain = {f.code for f in FORMATS if weights.may_have("matrix", f)}
     assert plain == {f.code for f in FORMATS if f.block <= 32 or width % f.block == 0}
 
 

@@ -55,7 +55,7 @@ def _in_blocks(bits: int, block: int, hqq: bool = False) -> Variant:
 
 
 def _calibrated(formats: str, make: Callable[..., Any]) -> Variant:
-    recipe = f"{formats}; scales in fp16, int8 activations; scales moved, errors fed back; v2"
+    recipe = f"{formats}; scales in fp16, int8 activations; scales moved, errors fed back; v3"
     return Variant(recipe, make, CALIBRATION, observes=True)
 
 
@@ -63,12 +63,13 @@ VARIANTS = {
     "fp16": Variant("float16 weights; norms, softmax and rotary angles fp32; v1", make_fp16),
     "int8": Variant("8 bits, blocks of 32, scales in fp16, int8 activations; v1", make_int8),
     "int4": _calibrated(
-        "4 bits, blocks of 32 with zero points; tables, heads, and what errs most 8 bits",
+        "4 bits, blocks of 32 with zero points; tables and heads in blocks of 16; "
+        "8 bits where needed",
         make_int4,
     ),
     "int4s": _calibrated(
         "4 bits, blocks of 64 with zero points; tables and heads in blocks of 32; "
-        "what errs most 8 bits",
+        "8 bits where needed",
         partial(make_int4, recipe=SMALL),
     ),
     "int8d": Variant(

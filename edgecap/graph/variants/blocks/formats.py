@@ -38,46 +38,42 @@ class Format(NamedTuple):
 
 
 EIGHT = Format(8)
+EIGHT_LARGE = Format(8, 64)
+FOUR_SMALL = Format(4, 16, zero_points=True)
 FOUR = Format(4, zero_points=True)
 FOUR_LARGE = Format(4, 64, zero_points=True)
 # What `edgecap tune` chooses from, from large to small.
 FORMATS = (
-    *(Format(8, 16), EIGHT, Format(8, 64)),
-    *(Format(4, 16, zero_points=True), FOUR, FOUR_LARGE, Format(4, 128, zero_points=True)),
+    *(Format(8, 16), EIGHT, EIGHT_LARGE),
+    *(FOUR_SMALL, FOUR, FOUR_LARGE, Format(4, 128, zero_points=True)),
 )
 BY_CODE = {chosen.code: chosen for chosen in FORMATS}
 
 
 class MatrixNeed(NamedTuple):
-    """A matrix of shape (rows, columns), its bytes in a small format, and its product's error then.
+    """What a matrix costs in 4 and in 8 bits, and how much it needs the 8 bits.
 
-    `error` is relative. `first`: it makes queries, keys or values, whose errors softmax enlarges.
+    `small` and `wide`: bytes. `error`: the relative error of its product in 4 bits, for each
+    weight. `turn`: matrices of a lower turn get 8 bits first.
     """
 
-    rows: int
-    columns: int
-    size: int
+    weights: int
+    small: int
+    wide: int
     error: float
-    first: bool
-
-    @property
-    def rank(self) -> tuple[bool, float]:
-        """Rank by need: falling error for each weight, within those that come first or not."""
-        return not self.first, -self.error / (self.rows * self.columns)
+    turn: int
 
 
 def widen(candidates: Mapping[str, MatrixNeed], limit: float) -> list[str]:
     """Return the matrices that get 8 bits, within `limit` bits a weight over all of them.
 
-    Those that make queries, keys and values come first, then those whose products err most for
-    each weight.
+    They come in the order of their turns, and those of one turn by falling error.
     """
-    weights = sum(c.rows * c.columns for c in candidates.values())
-    spare = limit * weights / 8 - sum(c.size for c in candidates.values())
+    weights = sum(c.weights for c in candidates.values())
+    spare = limit * weights / 8 - sum(c.small for c in candidates.values())
     chosen = []
-    for name, c in sorted(candidates.items(), key=lambda item: item[1].rank):
-        cost = EIGHT.size(c.rows, c.columns) - c.size
-        if cost <= spare:
+    for name, c in sorted(candidates.items(), key=lambda item: (item[1].turn, -item[1].error)):
+        if c.wide - c.small <= spare:
             chosen.append(name)
-            spare -= cost
+            spare -= c.wide - c.small
     return chosen

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgecap.graph.variants.blocks.formats import (
     EIGHT,
+    EIGHT_LARGE,
     FOUR,
     FOUR_LARGE,
+    FOUR_SMALL,
     Format,
     MatrixNeed,
     widen,
@@ -23,23 +25,21 @@ if TYPE_CHECKING:
 
 
 class Recipe(NamedTuple):
-    """Formats of a variant: of most matrices, of heads and tables, and bits a weight at most.
+    """Formats of a variant: of matrices, of heads and tables, and of matrices that need more.
 
-    Matrices that err most get 8 bits while the mean over all matrices, heads and tables apart,
-    stays within `limit` bits a weight.
+    Matrices get the format `wide` in turns, while the mean over all of them, heads and tables
+    apart, stays within `limit` bits a weight.
     """
 
     matrices: Format
     tables: Format
+    wide: Format
     limit: float
 
-    def format_of(self, width: int) -> Format:
-        """Return the format of a matrix, with smaller blocks where large ones need padding."""
-        return self.matrices if self.matrices.fits(width) else FOUR
 
-
-SMALL = Recipe(FOUR_LARGE, FOUR, 4.4)
-BALANCED = Recipe(FOUR, EIGHT, 5.25)
+SMALL = Recipe(FOUR_LARGE, FOUR, EIGHT_LARGE, 4.4)
+BALANCED = Recipe(FOUR, FOUR_SMALL, EIGHT_LARGE, 5.55)
+_EARLY = 0.25  # of the matrices
 
 
 def make_int8(model: onnx.ModelProto) -> Any:
@@ -54,7 +54,7 @@ def make_int4(
     observe: Observe | None = None,
     recipe: Recipe = BALANCED,
 ) -> Any:
-    """Store matrices in 4 bits, and in 8 bits the tables and what errs most.
+    """Store matrices and tables in 4 bits, and in 8 bits the matrices that need it.
 
     `samples` are token ids of shape (n,), and `observe` runs the fp32 graph on them. Without
     samples all inputs of a matrix count the same.
@@ -66,15 +66,31 @@ def make_int4(
 
 
 def _mixed(weights: GraphWeights, recipe: Recipe) -> dict[str, BlockWeights]:
-    rounded = {n: weights.round(n, recipe.tables) for n in weights.names if weights.is_table(n)}
-    candidates, attention = {}, weights.of_attention()
-    for name in [n for n in weights.names if n not in rounded]:
-        rows, columns = weights.shape(name)
-        chosen = recipe.format_of(columns)
+    rounded: dict[str, BlockWeights] = {}
+    needs: dict[str, MatrixNeed] = {}
+    turns = _turns(weights)
+    for name in weights.names:
+        table = name not in turns
+        chosen = weights.fitting(name, recipe.tables if table else recipe.matrices)
         rounded[name] = weights.round(name, chosen)
-        error = weights.error(name, rounded[name])
-        size = chosen.size(rows, columns)
-        candidates[name] = MatrixNeed(rows, columns, size, error, name in attention)
-    for name in widen(candidates, recipe.limit):
-        rounded[name] = weights.round(name, EIGHT)
+        if not table:
+            rows, columns = weights.shape(name)
+            error = weights.error(name, rounded[name]) / (rows * columns)
+            wide = weights.fitting(name, recipe.wide).size(rows, columns)
+            small = chosen.size(rows, columns)
+            needs[name] = MatrixNeed(rows * columns, small, wide, error, turns[name])
+    for name in widen(needs, recipe.limit):
+        rounded[name] = weights.round(name, weights.fitting(name, recipe.wide))
     return rounded
+
+
+def _turns(weights: GraphWeights) -> dict[str, int]:
+    """Return when each matrix gets 8 bits: the last one, the early ones, attention's, the rest.
+
+    An error in an early matrix is carried through all layers; softmax enlarges errors of queries
+    and keys; and nothing comes behind the last matrix that could lessen its error.
+    """
+    names = [n for n in weights.names if not weights.is_table(n)]
+    attention, early = weights.of_attention(), names[: round(_EARLY * len(names))]
+    turns = {n: 1 if n in early else 2 if n in attention else 3 for n in names}
+    return turns | dict.fromkeys(names[-1:], 0)

@@ -108,18 +108,7 @@ def find_groups(weights: GraphWeights) -> list[MatrixGroup]:
 
 
 def _formats(weights: GraphWeights, names: Sequence[str]) -> tuple[Format, ...]:
-    return tuple(f for f in FORMATS if all(_may_have(weights, name, f) for name in names))
-
-
-def _may_have(weights: GraphWeights, name: str, chosen: Format) -> bool:
-    """Test whether a matrix may have a format.
-
-    Older runtimes gather wrong zero points where those of a row do not fill its last byte.
-    """
-    width = weights.shape(name)[1]
-    if name in weights.gathers and chosen.zero_points:
-        return width % chosen.block == 0 and width // chosen.block * chosen.bits % 8 == 0
-    return chosen.fits(width)
+    return tuple(f for f in FORMATS if all(weights.may_have(name, f) for name in names))
 
 
 def _write(path: Path, rounded: BlockWeights) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgecap.graph.traversal import rotary_angle_products
-from edgecap.graph.variants.blocks.formats import EIGHT, Format
+from edgecap.graph.variants.blocks.formats import EIGHT, FORMATS, Format
 from edgecap.graph.variants.blocks.moments import (
     Observe,
     affordable,
@@ -93,6 +93,21 @@ class GraphWeights:
         rows, width = self.shape(name)
         stays = name in self.gathers and width % chosen.block
         return chosen.size(rows, width) + (4 * rows * width if stays else 0)
+
+    def may_have(self, name: str, chosen: Format) -> bool:
+        """Test whether a matrix may have a format.
+
+        Older runtimes gather wrong zero points where those of a row do not fill its last byte.
+        """
+        width = self.shape(name)[1]
+        if name in self.gathers and chosen.zero_points:
+            return width % chosen.block == 0 and width // chosen.block * chosen.bits % 8 == 0
+        return chosen.fits(width)
+
+    def fitting(self, name: str, chosen: Format) -> Format:
+        """Return a format, or the next larger one that a matrix may have."""
+        larger = reversed(FORMATS[: FORMATS.index(chosen) + 1])
+        return next(f for f in larger if self.may_have(name, f))
 
     def of_attention(self) -> set[str]:
         """Return the names of matrices that make queries, keys or values."""
