@@ -67,8 +67,11 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     `documents`         score only the first so many documents of the corpus
     `bias_bits`         bits per token; None: the bias of the corpus
     `law`               card of a series of models whose law holds here; None: that of the corpus
+    `quick`             measure an excerpt of the text, a short prompt, and few rounds
+    `details`           measure what only details show: the usual further contexts
     `limit_s`           seconds for the latency rounds of one cell, which end earlier when half the
                         interval of a median is at most `precision_target` of the median
+    `precision_target`  None: 0.03, or when it is sure which cells are better than the baseline
     `timeout_s`         seconds without progress after which a child process is ended
     `threads`           intra-op threads; None: the physical cores
     `calibrate`         measure the machine's peaks again
@@ -77,7 +80,8 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     `meter`             CSV file of a wall meter
     `meter_offset_s`    seconds that the clock of `meter` is ahead; None: detect it
     `operators`         store the share of time of each operator
-    `context_sweep`     further contexts, in positions, at which latency is measured
+    `context_sweep`     further contexts, in positions, at which latency is measured; None: none,
+                        with `details` the usual ones
     """
 
     model: str = DEFAULT_MODEL
@@ -99,8 +103,10 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     affinity: tuple[int, ...] = ()
     graph_level: str = "all"
     arena: bool = True
+    quick: bool = False
+    details: bool = False
     limit_s: float = 30.0
-    precision_target: float = 0.03
+    precision_target: float | None = None
     timeout_s: float = 3600.0
     trust_remote_code: bool = False
     energy: str = "auto"
@@ -153,7 +159,7 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             _check_range("affinity", processor, 0)
         _check_range("threads", self.threads, 1)
         _check_range("limit_s", self.limit_s, 0.1)
-        if not 0 < self.precision_target < 1:
+        if self.precision_target is not None and not 0 < self.precision_target < 1:
             raise UsageError(
                 f"`precision_target` {self.precision_target} must be a share above 0 and below 1, "
                 "as 0.03"

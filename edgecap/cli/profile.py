@@ -101,6 +101,11 @@ if TYPE_CHECKING:
     help="Disable the runtime's memory arena.",
 )
 @click.option(
+    "--quick",
+    is_flag=True,
+    help="Answer in about a minute: an excerpt of the text, a prompt of 128 tokens, few rounds.",
+)
+@click.option(
     "--skip-unfit",
     is_flag=True,
     help="Leave out variants without a benefit on this machine, with the reason.",
@@ -122,10 +127,9 @@ if TYPE_CHECKING:
 @click.option(
     "--precision-target",
     type=float,
-    default=0.03,
-    show_default=True,
     metavar="SHARE",
-    help="Repeat rounds until half the 95 % interval is this share of the median, or --limit.",
+    help="Repeat rounds until half the 95 % interval is this share of the median, or --limit. "
+    "Default: 0.03, or until it is sure which variants are better.",
 )
 @click.option(
     "--energy",
@@ -154,7 +158,8 @@ if TYPE_CHECKING:
     "--context-sweep",
     type=types.SERIES_OR_NONE,
     metavar="LIST",
-    help="Also time these contexts: 128,512 or FIRST:LAST:x2, or none. Default: 128,512,1024.",
+    help="Also time these contexts: 128,512 or FIRST:LAST:x2. "
+    "Default: none; with --details 128,512,1024.",
 )
 @click.option(
     "--batch",
@@ -207,13 +212,15 @@ def profile(
     Several models, with commas, or edgecap-ref for all reference models, are measured in turn.
 
     Example: edgecap profile --model ./my-model --precision fp32,int8 --corpus my.jsonl
+
+    Example: edgecap profile --model ./my-model --quick
     """
     from msgspec.structs import replace
 
     from edgecap.analysis.outcomes import has_failure
     from edgecap.storage.files import resolve_paths
 
-    spec = request(**fields)
+    spec = request(details=details, **fields)
     models = _models(model, spec.revision)
     if rank_documents:
         check_ranked(rank_documents, Path(spec.corpus))

@@ -24,10 +24,12 @@ from edgecap.protocols import Cache, Clock, Engine, Ids
 from edgecap.record import Absent, Decode, Latency, Prefill
 
 MIN_ROUNDS, MIN_SAMPLES, MIN_SECONDS = 8, 10, 2.0
+FEW_ROUNDS = 5
 AGREE = 0.05
 DIGITS = 9  # of a second that a clock resolves
 ROUND_SECONDS = 0.28  # of prefill, and of decode, in one round: 8 rounds make 2 s
 NOT_DECODED = Absent(reason="an encoder does not decode")
+MARGIN = 0.05  # of worth: what a verdict takes as none
 PAUSE_S = 0.01  # between two engines, until the threads of the first stop spinning
 
 
@@ -124,7 +126,7 @@ class LatencyBench:
         phases = (self.prefills, self.decodes) if self.loops else (self.prefills,)
         return all(samples.is_enough(self.plan.target) for samples in phases)
 
-    def result(self, in_turns: bool) -> Latency:
+    def result(self, in_turns: bool, limit_reached: bool) -> Latency:
         """Return the samples as a record; `in_turns` if several engines shared the rounds."""
         return Latency(
             load_s=self.engine.load_s,
@@ -136,7 +138,7 @@ class LatencyBench:
                 rounds=tuple(self.prefills.rounds),
             ),
             decode=self._decode_record(),
-            limit_reached=not self.is_enough(),
+            limit_reached=limit_reached,
             in_turns=in_turns,
         )
 
@@ -171,23 +173,72 @@ def measure_in_turns(
     clock: Clock,
     limit_s: float,
     progress: Callable[[int, int], None],
+    is_decided: Callable[[], bool] = lambda: False,
+    least_rounds: int = 1,
 ) -> tuple[Latency, ...]:
     """Run rounds of all engines in turns until each has enough samples or `limit_s` is reached.
 
-    The limit includes the warm-ups. Runs at least one round.
+    They also end when `is_decided` says so. The limit includes the warm-ups. Runs at least
+    `least_rounds`.
     """
     started, number = clock.now() - sum(bench.spent_s for bench in benches), 0
-    while number == 0 or clock.now() - started < limit_s:
+    decided = False
+    while number < least_rounds or clock.now() - started < limit_s:
         progress(number, max(MIN_ROUNDS, number + 1))
         for bench in benches if number % 2 == 0 else reversed(benches):
             bench.run_round(number)
             if len(benches) > 1:
                 clock.sleep(PAUSE_S)
         number += 1
-        if all(bench.is_enough() for bench in benches):
+        decided = is_decided()
+        if decided or all(bench.is_enough() for bench in benches):
             break
     progress(number, number)
-    return tuple(bench.result(len(benches) > 1) for bench in benches)
+    return tuple(
+        bench.result(len(benches) > 1, not decided and not bench.is_enough()) for bench in benches
+    )
+
+
+class Decider:
+    """Tell when rounds of several engines suffice to say which are worth more than the first.
+
+    Each engine comes with the bounds of what its bits are worth beside those of the baseline, which
+    has None. Worth is that times the gain in speed: of decoding, or of the prompt where nothing is
+    decoded. Without engines nothing is ever decided.
+    """
+
+    def __init__(
+        self,
+        engines: Sequence[tuple[LatencyBench, tuple[float, float] | None]],
+        few_rounds: bool,
+    ) -> None:
+        self._rounds = FEW_ROUNDS if few_rounds else MIN_ROUNDS
+        self._baseline = next((bench for bench, gain in engines if gain is None), None)
+        self._others = [(bench, gain) for bench, gain in engines if gain is not None]
+
+    def __call__(self) -> bool:
+        """Return True if each worth lies above or below `MARGIN` with 99 % of its draws."""
+        if self._baseline is None or not self._others:
+            return False
+        before = self._medians(self._baseline)
+        return len(before) >= self._rounds and all(
+            _is_sure(before, self._medians(bench), gain) for bench, gain in self._others
+        )
+
+    @staticmethod
+    def _medians(bench: LatencyBench) -> list[float]:
+        timed = bench.decodes if bench.loops else bench.prefills
+        return stats.round_medians(timed.seconds, timed.rounds)
+
+
+def _is_sure(before: Sequence[float], after: Sequence[float], gain: tuple[float, float]) -> bool:
+    """Test on which side of the margin a worth lies, by the medians of each round.
+
+    The interval is wider than that of a verdict, because it is looked at after each round.
+    """
+    draws = stats.bootstrap_medians([x / y for x, y in zip(before, after, strict=True)])
+    low, high = np.quantile(draws, [0.005, 0.995])
+    return bool(gain[0] * low > 1 + MARGIN or gain[1] * high < 1 + MARGIN)
 
 
 def warm_up(sample: Callable[[], list[float]], clock: Clock, budget_s: float) -> list[float]:

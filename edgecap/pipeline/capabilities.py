@@ -30,7 +30,6 @@ from edgecap.record import Absent, Architecture, Attention
 from edgecap.spec import SWEEP_STEPS, Spec
 
 HORIZON = 1024  # steps over which the cost of a decoded token is averaged
-PREFILL_TOKENS = 512  # tokens of the prompt that is timed
 _NOT_COUNTED = Absent(reason="an encoder is counted from its graph, not from its config")
 
 

@@ -12,9 +12,14 @@ import msgspec
 from edgecap.analysis.advisor import advise
 from edgecap.graph.variants import CLOSER
 from edgecap.pipeline.artifacts import can_be_fp32, get_or_build, mark_in_use
-from edgecap.pipeline.capabilities import PREFILL_TOKENS
 from edgecap.pipeline.judging import as_absent, failed_cell, pending_cell
-from edgecap.pipeline.run_context import ReadyGraph, RunContext, run_step, session_of
+from edgecap.pipeline.run_context import (
+    ReadyGraph,
+    RunContext,
+    lengths_of,
+    run_step,
+    session_of,
+)
 from edgecap.pipeline.scoring import add_known_documents, document_log, scoring_plan
 from edgecap.pipeline.worker import MeasureCell, MeasuredCell, MeasureMemory
 from edgecap.record import (
@@ -29,7 +34,6 @@ from edgecap.record import (
 )
 from edgecap.spec import CellSpec
 
-DECODE_STEPS = 32  # of the memory step
 DISTANCES = (  # fields of a graph that are measured with its cell
     "divergence_bits",
     "decoded_divergence_bits",
@@ -90,7 +94,7 @@ def _unfit(context: RunContext, record: Profile, cell: CellSpec) -> Failure | No
 def _measure(
     context: RunContext, record: Profile, cell: CellSpec, graph: ReadyGraph
 ) -> MeasuredCell | Failure:
-    spec, model = context.spec, context.model
+    spec, lengths = context.spec, lengths_of(context)
     plan = scoring_plan(context, cell, graph)
     log = document_log(context, record.machine, plan, graph)
     mark_in_use(context, cell, log)
@@ -99,8 +103,8 @@ def _measure(
         plan=plan,
         reference=_reference(context, cell),
         journal=str(log),
-        prefill_tokens=min(PREFILL_TOKENS, model.horizon),
-        decode_context=model.decode_context,
+        prefill_tokens=lengths.prompt,
+        decode_context=lengths.context,
         operators=spec.operators,
         allow_fallback=spec.allow_fallback,
         energy=spec.energy,
@@ -133,11 +137,11 @@ def _with_devices(answer: MeasuredCell, devices: tuple[str, ...]) -> MeasuredCel
 
 
 def _measure_memory(context: RunContext, cell: CellSpec, graph: ReadyGraph) -> Memory | Absent:
-    steps = min(DECODE_STEPS, context.model.decode_context)
+    prompt, _, steps = lengths_of(context)
     step = MeasureMemory(
         session=session_of(context, cell.provider, graph),
         files=tuple(str(graph.folder / f.path) for f in graph.graph.files),
-        prefill_tokens=min(PREFILL_TOKENS, context.model.horizon - steps),
+        prefill_tokens=min(prompt, context.model.horizon - steps),
         steps=steps,
     )
     answer = run_step(context, cell, step, Memory)

@@ -26,7 +26,7 @@ from edgecap.pipeline.worker import in_child
 from edgecap.record import Profile
 from edgecap.spec import Spec
 from edgecap.storage.files import Paths, check_writable, resolve_paths
-from edgecap.text.corpus import read_corpus
+from edgecap.text.corpus import excerpt, read_corpus
 
 
 def profile(
@@ -43,6 +43,7 @@ def profile(
     """
     spec, home = spec or Spec(), home or resolve_paths()
     corpus = read_corpus(spec.corpus, spec.documents, home.cache, spec.bias_bits)
+    corpus = excerpt(corpus) if spec.quick else corpus
     if spec.law:
         open_law(Path(spec.law), corpus.sha256)  # refuse a bad card before anything is made
     notice(ProgressEvent(None, "inspecting model and runtime"))

@@ -16,11 +16,16 @@ from edgecap.model.flops import count_flops
 from edgecap.model.onnx_folder import unmeasured_graphs
 from edgecap.model.weight_files import count_parameters
 from edgecap.pipeline.artifacts import build_lock
-from edgecap.pipeline.capabilities import PREFILL_TOKENS
 from edgecap.pipeline.judging import PENDING, judge
 from edgecap.pipeline.peaks import peaks_of
 from edgecap.pipeline.prepare import Prepared
-from edgecap.pipeline.run_context import ProgressEvent, RunContext, run_step, threads_of
+from edgecap.pipeline.run_context import (
+    ProgressEvent,
+    RunContext,
+    lengths_of,
+    run_step,
+    threads_of,
+)
 from edgecap.pipeline.worker import CompressBaselines, CompressedBaselines
 from edgecap.record import (
     SCHEMA,
@@ -177,6 +182,6 @@ def _flops(context: RunContext) -> Flops | Absent:
     spec, architecture, horizon = context.spec, context.model.architecture, context.model.horizon
     if isinstance(architecture, Absent):
         return architecture
-    prompt, paper = min(PREFILL_TOKENS, horizon), spec.protocol == "paper"
+    prompt, paper = lengths_of(context).prompt, spec.protocol == "paper"
     steps = (spec.context or horizon) if paper else horizon
     return count_flops(architecture, steps, prompt, own_position=not paper)

@@ -21,6 +21,8 @@ from edgecap.spec import CellSpec, Spec
 from edgecap.storage.files import Paths
 from edgecap.text.corpus import Corpus
 
+PREFILL_TOKENS, QUICK_PROMPT = 512, 128  # tokens of the prompt that is timed
+DECODE_STEPS, QUICK_STEPS = 32, 8  # of the memory step
 StepRunner = Callable[[Step, StepCallback, float], Answer]
 ProgressCallback = Callable[["ProgressEvent"], None]
 AnswerKind = TypeVar("AnswerKind")
@@ -109,6 +111,25 @@ def session_of(context: RunContext, provider: str, ready: ReadyGraph) -> Session
         arena=spec.arena,
         affinity=spec.affinity,
     )
+
+
+class Lengths(NamedTuple):
+    """Tokens of the prompt that is timed, mean context of decoded tokens, tokens that memory takes.
+
+    `context` is 0 for an encoder.
+    """
+
+    prompt: int
+    context: int
+    decoded: int
+
+
+def lengths_of(context: RunContext) -> Lengths:
+    """Return how much of a model is run: less in a quick run."""
+    model, quick = context.model, context.spec.quick
+    prompt = min(QUICK_PROMPT if quick else PREFILL_TOKENS, model.horizon)
+    decoded = min(prompt, model.decode_context) if quick else model.decode_context
+    return Lengths(prompt, decoded, min(QUICK_STEPS if quick else DECODE_STEPS, decoded))
 
 
 def one_precision(context: RunContext) -> str:

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import msgspec
 
+from edgecap.analysis.cell_view import cell_views
 from edgecap.analysis.score import decode_seconds
+from edgecap.analysis.verdict import decide
 from edgecap.machine.info import available_memory
 from edgecap.pipeline.artifacts import get_or_build
-from edgecap.pipeline.capabilities import PREFILL_TOKENS, Model
+from edgecap.pipeline.capabilities import Model
 from edgecap.pipeline.judging import as_absent
-from edgecap.pipeline.run_context import ReadyGraph, RunContext, run_step, session_of
-from edgecap.pipeline.worker import MeasuredLatency, MeasureLatency
+from edgecap.pipeline.run_context import (
+    PREFILL_TOKENS,
+    ReadyGraph,
+    RunContext,
+    lengths_of,
+    run_step,
+    session_of,
+)
+from edgecap.pipeline.worker import Gain, MeasuredLatency, MeasureLatency
 from edgecap.provider_options import parse_provider
 from edgecap.record import Absent, Architecture, Cell, Failure, Latency, Measurement, Profile
 from edgecap.spec import SWEEP_STEPS, CellSpec, Spec
 
 TimingGroup = dict[CellSpec, ReadyGraph]
 DEFAULT_LAYERS = 24  # of the empty graph, if the model's are unknown
+TARGET = 0.03  # half the interval of a median over it
+QUICK_LIMIT_S = 8.0  # of a cell of a quick run
 SHORT_LIMIT_S = 5.0  # of a latency that only decides what to build
-SWEEP = (128, 512, 1024)  # contexts that are timed by default
+SWEEP = (128, 512, 1024)  # contexts that are timed for details
 # Memory that sessions side by side may need: a factor of the graph, bytes a session, share of free.
 MEMORY_OF_GRAPH, MEMORY_OF_SESSION, FREE_SHARE = 1.5, 150_000_000, 0.6
 
@@ -48,7 +59,8 @@ def measure_latency(context: RunContext, record: Profile, group: TimingGroup) ->
     If the process of a group of several ends early, each cell is timed alone.
     """
     alone = next(iter(group)) if len(group) == 1 else None
-    answer = run_step(context, alone, _step(context, group), MeasuredLatency)
+    step = msgspec.structs.replace(_step(context, group), gains=_gains(record, group))
+    answer = run_step(context, alone, step, MeasuredLatency)
     if isinstance(answer, MeasuredLatency):
         latencies: tuple[Latency | Failure, ...] = answer.latencies
     elif alone:
@@ -72,18 +84,36 @@ def decode_seconds_alone(context: RunContext, cell: CellSpec, graph: ReadyGraph)
 
 
 def _step(context: RunContext, group: TimingGroup) -> MeasureLatency:
-    model, spec = context.model, context.spec
+    model, spec, lengths = context.model, context.spec, lengths_of(context)
     return MeasureLatency(
         entrants=tuple(session_of(context, c.provider, graph) for c, graph in group.items()),
-        prefill_tokens=min(PREFILL_TOKENS, model.horizon),
-        decode_context=model.decode_context,
-        limit_s=spec.limit_s,
-        target=spec.precision_target,
+        prefill_tokens=lengths.prompt,
+        decode_context=lengths.context,
+        limit_s=min(spec.limit_s, QUICK_LIMIT_S) if spec.quick else spec.limit_s,
+        target=spec.precision_target or TARGET,
+        few_rounds=spec.quick,
         sweep=_contexts(spec, model),
         batches=spec.batches,
         streams=spec.streams,
         layers=_layers(model.architecture),
     )
+
+
+def _gains(record: Profile, group: TimingGroup) -> tuple[Gain | None, ...]:
+    """Return what the bits of each cell are worth beside the baseline's, which has None.
+
+    They tell when rounds suffice to decide; () if a precision was asked for.
+    """
+    decisions = decide(cell_views([record]))
+    if record.spec.precision_target is not None or not decisions:
+        return ()
+    gains: dict[CellSpec, Gain | None] = {}
+    for option in decisions[0].options:
+        ratio = option.against.ratio("effective_flops")
+        cell = CellSpec(option.view.cell.precision, option.view.cell.provider)
+        low, high = (ratio.low, ratio.high) if ratio else (1.0, 1.0)
+        gains[cell] = None if low is None or high is None else (low, high)
+    return tuple(gains.get(cell) for cell in group)
 
 
 def _layers(architecture: Architecture | Absent) -> int:
@@ -93,9 +123,9 @@ def _layers(architecture: Architecture | Absent) -> int:
 
 
 def _contexts(spec: Spec, model: Model) -> tuple[int, ...]:
-    """Return the contexts to time: those asked for, else the usual ones that fit the model."""
-    if spec.context_sweep is not None:
-        return spec.context_sweep
+    """Return the contexts to time: those asked for, else for details the usual ones that fit."""
+    if spec.context_sweep is not None or not spec.details:
+        return spec.context_sweep or ()
     decoded = 0 if model.encodes else SWEEP_STEPS
     unknown = PREFILL_TOKENS if model.encodes else SWEEP[-1] + decoded
     most = model.sizes.positions or unknown

@@ -7,11 +7,12 @@ Lines end at U+000A only: U+2028, U+0085 and U+000D are text.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import hashlib
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from edgecap.text.corpus_form import advice, check_is_text, is_json_lines
 from edgecap.text.json_lines import decode_line, is_named_json
 
 _FIELDS = ("text", "id", "domain")
+PIECES, PIECE_CHARACTERS = 24, 200  # of an excerpt
 BUNDLED = Path(__file__).parents[1] / "data"
 _ON_THE_HUB = re.compile(
     r"hf:(?P<dataset>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?:(?P<file>.+)"
@@ -59,7 +61,8 @@ class Corpus(msgspec.Struct, frozen=True):
     """A checked file of text: the hash of the bytes used, and the size of each domain.
 
     `limit` is the number of documents asked for. `bias_bits` is the bias per token that the corpus
-    declares, or 0; `card` tells how it was fitted.
+    declares, or 0; `card` tells how it was fitted. `pieces` are those of an excerpt: the place of a
+    document in the file and its first character; the hash is then that of their text.
     """
 
     name: str
@@ -69,6 +72,7 @@ class Corpus(msgspec.Struct, frozen=True):
     limit: int | None = None
     bias_bits: float = 0.0
     card: BiasCard | None = None
+    pieces: tuple[tuple[int, int], ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -83,7 +87,8 @@ class Corpus(msgspec.Struct, frozen=True):
     @property
     def documents(self) -> Iterator[Document]:
         """Documents in the order of the file, read again at each use."""
-        return _documents(Path(self.path), self.name, self.limit, hashlib.sha256())
+        found = _documents(Path(self.path), self.name, self.limit, hashlib.sha256())
+        return _cut(found, self.pieces) if self.pieces else found
 
 
 def read_corpus(
@@ -112,8 +117,11 @@ def read_corpus(
 def check_unchanged(corpus: Corpus) -> None:
     """Raise UsageError if the text of the file has changed since it was checked."""
     digest = hashlib.sha256()
-    for _ in _documents(Path(corpus.path), corpus.name, corpus.limit, digest):
-        pass
+    if corpus.pieces:
+        digest.update("".join(d.text for d in corpus.documents).encode())
+    else:
+        for _ in _documents(Path(corpus.path), corpus.name, corpus.limit, digest):
+            pass
     if digest.hexdigest() != corpus.sha256:
         raise UsageError(f"corpus {corpus.path} changed while it was measured")
 
@@ -142,9 +150,74 @@ def _law(corpus: Corpus) -> Law | Absent:
     if path.exists():
         with contextlib.suppress(UsageError):  # a run with --bias does not need the card
             card = open_card(path)
-            if corpus.limit is not None or card.sha256 == corpus.sha256:
+            if corpus.pieces or corpus.limit is not None or card.sha256 == corpus.sha256:
                 return law_of_card(card, whole=False)
     return Absent(reason="the text has no card")
+
+
+# --- excerpt ----------------------------------------------------------------------------------
+
+
+def excerpt(corpus: Corpus) -> Corpus:
+    """Return pieces of a corpus, spread over each of its domains in the proportion of its text.
+
+    They are `PIECES` of `PIECE_CHARACTERS`; a corpus that is no longer stays whole. As a part of a
+    text they have no bias of their own.
+    """
+    sizes: dict[str, list[tuple[int, int]]] = {}
+    for place, document in enumerate(corpus.documents):
+        if document.text:
+            sizes.setdefault(document.domain, []).append((place, len(document.text)))
+    whole = sum(length for members in sizes.values() for _, length in members)
+    if whole <= PIECES * PIECE_CHARACTERS:
+        return corpus
+    groups = list(sizes.values())
+    if len(groups) > PIECES:
+        groups = [sorted(itertools.chain(*groups))]
+    pieces = [piece for members in groups for piece in _spread(members, whole)]
+    part = msgspec.structs.replace(
+        corpus,
+        pieces=tuple(sorted(pieces)),
+        card=None,
+        bias_bits=0.0 if corpus.card else corpus.bias_bits,
+    )
+    texts: dict[str, list[str]] = {}
+    for document in part.documents:
+        texts.setdefault(document.domain, []).append(document.text)
+    return msgspec.structs.replace(
+        part,
+        sha256=hashlib.sha256("".join(d.text for d in part.documents).encode()).hexdigest(),
+        domains={
+            name: Domain(documents=len(t), bytes=sum(len(x.encode()) for x in t))
+            for name, t in texts.items()
+        },
+    )
+
+
+def _spread(members: list[tuple[int, int]], whole: int) -> Iterator[tuple[int, int]]:
+    """Yield the pieces of a domain: the beginnings of documents, or of equal parts of few."""
+    size = sum(length for _, length in members)
+    count = max(1, round(PIECES * size / whole))
+    if count <= len(members):
+        yield from ((members[n * len(members) // count][0], 0) for n in range(count))
+        return
+    count = max(1, min(count, size // PIECE_CHARACTERS))
+    ends = list(itertools.accumulate(length for _, length in members))
+    for at in (n * size // count for n in range(count)):
+        n = bisect.bisect_right(ends, at)
+        yield members[n][0], at - (ends[n - 1] if n else 0)
+
+
+def _cut(documents: Iterator[Document], pieces: Sequence[tuple[int, int]]) -> Iterator[Document]:
+    """Yield pieces of documents; `pieces` are in the order of the file."""
+    begins: dict[int, list[int]] = {}
+    for place, begin in pieces:
+        begins.setdefault(place, []).append(begin)
+    for place, document in enumerate(documents):
+        for begin in begins.get(place, ()):
+            text = document.text[begin : begin + PIECE_CHARACTERS]
+            name = f"{document.id}:{begin}" if begin else document.id
+            yield Document(id=name, domain=document.domain, text=text)
 
 
 # --- find -------------------------------------------------------------------------------------

@@ -109,7 +109,8 @@ def check_graph(machine: Machine, source: Source, graph: Graph, provider: str) -
             advice="expect slower attention than in a fused graph; "
             "--exporter genai may know this model",
         )
-    width = BYTES_PER_WEIGHT.get(graph.precision[:4])
+    known = None if graph.weight_bits is None else graph.weight_bits / 8
+    width = known or BYTES_PER_WEIGHT.get(graph.precision[:4])
     if (
         width
         and isinstance(source.parameters, int)
@@ -118,7 +119,7 @@ def check_graph(machine: Machine, source: Source, graph: Graph, provider: str) -
         size = graph.bytes / source.parameters
         yield Caution(
             code="graph-too-large",
-            message=f"the graph has {size:.1f} bytes per parameter, {width:g} expected",
+            message=f"the graph has {size:.1f} bytes per parameter, {width:.2g} expected",
             advice="weights may be stored twice or dequantised; check the export",
         )
     if isinstance(source.architecture, Architecture) and source.architecture.assumed:

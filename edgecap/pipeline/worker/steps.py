@@ -6,6 +6,8 @@ import msgspec
 
 from edgecap.text.corpus import Corpus
 
+Gain = tuple[float, float]
+
 
 class Message(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind"
@@ -161,6 +163,10 @@ class MeasureLatency(Message, frozen=True, tag="race"):
     seconds a graph. Then each graph is timed at the contexts of `sweep`, and at every batch with
     every number of streams. `layers` sizes the empty graph that measures overhead. Nothing is
     decoded if `decode_context` is 0.
+
+    `gains` are the bounds of what the bits of each entrant are worth beside those of the baseline,
+    the one without. With them rounds also end when it is sure which are better than the baseline;
+    `few_rounds` suffice then.
     """
 
     entrants: tuple[Session, ...]
@@ -172,6 +178,8 @@ class MeasureLatency(Message, frozen=True, tag="race"):
     batches: tuple[int, ...]
     streams: tuple[int, ...]
     layers: int
+    gains: tuple[Gain | None, ...] = ()
+    few_rounds: bool = False
 
 
 class MeasureMemory(Message, frozen=True, tag="weigh"):

@@ -10,7 +10,13 @@ import msgspec
 from edgecap.graph.empty_decoder import empty_decoder
 from edgecap.machine.noise import NoiseMonitor
 from edgecap.meters.context_sweep import measure_context_sweep
-from edgecap.meters.latency import LatencyBench, LatencyPlan, measure_in_turns
+from edgecap.meters.latency import (
+    FEW_ROUNDS,
+    Decider,
+    LatencyBench,
+    LatencyPlan,
+    measure_in_turns,
+)
 from edgecap.meters.overhead import measure_overhead
 from edgecap.meters.throughput import measure_throughput
 from edgecap.pipeline.worker.answers import (
@@ -41,7 +47,9 @@ def measure_latency(step: MeasureLatency, report: Report) -> MeasuredLatency:
     """
     benches = [_bench(step, entrant, report) for entrant in step.entrants]
     ready = [bench for bench in benches if isinstance(bench, LatencyBench)]
-    timed = iter(_take_turns(step, ready, report))
+    gains = [g for bench, g in zip(benches, step.gains, strict=False) if bench in ready]
+    decider = Decider(list(zip(ready, gains, strict=False)), step.few_rounds)
+    timed = iter(_take_turns(step, ready, decider, report))
     return MeasuredLatency(
         latencies=tuple(
             bench if isinstance(bench, Failure) else _with_sweeps(step, bench, next(timed), report)
@@ -60,7 +68,9 @@ def _bench(step: MeasureLatency, entrant: Session, report: Report) -> LatencyBen
         return failure_of(stage_of(step), error)
 
 
-def _take_turns(step: MeasureLatency, ready: list[LatencyBench], report: Report) -> list[Latency]:
+def _take_turns(
+    step: MeasureLatency, ready: list[LatencyBench], decider: Decider, report: Report
+) -> list[Latency]:
     """Time rounds of all benches, beside a monitor of system noise; then the overhead."""
     monitor = NoiseMonitor()
 
@@ -69,7 +79,9 @@ def _take_turns(step: MeasureLatency, ready: list[LatencyBench], report: Report)
         report("latency", done, total)
 
     limit_s = step.limit_s * len(ready)
-    turns = measure_in_turns(ready, SystemClock(), limit_s, progress) if ready else ()
+    least = FEW_ROUNDS if step.few_rounds else 1
+    clock = SystemClock()
+    turns = measure_in_turns(ready, clock, limit_s, progress, decider, least) if ready else ()
     conditions = monitor.conditions()
     overhead_s = _overhead(step) if step.decode_context else None
     return [

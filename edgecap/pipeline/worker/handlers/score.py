@@ -58,11 +58,14 @@ from edgecap.text.tokenizer import read_paper_tokenizer, read_tokenizer
 NOT_PREDICTED = Absent(reason="an encoder does not predict the next token")
 MOST_ELSEWHERE = 0.05  # share of operator time on other providers than the one asked for
 NOT_DECODED = Absent(reason="the graph keeps no KV cache, or the texts are too short")
+ON_CPU = Absent(reason="the CPU provider runs every node")
 NO_FP32 = Absent(reason="there is no fp32 graph of this model to compare with")
 
 
 def _measure_cell(step: MeasureCell, report: Report) -> MeasuredCell:
-    placement = or_absent(lambda: _placement(step, report))
+    placement: Placement | Absent = ON_CPU
+    if step.operators or base_name(step.plan.session.provider) != "cpu":
+        placement = or_absent(lambda: _placement(step, report))
     in_stage("placement", lambda: _check_placement(step, placement))
     encodes = step.plan.session.task == ENCODER
     distance = in_stage("divergence", lambda: (_cosine if encodes else _divergence)(step, report))
