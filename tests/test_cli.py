@@ -19,7 +19,10 @@ from commands import edgecap
 from conftest import REFERENCE, ROOT, VARIANTS
 from exports import exported
 
+from edgecap.cli import live
+from edgecap.pipeline.run_context import ProgressEvent
 from edgecap.record import SCHEMA
+from edgecap.spec import CellSpec
 
 RECORD = ROOT / "tests" / "data" / "record-1.json"
 
@@ -205,6 +208,52 @@ def test_ctrl_c_leaves_a_record_and_no_orphan(cache, corpus_file, tmp_path):
     assert "incomplete" in edgecap("show", path).stdout
     time.sleep(0.5)
     assert not [c for c in children if c.is_running() and c.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_elsewhere_lines_tell_each_stage_and_every_while_what_is_left(monkeypatch, capsys):
+    monkeypatch.setattr(live, "EVERY_S", 0.05)
+    cells = [CellSpec("fp32", "cpu"), CellSpec("int8", "cpu")]
+    with live.Live() as shown:
+        shown(ProgressEvent(None, "2 cells to measure", total=2))
+        shown(ProgressEvent(cells[0], "compression", 1, 2))
+        shown(ProgressEvent(cells[0], "compression", 2, 2))
+        time.sleep(0.2)
+    lines = capsys.readouterr().err.splitlines()
+    stages = [line for line in lines if "% done" not in line]
+    assert stages == ["edgecap: 2 cells to measure", "edgecap: fp32 on cpu: compression"]
+    assert "edgecap: fp32 on cpu: compression, 31% done" in lines
+    time.sleep(0.1)
+    assert not capsys.readouterr().err  # it ends with the run
+
+
+@pytest.mark.parametrize(
+    ("share", "elapsed_s", "text"),
+    [
+        (0.01, 100.0, ""),
+        (0.5, 1.0, ""),
+        (0.5, 60.0, "about 60 s left"),
+        (0.99, 60.0, "about 10 s left"),
+        (0.25, 60.0, "about 3 min left"),
+        (1.0, 60.0, "about 10 s left"),
+    ],
+)
+def test_what_is_left_of_a_run(share, elapsed_s, text):
+    assert live.left_text(share, elapsed_s) == text
+
+
+def test_the_share_of_a_run_grows_to_the_end():
+    cells = [CellSpec(name, "cpu") for name in ("fp32", "int8")]
+    events = [
+        ProgressEvent(None, "2 cells to measure", total=2),
+        *(ProgressEvent(c, s, n, 2) for c in cells for s in live.STAGES for n in (0, 1, 2)),
+        *(ProgressEvent(None, s, n, 2) for s in ("warm-up", "latency") for n in (0, 1, 2)),
+    ]
+    shown, shares = live.Live(), []
+    for event in events:
+        shown(event)
+        shares.append(shown._share)
+    assert shares == pytest.approx(sorted(shares))
+    assert shares[-1] == 1
 
 
 def test_a_failed_cell_exits_with_one(cache, corpus_file, tmp_path):

@@ -42,7 +42,14 @@ from edgecap.storage.hub import repository_of
 from edgecap.storage.records import load, read_record, record_path, save, schema
 from edgecap.sweep.fingerprint import model_fingerprint
 from edgecap.sweep.plan import read_plan
-from edgecap.text.corpus import corpus_info, read_corpus
+from edgecap.text.corpus import (
+    PIECE_CHARACTERS,
+    PIECES,
+    check_unchanged,
+    corpus_info,
+    excerpt,
+    read_corpus,
+)
 from edgecap.text.tokenizer import read_tokenizer
 
 OLD = ROOT / "tests" / "data"
@@ -1058,3 +1065,58 @@ def test_the_reference_series_is_one_series():
         assert all(larger[domain] < smaller[domain] for domain in smaller)
     xz = cards[0]["eval_xz_bits_per_byte"]["english-education"]
     assert all(each["english-education"] < 0.75 * xz for each in bits)
+
+
+# --- excerpt ----------------------------------------------------------------------------------
+
+
+def lines_of(tmp_path, texts, domains):
+    rows = [{"text": t, "domain": d} for t, d in zip(texts, domains, strict=True)]
+    path = tmp_path / "c.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return path
+
+
+def test_an_excerpt_is_spread_over_domains_as_their_text_is(tmp_path):
+    texts = [chr(97 + n % 26) * 1000 for n in range(40)]
+    part = excerpt(read_corpus(str(lines_of(tmp_path, texts, ["x"] * 30 + ["y"] * 10))))
+    assert {name: d.documents for name, d in part.domains.items()} == {"x": 18, "y": 6}
+    assert all(len(d.text) == PIECE_CHARACTERS for d in part.documents)
+    assert part.bytes == sum(len(d.text) for d in part.documents)
+    check_unchanged(part)
+
+
+def test_one_long_text_has_pieces_all_over(tmp_path):
+    path = tmp_path / "book.txt"
+    path.write_text("".join(chr(97 + n // 1000 % 26) for n in range(26_000)))
+    part = excerpt(read_corpus(str(path)))
+    assert part.count == PIECES
+    assert len({d.text[0] for d in part.documents}) > 20
+    assert len({d.id for d in part.documents}) == PIECES
+
+
+def test_an_excerpt_of_little_text_is_all_of_it(tmp_path):
+    whole = read_corpus(str(lines_of(tmp_path, ["short"] * 30, "ab" * 15)))
+    assert excerpt(whole) is whole
+
+
+def test_of_many_domains_an_excerpt_has_no_more_pieces(tmp_path):
+    texts = ["", *["word " * 100] * 99]
+    part = excerpt(read_corpus(str(lines_of(tmp_path, texts, [f"d{n}" for n in range(100)]))))
+    assert part.count == PIECES
+
+
+def test_of_an_excerpt_that_changed_a_run_says_so(tmp_path):
+    path = lines_of(tmp_path, ["a" * 1000] * 30, "x" * 30)
+    part = excerpt(read_corpus(str(path)))
+    path.write_text(path.read_text().replace("aaaa", "bbbb"))
+    with pytest.raises(UsageError, match="changed"):
+        check_unchanged(part)
+
+
+def test_a_part_of_a_text_has_no_bias():
+    part = excerpt(read_corpus("edgecap-mixed"))
+    assert (part.bias_bits, part.card) == (0.0, None)
+    law = corpus_info(part, None, {}).law
+    assert law.slope.value == pytest.approx(0.126, abs=0.001)
+    assert isinstance(law.bias_bits, Absent)

@@ -579,6 +579,57 @@ def test_engines_take_turns_and_the_order_turns_round():
     assert max(found[0].decode.rounds) == max(found[1].decode.rounds)
 
 
+def wobbling(clock, speed_s, seed):
+    """An engine whose steps differ by a twentieth from round to round."""
+    engine, rng = FakeEngine(clock, speed_s=speed_s), np.random.default_rng(seed)
+    relocated = engine.relocated
+
+    def moved(cache):
+        engine.speed_s = speed_s * (1 + 0.05 * rng.random())
+        return relocated(cache)
+
+    engine.relocated = moved
+    return engine
+
+
+@pytest.mark.parametrize(
+    ("speed_s", "gain", "decides"),
+    [
+        (0.002, (0.9, 1.0), True),  # worth about twice as much
+        (0.008, (0.9, 1.0), True),  # about half as much
+        (0.004, (0.98, 1.0), True),  # not a twentieth more
+        (0.0038, (0.9, 1.3), False),  # its bits may be worth less or more
+    ],
+)
+def test_rounds_end_when_it_is_sure_which_engine_is_worth_more(speed_s, gain, decides):
+    clock = FakeClock()
+    plan = latency.LatencyPlan(64, 32, 60.0, target=1e-4)
+    benches = [
+        latency.LatencyBench(wobbling(clock, s, n), clock, plan, 16)
+        for n, s in enumerate((0.004, speed_s))
+    ]
+    decider = latency.Decider(list(zip(benches, (None, gain), strict=True)), few_rounds=True)
+    found = latency.measure_in_turns(benches, clock, 60.0, quiet, decider)
+    rounds = max(found[0].decode.rounds) + 1
+    assert (rounds < 20, found[0].limit_reached) == (decides, not decides)
+    assert rounds >= latency.FEW_ROUNDS
+
+
+@pytest.mark.parametrize("gains", [(), (None,), ((1.0, 1.0), (1.0, 1.0))])
+def test_without_a_baseline_or_another_nothing_is_decided(gains):
+    clock = FakeClock()
+    plan = latency.LatencyPlan(64, 32, 60.0)
+    engines = [(latency.LatencyBench(FakeEngine(clock), clock, plan, 16), g) for g in gains]
+    assert not latency.Decider(engines, few_rounds=True)()
+
+
+def test_a_limit_leaves_the_least_rounds():
+    clock = FakeClock()
+    bench = latency.LatencyBench(FakeEngine(clock), clock, latency.LatencyPlan(64, 32, 30.0), 16)
+    (found,) = latency.measure_in_turns([bench], clock, 0.001, quiet, least_rounds=5)
+    assert max(found.prefill.rounds) == 4
+
+
 def test_rounds_go_on_until_the_median_is_sure():
     """Rounds that differ by a tenth need more of them for 2 %."""
     rounds = []

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 
 import msgspec
@@ -41,7 +42,7 @@ from edgecap.spec import Spec
 from edgecap.storage.files import resolve_paths
 from edgecap.storage.records import load
 from edgecap.text import bias_card
-from edgecap.text.corpus import read_corpus
+from edgecap.text.corpus import excerpt, read_corpus
 
 
 @pytest.fixture
@@ -490,14 +491,42 @@ def test_a_part_that_died_is_told_and_the_rest_is_kept(spec, corpus, place, brok
     assert "SIGKILL" in details(record)
 
 
-def test_the_usual_contexts_are_timed_beside(spec, corpus, place):
+def test_a_quick_run_measures_an_excerpt(place, tmp_path):
+    rng = random.Random(5)
+    lines = [
+        json.dumps({"text": "".join(rng.choices("abc ", k=900)), "domain": d}) for d in "aab" * 9
+    ]
+    text = tmp_path / "long.jsonl"
+    text.write_text("\n".join(lines))
+    part = excerpt(read_corpus(str(text)))
+    run = scripted(part)
+    record = profile(Spec(corpus=str(text), quick=True), place, run=run)
+    assert record.corpus.documents == 24
+    assert {name: d.documents for name, d in record.corpus.domains.items()} == {"a": 16, "b": 8}
+    assert record.corpus.sha256 == part.sha256
+    (timed,) = [s for s in run.asked if isinstance(s, MeasureLatency)]
+    assert (timed.prefill_tokens, timed.decode_context, timed.few_rounds) == (128, 128, True)
+    assert timed.limit_s < 30
+    assert {s.prefill_tokens for s in run.asked if isinstance(s, MeasureCell)} == {128}
+
+
+def test_rounds_know_what_the_bits_of_each_cell_are_worth(spec, corpus, place):
     run = scripted(corpus)
-    profile(msgspec.structs.replace(spec, precisions=("fp32",)), place, run=run)
-    profile(
-        msgspec.structs.replace(spec, precisions=("fp32",), context_sweep=(), batches=(1, 4)),
-        place,
-        run=run,
-    )
+    profile(spec, place, run=run)
+    profile(msgspec.structs.replace(spec, precision_target=0.01), place, run=run)
+    deciding, precise = [s for s in run.asked if isinstance(s, MeasureLatency)]
+    baseline, *others = deciding.gains
+    assert baseline is None
+    assert all(low <= high for low, high in others)
+    assert others[-1][1] < 1  # the fake variants predict worse than fp32
+    assert precise.gains == ()
+
+
+def test_the_usual_contexts_are_timed_for_details(spec, corpus, place):
+    run = scripted(corpus)
+    for changes in ({"details": True}, {"batches": (1, 4)}):
+        asked = msgspec.structs.replace(spec, precisions=("fp32",), **changes)
+        profile(asked, place, run=run)
     usual, none = [s for s in run.asked if isinstance(s, MeasureLatency)]
     assert usual.sweep == (
         128,
