@@ -25,6 +25,7 @@ from edgecap.record import Absent, Decode, Latency, Prefill
 
 MIN_ROUNDS, MIN_SAMPLES, MIN_SECONDS = 8, 10, 2.0
 FEW_ROUNDS = 5
+SHORT_TOKENS = 32  # of a cache on which a step is timed before rounds
 AGREE = 0.05
 DIGITS = 9  # of a second that a clock resolves
 ROUND_SECONDS = 0.28  # of prefill, and of decode, in one round: 8 rounds make 2 s
@@ -83,9 +84,8 @@ class LatencyBench:
 
     def _warm_decoding(self) -> None:
         plan = self.plan
-        self.steps = _loop_steps(
-            self, self.engine.prefill(self.ids(max(1, plan.decode_context - 8))), plan
-        )
+        short = min(SHORT_TOKENS, max(1, plan.decode_context - 8))
+        self.steps = _loop_steps(self, self.engine.prefill(self.ids(short)), plan)
         self.begin = max(1, plan.decode_context - (self.steps + 1) // 2)
         self.base = self.engine.prefill(self.ids(self.begin))
         self.warm_decode = warm_up(
