@@ -55,7 +55,7 @@ def _in_blocks(bits: int, block: int, hqq: bool = False) -> Variant:
 
 
 def _calibrated(formats: str, make: Callable[..., Any]) -> Variant:
-    recipe = f"{formats}; scales in fp16, int8 activations; scales moved, errors fed back; v3"
+    recipe = f"{formats}; scales in fp16, int8 activations; scales moved, errors fed back; v4"
     return Variant(recipe, make, CALIBRATION, observes=True)
 
 

@@ -38,7 +38,7 @@ class Recipe(NamedTuple):
 
 
 SMALL = Recipe(FOUR_LARGE, FOUR, EIGHT_LARGE, 4.4)
-BALANCED = Recipe(FOUR, FOUR_SMALL, EIGHT_LARGE, 5.55)
+BALANCED = Recipe(FOUR, FOUR_SMALL, EIGHT_LARGE, 5.65)
 _EARLY = 0.25  # of the matrices
 
 
