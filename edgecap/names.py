@@ -19,7 +19,7 @@ def safe_filename(name: str) -> str:
 
 def printable(text: str) -> str:
     """Replace characters that a terminal could act on with question marks."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
 def one_line(text: object, most: int | None = None) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from itertools import zip_longest
+from operator import add
 
 import click
 
@@ -22,44 +23,54 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> s
     tables, each with the first column.
     """
     lines = _single_lines([header, *rows])
-    widths = _widths(lines)
-    if _total(widths) > width and len(header) > 2:
-        cut = len(header) // 2 + 1
-        left = table(header[:cut], [row[:cut] for row in rows], width)
-        right = table([header[0], *header[cut:]], [[row[0], *row[cut:]] for row in rows], width)
-        return f"{left}\n\n{right}"
-    return "\n".join(_line(line, widths) for line in lines)
+    return _cut(lines, _lengths(lines), width)
+
+
+def _cut(lines: Sequence[Sequence[str]], lengths: Sequence[Sequence[int]], width: int) -> str:
+    """Set columns, each with the lengths of its cells, in as many tables as they need."""
+    widths = [max(column) for column in lengths]
+    if _total(widths) > width and len(widths) > 2:
+        cut = len(widths) // 2 + 1
+        left = _cut([line[:cut] for line in lines], lengths[:cut], width)
+        rest = [[line[0], *line[cut:]] for line in lines]
+        return f"{left}\n\n{_cut(rest, [lengths[0], *lengths[cut:]], width)}"
+    gaps = [
+        [" " * (most - n) for n in column] for most, column in zip(widths, lengths, strict=True)
+    ]
+    return "\n".join(
+        "  ".join([first + gap, *map(add, spaces, cells)]).rstrip()
+        for (first, *cells), (gap, *spaces) in zip(lines, zip(*gaps, strict=True), strict=True)
+    )
 
 
 def table_width(header: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
     """Return the columns of a terminal that `table` takes where it is not cut."""
-    return _total(_widths(_single_lines([header, *rows])))
+    return _total([max(column) for column in _lengths(_single_lines([header, *rows]))])
 
 
 def _single_lines(rows: Sequence[Sequence[str]]) -> list[Sequence[str]]:
     """Split rows whose cells have several lines."""
     return [
-        line for row in rows for line in zip_longest(*[c.split("\n") for c in row], fillvalue="")
+        line
+        for row in rows
+        for line in (
+            zip_longest(*[c.split("\n") for c in row], fillvalue="")
+            if any("\n" in c for c in row)
+            else [row]
+        )
     ]
 
 
-def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
-    return [max(len(click.unstyle(cell)) for cell in column) for column in zip(*lines, strict=True)]
+def _lengths(lines: Sequence[Sequence[str]]) -> list[list[int]]:
+    """Return the length of each cell on the terminal, column by column."""
+    return [
+        [len(click.unstyle(cell) if "\x1b" in cell else cell) for cell in column]
+        for column in zip(*lines, strict=True)
+    ]
 
 
 def _total(widths: Sequence[int]) -> int:
     return sum(widths) + 2 * (len(widths) - 1)
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    return "  ".join(
-        _pad(c, w, i) for i, (c, w) in enumerate(zip(cells, widths, strict=True))
-    ).rstrip()
-
-
-def _pad(cell: str, width: int, column: int) -> str:
-    space = " " * (width - len(click.unstyle(cell)))
-    return cell + space if column == 0 else space + cell
 
 
 def wrapped(text: str, width: int, colour: str | None) -> str:

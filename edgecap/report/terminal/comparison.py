@@ -99,9 +99,8 @@ def _value(metric: str, value: float | None) -> str:
 
 def _matrix(pairs: Sequence[Comparison], width: int) -> str:
     """Return one row a candidate: the ratio of each metric, marked by its verdict."""
-    names = [
-        m.name for m in METRICS if any(d.metric == m.name for one in pairs for d in one.differences)
-    ]
+    present = {d.metric for one in pairs for d in one.differences}
+    names = [metric.name for metric in METRICS if metric.name in present]
     rows = [[printable(one.candidate), *_ratios(one, names)] for one in pairs]
     bases = list(dict.fromkeys(one.baseline for one in pairs))
     against = ", ".join([*bases[:3], *(["others"] if bases[3:] else [])])
