@@ -76,22 +76,22 @@ def compare(
     from edgecap.analysis.law import with_law
     from edgecap.analysis.thresholds import violations
     from edgecap.names import printable
-    from edgecap.report.data import comparison_values
     from edgecap.report.terminal import comparison
-    from edgecap.storage.records import load
+    from edgecap.storage.records import load, uncollected
 
     if as_json and form not in ("text", "json"):
         raise click.UsageError(f"--json is --format json, not {form}")
-    loaded = [load(path) for path in records]
-    known = [with_law(record, Path(law)) for record in loaded] if law else loaded
-    results = compare_records(known, baseline)
-    broken = violations(results, rules)
-    text = {
-        "text": lambda: comparison.comparisons(results, width()),
-        "md": lambda: comparison.markdown(results, broken),
-        "junit": lambda: comparison.junit(results, broken),
-        "json": lambda: json_of(comparison_values(results)),
-    }["json" if as_json else form]()
+    with uncollected():
+        loaded = [load(path) for path in records]
+        known = [with_law(record, Path(law)) for record in loaded] if law else loaded
+        results = compare_records(known, baseline)
+        broken = violations(results, rules)
+        text = {
+            "text": lambda: comparison.comparisons(results, width()),
+            "md": lambda: comparison.markdown(results, broken),
+            "junit": lambda: comparison.junit(results, broken),
+            "json": lambda: json_of(results),
+        }["json" if as_json else form]()
     print_or_write(text, output, records)
     for violation in broken:
         words = f"{violation.candidate} against {violation.baseline}: {violation.message}"

@@ -1,17 +1,14 @@
-"""Records and comparisons as plain values for `--json`; a record comes with its medians."""
+"""Records as plain values for `--json`, with their medians."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from edgecap import stats
 from edgecap.analysis import score
 from edgecap.record import Absent, Cell, Energy, Estimate, Graph, Latency, Measurement, Profile
-
-if TYPE_CHECKING:
-    from edgecap.analysis.compare import Comparison
 
 
 def record_values(record: Profile) -> dict[str, Any]:
@@ -43,11 +40,6 @@ def fidelity_note(graph: Graph) -> str:
         for part, x in graph.fidelity.items()
     )
     return f"{bits:.1g} bits a token from the model in transformers in fp32 ({parts})"
-
-
-def comparison_values(comparisons: list[Comparison]) -> list[dict[str, Any]]:
-    """Return comparisons as JSON values."""
-    return [msgspec.to_builtins(c) for c in comparisons]
 
 
 def medians(cell: Cell, intervals: bool = True) -> dict[str, Estimate | Absent]:

@@ -5,9 +5,11 @@ A record of an older schema is upgraded step by step; one of a newer schema is r
 
 from __future__ import annotations
 
+import gc
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +94,8 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
 
 # msgspec describes a type at its first use, and two threads that do so at once crash the process.
 # A fleet reads records in one thread for each device, so the type is described here, at import.
-msgspec.json.Decoder(Profile)
+_DECODER = msgspec.json.Decoder(Profile)
+_NEWEST = re.compile(rb'\s*\{\s*"schema"\s*:\s*%d\s*,' % SCHEMA)
 
 
 def record_path(profiles: Path, record: Profile) -> Path:
@@ -124,14 +127,46 @@ def load(path: str | os.PathLike[str]) -> Profile:
     path = Path(path)
     try:
         require_regular_file(path, "the record")
-        raw = msgspec.json.decode(path.read_bytes())
+        text = path.read_bytes()
     except UsageError as error:
         raise RecordError(str(error)) from None
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror}") from error
+    with uncollected():
+        return _decoded(text, str(path)) or read_record(_parsed(text, path), str(path))
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Pause the collector of cyclic garbage, which visits all that was read again and again.
+
+    Records hold no cycles. What they no longer need is freed as ever.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _decoded(text: bytes, where: str) -> Profile | None:
+    """Return a record of this schema in one step; None if it needs an upgrade or has a fault."""
+    if not _NEWEST.match(text):
+        return None
+    try:
+        record = _DECODER.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return _checked(record, where)
+
+
+def _parsed(text: bytes, path: Path) -> Any:
+    try:
+        return msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecordError(f"{path} is not a whole JSON file: {error}") from error
-    return read_record(raw, str(path))
 
 
 def read_record(raw: Any, where: str) -> Profile:
