@@ -28,8 +28,12 @@ def decoding_shift(record: Profile, cell: Cell) -> float:
 
 def _gain_of_fp32(record: Profile, provider: str) -> float | None:
     """Return the bits that fp32 gains a token on the text, on this provider if it ran there."""
-    cells = sorted(record.cells, key=lambda cell: cell.provider != provider)
-    texts = (compression_of(cell) for cell in cells if cell.precision == "fp32")
+    texts = (
+        compression_of(cell)
+        for here in (True, False)
+        for cell in record.cells
+        if cell.precision == "fp32" and (cell.provider == provider) is here
+    )
     return next((text.gain_bits_per_token for text in texts if text), None)
 
 
