@@ -17,8 +17,8 @@ from edgecap.analysis.compare import compare
 from edgecap.analysis.fitting import apply_bias, fit, make_card
 from edgecap.analysis.law import (
     Slopes,
+    doublings,
     effective_flops,
-    equivalent_gain,
     extrapolation,
     known_slopes,
     law_of,
@@ -91,7 +91,7 @@ def test_a_text_without_a_law_takes_the_known_slopes():
     low, high = (slope.value for slope in known_slopes())
     assert (low, high) == (pytest.approx(0.126, abs=5e-4), pytest.approx(0.2056, abs=5e-4))
     assert slopes.middle == pytest.approx(math.sqrt(low * high))
-    assert slopes.draws().shape == (2, stats.DRAWS)
+    assert slopes.draws().shape == (2, 1, stats.DRAWS)
 
 
 def test_how_far_a_model_lies_outside():
@@ -105,15 +105,16 @@ def test_how_far_a_model_lies_outside():
 
 def test_a_slope_of_bits_is_a_doubling():
     one = Slopes((Estimate(value=0.125, low=None, high=None),))
-    assert equivalent_gain((18.0, None), (18.125, None), one)[0] == pytest.approx(2)
-    assert equivalent_gain((18.0, None), (17.75, None), one)[0] == pytest.approx(1 / 4)
+    assert doublings((18.0, None), (18.125, None), one)[0] == pytest.approx(1)
+    assert doublings((18.0, None), (17.75, None), one)[0] == pytest.approx(-2)
 
 
 def test_a_gain_spans_what_each_slope_says():
     """0.5 bits less are 1/16 at 0.125 bits a doubling, and 1/4 at 0.25."""
     two = Slopes(tuple(Estimate(value=c, low=None, high=None) for c in (0.125, 0.25)))
     same = np.full(stats.DRAWS, 18.0)
-    found = stats.interval(*equivalent_gain((18.0, same), (17.5, same - 0.5), two))
+    value, draws = doublings((18.0, same), (17.5, same - 0.5), two)
+    found = stats.interval(2**value, np.exp2(draws))
     assert (found.low, found.high) == (pytest.approx(1 / 16), pytest.approx(1 / 4))
     assert found.value == pytest.approx(2 ** (-0.5 / math.sqrt(0.125 * 0.25)))
 

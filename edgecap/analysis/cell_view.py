@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from edgecap import stats
 from edgecap.analysis.cell_labels import labels, short_names
 from edgecap.analysis.metrics import estimates
 from edgecap.analysis.outcomes import compression_of, energy_of, latency_of
@@ -17,10 +18,12 @@ from edgecap.record import (
     Absent,
     Cell,
     Compression,
+    Decode,
     Energy,
     Estimate,
     Latency,
     Measurement,
+    Prefill,
     Profile,
 )
 
@@ -70,9 +73,32 @@ class CellView:
         return estimate.value if isinstance(estimate, Estimate) else None
 
     @cached_property
+    def rounds(self) -> dict[str, dict[int, float]]:
+        """Return the median seconds of each round of `prefill_s` and `decode_s`, by its number."""
+        latency = self.latency
+        return {
+            "prefill_s": _rounds(latency.prefill) if latency else {},
+            "decode_s": _rounds(latency.decode) if latency else {},
+        }
+
+    @cached_property
+    def spreads(self) -> dict[str, float]:
+        """Return the relative spread of those rounds, which bounds the drift between two runs."""
+        return {
+            name: stats.spread_of_medians(list(rounds.values())) if rounds else 0.0
+            for name, rounds in self.rounds.items()
+        }
+
+    @cached_property
     def conditions(self) -> dict[str, object]:
         """Return the conditions of the run that a fair comparison holds equal, by name."""
         return conditions(self.record, self.cell)
+
+
+def _rounds(part: Prefill | Decode | Absent) -> dict[int, float]:
+    if isinstance(part, Absent):
+        return {}
+    return stats.medians_by_round(part.samples_s, part.rounds)
 
 
 def cell_views(records: Sequence[Profile]) -> list[CellView]:

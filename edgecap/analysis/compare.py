@@ -10,40 +10,37 @@ were timed in turns, else independently.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+import math
+from collections.abc import Callable, Hashable, Sequence
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any
 
 import msgspec
 
 from edgecap import stats
-from edgecap.analysis import metrics, score
+from edgecap.analysis import score
 from edgecap.analysis.cell_view import CellView, cell_views
-from edgecap.analysis.decoding import decoding_shift
-from edgecap.analysis.law import Slopes, equivalent_gain, law_of, slopes_for
-from edgecap.analysis.metrics import BY_NAME, COMPARED, Metric
-from edgecap.analysis.outcomes import failure_text
+from edgecap.analysis.compared_pair import ComparedPair, compared_cell, compared_pair
+from edgecap.analysis.draws import (
+    BLOCK,
+    Quantities,
+    drawn_medians,
+    keep_freed_memory,
+    likeness,
+    quantities,
+    round_ratios,
+)
+from edgecap.analysis.law import doublings
+from edgecap.analysis.metrics import COMPARED, Metric
+from edgecap.analysis.outcomes import failure_of
 from edgecap.analysis.pairing import MissingCell, pair_cells
-from edgecap.analysis.run_conditions import mismatches
 from edgecap.analysis.warnings.quality import DECODED, NOT_SCORED
 from edgecap.errors import UsageError
-from edgecap.record import (
-    Absent,
-    Decode,
-    Estimate,
-    Failure,
-    Flops,
-    Latency,
-    Prefill,
-    Profile,
-)
+from edgecap.record import Absent, Estimate, Profile
 from edgecap.stats import Quantity
 
 FEW_ROUNDS = 5  # with fewer, the interval of a median is the range of the samples
 _BASELINE_SEED, _CANDIDATE_SEED = 101, 202  # so that the draws of the two are independent
-
-Quantities = dict[str, Quantity | Absent]
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -99,42 +96,58 @@ def compare(records: Sequence[Profile], baseline: str | None = None) -> list[Com
 def _compare_with_each(
     pairs: Sequence[tuple[CellView, CellView | MissingCell]],
 ) -> list[Comparison]:
-    """Compare one baseline with its candidates; draw the baseline once."""
+    """Compare one baseline with its candidates; draw those that are alike at once."""
     baseline = pairs[0][0]
-    drawn = metrics.quantities(baseline.record, baseline.cell, _BASELINE_SEED)
-    return [_compare(baseline, drawn, candidate) for _, candidate in pairs]
+    base = compared_cell(baseline)
+    comparisons: dict[int, Comparison] = {}
+    alike: dict[Hashable, list[tuple[int, ComparedPair]]] = {}
+    for place, (_, candidate) in enumerate(pairs):
+        failure = _failure(candidate)
+        if isinstance(candidate, MissingCell) or failure:
+            comparisons[place] = _failed(baseline, candidate.label, failure)
+            continue
+        pair = compared_pair(base, candidate)
+        key = (likeness(candidate), pair.in_turns, tuple(pair.mismatches), pair.slopes)
+        alike.setdefault(key, []).append((place, pair))
+    keep_freed_memory()
+    drawn = quantities([baseline], _BASELINE_SEED) if alike else {}
+    for group in alike.values():
+        for start in range(0, len(group), BLOCK):
+            places, block = zip(*group[start : start + BLOCK], strict=True)
+            comparisons |= dict(zip(places, _compare_block(drawn, block), strict=True))
+    return [comparisons[place] for place in range(len(pairs))]
 
 
-def _compare(
-    baseline: CellView, drawn: Quantities, candidate: CellView | MissingCell
-) -> Comparison:
+def _failure(candidate: CellView | MissingCell) -> str:
+    """Return why a candidate was not measured; empty if it was."""
     if isinstance(candidate, MissingCell):
-        return _failed(baseline, candidate.label, "the record does not hold it")
-    if isinstance(candidate.cell.outcome, Failure):
-        return _failed(baseline, candidate.label, failure_text(candidate.cell.outcome))
-    different = mismatches(baseline.conditions, candidate.conditions)
-    pair = _Pair(baseline, candidate, different, _in_turns(baseline, candidate))
-    other = metrics.quantities(candidate.record, candidate.cell, _CANDIDATE_SEED)
-    differences = (
-        _worth(m, drawn, other, pair)
-        if m.name.startswith("effective_flops")
-        else _difference(m, drawn[m.name], other[m.name], pair)
-        for m in COMPARED
-    )
-    return Comparison(
-        baseline=baseline.label,
-        candidate=candidate.label,
-        one_after_another=not pair.in_turns,
-        mismatches=tuple(pair.mismatches.values()),
-        differences=tuple(d for d in differences if d is not None),
-        decoding=tuple(note for view in pair.views for note in _decoding_notes(view)),
-    )
+        return "the record does not hold it"
+    return failure_of(candidate.cell)
 
 
-def _in_turns(baseline: CellView, candidate: CellView) -> bool:
-    return baseline.place == candidate.place and all(
-        view.latency is not None and view.latency.in_turns for view in (baseline, candidate)
-    )
+def _compare_block(drawn: Quantities, block: Sequence[ComparedPair]) -> list[Comparison]:
+    """Compare a baseline with at most BLOCK candidates that are alike."""
+    import numpy as np
+
+    with np.errstate(all="ignore"):  # a candidate without a finite value is not compared
+        others = quantities([pair.candidate for pair in block], _CANDIDATE_SEED)
+        columns = [
+            _worth(m, drawn, others, block)
+            if m.name.startswith("effective_flops")
+            else _difference(m, drawn[m.name], others[m.name], block)
+            for m in COMPARED
+        ]
+    return [
+        Comparison(
+            baseline=pair.baseline.label,
+            candidate=pair.candidate.label,
+            one_after_another=not pair.in_turns,
+            mismatches=tuple(pair.mismatches.values()),
+            differences=tuple(d for d in differences if d is not None),
+            decoding=tuple(note for view in pair.views for note in _decoding_notes(view)),
+        )
+        for pair, differences in zip(block, zip(*columns, strict=True), strict=True)
+    ]
 
 
 def _decoding_notes(view: CellView) -> list[str]:
@@ -150,49 +163,78 @@ def _failed(baseline: CellView, candidate: str, reason: str) -> Comparison:
     return Comparison(baseline.label, candidate, True, (), (), failed=reason)
 
 
-class _Pair(NamedTuple):
-    """Two measured cells, and the sentence for each condition in which they differ.
-
-    `in_turns` is true if the two were timed round by round together.
-    """
-
-    baseline: CellView
-    candidate: CellView
-    mismatches: dict[str, str]
-    in_turns: bool
-
-    @property
-    def views(self) -> tuple[CellView, CellView]:
-        """Return both cells."""
-        return self.baseline, self.candidate
+# The values of one metric for each pair of a block; a column of differences, None where none.
+_Column = list[Difference | None]
 
 
 def _difference(
-    metric: Metric, x: Quantity | Absent, y: Quantity | Absent, pair: _Pair
-) -> Difference | None:
-    """Compare one metric of two cells; return None if neither has it."""
-    if isinstance(x, Absent) and isinstance(y, Absent):
+    metric: Metric, x: Quantity | Absent, y: Quantity | Absent, block: Sequence[ComparedPair]
+) -> _Column:
+    """Compare one metric of alike pairs; nothing is compared if neither side has it."""
+    before, after = _values(x, 1)[0], _values(y, len(block))
+    if isinstance(x, Absent) or isinstance(y, Absent) or before is None:
+        return [_one_sided(metric, before, value) for value in after]
+    ratio = _rounds_ratio(metric.name, block) or _ratio(x, y)
+    judged = _judged(metric, [(before, value) for value in after], ratio, block)
+    return [_checked(metric, before, value, d) for value, d in zip(after, judged, strict=True)]
+
+
+def _values(quantity: Quantity | Absent, number: int) -> list[float | None]:
+    """Return the value of each cell, None where it has no finite one."""
+    if isinstance(quantity, Absent):
+        return [None] * number
+    values: list[float] = quantity[0][:, 0].tolist()
+    return [value if math.isfinite(value) else None for value in values]
+
+
+def _one_sided(metric: Metric, before: float | None, after: float | None) -> Difference | None:
+    if before is None and after is None:
         return None
-    if isinstance(x, Absent) or isinstance(y, Absent):
-        return _unknown(metric, x, y, "measured on one side only")
-    if min(x[0], y[0]) <= 0:
-        return _unknown(metric, x, y, "no ratio of numbers that are not positive")
-    return _judged(metric, x, y, _rounds_ratio(metric, pair) or _ratio(x, y), pair)
+    return _unknown(metric, before, after, "measured on one side only")
+
+
+def _checked(
+    metric: Metric, before: float, after: float | None, judged: Difference
+) -> Difference | None:
+    """Return the judgement if both values have a ratio."""
+    if after is None:
+        return _one_sided(metric, before, after)
+    if before > 0 and after > 0:
+        return judged
+    return _unknown(metric, before, after, "no ratio of numbers that are not positive")
 
 
 def _judged(
-    metric: Metric, x: Quantity | Absent, y: Quantity | Absent, ratio: Quantity, pair: _Pair
-) -> Difference:
-    """Return the verdict on a ratio, unless the two were measured in ways that forbid one."""
+    metric: Metric,
+    values: Sequence[tuple[float | None, float | None]],
+    ratio: Quantity,
+    block: Sequence[ComparedPair],
+    of: Callable[[Any], Any] | None = None,
+) -> list[Difference]:
+    """Return the verdicts on ratios, unless the cells were measured in ways that forbid one.
+
+    With `of`, the ratios are that of what `ratio` holds.
+    """
+    pair = block[0]
     reason = (
         _mismatch(metric, pair) or _too_few_rounds(metric, pair) or _assumed_joules(metric, pair)
     )
     if reason:
-        return _unknown(metric, x, y, reason)
-    before, after = (None if isinstance(q, Absent) else q[0] for q in (x, y))
-    margin, estimate = _margin(metric, pair), stats.interval(*ratio)
-    judged = verdict(estimate, metric.less_is_better, margin)
-    return Difference(metric.name, metric.unit, before, after, estimate, margin, judged)
+        return [_unknown(metric, *both, reason) for both in values]
+    ratios = (of(ratio[0]) if of else ratio[0])[:, 0].tolist()
+    estimates = stats.intervals(ratios, ratio[1], of)
+    margins = [_margin(metric, pair) for pair in block]
+    return [
+        Difference(
+            metric.name,
+            metric.unit,
+            *both,
+            estimate,
+            margin,
+            verdict(estimate, metric.less_is_better, margin),
+        )
+        for both, estimate, margin in zip(values, estimates, margins, strict=True)
+    ]
 
 
 # --- worth ------------------------------------------------------------------------------------
@@ -201,87 +243,74 @@ def _judged(
 _COSTS = {"effective_flops_per_s": "decode_s", "effective_flops_per_j": "decode_j"}
 
 
-def _worth(metric: Metric, below: Quantities, above: Quantities, pair: _Pair) -> Difference | None:
+def _worth(
+    metric: Metric, below: Quantities, above: Quantities, block: Sequence[ComparedPair]
+) -> _Column:
     """Compare effective FLOPs: the compute-equivalent gain, times that in speed or in energy.
 
     It is of bits of the same documents. The bias of the text cancels, so that a text without a card
-    has ratios as well.
+    has ratios as well. Logarithms are drawn: the bounds of their intervals alone become ratios.
     """
-    cost, x, y = _COSTS.get(metric.name), below[metric.name], above[metric.name]
-    gains = [_gain(v, of, decoded=cost is not None) for v, of in _sides(pair, below, above)]
-    costs = [of[cost] for of in (below, above)] if cost else []
-    baseline, candidate = gains
+    import numpy as np
+
+    cost = _COSTS.get(metric.name)
+    baseline, candidate = (
+        of["decoded_gain" if cost else "gain_bits_per_token"] for of in (below, above)
+    )
     if isinstance(baseline, Absent) or isinstance(candidate, Absent):
-        return None
-    placed = [of["effective_flops"] for of in (below, above)]
-    ratio = equivalent_gain(baseline, candidate, _slopes(pair, placed))
-    if not costs:
-        return _judged(metric, x, y, ratio, pair)
-    before, after = costs
-    if isinstance(before, Absent) or isinstance(after, Absent):
-        return None
-    slower = _rounds_ratio(BY_NAME[cost or ""], pair) or _ratio(before, after)
-    draws = None if ratio[1] is None or slower[1] is None else ratio[1] / slower[1]
-    return _judged(metric, x, y, (ratio[0] / slower[0], draws), pair)
+        return [None] * len(block)
+    worth = doublings(baseline, candidate, block[0].slopes)
+    if cost:
+        if isinstance(below[cost], Absent) or isinstance(above[cost], Absent):
+            return [None] * len(block)
+        slower = _rounds_ratio(cost, block, np.log2) or _minus(_log(cost, above), _log(cost, below))
+        worth = _minus(worth, slower)
+    values = [(p.below.effective[metric.name], p.above.effective[metric.name]) for p in block]
+    return [*_judged(metric, values, worth, block, np.exp2)]
 
 
-def _sides(
-    pair: _Pair, below: Quantities, above: Quantities
-) -> tuple[tuple[CellView, Quantities], tuple[CellView, Quantities]]:
-    return (pair.baseline, below), (pair.candidate, above)
+def _log(cost: str, values: Quantities) -> Quantity:
+    """Return log2 of seconds or joules that are there, but for a constant."""
+    known = values["log_decode_s"] if cost == "decode_s" else score.log_cost(values[cost])
+    assert not isinstance(known, Absent)
+    return known
 
 
-def _gain(view: CellView, values: Quantities, decoded: bool) -> Quantity | Absent:
-    shift = decoding_shift(view.record, view.cell) if decoded else 0.0
-    return score.decoded_gain(values["gain_bits_per_token"], shift)
-
-
-def _slopes(pair: _Pair, effective: Sequence[Quantity | Absent]) -> Slopes:
-    """Return the slopes of the law that may hold for both, here and where their bits place them.
-
-    `effective` are their FLOPs a token by their bits.
-    """
-    flops = [v.record.flops.per_token for v in pair.views if isinstance(v.record.flops, Flops)]
-    placed = [q[0] for q in effective if not isinstance(q, Absent)]
-    return slopes_for(law_of(pair.baseline.record), [*flops, *placed])
-
-
-def _unknown(metric: Metric, x: Quantity | Absent, y: Quantity | Absent, reason: str) -> Difference:
-    before, after = (None if isinstance(q, Absent) else q[0] for q in (x, y))
+def _unknown(metric: Metric, before: float | None, after: float | None, reason: str) -> Difference:
     return Difference(
         metric.name, metric.unit, before, after, Absent(reason=reason), metric.margin, "unknown"
     )
 
 
-def _mismatch(metric: Metric, pair: _Pair) -> str | None:
+def _mismatch(metric: Metric, pair: ComparedPair) -> str | None:
     """Return the first condition that the metric needs and in which the two differ."""
     name = next((name for name in pair.mismatches if name in metric.needs), None)
     return name and f"the {name} differs"
 
 
-def _too_few_rounds(metric: Metric, pair: _Pair) -> str | None:
+def _too_few_rounds(metric: Metric, pair: ComparedPair) -> str | None:
     """Return a reason if either cell has fewer rounds of its seconds than a verdict needs."""
     if not metric.rounds:
         return None
-    rounds = min(len(_medians_by_round(view, metric.rounds)) for view in pair.views)
+    rounds = min(len(view.rounds[metric.rounds]) for view in pair.views)
     return (
         f"{rounds} rounds are too few for a verdict; raise --limit" if rounds < FEW_ROUNDS else None
     )
 
 
-def _assumed_joules(metric: Metric, pair: _Pair) -> str | None:
+def _assumed_joules(metric: Metric, pair: ComparedPair) -> str | None:
     """Return a reason if the joules come from watts that the user gave: they are no measurement."""
     energies = [view.energy for view in pair.views] if metric.unit == "J" else []
     scored = (score.scored_energy(energy) for energy in energies if energy)
     return next((absent.reason for absent in scored if isinstance(absent, Absent)), None)
 
 
-def _margin(metric: Metric, pair: _Pair) -> float:
+def _margin(metric: Metric, pair: ComparedPair) -> float:
     """Return the margin: of cells not timed in turns, at least the drift within each."""
     if pair.in_turns:
         return metric.margin
     timed = metric.rounds or metric.name
-    return max(metric.margin, *(_drift(view, timed) for view in pair.views))
+    return max(metric.margin, *(view.spreads.get(timed, 0.0) for view in pair.views))
 
 
 # --- ratios -----------------------------------------------------------------------------------
@@ -292,41 +321,21 @@ def _ratio(x: Quantity, y: Quantity) -> Quantity:
     return y[0] / x[0], None if x[1] is None or y[1] is None else y[1] / x[1]
 
 
-def _rounds_ratio(metric: Metric, pair: _Pair) -> Quantity | None:
-    """Return the median ratio of adjacent rounds if the cells were timed in turns."""
-    if not pair.in_turns or metric.name not in _TIMED:
+def _minus(x: Quantity, y: Quantity) -> Quantity:
+    return x[0] - y[0], None if x[1] is None or y[1] is None else x[1] - y[1]
+
+
+def _rounds_ratio(
+    name: str, block: Sequence[ComparedPair], of: Callable[[Any], Any] | None = None
+) -> Quantity | None:
+    """Return the median ratio of adjacent rounds, or `of` it, if the cells were timed in turns."""
+    if not block[0].in_turns or name not in _TIMED:
         return None
-    below, above = (_medians_by_round(view, metric.name) for view in pair.views)
-    ratios = [above[n] / below[n] for n in below if n in above]
-    if not ratios:
-        return None
-    return stats.median(ratios), stats.bootstrap_medians(ratios) if len(ratios) > 1 else None
+    ratios = round_ratios(block[0].baseline, [pair.candidate for pair in block], name)
+    return drawn_medians(ratios, stats.SEED, of) if ratios.size else None
 
 
-_TIMED: dict[str, Callable[[Latency], Prefill | Decode | Absent]] = {
-    "prefill_s": lambda latency: latency.prefill,
-    "decode_s": lambda latency: latency.decode,
-}
-
-
-def _timed(latency: Latency | None, name: str) -> Prefill | Decode | None:
-    part = _TIMED[name](latency) if latency and name in _TIMED else None
-    return part if isinstance(part, Prefill | Decode) else None
-
-
-@lru_cache(maxsize=64)  # several metrics of a pair use the rounds of its views
-def _medians_by_round(view: CellView, name: str) -> dict[int, float]:
-    part = _timed(view.latency, name)
-    if part is None:
-        return {}
-    medians = stats.round_medians(part.samples_s, part.rounds)
-    return dict(zip(dict.fromkeys(part.rounds), medians, strict=True))
-
-
-def _drift(view: CellView, name: str) -> float:
-    """Return the spread of rounds within a run, which bounds the drift between two runs."""
-    medians = list(_medians_by_round(view, name).values())
-    return stats.spread_of_medians(medians) if medians else 0.0
+_TIMED = ("prefill_s", "decode_s")
 
 
 # --- the verdict ------------------------------------------------------------------------------

@@ -48,11 +48,11 @@ class Slopes(NamedTuple):
         return math.sqrt(min(values) * max(values))
 
     def draws(self) -> Floats:
-        """Return draws of each slope, shape (k, DRAWS); of one slope, shape (DRAWS,)."""
+        """Return draws of each slope, shape (k, 1, DRAWS); of one slope, shape (DRAWS,)."""
         import numpy as np
 
-        drawn = np.array([_draws(slope) for slope in self.values])
-        return drawn[0] if len(drawn) == 1 else drawn
+        drawn = [_draws(slope) for slope in self.values]
+        return drawn[0] if len(drawn) == 1 else np.array(drawn)[:, None]
 
 
 @lru_cache(maxsize=8)
@@ -71,7 +71,7 @@ def law_of(record: Profile) -> Law | Absent:
     """Return the law of a record's text; of an older record, that of the bundled card."""
     law, card = record.corpus.law, _bundled_card()
     is_bundled = (record.corpus.sha256, record.corpus.bias_bits) == (card.sha256, card.bias_bits)
-    return law_of_card(card) if isinstance(law, Absent) and is_bundled else law
+    return _bundled_law() if isinstance(law, Absent) and is_bundled else law
 
 
 def with_law(record: Profile, card: Path) -> Profile:
@@ -112,11 +112,16 @@ def _reaches(law: Law, flops: float) -> bool:
 @lru_cache(maxsize=1)
 def known_slopes() -> tuple[Estimate, ...]:
     """Return the slopes of the bundled series and of a published one, each on its own text."""
-    law = law_of_card(_bundled_card())
+    law = _bundled_law()
     published = [model.information_capacity for model in published_series()[PUBLISHED]]
     mean = sum(published) / len(published)
     own = (law.slope,) if isinstance(law, Law) else ()
     return (*own, Estimate(value=mean, low=min(published), high=max(published)))
+
+
+@lru_cache(maxsize=1)
+def _bundled_law() -> Law | Absent:
+    return law_of_card(_bundled_card())
 
 
 @lru_cache(maxsize=1)
@@ -151,11 +156,13 @@ def effective_flops(gain: Quantity, law: Law | Absent, flops_per_token: float) -
     return value, np.exp2(middle + (gain[0] + beyond) / slopes.draws())
 
 
-def equivalent_gain(baseline: Quantity, candidate: Quantity, slopes: Slopes) -> Quantity:
-    """Return the compute-equivalent gain of a candidate from bits gained, with draws."""
-    value = 2.0 ** ((candidate[0] - baseline[0]) / slopes.middle)
+def doublings(baseline: Quantity, candidate: Quantity, slopes: Slopes) -> Quantity:
+    """Return log2 of the compute-equivalent gain of a candidate from bits gained, with draws.
+
+    Of quantities of m cells (see `draws`), draws have shape (m, DRAWS), under k slopes
+    (k, m, DRAWS).
+    """
+    value = (candidate[0] - baseline[0]) / slopes.middle
     if baseline[1] is None or candidate[1] is None:
         return value, None
-    import numpy as np
-
-    return value, np.exp2((candidate[1] - baseline[1]) / slopes.draws())
+    return value, (candidate[1] - baseline[1]) / slopes.draws()

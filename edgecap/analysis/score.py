@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from edgecap import stats
@@ -99,17 +100,37 @@ def join_scores(
     decoded = decoded_gain(gain, decoding_shift)
     return {
         **effective_scores(gain, decoded, seconds, joules, flops, law),
+        **capacities(gain, decoded, log_cost(seconds), log_cost(joules), flops, bias_bits),
+        **gain_rates(decoded, seconds, joules),
+    }
+
+
+def gain_rates(
+    decoded: Quantity | Absent, seconds: Quantity | Absent, joules: Quantity | Absent
+) -> dict[str, Quantity | Absent]:
+    """Compute the bits gained a second and a joule of decoding, by name."""
+    return {
+        "gain_bits_per_s": join(lambda g, t: g / t, decoded, seconds),
+        "gain_bits_per_j": join(lambda g, e: g / e, decoded, joules),
+    }
+
+
+def capacities(
+    gain: Quantity | Absent,
+    decoded: Quantity | Absent,
+    log_seconds: Quantity | Absent,
+    log_joules: Quantity | Absent,
+    flops: Flops | Absent,
+    bias_bits: float,
+) -> dict[str, Quantity | Absent]:
+    """Compute the capacities by name; the last two are log2 of costs on the reference machine."""
+    return {
         "information_capacity": _information_capacity(gain, flops, bias_bits),
-        "time_capacity": _join(lambda g, t: (g + bias_bits) / _log_cost(t), decoded, seconds),
-        "energy_capacity": _join(lambda g, e: (g + bias_bits) / _log_cost(e), decoded, joules),
-        "hardware_capacity": _join(
-            lambda g, t, e: (g + bias_bits) / ((_log_cost(t) + _log_cost(e)) / 2),
-            decoded,
-            seconds,
-            joules,
+        "time_capacity": join(lambda g, t: (g + bias_bits) / t, decoded, log_seconds),
+        "energy_capacity": join(lambda g, e: (g + bias_bits) / e, decoded, log_joules),
+        "hardware_capacity": join(
+            lambda g, t, e: (g + bias_bits) / ((t + e) / 2), decoded, log_seconds, log_joules
         ),
-        "gain_bits_per_s": _join(lambda g, t: g / t, decoded, seconds),
-        "gain_bits_per_j": _join(lambda g, e: g / e, decoded, joules),
     }
 
 
@@ -122,17 +143,18 @@ def effective_scores(
     law: Law | Absent,
 ) -> dict[str, Quantity | Absent]:
     """Compute what the bits of text and of decoded tokens are worth in FLOPs, by name."""
-    effective = _effective(decoded, flops, law)
+    read = _effective(gain, flops, law)
+    effective = read if decoded is gain else _effective(decoded, flops, law)
     return {
-        "effective_flops": _effective(gain, flops, law),
-        "effective_flops_per_s": _join(lambda n, t: n / t, effective, seconds),
-        "effective_flops_per_j": _join(lambda n, e: n / e, effective, joules),
+        "effective_flops": read,
+        "effective_flops_per_s": join(lambda n, t: n / t, effective, seconds),
+        "effective_flops_per_j": join(lambda n, e: n / e, effective, joules),
     }
 
 
 def decoded_gain(gain: Quantity | Absent, shift: float) -> Quantity | Absent:
     """Return the bits that a decoded token gains: `shift` less than one of the text."""
-    return _join(lambda g: g - shift, gain) if shift else gain
+    return join(lambda g: g - shift, gain) if shift else gain
 
 
 def _effective(
@@ -153,10 +175,16 @@ def _information_capacity(
     if isinstance(flops, Absent):
         return flops
     work = np.log2(flops.per_token)  # counted, so that it has no draws
-    return _join(lambda g: (g + bias_bits) / work, gain)
+    return join(lambda g: (g + bias_bits) / work, gain)
 
 
-def _log_cost(cost: Any) -> Any:
+def log_cost(cost: Quantity | Absent) -> Quantity | Absent:
+    """Return log2 of what the reference machine does at a cost of seconds or joules."""
+    return join(reference_log, cost)
+
+
+def reference_log(cost: Any) -> Any:
+    """Return log2 of the FLOPs of the reference machine in a time, or at an energy."""
     import numpy as np
 
     return np.log2(cost * REFERENCE)
@@ -172,21 +200,24 @@ def quantity_of(part: Any, read: Callable[[Any], Quantity | Absent]) -> Quantity
     return part if isinstance(part, Absent) else read(part)
 
 
-def _join(formula: Callable[..., Any], *parts: Quantity | Absent) -> Quantity | Absent:
+def join(formula: Callable[..., Any], *parts: Quantity | Absent) -> Quantity | Absent:
     """Apply a formula to values, and to their draws if all have some.
 
-    A value measured once has no draws, and is not exact: a result of it has none either.
+    A value measured once has no draws, and is not exact: a result of it has none either. Values of
+    several cells at once (see `draws`) are not checked to be finite.
     """
     present = [part for part in parts if not isinstance(part, Absent)]
     absent = [part for part in parts if isinstance(part, Absent)]
     if absent:
         return absent[0]
     try:
-        value = float(formula(*(v for v, _ in present)))
+        value = formula(*(v for v, _ in present))
     except ZeroDivisionError:
         return Absent(reason="division by zero")
-    if not math.isfinite(value):
-        return Absent(reason="not a finite number")
+    if not getattr(value, "ndim", 0):
+        value = float(value)
+        if not math.isfinite(value):
+            return Absent(reason="not a finite number")
     draws = [d for _, d in present if d is not None]
     return value, formula(*draws) if len(draws) == len(present) else None
 
@@ -212,13 +243,9 @@ def text_draws(c: Compression) -> tuple[Quantity, Quantity]:
     """Return bits per byte and bits gained per token, with draws of the same documents."""
     if len(c.per_document) < 2:
         return (c.bits_per_byte, None), (c.gain_bits_per_token, None)
-    sums = stats.bootstrap_sums(document_columns(c), strata=domains(c))
-    gain = (
-        _published_gain(c)
-        if c.protocol == "paper"
-        else (sums[:, 0] - sums[:, 1]) / sums[:, 2].clip(1)
-    )
-    return (c.bits_per_byte, 8 * sums[:, 1] / sums[:, 0].clip(1)), (c.gain_bits_per_token, gain)
+    sums = stats.bootstrap_sums(document_columns(c), strata=domains(c)).T
+    bits, gain = text_from_sums(documents(c), sums[1], c.protocol)
+    return (c.bits_per_byte, bits), (c.gain_bits_per_token, gain)
 
 
 def gain_draws(c: Compression) -> Quantity:
@@ -226,21 +253,44 @@ def gain_draws(c: Compression) -> Quantity:
     return text_draws(c)[1]
 
 
-def _published_gain(c: Compression) -> Floats:
-    """Draw the gain as the paper defines it.
+Documents = tuple[tuple[str, int, int], ...]  # domain, bytes and tokens of each
 
-    It is the mean over documents of text bits per token, less the model's bits pooled over tokens
-    (arXiv 2511.08066 takes these two different means).
+
+def documents(c: Compression) -> Documents:
+    """Return what the documents of a text hold, whatever model scored them."""
+    return tuple((d.domain, d.bytes, d.tokens) for d in c.per_document)
+
+
+@lru_cache(maxsize=16)  # the cells of a run score the same documents
+def _shared_sums(of: Documents) -> Floats:
+    """Draw the sums that do not depend on the model's bits, shape (4, DRAWS).
+
+    They are bits of text, tokens, the sum over documents of text bits per token, and the number of
+    documents that have tokens.
     """
     import numpy as np
 
-    columns = document_columns(c)
-    tokens = columns[:, 2]
-    own = np.where(tokens > 0, columns[:, 0] / tokens.clip(1), 0.0)
-    columns = np.column_stack([columns[:, 1:], own, tokens > 0])
-    sums = stats.bootstrap_sums(columns, strata=domains(c))
-    drawn: Floats = sums[:, 2] / sums[:, 3].clip(1) - sums[:, 0] / sums[:, 1].clip(1)
-    return drawn
+    text = 8 * np.array([size for _, size, _ in of], np.float64)
+    tokens = np.array([count for _, _, count in of], np.float64)
+    own = np.where(tokens > 0, text / tokens.clip(1), 0.0)
+    shared = np.column_stack([text, tokens, own, tokens > 0])
+    sums: Floats = stats.bootstrap_sums(shared, strata=[domain for domain, _, _ in of]).T
+    return sums
+
+
+def text_from_sums(of: Documents, bits: Floats, protocol: str) -> tuple[Floats, Floats]:
+    """Return draws of bits per byte and of bits gained per token, in the shape of `bits`.
+
+    `bits` are draws of the bits under the model, (..., DRAWS). The protocol "paper" takes the mean
+    over documents of text bits per token, less the model's bits pooled over tokens
+    (arXiv 2511.08066 takes these two different means).
+    """
+    text, tokens, own, number = _shared_sums(of)
+    tokens = tokens.clip(1)
+    per_byte = 8 * bits / text.clip(1)
+    if protocol == "paper":
+        return per_byte, own / number.clip(1) - bits / tokens
+    return per_byte, (text - bits) / tokens
 
 
 # --- seconds and joules -----------------------------------------------------------------------
@@ -311,13 +361,13 @@ def _window_joules(
     if draws is None or seed is None or not energy.quantisation:
         return value, draws
     gross = stats.median([w.joules / max(w.tokens, 1) for w in windows])
-    return value, _add_counter_error(draws, energy.quantisation * gross, seed)
+    return value, add_counter_error(draws, energy.quantisation * gross, seed)
 
 
-def _add_counter_error(draws: Floats, error: float, seed: int) -> Floats:
+def add_counter_error(draws: Floats, error: float | Floats, seed: int) -> Floats:
     """Add the error of the counter's step: begin and end each fall anywhere within one step."""
     import numpy as np
 
-    begin, end = np.random.default_rng(seed).random((2, len(draws)))
+    begin, end = np.random.default_rng(seed).random((2, draws.shape[-1]))
     blurred: Floats = draws + error * (begin - end)
     return blurred
