@@ -16,7 +16,7 @@ from edgecap.pipeline.judging import as_absent, failed_cell, pending_cell
 from edgecap.pipeline.run_context import (
     ReadyGraph,
     RunContext,
-    lengths_of,
+    amounts_of,
     run_step,
     session_of,
 )
@@ -94,7 +94,7 @@ def _unfit(context: RunContext, record: Profile, cell: CellSpec) -> Failure | No
 def _measure(
     context: RunContext, record: Profile, cell: CellSpec, graph: ReadyGraph
 ) -> MeasuredCell | Failure:
-    spec, lengths = context.spec, lengths_of(context)
+    spec, amounts = context.spec, amounts_of(context)
     plan = scoring_plan(context, cell, graph)
     log = document_log(context, record.machine, plan, graph)
     mark_in_use(context, cell, log)
@@ -102,9 +102,10 @@ def _measure(
     step = MeasureCell(
         plan=plan,
         reference=_reference(context, cell),
+        samples=amounts.samples,
         journal=str(log),
-        prefill_tokens=lengths.prompt,
-        decode_context=lengths.context,
+        prefill_tokens=amounts.prompt,
+        decode_context=amounts.context,
         operators=spec.operators,
         allow_fallback=spec.allow_fallback,
         energy=spec.energy,
@@ -137,7 +138,8 @@ def _with_devices(answer: MeasuredCell, devices: tuple[str, ...]) -> MeasuredCel
 
 
 def _measure_memory(context: RunContext, cell: CellSpec, graph: ReadyGraph) -> Memory | Absent:
-    prompt, _, steps = lengths_of(context)
+    amounts = amounts_of(context)
+    prompt, steps = amounts.prompt, amounts.decoded
     step = MeasureMemory(
         session=session_of(context, cell.provider, graph),
         files=tuple(str(graph.folder / f.path) for f in graph.graph.files),

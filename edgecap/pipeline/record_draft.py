@@ -22,7 +22,7 @@ from edgecap.pipeline.prepare import Prepared
 from edgecap.pipeline.run_context import (
     ProgressEvent,
     RunContext,
-    lengths_of,
+    amounts_of,
     run_step,
     threads_of,
 )
@@ -182,6 +182,6 @@ def _flops(context: RunContext) -> Flops | Absent:
     spec, architecture, horizon = context.spec, context.model.architecture, context.model.horizon
     if isinstance(architecture, Absent):
         return architecture
-    prompt, paper = lengths_of(context).prompt, spec.protocol == "paper"
+    prompt, paper = amounts_of(context).prompt, spec.protocol == "paper"
     steps = (spec.context or horizon) if paper else horizon
     return count_flops(architecture, steps, prompt, own_position=not paper)

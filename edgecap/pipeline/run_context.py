@@ -21,8 +21,6 @@ from edgecap.spec import CellSpec, Spec
 from edgecap.storage.files import Paths
 from edgecap.text.corpus import Corpus
 
-PREFILL_TOKENS, QUICK_PROMPT = 512, 128  # tokens of the prompt that is timed
-DECODE_STEPS, QUICK_STEPS = 32, 8  # of the memory step
 StepRunner = Callable[[Step, StepCallback, float], Answer]
 ProgressCallback = Callable[["ProgressEvent"], None]
 AnswerKind = TypeVar("AnswerKind")
@@ -113,23 +111,28 @@ def session_of(context: RunContext, provider: str, ready: ReadyGraph) -> Session
     )
 
 
-class Lengths(NamedTuple):
-    """Tokens of the prompt that is timed, mean context of decoded tokens, tokens that memory takes.
+class Amounts(NamedTuple):
+    """How much of a model is run: positions, and samples of the text.
 
-    `context` is 0 for an encoder.
+    `prompt` tokens are read, tokens are decoded at the mean context `context` (0 for an encoder),
+    `decoded` of them while memory is read, and `samples` are compared with fp32.
     """
 
     prompt: int
     context: int
     decoded: int
+    samples: int
 
 
-def lengths_of(context: RunContext) -> Lengths:
-    """Return how much of a model is run: less in a quick run."""
-    model, quick = context.model, context.spec.quick
-    prompt = min(QUICK_PROMPT if quick else PREFILL_TOKENS, model.horizon)
-    decoded = min(prompt, model.decode_context) if quick else model.decode_context
-    return Lengths(prompt, decoded, min(QUICK_STEPS if quick else DECODE_STEPS, decoded))
+FULL, QUICK = Amounts(512, 1024, 32, 4), Amounts(128, 128, 8, 2)
+
+
+def amounts_of(context: RunContext) -> Amounts:
+    """Return how much of a model is run, as far as it has the positions."""
+    model, most = context.model, QUICK if context.spec.quick else FULL
+    decoded = min(most.context, model.decode_context)
+    prompt, steps = min(most.prompt, model.horizon), min(most.decoded, decoded)
+    return Amounts(prompt, decoded, steps, most.samples)
 
 
 def one_precision(context: RunContext) -> str:

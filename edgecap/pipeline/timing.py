@@ -12,10 +12,10 @@ from edgecap.pipeline.artifacts import get_or_build
 from edgecap.pipeline.capabilities import Model
 from edgecap.pipeline.judging import as_absent
 from edgecap.pipeline.run_context import (
-    PREFILL_TOKENS,
+    FULL,
     ReadyGraph,
     RunContext,
-    lengths_of,
+    amounts_of,
     run_step,
     session_of,
 )
@@ -84,11 +84,11 @@ def decode_seconds_alone(context: RunContext, cell: CellSpec, graph: ReadyGraph)
 
 
 def _step(context: RunContext, group: TimingGroup) -> MeasureLatency:
-    model, spec, lengths = context.model, context.spec, lengths_of(context)
+    model, spec, amounts = context.model, context.spec, amounts_of(context)
     return MeasureLatency(
         entrants=tuple(session_of(context, c.provider, graph) for c, graph in group.items()),
-        prefill_tokens=lengths.prompt,
-        decode_context=lengths.context,
+        prefill_tokens=amounts.prompt,
+        decode_context=amounts.context,
         limit_s=min(spec.limit_s, QUICK_LIMIT_S) if spec.quick else spec.limit_s,
         target=spec.precision_target or TARGET,
         few_rounds=spec.quick,
@@ -127,7 +127,7 @@ def _contexts(spec: Spec, model: Model) -> tuple[int, ...]:
     if spec.context_sweep is not None or not spec.details:
         return spec.context_sweep or ()
     decoded = 0 if model.encodes else SWEEP_STEPS
-    unknown = PREFILL_TOKENS if model.encodes else SWEEP[-1] + decoded
+    unknown = FULL.prompt if model.encodes else SWEEP[-1] + decoded
     most = model.sizes.positions or unknown
     return tuple(c for c in SWEEP if c + decoded <= most)
 

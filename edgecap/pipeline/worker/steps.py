@@ -131,12 +131,13 @@ class ScoringPlan(Message, frozen=True, tag="plan"):
 class MeasureCell(Message, frozen=True, tag="measure"):
     """Measure placement, divergence, compression, energy and work of a graph on a provider.
 
-    `reference` is the fp32 graph to compare with. The file `journal` keeps finished documents.
-    Nothing is decoded if `decode_context` is 0.
+    `reference` is the fp32 graph to compare with, on `samples` of the text. The file `journal`
+    keeps finished documents. Nothing is decoded if `decode_context` is 0.
     """
 
     plan: ScoringPlan
     reference: str | None
+    samples: int
     journal: str
     prefill_tokens: int
     decode_context: int

@@ -136,7 +136,7 @@ def _divergence(step: MeasureCell, report: Report) -> dict[str, Any]:
         return _each(NO_FP32 if step.reference is None else 0.0)
     report("divergence", 0, 1)
     length = min(divergence.SAMPLE_TOKENS, plan.context)
-    samples = corpus_samples(plan.corpus, plan.tokenizer, length, divergence.SAMPLES)
+    samples = corpus_samples(plan.corpus, plan.tokenizer, length, step.samples)
     if not samples:
         return _each(Absent(reason="the corpus has no tokens"))
     reference = open_session(plan.session, path=Path(step.reference), provider="cpu")
@@ -191,12 +191,12 @@ def _encoder_samples(step: MeasureCell) -> list[Any]:
     """Return samples of the corpus, or random ids if the folder has no tokenizer."""
     plan, length = step.plan, min(divergence.SAMPLE_TOKENS, step.prefill_tokens)
     if (Path(plan.tokenizer) / "tokenizer.json").is_file():
-        samples = corpus_samples(plan.corpus, plan.tokenizer, length, divergence.SAMPLES)
+        samples = corpus_samples(plan.corpus, plan.tokenizer, length, step.samples)
         texts = [sample for sample in samples if len(sample)]
         if texts:
             return texts
     rng = np.random.default_rng(5)
-    return [rng.integers(0, plan.session.vocabulary, length) for _ in range(divergence.SAMPLES)]
+    return [rng.integers(0, plan.session.vocabulary, length) for _ in range(step.samples)]
 
 
 # --- bits of the corpus -----------------------------------------------------------------------
