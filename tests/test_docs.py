@@ -15,7 +15,7 @@ DOCS = sorted((ROOT / "docs").glob("*.md"))
 CARDS = sorted((ROOT / "models").glob("*/README.md"))
 TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 PAGES = [*TOP, *DOCS, *CARDS, ROOT / "edgecap" / "data" / "README.md"]
-COLUMNS, README_LINES, TABLE_LINES = 100, 90, 8
+COLUMNS, README_LINES, TABLE_LINES = 100, 90, 10
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 

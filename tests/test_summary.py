@@ -74,9 +74,9 @@ def four_of(record):
 
 
 def table_of(lines):
-    """The lines of the first table, header included: behind the verdict and the heading."""
-    heading = next(n for n, line in enumerate(lines) if line.startswith("text "))
-    start = lines.index("", heading) + 1
+    """The lines of the measured values, header included: behind the verdict and the heading."""
+    start = next(n for n, line in enumerate(lines) if line.startswith("text ")) + 1
+    start += lines[start] == ""
     return lines[start : lines.index("", start)]
 
 
@@ -145,30 +145,39 @@ def test_every_value_of_the_table_is_among_the_details_of_all_records():
     for path in [*DATA.glob("record-*.json"), *(ROOT / "profiles").rglob("*.json")]:
         record = load(path)
         known = click.unstyle(details(record, 80))
-        values = re.findall(r"\d[\d.,]*(?: [a-zµA-Z]+)?", "\n".join(table_of(lines_of(record))[2:]))
+        values = re.findall(r"\d[\d.,]*(?: [a-zµA-Z]+)?", "\n".join(table_of(lines_of(record))[1:]))
         assert values
         for value in values:
             assert value in known, (path.name, value)
 
 
 def test_columns_are_dropped_rather_than_wrapped():
-    decided = load(DATA / "record-8.json")
-    wide = table_of(lines_of(decided, 100))
-    assert "worth" in wide[0] and "tokens/s" in wide[0]
-    narrow = table_of(lines_of(decided, 60))
-    assert "worth" in narrow[0] and "tokens/s" not in narrow[0]
+    single = replace(VARIANTS, cells=VARIANTS.cells[:2])
+    wide = table_of(lines_of(single, 100))
+    assert "tokens/s" in wide[0] and "KL bits" in wide[0]
+    narrow = table_of(lines_of(with_energy(single), 60))
+    assert "tokens/s" not in narrow[0] and "J/token" in narrow[0]
     assert "bits/byte" in narrow[0] and "decode" in narrow[0]
-    counted = table_of(lines_of(with_energy(decided)))
-    assert "J/token" in counted[0] and "worth" in counted[0]
+
+
+def test_what_the_decision_has_no_room_for_is_among_the_measured_values():
+    decided = with_energy(load(DATA / "record-8.json"))
+    for width in (60, 72, 80, 100, 120):
+        lines = lines_of(decided, width)
+        header, values = next(x for x in lines if "  worth  " in x), table_of(lines)[0]
+        for name in ("J/token", "peak", "file"):
+            assert (name in header) != (name in values), (width, name)
 
 
 def test_joules_that_are_not_counted_are_marked():
     assumed = with_energy(RECORD, "assumed")
-    assert "assumed" in table_of(lines_of(assumed, 100))[1]
-    mixed = replace(assumed, cells=(*assumed.cells[:1], *with_energy(RECORD).cells[1:]))
-    header, below, first, second = table_of(lines_of(mixed, 100))[:4]
-    assert "assumed" not in header + below + second
-    assert "mJ assumed" in first
+    assert "J/token assumed" in table_of(lines_of(assumed, 100))[0]
+    one = replace(RECORD, cells=RECORD.cells[:2])
+    mixed = replace(assumed, cells=(assumed.cells[0], RECORD.cells[1]))
+    header, first, second = table_of(lines_of(mixed, 100))[:3]
+    assert "J/token" in header and "mJ assumed" in first and second.endswith("-")
+    sampled = lines_of(with_energy(one, "sampled"), 120)
+    assert sum("mJ sampled" in line for line in sampled) == 2
 
 
 def test_a_minor_caution_is_only_counted():

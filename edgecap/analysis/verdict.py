@@ -39,10 +39,14 @@ class Differences(NamedTuple):
 
 
 class JudgedCell(NamedTuple):
-    """A variant beside the baseline."""
+    """A variant beside the baseline, and its verdict beside the cell to ship.
+
+    That is better, same, worse or unknown, and `best` for the cell itself.
+    """
 
     view: CellView
     against: Differences
+    beside: str
 
 
 class Decision(NamedTuple):
@@ -52,6 +56,7 @@ class Decision(NamedTuple):
     better than the baseline too, and not surely worse than `best`. `metric` decides; empty if no
     cell has any. `doubt` says why no option has a verdict. `slopes` are those that the verdict
     holds for; several where the model lies outside the series of its law, `beyond` times.
+    `failed` were not measured.
     """
 
     baseline: CellView
@@ -62,6 +67,7 @@ class Decision(NamedTuple):
     doubt: str
     slopes: Slopes
     beyond: float
+    failed: tuple[CellView, ...]
 
     @property
     def shipped(self) -> CellView:
@@ -72,48 +78,53 @@ class Decision(NamedTuple):
     def nearest(self) -> JudgedCell | None:
         """Return the option of most worth, shipped or not."""
         judged = [o for o in self.options if o.against.ratio(self.metric)]
-        return max(judged, key=lambda o: _worth(o, self.metric), default=None)
+        return max(judged, key=lambda o: worth_of(o, self.metric), default=None)
 
 
 def decide(views: Sequence[CellView]) -> list[Decision]:
     """Return one decision for each model on each machine of which a cell was measured, in order."""
-    groups: dict[tuple[str, str, str], list[CellView]] = {}
+    groups: dict[tuple[str, ...], list[CellView]] = {}
     for view in views:
-        if view.measured:
-            source, machine = view.record.source, view.record.machine
-            groups.setdefault((source.name, source.weights_sha256, machine.name), []).append(view)
-    return [_decide(group) for group in groups.values()]
+        source, machine = view.record.source, view.record.machine
+        of_model = (source.name, source.weights_sha256)
+        groups.setdefault((*of_model, machine.name, machine.processor), []).append(view)
+    return [_decide(group) for group in groups.values() if any(view.measured for view in group)]
 
 
-def _decide(views: Sequence[CellView]) -> Decision:
+def _decide(group: Sequence[CellView]) -> Decision:
+    views = [view for view in group if view.measured]
     baseline = next((v for v in views if v.cell.precision == "fp32"), views[0])
-    options = tuple(JudgedCell(v, d) for v, d in differences_from(baseline, views))
-    metric = _deciding(options, views)
-    better = [o for o in options if o.against.verdict(metric) == "better"]
-    best = max(better, key=lambda o: _worth(o, metric), default=None)
+    found = differences_from(baseline, views)
+    metric = _deciding([differences for _, differences in found], views)
+    judged = [JudgedCell(v, d, d.verdict(metric)) for v, d in found]
+    better = [o for o in judged if o.beside == "better"]
+    best = max(better, key=lambda o: worth_of(o, metric), default=None)
+    options = _beside(best, judged, metric) if best else tuple(judged)
+    best = next((o for o in options if o.beside == "best"), None)
     slopes, beyond = _slopes(baseline.record)
     return Decision(
         baseline=baseline,
         options=options,
         metric=metric,
         best=best,
-        level=_level(best, better, metric),
+        level=_level(options, metric) if best else (),
         doubt=_doubt(options, metric),
         slopes=slopes,
         beyond=beyond,
+        failed=tuple(view for view in group if not view.measured),
     )
 
 
-def _deciding(options: Sequence[JudgedCell], views: Sequence[CellView]) -> str:
+def _deciding(found: Sequence[Differences], views: Sequence[CellView]) -> str:
     """Return the first deciding metric that an option has a difference in, or any cell a value."""
     for metric in DECIDING:
-        if any(metric in o.against.by_metric for o in options):
+        if any(metric in differences.by_metric for differences in found):
             return metric
     return next((m for m in DECIDING if any(v.value(m) is not None for v in views)), "")
 
 
-def _worth(option: JudgedCell, metric: str) -> float:
-    """Return how many times as much as the baseline an option is worth in a metric."""
+def worth_of(option: JudgedCell, metric: str) -> float:
+    """Return how many times as good as the baseline an option is in a metric; 0 if unknown."""
     ratio = option.against.ratio(metric)
     if ratio is None:
         return 0.0
@@ -121,13 +132,20 @@ def _worth(option: JudgedCell, metric: str) -> float:
     return 1 / ratio.value if less and ratio.value else ratio.value
 
 
-def _level(
-    best: JudgedCell | None, better: Sequence[JudgedCell], metric: str
-) -> tuple[CellView, ...]:
-    if best is None or len(better) < 2:
-        return ()
-    rest = differences_from(best.view, [o.view for o in better])
-    return tuple(v for v, found in rest if found.verdict(metric) in ("same", "unknown"))
+def _beside(best: JudgedCell, judged: Sequence[JudgedCell], metric: str) -> tuple[JudgedCell, ...]:
+    """Judge each other option beside the best, in pairs of their own."""
+    rest = differences_from(best.view, [option.view for option in judged])
+    verdicts = {id(view): differences.verdict(metric) for view, differences in rest}
+    return tuple(option._replace(beside=verdicts.get(id(option.view), "best")) for option in judged)
+
+
+def _level(options: Sequence[JudgedCell], metric: str) -> tuple[CellView, ...]:
+    """Return the options that are better than the baseline, and not surely worse than the best."""
+    return tuple(
+        option.view
+        for option in options
+        if option.against.verdict(metric) == "better" and option.beside in ("same", "unknown")
+    )
 
 
 def _doubt(options: Sequence[JudgedCell], metric: str) -> str:

@@ -9,11 +9,22 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from edgecap.analysis.cell_view import CellView
+from edgecap.analysis.compare import Comparison
 from edgecap.analysis.outcomes import failure_of
 from edgecap.analysis.verdict import DECIDING, Decision, Differences, decide
 from edgecap.names import shortened
 from edgecap.record import Estimate
 from edgecap.report.data import inverse
+from edgecap.report.decision import (
+    BETTER,
+    FAILED,
+    LEVEL,
+    UNKNOWN,
+    WORSE,
+    DecisionTable,
+    decision_table,
+    mark_of,
+)
 from edgecap.units import significant
 
 WORTH = "effective_flops_per_s"
@@ -29,6 +40,11 @@ class Verdict(NamedTuple):
     sentence: str
     caution: str
     decision: Decision | None
+
+    @property
+    def table(self) -> DecisionTable | None:
+        """Return the decision as a table; None if there is nothing to choose from."""
+        return decision_table(self.decision) if self.decision else None
 
     @property
     def text(self) -> str:
@@ -61,6 +77,28 @@ def compared(found: Differences, candidate: str, baseline: str) -> str:
     judged = {"better": "better", "worse": "worse", "same": "level"}.get(found.verdict(metric), "")
     verdict = f"{judged}: " if judged else "no clear winner: "
     return f"{verdict}{candidate} {_why(found, baseline, metric)}{_file(found)}."
+
+
+_GROUPS = {  # of candidates, by their mark
+    BETTER: "better",
+    LEVEL: "level",
+    WORSE: "worse",
+    UNKNOWN: "no clear winner",
+    FAILED: "failed",
+}
+
+
+def compared_all(pairs: Sequence[Comparison]) -> str:
+    """Return one sentence on many candidates: which are better than their baseline, which not."""
+    baselines = dict.fromkeys(pair.baseline for pair in pairs)
+    of_one = f"beside {next(iter(baselines))}" if len(baselines) == 1 else "beside their baselines"
+    marks = [(mark_of(pair), pair.candidate) for pair in pairs]
+    groups = {
+        words: [name for mark, name in marks if mark == group] for group, words in _GROUPS.items()
+    }
+    parts = [f"{words}: {_listed(names)}" for words, names in groups.items() if names]
+    sentence = "; ".join(parts)
+    return f"{sentence[:1].upper()}{sentence[1:]} ({of_one})."
 
 
 def _place(view: CellView) -> str:
@@ -138,12 +176,12 @@ def _file(found: Differences) -> str:
 
 
 def _level(level: Sequence[CellView]) -> str:
-    if not level:
-        return ""
-    names = [view.name for view in level]
+    return f" Not told apart from it: {_listed([v.name for v in level])}." if level else ""
+
+
+def _listed(names: Sequence[str]) -> str:
     shown = names if len(names) <= _NAMED else [*names[:_NAMED], f"{len(names) - _NAMED} more"]
-    listed = shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
-    return f" Not told apart from it: {listed}."
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
 def _interval(ratio: Estimate) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
@@ -12,9 +13,11 @@ from edgecap.analysis.metrics import METRICS
 from edgecap.analysis.verdict import differences_of
 from edgecap.names import one_line, printable
 from edgecap.record import Absent, Estimate
+from edgecap.report.decision import compared_table
 from edgecap.report.format import table, wrapped
 from edgecap.report.metric_text import metric_text
-from edgecap.report.verdict import compared
+from edgecap.report.terminal.verdict import COLOURS, decision_lines
+from edgecap.report.verdict import compared, compared_all
 from edgecap.units import significant
 
 if TYPE_CHECKING:
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
     from edgecap.analysis.thresholds import Violation
 
 MANY = 6  # pairs up to which each has a table
-_COLOURS = {"better": "green", "worse": "red", "unknown": "yellow"}
 _COLUMNS = ["", "baseline", "candidate", "ratio", "95 % interval", "verdict"]
 _DRIFT = (
     "the two were timed one after another, so that drift of the machine is in the ratios of "
@@ -32,25 +34,41 @@ _DRIFT = (
 
 
 def comparisons(pairs: Sequence[Comparison], width: int = 100) -> str:
-    """Return a table for each pair, or one table where there are many."""
-    return (
-        _matrix(pairs, width)
+    """Return a table for each pair, or one table where there are many.
+
+    Several pairs begin with one sentence and one table of what decides.
+    """
+    if len(pairs) == 1:
+        return comparison(pairs[0], width)
+    rest = (
+        [_matrix(pairs, width)]
         if len(pairs) > MANY
-        else "\n\n".join(comparison(one, width) for one in pairs)
+        else [comparison(one, width, alone=False) for one in pairs]
     )
+    return "\n\n".join([_opening(pairs, width), *rest])
 
 
-def comparison(pair: Comparison, width: int = 100) -> str:
-    """Return each metric's ratio and verdict, and what differs between the runs."""
+def _opening(pairs: Sequence[Comparison], width: int) -> str:
+    sentence = printable(compared_all(pairs))
+    lines = textwrap.wrap(sentence, width, break_on_hyphens=False)
+    decided = compared_table(pairs)
+    return "\n".join([*lines, *(decision_lines(decided, width) if decided.columns else [])])
+
+
+def comparison(pair: Comparison, width: int = 100, alone: bool = True) -> str:
+    """Return each metric's ratio and verdict, and what differs between the runs.
+
+    A pair that stands `alone` begins with the verdict in a sentence.
+    """
     title = click.style(_title(pair), bold=True)
     if pair.failed is not None:
         return "\n".join([title, wrapped(f"failed: {printable(pair.failed)}", width, "red")])
     rows = [
-        [*row[:-1], click.style(row[-1], fg=_COLOURS.get(row[-1]))]
+        [*row[:-1], click.style(row[-1], fg=COLOURS.get(row[-1]))]
         for row in map(_cells, pair.differences)
     ]
     notes = [wrapped(f"caution: {note}", width, "yellow") for note in _notes(pair)]
-    sentence = compared(differences_of(pair), pair.candidate, pair.baseline)
+    sentence = compared(differences_of(pair), pair.candidate, pair.baseline) if alone else ""
     verdict = [wrapped(printable(sentence), width, None)] if sentence else []
     return "\n".join([title, *verdict, table(_COLUMNS, rows, width), *notes])
 
@@ -133,7 +151,7 @@ def _ratio(d: Difference) -> str:
         if isinstance(d.ratio, Estimate)
         else "?"
     )
-    return click.style(text, fg=_COLOURS.get(d.verdict))
+    return click.style(text, fg=COLOURS.get(d.verdict))
 
 
 # --- Markdown and JUnit -----------------------------------------------------------------------
@@ -145,19 +163,30 @@ def markdown(pairs: Sequence[Comparison], violations: Sequence[Violation] = ()) 
         f"- **{_escaped(v.candidate)} against {_escaped(v.baseline)}**: {_escaped(v.message)}"
         for v in violations
     ]
+    sections = [_section(one, alone=len(pairs) == 1) for one in pairs]
+    first = [_markdown_opening(pairs)] if len(pairs) > 1 else []
     return "\n\n".join(
-        [*(["\n".join(["### Not accepted", "", *lines])] if lines else []), *map(_section, pairs)]
+        [*(["\n".join(["### Not accepted", "", *lines])] if lines else []), *first, *sections]
     )
 
 
-def _section(one: Comparison) -> str:
+def _markdown_opening(pairs: Sequence[Comparison]) -> str:
+    decided = compared_table(pairs)
+    rows = [[_escaped(text) for text in row] for row in decided.texts()]
+    rule = [":--", ":--", *["--:"] * len(decided.columns)]
+    lines = [f"| {' | '.join(row)} |" for row in (rows[0], rule, *rows[1:])]
+    note = ["", f"{_escaped(decided.note)}."] if decided.note else []
+    return "\n".join([f"**{_escaped(compared_all(pairs))}**", "", *lines, *note])
+
+
+def _section(one: Comparison, alone: bool) -> str:
     title = f"### {_escaped(_title(one))}"
     if one.failed is not None:
         return f"{title}\n\nfailed: {_escaped(one.failed)}"
     rows = [["metric", *_COLUMNS[1:]], [":--", *["--:"] * 4, ":--"], *map(_cells, one.differences)]
     lines = [f"| {' | '.join(row)} |" for row in rows]
     notes = [f"> caution: {_escaped(note)}" for note in _notes(one)]
-    sentence = compared(differences_of(one), one.candidate, one.baseline)
+    sentence = compared(differences_of(one), one.candidate, one.baseline) if alone else ""
     verdict = [_escaped(sentence), ""] if sentence else []
     return "\n".join([title, "", *verdict, *lines, *(["", *notes] if notes else [])])
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from edgecap import stats
-from edgecap.analysis.cell_view import cell_views
 from edgecap.analysis.warnings.energy import no_energy
 from edgecap.names import shortened, shortened_list
 from edgecap.record import Absent, CorpusInfo, Decode, Latency, Profile
@@ -16,8 +15,7 @@ from edgecap.report.machine_text import container_limits
 from edgecap.report.terminal.extra_tables import EXTRA_TABLES
 from edgecap.report.terminal.failures import INCOMPLETE, failures
 from edgecap.report.terminal.measured import machine_line, measured_table, model_line, text_line
-from edgecap.report.terminal.verdict import decision_of, verdict_lines
-from edgecap.report.verdict import verdicts
+from edgecap.report.terminal.verdict import opening
 from edgecap.units import si
 
 WHOLE = 10_000  # columns of a line that is wrapped later
@@ -26,13 +24,13 @@ OVERHEAD = 0.05  # share of a decoded token below which overhead is not mentione
 
 def details(record: Profile, width: int = 100) -> str:
     """Return the whole record: what was measured where, every table, every caution."""
-    found = verdicts(cell_views([record]))
+    first = opening(record, width)
     parts = [
-        *verdict_lines(found, width),
+        *first.lines,
         _heading(record, width),
         "",
         click.style("Measured", bold=True),
-        measured_table(record, width, decision_of(found)),
+        measured_table(record, width, first.shown),
     ]
     for extra in EXTRA_TABLES:
         text = extra.text(record, width)

@@ -26,7 +26,9 @@ class ExtraTable(NamedTuple):
 
 
 EXTRA_TABLES = (
-    ExtraTable("Scores, with 95 % intervals", "scores", scores, lambda s: False),
+    ExtraTable(
+        "Scores, with the 95 % interval of the first cell", "scores", scores, lambda s: False
+    ),
     ExtraTable("Energy", "energy", energies, lambda s: False),
     ExtraTable("Roofline", "roofline", rooflines, lambda s: s.calibrate),
     ExtraTable("Time by operator", "operators", operators, lambda s: s.operators),

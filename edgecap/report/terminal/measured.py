@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 import click
 
 from edgecap.analysis.metrics import estimates
 from edgecap.analysis.outcomes import status
-from edgecap.analysis.verdict import Decision
 from edgecap.names import printable, shortened
 from edgecap.record import (
     Absent,
@@ -27,7 +26,6 @@ from edgecap.report.data import measured_cells, medians
 from edgecap.report.format import name_of, table, table_width
 from edgecap.report.metric_text import metric_text
 from edgecap.report.terminal.energy import provenance_of
-from edgecap.report.verdict import WORTH, worth_text
 from edgecap.units import count, si, significant, size
 
 NAME = 12  # characters of a name that are shown however narrow the line is
@@ -138,7 +136,9 @@ _METRICS = {  # by column
     "KL bits": "divergence_bits",
     "prefill": "prefill_s",
     "decode": "decode_s",
+    "J/token": "decode_j",
     "peak RAM": "peak_bytes",
+    "file": "file_bytes",
 }
 
 Row = dict[str, str]  # the texts of a cell by column; empty of a cell that failed
@@ -151,22 +151,27 @@ class Column(NamedTuple):
     title: str
 
 
-def measured_table(record: Profile, width: int, decision: Decision | None = None) -> str:
-    """Return one row a cell with all columns, in several tables if wider than `width`."""
-    worths = _worths(decision)
-    rows = [_row(record, cell, worths.get(id(cell), "-")) for cell in record.cells]
-    keys = [*_columns(record, rows), *(["worth"] if worths else [])]
+def measured_table(record: Profile, width: int, shown: Container[str] = ()) -> str:
+    """Return one row a cell with all columns, in several tables if wider than `width`.
+
+    Columns of a metric in `shown` are left out: another table has them.
+    """
+    rows = [_row(record, cell) for cell in record.cells]
+    keys = _columns(record, rows, shown)
     columns = [Column(key, _title(record, key, " ")) for key in keys]
     return table(*_texts(record, rows, columns), width)
 
 
-def compact_table(record: Profile, width: int, decision: Decision | None = None) -> str:
-    """Return one row a cell with its worth, as many columns as fit into `width`."""
-    worths = _worths(decision)
-    rows = [_row(record, cell, worths.get(id(cell), "-")) for cell in record.cells]
+def compact_table(record: Profile, width: int, shown: Container[str] = ()) -> str:
+    """Return one row a cell, as many columns as fit into `width`, without those in `shown`.
+
+    Beside another table it also lacks tokens a second, which are decode once more.
+    """
+    rows = [_row(record, cell) for cell in record.cells]
     common = _common_provenance(record)
-    keys = [*_columns(record, rows), *(["worth"] if worths else [])]
-    columns = [Column(key, _title(record, key, "\n", common)) for key in keys]
+    keys = [key for key in _columns(record, rows, shown) if key != "tokens/s" or not shown]
+    between = " " if "file_bytes" in shown else "\n"  # few columns have room for long titles
+    columns = [Column(key, _title(record, key, between, common)) for key in keys]
     if common:
         rows = [_without_tag(row, common) for row in rows]
     for least in LEAST_NEEDED:
@@ -175,23 +180,11 @@ def compact_table(record: Profile, width: int, decision: Decision | None = None)
     return table(*_texts(record, rows, columns), width)
 
 
-def _columns(record: Profile, rows: Sequence[Row]) -> list[str]:
-    """Return the keys of the columns that a record has values for."""
+def _columns(record: Profile, rows: Sequence[Row], shown: Container[str]) -> list[str]:
+    """Return the keys of the columns that a record has values for, and that are not shown."""
     filled = {key for row in rows for key, text in row.items() if text != "-"}
-    names = COLUMNS[record.source.task]
+    names = [key for key in COLUMNS[record.source.task] if _METRICS.get(key) not in shown]
     return [key for key in names if key not in OPTIONAL or key in filled]
-
-
-def _worths(decision: Decision | None) -> dict[int, str]:
-    """Return the worth of each cell beside the baseline's, by identity; empty if there is none."""
-    if decision is None or decision.metric != WORTH:
-        return {}
-    texts = {
-        id(option.view.cell): worth_text(ratio)
-        for option in decision.options
-        if (ratio := option.against.ratio(WORTH))
-    }
-    return {id(decision.baseline.cell): "1", **texts} if texts else {}
 
 
 def _title(record: Profile, key: str, separator: str, common: str = "") -> str:
@@ -225,7 +218,7 @@ def _line(cell: Cell, row: Row, columns: Sequence[Column]) -> list[str]:
     return [row[column.key] for column in columns]
 
 
-def _row(record: Profile, cell: Cell, worth: str = "-") -> Row:
+def _row(record: Profile, cell: Cell) -> Row:
     if status(cell) != "measured":
         return {}
     values = estimates(record, cell, seed=None)
@@ -234,7 +227,6 @@ def _row(record: Profile, cell: Cell, worth: str = "-") -> Row:
     metrics = {**_METRICS, "J/token": joules}
     texts = {key: _text(metric, values[metric]) for key, metric in metrics.items()}
     return texts | {
-        "worth": worth,
         "cosine": _cosine(graph),
         "tokens/s": significant(rate.value) if isinstance(rate, Estimate) else "-",
         "J/token": f"{texts['J/token']} {provenance_of(cell)}".strip(),

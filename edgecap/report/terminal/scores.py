@@ -1,4 +1,8 @@
-"""Scores of each cell with their 95 % intervals."""
+"""Scores of each cell, with the 95 % interval of the first.
+
+Intervals of two cells side by side would hide what their documents and rounds have in common:
+`compare` has those of the ratios.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,9 @@ def scores(record: Profile, width: int) -> str:
     for metric in (BY_NAME[name] for name in SCORES):
         values = [_score(cell, metric.name) for cell in record.cells]
         if not metric.relative and any(isinstance(value, Estimate) for value in values):
-            rows.append([metric.words, *[_with_interval(metric.name, value) for value in values]])
+            texts = [_with_interval(metric.name, value) for value in values[:1]]
+            texts += [_value(metric.name, value) for value in values[1:]]
+            rows.append([metric.words, *texts])
     header = ["", *[name_of(cell, record.cells) for cell in record.cells]]
     return table(header, rows, width) if rows else ""
 
@@ -25,9 +31,11 @@ def _score(cell: Cell, field: str) -> Estimate | Absent:
 
 
 def _with_interval(metric: str, score: Estimate | Absent) -> str:
-    if isinstance(score, Absent):
-        return "-"
-    value = metric_text(metric, score.value)
-    if score.low is None or score.high is None:
+    value = _value(metric, score)
+    if isinstance(score, Absent) or score.low is None or score.high is None:
         return value
     return f"{value}\n{metric_text(metric, score.low)}..{metric_text(metric, score.high)}"
+
+
+def _value(metric: str, score: Estimate | Absent) -> str:
+    return "-" if isinstance(score, Absent) else metric_text(metric, score.value)

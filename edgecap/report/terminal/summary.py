@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import click
 
-from edgecap.analysis.cell_view import cell_views
 from edgecap.names import shortened
 from edgecap.record import Profile
 from edgecap.report.cautions import CautionGroup, full_message, grouped_cautions
@@ -23,13 +22,12 @@ from edgecap.report.terminal.decisive import DECISIVE, GRAVITY, ShortCaution
 from edgecap.report.terminal.extra_tables import EXTRA_TABLES
 from edgecap.report.terminal.failures import INCOMPLETE, failures
 from edgecap.report.terminal.measured import compact_table, machine_line, model_line, text_line
-from edgecap.report.terminal.verdict import decision_of, verdict_lines
-from edgecap.report.verdict import verdicts
+from edgecap.report.terminal.verdict import PROSE, opening
 from edgecap.units import counted
 
-LINES, MOST_LINES = 22, 24  # of the summary, and of one with many variants
+LINES, MOST_LINES = 22, 23  # of the summary, and of one with many variants
+MOST_TOP = 20  # lines before the notes
 _LEAST_FOR_NOTES = 6  # lines, as far as there are so many
-PROSE = 100  # columns that notes are wrapped at on a wider terminal
 NOTE = 160  # characters of a note at most: two lines of 80
 
 
@@ -41,12 +39,17 @@ class NoteLines(NamedTuple):
 
 
 def summary(record: Profile, width: int = 80) -> str:
-    """Return verdict, heading, measured values, failures and the decisive cautions."""
-    found = verdicts(cell_views([record]))
-    table = compact_table(record, width, decision_of(found)).splitlines()
-    top = [*verdict_lines(found, min(width, PROSE)), *_heading(record, width), "", *table, ""]
+    """Return verdict, heading, measured values, failures and the decisive cautions.
+
+    Of many variants the measured values are left to the details.
+    """
+    first = opening(record, width)
+    measured = compact_table(record, width, first.shown).splitlines()
+    top = [*first.lines, *_heading(record, width)]
+    hidden = bool(first.shown) and len(top) + len(measured) > MOST_TOP
+    top += [""] if hidden else [*([] if first.shown else [""]), *measured, ""]
     room = min(max(LINES - len(top) - 1, _LEAST_FOR_NOTES), MOST_LINES - len(top) - 1)
-    notes = _notes(record, min(width, PROSE), room)
+    notes = _notes(record, min(width, PROSE), room, hidden)
     return "\n".join([*top, *_requested(record, width), *notes]).rstrip("\n")
 
 
@@ -66,7 +69,7 @@ def _requested(record: Profile, width: int) -> list[str]:
 # --- notes ------------------------------------------------------------------------------------
 
 
-def _notes(record: Profile, width: int, room: int) -> list[str]:
+def _notes(record: Profile, width: int, room: int, hidden: bool) -> list[str]:
     """Return failures and decisive cautions in at most `room` lines, and one line on the rest."""
     cells = [(cell, name_of(cell, record.cells)) for cell in record.cells]
     groups, measured = grouped_cautions(cells), len(measured_cells(record))
@@ -79,7 +82,7 @@ def _notes(record: Profile, width: int, room: int) -> list[str]:
         shown = _fitting(notes, room)
         if shown == len(notes):
             break
-    rest = _rest(record, len(notes) - shown, len(groups) - len(decisive), width)
+    rest = _rest(record, len(notes) - shown, len(groups) - len(decisive), width, hidden)
     return [*[click.style(x, fg=n.colour) for n in notes[:shown] for x in n.lines], *rest]
 
 
@@ -109,13 +112,13 @@ def _fitting(notes: Sequence[NoteLines], room: int) -> int:
     return len(notes)
 
 
-def _rest(record: Profile, hidden: int, others: int, width: int) -> list[str]:
-    """Return the line on what `--details` adds."""
+def _rest(record: Profile, hidden: int, others: int, width: int, measured: bool) -> list[str]:
+    """Return the line on what `--details` adds; `measured` if it has the measured values."""
     cautions = [
         *([f"{hidden} more such caution{'s' * (hidden > 1)}"] if hidden else []),
         *([counted(others, "other caution" if hidden else "caution")] if others else []),
     ]
-    tables = [
+    tables = ["measured values"] * measured + [
         extra.name
         for extra in EXTRA_TABLES
         if not extra.requested(record.spec) and extra.text(record, width)
