@@ -28,6 +28,7 @@ from pages import (
 )
 
 from edgecap.analysis.metrics import METRICS
+from edgecap.analysis.verdict import decide
 from edgecap.cli.commands import cli
 from edgecap.errors import UsageError
 from edgecap.names import printable
@@ -111,6 +112,10 @@ def test_goldens(name):
     assert goldens()[name] == (DATA / name).read_text("utf-8")
 
 
+def sections_of(views):
+    return sections(views, decide(views))
+
+
 # --- pages ----------------------------------------------------------------------------------------
 
 
@@ -147,14 +152,14 @@ def test_three_hundred_cells_stay_readable_and_small():
     assert len(page.encode()) < 8e6
     lines = display_views([record])
     heights = {
-        f.id: f.plot["layout"]["height"] for s in sections(lines) for f in s.figures if f.plot
+        f.id: f.plot["layout"]["height"] for s in sections_of(lines) for f in s.figures if f.plot
     }
     assert heights["capacity"] > 300 * 20 and heights["split"] > 300 * 20
     assert "The first 2,000 of" in page
     found = {t.title: t for t in tables(lines, [record])}
     assert all(len(t.rows) <= MOST for t in found.values())
     assert found["Every metric with its 95 % interval"].total == 300
-    for section in sections(lines):
+    for section in sections_of(lines):
         for figure in section.figures:
             traces = figure.plot["data"] if figure.plot else []
             assert len(traces) <= 30, figure.id
@@ -162,10 +167,10 @@ def test_three_hundred_cells_stay_readable_and_small():
 
 
 def test_figures_without_data_say_why():
-    found = {f.id: f for s in sections(display_views([RECORD])) for f in s.figures}
+    found = {f.id: f for s in sections_of(display_views([RECORD])) for f in s.figures}
     assert found["energy"].plot is None and "no RAPL counter" in found["energy"].text
     assert found["operators"].plot is None and "--operators" in found["operators"].text
-    nothing = {f.id: f for s in sections(display_views([failed()])) for f in s.figures}
+    nothing = {f.id: f for s in sections_of(display_views([failed()])) for f in s.figures}
     assert not any(f.plot for f in nothing.values())
     assert all(f.text for f in nothing.values())
 
@@ -186,7 +191,7 @@ def test_json_in_a_script_cannot_end_it():
 
 
 def test_names_in_figures_are_escaped_for_plotly():
-    texts = json.dumps([f.plot for s in sections(display_views([hostile()])) for f in s.figures])
+    texts = json.dumps([f.plot for s in sections_of(display_views([hostile()])) for f in s.figures])
     assert "<script" not in texts and "<img" not in texts and "<b>Add" not in texts
     assert "&lt;/script&gt;" in texts
 
@@ -254,6 +259,11 @@ def test_a_verdict_of_nothing_says_so():
     found = verdict_of(failed())
     assert found.decision is None
     assert "Nothing of" in found.sentence and "SIGKILL" in found.sentence
+
+
+def test_machines_of_one_name_are_told_apart():
+    other = replace(MEASURED, machine=replace(MEASURED.machine, cpu="Other CPU"))
+    assert len(verdicts(display_views([MEASURED, other]))) == 2
 
 
 def test_each_machine_has_its_verdict():

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgecap.analysis.cell_view import CellView
+from edgecap.analysis.verdict import Decision
 from edgecap.names import shortened
 from edgecap.record import Absent, Bound, Roofline
 from edgecap.report.metric_text import range_text
+from edgecap.report.page.findings import cost_title, of_least
 from edgecap.report.page.plots import (
     FEW,
     SYMBOLS,
@@ -23,7 +25,7 @@ from edgecap.report.page.plots import (
     plain,
     series,
 )
-from edgecap.units import si
+from edgecap.units import si, significant
 
 
 def bounds(view: CellView) -> dict[str, Bound]:
@@ -41,16 +43,15 @@ def bounds(view: CellView) -> dict[str, Bound]:
 # --- time -------------------------------------------------------------------------------------
 
 
-def time(views: Sequence[CellView]) -> Figure:
+def time(views: Sequence[CellView], decisions: Sequence[Decision]) -> Figure:
     """Plot seconds of a token, measured and the shortest possible, for decode and prefill."""
     data = [
         trace for n, step in enumerate(("decode", "prefill")) for trace in _pairs(views, step, n)
     ]
-    title = "Time a token, measured and at best"
     if not data:
-        return Figure("time", title, "No cell was timed.", None)
-    decoded = range_text("decode_s", views)
-    text = f"Decoding a token takes {decoded}. " if decoded else ""
+        return Figure("time", "No cell was timed", "There are no seconds of a token.", None)
+    decoded, title = range_text("decode_s", views), _time_title(views, decisions)
+    text = f"Decoding a token takes {decoded}. " if decoded and decoded not in title else ""
     used = sorted(
         (b.ratio.value, view.name)
         for view in views
@@ -58,7 +59,9 @@ def time(views: Sequence[CellView]) -> Figure:
         if step == "decode"
     )
     if used:
-        low, high = (f"{100 * share:.2g} % ({name})" for share, name in (used[0], used[-1]))
+        low, high = (
+            f"{significant(100 * share, 2)} % ({name})" for share, name in (used[0], used[-1])
+        )
         text += (
             f"That is {low} to {high} of the speed that the measured peaks allow (hollow marks)."
         )
@@ -73,6 +76,31 @@ def time(views: Sequence[CellView]) -> Figure:
         "layout": layout(len(views), log_axis("seconds a token", "s", data), y, 40, len(data)),
     }
     return Figure("time", title, text, plot)
+
+
+def _time_title(views: Sequence[CellView], decisions: Sequence[Decision]) -> str:
+    """Say which variant is surely faster than the baseline, in decoding or else in prefill."""
+    return (
+        cost_title(
+            decisions,
+            "decode_s",
+            "{name} decodes a token in {share} of {base}'s time{interval}",
+            "No variant surely decodes faster than {base}",
+        )
+        or cost_title(
+            decisions,
+            "prefill_s",
+            "{name} reads the prompt in {share} of {base}'s time{interval}",
+            "No variant surely reads the prompt faster than {base}",
+        )
+        or _range_title("A token is decoded in", "decode_s", views)
+        or _range_title("A prompt is read in", "prefill_s", views)
+    )
+
+
+def _range_title(words: str, metric: str, views: Sequence[CellView]) -> str:
+    values = range_text(metric, views)
+    return f"{words} {values}" if values else ""
 
 
 def _pairs(views: Sequence[CellView], step: str, place: int) -> list[Plot]:
@@ -134,7 +162,7 @@ def _tokens(view: CellView, step: str) -> int:
 # --- memory -----------------------------------------------------------------------------------
 
 
-def memory(views: Sequence[CellView]) -> Figure:
+def memory(views: Sequence[CellView], decisions: Sequence[Decision]) -> Figure:
     """Plot peak RAM, file size, and the bytes that a decoded token must move."""
     shown = [m for m in ("peak_bytes", "device_peak_bytes", "file_bytes") if estimated(views, m)]
     places = offsets(len(shown) + 1)
@@ -146,9 +174,8 @@ def memory(views: Sequence[CellView]) -> Figure:
     ]
     if moved:
         data.append(dots("moved for a decoded token", len(shown), moved))
-    title = "Memory"
     if not data:
-        return Figure("memory", title, "The memory of no cell was measured.", None)
+        return Figure("memory", "The memory of no cell was measured", "There are no bytes.", None)
     words = {
         "peak_bytes": "Peak RAM",
         "device_peak_bytes": "peak device memory",
@@ -163,7 +190,26 @@ def memory(views: Sequence[CellView]) -> Figure:
         "data": data,
         "layout": layout(len(views), log_axis("bytes", "B", data), names(views), 40, len(data)),
     }
-    return Figure("memory", title, f"{peaks}{rate}.", plot)
+    return Figure("memory", _memory_title(views, decisions), f"{peaks}{rate}.", plot)
+
+
+def _memory_title(views: Sequence[CellView], decisions: Sequence[Decision]) -> str:
+    """Say which variant surely needs less RAM, and which has the smallest file."""
+    peak = cost_title(
+        decisions,
+        "peak_bytes",
+        "{name} needs {share} of {base}'s RAM",
+        "No variant surely needs less RAM than {base}",
+    )
+    least = of_least(decisions, "file_bytes")
+    file = f"{least.name}'s file is {least.share} of {least.baseline}'s" if least else ""
+    together = "; ".join(part for part in (peak, file) if part)
+    return (
+        together
+        or _range_title("RAM peaks at", "peak_bytes", views)
+        or _range_title("The file has", "file_bytes", views)
+        or "No memory of the host was measured"
+    )
 
 
 def _moved(view: CellView, bound: Bound) -> str:
@@ -193,16 +239,21 @@ def roofline(views: Sequence[CellView]) -> Figure | None:
         step: sorted({steps[step].limit for _, steps in cells if step in steps})
         for step in ("prefill", "decode")
     }
-    limits_in_words = ", ".join(
-        f"{step} is {' or '.join(steps)}-bound" for step, steps in limits.items() if steps
-    )
-    text = (
-        "Circles are decode, squares prefill. The lines are the measured peaks of this machine. "
-        f"{limits_in_words.capitalize()}."
-    )
+    title = "; ".join(_limited(step, steps, cells) for step, steps in limits.items() if steps)
+    text = "Circles are decode, squares prefill. The lines are the measured peaks of this machine."
     x, y = log_axis("FLOPs a byte moved", "", data), log_axis("FLOP/s", "", data, "y")
     plot = {"data": data, "layout": layout(8, x, y) | {"height": 420}}
-    return Figure("roofline", "Roofline", text, plot, wide=True)
+    return Figure("roofline", f"{title[0].upper()}{title[1:]}", text, plot, wide=True)
+
+
+def _limited(
+    step: str, limits: Sequence[str], cells: Sequence[tuple[CellView, dict[str, Bound]]]
+) -> str:
+    """Say what limits a step, and the shares of that roofline that the cells reach."""
+    shares = [100 * steps[step].ratio.value for _, steps in cells if step in steps]
+    ends = (min(shares), max(shares))
+    span = " to ".join(dict.fromkeys(significant(share, 2) for share in ends))
+    return f"{step} is {' or '.join(limits)}-bound, at {span} % of its roofline"
 
 
 def _peak_line(roof: tuple[float, float], reach: tuple[float, float], first: bool) -> Plot:

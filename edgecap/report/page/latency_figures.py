@@ -8,6 +8,7 @@ from typing import Any
 from edgecap import stats
 from edgecap.analysis.cell_view import CellView
 from edgecap.record import Decode, Latency, Prefill
+from edgecap.report.page.findings import decode_growth, prefill_growth
 from edgecap.report.page.plots import (
     FEW,
     Figure,
@@ -20,14 +21,14 @@ from edgecap.report.page.plots import (
     names,
     plain,
 )
-from edgecap.units import si
+from edgecap.units import si, significant
 
 
 def distribution(views: Sequence[CellView]) -> Figure:
     """Plot the distribution of single decoded tokens; of encoders, of prompts."""
     cells = [(view, part) for view in views if (part := timed(view))]
     if not cells:
-        return Figure("distribution", "Decode latency", "No cell was timed.", None)
+        return Figure("distribution", "No cell was timed", "There are no samples to show.", None)
     decodes = any(isinstance(part, Decode) for _, part in cells)
     words = "a decoded token" if decodes else "a prompt"
     data, y = _curves(cells) if len(cells) <= FEW else _boxes(cells)
@@ -49,10 +50,9 @@ def distribution(views: Sequence[CellView]) -> Figure:
         )
         | height,
     }
-    title = f"Latency of {words}: distribution"
     return Figure(
         "distribution",
-        title,
+        _tail(cells, "tokens" if decodes else "prompts"),
         f"{kind}. The axis ends a little beyond the 99th percentile. Median, 99th percentile and "
         f"longest: {quantiles}{more}.",
         plot,
@@ -71,6 +71,21 @@ def timed(view: CellView) -> Decode | Prefill | None:
     if not isinstance(latency, Latency):
         return None
     return latency.decode if isinstance(latency.decode, Decode) else latency.prefill
+
+
+_EVEN = 1.05  # times the median that a slow token may take and be called even
+
+
+def _tail(cells: Sequence[tuple[CellView, Decode | Prefill]], words: str) -> str:
+    """Say how far the slowest hundredth of the samples is from the median."""
+    times = [
+        stats.quantile(part.samples_s, 0.99) / stats.quantile(part.samples_s, 0.5)
+        for _, part in cells
+    ]
+    if max(times) <= _EVEN:
+        return f"The slowest hundredth of {words} takes hardly longer than the median"
+    span = " to ".join(dict.fromkeys(significant(value, 2) for value in (min(times), max(times))))
+    return f"The slowest hundredth of {words} takes at least {span} times the median"
 
 
 def _quantiles(samples: tuple[float, ...]) -> str:
@@ -130,11 +145,8 @@ def growth(views: Sequence[CellView]) -> list[Figure]:
     if not cells:
         return []
     if len(cells) > FEW:
-        text = (
-            f"{len(cells)} cells were timed at several contexts: the table of growth under Raw "
-            "numbers has them."
-        )
-        return [Figure("growth", "Growth with the context", text, None)]
+        title = f"{len(cells)} cells were timed at several contexts"
+        return [Figure("growth", title, "The table of growth under Raw numbers has them.", None)]
     steps: list[tuple[str, str, Callable[[Any], tuple[float, ...]]]] = [
         ("prefill", "a prompt", lambda p: p.prefill_s),
         ("decode", "a decoded token", lambda p: p.decode_s),
@@ -176,4 +188,11 @@ def _growth(
     y = axis("seconds", "s", rangemode="tozero")
     plot = {"data": data, "layout": layout(8, x, y) | {"height": 360}}
     text = f"Medians of {words}, from {contexts[0]} to {contexts[-1]}: {'; '.join(ranges)}."
-    return Figure(f"growth-{name}", f"Seconds of {words} against the context", text, plot)
+    return Figure(f"growth-{name}", _grows(name, cells, read), text, plot)
+
+
+def _grows(
+    name: str, cells: Sequence[tuple[CellView, Any]], read: Callable[[Any], tuple[float, ...]]
+) -> str:
+    timed = [points for _, sweep in cells if (points := [p for p in sweep if read(p)])]
+    return prefill_growth(timed) if name == "prefill" else decode_growth(timed)

@@ -10,6 +10,7 @@ from edgecap.analysis.metrics import METRICS
 from edgecap.names import one_line, printable
 from edgecap.record import Estimate, Profile
 from edgecap.report.cells import display_views
+from edgecap.report.decision import DecisionTable
 from edgecap.report.metric_text import interval_text, metric_text
 from edgecap.report.page import notes, reproduce
 from edgecap.report.page.figures import sections
@@ -23,17 +24,19 @@ _SPECIAL = re.compile(r"([\\`*_\[\]<>|~#&$])")
 def markdown(records: Sequence[Profile]) -> str:
     """Return the report as GitHub renders it, with tables."""
     views = display_views(records)
-    parts = [
-        f"{MARK}\n# {plain(title(records))}",
-        *[f"**{plain(text)}**" for text in verdict_texts(verdicts(views))],
-    ]
+    judged = verdicts(views)
+    parts = [f"{MARK}\n# {plain(title(records))}"]
+    for text, verdict in zip(verdict_texts(judged), judged, strict=True):
+        parts += [f"**{plain(text)}**", *_decision(verdict.table)]
     parts += [plain(mismatch)] if (mismatch := notes.mismatches(records)) else []
     parts += ["## What was measured", *["\n".join(_facts(record)) for record in records]]
     parts += ["## Figures of each cell", "Medians with 95 % intervals.", _figures(views)]
     parts += [
         "## Figures in words",
         "\n".join(
-            f"- {plain(f.title)}: {plain(f.text)}" for s in sections(views) for f in s.figures
+            f"- {plain(f.title)}. {plain(f.text)}"
+            for s in sections(views, [v.decision for v in judged if v.decision])
+            for f in s.figures
         ),
     ]
     parts += _notes("Failures", notes.failures(views, records)) + _notes(
@@ -42,6 +45,13 @@ def markdown(records: Sequence[Profile]) -> str:
     parts += ["## Where joules come from", _table(notes.PROVENANCE, notes.provenances(views))]
     parts += ["## Do it again", _code(reproduce.commands(records))]
     return "\n\n".join(parts) + "\n"
+
+
+def _decision(table: DecisionTable | None) -> list[str]:
+    if table is None:
+        return []
+    heading, *rows = table.texts()
+    return [_table(heading, rows), *([f"{plain(table.note)}."] if table.note else [])]
 
 
 def plain(text: str) -> str:

@@ -42,6 +42,19 @@ class Figure(NamedTuple):
         return self.plot is not None and self.plot["layout"]["height"] > TALL
 
 
+# A line at the ratio 1 of the axis x, which the cells stand beside.
+BASELINE = {
+    "type": "line",
+    "layer": "below",
+    "x0": 1,
+    "x1": 1,
+    "y0": 0,
+    "y1": 1,
+    "yref": "paper",
+    "line": {"color": "--quiet", "width": 1.5, "dash": "dot"},
+}
+
+
 def colour(place: int) -> str:
     """Return the colour of a series."""
     return f"--s{place % FEW + 1}"

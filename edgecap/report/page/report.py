@@ -9,31 +9,38 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from edgecap.analysis.cell_view import CellView
-from edgecap.analysis.metrics import BY_NAME, MAIN, OVERVIEW
+from edgecap.analysis.metrics import BY_NAME, OVERVIEW
 from edgecap.analysis.outcomes import status
+from edgecap.analysis.verdict import Differences
 from edgecap.names import printable, shortened, shortened_list
-from edgecap.record import Absent, Estimate, Flops, Latency, Profile
+from edgecap.record import Estimate, Flops, Profile
 from edgecap.report.cells import display_views
 from edgecap.report.data import fidelity_notes
 from edgecap.report.machine_text import container_limits
 from edgecap.report.metric_text import interval_text, metric_text
 from edgecap.report.page import notes, raw_tables, reproduce
 from edgecap.report.page.figures import sections
+from edgecap.report.page.findings import differences_by_view
 from edgecap.report.page.template import page
-from edgecap.report.verdict import Verdict, verdict_texts, verdicts
-from edgecap.units import count, si, significant, size
+from edgecap.report.verdict import WORTH, Verdict, verdict_texts, verdicts
+from edgecap.units import count, si, size
 
 LONGEST_HEADING = 24  # characters
 _DESCRIBED = 3  # records that are described one by one; more are a table
+_CLOSE = 0.01  # relative difference below which two decimals say nothing
+_MOST_TABLES = 3  # decisions whose tables are open
 
 
 class TableCell(NamedTuple):
-    """A cell of an HTML table, not of a record: its text, the value it sorts by, a second line."""
+    """A cell of an HTML table, not of a record: its text, the value it sorts by, a second line.
+
+    `verdict` is better, same, worse or unknown, beside the baseline; empty without a comparison.
+    """
 
     text: str
     value: float | str = ""
     small: str = ""
-    best: bool = False
+    verdict: str = ""
 
 
 def html(records: Sequence[Profile]) -> str:
@@ -44,13 +51,13 @@ def html(records: Sequence[Profile]) -> str:
         "report.html",
         title=title(records),
         subtitle=_subtitle(records, views),
-        verdicts=verdict_texts(judged),
-        cards=_cards(judged[0]) if len(judged) == 1 else [],
-        glance=_glance(views),
+        verdicts=list(zip(verdict_texts(judged), [v.table for v in judged], strict=True)),
+        most_tables=_MOST_TABLES,
+        glance=_glance(views, judged),
         about=[describe(r) for r in records[:_DESCRIBED]],
         records=_records(records) if len(records) > _DESCRIBED else None,
         mismatch=notes.mismatches(records),
-        sections=sections(views),
+        sections=sections(views, [v.decision for v in judged if v.decision]),
         cautions=notes.cautions(views),
         failures=notes.failures(views, records),
         provenance=(notes.PROVENANCE, notes.provenances(views)),
@@ -82,49 +89,38 @@ def _subtitle(records: Sequence[Profile], views: Sequence[CellView]) -> str:
     return f"{cells}{many}, {' to '.join(dict.fromkeys((days[0], days[-1])))}"
 
 
-# --- the best cell, and all at a glance ---------------------------------------------------------
+# --- all cells at a glance ------------------------------------------------------------------------
 
 
-def _cards(verdict: Verdict) -> list[tuple[str, str, str]]:
-    """Return term, value and interval of the best cell's main metrics."""
-    decision = verdict.decision
-    if decision is None:
-        return []
-    best = decision.shipped
-    deciding = [decision.metric] if decision.metric else []
-    shown = [m for m in dict.fromkeys([*deciding, *MAIN]) if _has_card(best, m)]
-    return [(BY_NAME[m].words, *_card(best, m)) for m in shown]
+def _glance(
+    views: Sequence[CellView], judged: Sequence[Verdict]
+) -> tuple[list[str], list[list[TableCell]]]:
+    """Return names of columns, and a row a cell, of the metrics that any cell has.
 
-
-def _has_card(view: CellView, metric: str) -> bool:
-    return view.value(metric) is not None or metric == "decode_j"
-
-
-def _card(view: CellView, metric: str) -> tuple[str, str]:
-    value = view.metrics[metric]
-    if isinstance(value, Absent):
-        return "absent", "the reason is under Energy"
-    small = interval_text(metric, value)
-    if metric == "decode_s":
-        small = (
-            f"{significant(1 / value.value)} tokens/s; {small}"
-            if small
-            else f"{significant(1 / value.value)} tokens/s"
-        )
-    if metric == "prefill_s" and view.measured and isinstance(view.measured.latency, Latency):
-        small = f"{view.measured.latency.prefill.tokens} tokens; {small}"
-    return metric_text(metric, value.value), small
-
-
-def _glance(views: Sequence[CellView]) -> tuple[list[str], list[list[TableCell]]]:
-    """Return names of columns, and a row a cell, of the metrics that any cell has."""
-    shown = [m for m in OVERVIEW if any(view.value(m) is not None for view in views)]
-    best = {m: _best(views, m) for m in shown}
+    Those that every decision table has are left out.
+    """
+    known = [m for m in OVERVIEW if any(view.value(m) is not None for view in views)]
+    shown = [m for m in known if m not in _decided(judged)]
+    beside = differences_by_view([v.decision for v in judged if v.decision])
     rows = [
-        [TableCell(view.label, "text", _outcome(view)), *[_entry(view, m, best[m]) for m in shown]]
+        [
+            TableCell(view.label, "text", _outcome(view)),
+            *[_entry(view, m, beside.get(id(view))) for m in shown],
+        ]
         for view in views
     ]
     return ["cell", *[_heading(m) for m in shown]], rows
+
+
+def _decided(judged: Sequence[Verdict]) -> set[str]:
+    """Return the metrics that the decision tables show, if each verdict has one."""
+    tables = [verdict.table for verdict in judged]
+    metrics = [
+        {c.metric for c in table.columns if not c.relative or c.metric == WORTH}
+        for table in tables
+        if table
+    ]
+    return set.intersection(*metrics) if len(metrics) == len(tables) and metrics else set()
 
 
 def _heading(metric: str) -> str:
@@ -137,24 +133,25 @@ def _outcome(view: CellView) -> str:
     return "" if view.measured else status(view.cell)
 
 
-def _best(views: Sequence[CellView], metric: str) -> str:
-    """Return the best text of a column; nothing where all are alike, or less is not better."""
-    values = [value for view in views if (value := view.value(metric)) is not None]
-    if metric == "divergence_bits" or len({metric_text(metric, value) for value in values}) < 2:
-        return ""
-    return metric_text(metric, min(values) if BY_NAME[metric].less_is_better else max(values))
-
-
-def _entry(view: CellView, metric: str, best: str) -> TableCell:
+def _entry(view: CellView, metric: str, beside: Differences | None) -> TableCell:
+    """Return a value with its own interval, or of a variant with that of the ratio."""
     value = view.metrics[metric]
     if not isinstance(value, Estimate):
         return TableCell("-")
-    return TableCell(
-        metric_text(metric, value.value),
-        value.value,
-        interval_text(metric, value),
-        metric_text(metric, value.value) == best,
-    )
+    ratio = beside.ratio(metric) if beside else None
+    if beside is None or ratio is None:
+        small, verdict = ("" if beside else interval_text(metric, value)), ""
+    else:
+        small, verdict = _times(ratio), beside.verdict(metric)
+    return TableCell(metric_text(metric, value.value), value.value, small, verdict)
+
+
+def _times(ratio: Estimate) -> str:
+    """Format a ratio with its interval; with more decimals close to 1, where bits are."""
+    places = 4 if abs(ratio.value - 1) < _CLOSE else 2
+    if ratio.low is None or ratio.high is None:
+        return f"× {ratio.value:.{places}f}"
+    return f"× {ratio.value:.{places}f} ({ratio.low:.{places}f} to {ratio.high:.{places}f})"
 
 
 # --- description of a record ------------------------------------------------------------------

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgecap.analysis.cell_view import CellView
+from edgecap.analysis.verdict import Decision
 from edgecap.names import shortened
 from edgecap.record import Absent, Energy, Placement
 from edgecap.report.metric_text import range_text
+from edgecap.report.page.findings import cost_title
 from edgecap.report.page.plots import (
     Figure,
     Plot,
@@ -26,15 +28,18 @@ from edgecap.units import si, significant
 OPERATORS = 7  # operators with a colour; the others share one
 
 
-def energy(views: Sequence[CellView]) -> Figure:
-    """Plot gross joules a token with intervals, or say why there are none."""
+def energy(views: Sequence[CellView], decisions: Sequence[Decision]) -> Figure:
+    """Plot gross joules a token, or say why there are none.
+
+    Of variants the title has the interval, that of the ratio; a single cell has its own.
+    """
     shown = [m for m in ("decode_j", "prefill_j") if estimated(views, m)]
-    title = "Energy a token"
     if not shown:
-        return Figure("energy", title, f"No energy was measured: {missing(views)}.", None)
+        return Figure("energy", "No energy was measured", f"The reason: {missing(views)}.", None)
     data = [
-        series(views, m, n, offset)
+        trace
         for n, (m, offset) in enumerate(zip(shown, offsets(len(shown)), strict=True))
+        if (trace := series(views, m, n, offset))
     ]
     sources = dict.fromkeys(f"{e.counter} ({e.provenance})" for view in views if (e := view.energy))
     ranges = "; ".join(f"{m.removesuffix('_j')} {range_text(m, views)}" for m in shown)
@@ -52,7 +57,20 @@ def energy(views: Sequence[CellView]) -> Figure:
             len(data),
         ),
     }
-    return Figure("energy", title, text, plot)
+    if len(views) > 1:
+        for trace in data:
+            trace.pop("error_x")
+    return Figure("energy", _energy_title(views, decisions), text, plot)
+
+
+def _energy_title(views: Sequence[CellView], decisions: Sequence[Decision]) -> str:
+    metric = "decode_j" if estimated(views, "decode_j") else "prefill_j"
+    says, nobody = (
+        "{name} takes {share} of {base}'s joules a token{interval}",
+        "No variant surely takes fewer joules a token than {base}",
+    )
+    title = cost_title(decisions, metric, says, nobody)
+    return title or f"A token takes {range_text(metric, views)}"
 
 
 def missing(views: Sequence[CellView]) -> str:
@@ -99,9 +117,9 @@ def split(views: Sequence[CellView]) -> Figure | None:
         "data": data,
         "layout": layout(len(views), x, names(views), series=len(data), barmode="stack"),
     }
-    return Figure(
-        "split", "Energy by domain of the counter", f"Over all cells: {shares_in_words}.", plot
-    )
+    most = max(whole, key=lambda domain: whole[domain])
+    title = f"{shortened(most, 30)} takes {significant(100 * whole[most] / total, 2)} % of joules"
+    return Figure("split", title, f"Over all cells: {shares_in_words}.", plot)
 
 
 def by_domain(energy: Energy) -> dict[str, float]:
@@ -141,8 +159,9 @@ def operators(views: Sequence[CellView]) -> list[Figure]:
         for step in ("decode", "prefill")
         if (f := _operators([(x, o[step]) for x, o in cells if o.get(step)], step))
     ]
-    hint = "Not measured: run edgecap profile --operators for the share of time of each operator."
-    return figures or [Figure("operators", "Where the time goes, by operator", hint, None)]
+    hint = "Run edgecap profile --operators for the share of time of each operator."
+    title = "The time of operators was not measured"
+    return figures or [Figure("operators", title, hint, None)]
 
 
 def _operators(cells: Sequence[tuple[CellView, dict[str, float]]], step: str) -> Figure | None:
@@ -172,10 +191,10 @@ def _operators(cells: Sequence[tuple[CellView, dict[str, float]]], step: str) ->
             len(cells), x, names([view for view, _ in cells]), series=len(data), barmode="stack"
         ),
     }
-    title = f"Where the time of {'decoding' if step == 'decode' else 'prefill'} goes, by operator"
-    return Figure(
-        f"operators-{step}", title, f"Most goes to {largest}, in the mean of the cells.", plot
-    )
+    of = "decoding" if step == "decode" else "prefill"
+    most = shown[0]
+    title = f"{shortened(most, 40)} takes {100 * weights[most]:.0f} % of the operator time of {of}"
+    return Figure(f"operators-{step}", title, f"In the mean of the cells: {largest}.", plot)
 
 
 def _operator(

@@ -20,8 +20,6 @@ from edgecap.report.page.plots import (
     plain,
 )
 
-_TITLE = "Bytes a token by domain"
-
 
 def of_records(views: Sequence[CellView]) -> Figure | None:
     """Plot bytes a token of each domain for each tokenizer; None where no text was scored."""
@@ -94,7 +92,29 @@ def _by_domain(tokenizers: Sequence[tuple[str, dict[str, Estimate]]]) -> Figure:
         22 + 10 * len(tokenizers),
         len(data),
     )
-    return Figure("tokens", _TITLE, text, {"data": data, "layout": rows}, wide=True)
+    title = _most_bytes([d for _, d in tokenizers if d])
+    return Figure("tokens", title, text, {"data": data, "layout": rows}, wide=True)
+
+
+def _most_bytes(tokenizers: Sequence[dict[str, Estimate]]) -> str:
+    """Say in which domain of this text a token holds the most bytes, where tokenizers agree."""
+    if all(len(by_domain) == 1 for by_domain in tokenizers):
+        return "The text has one domain"
+    if any(_alike(by_domain) for by_domain in tokenizers):
+        return "A token holds about as many bytes in each domain"
+    most = {max(by_domain, key=lambda d: by_domain[d].value) for by_domain in tokenizers}
+    if len(most) != 1:
+        return "The tokenizers differ in the domain where a token holds the most bytes"
+    (domain,) = most
+    values = [by_domain[domain].value for by_domain in tokenizers]
+    span = " to ".join(dict.fromkeys(f"{value:.2f}" for value in (min(values), max(values))))
+    return f"A token holds the most bytes in {shortened(domain, 40)}: {span}"
+
+
+def _alike(by_domain: dict[str, Estimate]) -> bool:
+    """Return True if no domain is more than 1 % ahead of the next."""
+    first, *rest = sorted((e.value for e in by_domain.values()), reverse=True)
+    return bool(rest) and first <= 1.01 * rest[0]
 
 
 def _range(name: str, by_domain: dict[str, Estimate]) -> str:
@@ -164,6 +184,8 @@ def of_languages(study: LanguageStudy) -> Figure:
         len(data),
         **more,
     )
-    return Figure(
-        "premiums", "Token premium by language", text, {"data": data, "layout": plot}, wide=True
+    dearest = (
+        f"{shortened(first[-1].name, 40)} takes {first[-1].premium.value:.1f} times the tokens"
     )
+    title = f"{dearest} of {shortened(study.english, 12)}, the most of {len(first)} languages"
+    return Figure("premiums", title, text, {"data": data, "layout": plot}, wide=True)

@@ -1,22 +1,24 @@
-"""Figures of capacity, capacity against cost, and bits per byte by domain."""
+"""Figures of capacity, of capacity against cost, and of the distance from fp32 against size."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from edgecap import stats
 from edgecap.analysis.cell_view import CellView
 from edgecap.analysis.metrics import BY_NAME, CAPACITIES
 from edgecap.analysis.score import scored_energy
+from edgecap.analysis.verdict import Decision
 from edgecap.names import shortened
-from edgecap.record import Absent, Estimate, Profile
+from edgecap.record import Absent, Estimate
 from edgecap.report.metric_text import metric_text, range_text
+from edgecap.report.page.findings import capacity_title, compares, differences_by_view
 from edgecap.report.page.plots import (
-    FEW,
+    BASELINE,
     Figure,
     Plot,
     axis,
+    bars_of_error,
     dots,
     estimated,
     layout,
@@ -29,8 +31,8 @@ from edgecap.report.page.plots import (
 )
 
 
-def capacity(views: Sequence[CellView]) -> Figure:
-    """Plot the four capacities of each cell with their intervals."""
+def capacity(views: Sequence[CellView], decisions: Sequence[Decision]) -> Figure:
+    """Plot the four capacities, of variants as ratios to their baseline with paired intervals."""
     shown = [m for m in CAPACITIES if estimated(views, m)]
     if not shown:
         reason = next(
@@ -43,10 +45,12 @@ def capacity(views: Sequence[CellView]) -> Figure:
         )
         return Figure(
             "capacity",
-            "Capacity",
-            f"No cell has a capacity: {shortened(reason, 300) or 'no cell was measured'}.",
+            "No cell has a capacity",
+            f"The reason: {shortened(reason, 300) or 'no cell was measured'}.",
             None,
         )
+    if any(compares(decisions, m) for m in shown):
+        return _capacity_ratios(views, decisions, shown)
     data = [
         series(views, m, n, offset)
         for n, (m, offset) in enumerate(zip(shown, offsets(len(shown)), strict=True))
@@ -62,7 +66,55 @@ def capacity(views: Sequence[CellView]) -> Figure:
         f"More is better. {text[0].upper()}{text[1:]}. The bars are 95 % intervals over documents "
         "and rounds."
     )
-    return Figure("capacity", "Capacity, with 95 % intervals", caption, plot, wide=True)
+    return Figure("capacity", _own_capacity(views, shown[-1]), caption, plot, wide=True)
+
+
+def _own_capacity(views: Sequence[CellView], metric: str) -> str:
+    """Say the capacity of one cell, or that cells were not compared."""
+    if len(views) == 1:
+        return sentence(views[0], metric).replace(":", " has the", 1)
+    return f"No two cells compare in {BY_NAME[metric].words}"
+
+
+def _capacity_ratios(
+    views: Sequence[CellView], decisions: Sequence[Decision], shown: Sequence[str]
+) -> Figure:
+    ratios = differences_by_view(decisions)
+    data = []
+    for place, (metric, offset) in enumerate(zip(shown, offsets(len(shown)), strict=True)):
+        cells = [
+            (n, view, ratio)
+            for n, view in enumerate(views)
+            if (found := ratios.get(id(view))) and (ratio := found.ratio(metric))
+        ]
+        points = [
+            (ratio.value, n + offset, f"{sentence(view, metric)}; {_times(ratio)}")
+            for n, view, ratio in cells
+        ]
+        error = bars_of_error([ratio for _, _, ratio in cells])
+        data.append(dots(BY_NAME[metric].words, place, points, error_x=error))
+    plot = {
+        "data": data,
+        "layout": layout(
+            len(views),
+            axis("capacity, times the baseline's"),
+            names(views),
+            22 + 12 * len(shown),
+            len(data),
+            shapes=[BASELINE],
+        ),
+    }
+    text = "; ".join(f"{BY_NAME[m].words} {range_text(m, views)}" for m in shown)
+    caption = (
+        "More is better; the line is the baseline. The bars are 95 % intervals of the ratios, of "
+        f"documents and rounds in pairs. {text[0].upper()}{text[1:]}."
+    )
+    return Figure("capacity", capacity_title(decisions, shown), caption, plot, wide=True)
+
+
+def _times(ratio: Estimate) -> str:
+    span = "" if ratio.low is None else f" (95 % {ratio.low:.3f} to {ratio.high:.3f})"
+    return f"{ratio.value:.3f} times the baseline's{span}"
 
 
 # --- capacity against cost --------------------------------------------------------------------
@@ -83,20 +135,19 @@ def fronts(views: Sequence[CellView]) -> list[Figure]:
         return [
             Figure(
                 "front",
-                "Capacity against cost",
-                "No text was scored, so there is no capacity to plot.",
+                "No text was scored, so there is no capacity to plot",
+                "Capacity against cost needs bits and seconds, joules or bytes of a cell.",
                 None,
             )
         ]
-    figures = [
+    return [
         _front(views, worth, *cost)
         for cost in _COSTS
-        if any(_both(x, worth, cost[0]) for x in views)
+        if sum(1 for x in views if _both(x, worth, cost[0])) > 1
     ]
-    return [*figures, *_divergence(views)]
 
 
-def _divergence(views: Sequence[CellView]) -> list[Figure]:
+def divergence(views: Sequence[CellView]) -> list[Figure]:
     """Plot the distance from fp32 against bytes, if several variants of a model have one."""
     metric, size = "divergence_bits", "file_bytes"
     cells = [(v, (x, y)) for v in views if (x := v.value(size)) and (y := v.value(metric))]
@@ -119,7 +170,14 @@ def _divergence(views: Sequence[CellView]) -> list[Figure]:
     across = log_axis("bytes on disk", "B", data, room=0.18)
     up = log_axis(BY_NAME[metric].words, "", data, along="y", room=0.12)
     plot = {"data": data, "layout": layout(8, across, up) | {"height": 380}}
-    return [Figure("front-divergence", "KL from fp32 against bytes on disk", caption, plot)]
+    title = _on_front(len(front), len(cells), "KL from fp32", "bytes on disk")
+    return [Figure("front-divergence", title, caption, plot)]
+
+
+def _on_front(winners: int, cells: int, worth: str, cost: str) -> str:
+    if winners == cells:
+        return f"No cell beats another in both {worth} and {cost}"
+    return f"Another cell beats {cells - winners} of the {cells} cells in both {worth} and {cost}"
 
 
 def _both(view: CellView, worth: str, cost: str) -> tuple[float, float] | None:
@@ -158,9 +216,9 @@ def _front(views: Sequence[CellView], worth: str, cost: str, words: str, unit: s
         "layout": layout(8, log_axis(words, unit, data, room=0.18), axis(BY_NAME[worth].words))
         | height,
     }
-    return Figure(
-        f"front-{cost}", f"{BY_NAME[worth].words.capitalize()} against {words}", caption, plot
-    )
+    winning = sum(len(front) for front in best)
+    title = _on_front(winning, len(cells), BY_NAME[worth].words, words)
+    return Figure(f"front-{cost}", title, caption, plot)
 
 
 def _point(view: CellView, worth: str, cost: str) -> str:
@@ -223,99 +281,3 @@ def scope(view: CellView) -> tuple[Any, ...]:
         record.corpus.bias_bits,
         text and (text.protocol, text.context, text.stride),
     )
-
-
-# --- text by domain ---------------------------------------------------------------------------
-
-
-def domains(views: Sequence[CellView]) -> Figure:
-    """Plot bits per byte of each domain: marks of a few cells, a map of many."""
-    cells = [(view, c.by_domain) for view in views if (c := view.compression)]
-    known = list(dict.fromkeys(name for _, by_domain in cells for name in by_domain))
-    title = "Bits per byte by domain"
-    if not cells or not known:
-        return Figure("domains", title, "No text was scored.", None)
-    data, x, y, rows = _marks(cells, known) if len(cells) <= FEW else _map(cells, known)
-    means = {
-        d: stats.median([by_domain[d].bits_per_byte for _, by_domain in cells if d in by_domain])
-        for d in known
-    }
-    ordered = sorted(means, key=lambda d: means[d])
-    easy, hard = (f"{shortened(d, 40)} ({means[d]:.3f})" for d in (ordered[0], ordered[-1]))
-    middle = "" if len(cells) == 1 else ", in the median of the cells"
-    caption = (
-        f"Less is better. Easiest is {easy}, hardest "
-        f"{hard}{middle}.{_compressors(cells[0][0].record)}"
-    )
-    plot = {
-        "data": data,
-        "layout": layout(rows, x, y, 30 if len(cells) > FEW else 22 + 10 * len(cells), len(data)),
-    }
-    return Figure("domains", title, caption, plot, wide=True)
-
-
-def _compressors(record: Profile) -> str:
-    """Return bits per byte of general compressors on the whole corpus."""
-    rates = ", ".join(
-        f"{shortened(n, 20)} {b.bits_per_byte:.3f}" for n, b in record.corpus.baselines.items()
-    )
-    return f" The whole text in one piece: {rates} bits per byte." if rates else ""
-
-
-def _marks(
-    cells: Sequence[tuple[CellView, Any]], known: list[str]
-) -> tuple[list[Plot], Plot, Plot, int]:
-    data = []
-    for n, ((view, by_domain), offset) in enumerate(zip(cells, offsets(len(cells)), strict=True)):
-        at = [(d, known.index(d), by_domain[d].bits_per_byte) for d in known if d in by_domain]
-        points = [
-            (x, y + offset, f"{view.label}, {shortened(d, 60)}: {x:.4f} bits per byte")
-            for d, y, x in at
-        ]
-        data.append(dots(plain(view.name), n, points))
-    y = {
-        "tickmode": "array",
-        "tickvals": list(range(len(known))),
-        "ticktext": [plain(shortened(d, 22)) for d in known],
-    }
-    grid = {"range": [len(known) - 0.5, -0.5], "showgrid": False, "zeroline": False}
-    return data, axis("bits per byte", rangemode="tozero"), y | grid, len(known)
-
-
-def _map(
-    cells: Sequence[tuple[CellView, Any]], known: list[str]
-) -> tuple[list[Plot], Plot, Plot, int]:
-    values = [
-        [by_domain[d].bits_per_byte if d in by_domain else None for d in known]
-        for _, by_domain in cells
-    ]
-    hover = [
-        [
-            f"{plain(view.label)}, {plain(shortened(d, 60))}: {v:.4f}" if v is not None else ""
-            for d, v in zip(known, row, strict=True)
-        ]
-        for (view, _), row in zip(cells, values, strict=True)
-    ]
-    trace = {
-        "type": "heatmap",
-        "z": values,
-        "hovertext": hover,
-        "hoverinfo": "text",
-        "colorscale": [[0, "--heat-low"], [1, "--heat-high"]],
-        "colorbar": {
-            "title": {"text": "bits/byte"},
-            "thickness": 12,
-            "len": 300,
-            "lenmode": "pixels",
-            "y": 1,
-            "yanchor": "top",
-        },
-        "texttemplate": "%{z:.2f}",
-    }
-    x = {
-        "tickmode": "array",
-        "tickvals": list(range(len(known))),
-        "ticktext": [plain(shortened(d, 22)) for d in known],
-        "side": "top",
-    }
-    return [trace], x, names([view for view, _ in cells]), len(cells)

@@ -4,6 +4,7 @@
 //   <table data-sortable>        each <th> of its <thead> gets a button; a <td data-value="1.5"> is a number, data-value=""
 //                                one that is absent and stays below; without it the text counts, as a number where it is
 //                                one; a <th data-unsorted> has no button
+//   <table data-stacked>         on a phone each row is a list, so that nothing scrolls sideways
 //   <div data-figure="ID">       drawn from the element with that id, a script of type application/json that holds
 //                                {"data": [...], "layout": {...}}; where a key holds "color", "--name" is that CSS variable;
 //                                drawn when it comes near the screen or nothing else is to do
@@ -75,6 +76,13 @@
     const absent = rows.filter(([value]) => value === null);
     const present = rows.filter(([value]) => value !== null).sort(([a], [b]) => sign * order(a, b));
     body.append(...[...present, ...absent].map(([, row]) => row));
+  }
+
+  function stackable(table) { // on a phone a row is a list of values, each with the name of its column
+    const names = [...table.tHead.rows[0].cells].map((head) => head.textContent);
+    for (const row of table.tBodies[0].rows) {
+      [...row.cells].forEach((cell, column) => { if (column && !cell.dataset.label) cell.dataset.label = names[column]; });
+    }
   }
 
   function sortable(table) {
@@ -217,6 +225,7 @@
     probe.hidden = true;
     document.body.append(probe);
     addThemeButton();
+    document.querySelectorAll("table[data-stacked]").forEach(stackable); // before buttons join the names
     document.querySelectorAll("table[data-sortable]").forEach(sortable);
     document.querySelectorAll("[data-figure]").forEach(addSaving);
     drawWhenNear();
