@@ -93,3 +93,9 @@ def inverse(e: Estimate) -> Estimate:
         low=None if e.high is None else 1 / e.high,
         high=None if e.low is None else 1 / e.low,
     )
+
+
+def documents_text(record: Profile) -> str:
+    """Return how many documents were scored; of a quick run, pieces of them."""
+    number = record.corpus.documents
+    return f"{number} pieces (--quick)" if record.spec.quick else f"{number} documents"

@@ -15,7 +15,7 @@ from edgecap.analysis.verdict import Differences
 from edgecap.names import printable, shortened, shortened_list
 from edgecap.record import Estimate, Flops, Profile
 from edgecap.report.cells import display_views
-from edgecap.report.data import fidelity_notes
+from edgecap.report.data import documents_text, fidelity_notes
 from edgecap.report.machine_text import container_limits
 from edgecap.report.metric_text import interval_text, metric_text
 from edgecap.report.page import notes, raw_tables, reproduce
@@ -166,7 +166,7 @@ def describe(record: Profile) -> list[tuple[str, str]]:
         for g in machine.gpus
     )
     text = (
-        f"{shortened(corpus.name)}: {corpus.documents} documents, {size(corpus.bytes)}, bias "
+        f"{shortened(corpus.name)}: {documents_text(record)}, {size(corpus.bytes)}, bias "
         f"{corpus.bias_bits:g} bit a token"
     )
     return [

@@ -22,7 +22,7 @@ from edgecap.record import (
     Machine,
     Profile,
 )
-from edgecap.report.data import measured_cells, medians
+from edgecap.report.data import documents_text, measured_cells, medians
 from edgecap.report.format import name_of, table, table_width
 from edgecap.report.metric_text import metric_text
 from edgecap.report.terminal.energy import provenance_of
@@ -101,7 +101,7 @@ def text_line(record: Profile, width: int, bias: bool) -> str:
     if record.source.task == "encoder":
         return "encoder: nothing is scored or decoded; cosine compares its outputs with fp32's"
     of_bias = f", bias {corpus.bias_bits:g} bit/token" if bias else ""
-    rest = f": {corpus.documents} documents, {size(corpus.bytes)}{of_bias}{_protocol(record)}"
+    rest = f": {documents_text(record)}, {size(corpus.bytes)}{of_bias}{_protocol(record)}"
     name = shortened(corpus.name, max(NAME, width - len(f"text {rest}")))
     return f"text {name}{rest}"
 
