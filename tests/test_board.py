@@ -48,18 +48,91 @@ def run(*words):
 # --- the shelf --------------------------------------------------------------------------------
 
 
-def test_the_shelf_reads_records_directly_in_a_folder(tmp_path):
-    saved(tmp_path, BASE, named())
-    (tmp_path / "deeper").mkdir()
-    saved(tmp_path / "deeper", BASE)
-    (tmp_path / ".hidden.json").write_text("{}")
-    (tmp_path / "notes.txt").write_text("no record")
-    (tmp_path / "folder.json").mkdir()
-    found = Collection(
-        [tmp_path, tmp_path / "record-0.json", Path()], entries
-    ).read()  # the tests' folder is here
-    assert [one.path.name for one in found] == ["record-0.json", "record-1.json"]
+def names_read(*places):
+    """Paths below the folders, and names of given files, in the order in which they are read."""
+    found = Collection(places, entries).read()
     assert all(isinstance(one, LoadedRecord) and len(one.value) == len(BASE.cells) for one in found)
+    below = [place for place in places if place.is_dir()]
+    return [
+        next((one.path.relative_to(p).as_posix() for p in below if one.path.is_relative_to(p)), "")
+        or one.path.name
+        for one in found
+    ]
+
+
+def test_folders_are_searched_to_any_depth_in_order(tmp_path):
+    for folder in ("", "b/deep/er", "a", "b.json", "node_modules"):
+        saved(tmp_path / folder, BASE, named())
+    saved(tmp_path / ".hidden" / "below", BASE)
+    (tmp_path / "a" / ".hidden.json").write_text("{}")
+    (tmp_path / "notes.txt").write_text("no record")
+    folders = ["", "a/", "b/deep/er/", "b.json/", "node_modules/"]
+    expected = [f"{folder}record-{n}.json" for folder in folders for n in (0, 1)]
+    assert names_read(tmp_path) == expected
+    assert names_read(tmp_path, tmp_path / "a", tmp_path / "record-0.json") == expected
+    assert len(names_read(tmp_path / "a", tmp_path)) == len(expected)
+
+
+def test_links_are_followed_and_may_form_loops(tmp_path):
+    saved(tmp_path / "records" / "sub", BASE)
+    saved(tmp_path / "elsewhere", named())
+    for link, to in (("up", ".."), ("sub/top", "../.."), ("far", "../elsewhere"), ("self", "self")):
+        (tmp_path / "records" / link).symlink_to(to)
+    (tmp_path / "records" / "again.json").symlink_to("sub/record-0.json")
+    found = names_read(tmp_path / "records")
+    assert sorted(found) == ["again.json", "far/record-0.json"]
+
+
+def test_a_link_to_itself_is_skipped_with_a_reason(tmp_path):
+    folder = saved(tmp_path / "profiles", BASE)
+    (folder / "loop.json").symlink_to("loop.json")
+    found = run(folder, "-o", tmp_path / "board.html")
+    assert found.exit_code == 0
+    assert "loop.json" in found.stderr
+
+
+def test_a_sub_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    saved(tmp_path, BASE)
+    (tmp_path / "private").mkdir()
+    scandir = os.scandir
+
+    def refused(path):
+        if Path(path).name == "private":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    record, private = Collection([tmp_path], entries).read()
+    assert isinstance(record, LoadedRecord)
+    assert private.reason == "private is a folder that cannot be read"
+    with pytest.raises(UsageError, match="cannot read the folder .*private: Permission denied"):
+        Collection([tmp_path / "private"], entries).read()
+
+
+def test_a_huge_tree_is_refused(tmp_path, monkeypatch):
+    saved(tmp_path / "a", BASE, named())
+    monkeypatch.setattr("edgecap.storage.collection.MOST_ENTRIES", 3)
+    assert len(Collection([tmp_path], entries).read()) == 2
+    (tmp_path / "b").mkdir()
+    with pytest.raises(UsageError, match="more than 3 files: name the folders with records"):
+        Collection([tmp_path], entries).read()
+
+
+def test_a_folder_without_a_record_is_named_beside_others(tmp_path):
+    folder = saved(tmp_path / "profiles" / "deep", BASE).parent
+    (tmp_path / "empty").mkdir()
+    for number in range(9):
+        (folder / f"{number}.json").write_text("[]")
+    found = run(folder, folder / "deep", tmp_path / "empty", "--json")
+    assert found.exit_code == 0
+    assert f"there is no record in {tmp_path / 'empty'} or its sub-folders" in found.stderr
+    assert "not shown: 5 more" in found.stderr
+    assert found.stderr.count("there is no record in") == 1
+    unread_files = json.loads(found.stdout)["unread"]
+    assert [one["path"] for one in unread_files][:2] == [
+        str(tmp_path / "empty"),
+        str(folder / "0.json"),
+    ]
 
 
 def test_what_cannot_be_read_says_why_and_stops_nothing(tmp_path):
@@ -88,7 +161,7 @@ def test_a_valid_record_whose_numbers_do_not_fit_stops_nothing(tmp_path):
         prefill=replace(first.outcome.latency.prefill, samples_s=(), rounds=()),
     )
     broken = replace(BASE, cells=(replace(first, outcome=replace(first.outcome, latency=latency)),))
-    (found,) = Collection([saved(tmp_path, broken)], entries).read()
+    _, found = Collection([saved(tmp_path, broken)], entries).read()
     assert isinstance(found, SkippedFile)
     assert "prefill has 0 samples of 0 rounds" in found.reason
 
@@ -333,13 +406,15 @@ def test_json_is_rows_and_nothing_else(tmp_path):
         ((), "nothing to show: there is no folder profiles here"),
         (("nowhere",), "there is no nowhere"),
         (("empty",), "nothing to show: no record with a cell"),
-        (("broken",), "not a whole JSON file"),
+        (("empty",), "there is no record in empty or its sub-folders"),
+        (("empty", "broken"), "there is no record in broken or its sub-folders"),
+        (("broken",), "sub/x.json is not a whole JSON file"),
     ],
 )
 def test_nothing_to_show_is_said_in_one_line(tmp_path, words, said):
     (tmp_path / "empty").mkdir()
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "x.json").write_text("{")
+    (tmp_path / "broken" / "sub").mkdir(parents=True)
+    (tmp_path / "broken" / "sub" / "x.json").write_text("{")
     found = run(*words)
     assert isinstance(found.exception, UsageError)
     assert found.exception.exit_code == 2

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Cells = Collection[tuple[BoardEntry, ...]]
 
 DEFAULT_PLACE, DEFAULT_PAGE = Path("profiles"), Path("board.html")
-MOST_NAMED = 5  # unread files that the terminal lists; the page lists all
+MOST_NAMED = 5  # files and folders not shown that the terminal lists; the page lists all
 
 
 @click.command()
@@ -51,9 +51,9 @@ def board(
 ) -> None:
     """Show the cells of many records on one page, to filter, sort and compare.
 
-    Reads records and folders of records (default: profiles). The page is one file that works
-    offline and links to the records. It lists files that are not records, and sweep cells without
-    a record, with the reason.
+    Reads records, and folders of records with their sub-folders (default: profiles). The page is
+    one file that works offline and links to the records. It lists files that are not records,
+    folders without a record, and sweep cells without one, with the reason.
 
     Example: edgecap board profiles/ -o board.html
     """
@@ -83,13 +83,14 @@ def _open(places: tuple[Path, ...]) -> Cells:
 
 def _write(records: Cells, output: Path | None, as_json: bool) -> None:
     from edgecap.errors import UsageError
+    from edgecap.names import shortened_list
     from edgecap.report.board.board import board_page, board_values, relative_link, rows_of, unread
     from edgecap.storage.collection import LoadedRecord
 
     files = records.read(_show_progress)
     if not any(isinstance(one, LoadedRecord) and one.value for one in files):
-        why = next((f" ({one.reason})" for one in unread(files)), "")
-        raise UsageError(f"nothing to show: no record with a cell was given{why}")
+        why = shortened_list([one.reason for one in unread(files)], 3)
+        raise UsageError(f"nothing to show: no record with a cell was given ({why})")
     if as_json:
         print_json(rows_of(files))
     if output or not as_json:
@@ -110,9 +111,10 @@ def _report_unread(files: list[SkippedFile]) -> None:
 
 
 def _serve(records: Cells, port: int | None) -> None:
+    from edgecap.report.board.board import unread
     from edgecap.report.server import ADDRESS, BoardApp, open_server
 
-    records.read(_show_progress)
+    _report_unread(unread(records.read(_show_progress)))
     with open_server(BoardApp(records), port) as server:
         click.echo(
             f"board: http://{ADDRESS}:{server.server_address[1]}/ (Ctrl-C to stop)", err=True

@@ -42,7 +42,7 @@ def write(output: Path, text: str, inputs: Iterable[Path] = (), mark: str | None
     from edgecap.storage.files import write_atomically
 
     check_output(output, {"one of the records": inputs}, mark)
-    place = output.resolve()
+    place = Path(os.path.realpath(output))
     try:
         if place.exists() and not place.is_file():
             with place.open("wb") as stream:
@@ -63,9 +63,9 @@ def check_output(
     """
     from edgecap.errors import UsageError
 
-    place = output.resolve()
+    place = Path(os.path.realpath(output))
     for description, paths in inputs.items():
-        if place in {path.resolve() for path in paths}:
+        if str(place) in map(os.path.realpath, paths):
             raise UsageError(f"{option} {output} is {description}; give another file")
     if place.is_dir():
         raise UsageError(f"cannot write {output}: it is a folder; give another file")

@@ -22,7 +22,7 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 from edgecap.errors import EdgecapError, UsageError
 from edgecap.report.board.board import BoardFiles, board_page, board_values
 from edgecap.report.board.entries import BoardEntry
-from edgecap.storage.collection import Collection
+from edgecap.storage.collection import Collection, LoadedRecord
 
 ADDRESS, PORT = "127.0.0.1", 8765
 _HOSTS = {"127.0.0.1", "localhost"}
@@ -97,9 +97,9 @@ class BoardApp:
 
 
 def _by_name(files: BoardFiles) -> dict[str, Path]:
-    """Return paths by file name, numbered if two folders hold the same name."""
+    """Return the paths of records by file name, numbered if two folders hold the same name."""
     paths: dict[str, Path] = {}
-    for path in dict.fromkeys(file.path for file in files):
+    for path in (file.path for file in files if isinstance(file, LoadedRecord)):
         name, number = path.name, 2
         while name in paths:
             name, number = f"{number}-{path.name}", number + 1
