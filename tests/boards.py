@@ -48,13 +48,13 @@ def with_joules(record, joules=20.0, provenance="counter"):
 
 
 def named(
-    model="a-model", machine="a-machine", created="2026-11-24T10:00:00Z", record=BASE, **changes
+    model="a-model", device="a-device", created="2026-11-24T10:00:00Z", record=BASE, **changes
 ):
-    """A copy under other names."""
+    """A copy of another model on another processor."""
     return replace(
         record,
         source=replace(record.source, name=model),
-        machine=replace(record.machine, name=machine),
+        machine=replace(record.machine, cpu=device),
         created_utc=created,
         **changes,
     )
@@ -93,7 +93,7 @@ def many(cells, folder):
     for number in range(cells // 4):
         who = {
             "model": f"org-{number % 17}/model-{number % 61}",
-            "device": f"device-{number % 23}",
+            "hardware": pattern.hardware._replace(kind=f"device-{number % 23}"),
             "created_utc": f"2026-{1 + number % 12:02}-{1 + number % 28:02}"
             f"T{number % 24:02}:00:00Z",
             "text": pattern.text

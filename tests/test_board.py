@@ -243,7 +243,7 @@ def test_names_are_shown_in_one_harmless_line():
 
 def test_the_newest_of_like_cells_is_the_latest():
     old, new = named(created="2026-01-01T00:00:00Z"), named(created="2026-02-01T00:00:00Z")
-    other = named(created="2025-01-01T00:00:00Z", machine="another")
+    other = named(created="2025-01-01T00:00:00Z", device="another")
     text = named(created="2025-01-01T00:00:00Z", corpus=replace(BASE.corpus, sha256="0" * 64))
     cells = len(BASE.cells)
     everything = [e for r in (old, new, other, text) for e in entries(r)]
@@ -287,9 +287,14 @@ def test_devices_and_texts_of_one_name_are_told_apart():
     other = replace(BASE, machine=replace(BASE.machine, cpu="Another CPU"))
     text = replace(BASE, corpus=replace(BASE.corpus, sha256="0" * 64))
     names = values_of(BASE, other, text)["names"]
-    assert names["device"] == ["laptop · Example CPU", "laptop · Another CPU"]
+    assert names["device"] == ["Example", "Another"]
+    assert names["processor"][0] == "Example CPU, 2 cores, host laptop"
     assert len(set(names["text"])) == 2
-    assert values_of(BASE)["names"]["device"] == ["laptop"]
+    more_cores = replace(BASE, machine=replace(BASE.machine, physical_cores=16))
+    assert values_of(BASE, more_cores)["names"]["device"] == [
+        "Example, 2 cores",
+        "Example, 16 cores",
+    ]
 
 
 def test_a_record_without_a_cell_is_told_of(tmp_path):

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from conftest import ROOT
 from huggingface_hub import constants  # looks for the home folder when it is imported
 
-from edgecap.analysis.cell_labels import machine_names
+from edgecap.analysis.cell_labels import device_names, hardware_of, record_devices
 from edgecap.analysis.compare import compare
 from edgecap.cli.commands import cli
 from edgecap.errors import UsageError
@@ -187,11 +187,45 @@ def on_board(board, **changes):
     return msgspec.structs.replace(RECORD, machine=machine)
 
 
+@pytest.mark.parametrize(
+    ("cpu", "name"),
+    [
+        ("Intel(R) Core(TM) i7-8650U CPU @ 1.90GHz", "Intel Core i7-8650U"),
+        ("11th Gen Intel(R) Core(TM) i5-1135G7 @ 2.40GHz", "11th Gen Intel Core i5-1135G7"),
+        ("Intel(R) Xeon(R) Processor", "Intel Xeon"),
+        ("Intel Xeon Processor (Skylake, IBRS)", "Intel Xeon (Skylake, IBRS)"),
+        ("AMD Ryzen 7 5700U with Radeon Graphics", "AMD Ryzen 7 5700U"),
+        ("AMD EPYC 9R14 96-Core Processor", "AMD EPYC 9R14"),
+        ("AMD EPYC", "AMD EPYC"),
+        ("Cortex-A76 x4 + Cortex-A55 x4", "Cortex-A76 x4 + Cortex-A55 x4"),
+        ("Processor", "Processor"),
+    ],
+)
+def test_a_device_is_called_by_its_processor(cpu, name):
+    machine = msgspec.structs.replace(RECORD.machine, name="vm", cpu=cpu)
+    assert device_names([hardware_of(machine)]) == [name]
+
+
+def test_devices_are_told_apart_by_parts_and_at_last_by_host():
+    vm = hardware_of(RECORD.machine)._replace(
+        host="vm", kind="Xeon CPU @ 2 GHz", processor="Xeon CPU @ 2 GHz", cores=2
+    )
+    fast = vm._replace(kind="Xeon CPU @ 3 GHz", processor="Xeon CPU @ 3 GHz")
+    h100 = vm._replace(gpus=("NVIDIA H100",) * 2)
+    assert device_names([vm, h100, vm]) == ["Xeon", "Xeon + 2 x NVIDIA H100", "Xeon"]
+    assert device_names([vm, vm._replace(cores=1)]) == ["Xeon, 2 cores", "Xeon, 1 core"]
+    assert device_names([vm, fast]) == ["Xeon CPU @ 2 GHz, 2 cores", "Xeon CPU @ 3 GHz, 2 cores"]
+    twin = vm._replace(host="twin")
+    assert device_names([vm, twin]) == ["Xeon (vm)", "Xeon (twin)"]
+    several = [vm, twin, fast, h100, vm._replace(cores=4), h100._replace(host="twin")]
+    assert len(set(device_names(several))) == len(several)
+
+
 def test_boards_with_the_same_core_are_told_apart(tmp_path, monkeypatch):
     pi, rock = on_board("Raspberry Pi 5 Model B Rev 1.0"), on_board("Radxa ROCK 5B")
     differences = comparison(compare([pi, rock])[0], 200)
     assert "Cortex-A76, Raspberry Pi 5 Model B Rev 1.0 against Cortex-A76, Radxa" in differences
-    assert len(set(machine_names([pi, rock]))) == 2
+    assert record_devices([pi, rock]) == ["Raspberry Pi 5 Model B", "Radxa ROCK 5B"]
     hashes, names = set(), set()
     for record in (pi, rock):
         monkeypatch.setattr(compress, "read_machine", lambda p, m=record.machine: m)

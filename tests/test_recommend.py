@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from samples import RECORD, drifting
 
 from edgecap.analysis import metrics
+from edgecap.analysis.cell_view import cell_views
 from edgecap.analysis.law import law_of, slopes_for
 from edgecap.analysis.recommend import OPTIONS, SHOWN, parse_limit, recommend
 from edgecap.analysis.recommend.limits import option_text
+from edgecap.analysis.verdict import decide
 from edgecap.errors import UsageError
 from edgecap.record import Absent, SweepPoint
 from edgecap.report.terminal.recommendation import advised
@@ -331,13 +333,18 @@ def test_a_protocol_that_differs_is_named():
 def test_several_machines_are_named_and_cautioned():
     slow = renamed(record(cell("fp32", decode=0.1)), machine="board")
     found = recommend([THREE, slow], limits(latency_ms=3))
-    assert found.best.machine == "laptop" and "laptop" in found.best.name
-    assert any("several machines (laptop, board)" in c for c in found.cautions)
+    assert found.best.machine == "Example (laptop)" and "Example (laptop)" in found.best.name
+    assert any("several machines (Example (laptop), Example (board))" in c for c in found.cautions)
     found = recommend(
         [THREE, rebuilt(record(cell("fp32", decode=0.1)), gpus=(BOARD,), cpu="Xeon")],
         limits(latency_ms=3),
     )
-    assert any(", laptop with Xeon (2 cores) + NVIDIA H100)" in c for c in found.cautions)
+    assert any("(Example, Xeon + NVIDIA H100)" in c for c in found.cautions)
+
+
+def test_a_decision_covers_one_device_though_hosts_share_a_name():
+    assert len(decide(cell_views([THREE, THREE]))) == 1
+    assert len(decide(cell_views([THREE, rebuilt(THREE, cpu="Xeon")]))) == 2
 
 
 def test_two_records_are_compared_with_the_right_cells():

@@ -195,16 +195,13 @@ def test_few_documents_and_other_machines_are_cautions():
     low, high = pair()
     found = route([low, renamed(high, machine="server")])
     assert any("4 documents are few" in c for c in found.cautions)
-    assert any("two machines (laptop, server)" in c for c in found.cautions)
+    assert any("two machines (Example (laptop), Example (server))" in c for c in found.cautions)
     places = [
         rebuilt(low, cpu="EPYC", physical_cores=2),
         rebuilt(high, cpu="Xeon", physical_cores=16, gpus=(BOARD,)),
     ]
     alike = route(places)
-    assert any(
-        "(laptop with EPYC (2 cores), laptop with Xeon (16 cores) + NVIDIA H100)" in c
-        for c in alike.cautions
-    )
+    assert any("(EPYC, Xeon + NVIDIA H100)" in c for c in alike.cautions)
     many = route(pair(small=SMALL * 3, large=LARGE * 3))
     assert not many.cautions
 

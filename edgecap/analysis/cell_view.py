@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from edgecap import stats
-from edgecap.analysis.cell_labels import labels, short_names
+from edgecap.analysis.cell_labels import labels, record_devices, short_names
 from edgecap.analysis.metrics import estimates
 from edgecap.analysis.outcomes import compression_of, energy_of, latency_of
 from edgecap.analysis.run_conditions import conditions
@@ -33,7 +33,7 @@ class CellView:
     """A cell of one of several records; two views are equal only if they are the same object.
 
     `place` is the position of its record among those given. `label` tells the cell from all others;
-    `name` is a short form of it, for legends and axes.
+    `name` is a short form of it, for legends and axes. `device` names the machine of the record.
     """
 
     record: Profile
@@ -41,6 +41,7 @@ class CellView:
     place: int
     label: str
     name: str
+    device: str
 
     @property
     def measured(self) -> Measurement | None:
@@ -104,9 +105,11 @@ def _rounds(part: Prefill | Decode | Absent) -> dict[int, float]:
 def cell_views(records: Sequence[Profile]) -> list[CellView]:
     """Return a view of every cell of the records, in order."""
     return [
-        CellView(record, cell, place, label, name)
-        for place, (record, of_labels, of_names) in enumerate(
-            zip(records, labels(records), short_names(records), strict=True)
+        CellView(record, cell, place, label, name, device)
+        for place, (record, of_labels, of_names, device) in enumerate(
+            zip(
+                records, labels(records), short_names(records), record_devices(records), strict=True
+            )
         )
         for cell, label, name in zip(record.cells, of_labels, of_names, strict=True)
     ]

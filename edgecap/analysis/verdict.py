@@ -85,9 +85,8 @@ def decide(views: Sequence[CellView]) -> list[Decision]:
     """Return one decision for each model on each machine of which a cell was measured, in order."""
     groups: dict[tuple[str, ...], list[CellView]] = {}
     for view in views:
-        source, machine = view.record.source, view.record.machine
-        of_model = (source.name, source.weights_sha256)
-        groups.setdefault((*of_model, machine.name, machine.processor), []).append(view)
+        source = view.record.source
+        groups.setdefault((source.name, source.weights_sha256, view.device), []).append(view)
     return [_decide(group) for group in groups.values() if any(view.measured for view in group)]
 
 

@@ -13,6 +13,7 @@ import msgspec
 
 from edgecap import stats
 from edgecap.analysis import score
+from edgecap.analysis.cell_labels import device_names, hardware_of
 from edgecap.analysis.fitting.series import SeriesModel
 from edgecap.analysis.outcomes import energy_of, latency_of
 from edgecap.analysis.predicting.steps import (
@@ -142,10 +143,10 @@ def _host_key(point: SeriesModel) -> tuple[object, ...]:
 
 
 def _machine_name(point: SeriesModel) -> str:
-    """Name the machine, and its GPU if that did the work."""
-    return ", ".join(
-        [point.record.machine.name, *dict.fromkeys(board.name for board in possible_gpus(point))]
-    )
+    """Name the machine, with its GPU if that did the work."""
+    gpus = tuple(dict.fromkeys(board.name for board in possible_gpus(point)))
+    (name,) = device_names([hardware_of(point.record.machine)._replace(gpus=gpus)])
+    return name
 
 
 def _latency_reader(read: Callable[..., object]) -> Callable[[SeriesModel], object]:

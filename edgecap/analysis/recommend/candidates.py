@@ -96,7 +96,7 @@ def consider(view: CellView, limits: Sequence[Limit]) -> Considered:
         precision=view.cell.precision,
         provider=view.cell.provider,
         model=view.record.source.name,
-        machine=view.record.machine.name,
+        machine=view.device,
         state=_state(held) if view.measured else "failed",
         figures=figures,
         held=held,

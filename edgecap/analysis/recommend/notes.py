@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from edgecap.analysis.cell_labels import machine_names
+from edgecap.analysis.cell_labels import record_devices
 from edgecap.analysis.recommend.candidates import Considered
 from edgecap.analysis.recommend.preference import Different
 from edgecap.record import Absent, Memory
@@ -22,7 +22,7 @@ def notes(ranked: Sequence[Considered], different: Different) -> tuple[str, ...]
 def _of_runs(measured: Sequence[Considered], different: Different) -> Iterator[str]:
     """Describe the differences between runs that a recommendation tolerates."""
     if "machine" in different or "processor" in different:
-        machines = machine_names(c.view.record for c in measured)
+        machines = record_devices(c.view.record for c in measured)
         yield (
             f"measured on several machines ({_first_few(machines)}): "
             "each figure holds on its own one only"

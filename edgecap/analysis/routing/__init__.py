@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import msgspec
 
 from edgecap import stats
-from edgecap.analysis.cell_labels import machine_names
+from edgecap.analysis.cell_labels import record_devices
 from edgecap.analysis.cell_view import cell_views
 from edgecap.analysis.routing.sides import (
     RoutedPair,
@@ -120,7 +120,7 @@ def _cautions(pair: RoutedPair, by: str) -> tuple[str, ...]:
     cautions = []
     if len(pair.order) < FEW:
         cautions.append(f"{len(pair.order)} documents are few to find a threshold with; score more")
-    machines = machine_names(view.record for view in views)
+    machines = list(dict.fromkeys(record_devices(view.record for view in views)))
     if len(machines) > 1:
         cautions.append(
             f"measured on two machines ({', '.join(machines)}): each cost holds on its own one "

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from edgecap.analysis import metrics
+from edgecap.analysis.cell_labels import record_devices
 from edgecap.analysis.outcomes import cost_cautions
 from edgecap.analysis.tokenizing.loading import LoadedTokenizer
 from edgecap.analysis.tokenizing.premium import Premium
@@ -85,7 +86,8 @@ def list_prices(record: Profile, tokenizers: Sequence[LoadedTokenizer]) -> Price
     if not prices:
         raise UsageError(f"the record of {record.source.name} has no cell that was measured")
     flops = record.flops.per_token if isinstance(record.flops, Flops) else record.flops
-    return PriceList(record.source.name, record.machine.name, opened.name, flops, tuple(prices))
+    (device,) = record_devices([record])
+    return PriceList(record.source.name, device, opened.name, flops, tuple(prices))
 
 
 def _prompt_token_s(outcome: Measurement, prefill_s: Estimate | Absent) -> Estimate | Absent:

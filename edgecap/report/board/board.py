@@ -15,6 +15,7 @@ from urllib.parse import quote
 import msgspec
 
 from edgecap.analysis import published
+from edgecap.analysis.cell_labels import device_names
 from edgecap.analysis.metrics import Metric
 from edgecap.names import shortened_unique
 from edgecap.record import Absent, Estimate
@@ -91,8 +92,12 @@ def rows_of(files: BoardFiles) -> dict[str, Any]:
     """Return the content for programs: one row per cell, newest record first, and unread files."""
     rows = _rows(files)
     newest = latest(row.value for row in rows)
+    devices = device_names([row.value.hardware for row in rows])
     return {
-        "rows": [_row_values(row, place in newest) for place, row in enumerate(rows)],
+        "rows": [
+            _row_values(row, device, place in newest)
+            for place, (row, device) in enumerate(zip(rows, devices, strict=True))
+        ],
         "unread": [{"path": _text_of(path), "reason": reason} for path, reason in unread(files)],
     }
 
@@ -142,13 +147,11 @@ def _figure(metric: Metric) -> dict[str, Any]:
 def _names(rows: list[BoardRow]) -> dict[str, list[str]]:
     """Return the words of each facet; devices and texts that share a name are told apart."""
     entries = [row.value for row in rows]
-    devices = _distinct((e.device, e.processor) for e in entries)
+    devices = _distinct(e.hardware for e in entries)
     return {
         "model": _distinct(e.model for e in entries),
-        "device": _unambiguous(
-            [name for name, _ in devices], [f"{name} · {cpu}" for name, cpu in devices]
-        ),
-        "processor": [processor for _, processor in devices],
+        "device": device_names(devices),
+        "processor": [f"{device.details}, host {device.host}" for device in devices],
         "provider": _distinct(e.provider for e in entries),
         "precision": _distinct(e.precision for e in entries),
         "outcome": _distinct(e.outcome for e in entries),
@@ -192,7 +195,7 @@ def _cells(rows: list[BoardRow], paths: list[Path], reasons: _Dictionary) -> dic
             name: [getattr(e, name) for e in entries]
             for name in ("model", "provider", "precision", "outcome", "text")
         },
-        "device": [(e.device, e.processor) for e in entries],
+        "device": [e.hardware for e in entries],
     }
     return {
         **{name: _numbered(words) for name, words in facets.items()},
@@ -259,7 +262,7 @@ def _published() -> list[list[Any]]:
 # --- rows for programs ------------------------------------------------------------------------
 
 
-def _row_values(row: BoardRow, is_latest: bool) -> dict[str, Any]:
+def _row_values(row: BoardRow, device: str, is_latest: bool) -> dict[str, Any]:
     e = row.value
     return {
         "record": _text_of(row.path),
@@ -267,8 +270,9 @@ def _row_values(row: BoardRow, is_latest: bool) -> dict[str, Any]:
         "complete": e.complete,
         "latest": is_latest,
         "model": e.model,
-        "device": e.device,
-        "processor": e.processor,
+        "device": device,
+        "processor": e.hardware.details,
+        "host": e.hardware.host,
         "provider": e.provider,
         "precision": e.precision,
         "text": e.text._asdict(),

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from edgecap.analysis.cell_labels import Hardware, hardware_of
 from edgecap.analysis.cell_view import CellView, cell_views
 from edgecap.analysis.metrics import METRICS, Metric, estimates
 from edgecap.analysis.outcomes import failure_of, status
@@ -42,8 +43,7 @@ class BoardEntry(NamedTuple):
     """
 
     model: str
-    device: str
-    processor: str
+    hardware: Hardware
     provider: str
     precision: str
     text: BoardText
@@ -67,11 +67,9 @@ def entries(record: Profile) -> tuple[BoardEntry, ...]:
 
 def _entry(view: CellView, window: int | None) -> BoardEntry:
     record, cell, energy = view.record, view.cell, view.energy
-    processor = " + ".join([record.machine.processor, *(gpu.name for gpu in record.machine.gpus)])
     return BoardEntry(
         model=shortened_unique(record.source.name),
-        device=shortened_unique(record.machine.name),
-        processor=shortened_unique(processor),
+        hardware=hardware_of(record.machine),
         provider=shortened_unique(", ".join([cell.provider, *_unusual_settings(record.spec)])),
         precision=shortened_unique(cell.precision),
         text=_text(view, window),
@@ -158,10 +156,10 @@ def _decode_context(view: CellView) -> float | None:
 def latest(entries: Iterable[BoardEntry]) -> set[int]:
     """Return the positions of entries without a newer one of equal identity.
 
-    Identity is model, device, processor, provider, precision and text.
+    Identity is model, hardware, provider, precision and text.
     """
     newest: dict[tuple[object, ...], tuple[str, int]] = {}
     for place, e in enumerate(entries):
-        key = (e.model, e.device, e.processor, e.provider, e.precision, e.text)
+        key = (e.model, e.hardware, e.provider, e.precision, e.text)
         newest[key] = max(newest.get(key, ("", -1)), (e.created_utc, place))
     return {place for _, place in newest.values()}

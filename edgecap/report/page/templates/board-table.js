@@ -123,7 +123,7 @@
     const { names, cells, records, reasons } = data, word = (facet) => names[facet][cells[facet][i]], record = records[cells.record[i]];
     document.getElementById("cell-title").textContent = `${word("model")} ${word("precision")}`;
     const facts = [
-      ["device", `${word("device")}: ${names.processor[cells.device[i]]}`], ["provider", word("provider")], ["text", word("text")],
+      ["device", names.processor[cells.device[i]]], ["provider", word("provider")], ["text", word("text")],
       ["date", record.created], ["record", record.name],
       ...cells.failure[i] >= 0 ? [[word("outcome"), reasons[cells.failure[i]]]] : data.figures.map((f, n) => [f.words, board.phrase(data, n, i)]),
       ...cells.context[i] === null ? [] : [["decoded behind", `${board.number(cells.context[i])} positions`]],
