@@ -14,6 +14,7 @@ from edgecap.storage.collection import LoadedRecord
 from edgecap.storage.records import load, save
 
 BASE = load(ROOT / "tests" / "data" / "record-5.json")
+REFERENCE = [load(p) for p in sorted((ROOT / "profiles" / "reference").glob("*--20261126T071*"))]
 HOSTILE = '</script><script>window.hacked=1</script><img src=x onerror="window.hacked=1">'
 BIDI = "safe\u202egnp.exe\u2066"
 replace = msgspec.structs.replace

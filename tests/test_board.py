@@ -4,6 +4,7 @@ a leaderboard over many records.
 
 import csv
 import http.client
+import itertools
 import json
 import math
 import os
@@ -15,17 +16,29 @@ import threading
 from pathlib import Path
 
 import pytest
-from boards import BASE, BIDI, HOSTILE, as_published, many, named, replace, saved, with_joules
+from boards import (
+    BASE,
+    BIDI,
+    HOSTILE,
+    REFERENCE,
+    as_published,
+    many,
+    named,
+    replace,
+    saved,
+    with_joules,
+)
 from click.testing import CliRunner
 from conftest import ROOT
 
 from edgecap.analysis import published
+from edgecap.analysis.metrics import estimates
 from edgecap.cli.board import board as command
 from edgecap.errors import UsageError
 from edgecap.names import shortened_unique
-from edgecap.record import Absent, Failure
+from edgecap.record import OLD_FORMULA, Absent, Failure
 from edgecap.report.board.board import board_page, board_values, relative_link, rows_of, unread
-from edgecap.report.board.entries import FIGURES, entries, latest
+from edgecap.report.board.entries import FIGURES, RANKED, entries, latest
 from edgecap.report.server import BoardApp, is_own, open_server
 from edgecap.storage.collection import Collection, LoadedRecord, SkippedFile
 from edgecap.storage.records import save
@@ -203,6 +216,14 @@ def test_an_entry_has_every_figure_of_its_cell():
     assert entry.joules == "counter: rapl"
 
 
+def test_what_ranks_has_an_interval_in_records_of_the_old_formula_too():
+    cell = REFERENCE[0].cells[0]
+    assert cell.score.effective_flops_per_s == OLD_FORMULA
+    figure = entries(REFERENCE[0])[0].figures[AT[RANKED]]
+    assert figure == estimates(REFERENCE[0], cell)[RANKED]
+    assert figure.low < figure.value < figure.high
+
+
 def test_a_failure_is_an_entry_with_its_reason():
     (entry,) = [e for e in entries(BASE) if e.outcome == "failed"]
     assert entry.failure == "compression: NotFinite: NaN for a token's probability"
@@ -295,6 +316,41 @@ def test_devices_and_texts_of_one_name_are_told_apart():
         "Example, 2 cores",
         "Example, 16 cores",
     ]
+
+
+def with_tokenizer(record, sha256):
+    return replace(record, source=replace(record.source, tokenizer_sha256=sha256))
+
+
+def test_tokenizers_are_named_by_their_models():
+    xs, other = REFERENCE[-1], with_tokenizer(named("other"), "f" * 64)
+    assert values_of(*REFERENCE, other)["names"]["tokenizer"] == [
+        "of edgecap-ref-m, edgecap-ref-s and 1 more",
+        "of other",
+    ]
+    names = values_of(xs, with_tokenizer(xs, "f" * 64))["names"]["tokenizer"]
+    assert names[1] == "of edgecap-ref-xs, sha256 ffffffff"
+
+
+def test_figures_say_what_they_compare_within():
+    within = {figure["name"]: figure["within"] for figure in values_of(BASE)["figures"]}
+    assert within[RANKED] == ["text", "tokenizer"]
+    assert within["bits_per_byte"] == ["text"]
+    assert within["decode_s"] == []
+
+
+def test_rows_are_ranked_within_what_compares():
+    foreign = with_tokenizer(named("foreign", record=REFERENCE[0]), "f" * 64)
+    rows = rows_of(found_of(BASE, *REFERENCE, foreign))["rows"]
+    groups = [row["tokenizer_sha256"] + row["text"]["sha256"] for row in rows]
+    models = [row["model"] for row in rows]
+    assert [key for key, _ in itertools.groupby(groups)] == list(dict.fromkeys(groups))
+    assert models[0] == "edgecap-ref-s"
+    assert "foreign" not in models[: sum(len(r.cells) for r in REFERENCE)]
+    assert models[-1] == BASE.source.name  # has no law, so no worth
+    for _, group in itertools.groupby(rows, key=lambda row: row["tokenizer_sha256"]):
+        values = [row["figures"][RANKED].get("value", -1) for row in group]
+        assert values == sorted(values, reverse=True)
 
 
 def test_a_record_without_a_cell_is_told_of(tmp_path):

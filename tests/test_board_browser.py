@@ -5,8 +5,20 @@ import shutil
 import threading
 
 import pytest
-from boards import BASE, BIDI, HOSTILE, as_published, many, named, replace, saved, with_joules
+from boards import (
+    BASE,
+    BIDI,
+    HOSTILE,
+    REFERENCE,
+    as_published,
+    many,
+    named,
+    replace,
+    saved,
+    with_joules,
+)
 
+from edgecap.record import Absent
 from edgecap.report.board.board import board_page, board_values, relative_link
 from edgecap.report.board.entries import entries
 from edgecap.report.server import BoardApp, open_server
@@ -164,6 +176,71 @@ def test_columns_sort_both_ways_with_absent_numbers_last(open_page, address):
     assert head.get_attribute("aria-sort") == "descending"
 
 
+@pytest.fixture
+def ranked_address(tmp_path):
+    """A board of three models with worth, one of another tokenizer, and a text without worth."""
+    unscored = replace(REFERENCE[0].cells[0], score=Absent(reason="no law of this text"))
+    records = (
+        *REFERENCE[1:],
+        replace(REFERENCE[0], cells=(unscored, *REFERENCE[0].cells[1:])),
+        *(named(f"other-{n}") for n in range(5)),
+    )
+    return written(
+        tmp_path,
+        [LoadedRecord(tmp_path / f"{n}.json", entries(r)) for n, r in enumerate(records)],
+    )
+
+
+def test_it_ranks_by_worth_with_intervals_and_reasons_last(open_page, ranked_address):
+    page = open_page(ranked_address)
+    assert page.input_value("#sort") == "effective_flops_per_s"
+    cells = page.locator("#cells tbody tr td:nth-child(6)")
+    texts = cells.all_inner_texts()
+    values = [float(words.split()[0]) for words in texts[:-1]]
+    assert values == sorted(values, reverse=True)
+    assert all(" to " in words for words in texts[:-1])
+    assert texts[-1].split("\n") == ["–", "no law of this text"]
+    assert page.locator("#cells tbody tr").count() == sum(len(r.cells) for r in REFERENCE)
+    page.click("#reverse")
+    assert float(cells.first.inner_text().split()[0]) == values[-1]
+    assert cells.last.inner_text() == texts[-1]
+    page.select_option("#sort", "file_bytes")
+    assert page.locator("th[aria-sort=ascending]").inner_text().startswith("file")
+
+
+def test_it_warns_where_ranks_do_not_compare(open_page, tmp_path):
+    source = replace(REFERENCE[0].source, name="foreign", tokenizer_sha256="f" * 64)
+    records = (*REFERENCE, replace(REFERENCE[0], source=source))
+    page = open_page(
+        written(
+            tmp_path,
+            [LoadedRecord(tmp_path / f"{n}.json", entries(r)) for n, r in enumerate(records)],
+        )
+    )
+    warning = "These have 2 tokenizers: effective FLOP/s compares only within one."
+    assert warning in page.inner_text("#status")
+    assert "fronts, one for each text and tokenizer" in page.inner_text("#chart-note")
+    page.select_option("#sort", "bits_per_byte")
+    assert "tokenizers" not in page.inner_text("#status")
+    page.select_option("#sort", "effective_flops_per_s")
+    page.check("[data-facet=tokenizer][value='of foreign']")
+    assert warning not in page.inner_text("#status")
+    assert set(column(page, 2)) == {"foreign", "foreign ★ best"}
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_no_table_scrolls_sideways_on_a_phone(open_page, ranked_address, width):
+    page = open_page(ranked_address, width=width)
+    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    page.select_option("#text", "")
+    page.evaluate("document.querySelectorAll('#columns :not(:checked)').forEach(b => b.click())")
+    wide = "[...document.querySelectorAll('.scroll')].map(e => e.scrollWidth - e.clientWidth)"
+    assert page.evaluate(wide) == [0, 0]
+    label = "e => getComputedStyle(e, '::before').content"
+    ranked = page.locator("#cells tbody tr td:nth-child(6)").first
+    assert ranked.evaluate(label) == '"effective FLOP/s, GFLOP/s"'
+
+
 def test_filters_narrow_and_their_counts_follow(open_page, address):
     page = open_page(address)
     page.check("[data-facet=precision][value=int8d]")
@@ -219,7 +296,7 @@ def test_a_point_tells_its_cell_and_opens_it(open_page, address):
     words = told.inner_text()
     assert "-model fp32" in words
     assert "information capacity" in words
-    assert "decode, a token" in words
+    assert "peak RAM" in words
     inside = page.evaluate(
         "(() => { const a = document.getElementById('chart').getBoundingClientRect(),"
         " b = document.getElementById('tooltip').getBoundingClientRect();"

@@ -49,7 +49,9 @@ MOST_NAMED = 5  # files and folders not shown that the terminal lists; the page 
 def board(
     places: tuple[Path, ...], output: Path | None, serve: bool, port: int | None, as_json: bool
 ) -> None:
-    """Show the cells of many records on one page, to filter, sort and compare.
+    """Rank the cells of many records on one page, to filter, sort and compare.
+
+    Cells of one text are ranked by effective FLOP/s: what a second of decoding is worth.
 
     Reads records, and folders of records with their sub-folders (default: profiles). The page is
     one file that works offline and links to the records. It lists files that are not records,

@@ -6,6 +6,7 @@ is data only: the page shows it as text, never as markup.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -17,9 +18,9 @@ import msgspec
 from edgecap.analysis import published
 from edgecap.analysis.cell_labels import device_names
 from edgecap.analysis.metrics import Metric
-from edgecap.names import shortened_unique
+from edgecap.names import shortened_list, shortened_unique
 from edgecap.record import Absent, Estimate
-from edgecap.report.board.entries import FIGURES, BoardEntry, BoardText, latest
+from edgecap.report.board.entries import FIGURES, RANKED, BoardEntry, BoardText, latest
 from edgecap.report.page.template import page
 from edgecap.storage.collection import LoadedRecord, SkippedFile
 
@@ -31,10 +32,16 @@ _SHOWN_UNITS = {
     "J": ("mJ", 1e3),
     "B": ("MB", 1e-6),
     "FLOP": ("GFLOP", 1e-9),
+    "FLOP/s": ("GFLOP/s", 1e-9),
+    "FLOP/J": ("GFLOP/J", 1e-9),
     "bit/s": ("kbit/s", 1e-3),
     "bit/J": ("kbit/J", 1e-3),
 }
 
+
+_WITHIN = {"text": "corpus", "tokenizer": "tokenizer"}  # facet: what a metric may need equal
+_UNRANKED = math.inf
+_RANKED_PLACE = [metric.name for metric in FIGURES].index(RANKED)
 
 BoardRow = LoadedRecord[BoardEntry]  # one entry with the file that it comes from
 
@@ -89,8 +96,11 @@ def board_values(
 
 
 def rows_of(files: BoardFiles) -> dict[str, Any]:
-    """Return the content for programs: one row per cell, newest record first, and unread files."""
-    rows = _rows(files)
+    """Return the content for programs: one row per cell, and unread files.
+
+    Rows of one text and tokenizer stand together, ranked by `RANKED`; cells without it come last.
+    """
+    rows = _ranked(_rows(files))
     newest = latest(row.value for row in rows)
     devices = device_names([row.value.hardware for row in rows])
     return {
@@ -100,6 +110,21 @@ def rows_of(files: BoardFiles) -> dict[str, Any]:
         ],
         "unread": [{"path": _text_of(path), "reason": reason} for path, reason in unread(files)],
     }
+
+
+def _ranked(rows: list[BoardRow]) -> list[BoardRow]:
+    """Sort rows by `RANKED` within groups that compare, the group with most ranked cells first."""
+    groups: dict[tuple[BoardText, str], list[BoardRow]] = {}
+    for row in rows:
+        groups.setdefault((row.value.text, row.value.tokenizer), []).append(row)
+    ordered = [sorted(group, key=_place_in_ranking) for group in groups.values()]
+    ordered.sort(key=lambda group: -sum(_place_in_ranking(row) < _UNRANKED for row in group))
+    return [row for group in ordered for row in group]
+
+
+def _place_in_ranking(row: BoardRow) -> float:
+    figure = row.value.figures[_RANKED_PLACE]
+    return _UNRANKED if isinstance(figure, Absent) else -figure.value
 
 
 def relative_link(to: Path, page_folder: Path) -> str:
@@ -138,6 +163,8 @@ def _figure(metric: Metric) -> dict[str, Any]:
         "unit": unit,
         "factor": factor,
         "less": metric.less_is_better,
+        "log": metric.unit.startswith("FLOP"),
+        "within": [facet for facet, need in _WITHIN.items() if need in metric.needs],
     }
 
 
@@ -156,7 +183,19 @@ def _names(rows: list[BoardRow]) -> dict[str, list[str]]:
         "precision": _distinct(e.precision for e in entries),
         "outcome": _distinct(e.outcome for e in entries),
         "text": _named_texts(_distinct(e.text for e in entries)),
+        "tokenizer": _named_tokenizers(entries),
     }
+
+
+def _named_tokenizers(entries: list[BoardEntry]) -> list[str]:
+    """Call each tokenizer by the models that have it."""
+    models: dict[str, dict[str, None]] = {}
+    for e in entries:
+        models.setdefault(e.tokenizer, {})[e.model] = None
+    words = [f"of {shortened_list(list(names), 2)}" for names in models.values()]
+    return _unambiguous(
+        words, [f"{name}, sha256 {key[:8]}" for name, key in zip(words, models, strict=True)]
+    )
 
 
 def _named_texts(texts: list[BoardText]) -> list[str]:
@@ -193,7 +232,7 @@ def _cells(rows: list[BoardRow], paths: list[Path], reasons: _Dictionary) -> dic
     facets: dict[str, list[Any]] = {
         **{
             name: [getattr(e, name) for e in entries]
-            for name in ("model", "provider", "precision", "outcome", "text")
+            for name in ("model", "provider", "precision", "outcome", "text", "tokenizer")
         },
         "device": [e.hardware for e in entries],
     }
@@ -276,6 +315,7 @@ def _row_values(row: BoardRow, device: str, is_latest: bool) -> dict[str, Any]:
         "provider": e.provider,
         "precision": e.precision,
         "text": e.text._asdict(),
+        "tokenizer_sha256": e.tokenizer,
         "outcome": e.outcome,
         "failure": e.failure or None,
         "joules": e.joules or None,

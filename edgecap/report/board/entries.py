@@ -1,6 +1,7 @@
 """Cells of many records as flat entries of the leaderboard: model, device, text and every metric.
 
 Metrics come without bootstrap draws: values, and the intervals that the record stores for scores.
+Only the scores that the board ranks by get draws where a record of an old formula lacks them.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ from typing import NamedTuple
 
 from edgecap.analysis.cell_labels import Hardware, hardware_of
 from edgecap.analysis.cell_view import CellView, cell_views
-from edgecap.analysis.metrics import METRICS, Metric, estimates
+from edgecap.analysis.metrics import METRICS, SCORES, Metric, estimates
 from edgecap.analysis.outcomes import failure_of, status
 from edgecap.analysis.published import is_comparable
 from edgecap.names import shortened_unique
-from edgecap.record import Absent, Estimate, Flops, Profile
+from edgecap.record import OLD_FORMULA, Absent, Cell, Estimate, Flops, Profile, Score
 from edgecap.spec import Spec
 
 LONGEST_REASON = 300
 COST = Metric("flops_per_token", "FLOP", "FLOPs, a token", True, 0.0)
 FIGURES = (*METRICS, COST)  # of an entry, in this order
+RANKED = "effective_flops_per_s"  # what the board ranks by
+_EFFECTIVE = tuple(name for name in SCORES if name.startswith("effective_"))
 
 
 class BoardText(NamedTuple):
@@ -38,8 +41,9 @@ class BoardText(NamedTuple):
 class BoardEntry(NamedTuple):
     """A flat row of the board, built from a CellView and small enough to keep by the thousand.
 
-    `figures` are in the order of FIGURES; `failure` is empty for a measured cell; `joules` names
-    provenance and counter; `context` is the number of positions behind a decoded token.
+    `tokenizer` is a SHA-256. `figures` are in the order of FIGURES; `failure` is empty for a
+    measured cell; `joules` names provenance and counter; `context` is the number of positions
+    behind a decoded token.
     """
 
     model: str
@@ -47,6 +51,7 @@ class BoardEntry(NamedTuple):
     provider: str
     precision: str
     text: BoardText
+    tokenizer: str
     created_utc: str
     complete: bool
     figures: tuple[Estimate | Absent, ...]
@@ -73,6 +78,7 @@ def _entry(view: CellView, window: int | None) -> BoardEntry:
         provider=shortened_unique(", ".join([cell.provider, *_unusual_settings(record.spec)])),
         precision=shortened_unique(cell.precision),
         text=_text(view, window),
+        tokenizer=record.source.tokenizer_sha256[:64],
         created_utc=shortened_unique(record.created_utc),
         complete=record.complete,
         figures=_figures(view),
@@ -130,11 +136,17 @@ def _text(view: CellView, window: int | None) -> BoardText:
 
 def _figures(view: CellView) -> tuple[Estimate | Absent, ...]:
     values = estimates(view.record, view.cell, None)
+    if isinstance(values[RANKED], Estimate) and _has_old_formula(view.cell):
+        values |= {name: view.metrics[name] for name in _EFFECTIVE}
     flops = view.record.flops
     values[COST.name] = (
         Estimate(value=flops.per_token, low=None, high=None) if isinstance(flops, Flops) else flops
     )
     return tuple(_finite(values[metric.name]) for metric in FIGURES)
+
+
+def _has_old_formula(cell: Cell) -> bool:
+    return isinstance(cell.score, Score) and cell.score.effective_flops_per_s == OLD_FORMULA
 
 
 def _finite(figure: Estimate | Absent) -> Estimate | Absent:

@@ -3,7 +3,7 @@
 const board = {};
 
 (() => {
-  const FACETS = ["model", "device", "provider", "precision", "outcome", "text"];
+  const FACETS = ["model", "device", "provider", "precision", "tokenizer", "outcome", "text"];
   const ASSUMED = "assumed";
 
   /* Prepare the sent data once: numbers (NaN where absent) and the text to search. */
@@ -67,10 +67,16 @@ const board = {};
   const fair = (data, figure, i) => !(data.assumed[i] && data.ofJoules[figure]);
   board.fair = fair;
 
+  /* Return the number of the text of each row, and of its tokenizer where the figures compare only within one. */
+  const comparable = (data, figures) => {
+    const { text, tokenizer } = data.cells, many = data.names.tokenizer.length;
+    return figures.some((n) => data.figures[n].within.includes("tokenizer")) ? text.map((t, i) => t * many + tokenizer[i]) : text;
+  };
+
   /* Return the best row of each text, device and model by a metric. */
   board.best = (data, rows, figure) => {
     const values = data.columns[figure], sign = data.figures[figure].less ? 1 : -1, best = new Map();
-    const { text, device, model } = data.cells, models = data.names.model.length, devices = data.names.device.length;
+    const { device, model } = data.cells, text = comparable(data, [figure]), models = data.names.model.length, devices = data.names.device.length;
     for (const i of rows) {
       if (Number.isNaN(values[i]) || !fair(data, figure, i)) continue;
       const key = (text[i] * devices + device[i]) * models + model[i], other = best.get(key);
@@ -79,16 +85,18 @@ const board = {};
     return new Set(best.values());
   };
 
-  /* Return rows with numbers on both axes, positive on the horizontal (log) axis. */
-  board.drawable = (data, rows, across, up) =>
-    rows.filter((i) => data.columns[across][i] > 0 && !Number.isNaN(data.columns[up][i]));
+  /* Return rows with numbers on both axes, positive on the horizontal axis and on any other log axis. */
+  board.drawable = (data, rows, across, up) => {
+    const x = data.columns[across], y = data.columns[up], { log } = data.figures[up];
+    return rows.filter((i) => x[i] > 0 && (log ? y[i] > 0 : !Number.isNaN(y[i])));
+  };
 
-  /* Return the Pareto front of each text, by rising cost. */
+  /* Return the Pareto front of each text (and tokenizer where these compare only within one), by rising cost. */
   board.fronts = (data, rows, across, up) => {
-    const x = data.columns[across], sign = data.figures[up].less ? 1 : -1, byText = new Map();
+    const x = data.columns[across], sign = data.figures[up].less ? 1 : -1, texts = comparable(data, [across, up]), byText = new Map();
     for (const i of rows) {
       if (!fair(data, across, i) || !fair(data, up, i)) continue;
-      const text = data.cells.text[i];
+      const text = texts[i];
       if (!byText.has(text)) byText.set(text, []);
       byText.get(text).push(i);
     }

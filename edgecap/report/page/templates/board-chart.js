@@ -58,7 +58,7 @@
     const flops = context.map(([, n]) => n * data.figures[across].factor), capacity = context.map(([, , c]) => c);
     const bars = points.length <= WITH_BARS ? intervals(data, up, points) : [];
     const right = width - 12, bottom = height - 46;
-    const ys = board.scale([...points.map(y), ...capacity, ...bars.flatMap(([, low, high]) => [low, high])], false, bottom, 34);
+    const ys = board.scale([...points.map(y), ...capacity, ...bars.flatMap(([, low, high]) => [low, high])], data.figures[up].log, bottom, 34);
     const yTicks = ys.ticks(6), level = alike(yTicks), left = 14 + 7.5 * Math.max(...yTicks.map((v) => level(v).length), 1);
     const xs = board.scale([...points.map(x), ...flops], true, left, right);
     now.places = points.map((i) => [xs.at(x(i)), ys.at(y(i)), i]);
@@ -135,8 +135,8 @@
     if (points.length < drawable.length)
       words.push(`Of these the front and an even sample are drawn, ${many(points.length)} points; the table holds all.`);
     if (front.size) {
-      const texts = new Set([...front].map((i) => data.cells.text[i])).size;
-      words.push(`Dashed: the Pareto front${texts > 1 ? "s, one for each text" : ""}; no shown cell is both cheaper and better than one on it.`);
+      const { length } = now.fronts, split = [now.across, now.up].some((n) => data.figures[n].within.includes("tokenizer")) && data.names.tokenizer.length > 1;
+      words.push(`Dashed: the Pareto front${length > 1 ? `s, one for each text${split ? " and tokenizer" : ""}` : ""}; no shown cell is both cheaper and better than one on it.`);
     }
     if ([state.across, state.up].some((name) => data.ofJoules[data.at[name]]) && points.some((i) => data.assumed[i]))
       words.push("Hollow points have assumed joules, not measured ones; they are on no front.");

@@ -2,7 +2,7 @@
 /* Show the table, 100 rows a page, and the dialog with all facts of a cell. */
 (() => {
   const ROWS = 100, SHORT = 28; /* rows of a page; characters of a name that stay on one line */
-  const FIRST = ["information_capacity", "time_capacity", "energy_capacity", "hardware_capacity", "bits_per_byte"]; /* columns */
+  const FIRST = ["effective_flops_per_s", "effective_flops_per_j", "effective_flops", "bits_per_byte", "information_capacity", "time_capacity", "energy_capacity", "hardware_capacity"]; /* columns */
   const WORDS = { model: "model", device: "device", provider: "provider", precision: "precision" };
   const head = document.querySelector("#cells thead"), body = document.querySelector("#cells tbody");
 
@@ -14,9 +14,11 @@
   };
   board.element = element;
 
+  /* Return the names of the figures in the order of the table's columns. */
+  board.ordered = (data) => [...new Set([...FIRST.filter((name) => name in data.at), ...Object.keys(data.at)])];
+
   board.lay = (data, state, ordered, best) => {
-    const figures = [...new Set([...FIRST.filter((name) => name in data.at), ...Object.keys(data.at)])]
-      .filter((name) => state.columns.has(name)).map((name) => data.at[name]);
+    const figures = board.ordered(data).filter((name) => state.columns.has(name) || name === state.sort).map((name) => data.at[name]);
     head.replaceChildren(heading(data, state, figures));
     const first = state.page * ROWS, some = ordered.slice(first, first + ROWS);
     body.replaceChildren(...some.map((i, n) => row(data, state, figures, i, first + n + 1, best)));
@@ -50,13 +52,13 @@
     const line = element("tr", undefined, { "data-row": i }), name = element("th", undefined, { scope: "row", class: lengthOf(word("model")) });
     name.append(element("bdi", word("model"), { title: word("model") }));
     if (best.has(i)) name.append(" ", badge("★ best", "good", "Best of this model on this device, by the figure named above the table"));
-    line.append(opener(i, rank, `${word("model")} ${word("precision")}`), name, plain(word("device"), names.processor[cells.device[i]]));
-    line.append(plain(word("provider")), marked(data, i, word("precision")));
+    line.append(opener(i, rank, `${word("model")} ${word("precision")}`), name, plain("device", word("device"), names.processor[cells.device[i]]));
+    line.append(plain("provider", word("provider")), marked(data, i, word("precision")));
     if (cells.failure[i] >= 0) line.append(failed(reasons[cells.failure[i]], word("outcome"), figures.length));
     else line.append(...figures.map((n) => number(data, state, n, i)));
     const record = records[cells.record[i]], file = element("td");
     file.append(element("a", "record", { href: record.link, title: record.name }));
-    line.append(element("td", record.created.slice(0, 16).replace("T", " "), { title: record.created, class: "when" }), file);
+    line.append(element("td", record.created.slice(0, 16).replace("T", " "), { title: record.created, class: "when", "data-label": "date (UTC)" }), file);
     return line;
   };
 
@@ -68,8 +70,8 @@
 
   const lengthOf = (words) => (words.length > SHORT ? "name" : "short");
 
-  const plain = (words, title) => {
-    const cell = element("td", undefined, { class: lengthOf(words), title: title || words });
+  const plain = (label, words, title) => {
+    const cell = element("td", undefined, { class: lengthOf(words), title: title || words, "data-label": label });
     cell.append(element("bdi", words));
     return cell;
   };
@@ -77,7 +79,7 @@
   const badge = (words, kind, title) => element("span", words, { class: `badge ${kind}`, title });
 
   const marked = (data, i, precision) => {
-    const cell = plain(precision), { cells } = data;
+    const cell = plain("precision", precision), { cells } = data;
     if (!cells.latest[i]) cell.append(" ", badge("older", "quiet", "A newer record has the same model, device, provider, precision and text"));
     if (!data.records[cells.record[i]].complete) cell.append(" ", badge("cut off", "doubt", "The record's run was cut off, or is going on"));
     if (cells.cautions[i]) cell.append(" ", badge(`${cells.cautions[i]} caution${cells.cautions[i] > 1 ? "s" : ""}`, "doubt", "edgecap show RECORD --details lists them"));
@@ -91,9 +93,13 @@
   };
 
   const number = (data, state, n, i) => {
-    const value = board.valueText(data, n, i);
-    if (value.absent) return element("td", "–", { class: "number absent", title: `absent: ${value.absent}` });
-    const cell = element("td", value.number, { class: "number", title: value.interval && `95 % interval ${value.interval}` });
+    const value = board.valueText(data, n, i), isSorted = data.figures[n].name === state.sort, label = board.heading(data.figures[n]);
+    if (value.absent) {
+      const cell = element("td", "–", { class: isSorted ? "number absent why" : "number absent", title: `absent: ${value.absent}`, "data-label": label });
+      if (isSorted) cell.append(element("small", value.absent));
+      return cell;
+    }
+    const cell = element("td", value.number, { class: "number", title: value.interval && `95 % interval ${value.interval}`, "data-label": label });
     if (value.assumed) cell.append(" ", badge("assumed", "doubt", "Watts were given by the user, not measured"));
     if (state.intervals && value.interval) cell.append(element("small", value.interval));
     return cell;
@@ -140,4 +146,5 @@
   };
 
   board.ROWS = ROWS;
+  board.WORDS = { ...WORDS, created: "date" };
 })();

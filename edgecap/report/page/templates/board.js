@@ -1,13 +1,10 @@
 "use strict";
 /* Keep the state of filters in the address after #, and update the page. */
 (() => {
-  const PREFERRED = [
-    "bits_per_byte", "information_capacity", "time_capacity", "energy_capacity", "hardware_capacity",
-    "prefill_s", "decode_s", "decode_j", "peak_bytes", "file_bytes",
-  ];
-  const RANKS = ["hardware_capacity", "time_capacity", "information_capacity", "bits_per_byte"]; /* sort by the first that has numbers */
-  const UP = ["information_capacity", "time_capacity", "energy_capacity", "hardware_capacity", "bits_per_byte", "gain_bits_per_token"];
-  const ACROSS = ["decode_s", "prefill_s", "decode_j", "prefill_j", "peak_bytes", "device_peak_bytes", "file_bytes", "flops_per_token", "load_s"];
+  const PREFERRED = ["effective_flops_per_s", "bits_per_byte", "decode_s", "prefill_s", "decode_j", "peak_bytes", "file_bytes"];
+  const RANKS = ["effective_flops_per_s", "hardware_capacity", "time_capacity", "information_capacity", "bits_per_byte"]; /* sort by the first that has numbers */
+  const UP = ["effective_flops_per_s", "effective_flops", "information_capacity", "time_capacity", "energy_capacity", "hardware_capacity", "bits_per_byte", "gain_bits_per_token"];
+  const ACROSS = ["peak_bytes", "file_bytes", "decode_s", "decode_j", "prefill_s", "prefill_j", "device_peak_bytes", "flops_per_token", "load_s"];
   const COLOURS = ["precision", "model", "device", "provider"];
   const FILTERS = board.FACETS.filter((facet) => facet !== "text");
   const $ = (id) => document.getElementById(id);
@@ -18,9 +15,10 @@
   const has = (name) => name in data.at && data.values[data.at[name]].value.some((v) => v !== null);
   const pick = (names) => names.find(has) || names[0];
 
-  const mostCommonText = () => {
-    const counts = new Array(data.names.text.length).fill(0);
-    data.cells.text.forEach((text, i) => { counts[text] += data.cells.latest[i]; });
+  /* Return the text with most cells that can be ranked, else with most cells. */
+  const mostRankedText = (column) => {
+    const counts = new Array(data.names.text.length).fill(0), numbers = data.columns[data.at[column]];
+    data.cells.text.forEach((text, i) => { counts[text] += data.cells.latest[i] * (Number.isNaN(numbers[i]) ? 1 : data.size); });
     return data.names.text[counts.indexOf(Math.max(...counts))];
   };
 
@@ -29,7 +27,7 @@
     return {
       search: "", latest: true, page: 0, intervals: true, colour: "precision", sort, down: !lessIsBetter(sort),
       up: pick(UP), across: pick(ACROSS), columns: new Set(PREFERRED.filter(has)),
-      facets: { ...Object.fromEntries(FILTERS.map((facet) => [facet, new Set()])), text: new Set(data.names.text.length > 1 ? [mostCommonText()] : []) },
+      facets: { ...Object.fromEntries(FILTERS.map((facet) => [facet, new Set()])), text: new Set(data.names.text.length > 1 ? [mostRankedText(sort)] : []) },
     };
   };
 
@@ -58,7 +56,7 @@
     return known(recalled);
   };
 
-  const isColumn = (name) => name !== null && (name in data.at || ["model", "device", "provider", "precision", "created"].includes(name));
+  const isColumn = (name) => name !== null && (name in data.at || name in board.WORDS);
 
   /* Drop words that no cell has: they would hide every row. */
   const known = (recalled) => {
@@ -78,11 +76,12 @@
     options($("up"), of(UP), state.up);
     options($("across"), of(ACROSS), state.across);
     options($("colour"), COLOURS.map((facet) => [facet, facet]), state.colour);
+    options($("sort"), [...of(board.ordered(data).filter(has)), ...Object.entries(board.WORDS)], state.sort);
     options($("text"), [...data.names.text.map((name) => [name, name]), ["", "all texts (they do not compare)"]], [...state.facets.text][0] || (data.names.text.length > 1 ? "" : data.names.text[0] || ""));
     if ($("search").value !== state.search) $("search").value = state.search;
     $("latest").checked = state.latest;
     $("intervals").checked = state.intervals;
-    $("facets").replaceChildren(...FILTERS.map(facetBox));
+    $("facets").replaceChildren(...FILTERS.filter((facet) => facet !== "tokenizer" || data.names.tokenizer.length > 1).map(facetBox));
     buildColumns();
   };
 
@@ -142,6 +141,7 @@
 
   /* Update the order or page of the same rows. */
   const order = () => {
+    $("sort").value = state.sort;
     ordered = board.sorted(data, filtered.rows, state.sort, state.down);
     state.page = Math.min(state.page, Math.max(0, Math.ceil(ordered.length / board.ROWS) - 1));
     lay();
@@ -159,6 +159,11 @@
     if (elsewhere) words.push(`${many(elsewhere)} more on other texts, which do not compare with these.`);
     const older = data.size - data.cells.latest.reduce((sum, n) => sum + n, 0);
     if (older && state.latest) words.push(`${many(older)} older ones are hidden.`);
+    const { words: ranked, within } = data.figures[rankedBy()], numbers = data.columns[rankedBy()];
+    for (const what of within) {
+      const several = new Set(rows.filter((i) => !Number.isNaN(numbers[i])).map((i) => data.cells[what][i])).size;
+      if (several > 1) words.push(`These have ${many(several)} ${what}s: ${ranked} compares only within one.`);
+    }
     const failed = rows.filter((i) => data.cells.failure[i] >= 0).length;
     if (failed) words.push(`${many(failed)} of those shown have no measurement.`);
     $("status").textContent = words.join(" ");
@@ -222,12 +227,14 @@
     if (target.checked) state.columns.add(target.value); else state.columns.delete(target.value);
     lay();
   });
+  const sortBy = (name) => anew({ sort: name, down: state.sort === name ? !state.down : name in data.at ? !lessIsBetter(name) : name === "created" });
+  $("sort").addEventListener("change", ({ target }) => sortBy(target.value));
+  $("reverse").addEventListener("click", () => sortBy(state.sort));
   document.querySelector("#cells thead").addEventListener("click", ({ target }) => {
     const button = target.closest("[data-sort]");
     if (!button) return;
     const name = button.dataset.sort;
-    Object.assign(state, { sort: name, down: state.sort === name ? !state.down : name in data.at ? !lessIsBetter(name) : name === "created", page: 0 });
-    show();
+    sortBy(name);
     document.querySelector(`[data-sort="${name}"]`).focus();
   });
   document.querySelector("#cells tbody").addEventListener("click", ({ target }) => {
