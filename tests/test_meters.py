@@ -615,6 +615,18 @@ def test_rounds_end_when_it_is_sure_which_engine_is_worth_more(speed_s, gain, de
     assert rounds >= latency.FEW_ROUNDS
 
 
+def test_an_engine_that_is_surely_not_the_best_needs_no_verdict():
+    clock = FakeClock()
+    plan = latency.LatencyPlan(64, 32, 60.0, target=1e-4)
+    benches = [
+        latency.LatencyBench(wobbling(clock, s, n), clock, plan, 16)
+        for n, s in enumerate((0.004, 0.002, 0.0038))
+    ]
+    engines = list(zip(benches, (None, (0.9, 1.0), (0.9, 1.3)), strict=True))
+    latency.measure_in_turns(benches, clock, 60.0, quiet, latency.Decider(engines, True))
+    assert max(benches[0].decodes.rounds) + 1 == latency.FEW_ROUNDS
+
+
 @pytest.mark.parametrize("gains", [(), (None,), ((1.0, 1.0), (1.0, 1.0))])
 def test_without_a_baseline_or_another_nothing_is_decided(gains):
     clock = FakeClock()

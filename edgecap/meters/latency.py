@@ -200,7 +200,7 @@ def measure_in_turns(
 
 
 class Decider:
-    """Tell when rounds of several engines suffice to say which are worth more than the first.
+    """Tell when rounds of several engines suffice to say which is worth most, and if any is.
 
     Each engine comes with the bounds of what its bits are worth beside those of the baseline, which
     has None. Worth is that times the gain in speed: of decoding, or of the prompt where nothing is
@@ -217,13 +217,16 @@ class Decider:
         self._others = [(bench, gain) for bench, gain in engines if gain is not None]
 
     def __call__(self) -> bool:
-        """Return True if each worth lies above or below `MARGIN` with 99 % of its draws."""
+        """Return True if each worth lies above or below 1 + `MARGIN`, or below that of the best."""
         if self._baseline is None or not self._others:
             return False
         before = self._medians(self._baseline)
-        return len(before) >= self._rounds and all(
-            _is_sure(before, self._medians(bench), gain) for bench, gain in self._others
-        )
+        if len(before) < self._rounds:
+            return False
+        bounds = [_worth(before, self._medians(bench), gain) for bench, gain in self._others]
+        best = max(low for low, _ in bounds)
+        least = max(best, 1 + MARGIN)
+        return all(low > 1 + MARGIN or high < least for low, high in bounds)
 
     @staticmethod
     def _medians(bench: LatencyBench) -> list[float]:
@@ -231,14 +234,16 @@ class Decider:
         return stats.round_medians(timed.seconds, timed.rounds)
 
 
-def _is_sure(before: Sequence[float], after: Sequence[float], gain: tuple[float, float]) -> bool:
-    """Test on which side of the margin a worth lies, by the medians of each round.
+def _worth(
+    before: Sequence[float], after: Sequence[float], gain: tuple[float, float]
+) -> tuple[float, float]:
+    """Return the 99 % bounds of a worth, by the medians of each round.
 
-    The interval is wider than that of a verdict, because it is looked at after each round.
+    They are wider than those of a verdict, because they are looked at after each round.
     """
     draws = stats.bootstrap_medians([x / y for x, y in zip(before, after, strict=True)])
     low, high = np.quantile(draws, [0.005, 0.995])
-    return bool(gain[0] * low > 1 + MARGIN or gain[1] * high < 1 + MARGIN)
+    return gain[0] * float(low), gain[1] * float(high)
 
 
 def warm_up(sample: Callable[[], list[float]], clock: Clock, budget_s: float) -> list[float]:
