@@ -522,6 +522,15 @@ def test_rounds_know_what_the_bits_of_each_cell_are_worth(spec, corpus, place):
     assert precise.gains == ()
 
 
+def test_of_one_document_only_the_baseline_has_no_gain(corpus, place, spec):
+    run = scripted(read_corpus(spec.corpus, 1))
+    asked = msgspec.structs.replace(spec, documents=1, precisions=("int8", "fp32", "int4"))
+    profile(asked, place, run=run)
+    (timed,) = [s for s in run.asked if isinstance(s, MeasureLatency)]
+    assert [gain is None for gain in timed.gains] == [False, True, False]
+    assert timed.gains[0][0] == timed.gains[0][1]  # no interval
+
+
 def test_the_usual_contexts_are_timed_for_details(spec, corpus, place):
     run = scripted(corpus)
     for changes in ({"details": True}, {"batches": (1, 4)}):

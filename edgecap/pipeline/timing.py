@@ -111,8 +111,9 @@ def _gains(record: Profile, group: TimingGroup) -> tuple[Gain | None, ...]:
     for option in decisions[0].options:
         ratio = option.against.ratio("effective_flops")
         cell = CellSpec(option.view.cell.precision, option.view.cell.provider)
-        low, high = (ratio.low, ratio.high) if ratio else (1.0, 1.0)
-        gains[cell] = None if low is None or high is None else (low, high)
+        value = ratio.value if ratio else 1.0
+        low, high = (ratio.low, ratio.high) if ratio else (None, None)
+        gains[cell] = (value if low is None else low, value if high is None else high)
     return tuple(gains.get(cell) for cell in group)
 
 
