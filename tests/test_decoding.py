@@ -13,10 +13,12 @@ from fakes import FakeClock, FakeEngine
 from onnx import TensorProto, helper, numpy_helper
 from samples import RECORD
 
+from edgecap.analysis.cell_view import cell_views
 from edgecap.analysis.closer import closer_variant
 from edgecap.analysis.compare import compare
 from edgecap.analysis.decoding import decoding_shift, worst_divergence
 from edgecap.analysis.metrics import quantities
+from edgecap.analysis.verdict import decide, differences_of
 from edgecap.graph.activations import watch_products
 from edgecap.graph.variants import CLOSER, VARIANTS, make_variant
 from edgecap.meters import divergence
@@ -182,7 +184,7 @@ def test_the_step_tells_what_decoding_costs_and_why(fp32, tmp_path, monkeypatch)
         context=64,
         stride=None,
     )
-    step = SimpleNamespace(plan=plan, reference=str(fp32))
+    step = SimpleNamespace(plan=plan, reference=str(fp32), samples=4)
     found = handler._divergence(step, lambda *_: None)
     assert found["widest_activation"] is None  # the two agree: fp32 is not run again
     assert 0 < found["decoded_divergence_bits"] < 0.1 > found["prefilled_divergence_bits"] > 0
@@ -238,6 +240,15 @@ def test_decoding_gains_what_fp32_gains_less_its_own_divergence():
     assert judged.score.information_capacity == plain.score.information_capacity
     assert judged.score.gain_bits_per_s.value > plain.score.gain_bits_per_s.value
     assert judged.score.formula == plain.score.formula == "edgecap-2"
+
+
+def test_the_verdict_counts_decoded_tokens_as_compare_does():
+    """fp32 stays in reach of each pair: the bits of a text may be far from those of decoding."""
+    record = record_of(FP32, WORSE)
+    (decision,) = decide(cell_views([record]))
+    (compared,) = compare([record])
+    assert decision.options[0].against == differences_of(compared)
+    assert decision.options[0].against.ratio("effective_flops_per_s") is not None
 
 
 def test_draws_of_scores_have_the_same_shift_as_the_stored_ones():

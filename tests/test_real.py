@@ -25,6 +25,7 @@ from edgecap.meters.text_windows import split_windows
 from edgecap.model.weight_files import count_parameters
 from edgecap.pipeline.export_folder import export_folder
 from edgecap.pipeline.profile import profile
+from edgecap.pipeline.worker.handlers.score import ON_CPU
 from edgecap.record import Absent, Decode, Estimate, Failure, Measurement
 from edgecap.runtime.engine import OrtEngine
 from edgecap.spec import Spec
@@ -228,7 +229,7 @@ def test_profile_of_a_portable_folder(reference, corpus_file, tmp_path, cache):
     )
     assert fp32.outcome.memory.peak_bytes >= fp32.outcome.memory.baseline_bytes
     assert fp32.outcome.memory.kv_bytes_per_token == 4 * 2 * 2 * 32 * 4
-    assert fp32.outcome.placement.by_provider["cpu"].time_share == 1.0
+    assert fp32.outcome.placement == ON_CPU
     assert record.source.parameters == 1787008
 
 

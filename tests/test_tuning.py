@@ -340,20 +340,20 @@ def test_a_limit_of_latency_is_one_of_the_products(monkeypatch):
 def test_the_command_writes_a_folder_that_others_take(cache, tmp_path):
     out, records = tmp_path / "tuned", tmp_path / "records"
     words = ("--documents", "1", "--limit", "0.1", "--cache", cache, "--records", records)
-    done = edgecap("tune", *words, "--max-bytes", "1.3MB", "--prefer", "quality", "-o", out)
+    done = edgecap("tune", *words, "--max-bytes", "1.2MB", "--prefer", "quality", "-o", out)
     assert done.returncode == 0, done.stderr
-    assert "Ship tuned-1.3MB" in done.stdout
+    assert "Ship tuned-1.2MB" in done.stdout
     assert "at their bytes" in done.stdout
     listed = json.loads((out / "edgecap.json").read_text())["graphs"]
     assert [g["precision"] for g in listed] == ["tuned"]
-    assert sum(f["bytes"] for f in listed[0]["files"]) <= 1.3e6
+    assert sum(f["bytes"] for f in listed[0]["files"]) <= 1.2e6
     record = next(records.glob("*.json"))
     cells = {c["precision"]: c for c in json.loads(record.read_text())["cells"]}
-    assert {"fp32", "int8", "int4", "int4s", "tuned-1.3MB"} <= cells.keys()
-    tuned = cells["tuned-1.3MB"]["graph"]
+    assert {"fp32", "int8", "int4", "int4s", "tuned-1.2MB"} <= cells.keys()
+    tuned = cells["tuned-1.2MB"]["graph"]
     assert len(set(tuned["formats"].values())) > 1
     assert tuned["divergence_bits"] < cells["int4s"]["graph"]["divergence_bits"]
-    assert math.isclose(tuned["bytes"], 1.3e6, rel_tol=0.02)
+    assert math.isclose(tuned["bytes"], 1.2e6, rel_tol=0.02)
     page = tmp_path / "front.html"
     assert edgecap("report", record, "-o", page).returncode == 0
     assert "front-divergence" in page.read_text()

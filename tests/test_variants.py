@@ -169,7 +169,7 @@ def test_a_tied_table_is_stored_once(variant):
     for precision, least in (
         ("bf16", 8192 * 128),
         ("int8", 8192 * 128),
-        ("int4", 8192 * 128),
+        ("int4", 8192 * 64),
         ("int8w", 8192 * 128),
         ("int8s", 8192 * 128),
         ("int4hqq", 524_288),

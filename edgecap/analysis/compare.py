@@ -93,6 +93,11 @@ def compare(records: Sequence[Profile], baseline: str | None = None) -> list[Com
     return comparisons
 
 
+def compare_views(baseline: CellView, others: Sequence[CellView]) -> list[Comparison]:
+    """Compare one measured cell with each of some others, of its record or of others."""
+    return _compare_with_each([(baseline, other) for other in others])
+
+
 def _compare_with_each(
     pairs: Sequence[tuple[CellView, CellView | MissingCell]],
 ) -> list[Comparison]:

@@ -11,10 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import msgspec
-
 from edgecap.analysis.cell_view import CellView
-from edgecap.analysis.compare import Comparison, Difference, compare
+from edgecap.analysis.compare import Comparison, Difference, compare_views
 from edgecap.analysis.law import Slopes, extrapolation, law_of, slopes_for
 from edgecap.analysis.metrics import BY_NAME
 from edgecap.record import Absent, Estimate, Flops, Law, Profile
@@ -168,23 +166,11 @@ def differences_from(
     rest = [view for view in others if view is not baseline and view.measured]
     if not rest:
         return []
-    same_record = [x.cell for x in rest if x.place == baseline.place]
-    # compare finds the cell by this name, whatever the record calls it.
-    named = msgspec.structs.replace(baseline.cell, precision="baseline")
-    first = msgspec.structs.replace(baseline.record, cells=(named, *same_record))
-    places = sorted({x.place for x in rest} - {baseline.place})
-    records = [first, *[_record_of(place, rest) for place in places]]
-    comparisons = compare(records, "precision=baseline")
-    ordered = [x for place in (baseline.place, *places) for x in rest if x.place == place]
-    return [(view, differences_of(c)) for view, c in zip(ordered, comparisons, strict=True)]
+    return [
+        (v, differences_of(c)) for v, c in zip(rest, compare_views(baseline, rest), strict=True)
+    ]
 
 
 def differences_of(comparison: Comparison) -> Differences:
     """Return the differences of two cells by metric."""
     return Differences({d.metric: d for d in comparison.differences})
-
-
-def _record_of(place: int, views: Sequence[CellView]) -> Profile:
-    """Return a record with the cells of `views` only."""
-    kept = [view for view in views if view.place == place]
-    return msgspec.structs.replace(kept[0].record, cells=tuple(view.cell for view in kept))

@@ -200,7 +200,7 @@ def measure_in_turns(
 
 
 class Decider:
-    """Tell when rounds of several engines suffice to say which is worth most, and if any is.
+    """Tell when rounds suffice to say which engines are worth more than the baseline.
 
     Each engine comes with the bounds of what its bits are worth beside those of the baseline, which
     has None. Worth is that times the gain in speed: of decoding, or of the prompt where nothing is

@@ -21,12 +21,12 @@ from edgecap.pipeline.run_context import (
     StepRunner,
     ignore_events,
 )
+from edgecap.pipeline.scoring import corpus_of
 from edgecap.pipeline.timing import measure_latency, timing_groups
 from edgecap.pipeline.worker import in_child
 from edgecap.record import Profile
 from edgecap.spec import Spec
 from edgecap.storage.files import Paths, check_writable, resolve_paths
-from edgecap.text.corpus import excerpt, read_corpus
 
 
 def profile(
@@ -42,8 +42,7 @@ def profile(
     request cannot be met, and Interrupted on Ctrl-C, after the finished cells were written.
     """
     spec, home = spec or Spec(), home or resolve_paths()
-    corpus = read_corpus(spec.corpus, spec.documents, home.cache, spec.bias_bits)
-    corpus = excerpt(corpus) if spec.quick else corpus
+    corpus = corpus_of(spec, home)
     if spec.law:
         open_law(Path(spec.law), corpus.sha256)  # refuse a bad card before anything is made
     notice(ProgressEvent(None, "inspecting model and runtime"))

@@ -124,7 +124,7 @@ class Amounts(NamedTuple):
     samples: int
 
 
-FULL, QUICK = Amounts(512, 1024, 32, 4), Amounts(128, 128, 8, 2)
+FULL, QUICK = Amounts(512, 512, 32, 4), Amounts(128, 128, 8, 2)
 
 
 def amounts_of(context: RunContext) -> Amounts:

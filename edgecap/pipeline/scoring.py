@@ -26,7 +26,7 @@ from edgecap.record import Failure, Machine
 from edgecap.spec import CellSpec, Spec
 from edgecap.storage.files import Paths, sha256_of
 from edgecap.storage.jsonl_log import JsonlLog
-from edgecap.text.corpus import read_corpus
+from edgecap.text.corpus import Corpus, excerpt, read_corpus
 
 
 def score_part(
@@ -42,7 +42,7 @@ def score_part(
     The shares of all parts add up to what `profile` scores. Raises UsageError if the request cannot
     be met.
     """
-    corpus = read_corpus(spec.corpus, spec.documents, home.cache, spec.bias_bits)
+    corpus = corpus_of(spec, home)
     context, _, (cell,) = prepare(spec, home, notice, run, corpus)
     if context.model.encodes:
         raise UsageError(
@@ -55,6 +55,12 @@ def score_part(
         step = ScorePart(plan=scoring_plan(context, cell, graph), part=part, parts=parts)
         answer = run_step(context, cell, step, ScoredPart)
     return answer if isinstance(answer, Failure) else answer.shares
+
+
+def corpus_of(spec: Spec, home: Paths) -> Corpus:
+    """Return the text that a run scores."""
+    corpus = read_corpus(spec.corpus, spec.documents, home.cache, spec.bias_bits)
+    return excerpt(corpus) if spec.quick else corpus
 
 
 def scoring_plan(context: RunContext, cell: CellSpec, graph: ReadyGraph) -> ScoringPlan:

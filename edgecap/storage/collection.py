@@ -82,7 +82,7 @@ class Collection(Generic[T]):
     def _read_file(self, path: Path, place: Path) -> Sequence[LoadedRecord[T] | SkippedFile]:
         if path.name == JOURNAL:
             return self._tells(path)
-        if path.is_dir():  # one that the walk could not enter
+        if os.path.isdir(path):  # one that the walk could not enter
             return [SkippedFile(path, f"{_shown(path, place)} is a folder that cannot be read")]
         return [self._open(path, place)]
 

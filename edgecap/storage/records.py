@@ -157,7 +157,7 @@ def _decoded(text: bytes, where: str) -> Profile | None:
         return None
     try:
         record = _DECODER.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, EdgecapError):
         return None
     return _checked(record, where)
 

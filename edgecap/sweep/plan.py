@@ -52,6 +52,7 @@ _NOT_IN_A_PLAN = {
         "a plan cannot let code of a model run; "
         "export that model first: edgecap export --trust-remote-code"
     ),
+    "law": "a card belongs to one run, or to one comparison: edgecap compare --law",
     "meter": "a wall meter belongs to one run beside it: edgecap profile --meter",
     "meter_offset_s": "a wall meter belongs to one run beside it: edgecap profile --meter",
     "revision": 'write it behind the model, as in "org/name@revision"',

@@ -179,7 +179,7 @@ def excerpt(corpus: Corpus) -> Corpus:
         corpus,
         pieces=tuple(sorted(pieces)),
         card=None,
-        bias_bits=0.0 if corpus.card else corpus.bias_bits,
+        bias_bits=0.0,
     )
     texts: dict[str, list[str]] = {}
     for document in part.documents:

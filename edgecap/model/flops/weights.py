@@ -41,11 +41,11 @@ def weight_bytes(model: Architecture, precision: str) -> int:
     """Return bytes of the weights, as edgecap's variants store them.
 
     Norms, biases and other vectors are fp32. int8 and int4 have blocks of 32 inputs, the last one
-    padded; int4 stores tables in 8 bits, and matrices in 5.25 bits on average. int8d has an fp32
-    scale for each output channel or row of a table, int4b32 for each block of 32. Raise KeyError
-    for another precision.
+    padded; int4 stores tables in blocks of 16, and matrices in 5.65 bits on average. int8d has an
+    fp32 scale for each output channel or row of a table, int4b32 for each block of 32. Raise
+    KeyError for another precision.
     """
-    tables = "int8" if precision == "int4" else precision
+    tables = _INT4_TABLE if precision == "int4" else precision
     stored = sum(
         t * m.copies * _matrix_bytes(precision, m.inputs, m.outputs) for t, m in all_matrices(model)
     )
@@ -79,6 +79,7 @@ def storage_precision(precision: str) -> str:
     return "int4b32" if plain else _STORAGE.get(precision, precision)
 
 
+_INT4_TABLE = "table of int4"
 _STORAGE = {"bf16": "fp16", "int8w": "int8", "int8s": "int8d", "int8wb128": "int8"}
 
 
@@ -88,7 +89,8 @@ def _matrix_bytes(precision: str, inputs: int, outputs: int) -> int:
         "fp32": 4 * inputs,
         "fp16": 2 * inputs,
         "int8": blocks * (BLOCK + 2),
-        "int4": blocks * 21,
+        "int4": blocks * BLOCK * 565 // 800,
+        _INT4_TABLE: blocks * 21,
         "int4s": blocks * 18,
         "int8d": inputs + 4,
         "int4b32": blocks * (BLOCK // 2 + 4),

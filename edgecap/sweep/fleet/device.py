@@ -181,6 +181,7 @@ class Device:
             revision=None,
             trust_remote_code=False,
             meter=None,
+            law=None,
             meter_offset_s=None,
         )
 
