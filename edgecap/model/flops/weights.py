@@ -89,14 +89,14 @@ def _matrix_bytes(precision: str, inputs: int, outputs: int) -> int:
         "fp32": 4 * inputs,
         "fp16": 2 * inputs,
         "int8": blocks * (BLOCK + 2),
-        "int4": blocks * BLOCK * 565 // 800,
+        "int4": blocks * BLOCK * 5.65 / 8,
         _INT4_TABLE: blocks * 21,
         "int4s": blocks * 18,
         "int8d": inputs + 4,
         "int4b32": blocks * (BLOCK // 2 + 4),
     }[precision]
     # A matrix of a few inputs, such as a convolution, is not quantized.
-    return outputs * min(column, 4 * inputs)
+    return round(outputs * min(column, 4 * inputs))
 
 
 def kv_bytes_per_token(
