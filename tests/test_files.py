@@ -1095,6 +1095,18 @@ def test_one_long_text_has_pieces_all_over(tmp_path):
     assert len({d.id for d in part.documents}) == PIECES
 
 
+def test_short_documents_have_more_pieces(tmp_path):
+    part = excerpt(read_corpus(str(lines_of(tmp_path, ["x" * 40] * 1000, "a" * 1000))))
+    assert part.bytes == PIECES * PIECE_CHARACTERS
+    assert part.count == part.bytes // 40
+
+
+def test_a_book_among_short_texts_has_most_pieces(tmp_path):
+    texts = ["b" * 200_000, *["tiny"] * 500]
+    part = excerpt(read_corpus(str(lines_of(tmp_path, texts, "a" * 501))))
+    assert part.bytes > 0.9 * PIECES * PIECE_CHARACTERS
+
+
 def test_an_excerpt_of_little_text_is_all_of_it(tmp_path):
     whole = read_corpus(str(lines_of(tmp_path, ["short"] * 30, "ab" * 15)))
     assert excerpt(whole) is whole

@@ -161,8 +161,8 @@ def _law(corpus: Corpus) -> Law | Absent:
 def excerpt(corpus: Corpus) -> Corpus:
     """Return pieces of a corpus, spread over each of its domains in the proportion of its text.
 
-    They are `PIECES` of `PIECE_CHARACTERS`; a corpus that is no longer stays whole. As a part of a
-    text they have no bias of their own.
+    They are about `PIECES` of `PIECE_CHARACTERS`, more of shorter documents; a corpus that is no
+    longer stays whole. As a part of a text they have no bias of their own.
     """
     sizes: dict[str, list[tuple[int, int]]] = {}
     for place, document in enumerate(corpus.documents):
@@ -195,17 +195,20 @@ def excerpt(corpus: Corpus) -> Corpus:
 
 
 def _spread(members: list[tuple[int, int]], whole: int) -> Iterator[tuple[int, int]]:
-    """Yield the pieces of a domain: the beginnings of documents, or of equal parts of few."""
+    """Yield the pieces of a domain, at equal distances in its text.
+
+    The first of a document is its beginning. Of short documents there are more pieces.
+    """
     size = sum(length for _, length in members)
-    count = max(1, round(PIECES * size / whole))
-    if count <= len(members):
-        yield from ((members[n * len(members) // count][0], 0) for n in range(count))
-        return
-    count = max(1, min(count, size // PIECE_CHARACTERS))
+    wanted = PIECES * PIECE_CHARACTERS * size / whole
+    count = max(1, round(wanted / min(PIECE_CHARACTERS, size / len(members))))
     ends = list(itertools.accumulate(length for _, length in members))
+    begun = set()
     for at in (n * size // count for n in range(count)):
         n = bisect.bisect_right(ends, at)
-        yield members[n][0], at - (ends[n - 1] if n else 0)
+        place, begin = members[n][0], at - (ends[n - 1] if n else 0)
+        yield place, begin if place in begun else 0
+        begun.add(place)
 
 
 def _cut(documents: Iterator[Document], pieces: Sequence[tuple[int, int]]) -> Iterator[Document]:
