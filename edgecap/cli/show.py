@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 details_option = click.option(
     "--details",
     is_flag=True,
-    help="Also print scores with intervals, roofline, contexts, energy windows and all cautions.",
+    help="Also print scores with intervals, roofline, contexts, energy windows and all cautions; "
+    "profile also times the usual contexts.",
 )
 
 
