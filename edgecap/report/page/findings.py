@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from edgecap import stats
+from edgecap.analysis.compare import FEW_ROUNDS
 from edgecap.analysis.metrics import BY_NAME
 from edgecap.analysis.verdict import Decision, Differences, JudgedCell, worth_of
 from edgecap.record import Estimate, SweepPoint
@@ -17,7 +18,6 @@ from edgecap.units import significant
 
 _CLOSE = 0.05  # relative growth that counts as none
 _LINEAR = 0.1  # relative distance of a growth from that of the context that counts as none
-_LEAST_ROUNDS = 5
 
 
 class BesideBaseline(NamedTuple):
@@ -166,7 +166,7 @@ def _grown(sweep: Sequence[SweepPoint], read: Callable[[SweepPoint], Any]) -> Es
     """Return seconds at the longest context over those at the shortest, round by round."""
     first, last = read(sweep[0]), read(sweep[-1])
     ratios = [b / a for a, b in zip(first, last, strict=False)]
-    draws = stats.bootstrap_medians(ratios) if len(ratios) >= _LEAST_ROUNDS else None
+    draws = stats.bootstrap_medians(ratios) if len(ratios) >= FEW_ROUNDS else None
     return stats.interval(stats.median(ratios), draws)
 
 
