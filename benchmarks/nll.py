@@ -2,6 +2,7 @@
 
     python benchmarks/nll.py                 both shapes, prints ratios; about 8 minutes on 2 cores
     python benchmarks/nll.py --shape SmolLM2-135M --int8
+    python benchmarks/nll.py --published FOLDER   seconds of the PyTorch pass on the bundled corpus
 
 Random weights in published shapes: speed and memory do not depend on the values. Each program has a
 process of its own and runs in turns with the others; the output shows medians of the rounds.
@@ -50,14 +51,46 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--int8", action="store_true", help="int8 against fp32 too")
+    parser.add_argument(
+        "--published", type=Path, metavar="FOLDER", help="time the PyTorch pass alone, on a model"
+    )
     parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
         serve(args.serve[0], Path(args.serve[1]), int(args.serve[2]), int(args.serve[3]))
         return
+    if args.published:
+        print(json.dumps(published(args.published, args.threads)))
+        return
     for name in args.shape or SHAPES:
         with tempfile.TemporaryDirectory() as scratch:
             measure(name, Path(scratch), args)
+
+
+def published(folder: Path, threads: int) -> dict[str, float]:
+    """Time the PyTorch pass over the bundled corpus: one truncated window for each document.
+
+    Importing and loading are apart, in `load_s`. Bits a token are those of `--protocol paper`.
+    """
+    from edgecap.spec import DEFAULT_CORPUS
+    from edgecap.text.corpus import read_corpus
+    from edgecap.text.tokenizer import read_paper_tokenizer
+
+    begun = time.perf_counter()
+    score, tokenizer = _torch(folder, threads), read_paper_tokenizer(folder)
+    texts = [document.text for document in read_corpus(DEFAULT_CORPUS).documents]
+    started = time.perf_counter()
+    bits = [score(np.array(tokenizer.encode_with_specials(text, WINDOW))) for text in texts]
+    ended = time.perf_counter()
+    scored = np.concatenate(bits)
+    return {
+        "published_s": ended - started,
+        "load_s": started - begun,
+        "documents": len(texts),
+        "tokens": len(scored),
+        "bits_per_token": float(scored.mean()),
+        "threads": threads,
+    }
 
 
 def measure(name: str, scratch: Path, args: argparse.Namespace) -> None:
@@ -149,7 +182,11 @@ def serve(what: str, scratch: Path, vocabulary: int, threads: int) -> None:
     full = rng.integers(0, vocabulary, WINDOW)
     ragged = [rng.integers(0, vocabulary, int(n)) for n in np.linspace(64, WINDOW, RAGGED)]
     score = (
-        _gemm(threads) if what == "gemm" else _torch(scratch, threads) if what == "torch" else None
+        _gemm(threads)
+        if what == "gemm"
+        else _torch(scratch / "hf", threads)
+        if what == "torch"
+        else None
     )
     if score is None:
         engine = _engine(scratch / what / "model.onnx", vocabulary, threads)
@@ -240,11 +277,11 @@ def _engine(graph: Path, vocabulary: int, threads: int):
     return OrtEngine(graph, "cpu", threads, 64, vocabulary, scoring=scoring_graph(graph))
 
 
-def _torch(scratch: Path, threads: int):
+def _torch(folder: Path, threads: int):
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(scratch / "hf").float().eval()
+    model = AutoModelForCausalLM.from_pretrained(folder).float().eval()
     torch.set_num_threads(threads)
 
     def nll(ids):
