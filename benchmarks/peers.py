@@ -48,6 +48,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,7 @@ from peers.making import (
     random_model,
     work_folder,
 )
+from peers.merging import TIMES, measured, merge
 from peers.quality import Sample, measure_quality, serve_quality
 from peers.real_model import NAME, make_real_model
 from peers.table import MEANING, contestants_table, targets_table
@@ -116,7 +118,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, help="folder that keeps the graphs for the next run")
     parser.add_argument(
-        "--json", type=Path, help="write every number; keeps those of a half that was not run"
+        "--json", type=Path, help="write every number; keeps those that were not measured again"
     )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -296,6 +298,7 @@ def _record(model: Path, plan: Plan, contestants: list[Contestant]) -> dict[str,
             versions[package] = importlib.metadata.version(package)
     info = read_cpuinfo()
     return {
+        "run": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": model.name,
         "config": read_config(model),
         "machine": {
@@ -310,29 +313,13 @@ def _record(model: Path, plan: Plan, contestants: list[Contestant]) -> dict[str,
 
 
 def _write(record: dict[str, Any], path: Path) -> None:
-    """Write the record, with what the file has of contestants and halves that were not run.
-
-    Nothing is kept of a contestant whose file has another size now, and nothing at all if that of
-    fp32 has.
-    """
-    before = json.loads(path.read_text()) if path.exists() else {"files": {}}
-    files = record["files"]
-    kept = {n: size for n, size in before["files"].items() if files.get(n, size) == size}
-    kept = kept if FP32 in kept else {}
-    if kept == before["files"]:
-        record = {**before, **record}
-    for half in ("quality", "moved_quality"):
-        _keep_others(kept, before.get(half, {}), record.setdefault(half, {}))
-    record["files"] = {**files, **{n: size for n, size in kept.items() if n not in files}}
-    path.write_text(json.dumps({k: v for k, v in record.items() if v}, indent=1) + "\n")
-
-
-def _keep_others(kept: dict[str, int], before: dict[str, Any], half: dict[str, Any]) -> None:
-    """Add what was measured before, on the same sample, to a half."""
-    if not kept or not before or any(before[k] != v for k, v in half.items() if k != "of"):
-        return
-    others = {name: of for name, of in before["of"].items() if name in kept}
-    half.update({**before, "of": {**others, **half.get("of", {})}})
+    """Write the record, with what the file has of contestants and parts that were not run."""
+    before = json.loads(path.read_text()) if path.exists() else {}
+    whole = merge(before, record)
+    if dropped := measured(before, TIMES) - measured(whole, TIMES):
+        why = "another file of it or of fp32, another plan or machine"
+        print(f"{path}: earlier times left out ({why}): {', '.join(sorted(dropped))}")
+    path.write_text(json.dumps(whole, indent=1) + "\n")
 
 
 def _print(record: dict[str, Any]) -> None:

@@ -51,7 +51,7 @@ from edgecap.units import si
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "benchmarks"))
 
-from peers.table import contestants_table, targets_table  # noqa: E402
+from peers.table import contestants_table, kept_line, targets_table  # noqa: E402
 
 PROFILES, MODELS = ROOT / "profiles", ROOT / "models"
 CORPUS = ROOT / "edgecap" / "data" / "edgecap-mixed.jsonl"
@@ -477,7 +477,8 @@ def compared(record: dict) -> str:
     ]
     said += [f"{quality['documents']} documents, {quality['tokens']:,} tokens"] if quality else []
     said += [f"{len(next(iter(next(iter(times.values())).values())))} rounds"] if times else []
-    intro = wrapped(f"{', '.join(said)}.")
+    kept = kept_line(record)
+    intro = wrapped(f"{', '.join(said)}.{f' {kept}.' if kept else ''}")
     return "\n\n".join([intro, contestants_table(record), targets_table(record)])
 
 

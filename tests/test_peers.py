@@ -14,15 +14,19 @@ sys.path.append(str(ROOT / "benchmarks"))
 from peers.gguf_files import join_pairs
 from peers.hf_folder import read_config, read_weights, write_weights
 from peers.making import Contestant, Formats
+from peers.merging import UNDATED, merge
 from peers.moved_scales import move_scales
 from peers.quality import divergences
 from peers.real_model import BLOCK, Q4_1_BYTES, split_halves, within_steps
-from peers.table import contestants_table, targets_table
+from peers.table import contestants_table, kept_line, targets_table
 from peers.verdicts import fixed_rows
 
 from edgecap.errors import UsageError
 
 SCRIPT = ROOT / "benchmarks" / "peers.py"
+_spec = importlib.util.spec_from_file_location("peers_script", SCRIPT)  # `peers` is the package
+script = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(script)
 RECORD = {
     "files": {"edgecap fp32": 400, "edgecap int8": 100, "llama.cpp Q8_0": 101},
     "quality": {
@@ -140,28 +144,107 @@ def test_targets_on_bits_bytes_and_memory():
     assert fixed_rows({"edgecap int8": {"bytes": 1}}) == []
 
 
-def test_a_half_that_was_not_run_keeps_its_numbers(tmp_path):
-    spec = importlib.util.spec_from_file_location("peers_script", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+# --- merging with earlier runs ----------------------------------------------------------------
+
+
+def timed(run, rounds, *names, **others):
+    """A record of one run that measured times of some contestants."""
+    return {
+        "run": run,
+        "plan": {"threads": 2},
+        "versions": {"onnx": run},
+        "files": {name: RECORD["files"][name] for name in names},
+        "footprints": {name: {"peak_bytes": 1e8} for name in names},
+        "settings": {name: {"decode": run} for name in names if name.startswith("llama")},
+        "agreements": [{"name": name, "verdict": run} for name in names],
+        "seconds": {"decode 512": {name: rounds for name in names}},
+        **others,
+    }
+
+
+OWN, PEER = ("edgecap fp32", "edgecap int8"), "llama.cpp Q8_0"
+
+
+def test_times_of_contestants_that_were_not_run_are_kept_with_their_run():
+    merged = merge(timed("May", [3.0, 4.0], *OWN, PEER), timed("June", [1.0], *OWN))
+    assert merged["seconds"]["decode 512"] == {**dict.fromkeys(OWN, [1.0]), PEER: [3.0, 4.0]}
+    assert list(merged["footprints"]) == [*OWN, PEER] and merged["settings"][PEER]
+    assert [(a["name"], a["verdict"]) for a in merged["agreements"]] == [
+        *((name, "June") for name in OWN),
+        (PEER, "May"),
+    ]
+    assert merged["run"] == "June" and merged["kept"] == {"times": {PEER: "May"}}
+    assert merged["runs"] == {"May": {"onnx": "May"}}
+    assert kept_line(merged) == f"Kept from times of May: {PEER}"
+    again = merge(merged, timed("July", [2.0], OWN[0]))
+    assert again["kept"] == {"times": {OWN[1]: "June", PEER: "May"}}
+    assert again["runs"] == {"May": {"onnx": "May"}, "June": {"onnx": "June"}}
+    whole = merge(again, timed("August", [2.0], *OWN, PEER))
+    assert whole == timed("August", [2.0], *OWN, PEER)
+
+
+def test_no_ratio_of_times_is_made_across_runs():
+    """Rounds of two runs are no pairs, and may differ in number."""
+    both = timed("May", [3.0, 4.0], *OWN, PEER)
+    assert "decode 512: int8 / llama.cpp Q8_0" in targets_table(both)
+    merged = merge(both, timed("June", [1.0], *OWN))
+    assert "decode 512" not in targets_table(merged)
+    assert "decode 512: int8 / llama.cpp Q8_0" in targets_table(
+        merge(both, timed("June", [1.0], OWN[0]))
+    )
+
+
+@pytest.mark.parametrize("change", [{"plan": {"threads": 4}}, {"machine": {"cpu": "another"}}])
+def test_times_of_another_plan_or_machine_are_left_out_and_named(change, tmp_path, capsys):
+    path = tmp_path / "r.json"
+    script._write(timed("May", [3.0], *OWN, PEER), path)
+    assert capsys.readouterr().out == ""
+    script._write(timed("June", [1.0], *OWN, **change), path)
+    assert json.loads(path.read_text())["seconds"] == {"decode 512": dict.fromkeys(OWN, [1.0])}
+    assert PEER in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("before", [{}, {"files": {"edgecap fp32": 400}, "quality": {"of": {}}}])
+def test_keys_that_the_earlier_record_has_not_are_no_error(before):
+    quality = {"documents": 2, "new": 1, "of": {"edgecap fp32": {"kl": 0.0}}}
+    merged = merge(before, {"files": {"edgecap fp32": 400}, "quality": quality})
+    assert merged["quality"] == quality
+
+
+def test_quality_on_the_same_sample_is_kept_when_the_record_has_new_keys():
+    sample, files = {"documents": 2}, RECORD["files"]
+    before = {"files": files, "quality": {**sample, "of": RECORD["quality"]["of"]}}
+    now = {"files": files, "quality": {**sample, "new": 1, "of": {"edgecap fp32": {"kl": 0.5}}}}
+    merged = merge(before, now)
+    assert merged["quality"]["of"] == {**before["quality"]["of"], "edgecap fp32": {"kl": 0.5}}
+    assert merged["quality"]["new"] == 1
+    assert merged["kept"] == {"quality": dict.fromkeys((OWN[1], PEER), UNDATED)}
+    now["quality"]["documents"] = 3
+    assert merge(before, now)["quality"] == now["quality"]
+
+
+def test_moved_scales_of_another_seed_are_not_mixed():
+    moved = {"documents": 2, "of": {OWN[0]: {"kl": 0.0}, OWN[1]: {"kl": 0.1}}}
+    before = {"files": RECORD["files"], "moved_seed": 1, "moved_quality": moved}
+    now = {**before, "moved_quality": {**moved, "of": {OWN[0]: {"kl": 0.0}}}}
+    assert set(merge(before, now)["moved_quality"]["of"]) == set(OWN)
+    assert set(merge(before, {**now, "moved_seed": 2})["moved_quality"]["of"]) == {OWN[0]}
+
+
+def test_a_part_that_was_not_run_keeps_its_numbers(tmp_path):
     path, times = tmp_path / "r.json", {"files": RECORD["files"], "seconds": {"decode 512": {}}}
     script._write(RECORD, path)
     script._write(times, path)
-    assert json.loads(path.read_text()) == {**RECORD, **times}
-    smaller = {**RECORD["files"], "edgecap int8": 90}  # another file: other numbers
-    script._write({**times, "files": smaller}, path)
-    kept = json.loads(path.read_text())
+    kept = {"quality": dict.fromkeys(RECORD["files"], UNDATED)}
+    assert json.loads(path.read_text()) == {**RECORD, **times, "kept": kept}
+
+
+def test_a_contestant_whose_file_has_another_size_keeps_nothing():
+    smaller = {**RECORD["files"], "edgecap int8": 90}
+    kept = merge(RECORD, {"files": smaller})
     assert kept["files"] == smaller
     assert set(kept["quality"]["of"]) == {"edgecap fp32", "llama.cpp Q8_0"}
-    del smaller["llama.cpp Q8_0"]
-    one = {**RECORD["quality"], "of": {"edgecap int8": {"kl": 0.5}}}
-    script._write({"files": smaller, "quality": one}, path)
-    again = json.loads(path.read_text())
-    assert again["files"]["llama.cpp Q8_0"] == 101
-    assert again["quality"]["of"]["llama.cpp Q8_0"] == RECORD["quality"]["of"]["llama.cpp Q8_0"]
-    assert again["quality"]["of"]["edgecap int8"] == {"kl": 0.5}
-    script._write({**times, "files": {"edgecap fp32": 7}}, path)
-    assert json.loads(path.read_text()) == {**times, "files": {"edgecap fp32": 7}}
+    assert merge(RECORD, {"files": {"edgecap fp32": 7}}) == {"files": {"edgecap fp32": 7}}
 
 
 @pytest.mark.export

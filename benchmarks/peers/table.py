@@ -54,8 +54,18 @@ def contestants_table(record: dict[str, Any]) -> str:
 def targets_table(record: dict[str, Any]) -> str:
     """Return a row for each ratio to a peer, with its interval over rounds and its target."""
     header = ["edgecap / peer", "ratio", "95 % interval", "target", ""]
-    compared = [*rows(record.get("seconds", {})), *fixed_rows(numbers(record))]
+    kept = record.get("kept", {}).get("times", {})
+    compared = [*rows(record.get("seconds", {}), kept), *fixed_rows(numbers(record))]
     return _markdown(header, [_target(row) for row in compared])
+
+
+def kept_line(record: dict[str, Any]) -> str:
+    """Return a sentence on the contestants of earlier runs, or nothing."""
+    runs: dict[str, list[str]] = {}
+    for part, names in record.get("kept", {}).items():
+        for name, run in names.items():
+            runs.setdefault(f"{part.replace('_', ' ')} of {run}", []).append(name)
+    return "; ".join(f"Kept from {of}: {', '.join(names)}" for of, names in sorted(runs.items()))
 
 
 def _target(row: Row) -> list[str]:

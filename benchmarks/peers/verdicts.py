@@ -5,7 +5,7 @@ Ratios of times are paired by round. Bits, bytes and resident memory have no rou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,13 +72,17 @@ FIXED = (
 )
 
 
-def rows(times: Times) -> list[Row]:
-    """Return the ratios of seconds of all targets whose sides took part."""
+def rows(times: Times, kept: Mapping[str, str]) -> list[Row]:
+    """Return the ratios of seconds of all targets whose sides took part in one run.
+
+    `kept` has the run of each contestant that was not in the last one.
+    """
     return [
         _row(task, target, both[target.ours], both[target.peer])
         for target in TARGETS
         for task, both in times.items()
         if task.startswith(target.kind) and {target.ours, target.peer} <= both.keys()
+        if kept.get(target.ours) == kept.get(target.peer)
     ]
 
 
