@@ -513,13 +513,14 @@ def test_a_quick_run_measures_an_excerpt(place, tmp_path):
 def test_rounds_know_what_the_bits_of_each_cell_are_worth(spec, corpus, place):
     run = scripted(corpus)
     profile(spec, place, run=run)
-    profile(msgspec.structs.replace(spec, precision_target=0.01), place, run=run)
-    deciding, precise = [s for s in run.asked if isinstance(s, MeasureLatency)]
+    for changes in ({"precision_target": 0.01}, {"precisions": ("fp32",)}):
+        profile(msgspec.structs.replace(spec, **changes), place, run=run)
+    deciding, precise, alone = [s for s in run.asked if isinstance(s, MeasureLatency)]
     baseline, *others = deciding.gains
     assert baseline is None
     assert all(low <= high for low, high in others)
     assert others[-1][1] < 1  # the fake variants predict worse than fp32
-    assert precise.gains == ()
+    assert precise.gains == alone.gains == ()
 
 
 def test_of_one_document_only_the_baseline_has_no_gain(corpus, place, spec):
