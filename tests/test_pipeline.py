@@ -10,6 +10,7 @@ import pytest
 from conftest import REFERENCE
 from fakes import scripted
 
+from edgecap.analysis.metrics import BY_NAME
 from edgecap.analysis.outcomes import has_failure
 from edgecap.errors import Interrupted, UsageError
 from edgecap.graph.onnx_file import GraphFacts
@@ -507,7 +508,12 @@ def test_a_quick_run_measures_an_excerpt(place, tmp_path):
     (timed,) = [s for s in run.asked if isinstance(s, MeasureLatency)]
     assert (timed.prefill_tokens, timed.decode_context, timed.few_rounds) == (128, 128, True)
     assert timed.limit_s < 30
-    assert {s.prefill_tokens for s in run.asked if isinstance(s, MeasureCell)} == {128}
+    amounts = [
+        (s.prefill_tokens, s.decode_steps, s.samples)
+        for s in run.asked
+        if isinstance(s, MeasureCell)
+    ]
+    assert set(amounts) == {(128, 8, 2)}
 
 
 def test_rounds_know_what_the_bits_of_each_cell_are_worth(spec, corpus, place):
@@ -520,6 +526,7 @@ def test_rounds_know_what_the_bits_of_each_cell_are_worth(spec, corpus, place):
     assert baseline is None
     assert all(low <= high for low, high in others)
     assert others[-1][1] < 1  # the fake variants predict worse than fp32
+    assert deciding.margin == BY_NAME["effective_flops_per_s"].margin
     assert precise.gains == alone.gains == ()
 
 

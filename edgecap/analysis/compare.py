@@ -39,7 +39,6 @@ from edgecap.errors import UsageError
 from edgecap.record import Absent, Estimate, Profile
 from edgecap.stats import Quantity
 
-FEW_ROUNDS = 5  # with fewer, the interval of a median is the range of the samples
 _BASELINE_SEED, _CANDIDATE_SEED = 101, 202  # so that the draws of the two are independent
 
 
@@ -323,9 +322,8 @@ def _too_few_rounds(metric: Metric, pair: ComparedPair) -> str | None:
     if not metric.rounds:
         return None
     rounds = min(len(view.rounds[metric.rounds]) for view in pair.views)
-    return (
-        f"{rounds} rounds are too few for a verdict; raise --limit" if rounds < FEW_ROUNDS else None
-    )
+    few = rounds < stats.FEW_ROUNDS
+    return f"{rounds} rounds are too few for a verdict; raise --limit" if few else None
 
 
 def _assumed_joules(metric: Metric, pair: ComparedPair) -> str | None:

@@ -106,6 +106,7 @@ def _measure(
         journal=str(log),
         prefill_tokens=amounts.prompt,
         decode_context=amounts.context,
+        decode_steps=amounts.decoded,
         operators=spec.operators,
         allow_fallback=spec.allow_fallback,
         energy=spec.energy,

@@ -6,8 +6,9 @@ import msgspec
 
 from edgecap.analysis.cell_view import CellView, cell_views
 from edgecap.analysis.compare import decoded_gain
+from edgecap.analysis.metrics import BY_NAME
 from edgecap.analysis.score import decode_seconds
-from edgecap.analysis.verdict import baseline_of
+from edgecap.analysis.verdict import DECIDING, baseline_of
 from edgecap.machine.info import available_memory
 from edgecap.pipeline.artifacts import get_or_build
 from edgecap.pipeline.capabilities import Model
@@ -93,6 +94,7 @@ def _step(context: RunContext, group: TimingGroup) -> MeasureLatency:
         limit_s=min(spec.limit_s, QUICK_LIMIT_S) if spec.quick else spec.limit_s,
         target=spec.precision_target or TARGET,
         few_rounds=spec.quick,
+        margin=BY_NAME[DECIDING[0]].margin,
         sweep=_contexts(spec, model),
         batches=spec.batches,
         streams=spec.streams,

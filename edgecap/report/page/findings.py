@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from edgecap import stats
-from edgecap.analysis.compare import FEW_ROUNDS
 from edgecap.analysis.metrics import BY_NAME
 from edgecap.analysis.verdict import Decision, Differences, JudgedCell, worth_of
 from edgecap.record import Estimate, SweepPoint
@@ -166,7 +165,7 @@ def _grown(sweep: Sequence[SweepPoint], read: Callable[[SweepPoint], Any]) -> Es
     """Return seconds at the longest context over those at the shortest, round by round."""
     first, last = read(sweep[0]), read(sweep[-1])
     ratios = [b / a for a, b in zip(first, last, strict=False)]
-    draws = stats.bootstrap_medians(ratios) if len(ratios) >= FEW_ROUNDS else None
+    draws = stats.bootstrap_medians(ratios) if len(ratios) >= stats.FEW_ROUNDS else None
     return stats.interval(stats.median(ratios), draws)
 
 
