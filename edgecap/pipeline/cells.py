@@ -98,7 +98,7 @@ def _measure(
     plan = scoring_plan(context, cell, graph)
     log = document_log(context, record.machine, plan, graph)
     mark_in_use(context, cell, log)
-    add_known_documents(log, context.scores.documents)
+    add_known_documents(log, context.scores.documents, context.corpus.count)
     step = MeasureCell(
         plan=plan,
         reference=_reference(context, cell),
