@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from edgecap.analysis.compare import verdict
+from edgecap.analysis.metrics import BY_NAME
 from edgecap.analysis.score import decode_seconds
 from edgecap.meters.latency import LatencyBench, LatencyPlan, measure_in_turns
 from edgecap.pipeline.artifacts import get_or_build
@@ -28,7 +29,7 @@ from edgecap.spec import CellSpec, Spec
 from edgecap.stats import bootstrap_medians, interval, median, round_medians
 from edgecap.storage.files import resolve_paths
 
-MARGIN = 0.05
+MARGIN = BY_NAME["decode_s"].margin
 SIDES = {"equal": 0.0, "slower": 0.10}  # extra time of the second side, as a share
 
 

@@ -25,6 +25,8 @@ from edgecap.spec import Spec
 #             .memory_limit_bytes; latency.conditions.quota_waits and .quota_wait_s
 # 7  2026-11  graph.decoded_divergence_bits, .prefilled_divergence_bits, .widest_activation,
 #             .formats and .weight_bits; what was int8 is int8d, and what was int4 is int4b32
+# 8  2026-11  corpus.law and .pieces, score.effective_flops, .effective_flops_per_s and _per_j;
+#             spec.quick and .law
 SCHEMA = 8
 
 
@@ -320,7 +322,8 @@ class CorpusInfo(_Value, frozen=True):
     """The text: its name, the hash of its file, its size, its bias in bits per token.
 
     `baselines` are general compressors on the same bytes, by name; empty in records of schema 1.
-    `law` is that of the series on which the bias was fitted; Absent without a card.
+    `law` is that of the series on which the bias was fitted; Absent without a card. `pieces` of the
+    documents are parts of longer ones.
     """
 
     name: str
@@ -331,6 +334,7 @@ class CorpusInfo(_Value, frozen=True):
     domains: dict[str, Domain]
     baselines: dict[str, Baseline] = {}
     law: Law | Absent = Absent(reason="not kept by the version that made this record")
+    pieces: int = 0
 
 
 # --- one cell ---------------------------------------------------------------------------------

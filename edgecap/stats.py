@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # A value and its bootstrap draws, if it has some; of several cells at once, see `analysis.draws`.
 Quantity = tuple[Any, "Floats | None"]
 DRAWS = 2000
+FEW_ROUNDS = 5  # with fewer, the interval of a median is the range of the samples
 SEED = 20511  # arXiv 2511.08066, so that two machines draw alike
 _BLOCK = 1_000_000  # numbers in memory at once while resampling
 

@@ -22,15 +22,15 @@ from edgecap.analysis.verdict import decide, differences_of
 from edgecap.graph.activations import watch_products
 from edgecap.graph.variants import CLOSER, VARIANTS, make_variant
 from edgecap.meters import divergence
-from edgecap.pipeline import cells, judging
+from edgecap.pipeline import cells, judging, timing
 from edgecap.pipeline.worker.handlers import score as handler
 from edgecap.pipeline.worker.steps import ScoringPlan, Session
-from edgecap.record import Absent, Failure, WidestActivation, divergence_shift
+from edgecap.record import Absent, Estimate, Failure, Law, WidestActivation, divergence_shift
 from edgecap.report.terminal.comparison import comparison
 from edgecap.report.terminal.details import details
 from edgecap.report.terminal.summary import summary
 from edgecap.runtime.engine import OrtEngine
-from edgecap.spec import PRECISIONS
+from edgecap.spec import PRECISIONS, CellSpec
 from edgecap.text.corpus import read_corpus
 
 replace = msgspec.structs.replace
@@ -249,6 +249,48 @@ def test_the_verdict_counts_decoded_tokens_as_compare_does():
     (compared,) = compare([record])
     assert decision.options[0].against == differences_of(compared)
     assert decision.options[0].against.ratio("effective_flops_per_s") is not None
+
+
+def in_turns(cell):
+    latency = replace(cell.outcome.latency, in_turns=True)
+    return replace(cell, outcome=replace(cell.outcome, latency=latency))
+
+
+def pending(record):
+    """The record before its cells are timed and judged."""
+    waiting = [
+        replace(c, score=judging.PENDING, outcome=replace(c.outcome, latency=cells.LATENCY_PENDING))
+        for c in record.cells
+    ]
+    return replace(record, cells=tuple(waiting))
+
+
+def law_at(record, gain):
+    """A law of which the record's FLOPs are the middle, where `gain` bits are gained."""
+    flops, slope = record.flops.per_token, Estimate(value=0.9, low=0.8, high=1.0)
+    return Law(
+        models="a to b",
+        slope=slope,
+        bias_bits=slope.value * np.log2(flops) - gain,
+        smallest_flops=flops / 1.5,
+        largest_flops=flops * 1.5,
+    )
+
+
+@pytest.mark.parametrize("bits", [5.5, 3.0])  # 3 bits less lie outside the law: all slopes count
+def test_rounds_end_by_the_gain_that_the_verdict_takes(bits):
+    """At equal seconds the ratio of a decision is that gain, of decoded tokens."""
+    record = record_of(in_turns(FP32), in_turns(gaining(WORSE, bits)))
+    record = replace(record, corpus=replace(record.corpus, law=law_at(record, 6.0)))
+    (decision,) = decide(cell_views([record]))
+    text, decoded = map(
+        decision.options[0].against.ratio, ("effective_flops", "effective_flops_per_s")
+    )
+    cpu = [CellSpec(cell.precision, cell.provider) for cell in record.cells]
+    baseline, gain = timing._gains(pending(record), dict.fromkeys(cpu))
+    assert baseline is None
+    assert gain == pytest.approx((decoded.low, decoded.high))
+    assert gain != pytest.approx((text.low, text.high))
 
 
 def test_draws_of_scores_have_the_same_shift_as_the_stored_ones():

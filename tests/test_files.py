@@ -1082,6 +1082,7 @@ def test_an_excerpt_is_spread_over_domains_as_their_text_is(tmp_path):
     part = excerpt(read_corpus(str(lines_of(tmp_path, texts, ["x"] * 30 + ["y"] * 10))))
     assert {name: d.documents for name, d in part.domains.items()} == {"x": 18, "y": 6}
     assert all(len(d.text) == PIECE_CHARACTERS for d in part.documents)
+    assert part.cut == part.count
     assert part.bytes == sum(len(d.text) for d in part.documents)
     check_unchanged(part)
 
@@ -1099,12 +1100,20 @@ def test_short_documents_have_more_pieces(tmp_path):
     part = excerpt(read_corpus(str(lines_of(tmp_path, ["x" * 40] * 1000, "a" * 1000))))
     assert part.bytes == PIECES * PIECE_CHARACTERS
     assert part.count == part.bytes // 40
+    assert corpus_info(part, None, {}).pieces == 0  # each is a whole document
 
 
 def test_a_book_among_short_texts_has_most_pieces(tmp_path):
     texts = ["b" * 200_000, *["tiny"] * 500]
     part = excerpt(read_corpus(str(lines_of(tmp_path, texts, "a" * 501))))
     assert part.bytes > 0.9 * PIECES * PIECE_CHARACTERS
+
+
+def test_pieces_are_those_of_longer_documents(tmp_path):
+    texts = ["b" * 6000, *["x" * 100] * 60]
+    part = excerpt(read_corpus(str(lines_of(tmp_path, texts, "a" * 61))))
+    long = [d for d in part.documents if "b" in d.text]
+    assert 0 < corpus_info(part, None, {}).pieces == len(long) < part.count
 
 
 def test_an_excerpt_of_little_text_is_all_of_it(tmp_path):

@@ -131,12 +131,12 @@ def test_a_title_is_no_description_and_ends_without_a_dot():
 # --- growth ---------------------------------------------------------------------------------------
 
 
-def sweep(*seconds, rounds=9):
+def sweep(*seconds, rounds=9, begin=128):
     """Points at 128, 512, ... tokens; the rounds differ by up to 1 %."""
     spread = [1 + (n % 3 - 1) / 100 for n in range(rounds)]
     return [
         SweepPoint(
-            context=128 * 4**n,
+            context=begin * 4**n,
             prefill_s=tuple(s * at for s in spread),
             decode_s=tuple(s * at for s in spread),
         )
@@ -173,6 +173,34 @@ def test_growth_of_decoding():
 def test_few_rounds_make_no_growth_sure():
     assert "is not sure" in prefill_growth([sweep(1, 4, rounds=2)])
     assert "is not sure" in decode_growth([sweep(1, 2, rounds=2)])
+
+
+def test_growth_is_that_between_contexts_which_all_cells_share():
+    """One cell stops at 512 tokens, the other begins there; or both have 128 and 512."""
+    longer = sweep(1, 4, 32)  # grows faster, but only beyond 512
+    assert prefill_growth([sweep(1, 4), longer]) == "Prefill grows linearly from 128 to 512 tokens"
+    assert decode_growth([sweep(1, 2), sweep(1, 2, 9)]) == (
+        "A decoded token takes 2 times as long behind 512 tokens as behind 128"
+    )
+    apart = [sweep(1, 4), sweep(1, 4, begin=512)]
+    assert prefill_growth(apart) == "Prefill was timed at fewer than two common contexts"
+    assert decode_growth(apart) == "Decoding was timed at fewer than two common contexts"
+    assert prefill_growth([sweep(1)]) == "Prefill was timed at fewer than two common contexts"
+
+
+def test_a_report_of_records_with_other_contexts_names_those_of_each_cell():
+    def swept(record, *seconds, begin=128):
+        latency = cell_of(record, "fp32").outcome.latency
+        points = tuple(sweep(*seconds, begin=begin))
+        return changed(record, "fp32", latency=replace(latency, sweep=points))
+
+    records = (swept(MEASURED, 1, 4), swept(two_machines()[1], 1, 2, begin=512))
+    views = display_views(records)
+    figures = {f.id: f for s in sections(views, decide(views)) for f in s.figures}
+    figure = figures["growth-prefill"]
+    assert figure.title == "Prefill was timed at fewer than two common contexts"
+    assert "1 s at 128 to 4 s at 512 tokens" in figure.text
+    assert "1 s at 512 to 2 s at 2048 tokens" in figure.text
 
 
 def test_a_record_with_a_sweep_has_the_titles_of_its_growth():

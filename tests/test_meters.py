@@ -11,6 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizer_files import definition
 
+from edgecap import stats
+from edgecap.analysis.metrics import BY_NAME
+from edgecap.analysis.verdict import DECIDING
 from edgecap.errors import UsageError
 from edgecap.meters import compression, context_sweep, divergence, latency, peaks, text_windows
 from edgecap.meters.compression import WindowPlan
@@ -125,11 +128,11 @@ def test_garbage_is_refused(bad):
 
 def test_samples_are_spread_and_short():
     rows = divergence.take_samples(
-        [chr(65 + i) * 500 for i in range(8)], 8, ByteTokenizer().encode, start=0, length=64
+        [chr(65 + i) * 500 for i in range(8)], 8, ByteTokenizer().encode, start=0, length=64, most=4
     )
     assert [r[1] for r in rows] == [65, 67, 69, 71]
     assert all(len(r) == 64 and r[0] == 0 for r in rows)
-    assert len(divergence.take_samples(["", "a"], 2, ByteTokenizer().encode, None, 64)) == 1
+    assert len(divergence.take_samples(["", "a"], 2, ByteTokenizer().encode, None, 64, 4)) == 1
 
 
 # --- latency ----------------------------------------------------------------------------------
@@ -579,6 +582,9 @@ def test_engines_take_turns_and_the_order_turns_round():
     assert max(found[0].decode.rounds) == max(found[1].decode.rounds)
 
 
+MARGIN = BY_NAME[DECIDING[0]].margin
+
+
 def wobbling(clock, speed_s, seed):
     """An engine whose steps differ by a twentieth from round to round."""
     engine, rng = FakeEngine(clock, speed_s=speed_s), np.random.default_rng(seed)
@@ -608,11 +614,11 @@ def test_rounds_end_when_it_is_sure_which_engine_is_worth_more(speed_s, gain, de
         latency.LatencyBench(wobbling(clock, s, n), clock, plan, 16)
         for n, s in enumerate((0.004, speed_s))
     ]
-    decider = latency.Decider(list(zip(benches, (None, gain), strict=True)), few_rounds=True)
+    decider = latency.Decider(list(zip(benches, (None, gain), strict=True)), True, MARGIN)
     found = latency.measure_in_turns(benches, clock, 60.0, quiet, decider)
     rounds = max(found[0].decode.rounds) + 1
     assert (rounds < 20, found[0].limit_reached) == (decides, not decides)
-    assert rounds >= latency.FEW_ROUNDS
+    assert rounds >= stats.FEW_ROUNDS
 
 
 def test_an_engine_that_is_surely_not_the_best_needs_no_verdict():
@@ -623,16 +629,29 @@ def test_an_engine_that_is_surely_not_the_best_needs_no_verdict():
         for n, s in enumerate((0.004, 0.002, 0.0038))
     ]
     engines = list(zip(benches, (None, (0.9, 1.0), (0.9, 1.3)), strict=True))
-    latency.measure_in_turns(benches, clock, 60.0, quiet, latency.Decider(engines, True))
-    assert max(benches[0].decodes.rounds) + 1 == latency.FEW_ROUNDS
+    latency.measure_in_turns(benches, clock, 60.0, quiet, latency.Decider(engines, True, MARGIN))
+    assert max(benches[0].decodes.rounds) + 1 == stats.FEW_ROUNDS
 
 
-@pytest.mark.parametrize("gains", [(), (None,), ((1.0, 1.0), (1.0, 1.0))])
-def test_without_a_baseline_or_another_nothing_is_decided(gains):
+@pytest.mark.parametrize(
+    ("gains", "decides"),
+    [
+        ((), False),
+        ((None,), False),
+        (((3.0, 3.0), (2.0, 2.0)), False),
+        ((None, (2.0, 2.0)), True),
+    ],
+)
+def test_without_a_baseline_or_another_nothing_is_decided(gains, decides):
     clock = FakeClock()
     plan = latency.LatencyPlan(64, 32, 60.0)
     engines = [(latency.LatencyBench(FakeEngine(clock), clock, plan, 16), g) for g in gains]
-    assert not latency.Decider(engines, few_rounds=True)()
+    decider = latency.Decider(engines, few_rounds=False, margin=MARGIN)
+    for number in range(latency.MIN_ROUNDS):
+        assert not decider()
+        for bench, _ in engines:
+            bench.run_round(number)
+    assert decider() is decides
 
 
 def test_a_limit_leaves_the_least_rounds():

@@ -10,13 +10,16 @@ import pytest
 from conftest import REFERENCE
 from fakes import scripted
 
+from edgecap.analysis.metrics import BY_NAME
 from edgecap.analysis.outcomes import has_failure
 from edgecap.errors import Interrupted, UsageError
 from edgecap.graph.onnx_file import GraphFacts
+from edgecap.meters.compression import ScoredDocument
 from edgecap.pipeline import cells, judging, prepare, record_draft
 from edgecap.pipeline.compress import compress
 from edgecap.pipeline.export_folder import export_folder
 from edgecap.pipeline.profile import profile
+from edgecap.pipeline.run_context import KnownScores
 from edgecap.pipeline.worker import (
     Export,
     Inspect,
@@ -31,6 +34,7 @@ from edgecap.record import (
     SCHEMA,
     Absent,
     Compression,
+    DocumentBits,
     Failure,
     Flops,
     Measurement,
@@ -40,6 +44,7 @@ from edgecap.report.page.report import describe
 from edgecap.report.terminal.details import details
 from edgecap.spec import Spec
 from edgecap.storage.files import resolve_paths
+from edgecap.storage.jsonl_log import JsonlLog
 from edgecap.storage.records import load
 from edgecap.text import bias_card
 from edgecap.text.corpus import excerpt, read_corpus
@@ -507,19 +512,53 @@ def test_a_quick_run_measures_an_excerpt(place, tmp_path):
     (timed,) = [s for s in run.asked if isinstance(s, MeasureLatency)]
     assert (timed.prefill_tokens, timed.decode_context, timed.few_rounds) == (128, 128, True)
     assert timed.limit_s < 30
-    assert {s.prefill_tokens for s in run.asked if isinstance(s, MeasureCell)} == {128}
+    amounts = [
+        (s.prefill_tokens, s.decode_steps, s.samples)
+        for s in run.asked
+        if isinstance(s, MeasureCell)
+    ]
+    assert set(amounts) == {(128, 8, 2)}
+
+
+def test_a_log_of_more_documents_than_the_text_is_begun_anew(spec, corpus, place, tmp_path):
+    asked, known = msgspec.structs.replace(spec, precisions=("fp32",)), KnownScores(tmp_path / "s")
+
+    def documents_of(record):
+        return record.cells[0].outcome.compression.per_document
+
+    def again():
+        return documents_of(profile(asked, place, run=scripted(corpus), scores=known))
+
+    whole = again()
+    (log,) = known.folder.iterdir()
+    finished = JsonlLog(log, ScoredDocument)
+    assert len(finished.finished) == corpus.count
+    finished.add(finished.finished[0])
+    assert again() == whole
+    assert len(JsonlLog(log, ScoredDocument).finished) == corpus.count
+
+
+def test_more_documents_than_the_text_has_are_refused(spec, corpus, place):
+    bits = DocumentBits(id="x", domain="a", bytes=9, tokens=3, nll_bits=1.0)
+    known = KnownScores(documents=(ScoredDocument(bits, True, 1.0),) * (corpus.count + 1))
+    run = scripted(corpus)
+    with pytest.raises(UsageError, match="7 documents were scored elsewhere, of a text of 6"):
+        profile(spec, place, run=run, scores=known)
+    assert not any(isinstance(step, MeasureCell) for step in run.asked)
 
 
 def test_rounds_know_what_the_bits_of_each_cell_are_worth(spec, corpus, place):
     run = scripted(corpus)
     profile(spec, place, run=run)
-    profile(msgspec.structs.replace(spec, precision_target=0.01), place, run=run)
-    deciding, precise = [s for s in run.asked if isinstance(s, MeasureLatency)]
+    for changes in ({"precision_target": 0.01}, {"precisions": ("fp32",)}):
+        profile(msgspec.structs.replace(spec, **changes), place, run=run)
+    deciding, precise, alone = [s for s in run.asked if isinstance(s, MeasureLatency)]
     baseline, *others = deciding.gains
     assert baseline is None
     assert all(low <= high for low, high in others)
     assert others[-1][1] < 1  # the fake variants predict worse than fp32
-    assert precise.gains == ()
+    assert deciding.margin == BY_NAME["effective_flops_per_s"].margin
+    assert precise.gains == alone.gains == ()
 
 
 def test_of_one_document_only_the_baseline_has_no_gain(corpus, place, spec):

@@ -14,6 +14,7 @@ from samples import ENERGY, latency_with
 from edgecap.analysis.warnings.quality import DECODED, NOT_SCORED
 from edgecap.cli.commands import cli
 from edgecap.record import Caution, Failure, Gpu, Measurement, SweepPoint, Throughput
+from edgecap.report.page.report import describe
 from edgecap.report.terminal.decisive import DECISIVE
 from edgecap.report.terminal.details import details
 from edgecap.report.terminal.summary import summary
@@ -31,6 +32,22 @@ LONG = "something about this cell that takes a great many words to say, more tha
 
 def lines_of(record, width=80):
     return click.unstyle(summary(record, width)).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("quick", "documents", "pieces", "words"),
+    [
+        (False, 1200, 0, "1,200 documents"),
+        (False, 1, 0, "1 document"),
+        (True, 6, 0, "6 documents (--quick)"),  # a short text stays whole
+        (True, 24, 20, "24 pieces (--quick)"),
+    ],
+)
+def test_a_text_is_of_documents_or_of_pieces(quick, documents, pieces, words):
+    corpus = replace(RECORD.corpus, documents=documents, pieces=pieces)
+    record = replace(RECORD, corpus=corpus, spec=replace(RECORD.spec, quick=quick))
+    assert f": {words}, " in click.unstyle(details(record, 200))
+    assert f": {words}, " in dict(describe(record))["Text"]
 
 
 def with_cautions(record, codes):

@@ -39,7 +39,6 @@ from edgecap.errors import UsageError
 from edgecap.record import Absent, Estimate, Profile
 from edgecap.stats import Quantity
 
-FEW_ROUNDS = 5  # with fewer, the interval of a median is the range of the samples
 _BASELINE_SEED, _CANDIDATE_SEED = 101, 202  # so that the draws of the two are independent
 
 
@@ -226,8 +225,7 @@ def _judged(
     )
     if reason:
         return [_unknown(metric, *both, reason) for both in values]
-    ratios = (of(ratio[0]) if of else ratio[0])[:, 0].tolist()
-    estimates = stats.intervals(ratios, ratio[1], of)
+    estimates = _estimates(ratio, of)
     margins = [_margin(metric, pair) for pair in block]
     return [
         Difference(
@@ -240,6 +238,11 @@ def _judged(
         )
         for both, estimate, margin in zip(values, estimates, margins, strict=True)
     ]
+
+
+def _estimates(ratio: Quantity, of: Callable[[Any], Any] | None) -> list[Estimate]:
+    ratios = (of(ratio[0]) if of else ratio[0])[:, 0].tolist()
+    return stats.intervals(ratios, ratio[1], of)
 
 
 # --- worth ------------------------------------------------------------------------------------
@@ -259,12 +262,9 @@ def _worth(
     import numpy as np
 
     cost = _COSTS.get(metric.name)
-    baseline, candidate = (
-        of["decoded_gain" if cost else "gain_bits_per_token"] for of in (below, above)
-    )
-    if isinstance(baseline, Absent) or isinstance(candidate, Absent):
+    worth = _doublings("decoded_gain" if cost else "gain_bits_per_token", below, above, block)
+    if worth is None:
         return [None] * len(block)
-    worth = doublings(baseline, candidate, block[0].slopes)
     if cost:
         if isinstance(below[cost], Absent) or isinstance(above[cost], Absent):
             return [None] * len(block)
@@ -272,6 +272,30 @@ def _worth(
         worth = _minus(worth, slower)
     values = [(p.below.effective[metric.name], p.above.effective[metric.name]) for p in block]
     return [*_judged(metric, values, worth, block, np.exp2)]
+
+
+def _doublings(
+    gain: str, below: Quantities, above: Quantities, block: Sequence[ComparedPair]
+) -> Quantity | None:
+    """Return log2 of the compute-equivalent gain of alike pairs; None if either has no bits."""
+    baseline, candidate = below[gain], above[gain]
+    if isinstance(baseline, Absent) or isinstance(candidate, Absent):
+        return None
+    return doublings(baseline, candidate, block[0].slopes)
+
+
+def decoded_gain(baseline: CellView, candidate: CellView) -> Estimate | None:
+    """Return the compute-equivalent gain of the decoded tokens of a measured cell over another's.
+
+    Times the gain in speed, it is the ratio of their effective FLOPs a second. It needs no seconds.
+    None if either has no bits.
+    """
+    import numpy as np
+
+    pair = compared_pair(compared_cell(baseline), candidate)
+    below, above = quantities([baseline], _BASELINE_SEED), quantities([candidate], _CANDIDATE_SEED)
+    worth = _doublings("decoded_gain", below, above, [pair])
+    return worth and _estimates(worth, np.exp2)[0]
 
 
 def _log(cost: str, values: Quantities) -> Quantity:
@@ -298,9 +322,8 @@ def _too_few_rounds(metric: Metric, pair: ComparedPair) -> str | None:
     if not metric.rounds:
         return None
     rounds = min(len(view.rounds[metric.rounds]) for view in pair.views)
-    return (
-        f"{rounds} rounds are too few for a verdict; raise --limit" if rounds < FEW_ROUNDS else None
-    )
+    few = rounds < stats.FEW_ROUNDS
+    return f"{rounds} rounds are too few for a verdict; raise --limit" if few else None
 
 
 def _assumed_joules(metric: Metric, pair: ComparedPair) -> str | None:

@@ -79,10 +79,7 @@ def _effective(view: CellView) -> dict[str, float | None]:
     seconds = (stats.median(rounds), None) if rounds else _NONE
     joules = score.quantity_of(energy, lambda e: score.decode_joules(e, None))
     found = score.effective_scores(gain, decoded, seconds, joules, record.flops, law_of(record))
-    scored = not isinstance(view.cell.score, Absent)
-    return {
-        name: q[0] if scored and not isinstance(q, Absent) else None for name, q in found.items()
-    }
+    return {name: None if isinstance(q, Absent) else q[0] for name, q in found.items()}
 
 
 def _slopes(below: ComparedCell, above: ComparedCell) -> Slopes:

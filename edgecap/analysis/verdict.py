@@ -90,7 +90,7 @@ def decide(views: Sequence[CellView]) -> list[Decision]:
 
 def _decide(group: Sequence[CellView]) -> Decision:
     views = [view for view in group if view.measured]
-    baseline = next((v for v in views if v.cell.precision == "fp32"), views[0])
+    baseline = baseline_of(views)
     found = differences_from(baseline, views)
     metric = _deciding([differences for _, differences in found], views)
     judged = [JudgedCell(v, d, d.verdict(metric)) for v, d in found]
@@ -110,6 +110,11 @@ def _decide(group: Sequence[CellView]) -> Decision:
         beyond=beyond,
         failed=tuple(view for view in group if not view.measured),
     )
+
+
+def baseline_of(views: Sequence[CellView]) -> CellView:
+    """Return the baseline of some measured cells: fp32, or else the first."""
+    return next((v for v in views if v.cell.precision == "fp32"), views[0])
 
 
 def _deciding(found: Sequence[Differences], views: Sequence[CellView]) -> str:

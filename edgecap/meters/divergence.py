@@ -24,7 +24,6 @@ from edgecap.errors import EdgecapError
 from edgecap.protocols import Engine, Floats, Ids
 from edgecap.record import WidestActivation
 
-SAMPLES = 4
 SAMPLE_TOKENS = 128
 LEAST_COSINE = 0.5
 DECODED_SHARE = 1 / 4  # of a sample
@@ -188,8 +187,8 @@ def take_samples(
     documents: int,
     encode: Callable[[str], list[int]],
     start: int | None,
-    length: int = SAMPLE_TOKENS,
-    most: int = SAMPLES,
+    length: int,
+    most: int,
 ) -> list[Ids]:
     """Return the first `length` tokens of up to `most` texts, spread over all `documents`.
 

@@ -24,13 +24,11 @@ from edgecap.protocols import Cache, Clock, Engine, Ids
 from edgecap.record import Absent, Decode, Latency, Prefill
 
 MIN_ROUNDS, MIN_SAMPLES, MIN_SECONDS = 8, 10, 2.0
-FEW_ROUNDS = 5
 SHORT_TOKENS = 32  # of a cache on which a step is timed before rounds
 AGREE = 0.05
 DIGITS = 9  # of a second that a clock resolves
 ROUND_SECONDS = 0.28  # of prefill, and of decode, in one round: 8 rounds make 2 s
 NOT_DECODED = Absent(reason="an encoder does not decode")
-MARGIN = 0.05  # of worth: what a verdict takes as none
 PAUSE_S = 0.01  # between two engines, until the threads of the first stop spinning
 
 
@@ -204,20 +202,23 @@ class Decider:
 
     Each engine comes with the bounds of what its bits are worth beside those of the baseline, which
     has None. Worth is that times the gain in speed: of decoding, or of the prompt where nothing is
-    decoded. Without engines nothing is ever decided.
+    decoded. `margin` is the relative difference of worth that counts as none. Without engines
+    nothing is ever decided.
     """
 
     def __init__(
         self,
         engines: Sequence[tuple[LatencyBench, tuple[float, float] | None]],
         few_rounds: bool,
+        margin: float,
     ) -> None:
-        self._rounds = FEW_ROUNDS if few_rounds else MIN_ROUNDS
+        self._rounds = stats.FEW_ROUNDS if few_rounds else MIN_ROUNDS
+        self._least = 1 + margin
         self._baseline = next((bench for bench, gain in engines if gain is None), None)
         self._others = [(bench, gain) for bench, gain in engines if gain is not None]
 
     def __call__(self) -> bool:
-        """Return True if each worth lies above or below 1 + `MARGIN`, or below that of the best."""
+        """Return True if each worth lies above or below 1 + margin, or below that of the best."""
         if self._baseline is None or not self._others:
             return False
         before = self._medians(self._baseline)
@@ -225,8 +226,8 @@ class Decider:
             return False
         bounds = [_worth(before, self._medians(bench), gain) for bench, gain in self._others]
         best = max(low for low, _ in bounds)
-        least = max(best, 1 + MARGIN)
-        return all(low > 1 + MARGIN or high < least for low, high in bounds)
+        least = max(best, self._least)
+        return all(low > self._least or high < least for low, high in bounds)
 
     @staticmethod
     def _medians(bench: LatencyBench) -> list[float]:

@@ -98,7 +98,7 @@ def _measure(
     plan = scoring_plan(context, cell, graph)
     log = document_log(context, record.machine, plan, graph)
     mark_in_use(context, cell, log)
-    add_known_documents(log, context.scores.documents)
+    add_known_documents(log, context.scores.documents, context.corpus.count)
     step = MeasureCell(
         plan=plan,
         reference=_reference(context, cell),
@@ -106,6 +106,7 @@ def _measure(
         journal=str(log),
         prefill_tokens=amounts.prompt,
         decode_context=amounts.context,
+        decode_steps=amounts.decoded,
         operators=spec.operators,
         allow_fallback=spec.allow_fallback,
         energy=spec.energy,

@@ -112,10 +112,11 @@ def session_of(context: RunContext, provider: str, ready: ReadyGraph) -> Session
 
 
 class Amounts(NamedTuple):
-    """How much of a model is run: positions, and samples of the text.
+    """Positions that a model is run at, and samples of the text.
 
     `prompt` tokens are read, tokens are decoded at the mean context `context` (0 for an encoder),
-    `decoded` of them while memory is read, and `samples` are compared with fp32.
+    `decoded` of them in a row while memory or joules are read, and `samples` are compared with
+    fp32.
     """
 
     prompt: int

@@ -27,6 +27,7 @@ from edgecap.spec import CellSpec, Spec
 from edgecap.storage.files import Paths, sha256_of
 from edgecap.storage.jsonl_log import JsonlLog
 from edgecap.text.corpus import Corpus, excerpt, read_corpus
+from edgecap.units import counted
 
 
 def score_part(
@@ -93,9 +94,20 @@ def document_log(
     return folder / f"{sha256_of(msgspec.json.encode(key, order='sorted'))[:32]}.jsonl"
 
 
-def add_known_documents(log: Path, documents: tuple[ScoredDocument, ...]) -> None:
-    """Append documents that were scored elsewhere to a log, after those that it holds."""
-    if documents:
+def add_known_documents(log: Path, documents: tuple[ScoredDocument, ...], count: int) -> None:
+    """Append documents that were scored elsewhere to a log, after those that it holds.
+
+    A log of more than the `count` documents of the text is of another text, and deleted. Raises
+    UsageError if `documents` are more.
+    """
+    if len(documents) > count:
+        raise UsageError(
+            f"{counted(len(documents), 'document')} were scored elsewhere, of a text of {count}: "
+            "score that text again"
+        )
+    finished = JsonlLog(log, ScoredDocument)
+    if len(finished.finished) > count:
+        log.unlink()
         finished = JsonlLog(log, ScoredDocument)
-        for document in documents[len(finished.finished) :]:
-            finished.add(document)
+    for document in documents[len(finished.finished) :]:
+        finished.add(document)

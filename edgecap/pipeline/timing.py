@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from edgecap.analysis.cell_view import cell_views
+from edgecap.analysis.cell_view import CellView, cell_views
+from edgecap.analysis.compare import decoded_gain
+from edgecap.analysis.metrics import BY_NAME
 from edgecap.analysis.score import decode_seconds
-from edgecap.analysis.verdict import decide
+from edgecap.analysis.verdict import DECIDING, baseline_of
 from edgecap.machine.info import available_memory
 from edgecap.pipeline.artifacts import get_or_build
 from edgecap.pipeline.capabilities import Model
@@ -92,6 +94,7 @@ def _step(context: RunContext, group: TimingGroup) -> MeasureLatency:
         limit_s=min(spec.limit_s, QUICK_LIMIT_S) if spec.quick else spec.limit_s,
         target=spec.precision_target or TARGET,
         few_rounds=spec.quick,
+        margin=BY_NAME[DECIDING[0]].margin,
         sweep=_contexts(spec, model),
         batches=spec.batches,
         streams=spec.streams,
@@ -100,21 +103,29 @@ def _step(context: RunContext, group: TimingGroup) -> MeasureLatency:
 
 
 def _gains(record: Profile, group: TimingGroup) -> tuple[Gain | None, ...]:
-    """Return what the bits of each cell are worth beside the baseline's, which has None.
+    """Return what decoded tokens of each cell are worth beside the baseline's, which has None.
 
-    They tell when rounds suffice to decide; () if a precision was asked for.
+    They tell when rounds suffice to decide; () if a precision was asked for, or of one cell.
     """
-    decisions = decide(cell_views([record]))
-    if record.spec.precision_target is not None or not decisions:
+    if record.spec.precision_target is not None or len(group) < 2:
         return ()
-    gains: dict[CellSpec, Gain | None] = {}
-    for option in decisions[0].options:
-        ratio = option.against.ratio("effective_flops")
-        cell = CellSpec(option.view.cell.precision, option.view.cell.provider)
-        value = ratio.value if ratio else 1.0
-        low, high = (ratio.low, ratio.high) if ratio else (None, None)
-        gains[cell] = (value if low is None else low, value if high is None else high)
-    return tuple(gains.get(cell) for cell in group)
+    measured = [view for view in cell_views([record]) if view.measured]
+    views = {CellSpec(view.cell.precision, view.cell.provider): view for view in measured}
+    baseline = baseline_of(measured)
+    return tuple(
+        None if views[cell] is baseline else _gain(baseline, views[cell]) for cell in group
+    )
+
+
+def _gain(baseline: CellView, view: CellView) -> Gain:
+    """Return the bounds of what decoded tokens are worth, but for their seconds."""
+    gain = decoded_gain(baseline, view)
+    if gain is None:
+        return 1.0, 1.0
+    return (
+        gain.value if gain.low is None else gain.low,
+        gain.value if gain.high is None else gain.high,
+    )
 
 
 def _layers(architecture: Architecture | Absent) -> int:

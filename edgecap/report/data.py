@@ -9,6 +9,7 @@ import msgspec
 from edgecap import stats
 from edgecap.analysis import score
 from edgecap.record import Absent, Cell, Energy, Estimate, Graph, Latency, Measurement, Profile
+from edgecap.units import counted
 
 
 def record_values(record: Profile) -> dict[str, Any]:
@@ -96,6 +97,7 @@ def inverse(e: Estimate) -> Estimate:
 
 
 def documents_text(record: Profile) -> str:
-    """Return how many documents were scored; of a quick run, pieces of them."""
-    number = record.corpus.documents
-    return f"{number} pieces (--quick)" if record.spec.quick else f"{number} documents"
+    """Return how many documents were scored, or pieces if some are parts of longer ones."""
+    corpus = record.corpus
+    number = counted(corpus.documents, "piece" if corpus.pieces else "document")
+    return f"{number} (--quick)" if record.spec.quick else number

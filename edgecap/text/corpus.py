@@ -62,7 +62,8 @@ class Corpus(msgspec.Struct, frozen=True):
 
     `limit` is the number of documents asked for. `bias_bits` is the bias per token that the corpus
     declares, or 0; `card` tells how it was fitted. `pieces` are those of an excerpt: the place of a
-    document in the file and its first character; the hash is then that of their text.
+    document in the file and its first character; the hash is then that of their text. `cut` of them
+    are shorter than their document.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Corpus(msgspec.Struct, frozen=True):
     bias_bits: float = 0.0
     card: BiasCard | None = None
     pieces: tuple[tuple[int, int], ...] = ()
+    cut: int = 0
 
     @property
     def bytes(self) -> int:
@@ -139,6 +141,7 @@ def corpus_info(
         domains=corpus.domains,
         baselines=baselines,
         law=_law(corpus),
+        pieces=corpus.cut,
     )
 
 
@@ -175,9 +178,11 @@ def excerpt(corpus: Corpus) -> Corpus:
     if len(groups) > PIECES:
         groups = [sorted(itertools.chain(*groups))]
     pieces = [piece for members in groups for piece in _spread(members, whole)]
+    long = {place for members in groups for place, length in members if length > PIECE_CHARACTERS}
     part = msgspec.structs.replace(
         corpus,
         pieces=tuple(sorted(pieces)),
+        cut=sum(begin > 0 or place in long for place, begin in pieces),
         card=None,
         bias_bits=0.0,
     )

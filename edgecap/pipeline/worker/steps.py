@@ -132,7 +132,8 @@ class MeasureCell(Message, frozen=True, tag="measure"):
     """Measure placement, divergence, compression, energy and work of a graph on a provider.
 
     `reference` is the fp32 graph to compare with, on `samples` of the text. The file `journal`
-    keeps finished documents. Nothing is decoded if `decode_context` is 0.
+    keeps finished documents. Joules of decoding are those of loops of up to `decode_steps`; nothing
+    is decoded if `decode_context` is 0.
     """
 
     plan: ScoringPlan
@@ -141,6 +142,7 @@ class MeasureCell(Message, frozen=True, tag="measure"):
     journal: str
     prefill_tokens: int
     decode_context: int
+    decode_steps: int
     operators: bool
     allow_fallback: bool
     energy: str
@@ -166,8 +168,8 @@ class MeasureLatency(Message, frozen=True, tag="race"):
     decoded if `decode_context` is 0.
 
     `gains` are the bounds of what the bits of each entrant are worth beside those of the baseline,
-    the one without. With them rounds also end when it is sure which are better than the baseline;
-    `few_rounds` suffice then.
+    the one without. With them rounds also end when it is sure which are better than the baseline by
+    more than `margin`; `few_rounds` suffice then.
     """
 
     entrants: tuple[Session, ...]
@@ -180,6 +182,7 @@ class MeasureLatency(Message, frozen=True, tag="race"):
     streams: tuple[int, ...]
     layers: int
     gains: tuple[Gain | None, ...] = ()
+    margin: float = 0.0
     few_rounds: bool = False
 
 

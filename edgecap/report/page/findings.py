@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from edgecap import stats
-from edgecap.analysis.compare import FEW_ROUNDS
 from edgecap.analysis.metrics import BY_NAME
 from edgecap.analysis.verdict import Decision, Differences, JudgedCell, worth_of
 from edgecap.record import Estimate, SweepPoint
@@ -129,10 +128,13 @@ def capacity_title(decisions: Sequence[Decision], metrics: Sequence[str]) -> str
 
 
 def prefill_growth(sweeps: Sequence[Sequence[SweepPoint]]) -> str:
-    """Say how prefill grows from the shortest to the longest context of each sweep."""
-    first, last = _ends(sweeps)
+    """Say how prefill grows from the shortest to the longest context that all sweeps share."""
+    ends = _shared_ends(sweeps)
+    if ends is None:
+        return "Prefill was timed at fewer than two common contexts"
+    first, last = ends
     longer = last / first
-    grown = [_grown(sweep, lambda p: p.prefill_s) for sweep in sweeps]
+    grown = [_grown(sweep, ends, lambda p: p.prefill_s) for sweep in sweeps]
     span = _span([ratio.value for ratio in grown])
     if _all(grown, lambda low, high: (1 - _LINEAR) * longer <= low <= high <= longer / 0.9):
         return f"Prefill grows linearly from {first} to {last} tokens"
@@ -146,9 +148,12 @@ def prefill_growth(sweeps: Sequence[Sequence[SweepPoint]]) -> str:
 
 
 def decode_growth(sweeps: Sequence[Sequence[SweepPoint]]) -> str:
-    """Say how a decoded token slows down from the shortest to the longest context."""
-    first, last = _ends(sweeps)
-    grown = [_grown(sweep, lambda p: p.decode_s) for sweep in sweeps]
+    """Say how a decoded token slows down, likewise."""
+    ends = _shared_ends(sweeps)
+    if ends is None:
+        return "Decoding was timed at fewer than two common contexts"
+    first, last = ends
+    grown = [_grown(sweep, ends, lambda p: p.decode_s) for sweep in sweeps]
     span = _span([ratio.value for ratio in grown])
     if _all(grown, lambda low, high: low > 1):
         return f"A decoded token takes {span} times as long behind {last} tokens as behind {first}"
@@ -157,16 +162,21 @@ def decode_growth(sweeps: Sequence[Sequence[SweepPoint]]) -> str:
     return f"Whether a decoded token slows down from {first} to {last} tokens is not sure"
 
 
-def _ends(sweeps: Sequence[Sequence[SweepPoint]]) -> tuple[int, int]:
-    contexts = [point.context for sweep in sweeps for point in sweep]
-    return min(contexts), max(contexts)
+def _shared_ends(sweeps: Sequence[Sequence[SweepPoint]]) -> tuple[int, int] | None:
+    """Return the shortest and the longest context of all sweeps; None if they share no two."""
+    contexts = [{point.context for point in sweep} for sweep in sweeps]
+    shared = set.intersection(*contexts) if contexts else set()
+    return (min(shared), max(shared)) if len(shared) > 1 else None
 
 
-def _grown(sweep: Sequence[SweepPoint], read: Callable[[SweepPoint], Any]) -> Estimate:
-    """Return seconds at the longest context over those at the shortest, round by round."""
-    first, last = read(sweep[0]), read(sweep[-1])
+def _grown(
+    sweep: Sequence[SweepPoint], ends: tuple[int, int], read: Callable[[SweepPoint], Any]
+) -> Estimate:
+    """Return seconds at the second context over those at the first, round by round."""
+    samples = {point.context: read(point) for point in sweep}
+    first, last = (samples[context] for context in ends)
     ratios = [b / a for a, b in zip(first, last, strict=False)]
-    draws = stats.bootstrap_medians(ratios) if len(ratios) >= FEW_ROUNDS else None
+    draws = stats.bootstrap_medians(ratios) if len(ratios) >= stats.FEW_ROUNDS else None
     return stats.interval(stats.median(ratios), draws)
 
 

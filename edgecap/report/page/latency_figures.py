@@ -175,7 +175,8 @@ def _growth(
                 line={"color": colour(n), "width": 2},
             )
         )
-        ranges.append(f"{view.name} {si(points[0][1], 's')} to {si(points[-1][1], 's')}")
+        ends = dict.fromkeys(f"{si(y, 's')} at {x:.0f}" for x, y in (points[0], points[-1]))
+        ranges.append(f"{view.name} {' to '.join(ends)} tokens")
     if not data:
         return None
     contexts = sorted({p.context for _, sweep in cells for p in sweep})
@@ -187,7 +188,7 @@ def _growth(
     }
     y = axis("seconds", "s", rangemode="tozero")
     plot = {"data": data, "layout": layout(8, x, y) | {"height": 360}}
-    text = f"Medians of {words}, from {contexts[0]} to {contexts[-1]}: {'; '.join(ranges)}."
+    text = f"Medians of {words}: {'; '.join(ranges)}."
     return Figure(f"growth-{name}", _grows(name, cells, read), text, plot)
 
 

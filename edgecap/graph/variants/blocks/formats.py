@@ -51,7 +51,7 @@ BY_CODE = {chosen.code: chosen for chosen in FORMATS}
 
 
 class MatrixNeed(NamedTuple):
-    """What a matrix costs in 4 and in 8 bits, and how much it needs the 8 bits.
+    """Bytes of a matrix in 4 and in 8 bits, and how much it needs the 8 bits.
 
     `small` and `wide`: bytes. `error`: the relative error of its product in 4 bits, for each
     weight. `turn`: matrices of a lower turn get 8 bits first.

@@ -19,7 +19,6 @@ from edgecap.provider_options import parse_provider
 from edgecap.record import Absent, Energy
 
 Load = Callable[[], int]  # does its work once and returns the number of its tokens
-DECODE_STEPS = 32
 
 
 def counters_of(provider: str, meter: str | None, offset_s: float | None) -> Resolution:
@@ -73,7 +72,7 @@ def _loads(step: MeasureCell, engine: Any) -> tuple[Load, Load | None]:
 
 def _decode_load(step: MeasureCell, engine: Any, rng: Any) -> Load:
     vocabulary = step.plan.session.vocabulary
-    steps = max(1, min(DECODE_STEPS, step.decode_context // 2))
+    steps = max(1, min(step.decode_steps, step.decode_context // 2))
     prompt = max(1, step.decode_context - steps // 2)
     base = engine.prefill(rng.integers(0, vocabulary, prompt))
 

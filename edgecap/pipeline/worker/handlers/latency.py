@@ -11,7 +11,6 @@ from edgecap.graph.empty_decoder import empty_decoder
 from edgecap.machine.noise import NoiseMonitor
 from edgecap.meters.context_sweep import measure_context_sweep
 from edgecap.meters.latency import (
-    FEW_ROUNDS,
     Decider,
     LatencyBench,
     LatencyPlan,
@@ -36,6 +35,7 @@ from edgecap.pipeline.worker.steps import (
 )
 from edgecap.record import Failure, Latency
 from edgecap.spec import SWEEP_STEPS
+from edgecap.stats import FEW_ROUNDS
 
 SWEEP_SHARE = 1 / 3  # of the time limit of a cell, for other contexts
 
@@ -48,7 +48,7 @@ def measure_latency(step: MeasureLatency, report: Report) -> MeasuredLatency:
     benches = [_bench(step, entrant, report) for entrant in step.entrants]
     ready = [bench for bench in benches if isinstance(bench, LatencyBench)]
     gains = [g for bench, g in zip(benches, step.gains, strict=False) if bench in ready]
-    decider = Decider(list(zip(ready, gains, strict=False)), step.few_rounds)
+    decider = Decider(list(zip(ready, gains, strict=False)), step.few_rounds, step.margin)
     timed = iter(_take_turns(step, ready, decider, report))
     return MeasuredLatency(
         latencies=tuple(
