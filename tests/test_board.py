@@ -32,6 +32,7 @@ from click.testing import CliRunner
 from conftest import ROOT
 
 from edgecap.analysis import published
+from edgecap.analysis.law import law_of
 from edgecap.analysis.metrics import estimates
 from edgecap.cli.board import board as command
 from edgecap.errors import UsageError
@@ -351,6 +352,21 @@ def test_rows_are_ranked_within_what_compares():
     for _, group in itertools.groupby(rows, key=lambda row: row["tokenizer_sha256"]):
         values = [row["figures"][RANKED].get("value", -1) for row in group]
         assert values == sorted(values, reverse=True)
+
+
+def test_rows_of_two_laws_are_ranked_apart():
+    """The same numbers on two scales: a row of the one never stands among those of the other."""
+    (first, *rest) = REFERENCE
+    law = law_of(first)
+    steeper = replace(law, slope=replace(law.slope, value=2 * law.slope.value))
+    again = replace(first, corpus=replace(first.corpus, law=law))
+    other = replace(first, corpus=replace(first.corpus, law=steeper))
+    files = found_of(again, other, *rest)
+    laws = [row["text"]["law"] for row in rows_of(files)["rows"]]
+    assert len(set(laws)) == 2
+    assert [key for key, _ in itertools.groupby(laws)] == list(dict.fromkeys(laws))
+    texts = values_of(again, other, *rest)["names"]["text"]
+    assert len(set(texts)) == 2 and all("bits a doubling" in text for text in texts)
 
 
 def test_a_record_without_a_cell_is_told_of(tmp_path):

@@ -145,6 +145,33 @@ def test_worth_is_that_beside_fp32_by_hand():
     assert (found.preference.metric, found.preference.reason) == ("worth", None)
 
 
+def taking_turns(made):
+    latency = msgspec.structs.replace(made.outcome.latency, in_turns=True)
+    return with_outcome(made, latency=latency)
+
+
+@pytest.mark.parametrize("in_turns", [False, True])
+def test_worth_is_the_ratio_of_the_verdict(in_turns):
+    """In turns the median of the rounds' ratios is not the ratio of their medians."""
+    slower = tuple(0.004 * (1 + 0.03 * n * n) for n in range(9))
+    faster = tuple(s * (0.6 + 0.04 * ((5 * n) % 9)) for n, s in enumerate(slower))
+    cells = [cell("fp32", decode=slower), cell("int8", decode=faster)]
+    made = record(*[taking_turns(c) for c in cells] if in_turns else cells)
+    (decision,) = decide(cell_views([made]))
+    figures = {c.name: c.figures["worth"] for c in recommend([made], (), "speed").candidates}
+    assert figures["int8"] == decision.options[0].against.ratio("effective_flops_per_s").value
+
+
+def test_worth_without_a_verdict_says_why():
+    """Both ship fp32: three rounds decide nothing."""
+    few = record(cell("fp32", decode=(0.004,) * 3), cell("int8", decode=(0.002,) * 3))
+    found = recommend([few])
+    figures = {c.name: c.figures["worth"] for c in found.candidates}
+    assert "3 rounds are too few" in figures["int8"].reason
+    (decision,) = decide(cell_views([few]))
+    assert found.best.name == decision.shipped.name == "fp32"
+
+
 def test_a_variant_that_is_not_surely_worth_more_leaves_fp32():
     """Twice as fast, at the price of more than half the compute."""
     worse = cell("int8", decode=0.002, bits=2.6)

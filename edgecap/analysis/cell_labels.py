@@ -88,7 +88,7 @@ def _record_tags(records: Sequence[Profile]) -> list[str]:
 
 
 class Hardware(NamedTuple):
-    """What tells one device from another; `kind` is its board, else its processor."""
+    """Tell one device from another; `kind` is its board, else its processor."""
 
     host: str
     kind: str

@@ -30,7 +30,7 @@ from edgecap.analysis.draws import (
     quantities,
     round_ratios,
 )
-from edgecap.analysis.law import doublings
+from edgecap.analysis.law import doublings, factors
 from edgecap.analysis.metrics import COMPARED, Metric
 from edgecap.analysis.outcomes import failure_of
 from edgecap.analysis.pairing import MissingCell, pair_cells
@@ -92,13 +92,18 @@ def compare(records: Sequence[Profile], baseline: str | None = None) -> list[Com
     return comparisons
 
 
-def compare_views(baseline: CellView, others: Sequence[CellView]) -> list[Comparison]:
-    """Compare one measured cell with each of some others, of its record or of others."""
-    return _compare_with_each([(baseline, other) for other in others])
+def compare_views(
+    baseline: CellView, others: Sequence[CellView], drawn: bool = True
+) -> list[Comparison]:
+    """Compare one measured cell with each of some others, of its record or of others.
+
+    Ratios that are not `drawn` have no intervals.
+    """
+    return _compare_with_each([(baseline, other) for other in others], drawn)
 
 
 def _compare_with_each(
-    pairs: Sequence[tuple[CellView, CellView | MissingCell]],
+    pairs: Sequence[tuple[CellView, CellView | MissingCell]], drawn: bool = True
 ) -> list[Comparison]:
     """Compare one baseline with its candidates; draw those that are alike at once."""
     baseline = pairs[0][0]
@@ -114,11 +119,11 @@ def _compare_with_each(
         key = (likeness(candidate), pair.in_turns, tuple(pair.mismatches), pair.slopes)
         alike.setdefault(key, []).append((place, pair))
     keep_freed_memory()
-    drawn = quantities([baseline], _BASELINE_SEED) if alike else {}
+    below = quantities([baseline], _BASELINE_SEED if drawn else None) if alike else {}
     for group in alike.values():
         for start in range(0, len(group), BLOCK):
             places, block = zip(*group[start : start + BLOCK], strict=True)
-            comparisons |= dict(zip(places, _compare_block(drawn, block), strict=True))
+            comparisons |= dict(zip(places, _compare_block(below, block, drawn), strict=True))
     return [comparisons[place] for place in range(len(pairs))]
 
 
@@ -129,16 +134,19 @@ def _failure(candidate: CellView | MissingCell) -> str:
     return failure_of(candidate.cell)
 
 
-def _compare_block(drawn: Quantities, block: Sequence[ComparedPair]) -> list[Comparison]:
+def _compare_block(
+    below: Quantities, block: Sequence[ComparedPair], drawn: bool
+) -> list[Comparison]:
     """Compare a baseline with at most BLOCK candidates that are alike."""
     import numpy as np
 
     with np.errstate(all="ignore"):  # a candidate without a finite value is not compared
-        others = quantities([pair.candidate for pair in block], _CANDIDATE_SEED)
+        candidates = [pair.candidate for pair in block]
+        above = quantities(candidates, _CANDIDATE_SEED if drawn else None)
         columns = [
-            _worth(m, drawn, others, block)
+            _worth(m, below, above, block, drawn)
             if m.name.startswith("effective_flops")
-            else _difference(m, drawn[m.name], others[m.name], block)
+            else _difference(m, below[m.name], above[m.name], block, drawn)
             for m in COMPARED
         ]
     return [
@@ -172,13 +180,17 @@ _Column = list[Difference | None]
 
 
 def _difference(
-    metric: Metric, x: Quantity | Absent, y: Quantity | Absent, block: Sequence[ComparedPair]
+    metric: Metric,
+    x: Quantity | Absent,
+    y: Quantity | Absent,
+    block: Sequence[ComparedPair],
+    drawn: bool,
 ) -> _Column:
     """Compare one metric of alike pairs; nothing is compared if neither side has it."""
     before, after = _values(x, 1)[0], _values(y, len(block))
     if isinstance(x, Absent) or isinstance(y, Absent) or before is None:
         return [_one_sided(metric, before, value) for value in after]
-    ratio = _rounds_ratio(metric.name, block) or _ratio(x, y)
+    ratio = _rounds_ratio(metric.name, block, drawn) or _ratio(x, y)
     judged = _judged(metric, [(before, value) for value in after], ratio, block)
     return [_checked(metric, before, value, d) for value, d in zip(after, judged, strict=True)]
 
@@ -252,7 +264,11 @@ _COSTS = {"effective_flops_per_s": "decode_s", "effective_flops_per_j": "decode_
 
 
 def _worth(
-    metric: Metric, below: Quantities, above: Quantities, block: Sequence[ComparedPair]
+    metric: Metric,
+    below: Quantities,
+    above: Quantities,
+    block: Sequence[ComparedPair],
+    drawn: bool,
 ) -> _Column:
     """Compare effective FLOPs: the compute-equivalent gain, times that in speed or in energy.
 
@@ -268,10 +284,11 @@ def _worth(
     if cost:
         if isinstance(below[cost], Absent) or isinstance(above[cost], Absent):
             return [None] * len(block)
-        slower = _rounds_ratio(cost, block, np.log2) or _minus(_log(cost, above), _log(cost, below))
+        in_turns = _rounds_ratio(cost, block, drawn, np.log2)
+        slower = in_turns or _minus(_log(cost, above), _log(cost, below))
         worth = _minus(worth, slower)
     values = [(p.below.effective[metric.name], p.above.effective[metric.name]) for p in block]
-    return [*_judged(metric, values, worth, block, np.exp2)]
+    return [*_judged(metric, values, worth, block, factors)]
 
 
 def _doublings(
@@ -354,13 +371,16 @@ def _minus(x: Quantity, y: Quantity) -> Quantity:
 
 
 def _rounds_ratio(
-    name: str, block: Sequence[ComparedPair], of: Callable[[Any], Any] | None = None
+    name: str,
+    block: Sequence[ComparedPair],
+    drawn: bool,
+    of: Callable[[Any], Any] | None = None,
 ) -> Quantity | None:
     """Return the median ratio of adjacent rounds, or `of` it, if the cells were timed in turns."""
     if not block[0].in_turns or name not in _TIMED:
         return None
     ratios = round_ratios(block[0].baseline, [pair.candidate for pair in block], name)
-    return drawn_medians(ratios, stats.SEED, of) if ratios.size else None
+    return drawn_medians(ratios, stats.SEED if drawn else None, of) if ratios.size else None
 
 
 _TIMED = ("prefill_s", "decode_s")

@@ -58,16 +58,17 @@ def _windows(energy: Energy | Absent) -> Hashable:
     )
 
 
-def quantities(views: Sequence[CellView], seed: int) -> Quantities:
+def quantities(views: Sequence[CellView], seed: int | None) -> Quantities:
     """Return the quantities of alike cells by metric; rounds and windows are drawn with `seed`.
 
     `decoded_gain` are bits gained a decoded token, and `log_decode_s` is log2 of what the reference
     machine does in the seconds of one. Effective FLOPs have no draws of their own: `compare` draws
-    their ratio.
+    their ratio. Without a seed nothing is drawn.
     """
     measured = [view.measured for view in views if view.measured]
     first, stored = measured[0], views[0].cell.score
-    bits, gain = _text([view.compression for view in views if view.compression])
+    texts = [view.compression for view in views if view.compression]
+    bits, gain = _text(texts, drawn=seed is not None)
     decoded = _decoded(gain, views)
     seconds, log_seconds = _seconds(views, "decode_s", seed)
     energies = [view.energy for view in views if view.energy]
@@ -107,14 +108,14 @@ def round_ratios(below: CellView, above: Sequence[CellView], name: str) -> Float
 
 
 def drawn_medians(
-    rows: Floats, seed: int, of: Callable[[Any], Any] | None = None
+    rows: Floats, seed: int | None, of: Callable[[Any], Any] | None = None
 ) -> tuple[Floats, Floats | None]:
-    """Return the median of each row, shape (m, n), with draws unless n is 1; or `of` medians."""
+    """Return the median of each row, shape (m, n), or `of` it, with draws of several if seeded."""
     import numpy as np
 
     ordered, n = np.sort(rows), rows.shape[-1]
     medians = (ordered[:, (n - 1) // 2] + ordered[:, n // 2])[:, None] / 2
-    draws = stats.bootstrap_medians(rows, seed, of) if rows.shape[-1] > 1 else None
+    draws = stats.bootstrap_medians(rows, seed, of) if n > 1 and seed is not None else None
     return of(medians) if of else medians, draws
 
 
@@ -143,7 +144,7 @@ def _once(parts: Sequence[Any], name: str) -> Quantity | Absent:
     return values[0] if isinstance(values[0], Absent) else (_column(values), None)
 
 
-def _text(texts: Sequence[Compression]) -> tuple[Quantity | Absent, Quantity | Absent]:
+def _text(texts: Sequence[Compression], drawn: bool) -> tuple[Quantity | Absent, Quantity | Absent]:
     """Return bits per byte and bits gained a token.
 
     The columns of bits are always as many, so that their sums do not depend on the number of cells.
@@ -155,7 +156,7 @@ def _text(texts: Sequence[Compression]) -> tuple[Quantity | Absent, Quantity | A
     bits = _column(text.bits_per_byte for text in texts)
     gain = _column(text.gain_bits_per_token for text in texts)
     n, first = len(texts[0].per_document), texts[0]
-    if n < 2:
+    if n < 2 or not drawn:
         return (bits, None), (gain, None)
     columns = np.zeros((n, BLOCK))
     for column, text in zip(columns.T, texts, strict=False):
@@ -171,7 +172,7 @@ def _decoded(gain: Quantity | Absent, views: Sequence[CellView]) -> Quantity | A
 
 
 def _seconds(
-    views: Sequence[CellView], name: str, seed: int
+    views: Sequence[CellView], name: str, seed: int | None
 ) -> tuple[Quantity | Absent, Quantity | Absent]:
     """Return seconds, and log2 of the FLOPs of the reference machine in that time."""
     import numpy as np
@@ -182,7 +183,9 @@ def _seconds(
     return drawn_medians(rows, seed), drawn_medians(rows, seed, score.reference_log)
 
 
-def _joules(energies: Sequence[tuple[Energy, Sequence[Window]]], seed: int) -> Quantity | Absent:
+def _joules(
+    energies: Sequence[tuple[Energy, Sequence[Window]]], seed: int | None
+) -> Quantity | Absent:
     import numpy as np
 
     if not energies or not energies[0][1]:
@@ -190,7 +193,7 @@ def _joules(energies: Sequence[tuple[Energy, Sequence[Window]]], seed: int) -> Q
     rows = np.array([[w.joules / max(w.tokens, 1) for w in windows] for _, windows in energies])
     joules, draws = drawn_medians(rows, seed)
     steps = [energy.quantisation for energy, _ in energies]
-    if draws is None or not any(steps):
+    if draws is None or seed is None or not any(steps):
         return joules, draws
     return joules, score.add_counter_error(draws, joules * _column(s or 0.0 for s in steps), seed)
 

@@ -15,7 +15,7 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -24,8 +24,16 @@ from edgecap.analysis.published import published_series
 from edgecap.errors import UsageError
 from edgecap.record import Absent, Estimate, Law, Profile
 from edgecap.spec import DEFAULT_CORPUS
-from edgecap.text.bias_card import BiasCard, card_path, law_of_card, open_card
+from edgecap.text.bias_card import (
+    LARGEST_SLOPE,
+    LEAST_SLOPE,
+    BiasCard,
+    card_path,
+    law_of_card,
+    open_card,
+)
 from edgecap.text.corpus import BUNDLED
+from edgecap.units import si, significant
 
 if TYPE_CHECKING:
     from edgecap.stats import Floats, Quantity
@@ -34,6 +42,7 @@ REACH = 2.0  # times the FLOPs of the largest model, and below the smallest, for
 PUBLISHED = "Qwen3"  # its slope is known from 0.6 to 8 B parameters
 _SEED = stats.SEED + 7
 _NORMAL_95 = 1.96  # standard deviations
+_MOST_DOUBLINGS = math.log2(1e290)  # of FLOPs that can still be divided by seconds
 
 
 class Slopes(NamedTuple):
@@ -60,8 +69,9 @@ def _draws(slope: Estimate) -> Floats:
     import numpy as np
 
     spread = 0.0
-    if slope.low is not None and slope.high is not None and slope.low > 0:
-        spread = math.log(slope.high / slope.low) / (2 * _NORMAL_95)
+    if slope.low is not None and slope.high is not None and 0 < slope.low < slope.high:
+        low, high = max(slope.low, LEAST_SLOPE), min(slope.high, LARGEST_SLOPE)
+        spread = math.log(high / low) / (2 * _NORMAL_95)
     normal = np.random.default_rng(_SEED).standard_normal(stats.DRAWS)
     draws: Floats = slope.value * np.exp(spread * normal)
     return draws
@@ -74,6 +84,29 @@ def law_of(record: Profile) -> Law | Absent:
     return _bundled_law() if isinstance(law, Absent) and is_bundled else law
 
 
+def law_conditions(law: Law | Absent) -> dict[str, object]:
+    """Return what two laws share if their effective FLOPs are on one scale, as run conditions.
+
+    Numbers have six digits, as those of one card may differ in the last bits between machines. A
+    law without a bias lacks that condition.
+    """
+    if isinstance(law, Absent):
+        return {"law": "none", "bias of the law": None}
+    slope, bias = law.slope, law.bias_bits
+    ends = [
+        "unknown" if end is None else significant(end, _DIGITS) for end in (slope.low, slope.high)
+    ]
+    sizes = [si(flops, "FLOP", _DIGITS) for flops in (law.smallest_flops, law.largest_flops)]
+    return {
+        "law": f"{significant(slope.value, _DIGITS)} bits a doubling ({' to '.join(ends)}), "
+        f"of {' to '.join(sizes)} a token",
+        "bias of the law": None if isinstance(bias, Absent) else f"{bias:.{_DIGITS}g} bits",
+    }
+
+
+_DIGITS = 6
+
+
 def with_law(record: Profile, card: Path) -> Profile:
     """Return a record with the law of a card, as `open_law` returns it."""
     replace, law = msgspec.structs.replace, open_law(card, record.corpus.sha256)
@@ -83,7 +116,7 @@ def with_law(record: Profile, card: Path) -> Profile:
 def open_law(card: Path, sha256: str) -> Law:
     """Return the law of a card for a text of this hash; only its slope if the card has another.
 
-    Raises UsageError if there is no such card, or if it has no law.
+    Raises UsageError if there is no such card, or if it has no law, or an absurd slope.
     """
     found = open_card(card)
     law = law_of_card(found, whole=found.sha256 == sha256)
@@ -145,15 +178,26 @@ def effective_flops(gain: Quantity, law: Law | Absent, flops_per_token: float) -
     middle = math.log2(law.smallest_flops * law.largest_flops) / 2
     beyond = law.bias_bits - law.slope.value * middle
     reached = middle + (gain[0] + beyond) / law.slope.value
-    if not abs(reached) < math.log2(1e300):
-        return Absent(reason="the bits lie too far outside the law of the series")
+    if not abs(reached) < _MOST_DOUBLINGS:
+        return _TOO_FAR
     slopes = slopes_for(law, (flops_per_token, 2.0**reached))
-    value = 2.0 ** (middle + (gain[0] + beyond) / slopes.middle)
+    reached = middle + (gain[0] + beyond) / slopes.middle
+    if not abs(reached) < _MOST_DOUBLINGS:
+        return _TOO_FAR
+    value = 2.0**reached
     if gain[1] is None:
         return value, None
+    return value, factors(middle + (gain[0] + beyond) / slopes.draws())
+
+
+_TOO_FAR = Absent(reason="the bits lie too far outside the law of the series")
+
+
+def factors(doublings: Any) -> Any:
+    """Return 2 to the power of doublings, from 1e-290 to 1e290 so that none is infinite."""
     import numpy as np
 
-    return value, np.exp2(middle + (gain[0] + beyond) / slopes.draws())
+    return np.exp2(np.clip(doublings, -_MOST_DOUBLINGS, _MOST_DOUBLINGS))
 
 
 def doublings(baseline: Quantity, candidate: Quantity, slopes: Slopes) -> Quantity:

@@ -62,6 +62,7 @@ class Metric(NamedTuple):
 _TEXT = frozenset(["corpus", "protocol", "window of the text", "stride of the windows"])
 _GAIN = _TEXT | {"tokenizer"}
 _CAPACITY = _TEXT | {"bias"}
+_EFFECTIVE = _GAIN | {"law", "bias of the law"}
 _PROMPT = frozenset(["prompt length"])
 _DECODE = frozenset(["decode context"])
 _ENERGY = frozenset(["way of counting joules"])
@@ -87,13 +88,13 @@ METRICS = (
     Metric("peak_bytes", "B", "peak RAM", True, 0.05, overview=True),
     Metric("device_peak_bytes", "B", "peak device memory", True, 0.05, overview=True),
     Metric("file_bytes", "B", "file", True, 0.01, overview=True),
-    Metric("effective_flops", "FLOP", "effective FLOPs a token", False, 0.05, needs=_GAIN),
+    Metric("effective_flops", "FLOP", "effective FLOPs a token", False, 0.05, needs=_EFFECTIVE),
     Metric("effective_flops_per_s", "FLOP/s", "effective FLOP/s", False, 0.05,
-           needs=_GAIN | _DECODE, rounds="decode_s", overview=True),
+           needs=_EFFECTIVE | _DECODE, rounds="decode_s", overview=True),
     Metric("effective_flops_per_j", "FLOP/J", "effective FLOP/J", False, 0.05,
-           needs=_GAIN | _DECODE | _ENERGY),
+           needs=_EFFECTIVE | _DECODE | _ENERGY),
     Metric("worth", "", "worth", False, 0.05,
-           needs=_GAIN | _DECODE, rounds="decode_s", relative=True),
+           needs=_EFFECTIVE | _DECODE, rounds="decode_s", relative=True),
     Metric("information_capacity", "", "information capacity", False, 0.005, needs=_CAPACITY),
     Metric("time_capacity", "", "time capacity", False, 0.005,
            needs=_CAPACITY | _DECODE, rounds="decode_s"),

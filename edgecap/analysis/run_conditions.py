@@ -6,6 +6,9 @@ Two cells compare fairly in a metric only if the conditions that the metric need
 
 from __future__ import annotations
 
+import re
+
+from edgecap.analysis.law import law_conditions, law_of
 from edgecap.analysis.outcomes import compression_of, energy_of, latency_of
 from edgecap.record import Absent, Cell, Decode, Profile
 
@@ -21,6 +24,7 @@ def conditions(record: Profile, cell: Cell) -> dict[str, object]:
         "tokenizer": record.source.tokenizer_sha256,
         "corpus": record.corpus.sha256,
         "bias": record.corpus.bias_bits,
+        **law_conditions(law_of(record)),
         "protocol": text and text.protocol,
         "window of the text": text and text.context,
         "stride of the windows": text and (text.stride or "none"),
@@ -80,4 +84,4 @@ def _words(value: object) -> str | None:
         return "unknown"
     if isinstance(value, tuple):
         return " ".join(" ".join(part) if isinstance(part, tuple) else str(part) for part in value)
-    return None if isinstance(value, str) and len(value) == 64 else str(value)
+    return None if re.fullmatch("[0-9a-f]{64}", str(value)) else str(value)

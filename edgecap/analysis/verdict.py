@@ -165,15 +165,17 @@ def _slopes(record: Profile) -> tuple[Slopes, float]:
 
 
 def differences_from(
-    baseline: CellView, others: Sequence[CellView]
+    baseline: CellView, others: Sequence[CellView], drawn: bool = True
 ) -> list[tuple[CellView, Differences]]:
-    """Compare each other measured cell with one: ratios are other / baseline."""
+    """Compare each other measured cell with one: ratios are other / baseline.
+
+    Those that are not `drawn` have no intervals.
+    """
     rest = [view for view in others if view is not baseline and view.measured]
     if not rest:
         return []
-    return [
-        (v, differences_of(c)) for v, c in zip(rest, compare_views(baseline, rest), strict=True)
-    ]
+    compared = compare_views(baseline, rest, drawn)
+    return [(v, differences_of(c)) for v, c in zip(rest, compared, strict=True)]
 
 
 def differences_of(comparison: Comparison) -> Differences:

@@ -26,7 +26,7 @@ def metric_text(metric: str, value: float, decimals: int = 3) -> str:
         return si(value)
     if unit:
         return f"{value:.4f}"
-    return f"{value:.{decimals}f}" if abs(value) >= 0.01 else significant(value)
+    return f"{value:.{decimals}f}" if 0.01 <= abs(value) < 1e4 else significant(value)
 
 
 def interval_text(metric: str, estimate: Estimate) -> str:

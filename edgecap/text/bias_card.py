@@ -5,17 +5,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
 import msgspec
 
 from edgecap.errors import UsageError
+from edgecap.names import shortened
 from edgecap.record import Absent, Estimate, Law
 from edgecap.storage.files import require_regular_file
 
 CARD_SUFFIX = ".card.json"
 CARD_FORMAT = 1
+LEAST_SLOPE, LARGEST_SLOPE = 0.001, 100.0  # bits a doubling; known series have 0.1 to 0.3
 
 
 class BiasCardModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,7 +64,7 @@ class BiasCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 def law_of_card(card: BiasCard, whole: bool = True) -> Law | Absent:
     """Return the law of the series that a card was fitted on; of a part of its text, the slope.
 
-    Absent if the card has no models, or if its capacities are not positive.
+    Absent if the card has no models, or a slope that no series has.
     """
     sizes = [model.flops_per_token for model in card.models]
     if len(sizes) < 2 or min(sizes) <= 1:
@@ -69,8 +72,9 @@ def law_of_card(card: BiasCard, whole: bool = True) -> Law | Absent:
     gains = [model.gain_bits_per_token + card.bias_bits for model in card.models]
     mean = sum(g / math.log2(n) for g, n in zip(gains, sizes, strict=True)) / len(sizes)
     slope = card.slope if card.slope is not None else mean
-    if not (math.isfinite(slope) and slope > 0):
-        return Absent(reason="the models of the card do not gain more with more FLOPs")
+    if not LEAST_SLOPE <= slope <= LARGEST_SLOPE:
+        name = "slope" if card.slope is not None else "slope of its models"
+        return Absent(reason=_slope_error(name, slope))
     return Law(
         models=f"{card.models[0].name} to {card.models[-1].name}",
         slope=Estimate(value=slope, low=card.slope_low, high=card.slope_high),
@@ -120,11 +124,14 @@ def open_card(path: Path) -> BiasCard:
     """Read a card. Raises UsageError if it is missing or damaged."""
     require_regular_file(path, "the card")
     try:
-        card = msgspec.json.decode(path.read_bytes(), type=BiasCard)
+        content = path.read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read the card {path}: {error.strerror}") from error
+    try:
+        card = msgspec.json.decode(content, type=BiasCard)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"{path} is no card of a corpus ({error}): {_INSTEAD}") from error
+        reason = _wrong_slope(content) or f"it is no card of a corpus ({error})"
+        raise UsageError(f"{path} cannot be used: {reason}: {_INSTEAD}") from error
     if card.edgecap_card != CARD_FORMAT or not math.isfinite(card.bias_bits):
         raise UsageError(
             f"{path} is a card of form {card.edgecap_card}, "
@@ -133,4 +140,27 @@ def open_card(path: Path) -> BiasCard:
     return card
 
 
+def _wrong_slope(content: bytes) -> str:
+    """Return what is wrong with a slope of a card that is no `BiasCard`; empty if nothing is."""
+    try:
+        card = json.loads(content)  # takes NaN and 1e999 too, so that they can be named
+    except (ValueError, RecursionError):
+        return ""
+    slopes = {name: card.get(name) for name in _SLOPES} if isinstance(card, dict) else {}
+    wrong = {
+        name: value
+        for name, value in slopes.items()
+        if value is not None and not (type(value) in (int, float) and math.isfinite(value))
+    }
+    return next((_slope_error(name, value) for name, value in wrong.items()), "")
+
+
+def _slope_error(name: str, value: object) -> str:
+    return (
+        f"{name} is {shortened(json.dumps(value), 40)}, "
+        f"not a number from {LEAST_SLOPE:g} to {LARGEST_SLOPE:g} bits a doubling"
+    )
+
+
+_SLOPES = ("slope", "slope_low", "slope_high")
 _INSTEAD = "write it anew with edgecap fit --write-corpus, move it away, or give --bias"

@@ -14,7 +14,6 @@ from edgecap.analysis.recommend.candidates import (
     Considered,
     consider,
     with_noise,
-    with_ratios,
     with_worth,
 )
 from edgecap.analysis.recommend.costs import Key, LimitCost, Relaxation, costs, nearest, relaxations
@@ -74,8 +73,6 @@ def recommend(
     refuse_unlike(limits, prefer, different)
     preference = choose(prefer, [c for c in measured if c.fits()] or measured, different)
     decision = _decision(cells, preference)
-    if decision is not None:
-        cells = with_ratios(cells, decision)
     judged = decision is not None and not decision.doubt
     key = partial(sort_key, preference.metric, decision.shipped if decision and judged else None)
     ranked = [

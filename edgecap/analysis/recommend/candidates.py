@@ -10,19 +10,18 @@ import msgspec
 from edgecap import stats
 from edgecap.analysis import metrics, score
 from edgecap.analysis.cell_view import CellView
-from edgecap.analysis.decoding import decoding_shift
-from edgecap.analysis.law import law_of, slopes_for
 from edgecap.analysis.metrics import METRICS
 from edgecap.analysis.outcomes import failure_of
 from edgecap.analysis.recommend.limits import Limit
-from edgecap.analysis.verdict import Decision
-from edgecap.record import Absent, Compression, Estimate, Flops
+from edgecap.analysis.verdict import DECIDING, Differences, differences_from
+from edgecap.record import Absent, Estimate
 
 # The metrics that an answer shows, and that may be preferred or limited, in the order of columns.
 FIGURES = (
     *("worth", "bits_per_byte", "divergence_bits", "decode_s"),
     *("prefill_s", "decode_j", "prefill_j", "peak_bytes", "file_bytes"),
 )
+WORTH = DECIDING[0]  # the metric of the verdict whose ratio is the worth of a cell
 JOULES = tuple(metric.name for metric in METRICS if metric.unit == "J")
 
 
@@ -120,46 +119,33 @@ def _figures(view: CellView) -> dict[str, float | Absent]:
 
 
 def with_worth(cells: Sequence[Considered]) -> list[Considered]:
-    """Add the worth of each cell beside the first fp32 cell that was scored and timed, or any."""
-    points = [_point(c) for c in cells]
-    known = [(c, p) for c, p in zip(cells, points, strict=True) if isinstance(p, _Point)]
-    first = next((p for c, p in known if c.view.cell.precision == "fp32"), None)
-    first = first or next((p for _, p in known), None)
-    records = {id(c.view.record): c.view.record for c, _ in known}.values()
-    flops = [r.flops.per_token for r in records if isinstance(r.flops, Flops)]
-    slope = slopes_for(next(map(law_of, records), _NO_LAW), flops).middle
+    """Add the worth of each cell beside the first fp32 cell that was scored and timed, or any.
+
+    It is the ratio that the verdict takes, which is Absent where the verdict has none.
+    """
+    known = [c for c in cells if c.measured and not _missing(c)]
+    first = next((c for c in known if c.view.cell.precision == "fp32"), next(iter(known), None))
+    worth: dict[int, float | Absent] = {}
+    if first is not None:
+        others = differences_from(first.view, [c.view for c in known], drawn=False)
+        worth = {id(view): _worth(differences) for view, differences in others}
+        worth[id(first.view)] = 1.0
     return [
-        _with_figure(c, "worth", _worth(first, p, slope) if isinstance(p, _Point) else p)
-        if c.measured
-        else c
-        for c, p in zip(cells, points, strict=True)
+        _with_figure(c, "worth", _missing(c) or worth[id(c.view)]) if c.measured else c
+        for c in cells
     ]
 
 
-_NO_LAW = Absent(reason="no cell was scored and timed")
+def _missing(considered: Considered) -> Absent | None:
+    """Return why a cell was not timed, or not scored; None if it was."""
+    figures = considered.candidate.figures
+    needed = (figures[name] for name in ("decode_s", "bits_per_byte"))
+    return next((figure for figure in needed if isinstance(figure, Absent)), None)
 
 
-class _Point(NamedTuple):
-    """Bits that a decoded token gains, and its seconds."""
-
-    gain: float
-    seconds: float
-
-
-def _point(considered: Considered) -> _Point | Absent:
-    view, seconds = considered.view, considered.candidate.figures.get("decode_s")
-    if not isinstance(seconds, float):
-        return seconds or Absent(reason="it was not measured")
-    text = view.measured.compression if view.measured else None
-    if not isinstance(text, Compression):
-        return text or Absent(reason="no text was scored")
-    return _Point(text.gain_bits_per_token - decoding_shift(view.record, view.cell), seconds)
-
-
-def _worth(first: _Point | None, point: _Point, slope: float) -> float:
-    first = first or point
-    gain: float = 2.0 ** ((point.gain - first.gain) / slope)
-    return gain * first.seconds / point.seconds
+def _worth(differences: Differences) -> float | Absent:
+    ratio = differences.by_metric[WORTH].ratio
+    return ratio if isinstance(ratio, Absent) else ratio.value
 
 
 def _with_figure(considered: Considered, name: str, value: float | Absent) -> Considered:
@@ -167,16 +153,6 @@ def _with_figure(considered: Considered, name: str, value: float | Absent) -> Co
     return considered._replace(
         candidate=msgspec.structs.replace(considered.candidate, figures=figures)
     )
-
-
-def with_ratios(cells: Sequence[Considered], decision: Decision) -> list[Considered]:
-    """Take the worth of the verdict, of rounds in turns, where it has the same baseline."""
-    same = any(c.view is decision.baseline and c.figure("worth") == 1 for c in cells)
-    ratios = {id(o.view): o.against.ratio(decision.metric) for o in decision.options if same}
-    return [
-        _with_figure(c, "worth", ratio.value) if (ratio := ratios.get(id(c.view))) else c
-        for c in cells
-    ]
 
 
 def _check(limit: Limit, figure: float | Absent) -> Held:

@@ -200,7 +200,8 @@ def _named_tokenizers(entries: list[BoardEntry]) -> list[str]:
 
 def _named_texts(texts: list[BoardText]) -> list[str]:
     return _unambiguous(
-        [_text(t) for t in texts], [f"{_text(t)}, sha256 {t.sha256[:8]}" for t in texts]
+        [_text(t) for t in texts],
+        [f"{_text(t)}, sha256 {t.sha256[:8]}, law {t.law}" for t in texts],
     )
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from edgecap.analysis.cell_labels import Hardware, hardware_of
 from edgecap.analysis.cell_view import CellView, cell_views
+from edgecap.analysis.law import law_conditions, law_of
 from edgecap.analysis.metrics import METRICS, SCORES, Metric, estimates
 from edgecap.analysis.outcomes import failure_of, status
 from edgecap.analysis.published import is_comparable
@@ -27,7 +28,7 @@ _EFFECTIVE = tuple(name for name in SCORES if name.startswith("effective_"))
 
 
 class BoardText(NamedTuple):
-    """The text that a cell scored, and the way; only capacities of the same text compare."""
+    """The text that a cell scored, the way, and its law; only scores of the same text compare."""
 
     corpus: str
     sha256: str
@@ -36,6 +37,7 @@ class BoardText(NamedTuple):
     context: int | None
     stride: int | None
     bias_bits: float
+    law: str
 
 
 class BoardEntry(NamedTuple):
@@ -131,6 +133,7 @@ def _text(view: CellView, window: int | None) -> BoardText:
         text.context if text else window,
         text.stride if text else spec.stride,
         corpus.bias_bits,
+        ", bias ".join(str(word) for word in law_conditions(law_of(view.record)).values() if word),
     )
 
 

@@ -11,7 +11,7 @@ from edgecap.analysis.score import scored_energy
 from edgecap.analysis.verdict import Decision
 from edgecap.names import shortened
 from edgecap.record import Absent, Estimate
-from edgecap.report.metric_text import metric_text, range_text
+from edgecap.report.metric_text import interval_text, metric_text, range_text
 from edgecap.report.page.findings import capacity_title, compares, differences_by_view
 from edgecap.report.page.plots import (
     BASELINE,
@@ -113,8 +113,9 @@ def _capacity_ratios(
 
 
 def _times(ratio: Estimate) -> str:
-    span = "" if ratio.low is None else f" (95 % {ratio.low:.3f} to {ratio.high:.3f})"
-    return f"{ratio.value:.3f} times the baseline's{span}"
+    interval = interval_text("worth", ratio)
+    span = f" (95 % {interval})" if interval else ""
+    return f"{metric_text('worth', ratio.value)} times the baseline's{span}"
 
 
 # --- capacity against cost --------------------------------------------------------------------

@@ -15,7 +15,7 @@ from edgecap.names import one_line, printable
 from edgecap.record import Absent, Estimate
 from edgecap.report.decision import compared_table
 from edgecap.report.format import table, wrapped
-from edgecap.report.metric_text import metric_text
+from edgecap.report.metric_text import interval_text, metric_text
 from edgecap.report.terminal.verdict import COLOURS, decision_lines
 from edgecap.report.verdict import compared, compared_all
 from edgecap.units import significant
@@ -96,8 +96,8 @@ def _notes(pair: Comparison) -> list[str]:
 def _cells(d: Difference) -> list[str]:
     ratio, interval = "-", "-"
     if isinstance(d.ratio, Estimate):
-        ratio, low, high = f"{d.ratio.value:.3f}", d.ratio.low, d.ratio.high
-        interval = f"{low:.3f}..{high:.3f}" if low is not None and high is not None else "-"
+        ratio = metric_text("worth", d.ratio.value)
+        interval = interval_text("worth", d.ratio).replace(" to ", "..") or "-"
     return [
         d.metric,
         _value(d.metric, d.baseline),
