@@ -119,10 +119,8 @@ if TYPE_CHECKING:
     "--limit",
     "limit_s",
     type=float,
-    default=30.0,
-    show_default=True,
     metavar="SECONDS",
-    help="Time limit for the latency rounds of one cell.",
+    help="Time limit for the latency rounds of one cell. Default: 30, with --quick 8.",
 )
 @click.option(
     "--precision-target",
