@@ -128,6 +128,7 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         self._check_names()
         self._check_ranges()
         self._check_energy()
+        self._check_quick()
 
     def _check_names(self) -> None:
         for name in self.precisions:
@@ -173,6 +174,19 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         if self.bias_bits is not None and not math.isfinite(self.bias_bits):
             raise UsageError(
                 f"`bias_bits` {self.bias_bits} is not a finite number of bits per token"
+            )
+
+    def _check_quick(self) -> None:
+        """Raise UsageError for a way of scoring whole documents: a quick run scores pieces."""
+        if self.quick and self.stride:
+            raise UsageError(
+                "`stride` gives the tokens of long documents more context, and `quick` scores "
+                "short pieces: leave one of them out"
+            )
+        if self.quick and self.protocol == "paper":
+            raise UsageError(
+                "`protocol` paper repeats published numbers of whole documents, and `quick` scores "
+                "pieces of them: leave one of them out"
             )
 
     def _check_energy(self) -> None:

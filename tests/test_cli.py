@@ -88,6 +88,13 @@ def test_no_colour_and_no_width_when_piped():
             "--context 5000 is longer than the model's 1024 positions",
         ),
         (("profile", "--context", "many"), 2, "not a valid integer"),
+        (("profile", "--quick", "--stride", "8"), 2, "--stride gives the tokens of long documents"),
+        (("profile", "--quick", "--protocol", "paper"), 2, "and --quick scores pieces of them"),
+        (
+            ("profile", "--quick", "--rank-documents", "ranks.jsonl"),
+            2,
+            "--rank-documents ranks whole documents, and --quick scores pieces of them",
+        ),
         (("profile", "-o", "/proc/profiles"), 2, "cannot write /proc/profiles"),
         (("profile", "--no-such-option"), 2, "No such option"),
         (("compare", RECORD, "--baseline", "precision=fp64"), 2, "no measured cell matches"),

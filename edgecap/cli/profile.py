@@ -221,7 +221,7 @@ def profile(
     spec = request(details=details, **fields)
     models = _models(model, spec.revision)
     if rank_documents:
-        check_ranked(rank_documents, Path(spec.corpus))
+        check_ranked(rank_documents, spec)
     records = [
         _measured(replace(spec, model=name), resolve_paths(cache, output), as_json, details)
         for name in models
