@@ -38,7 +38,7 @@ from edgecap.record import (
 )
 from edgecap.report.page.report import describe
 from edgecap.report.terminal.details import details
-from edgecap.spec import Spec
+from edgecap.spec import PRECISIONS, Spec
 from edgecap.storage.files import resolve_paths
 from edgecap.storage.records import load
 from edgecap.text import bias_card
@@ -506,8 +506,42 @@ def test_a_quick_run_measures_an_excerpt(place, tmp_path):
     assert record.corpus.sha256 == part.sha256
     (timed,) = [s for s in run.asked if isinstance(s, MeasureLatency)]
     assert (timed.prefill_tokens, timed.decode_context, timed.few_rounds) == (128, 128, True)
-    assert timed.limit_s < 30
+    assert timed.limit_s == record.spec.limit_s == 8
     assert {s.prefill_tokens for s in run.asked if isinstance(s, MeasureCell)} == {128}
+
+
+@pytest.mark.parametrize(
+    ("asked", "limit_s"),
+    [
+        ({}, 30),
+        ({"quick": True}, 8),
+        ({"quick": True, "limit_s": 60.0}, 60),
+        ({"quick": True, "limit_s": 30.0}, 30),
+    ],
+)
+def test_a_limit_that_was_given_holds_in_a_quick_run_too(spec, corpus, place, asked, limit_s):
+    run = scripted(corpus)
+    fields = {"corpus": spec.corpus, "precisions": ("fp32",), **asked}
+    assert profile(Spec(**fields), place, run=run).spec.limit_s == limit_s
+    (timed,) = [s for s in run.asked if isinstance(s, MeasureLatency)]
+    assert timed.limit_s == limit_s
+
+
+def test_a_quick_run_measures_the_graphs_of_a_full_one(place, tmp_path):
+    """Ranges of int8s come from the whole text, so that its file and its cache key are the same."""
+    text = tmp_path / "long.jsonl"
+    text.write_text("\n".join(json.dumps({"text": f"{n} " * 400}) for n in range(9)))
+    names = tuple(name for name in PRECISIONS if name != "tuned")
+    quick = Spec(corpus=str(text), precisions=names, quick=True)
+    run = scripted(excerpt(read_corpus(str(text))))
+    profile(quick, place, run=run)
+    made = {s.precision: s for s in run.asked if isinstance(s, Quantize)}
+    assert set(made) == {*names} - {"fp32"}
+    assert not any(s.corpus and s.corpus.pieces for s in made.values())
+    assert made["int8s"].corpus == read_corpus(str(text))
+    run = scripted(read_corpus(str(text)))
+    profile(msgspec.structs.replace(quick, quick=False), place, run=run)
+    assert not [s for s in run.asked if isinstance(s, Quantize)]
 
 
 def test_rounds_know_what_the_bits_of_each_cell_are_worth(spec, corpus, place):

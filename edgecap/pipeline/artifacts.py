@@ -238,10 +238,13 @@ def _sampled_recipe(recipe: str, precision: str, text: Corpus | None) -> str:
 def _calibration_text(context: RunContext, cell: CellSpec) -> Corpus | None:
     """Return the text that a variant takes samples from, or None.
 
-    "corpus" is that of the run, or the bundled one if the run has none. The text that int4 is
-    fitted to is never scored; without a tokenizer, int4 is made without it.
+    "corpus" is that of the run, or the bundled one if the run has none; of a quick run the whole
+    text, so that it makes the graphs of a full run. The text that int4 is fitted to is never
+    scored; without a tokenizer, int4 is made without it.
     """
     kind = SAMPLED.get(cell.precision)
+    if kind == CORPUS and context.corpus.pieces:
+        return read_corpus(context.spec.corpus, context.spec.documents, context.home.cache, 0.0)
     if kind == CORPUS and context.corpus.path:
         return context.corpus
     if kind == CORPUS:
