@@ -43,6 +43,7 @@ RENAMED = {"int8": "int8d", "int4": "int4b32"}
 UNLIMITED = 1e9  # a limit that no message names
 LIMIT_S, QUICK_LIMIT_S = 30.0, 8.0  # for the latency rounds of a cell
 SWEEP_STEPS = 8  # tokens that are decoded behind each context of --context-sweep
+SWEEP_SHARE = 1 / 3  # of the time limit of a cell, for these contexts
 
 DEFAULT_MODEL = "edgecap-ref-xs"
 DEFAULT_CORPUS = "edgecap-mixed"

@@ -22,7 +22,7 @@ from edgecap.pipeline.run_context import (
 from edgecap.pipeline.worker import Gain, MeasuredLatency, MeasureLatency
 from edgecap.provider_options import parse_provider
 from edgecap.record import Absent, Architecture, Cell, Failure, Latency, Measurement, Profile
-from edgecap.spec import SWEEP_STEPS, CellSpec, Spec
+from edgecap.spec import SWEEP_SHARE, SWEEP_STEPS, CellSpec, Spec
 
 TimingGroup = dict[CellSpec, ReadyGraph]
 DEFAULT_LAYERS = 24  # of the empty graph, if the model's are unknown
@@ -96,6 +96,16 @@ def _step(context: RunContext, group: TimingGroup) -> MeasureLatency:
         streams=spec.streams,
         layers=_layers(model.architecture),
     )
+
+
+def timing_seconds(context: RunContext) -> tuple[float, float]:
+    """Return the most seconds of a cell in rounds, and about those at other contexts and batches.
+
+    The latter is what `--details`, `--context-sweep`, `--batch` and `--streams` add.
+    """
+    step = _step(context, {})
+    other_batches = (*step.batches, *step.streams) != (1, 1)
+    return step.limit_s, step.limit_s * (bool(step.sweep) * SWEEP_SHARE + other_batches)
 
 
 def _gains(record: Profile, group: TimingGroup) -> tuple[Gain | None, ...]:
