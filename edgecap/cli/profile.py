@@ -258,10 +258,11 @@ def _models(text: str, revision: str | None) -> list[str]:
 
 def _measured(spec: Spec, paths: Paths, as_json: bool, details: bool) -> Profile:
     from edgecap.cli.live import Live
-    from edgecap.pipeline.profile import profile as measure
-    from edgecap.storage.records import record_path
 
-    with Live() as live:
+    with Live() as live:  # its first line comes before the slow imports
+        from edgecap.pipeline.profile import profile as measure
+        from edgecap.storage.records import record_path
+
         record = measure(spec, paths, live)
     if not as_json:
         show_record(record, False, details)
