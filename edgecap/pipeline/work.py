@@ -21,7 +21,7 @@ EXPORT_S, EXPORT_S_PER_GB = 15.0, 120.0
 MAKE_S, MAKE_S_PER_GB, CALIBRATE_S_PER_GB = 1.0, 15.0, 100.0
 MEASURE_S, MEASURE_S_PER_GB = 3.0, 10.0
 TEXT_S_PER_BYTE, TEXT_S_PER_BYTE_GB = 1e-4, 1.5e-3
-PEAKS_S = 15.0
+PEAKS_S = 25.0
 
 
 def work_of(context: RunContext, cells: Sequence[CellSpec], timed: int = 0) -> tuple[WorkPart, ...]:
