@@ -41,7 +41,9 @@ DEFAULT_PRECISIONS = PRECISIONS[:4]
 RENAMED = {"int8": "int8d", "int4": "int4b32"}
 
 UNLIMITED = 1e9  # a limit that no message names
+LIMIT_S, QUICK_LIMIT_S = 30.0, 8.0  # for the latency rounds of a cell
 SWEEP_STEPS = 8  # tokens that are decoded behind each context of --context-sweep
+SWEEP_SHARE = 1 / 3  # of the time limit of a cell, for these contexts
 
 DEFAULT_MODEL = "edgecap-ref-xs"
 DEFAULT_CORPUS = "edgecap-mixed"
@@ -70,7 +72,8 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     `quick`             measure an excerpt of the text, a short prompt, and few rounds
     `details`           measure what only details show: the usual further contexts
     `limit_s`           seconds for the latency rounds of one cell, which end earlier when half the
-                        interval of a median is at most `precision_target` of the median
+                        interval of a median is at most `precision_target` of the median; None:
+                        30, of a `quick` run 8
     `precision_target`  None: 0.03, or when it is sure which cells are better than the baseline
     `timeout_s`         seconds without progress after which a child process is ended
     `threads`           intra-op threads; None: the physical cores
@@ -105,7 +108,7 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     arena: bool = True
     quick: bool = False
     details: bool = False
-    limit_s: float = 30.0
+    limit_s: float | None = None
     precision_target: float | None = None
     timeout_s: float = 3600.0
     trust_remote_code: bool = False
@@ -120,9 +123,13 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     streams: tuple[int, ...] = (1,)
 
     def __post_init__(self) -> None:
+        if self.limit_s is None:  # so that the record says which limit held
+            usual = QUICK_LIMIT_S if self.quick else LIMIT_S
+            msgspec.structs.force_setattr(self, "limit_s", usual)
         self._check_names()
         self._check_ranges()
         self._check_energy()
+        self._check_quick()
 
     def _check_names(self) -> None:
         for name in self.precisions:
@@ -168,6 +175,19 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         if self.bias_bits is not None and not math.isfinite(self.bias_bits):
             raise UsageError(
                 f"`bias_bits` {self.bias_bits} is not a finite number of bits per token"
+            )
+
+    def _check_quick(self) -> None:
+        """Raise UsageError for a way of scoring whole documents: a quick run scores pieces."""
+        if self.quick and self.stride:
+            raise UsageError(
+                "`stride` gives the tokens of long documents more context, and `quick` scores "
+                "short pieces: leave one of them out"
+            )
+        if self.quick and self.protocol == "paper":
+            raise UsageError(
+                "`protocol` paper repeats published numbers of whole documents, and `quick` scores "
+                "pieces of them: leave one of them out"
             )
 
     def _check_energy(self) -> None:

@@ -220,7 +220,7 @@ def step_work(tokens):
     )
 
 
-SPEEDS = {"fp32": 0.004, "fp16": 0.004, "int8": 0.002, "int4": 0.003}  # int8s reads as int8
+SPEEDS = {"fp32": 0.004, "fp16": 0.004, "bf16": 0.004, "int8": 0.002, "int4": 0.003}
 
 
 def raced(step: MeasureLatency):

@@ -18,9 +18,10 @@ import pytest
 from commands import edgecap
 from conftest import REFERENCE, ROOT, VARIANTS
 from exports import exported
+from fakes import FakeClock
 
 from edgecap.cli import live
-from edgecap.pipeline.run_context import ProgressEvent
+from edgecap.pipeline.run_context import ProgressEvent, WorkPart
 from edgecap.record import SCHEMA
 from edgecap.spec import CellSpec
 
@@ -88,6 +89,13 @@ def test_no_colour_and_no_width_when_piped():
             "--context 5000 is longer than the model's 1024 positions",
         ),
         (("profile", "--context", "many"), 2, "not a valid integer"),
+        (("profile", "--quick", "--stride", "8"), 2, "--stride gives the tokens of long documents"),
+        (("profile", "--quick", "--protocol", "paper"), 2, "and --quick scores pieces of them"),
+        (
+            ("profile", "--quick", "--rank-documents", "ranks.jsonl"),
+            2,
+            "--rank-documents ranks whole documents, and --quick scores pieces of them",
+        ),
         (("profile", "-o", "/proc/profiles"), 2, "cannot write /proc/profiles"),
         (("profile", "--no-such-option"), 2, "No such option"),
         (("compare", RECORD, "--baseline", "precision=fp64"), 2, "no measured cell matches"),
@@ -127,7 +135,7 @@ def test_broken_folders_are_one_line(tmp_path, name, content, message):
     )
     assert found.returncode == 2
     assert message in found.stderr
-    assert len(found.stderr.strip().splitlines()) <= 2  # what is going on, and the message
+    assert len(found.stderr.strip().splitlines()) <= 3  # what is going on, and the message
     assert not (tmp_path / "profiles").exists()
 
 
@@ -162,7 +170,7 @@ def test_profile_json_is_all_that_is_printed(cache, corpus_file, tmp_path):
     assert found.returncode == 0, found.stderr
     record = json.loads(found.stdout)
     assert record["complete"]
-    assert "fp32 on cpu: compression" in found.stderr
+    assert "fp32 on cpu: scoring the text" in found.stderr
     (path,) = (tmp_path / "profiles").iterdir()
     assert json.loads(path.read_text())["created_utc"] == record["created_utc"]
 
@@ -197,7 +205,7 @@ def test_ctrl_c_leaves_a_record_and_no_orphan(cache, corpus_file, tmp_path):
         children += [
             c for c in psutil.Process(run.pid).children(recursive=True) if c not in children
         ]
-        if "fp16 on cpu: compression" in line:
+        if "fp16 on cpu: scoring the text" in line:
             run.send_signal(signal.SIGINT)
             break
     rest = run.communicate(timeout=60)[1]
@@ -210,50 +218,129 @@ def test_ctrl_c_leaves_a_record_and_no_orphan(cache, corpus_file, tmp_path):
     assert not [c for c in children if c.is_running() and c.status() != psutil.STATUS_ZOMBIE]
 
 
+FP32, INT8 = CellSpec("fp32", "cpu"), CellSpec("int8", "cpu")
+WORK = (
+    WorkPart(FP32, "build", 30.0),
+    WorkPart(None, "set up", 20.0),
+    WorkPart(FP32, "measure", 40.0),
+    WorkPart(INT8, "build", 10.0),
+    WorkPart(INT8, "measure", 40.0),
+    WorkPart(None, "rounds", 60.0),
+)
+
+
 def test_elsewhere_lines_tell_each_stage_and_every_while_what_is_left(monkeypatch, capsys):
     monkeypatch.setattr(live, "EVERY_S", 0.05)
-    cells = [CellSpec("fp32", "cpu"), CellSpec("int8", "cpu")]
     with live.Live() as shown:
-        shown(ProgressEvent(None, "2 cells to measure", total=2))
-        shown(ProgressEvent(cells[0], "compression", 1, 2))
-        shown(ProgressEvent(cells[0], "compression", 2, 2))
+        shown(ProgressEvent(None, "to measure: fp32, int8", work=WORK))
+        shown(ProgressEvent(FP32, "compression", 1, 2))
+        shown(ProgressEvent(FP32, "compression", 2, 2))
         time.sleep(0.2)
     lines = capsys.readouterr().err.splitlines()
     stages = [line for line in lines if "% done" not in line]
-    assert stages == ["edgecap: 2 cells to measure", "edgecap: fp32 on cpu: compression"]
-    assert "edgecap: fp32 on cpu: compression, 31% done" in lines
+    assert stages == [
+        "edgecap: preparing",
+        "edgecap: to measure: fp32, int8",
+        "edgecap: fp32 on cpu: scoring the text",
+    ]
+    (told,) = {line for line in lines if "% done" in line}
+    assert told.startswith("edgecap: fp32 on cpu: scoring the text (41% done, about ")
     time.sleep(0.1)
     assert not capsys.readouterr().err  # it ends with the run
 
 
+def test_before_the_first_event_a_line_tells_that_it_begins(capsys):
+    with live.Live():
+        assert capsys.readouterr().err == "edgecap: preparing\n"
+
+
 @pytest.mark.parametrize(
-    ("share", "elapsed_s", "text"),
+    ("left_s", "text"),
     [
-        (0.01, 100.0, ""),
-        (0.5, 1.0, ""),
-        (0.5, 60.0, "about 60 s left"),
-        (0.99, 60.0, "about 10 s left"),
-        (0.25, 60.0, "about 3 min left"),
-        (1.0, 60.0, "about 10 s left"),
+        (0.0, "about 10 s left"),
+        (61.0, "about 60 s left"),
+        (88.0, "about 90 s left"),
+        (180.0, "about 3 min left"),
     ],
 )
-def test_what_is_left_of_a_run(share, elapsed_s, text):
-    assert live.left_text(share, elapsed_s) == text
+def test_what_is_left_of_a_run(left_s, text):
+    assert live.left_text(left_s) == text
 
 
-def test_the_share_of_a_run_grows_to_the_end():
-    cells = [CellSpec(name, "cpu") for name in ("fp32", "int8")]
-    events = [
-        ProgressEvent(None, "2 cells to measure", total=2),
-        *(ProgressEvent(c, s, n, 2) for c in cells for s in live.STAGES for n in (0, 1, 2)),
-        *(ProgressEvent(None, s, n, 2) for s in ("warm-up", "latency") for n in (0, 1, 2)),
-    ]
-    shown, shares = live.Live(), []
+def shares(events, clock=None, seconds=0.0):
+    """The share after each event, `seconds` apart."""
+    clock = clock or FakeClock()
+    left, found = live.TimeLeft(clock.now), []
     for event in events:
-        shown(event)
-        shares.append(shown._share)
-    assert shares == pytest.approx(sorted(shares))
-    assert shares[-1] == 1
+        left.add(event)
+        clock.sleep(seconds)
+        found.append(left.share())
+    return found
+
+
+BEGUN = ProgressEvent(None, "to measure", work=WORK)
+TOGETHER = [
+    ProgressEvent(None, "warm-up"),
+    *(ProgressEvent(None, "latency", n, 4) for n in (0, 2, 4)),
+]
+RUN = [
+    BEGUN,
+    ProgressEvent(FP32, "export"),
+    ProgressEvent(FP32, "compare with transformers"),
+    ProgressEvent(None, "measuring the machine's peaks"),
+    *(ProgressEvent(FP32, stage, n, 2) for stage in live.STAGES for n in (0, 1, 2)),
+    ProgressEvent(INT8, "making int8"),
+    *(ProgressEvent(INT8, stage, n, 2) for stage in live.STAGES for n in (0, 1, 2)),
+]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.0, 100.0])
+def test_the_share_of_a_run_grows_to_the_end_and_ends_with_it(seconds):
+    found = shares([*RUN, *TOGETHER], seconds=seconds)
+    assert found == sorted(found)
+    assert found[0] == 0
+    assert found[-1] == 0.99
+
+
+def test_an_export_that_tells_nothing_is_part_of_the_work():
+    clock = FakeClock()
+    left = live.TimeLeft(clock.now)
+    left.add(BEGUN)
+    left.add(ProgressEvent(FP32, "export"))
+    assert left.text() == "0% done, about 3 min left"
+    clock.sleep(15)
+    left.add(ProgressEvent(FP32, "compare with transformers"))
+    assert left.share() == pytest.approx(15 / 200)
+    clock.sleep(1e4)
+    assert left.share() == pytest.approx(0.9 * 30 / 200)  # slower than expected: it waits
+    left.add(ProgressEvent(FP32, "compression"))
+    assert left.share() == pytest.approx((30 + 20 + 0.2 * 40) / 200)
+
+
+@pytest.mark.parametrize("together", [[], TOGETHER[:3]])
+def test_cells_that_are_timed_one_by_one_take_the_share_of_all(together):
+    """On several providers from the start, and after the process that times all has ended early."""
+    alone = [event._replace(cell=cell) for cell in (FP32, INT8) for event in TOGETHER]
+    found = shares([*RUN, *together, *alone])
+    assert found == sorted(found)
+    begin = (140 + (30 if together else 0)) / 200
+    assert found[-len(alone)] == pytest.approx(begin)
+    assert found[-len(alone) // 2 - 1] == pytest.approx((begin + 1) / 2)
+    assert found[-1] == 0.99
+
+
+def test_work_to_do_is_never_told_as_none():
+    clock = FakeClock()
+    left = live.TimeLeft(clock.now)
+    for event in [*RUN, *TOGETHER]:
+        left.add(event)
+    clock.sleep(500)
+    assert left.text() == "99% done, about 10 s left"
+    left = live.TimeLeft(clock.now)
+    left.add(ProgressEvent(None, "compress", 1, 4))
+    assert left.text() == ""
+    clock.sleep(60)
+    assert left.text() == "25% done, about 3 min left"
 
 
 def test_a_failed_cell_exits_with_one(cache, corpus_file, tmp_path):

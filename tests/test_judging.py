@@ -19,6 +19,7 @@ from edgecap.analysis.score import score
 from edgecap.analysis.warnings import cautions
 from edgecap.analysis.warnings.setup import cache_bytes_per_token
 from edgecap.errors import UsageError
+from edgecap.pipeline.judging import judge
 from edgecap.record import (
     Absent,
     Conditions,
@@ -196,6 +197,18 @@ def test_nothing_to_compare():
 
 
 # --- cautions ---------------------------------------------------------------------------------
+
+
+def test_a_quick_record_advises_a_full_run_where_precision_lacks():
+    latency = msgspec.structs.replace(RECORD.cells[0].outcome.latency, limit_reached=True)
+    short = with_outcome(RECORD.cells[0], latency=latency)
+    full = msgspec.structs.replace(RECORD, cells=(short,))
+    quick = msgspec.structs.replace(full, spec=msgspec.structs.replace(full.spec, quick=True))
+    for record, leaves_out in ((full, False), (quick, True)):
+        advice = {c.code: c.advice for c in judge(record, short, None, 1).cautions}
+        for code in ("few-rounds", "few-documents"):
+            assert ("leave out --quick" in advice[code]) == leaves_out
+        assert "raise --limit" in advice["few-rounds"]
 
 
 def codes(record=RECORD, cell=None, cells=1, **machine):

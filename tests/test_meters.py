@@ -654,6 +654,20 @@ def test_without_a_baseline_or_another_nothing_is_decided(gains, decides):
     assert decider() is decides
 
 
+def test_progress_of_rounds_is_the_share_of_the_limit():
+    """Rounds may end at any time after the first few: their number tells nothing."""
+    clock, told = FakeClock(), []
+    plan = latency.LatencyPlan(64, 32, 60.0, target=1e-4)
+    bench = latency.LatencyBench(wobbling(clock, 0.004, 0), clock, plan, 16)
+    latency.measure_in_turns(
+        [bench], clock, 60.0, lambda done, total: told.append((clock.now() / 60, done / total))
+    )
+    assert len(told) > 20
+    for passed, share in told[:-1]:
+        assert share == pytest.approx(passed, abs=1e-4)
+    assert told[-1][1] == 1
+
+
 def test_a_limit_leaves_the_least_rounds():
     clock = FakeClock()
     bench = latency.LatencyBench(FakeEngine(clock), clock, latency.LatencyPlan(64, 32, 30.0), 16)

@@ -42,7 +42,7 @@ from edgecap.record import (
 )
 from edgecap.report.page.report import describe
 from edgecap.report.terminal.details import details
-from edgecap.spec import Spec
+from edgecap.spec import PRECISIONS, CellSpec, Spec
 from edgecap.storage.files import resolve_paths
 from edgecap.storage.jsonl_log import JsonlLog
 from edgecap.storage.records import load
@@ -511,7 +511,7 @@ def test_a_quick_run_measures_an_excerpt(place, tmp_path):
     assert record.corpus.sha256 == part.sha256
     (timed,) = [s for s in run.asked if isinstance(s, MeasureLatency)]
     assert (timed.prefill_tokens, timed.decode_context, timed.few_rounds) == (128, 128, True)
-    assert timed.limit_s < 30
+    assert timed.limit_s == record.spec.limit_s == 8
     amounts = [
         (s.prefill_tokens, s.decode_steps, s.samples)
         for s in run.asked
@@ -545,6 +545,88 @@ def test_more_documents_than_the_text_has_are_refused(spec, corpus, place):
     with pytest.raises(UsageError, match="7 documents were scored elsewhere, of a text of 6"):
         profile(spec, place, run=run, scores=known)
     assert not any(isinstance(step, MeasureCell) for step in run.asked)
+
+
+@pytest.mark.parametrize(
+    ("asked", "limit_s"),
+    [
+        ({}, 30),
+        ({"quick": True}, 8),
+        ({"quick": True, "limit_s": 60.0}, 60),
+        ({"quick": True, "limit_s": 30.0}, 30),
+    ],
+)
+def test_a_limit_that_was_given_holds_in_a_quick_run_too(spec, corpus, place, asked, limit_s):
+    run = scripted(corpus)
+    fields = {"corpus": spec.corpus, "precisions": ("fp32",), **asked}
+    assert profile(Spec(**fields), place, run=run).spec.limit_s == limit_s
+    (timed,) = [s for s in run.asked if isinstance(s, MeasureLatency)]
+    assert timed.limit_s == limit_s
+
+
+def test_a_quick_run_measures_the_graphs_of_a_full_one(place, tmp_path):
+    """Ranges of int8s come from the whole text, so that its file and its cache key are the same."""
+    text = tmp_path / "long.jsonl"
+    text.write_text("\n".join(json.dumps({"text": f"{n} " * 400}) for n in range(9)))
+    names = tuple(name for name in PRECISIONS if name != "tuned")
+    quick = Spec(corpus=str(text), precisions=names, quick=True)
+    run = scripted(excerpt(read_corpus(str(text))))
+    profile(quick, place, run=run)
+    made = {s.precision: s for s in run.asked if isinstance(s, Quantize)}
+    assert set(made) == {*names} - {"fp32"}
+    assert not any(s.corpus and s.corpus.pieces for s in made.values())
+    assert made["int8s"].corpus == read_corpus(str(text))
+    run = scripted(read_corpus(str(text)))
+    profile(msgspec.structs.replace(quick, quick=False), place, run=run)
+    assert not [s for s in run.asked if isinstance(s, Quantize)]
+
+
+def announced(spec, place, run):
+    """The parts of the work that a run announces, and what it tells first."""
+    events = []
+    profile(spec, place, events.append, run)
+    (work,) = [event.work for event in events if event.work]
+    return work, events[0]
+
+
+def test_work_is_announced_first_and_none_for_what_is_cached(spec, corpus, place):
+    asked = msgspec.structs.replace(spec, precisions=("int8", "int4"))
+    fp32, int8, int4 = (CellSpec(name, "cpu") for name in ("fp32", "int8", "int4"))
+    work, first = announced(asked, place, scripted(corpus))
+    assert (first.cell, first.stage) == (None, "inspecting model and runtime")
+    assert [(part.cell, part.kind) for part in work] == [
+        (fp32, "build"),
+        (None, "set up"),
+        (int8, "build"),
+        (int8, "measure"),
+        (int4, "build"),
+        (int4, "measure"),
+        (None, "rounds"),
+    ]
+    again, _ = announced(asked, place, scripted(corpus))
+    assert again == tuple(p for p in work if p.kind in ("measure", "rounds"))
+    more = msgspec.structs.replace(
+        asked, precisions=("int8", "fp16"), batches=(1, 4), calibrate=True
+    )
+    kinds = [
+        (part.cell and part.cell.precision, part.kind)
+        for part in announced(more, place, scripted(corpus))[0]
+    ]
+    assert ("fp16", "build") in kinds and ("int8", "build") not in kinds
+    assert (None, "set up") in kinds and (None, "sweeps") in kinds
+
+
+def test_a_larger_model_has_more_work_in_the_same_proportions(spec, corpus, place, tmp_path):
+    asked = msgspec.structs.replace(spec, precisions=("int4",))
+    small, _ = announced(asked, place, scripted(corpus))
+    larger = msgspec.structs.replace(asked, model=str(REFERENCE.parent / "edgecap-ref-m"))
+    large, _ = announced(larger, place, scripted(corpus))
+    seconds = [
+        {(p.cell, p.kind): p.seconds for p in work if p.kind in ("build", "measure")}
+        for work in (small, large)
+    ]
+    assert seconds[0].keys() == seconds[1].keys()
+    assert all(seconds[1][key] > value for key, value in seconds[0].items())
 
 
 def test_rounds_know_what_the_bits_of_each_cell_are_worth(spec, corpus, place):

@@ -413,6 +413,8 @@ SPECS = [
         revision="abc",
         exporter="genai",
     ),
+    Spec(quick=True),
+    Spec(quick=True, limit_s=30.0, details=True),
     Spec(context_sweep=(), batches=(1, 4, 16), streams=(1, 2)),
     Spec(context_sweep=(128, 512), energy="require", meter="/tmp/w.csv", meter_offset_s=-0.25),
     Spec(model="--odd", assume_watts=7.5),

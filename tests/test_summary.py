@@ -203,6 +203,14 @@ def test_a_minor_caution_is_only_counted():
     assert lines_of(minor)[-1].startswith("--details adds 1 caution, ")
 
 
+def test_short_advice_on_rounds_is_that_of_the_record():
+    advice = "leave out --quick, or raise --limit"
+    quick = Caution(code="few-rounds", message="too short " * 40, advice=advice)
+    cell = replace(RECORD.cells[0], cautions=(quick,))
+    lines = lines_of(replace(RECORD, cells=(cell,)), 80)
+    assert advice in " ".join(lines)
+
+
 def test_the_gravest_comes_first():
     codes = ["noisy", "divergent", "fallback"]
     lines = lines_of(with_cautions(replace(RECORD, cells=RECORD.cells[:2]), codes))

@@ -105,6 +105,9 @@ def test_sums_of_many_documents_are_drawn_in_blocks(monkeypatch):
         ({"precision_target": 0.0}, "`precision_target` 0.0 must be a share above 0 and below 1"),
         ({"precision_target": float("nan")}, "`precision_target` nan"),
         ({"context_sweep": (0,)}, "`context_sweep` 0"),
+        ({"limit_s": 0.0}, "`limit_s` 0"),
+        ({"quick": True, "stride": 8}, "`stride` gives .* `quick` scores short pieces"),
+        ({"quick": True, "protocol": "paper"}, "`protocol` paper .* `quick` scores pieces"),
     ],
 )
 def test_wrong_requests_are_refused(fields, words):

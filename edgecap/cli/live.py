@@ -1,7 +1,7 @@
 """Progress of a run: one bar with the time left on a terminal, plain lines elsewhere.
 
-The bar is redrawn only on events, at most twice a second, so that this process sleeps while its
-children are measured. Elsewhere a line tells each new stage, and each half minute what is left.
+Elsewhere a line tells each new stage, and each half minute how much is done. Between events the bar
+is redrawn each 5 s, so that this process sleeps while its children are measured.
 """
 
 from __future__ import annotations
@@ -9,53 +9,155 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from edgecap.pipeline.run_context import ProgressEvent
+    from edgecap.pipeline.run_context import ProgressEvent, WorkPart
     from edgecap.spec import CellSpec
 
-# Typical shares of time of a cell: what is done before a stage begins, and the stage itself.
+# What a stage does, in words.
+WORDS = {
+    "export": "exporting to ONNX",
+    "compare with transformers": "comparing the export with transformers",
+    "optimize": "fusing operators",
+    "gzip, xz and zstd": "compressing the text with gzip, xz and zstd",
+    "placement": "checking where operators run",
+    "divergence": "comparing predictions with fp32",
+    "compression": "scoring the text",
+    "energy": "measuring energy",
+    "memory": "measuring memory",
+    "warm-up": "warming up for timing",
+    "latency": "timing prefill and decode",
+    "contexts": "timing other contexts",
+    "throughput": "timing batches and streams",
+}
+# Typical shares of measuring a cell: what is done before a stage begins, and the stage itself.
 STAGES = {
-    "export": (0.0, 0.0),
-    "optimize": (0.0, 0.0),
-    "placement": (0.02, 0.03),
-    "divergence": (0.05, 0.10),
-    "compression": (0.15, 0.73),
-    "energy": (0.88, 0.06),
-    "memory": (0.94, 0.06),
+    "placement": (0.0, 0.05),
+    "divergence": (0.05, 0.15),
+    "compression": (0.2, 0.6),
+    "energy": (0.8, 0.1),
+    "memory": (0.9, 0.1),
 }
-# The same of the timing of all cells, which comes last and takes the share TIMING of the run.
-TIMED = {
-    "warm-up": (0.0, 0.25),
-    "latency": (0.25, 0.75),
-    "contexts": (0.80, 0.10),
-    "throughput": (0.90, 0.10),
-}
-TIMING = 0.3
+# Stages of timing, by the part of the work that they belong to. Rounds count the warm-up.
+TIMED = {"warm-up": "rounds", "latency": "rounds", "contexts": "sweeps", "throughput": "sweeps"}
 # Stages that are a whole run.
 WHOLE = {"compress", "decompress", "exact bytes"}
-EVERY_S = 30.0  # between two lines that tell what is left
+EVERY_S, REDRAW_S = 30.0, 5.0  # between two lines, and between two drawings of the bar
+PACE_S = 20.0  # of work, until which the pace of a usual machine is believed
+MOST = 0.9  # of a part that tells no progress, as far as time alone brings it
+
+
+class TimeLeft:
+    """How much of a run is done, and how long the rest takes, from its events.
+
+    The share never goes back while the announced work lasts.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._begin((), 0.0)
+
+    def _begin(self, work: tuple[WorkPart, ...], total_s: float) -> None:
+        self._work, self._total_s, self._began = work, total_s, self._now()
+        self._done_s = 0.0  # of `_total_s`
+        self._silent: tuple[float, float, float] | None = None  # work before, own work, its begin
+        self._timed_alone: list[CellSpec] = []
+        self._timed_together_s = 0.0
+
+    def add(self, event: ProgressEvent) -> None:
+        """Record an event."""
+        share = min(1.0, event.done / max(event.total, 1))
+        if event.work:
+            self._begin(event.work, sum(part.seconds for part in event.work))
+        elif event.stage in WHOLE:
+            self._total_s = 1.0
+            self._reach(share)
+        elif event.stage in TIMED:
+            self._reach(self._timed(event, share))
+        elif event.cell and event.stage in STAGES:
+            before, own = STAGES[event.stage]
+            self._reach(self._at(event.cell, "measure", before + own * share))
+        elif (event.cell, "build" if event.cell else "set up") in self._places():
+            kind = "build" if event.cell else "set up"
+            before, after = (self._at(event.cell, kind, x) for x in (0.0, 1.0))
+            if self._silent is None or self._silent[0] != before:
+                self._silent = before, after - before, self._now()
+
+    def share(self) -> float | None:
+        """Return the share that is done, below 1; None if nothing tells."""
+        if self._silent:
+            before, own, since = self._silent
+            passed_s = min(MOST * own, self._now() - since)
+            self._done_s = max(self._done_s, before + passed_s)
+        return min(0.99, self._done_s / self._total_s) if self._total_s else None
+
+    def text(self) -> str:
+        """Return the share and the time left in words; empty if nothing tells."""
+        share, elapsed_s = self.share(), self._now() - self._began
+        if share is None or (not self._work and (share < 0.02 or elapsed_s < 3)):
+            return ""
+        believed_s = PACE_S if self._work else 0.0
+        pace = (elapsed_s + believed_s) / (self._done_s + believed_s)
+        return f"{share:.0%} done, {left_text((self._total_s - self._done_s) * pace)}"
+
+    def _reach(self, done_s: float) -> None:
+        self._silent = None
+        self._done_s = min(self._total_s, max(self._done_s, done_s))
+
+    def _places(self) -> dict[tuple[CellSpec | None, str], int]:
+        return {(part.cell, part.kind): n for n, part in enumerate(self._work)}
+
+    def _at(self, cell: CellSpec | None, kind: str, share: float) -> float:
+        """Return the seconds of work up to a share of a part; 0 if the part was not announced."""
+        place = self._places().get((cell, kind))
+        if place is None:
+            return 0.0
+        before = sum(part.seconds for part in self._work[:place])
+        return before + share * self._work[place].seconds
+
+    def _timed(self, event: ProgressEvent, share: float) -> float:
+        """Return the seconds of work up to an event of timing.
+
+        All cells are timed together, or one by one: from the start, or after that failed.
+        """
+        own = {
+            kind: sum(p.seconds for p in self._work if p.kind == kind) for kind in TIMED.values()
+        }
+        whole = own["rounds"] + own["sweeps"]
+        rounds = TIMED[event.stage] == "rounds"
+        done = share * own["rounds"] if rounds else own["rounds"] + share * own["sweeps"]
+        if event.cell is None:
+            self._timed_together_s = max(self._timed_together_s, done)
+        else:
+            if event.cell not in self._timed_alone:
+                self._timed_alone.append(event.cell)
+            place = self._timed_alone.index(event.cell)
+            cells = max(sum(p.kind == "measure" for p in self._work), len(self._timed_alone))
+            rest = (whole - self._timed_together_s) / cells
+            done = self._timed_together_s + rest * (place + done / (whole or 1.0))
+        return self._total_s - whole + done
 
 
 class Live:
     """Show the progress events of a run; a context manager to call with each event."""
 
     def __init__(self) -> None:
-        self._cells, self._cells_begun, self._drawn_at = 1, list["CellSpec"](), 0.0
-        self._began, self._share = time.monotonic(), 0.0
-        self._last_text, self._ended = "", threading.Event()
+        self._left, self._ended = TimeLeft(), threading.Event()
+        self._last_text, self._drawn_at = "preparing", 0.0
         self._bar = _bar() if sys.stderr.isatty() else None
-        self._task = self._bar.add_task("", total=1.0, left="") if self._bar else None
+        self._task = self._bar.add_task("preparing", total=1.0, left="") if self._bar else None
 
     def __enter__(self) -> Live:
         if self._bar:
             self._bar.start()
         else:
-            threading.Thread(target=self._tell_left, daemon=True).start()
+            _print(self._last_text)
+        threading.Thread(target=self._tell_left, daemon=True).start()
         return self
 
     def __exit__(
@@ -70,51 +172,36 @@ class Live:
 
     def __call__(self, event: ProgressEvent) -> None:
         """Record an event, and redraw or print if it is time."""
-        if event.cell is None and event.stage not in TIMED and event.stage not in WHOLE:
-            self._cells = max(event.total, 1)
-            self._cells_begun.clear()
-            self._began = time.monotonic()
-        elif event.cell and event.cell not in self._cells_begun:
-            self._cells_begun.append(event.cell)
-        self._share = self._share_at(event)
-        text = f"{event.cell}: {event.stage}" if event.cell else event.stage
+        self._left.add(event)
+        stage = WORDS.get(event.stage, event.stage)
+        text = f"{event.cell}: {stage}" if event.cell else stage
+        is_new, self._last_text = text != self._last_text, text
         if self._bar is None:
-            if text != self._last_text:
+            if is_new:
                 _print(text)
-        elif text != self._last_text or time.monotonic() - self._drawn_at > 0.5:
-            self._drawn_at = time.monotonic()
-            assert self._task is not None
-            self._bar.update(
-                self._task,
-                description=text,
-                completed=self._share,
-                left=left_text(self._share, self._drawn_at - self._began),
-                refresh=True,
-            )
-        self._last_text = text
+        elif is_new or time.monotonic() - self._drawn_at > 0.5:
+            self._draw()
 
     def _tell_left(self) -> None:
-        while not self._ended.wait(EVERY_S):
-            left = left_text(self._share, time.monotonic() - self._began)
-            _print(f"{self._last_text}, {self._share:.0%} done{left and ', '}{left}")
+        while not self._ended.wait(REDRAW_S if self._bar else EVERY_S):
+            if self._bar:
+                self._draw()
+            else:
+                left = self._left.text()
+                _print(f"{self._last_text}{left and f' ({left})'}")
 
-    def _share_at(self, event: ProgressEvent) -> float:
-        """Return the share of the whole run that is done at this event."""
-        done = min(1.0, event.done / max(event.total, 1))
-        if event.stage in WHOLE:
-            return done
-        timed = event.stage in TIMED
-        before, own = (TIMED if timed else STAGES).get(event.stage, (0.0, 0.02))
-        place, of = (self._cells_begun.index(event.cell), self._cells) if event.cell else (0, 1)
-        share = (place + before + own * done) / of
-        return 1 - TIMING + TIMING * share if timed else (1 - TIMING) * share
+    def _draw(self) -> None:
+        assert self._bar is not None and self._task is not None
+        self._drawn_at = time.monotonic()
+        share = self._left.share() or 0.0
+        left = self._left.text()
+        self._bar.update(
+            self._task, description=self._last_text, completed=share, left=left, refresh=True
+        )
 
 
-def left_text(share: float, elapsed_s: float) -> str:
-    """Return about how long a run still takes, after a share of it; empty where nothing tells."""
-    if share < 0.02 or elapsed_s < 3:
-        return ""
-    left_s = elapsed_s * (1 - share) / share
+def left_text(left_s: float) -> str:
+    """Return in words about how long a run still takes: never nothing."""
     if left_s < 90:
         return f"about {max(10, 10 * round(left_s / 10))} s left"
     return f"about {round(left_s / 60)} min left"
@@ -129,9 +216,8 @@ def _bar() -> Progress:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     return Progress(
-        TextColumn("{task.description:<28}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
         TimeElapsedColumn(),
         TextColumn("{task.fields[left]}"),
         console=Console(stderr=True),

@@ -119,10 +119,8 @@ if TYPE_CHECKING:
     "--limit",
     "limit_s",
     type=float,
-    default=30.0,
-    show_default=True,
     metavar="SECONDS",
-    help="Time limit for the latency rounds of one cell.",
+    help="Time limit for the latency rounds of one cell. Default: 30, with --quick 8.",
 )
 @click.option(
     "--precision-target",
@@ -223,7 +221,7 @@ def profile(
     spec = request(details=details, **fields)
     models = _models(model, spec.revision)
     if rank_documents:
-        check_ranked(rank_documents, Path(spec.corpus))
+        check_ranked(rank_documents, spec)
     records = [
         _measured(replace(spec, model=name), resolve_paths(cache, output), as_json, details)
         for name in models
@@ -260,10 +258,11 @@ def _models(text: str, revision: str | None) -> list[str]:
 
 def _measured(spec: Spec, paths: Paths, as_json: bool, details: bool) -> Profile:
     from edgecap.cli.live import Live
-    from edgecap.pipeline.profile import profile as measure
-    from edgecap.storage.records import record_path
 
-    with Live() as live:
+    with Live() as live:  # its first line comes before the slow imports
+        from edgecap.pipeline.profile import profile as measure
+        from edgecap.storage.records import record_path
+
         record = measure(spec, paths, live)
     if not as_json:
         show_record(record, False, details)

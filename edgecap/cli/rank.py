@@ -12,15 +12,22 @@ from edgecap.cli.output import check_output, print_text, width, write
 
 if TYPE_CHECKING:
     from edgecap.record import Profile
+    from edgecap.spec import Spec
 
 _MARK = '{"rank":1,"document":'  # start of a file that this option wrote
 
 
-def check_ranked(output: Path, corpus: Path) -> None:
-    """Raise UsageError or DiskFull if the file cannot be written, before anything is measured."""
+def check_ranked(output: Path, spec: Spec) -> None:
+    """Raise UsageError or DiskFull if nothing can be ranked or written, before any measurement."""
+    from edgecap.errors import UsageError
     from edgecap.storage.files import check_writable
 
-    check_output(output, {"the corpus": [corpus]}, _MARK, "--rank-documents")
+    if spec.quick:
+        raise UsageError(
+            "--rank-documents ranks whole documents, and --quick scores pieces of them: "
+            "leave one of them out"
+        )
+    check_output(output, {"the corpus": [Path(spec.corpus)]}, _MARK, "--rank-documents")
     check_writable(output.parent)
 
 

@@ -177,12 +177,13 @@ def measure_in_turns(
     """Run rounds of all engines in turns until each has enough samples or `limit_s` is reached.
 
     They also end when `is_decided` says so. The limit includes the warm-ups. Runs at least
-    `least_rounds`.
+    `least_rounds`. Progress is in milliseconds of the limit.
     """
     started, number = clock.now() - sum(bench.spent_s for bench in benches), 0
     decided = False
     while number < least_rounds or clock.now() - started < limit_s:
-        progress(number, max(MIN_ROUNDS, number + 1))
+        spent_s = min(clock.now() - started, limit_s)
+        progress(round(1000 * spent_s), max(1, round(1000 * limit_s)))
         for bench in benches if number % 2 == 0 else reversed(benches):
             bench.run_round(number)
             if len(benches) > 1:
@@ -191,7 +192,7 @@ def measure_in_turns(
         decided = is_decided()
         if decided or all(bench.is_enough() for bench in benches):
             break
-    progress(number, number)
+    progress(1, 1)
     return tuple(
         bench.result(len(benches) > 1, not decided and not bench.is_enough()) for bench in benches
     )

@@ -69,6 +69,22 @@ def get_or_build(context: RunContext, cell: CellSpec) -> ReadyGraph | Failure:
     return fp32 if isinstance(fp32, Failure) else _get_or_quantize(context, cell, fp32)
 
 
+def is_built(context: RunContext, cell: CellSpec) -> bool:
+    """Return True if the graph of a cell is in the model's folder or in the cache.
+
+    Files are not checked, as `get_or_build` does: this only tells how much there is to do.
+    """
+    own = {ready.graph.precision: ready for ready in context.graphs}
+    if cell.precision in own:
+        return True
+    fp32 = own.get("fp32") or _described(export_folder_of(context, cell.provider))
+    if fp32 is None or cell.precision == "fp32":
+        return fp32 is not None
+    if cell.precision not in RECIPES:
+        return False
+    return (_quantize_plan(context, cell, fp32).target / GRAPH_FILE).is_file()
+
+
 def build_or_refuse(context: RunContext, cell: CellSpec) -> ReadyGraph:
     """Return the graph of a cell. Raises UsageError if it cannot be built."""
     graph = get_or_build(context, cell)
@@ -84,8 +100,13 @@ def export_first(context: RunContext, cells: Sequence[CellSpec]) -> None:
     """
     if context.located.kind == "onnx" or context.spec.skip_unfit:
         return
-    for provider in dict.fromkeys(cell.provider for cell in cells):
-        get_or_build(context, CellSpec("fp32", provider))
+    for cell in exported(cells):
+        get_or_build(context, cell)
+
+
+def exported(cells: Sequence[CellSpec]) -> list[CellSpec]:
+    """Return the fp32 cells that others are made from, one for each provider."""
+    return [CellSpec("fp32", p) for p in dict.fromkeys(cell.provider for cell in cells)]
 
 
 def can_be_fp32(context: RunContext) -> bool:
@@ -205,14 +226,19 @@ def _get_or_export(context: RunContext, cell: CellSpec) -> ReadyGraph | Failure:
 
 
 def _get_or_quantize(context: RunContext, cell: CellSpec, fp32: ReadyGraph) -> ReadyGraph | Failure:
-    """Return a variant of an fp32 graph. One that is calibrated on text depends on that text."""
+    """Return a variant of an fp32 graph."""
     if cell.precision not in RECIPES:
         message = f"edgecap tune makes {cell.precision}; no recipe does"
         return Failure(stage="vary", error="NoRecipe", message=message)
+    return _get_or_run(context, cell, _quantize_plan(context, cell, fp32))
+
+
+def _quantize_plan(context: RunContext, cell: CellSpec, fp32: ReadyGraph) -> _BuildPlan:
+    """Plan a variant of an fp32 graph. One that is calibrated on text depends on that text."""
     recipe = RECIPES[cell.precision]
     text = _calibration_text(context, cell)
     inputs = [recipe, _tool_versions(), *([text.sha256, context.hashes.tokenizer] if text else [])]
-    plan = _BuildPlan(
+    return _BuildPlan(
         context.home.cache / "variants" / f"{cell.precision}-{_key_of(fp32, *inputs)}",
         fp32.graph.exporter,
         _sampled_recipe(recipe, cell.precision, text),
@@ -226,7 +252,6 @@ def _get_or_quantize(context: RunContext, cell: CellSpec, fp32: ReadyGraph) -> R
         ),
         fp32.graph,
     )
-    return _get_or_run(context, cell, plan)
 
 
 def _sampled_recipe(recipe: str, precision: str, text: Corpus | None) -> str:
@@ -238,10 +263,13 @@ def _sampled_recipe(recipe: str, precision: str, text: Corpus | None) -> str:
 def _calibration_text(context: RunContext, cell: CellSpec) -> Corpus | None:
     """Return the text that a variant takes samples from, or None.
 
-    "corpus" is that of the run, or the bundled one if the run has none. The text that int4 is
-    fitted to is never scored; without a tokenizer, int4 is made without it.
+    "corpus" is that of the run, or the bundled one if the run has none; of a quick run the whole
+    text, so that it makes the graphs of a full run. The text that int4 is fitted to is never
+    scored; without a tokenizer, int4 is made without it.
     """
     kind = SAMPLED.get(cell.precision)
+    if kind == CORPUS and context.corpus.pieces:
+        return read_corpus(context.spec.corpus, context.spec.documents, context.home.cache, 0.0)
     if kind == CORPUS and context.corpus.path:
         return context.corpus
     if kind == CORPUS:
@@ -318,15 +346,22 @@ def mark_in_use(context: RunContext, cell: CellSpec | None, path: Path) -> None:
             touch(entry)
 
 
+def _described(target: Path) -> ReadyGraph | None:
+    """Return a graph of an earlier run, unchecked."""
+    with contextlib.suppress(OSError, msgspec.DecodeError, RecursionError):
+        return ReadyGraph(
+            target, msgspec.json.decode((target / GRAPH_FILE).read_bytes(), type=Graph)
+        )
+    return None
+
+
 def _read_cached(target: Path) -> ReadyGraph | None:
     """Return a graph of an earlier run if each of its files is whole; else clear the folder."""
-    try:
-        graph = msgspec.json.decode((target / GRAPH_FILE).read_bytes(), type=Graph)
-        if list_files(target, [f.path for f in graph.files]) == graph.files:
+    ready = _described(target)
+    with contextlib.suppress(OSError):
+        if ready and list_files(target, [f.path for f in ready.graph.files]) == ready.graph.files:
             touch(target / GRAPH_FILE)
-            return ReadyGraph(target, graph)
-    except (OSError, msgspec.DecodeError, RecursionError):
-        pass
+            return ready
     shutil.rmtree(target, ignore_errors=True)
     return None
 

@@ -23,6 +23,7 @@ from edgecap.pipeline.run_context import (
     StepRunner,
     ignore_events,
 )
+from edgecap.pipeline.work import build_work
 from edgecap.pipeline.worker import in_child
 from edgecap.provider_options import parse_provider
 from edgecap.record import Failure, Graph
@@ -104,9 +105,8 @@ def _write_folder(context: RunContext, out: Path, provider: str = "cpu") -> dict
     graphs: dict[str, ReadyGraph] = {}
     present = tuple(ready.graph.precision for ready in context.graphs)
     precisions = spec.precisions or present or DEFAULT_PRECISIONS
-    notice(
-        ProgressEvent(None, f"{counted(len(precisions), 'graph')} to make", total=len(precisions))
-    )
+    work = build_work(context, [CellSpec(precision, provider) for precision in precisions])
+    notice(ProgressEvent(None, f"{counted(len(precisions), 'graph')} to make", work=work))
     for precision in precisions:
         graphs[precision] = build_or_refuse(context, CellSpec(precision, provider))
     with context.in_use:

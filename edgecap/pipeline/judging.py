@@ -72,6 +72,7 @@ def judge(record: Profile, cell: Cell, card: BiasCard | None, cells_in_run: int)
                 cells_in_run,
                 closer_variant(record, cell, CLOSER),
                 shift,
+                record.spec.quick,
             ),
             *(above_peak(bound) if isinstance(bound, Roofline) else ()),
             *foreign_bias(card, measured.compression),

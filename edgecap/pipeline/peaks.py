@@ -35,8 +35,7 @@ def peaks_of(
     `again` measures even if they are cached. Absent if the measurement fails.
     """
     machine = read_machine((provider,))
-    path = _cache_path(home, machine, provider, threads, affinity)
-    cached = read_peaks(path)
+    cached = read_peaks(path := _cache_path(home, machine, provider, threads, affinity))
     if cached and not again:
         return cached
     notice(ProgressEvent(None, "measuring the machine's peaks"))
@@ -62,6 +61,12 @@ def peaks_of(
     except UsageError as error:  # a full disk, or a cache of another user
         notice(ProgressEvent(None, f"the peaks will be measured again next time: {error}"))
     return best
+
+
+def are_measured(home: Paths, provider: str, threads: int, affinity: tuple[int, ...]) -> bool:
+    """Return True if the peaks of this machine are cached."""
+    machine = read_machine((provider,))
+    return read_peaks(_cache_path(home, machine, provider, threads, affinity)) is not None
 
 
 def _memory(machine: Machine, provider: str) -> int:

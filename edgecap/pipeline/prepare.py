@@ -68,6 +68,7 @@ def prepare(
 
     A run that only needs graphs gives no corpus. Raises UsageError if the request cannot be met.
     """
+    notice(ProgressEvent(None, "inspecting model and runtime"))
     if spec.meter:
         column = _check_meter(Path(spec.meter), spec.meter_offset_s)
         notice(ProgressEvent(None, column))

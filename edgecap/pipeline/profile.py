@@ -23,6 +23,7 @@ from edgecap.pipeline.run_context import (
 )
 from edgecap.pipeline.scoring import corpus_of
 from edgecap.pipeline.timing import measure_latency, timing_groups
+from edgecap.pipeline.work import work_of
 from edgecap.pipeline.worker import in_child
 from edgecap.record import Profile
 from edgecap.spec import Spec
@@ -45,16 +46,15 @@ def profile(
     corpus = corpus_of(spec, home)
     if spec.law:
         open_law(Path(spec.law), corpus.sha256)  # refuse a bad card before anything is made
-    notice(ProgressEvent(None, "inspecting model and runtime"))
     prepared = prepare(spec, home, notice, run, corpus, scores)
     context, _, cells = prepared
     with context.in_use:
         mark_in_use(context, None, Path(corpus.path))
         check_writable(home.profiles, "give another folder with --output")
+        words = f"to measure: {', '.join(map(str, cells))}"
+        notice(ProgressEvent(None, words, work=work_of(context, cells, len(cells))))
         export_first(context, cells)
         with open_draft(prepared) as draft:
-            words = f"{len(cells)} cells to measure" if len(cells) > 1 else "measuring"
-            notice(ProgressEvent(None, words, total=len(cells)))
             for cell in cells:
                 draft.add(measure_cell(context, draft.record, cell))
             for group in timing_groups(context, draft.record):

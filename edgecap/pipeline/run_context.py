@@ -26,13 +26,25 @@ ProgressCallback = Callable[["ProgressEvent"], None]
 AnswerKind = TypeVar("AnswerKind")
 
 
+class WorkPart(NamedTuple):
+    """A part of a run, and its seconds on a usual machine.
+
+    `kind` is "build" or "measure" of a cell; "set up", "rounds" and "sweeps" (of timing) have none.
+    """
+
+    cell: CellSpec | None
+    kind: str
+    seconds: float
+
+
 class ProgressEvent(NamedTuple):
-    """Progress of a stage of a cell. Without a cell, `total` counts the cells that begin."""
+    """Progress of a stage, of a cell or of all. `work` announces the parts that now begin."""
 
     cell: CellSpec | None
     stage: str
     done: int = 0
     total: int = 1
+    work: tuple[WorkPart, ...] = ()
 
 
 def ignore_events(event: ProgressEvent) -> None:

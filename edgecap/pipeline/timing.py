@@ -24,12 +24,11 @@ from edgecap.pipeline.run_context import (
 from edgecap.pipeline.worker import Gain, MeasuredLatency, MeasureLatency
 from edgecap.provider_options import parse_provider
 from edgecap.record import Absent, Architecture, Cell, Failure, Latency, Measurement, Profile
-from edgecap.spec import SWEEP_STEPS, CellSpec, Spec
+from edgecap.spec import SWEEP_SHARE, SWEEP_STEPS, CellSpec, Spec
 
 TimingGroup = dict[CellSpec, ReadyGraph]
 DEFAULT_LAYERS = 24  # of the empty graph, if the model's are unknown
 TARGET = 0.03  # half the interval of a median over it
-QUICK_LIMIT_S = 8.0  # of a cell of a quick run
 SHORT_LIMIT_S = 5.0  # of a latency that only decides what to build
 SWEEP = (128, 512, 1024)  # contexts that are timed for details
 # Memory that sessions side by side may need: a factor of the graph, bytes a session, share of free.
@@ -76,9 +75,8 @@ def measure_latency(context: RunContext, record: Profile, group: TimingGroup) ->
 
 def decode_seconds_alone(context: RunContext, cell: CellSpec, graph: ReadyGraph) -> float | None:
     """Time a graph for a few seconds, and return those of a decoded token; None if that fails."""
-    step = msgspec.structs.replace(
-        _step(context, {cell: graph}), limit_s=min(SHORT_LIMIT_S, context.spec.limit_s), sweep=()
-    )
+    step = _step(context, {cell: graph})
+    step = msgspec.structs.replace(step, limit_s=min(SHORT_LIMIT_S, step.limit_s), sweep=())
     answer = run_step(context, cell, step, MeasuredLatency)
     latency = answer.latencies[0] if isinstance(answer, MeasuredLatency) else answer
     seconds = decode_seconds(latency, None) if isinstance(latency, Latency) else None
@@ -87,11 +85,12 @@ def decode_seconds_alone(context: RunContext, cell: CellSpec, graph: ReadyGraph)
 
 def _step(context: RunContext, group: TimingGroup) -> MeasureLatency:
     model, spec, amounts = context.model, context.spec, amounts_of(context)
+    assert spec.limit_s is not None  # a request fills it in
     return MeasureLatency(
         entrants=tuple(session_of(context, c.provider, graph) for c, graph in group.items()),
         prefill_tokens=amounts.prompt,
         decode_context=amounts.context,
-        limit_s=min(spec.limit_s, QUICK_LIMIT_S) if spec.quick else spec.limit_s,
+        limit_s=spec.limit_s,
         target=spec.precision_target or TARGET,
         few_rounds=spec.quick,
         margin=BY_NAME[DECIDING[0]].margin,
@@ -100,6 +99,16 @@ def _step(context: RunContext, group: TimingGroup) -> MeasureLatency:
         streams=spec.streams,
         layers=_layers(model.architecture),
     )
+
+
+def timing_seconds(context: RunContext) -> tuple[float, float]:
+    """Return the most seconds of a cell in rounds, and about those at other contexts and batches.
+
+    The latter is what `--details`, `--context-sweep`, `--batch` and `--streams` add.
+    """
+    step = _step(context, {})
+    other_batches = (*step.batches, *step.streams) != (1, 1)
+    return step.limit_s, step.limit_s * (bool(step.sweep) * SWEEP_SHARE + other_batches)
 
 
 def _gains(record: Profile, group: TimingGroup) -> tuple[Gain | None, ...]:

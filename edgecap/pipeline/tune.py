@@ -48,6 +48,7 @@ from edgecap.pipeline.run_context import (
     ignore_events,
 )
 from edgecap.pipeline.timing import decode_seconds_alone, measure_latency, timing_groups
+from edgecap.pipeline.work import work_of
 from edgecap.pipeline.worker import in_child
 from edgecap.record import Absent, Failure, Graph, Profile
 from edgecap.spec import TUNED, CellSpec, Spec
@@ -123,15 +124,18 @@ def tune(
         if not groups:
             raise UsageError(f"{spec.model} has no matrices that can be stored in blocks")
         with open_draft(prepared._replace(context=context, cells=planned)) as draft:
-            notice(ProgressEvent(None, "fixed recipes to measure", total=len(cells)))
+            work = work_of(context, planned)
+            notice(ProgressEvent(None, "fixed recipes to measure", work=work))
             for cell in cells.values():
                 draft.add(measure_cell(context, draft.record, cell))
             if least_quality is not None:
                 limits = [*limits, _quality_limit(draft.record, least_quality)]
             choice = _Chooser(context, draft, groups, cells, limits)
             candidates, duels = choice.candidates()
-            notice(ProgressEvent(None, "tuned variants to measure", total=len(candidates)))
-            planned += [CellSpec(candidate.name, provider) for candidate in candidates]
+            tuned = [CellSpec(candidate.name, provider) for candidate in candidates]
+            planned += tuned
+            work = work_of(context, tuned, len(planned))
+            notice(ProgressEvent(None, "tuned variants to measure", work=work))
             for candidate in candidates:
                 cell = CellSpec(candidate.name, provider)
                 built = _build(context, cell, fp32, tuning, groups, candidate)

@@ -34,11 +34,12 @@ def cautions(
     cells_in_run: int,
     closer: str = "",
     decoding_shift: float = 0.0,
+    quick: bool = False,
 ) -> tuple[Caution, ...]:
     """Return all cautions of one measured cell; records and reports keep this order.
 
     `closer` is advice to use a variant that is closer to fp32, `decoding_shift` the bits that a
-    decoded token gains less than one of the text.
+    decoded token gains less than one of the text, `quick` a run that measures less of everything.
     """
     result = [
         *setup.check_load(machine, measured),
@@ -52,9 +53,9 @@ def cautions(
         result += setup.check_placement(measured.placement, provider)
     if isinstance(measured.compression, Compression):
         result += quality.check_decoding(graph, measured.compression, decoding_shift)
-        result += quality.check_compression(measured.compression)
+        result += quality.check_compression(measured.compression, quick)
     if isinstance(measured.latency, Latency):
-        result += timing.check_latency(measured.latency, cells_in_run)
+        result += timing.check_latency(measured.latency, cells_in_run, quick)
     if isinstance(measured.energy, Energy):
         result += energy.check_energy(measured.energy)
     if isinstance(measured.memory, Memory) and source.task == "decoder":

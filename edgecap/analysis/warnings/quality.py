@@ -55,13 +55,14 @@ def _describe_widest(widest: WidestActivation) -> str:
     return f"{_AROUND.sub('', widest.node)} reads {largest}, typically {typical}"
 
 
-def check_compression(compression: Compression) -> Iterator[Caution]:
+def check_compression(compression: Compression, quick: bool = False) -> Iterator[Caution]:
     """Warn about few documents, a lossy tokenizer, and text that other machines scored."""
     if compression.documents < FEW_DOCUMENTS:
         yield Caution(
             code="few-documents",
             message=f"few documents ({compression.documents}) give wide intervals for the gain",
-            advice=f"use a corpus of at least {FEW_DOCUMENTS} documents",
+            advice=f"{'leave out --quick and ' * quick}use a corpus of at least {FEW_DOCUMENTS} "
+            "documents",
         )
     if not compression.lossless_tokens:
         yield Caution(

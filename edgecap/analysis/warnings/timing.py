@@ -23,7 +23,7 @@ STREAM_OVERHEAD = 0.25  # share of a step that streams spend waiting for the int
 ABOVE_PEAK = 1.03  # ratio to the roofline; up to here it is noise
 
 
-def check_latency(latency: Latency, cells_in_run: int) -> Iterator[Caution]:
+def check_latency(latency: Latency, cells_in_run: int, quick: bool = False) -> Iterator[Caution]:
     """Warn about everything that makes the seconds of a cell less certain."""
     phases = _phases(latency)
     spreads = {name: stats.relative_spread(part.samples_s, part.rounds) for name, part in phases}
@@ -41,7 +41,9 @@ def check_latency(latency: Latency, cells_in_run: int) -> Iterator[Caution]:
             code="few-rounds",
             message="the time limit came before the medians reached the requested precision "
             f"(rounds: {rounds})",
-            advice="raise --limit, or accept a wider --precision-target",
+            advice="leave out --quick, or raise --limit"
+            if quick
+            else "raise --limit, or accept a wider --precision-target",
         )
     yield from _check_conditions(latency.conditions)
     yield from _check_quota(latency.conditions)

@@ -35,12 +35,11 @@ def command(spec: Spec) -> str:
 
 def arguments(spec: Spec) -> list[str]:
     """Return the options of a spec that differ from the defaults, in the order of `Spec`."""
-    defaults = {field.name: field.default for field in msgspec.structs.fields(Spec)}
-    fields = msgspec.structs.asdict(spec)
+    usual = msgspec.structs.asdict(Spec(quick=spec.quick)) | {"quick": False}
     return [
         word
-        for name, value in fields.items()
-        if value != defaults[name]
+        for name, value in msgspec.structs.asdict(spec).items()
+        if value != usual[name]
         for word in _option(name, value)
     ]
 

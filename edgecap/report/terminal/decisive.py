@@ -13,7 +13,7 @@ from typing import NamedTuple
 class ShortCaution(NamedTuple):
     """Message and advice without numbers, for where those of the record do not fit.
 
-    Without advice, that of the record is shown: it names another variant.
+    Without advice, that of the record is shown: it depends on the run.
     """
 
     message: str
@@ -60,7 +60,7 @@ DECISIVE = {
     ),
     "not-fused": ShortCaution("attention is not fused", "try --exporter genai"),
     # Its seconds do not rank it.
-    "few-rounds": ShortCaution("too few rounds to tell seconds apart", "raise --limit"),
+    "few-rounds": ShortCaution("too few rounds to tell seconds apart", ""),
     "noisy": ShortCaution("seconds spread widely between rounds", _RUN_AGAIN),
     "bimodal": ShortCaution(
         "seconds fall into two groups", "the median is of one of them; try --affinity"

@@ -77,7 +77,7 @@ def _divergence(plain: Path, other: Path) -> float:
 def _quantize(step: Quantize, report: Report) -> BuiltGraph:
     from edgecap.runtime.activations import ActivationReader
 
-    report(f"make {step.precision}", 0, 1)
+    report(f"making {step.precision}", 0, 1)
     length = min(CALIBRATION_TOKENS, step.positions)
     samples = (
         corpus_samples(step.corpus, step.tokenizer, length, CALIBRATION_SAMPLES)

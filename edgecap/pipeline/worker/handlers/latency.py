@@ -34,10 +34,8 @@ from edgecap.pipeline.worker.steps import (
     stage_of,
 )
 from edgecap.record import Failure, Latency
-from edgecap.spec import SWEEP_STEPS
+from edgecap.spec import SWEEP_SHARE, SWEEP_STEPS
 from edgecap.stats import FEW_ROUNDS
-
-SWEEP_SHARE = 1 / 3  # of the time limit of a cell, for other contexts
 
 
 def measure_latency(step: MeasureLatency, report: Report) -> MeasuredLatency:
@@ -49,13 +47,22 @@ def measure_latency(step: MeasureLatency, report: Report) -> MeasuredLatency:
     ready = [bench for bench in benches if isinstance(bench, LatencyBench)]
     gains = [g for bench, g in zip(benches, step.gains, strict=False) if bench in ready]
     decider = Decider(list(zip(ready, gains, strict=False)), step.few_rounds, step.margin)
-    timed = iter(_take_turns(step, ready, decider, report))
+    timed = dict(zip(ready, _take_turns(step, ready, decider, report), strict=True))
     return MeasuredLatency(
         latencies=tuple(
-            bench if isinstance(bench, Failure) else _with_sweeps(step, bench, next(timed), report)
+            bench
+            if isinstance(bench, Failure)
+            else _with_sweeps(
+                step, bench, timed[bench], _share_of(report, ready.index(bench), len(ready))
+            )
             for bench in benches
         )
     )
+
+
+def _share_of(report: Report, place: int, of: int) -> Report:
+    """Report the stages of one of `of` benches as a share of the same stage of all."""
+    return lambda stage, done, total: report(stage, place * total + done, of * total)
 
 
 def _bench(step: MeasureLatency, entrant: Session, report: Report) -> LatencyBench | Failure:

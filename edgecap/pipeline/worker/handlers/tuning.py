@@ -205,7 +205,7 @@ def _kernel_seconds(
 
 
 def _make_tuned(step: MakeTuned, report: Report) -> BuiltGraph:
-    report("make the tuned variant", 0, 1)
+    report("making the tuned variant", 0, 1)
     out = Path(step.out)
     return describe_variant(out, TuningFolder(Path(step.folder)).make(step.formats, out))
 
