@@ -377,6 +377,9 @@ class Graph(_Value, frozen=True, tag_field="kind", tag="graph"):
     "long text" and "decoding". A part "beyond N positions" is absent, for lack of memory or time. A
     variant has the numbers of the fp32 graph that it is made from.
 
+    `weights` and `arithmetic` name the types of the stored weights and of the products, "" in older
+    records. `divergence_from` names the variant that the divergences are from.
+
     `formats` maps each weight matrix to its format, such as "4 bits, blocks of 32, zero points".
     `weight_bits` are the stored bits a weight over all matrices and tables.
     """
@@ -396,6 +399,9 @@ class Graph(_Value, frozen=True, tag_field="kind", tag="graph"):
     widest_activation: WidestActivation | None = None
     formats: dict[str, str] = {}
     weight_bits: float | None = None
+    weights: str = ""
+    arithmetic: str = ""
+    divergence_from: str = "fp32"
 
     @property
     def decoding_shift_bits(self) -> float:

@@ -26,7 +26,7 @@ from edgecap.pipeline.run_context import (
 from edgecap.pipeline.worker import in_child
 from edgecap.provider_options import parse_provider
 from edgecap.record import Failure, Graph
-from edgecap.spec import DEFAULT_PRECISIONS, CellSpec, Spec
+from edgecap.spec import CellSpec, Spec, usual_precisions
 from edgecap.storage.files import (
     Paths,
     check_writable,
@@ -103,7 +103,7 @@ def _write_folder(context: RunContext, out: Path, provider: str = "cpu") -> dict
     spec, notice = context.spec, context.notice
     graphs: dict[str, ReadyGraph] = {}
     present = tuple(ready.graph.precision for ready in context.graphs)
-    precisions = spec.precisions or present or DEFAULT_PRECISIONS
+    precisions = spec.precisions or present or usual_precisions(provider)
     notice(
         ProgressEvent(None, f"{counted(len(precisions), 'graph')} to make", total=len(precisions))
     )
