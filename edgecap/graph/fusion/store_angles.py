@@ -19,7 +19,8 @@ from edgecap.graph.fusion.edit import drop_dead, retain
 from edgecap.graph.fusion.evaluate import NotRunnable, run_subgraph
 from edgecap.graph.fusion.flow import Flow
 
-HEAD_STEP = 16  # widths of heads that GroupQueryAttention can turn are multiples of it
+# Widths of heads and of tables that GroupQueryAttention takes are multiples of these.
+HEAD_STEP, TABLE_STEP = 16, 8
 _NEAR = 3  # positions of the runs that show whether an angle depends on the length
 
 
@@ -91,9 +92,10 @@ def _join(flow: Flow, attention: Any, turns: dict[str, Any]) -> bool:
         return False
     width = (flow.shape(attention.input[0]) or (0,))[-1] // attribute(attention, "num_heads", 1)
     forms = {_turn_of(node) for node in pair}
-    if len(forms) > 1 or not width or width % HEAD_STEP:
-        return False
     form = forms.pop()
+    angles = (flow.shape(form.cosines) or (0, 0))[1]
+    if forms or not width or width % HEAD_STEP or not angles or angles % TABLE_STEP:
+        return False
     for at, node in enumerate(pair):
         attention.input[at] = node.input[0]
     attention.input.extend(map(_table_name, form[:2]))
