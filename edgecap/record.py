@@ -543,7 +543,8 @@ class Latency(_Value, frozen=True, tag_field="kind", tag="latency"):
     `in_turns`: the cells of the record were timed round by round together, so that rounds of two
     cells can be compared in pairs. `throughput` holds the batches and streams that were asked for.
     `overhead_s` is the cost of a decode step without a model, measured on an empty graph; the
-    samples contain it.
+    samples contain it. `launches` is for providers that record launches: "replayed", or "one by
+    one" with the reason.
     """
 
     load_s: float
@@ -556,6 +557,7 @@ class Latency(_Value, frozen=True, tag_field="kind", tag="latency"):
     conditions: Conditions = Conditions()
     throughput: tuple[Throughput | Failure, ...] = ()
     overhead_s: float | None = None
+    launches: str = ""
 
 
 class LeftOut(_Value, frozen=True):
