@@ -246,7 +246,7 @@ def _build(shape: dict, scratch: Path, int8: bool) -> None:
 
     from edgecap.graph.export import export_fp32
     from edgecap.graph.finish import write_fused
-    from edgecap.graph.variants import make_variant
+    from edgecap.graph.variants import Form, make_variant
 
     torch.manual_seed(0)
     fields = {k: v for k, v in shape.items() if k != "model_type"}
@@ -267,7 +267,7 @@ def _build(shape: dict, scratch: Path, int8: bool) -> None:
     )
     if int8:
         (scratch / "int8").mkdir()
-        make_variant(scratch / "fp32/model.onnx", "int8", scratch / "int8")
+        make_variant(scratch / "fp32/model.onnx", Form("int8"), scratch / "int8")
 
 
 def _engine(graph: Path, vocabulary: int, threads: int):

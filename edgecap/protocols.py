@@ -103,12 +103,16 @@ EnergySource = Counter | Trace
 
 
 class Engine(Protocol):
-    """One graph in one session on one execution provider."""
+    """One graph in one session on one execution provider.
+
+    `launches` says whether a provider that records launches replays them, "" for other providers.
+    """
 
     vocabulary: int
     load_s: float
     threads: int
     has_cache: bool
+    launches: str
 
     def nll(self, inputs: Ids, targets: Ids) -> Floats:
         """Return -log2 p of each target in bits.
@@ -136,6 +140,9 @@ class Engine(Protocol):
 
     def relocated(self, cache: Cache) -> Cache:
         """Return a copy of a cache that steps write in place; return any other cache as it is."""
+
+    def stop_replaying(self, reason: str) -> None:
+        """Issue launches one by one from now on, which threads may do at once."""
 
     def cache_bytes(self, cache: Cache) -> int:
         """Return the bytes of a cache."""

@@ -38,6 +38,15 @@ DEVICES = {"cuda": "cuda", "tensorrt": "cuda"}
 # The others fuse plain operators themselves, and would leave fused ones to the CPU.
 FUSED_PROVIDERS = ("cpu", "cuda", "dml", "webgpu")
 
+# Providers that compute variants in fp16: activations, cache, and products of weights in blocks.
+HALF_PROVIDERS = ("cuda", "tensorrt", "dml", "webgpu")
+
+# Of these, those that have kernels for bfloat16.
+BF16_PROVIDERS = ("cuda",)
+
+# Provider that records the launches of a run and replays them -> option that turns it on.
+RECORDING = {"cuda": "enable_cuda_graph"}
+
 # Provider with its own thread pool, which ignores the session's threads -> option that sets it.
 THREAD_OPTIONS = {"openvino": "num_of_threads"}
 

@@ -381,6 +381,9 @@ class Graph(_Value, frozen=True, tag_field="kind", tag="graph"):
     "long text" and "decoding". A part "beyond N positions" is absent, for lack of memory or time. A
     variant has the numbers of the fp32 graph that it is made from.
 
+    `weights` and `arithmetic` name the types of the stored weights and of the products, "" in older
+    records. `divergence_from` names the variant that the divergences are from.
+
     `formats` maps each weight matrix to its format, such as "4 bits, blocks of 32, zero points".
     `weight_bits` are the stored bits a weight over all matrices and tables.
     """
@@ -400,6 +403,9 @@ class Graph(_Value, frozen=True, tag_field="kind", tag="graph"):
     widest_activation: WidestActivation | None = None
     formats: dict[str, str] = {}
     weight_bits: float | None = None
+    weights: str = ""
+    arithmetic: str = ""
+    divergence_from: str = "fp32"
 
     @property
     def decoding_shift_bits(self) -> float:
@@ -541,7 +547,8 @@ class Latency(_Value, frozen=True, tag_field="kind", tag="latency"):
     `in_turns`: the cells of the record were timed round by round together, so that rounds of two
     cells can be compared in pairs. `throughput` holds the batches and streams that were asked for.
     `overhead_s` is the cost of a decode step without a model, measured on an empty graph; the
-    samples contain it.
+    samples contain it. `launches` is for providers that record launches: "replayed", or "one by
+    one" with the reason.
     """
 
     load_s: float
@@ -554,6 +561,7 @@ class Latency(_Value, frozen=True, tag_field="kind", tag="latency"):
     conditions: Conditions = Conditions()
     throughput: tuple[Throughput | Failure, ...] = ()
     overhead_s: float | None = None
+    launches: str = ""
 
 
 class LeftOut(_Value, frozen=True):

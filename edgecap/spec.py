@@ -10,7 +10,7 @@ import math
 import msgspec
 
 from edgecap.errors import UsageError, did_you_mean
-from edgecap.provider_options import PROVIDERS, parse_provider
+from edgecap.provider_options import HALF_PROVIDERS, PROVIDERS, base_name, parse_provider
 
 ENERGY = ("auto", "off", "require")
 PROTOCOLS = ("exact", "paper")
@@ -34,9 +34,14 @@ PRECISIONS = (
     "int4b32",
     "int4s",
     "tuned",
+    "w8a16",
+    "w4a16",
+    "w8a32",
+    "w4a32",
 )
 TUNED = "tuned"  # a variant that `edgecap tune` wrote
 DEFAULT_PRECISIONS = PRECISIONS[:4]
+HALF_PRECISIONS = PRECISIONS[1:4]  # default on providers that compute in fp16
 # Up to schema 6 of records, these names meant the recipes that now have other names.
 RENAMED = {"int8": "int8d", "int4": "int4b32"}
 
@@ -63,7 +68,8 @@ class CellSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The request for one run. Raise UsageError if a field is out of range.
 
-    `precisions`        variants; empty: the default four, or all that an ONNX folder holds
+    `precisions`        variants; empty: the usual ones of the provider, or all that an ONNX folder
+                        holds
     `context`           positions of a window; None: 1024 or the model's positions
     `stride`            positions between the starts of overlapping windows
     `documents`         score only the first so many documents of the corpus
@@ -211,6 +217,16 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 def cells(precisions: tuple[str, ...], providers: tuple[str, ...]) -> list[CellSpec]:
     """Combine each precision with each provider, without repeats, provider outermost."""
     return [CellSpec(p, e) for e in dict.fromkeys(providers) for p in dict.fromkeys(precisions)]
+
+
+def usual_cells(providers: tuple[str, ...]) -> list[CellSpec]:
+    """Combine each provider with its usual precisions, provider outermost."""
+    return [c for e in dict.fromkeys(providers) for c in cells(usual_precisions(e), (e,))]
+
+
+def usual_precisions(provider: str) -> tuple[str, ...]:
+    """Return the precisions that are measured on a provider if none is given."""
+    return HALF_PRECISIONS if base_name(provider) in HALF_PROVIDERS else DEFAULT_PRECISIONS
 
 
 def _check_known(noun: str, name: str, known: tuple[str, ...]) -> None:

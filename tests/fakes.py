@@ -70,7 +70,7 @@ class FakeEngine:
             speed_s,
             drift,
         )
-        self.load_s, self.threads, self.has_cache = 0.5, 2, True
+        self.load_s, self.threads, self.has_cache, self.launches = 0.5, 2, True, ""
         self.decoded: list[int] = []
         self.prompts: list[list[int]] = []
 
@@ -88,6 +88,9 @@ class FakeEngine:
         self.clock.time += self.speed_s * len(inputs)
         self.prompts.append(inputs.tolist())
         return len(inputs)
+
+    def stop_replaying(self, reason):
+        pass
 
     def decode(self, cache, token):
         self.speed_s *= 1 + self.drift

@@ -173,7 +173,9 @@ def test_moved_scales_leave_the_model_as_it_is(graphs, case, tmp_path):
 def test_variants_of_other_families_run(graphs, case, precision, tmp_path):
     path = graphs[case]
     texts = samples(case[0])
-    variants.make_variant(path, precision, tmp_path, texts, ActivationReader(path, 2))
+    variants.make_variant(
+        path, variants.Form(precision), tmp_path, texts, ActivationReader(path, 2)
+    )
     made = tmp_path / "model.onnx"
     assert inspect_graph(made).precision == ("int8" if precision == "int8" else "int4")
     p, q = answers(path, case[0]), answers(made, case[0])
@@ -189,7 +191,9 @@ def test_the_same_samples_make_the_same_file(graphs, tmp_path):
     folders = [tmp_path / name for name in "ab"]
     for folder in folders:
         folder.mkdir()
-        variants.make_variant(path, "int4", folder, samples(), ActivationReader(path, 2))
+        variants.make_variant(
+            path, variants.Form("int4"), folder, samples(), ActivationReader(path, 2)
+        )
     assert len({(f / "model.onnx").read_bytes() for f in folders}) == 1
 
 
@@ -199,7 +203,7 @@ def test_samples_make_int4_better_and_it_does_without(graphs, tmp_path):
     for name, observe in (("with", ActivationReader(path, 2)), ("without", None)):
         folder = tmp_path / name
         folder.mkdir()
-        variants.make_variant(path, "int4", folder, samples(), observe)
+        variants.make_variant(path, variants.Form("int4"), folder, samples(), observe)
         p, q = answers(path), answers(folder / "model.onnx")
         made[name] = (np.exp2(p) * (p - q)).sum(axis=1).mean()
     assert made["with"] < made["without"] < 0.2

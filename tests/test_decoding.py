@@ -20,11 +20,11 @@ from edgecap.analysis.decoding import decoding_shift, worst_divergence
 from edgecap.analysis.metrics import quantities
 from edgecap.analysis.verdict import decide, differences_of
 from edgecap.graph.activations import watch_products
-from edgecap.graph.variants import CLOSER, VARIANTS, make_variant
+from edgecap.graph.variants import CLOSER, VARIANTS, Form, make_variant
 from edgecap.meters import divergence
 from edgecap.pipeline import cells, judging, timing
 from edgecap.pipeline.worker.handlers import score as handler
-from edgecap.pipeline.worker.steps import ScoringPlan, Session
+from edgecap.pipeline.worker.steps import ReferenceGraph, ScoringPlan, Session
 from edgecap.record import Absent, Estimate, Failure, Law, WidestActivation, divergence_shift
 from edgecap.report.terminal.comparison import comparison
 from edgecap.report.terminal.details import details
@@ -167,7 +167,7 @@ def test_fp32_predicts_the_same_when_it_decodes(fp32):
 
 @pytest.mark.export
 def test_the_step_tells_what_decoding_costs_and_why(fp32, tmp_path, monkeypatch):
-    make_variant(fp32, "int8d", tmp_path)
+    make_variant(fp32, Form("int8d"), tmp_path)
     session = Session(
         graph=str(tmp_path / "model.onnx"),
         provider="cpu",
@@ -184,7 +184,7 @@ def test_the_step_tells_what_decoding_costs_and_why(fp32, tmp_path, monkeypatch)
         context=64,
         stride=None,
     )
-    step = SimpleNamespace(plan=plan, reference=str(fp32), samples=4)
+    step = SimpleNamespace(plan=plan, reference=ReferenceGraph(graph=str(fp32)), samples=4)
     found = handler._divergence(step, lambda *_: None)
     assert found["widest_activation"] is None  # the two agree: fp32 is not run again
     assert 0 < found["decoded_divergence_bits"] < 0.1 > found["prefilled_divergence_bits"] > 0

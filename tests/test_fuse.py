@@ -10,6 +10,7 @@ import onnx
 import pytest
 from conftest import REFERENCE
 from exports import export_family, exported, family
+from families import SMALL
 from onnx import helper, numpy_helper
 
 from edgecap.graph.cost.count import count_graph
@@ -18,9 +19,10 @@ from edgecap.graph.fusion import match_attention, match_rotary
 from edgecap.graph.fusion.edit import drop_identities, retain
 from edgecap.graph.fusion.flow import Flow
 from edgecap.graph.fusion.fuse import fuse
+from edgecap.graph.fusion.store_angles import store_angles
 from edgecap.graph.onnx_file import open_graph, write_graph
 from edgecap.graph.scoring import scoring_graph
-from edgecap.graph.variants import make_variant
+from edgecap.graph.variants import Form, make_variant
 from edgecap.machine.info import int8_may_saturate
 from edgecap.runtime.sessions import EXACT_INT8
 
@@ -377,7 +379,7 @@ def test_variants_of_the_fused_graph(precision, most, reference, tmp_path):
     far = []
     for kind, path in zip(("plain", "fused"), reference, strict=True):
         (tmp_path / kind).mkdir()
-        make_variant(path, precision, tmp_path / kind)
+        make_variant(path, Form(precision), tmp_path / kind)
         found = [p for p, _ in log_probabilities(tmp_path / kind / "model.onnx", 8192)]
         pairs = zip(expected, found, strict=True)
         far.append(np.mean([(np.exp(a) * (a - b)).sum(-1).mean() for a, b in pairs]) / np.log(2))
@@ -420,3 +422,37 @@ def test_what_is_fused_already_is_no_layer_that_stayed_plain(reference):
     found = fuse(model)
     assert (found.layers, found.fused, found.missing) == (0, 0, ())
     assert [n.SerializeToString() for n in model.graph.node] == before
+
+
+@pytest.mark.export
+@pytest.mark.parametrize("width", [24, 32])
+@pytest.mark.parametrize("kind", [kind for kind in WHOLE if WHOLE[kind][0]])
+def test_stored_angles_turn_as_computed_ones_do(kind, width, export, tmp_path):
+    """GroupQueryAttention turns heads of 32 itself; other widths have an operator in front."""
+    plain = export(kind, **({"head_dim": 32} if width == 32 and "head_dim" in SMALL[kind] else {}))
+    model = open_graph(fused_beside(plain)[0])
+    turning = store_angles(model, 211)
+    write_graph(model, tmp_path)
+    names = operators(tmp_path / "model.onnx")
+    assert names.count("RotaryEmbedding") == (0 if turning else 4)
+    takes_positions = any(i.name == "position_ids" for i in model.graph.input)
+    assert bool({"Cos", "Sin"} & set(names)) != bool(turning or takes_positions)
+    agree(plain, tmp_path / "model.onnx")
+
+
+@pytest.mark.export
+def test_angles_that_depend_on_the_length_are_computed(export):
+    model = open_graph(fused_beside(export("llama"))[0])
+    turning = [n for n in model.graph.node if n.op_type == "RotaryEmbedding"]
+    cosines = turning[0].input[2]
+    length = [
+        helper.make_node("ReduceSum", ["attention_mask"], ["length"], keepdims=0),
+        helper.make_node("Cast", ["length"], ["factor"], to=1),
+        helper.make_node("Mul", [cosines, "factor"], ["scaled"]),
+    ]
+    model.graph.node.extend(length)
+    for node in turning:
+        node.input[2] = "scaled"
+    assert store_angles(model, 211) == 0
+    assert all(node.input[2] == "scaled" for node in turning)
+    assert "Cos" in {n.op_type for n in model.graph.node}

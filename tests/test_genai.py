@@ -17,7 +17,7 @@ from edgecap.errors import UsageError
 from edgecap.graph.export import genai as builder
 from edgecap.graph.onnx_file import inspect_graph
 from edgecap.graph.scoring import scoring_graph
-from edgecap.graph.variants import make_variant
+from edgecap.graph.variants import Form, make_variant
 from edgecap.meters.divergence import measure_divergence
 from edgecap.runtime.engine import OrtEngine
 
@@ -187,7 +187,7 @@ def test_the_folder_is_complete_and_nothing_is_left(reference):
 def test_variants_stay_near_decode_and_score(reference, precision, tmp_path):
     path = reference
     if precision != "fp32":
-        make_variant(reference, precision, tmp_path, samples=random_ids())
+        make_variant(reference, Form(precision), tmp_path, samples=random_ids())
         path = tmp_path / "model.onnx"
     assert inspect_graph(path).precision == precision
     assert measure_divergence(engine(reference), engine(path), random_ids()).bits <= LIMITS.get(
@@ -225,7 +225,7 @@ def test_a_tied_table_is_stored_once(kind, graph, tmp_path):
     """In fp32, and in int8, which looks for the table in the head."""
     table, tables = WIDTH * WORDS * 4, 2 if kind in UNTIED else 1
     assert tables <= graph(kind).stat().st_size / table < tables + 0.6
-    make_variant(graph(kind), "int8", tmp_path)
+    make_variant(graph(kind), Form("int8"), tmp_path)
     assert tables <= (tmp_path / "model.onnx").stat().st_size / (table / 4) < tables + 0.7
 
 

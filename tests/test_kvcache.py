@@ -1,11 +1,16 @@
 """A cache that is written in place answers as one that grows, and says when it was written over."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from conftest import REFERENCE
 from exports import stepped
 
+from edgecap.provider_options import RECORDING
+from edgecap.runtime import replay
 from edgecap.runtime.engine import OrtEngine
+from edgecap.runtime.replay import ReplayingEngine
 from edgecap.runtime.state import HEADROOM, CacheBuffer, StaleCache
 
 IDS = np.random.default_rng(7).integers(0, 8192, (2, 200))
@@ -99,3 +104,82 @@ def test_a_buffer_detects_overwritten_caches():
     grown = buffer.grow(d, 10, lambda capacity: {"capacity": capacity})
     assert (grown.length, grown.buffer.capacity >= 15) == (5, True)
     grown.buffer.check_current(grown)
+
+
+@pytest.fixture
+def recording(monkeypatch):
+    """Let the CPU provider count as one that records launches: it runs the same fixed shapes."""
+    monkeypatch.setitem(RECORDING, "cpu", "enable_cuda_graph")
+
+
+def replaying(graph, **options):
+    return ReplayingEngine(graph, options.pop("provider", "cpu"), 2, **options)
+
+
+@pytest.mark.export
+@pytest.mark.parametrize("rows", [1, 2])
+def test_replays_answer_bit_by_bit_alike(recording, graphs, engines, rows):
+    """Behind a prompt, from nothing, and over the end of the buffer."""
+    engine, ids = replaying(graphs["fused"]), IDS[:rows]
+    assert engine.launches == "replayed"
+    for begin in (20, 0):
+        expected, found = (
+            logits_of(e, e.prefill(ids[:, :begin]) if begin else None, ids[:, begin : begin + 150])
+            for e in (engines[0], engine)
+        )
+        assert np.array_equal(found, expected)
+    assert engine.launches == "replayed"
+
+
+@pytest.mark.export
+def test_prompts_use_their_memory_again_once_it_is_free(recording, graphs, engines):
+    engine = replaying(graphs["fused"])
+    first = engine.prefill(IDS[0, :20])
+    values = next(iter(first.values.values()))
+    second = engine.prefill(IDS[1, :20])  # the first one still lives
+    expected = logits_of(engines[0], engines[0].prefill(IDS[0, :20]), IDS[:1, 20:40])
+    assert np.array_equal(logits_of(engine, first, IDS[:1, 20:40]), expected)
+    assert next(iter(second.values.values())) is not values
+    del first
+    third = engine.prefill(IDS[0, :20])
+    assert next(iter(third.values.values())) is values
+    assert np.array_equal(logits_of(engine, third, IDS[:1, 20:40]), expected)
+    assert engine.relocated(third) is third
+
+
+@pytest.mark.export
+def test_reasons_not_to_replay(recording, graphs, engines, monkeypatch):
+    expected = logits_of(engines[0], engines[0].prefill(IDS[0, :20]), IDS[:1, 20:40])
+
+    def answers(engine):
+        return logits_of(engine, engine.prefill(IDS[0, :20]), IDS[:1, 20:40])
+
+    plain = replaying(graphs["plain"])
+    assert plain.launches == "one by one: the graph does not write its cache in place"
+    assert answers(plain) == pytest.approx(expected, abs=1e-3)
+    stopped = replaying(graphs["fused"])
+    stopped.stop_replaying("streams share a session")
+    assert np.array_equal(answers(stopped), expected)
+    assert stopped.launches == "one by one: streams share a session"
+
+    class Refusing(ReplayingEngine):
+        def _record(self, buffer, ids):
+            raise RuntimeError("a node\ncannot be recorded")
+
+    refusing = Refusing(graphs["fused"], "cpu", 2)
+    assert np.array_equal(answers(refusing), expected)
+    assert refusing.launches == "one by one: a node cannot be recorded"
+    monkeypatch.setattr(replay, "fixed_logits_graph", lambda *_: 1 / 0)
+    unopened = replaying(graphs["fused"])
+    assert unopened.launches == "one by one: division by zero"
+    assert np.array_equal(answers(unopened), expected)
+
+
+@pytest.mark.export
+def test_an_option_of_the_provider_turns_it_off(recording, graphs):
+    asked = SimpleNamespace(name="cpu", options={"enable_cuda_graph": "0"})
+    engine = ReplayingEngine.__new__(ReplayingEngine)
+    engine._provider, engine._options = asked, None
+    with pytest.raises(AttributeError):  # no arguments: it goes on to open a plain session
+        engine._open(graphs["fused"])
+    assert engine.launches == "one by one: enable_cuda_graph=0 was given"

@@ -89,7 +89,7 @@ def test_a_graph_of_one_format_is_the_variant_of_that_format(opened, graph, tmp_
     out.mkdir()
     expected.mkdir()
     files = folder.make({name: "8b32" for name in weights.names}, out)
-    variants.make_variant(graph, "int8", expected)
+    variants.make_variant(graph, variants.Form("int8"), expected)
     made, other = (
         {t.name: numpy_helper.to_array(t) for t in open_graph(p / files[0]).graph.initializer}
         for p in (out, expected)

@@ -2,17 +2,22 @@
 and counts the same matrix FLOPs.
 """
 
+import itertools
+
 import numpy as np
 import pytest
 from conftest import REFERENCE
-from exports import small, stepped
+from exports import exported, small, stepped
 
 from edgecap.errors import UsageError
 from edgecap.graph import variants
 from edgecap.graph.cost.count import count_graph
+from edgecap.graph.fusion.flow import Flow
 from edgecap.graph.last_logits import fix_kept_logits
 from edgecap.graph.onnx_file import inspect_graph, open_graph, write_graph
 from edgecap.graph.scoring import scoring_graph
+from edgecap.graph.variants.bf16 import narrowed
+from edgecap.graph.weight_formats import arithmetic_of
 from edgecap.runtime.activations import ActivationReader
 from edgecap.runtime.engine import OrtEngine
 from edgecap.text.corpus import read_corpus
@@ -87,7 +92,7 @@ def divergence(path, base, texts):
 
 def made(base, precision, folder, texts):
     observe = ActivationReader(base, 2)
-    files = variants.make_variant(base, precision, folder, texts, observe)
+    files = variants.make_variant(base, variants.Form(precision), folder, texts, observe)
     assert files == ["model.onnx"]
     return folder / "model.onnx"
 
@@ -106,9 +111,12 @@ def decoded_divergence(path, ids):
 
 
 def test_every_variant_has_a_limit_here():
-    assert LIMITS.keys() == variants.RECIPES.keys()
-    assert sorted(variants.SAMPLED) == ["int4", "int4s", "int8s"]
-    assert len(set(variants.RECIPES.values())) == len(variants.RECIPES)
+    assert LIMITS.keys() == variants.VARIANTS.keys()
+    sampled = [name for name in variants.NAMES if variants.samples_of(name)]
+    assert sorted(sampled) == ["int4", "int4s", "int8s", "w4a16", "w4a32"]
+    places = itertools.product(variants.NAMES, ("cpu", "cuda"))
+    forms = {variants.form_of(name, provider) for name, provider in places}
+    assert len({form.recipe for form in forms}) == len(forms)
 
 
 @pytest.mark.export
@@ -233,7 +241,7 @@ def test_static_ranges_are_those_of_all_positions(reference, texts, tmp_path):
 @pytest.mark.export
 def test_static_needs_samples(reference, tmp_path):
     with pytest.raises(UsageError, match="int8s needs texts"):
-        variants.make_variant(reference, "int8s", tmp_path)
+        variants.make_variant(reference, variants.Form("int8s"), tmp_path)
 
 
 def test_bf16_is_rounded_to_nearest_even(tmp_path):
@@ -246,3 +254,57 @@ def test_bf16_is_rounded_to_nearest_even(tmp_path):
     values[:3] = (1.00390625, 1.01171875, -0.0)  # ties, and minus nothing
     bits = np.frombuffer(_narrowed(numpy_helper.from_array(values, "w")).raw_data, np.uint16)
     assert np.array_equal(bits, torch.from_numpy(values).bfloat16().view(torch.uint16).numpy())
+
+
+@pytest.fixture(scope="module")
+def fused(cache):
+    return exported(REFERENCE, cache) / "fp32/model.onnx"
+
+
+def made_in(base, weights, arithmetic, folder, texts):
+    (folder / arithmetic).mkdir()
+    form, observe = variants.Form(weights, arithmetic), ActivationReader(base, 2)
+    variants.make_variant(base, form, folder / arithmetic, texts, observe, positions=512)
+    return folder / arithmetic / "model.onnx"
+
+
+def types(path):
+    """Return the float types of all results of a graph."""
+    flow = Flow(open_graph(path))
+    kinds = {flow.tensor(name).kind for node in flow.nodes for name in node.output}
+    return kinds & {1, 10, 16}
+
+
+@pytest.mark.export
+@pytest.mark.parametrize("weights", ["int8", "int4", "int4b128", "int8w"])
+def test_products_in_fp16_answer_as_those_in_fp32(fused, texts, weights, tmp_path):
+    """What a GPU is given, run on the CPU: no number of a step is in fp32."""
+    half, single = (made_in(fused, weights, a, tmp_path, texts[4:]) for a in ("fp16", "fp32"))
+    assert types(half) == {10}
+    assert [arithmetic_of(open_graph(p)) for p in (half, single)] == ["fp16", "fp32"]
+    expected = divergence(single, fused, texts[:4])
+    assert divergence(half, fused, texts[:4]) == pytest.approx(expected, rel=0.2, abs=1e-5)
+    assert decoded_divergence(half, texts[0]) < 1e-3
+    assert half.stat().st_size < 1.05 * single.stat().st_size
+
+
+@pytest.mark.export
+def test_fp16_of_a_fused_graph_has_no_fp32(fused, texts, tmp_path):
+    path = made_in(fused, "fp16", "fp16", tmp_path, ())
+    assert types(path) == {10}
+    assert 0 <= divergence(path, fused, texts[:4]) < LIMITS["fp16"][0]
+    assert decoded_divergence(path, texts[0]) < 1e-4
+
+
+@pytest.mark.export
+def test_bf16_is_computed_in_bf16(fused, tmp_path):
+    """The CPU has no kernels for it: the runtime accepts all types, and then lacks one."""
+    path = made_in(fused, "bf16", "bf16", tmp_path, ())
+    assert types(path) == {16}
+    model, source = open_graph(path), open_graph(fused)
+    stored = {t.name: t for t in model.graph.initializer}
+    for tensor in source.graph.initializer:
+        if tensor.data_type == 1 and len(tensor.dims) == 2 and tensor.name in stored:
+            assert stored[tensor.name].raw_data == narrowed(tensor).raw_data
+    with pytest.raises(Exception, match="Could not find an implementation"):
+        engine(path)

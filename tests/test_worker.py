@@ -110,7 +110,9 @@ def test_a_graph_that_was_read_before_fails_one_cell(tmp_path):
     """
     (tmp_path / "bad.onnx").write_bytes(b"not onnx at all")
     found = answer(
-        Quantize(graph=str(tmp_path / "bad.onnx"), precision="fp16", out=str(tmp_path)),
+        Quantize(
+            graph=str(tmp_path / "bad.onnx"), weights="fp16", arithmetic="", out=str(tmp_path)
+        ),
         lambda *progress: None,
     )
     assert isinstance(found, Failure)
@@ -126,7 +128,7 @@ def test_the_end_of_memory_is_no_damage(tmp_path, monkeypatch):
 
     monkeypatch.setattr(onnx, "load", full)
     found = answer(
-        Quantize(graph=str(tmp_path / "m.onnx"), precision="fp16", out=str(tmp_path)),
+        Quantize(graph=str(tmp_path / "m.onnx"), weights="fp16", arithmetic="", out=str(tmp_path)),
         lambda *progress: None,
     )
     assert found == Failure(stage="vary", error="MemoryError", message="out of memory")
@@ -139,7 +141,9 @@ def test_a_full_disk_in_the_child_is_told(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device", "/cache/model.onnx")
 
     monkeypatch.setitem(graphs.HANDLERS, Quantize, full)
-    found = answer(Quantize(graph="g", precision="fp16", out="o"), lambda stage, done, total: None)
+    found = answer(
+        Quantize(graph="g", weights="fp16", arithmetic="", out="o"), lambda stage, done, total: None
+    )
     assert found.disk_full
     refusal = json.dumps({"kind": "refusal", "message": "full", "disk_full": True})
     child_that(monkeypatch, f"print({json.dumps(refusal)})")

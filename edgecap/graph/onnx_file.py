@@ -12,6 +12,7 @@ import msgspec
 from edgecap.errors import Unreadable, UsageError
 from edgecap.graph.external_data import parse_without_weights
 from edgecap.graph.last_logits import KEEP, answers_last_only
+from edgecap.graph.weight_formats import precision_of
 from edgecap.graph.weight_locations import InMemoryGraph, check_weights, in_memory, read_weights
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def inspect_graph(path: Path) -> GraphFacts:
         )
     last = list(outputs["logits"].type.tensor_type.shape.dim)[-1:] if "logits" in outputs else []
     return GraphFacts(
-        precision=_precision(model),
+        precision=precision_of(model),
         inputs=names,
         vocabulary=last[0].dim_value or None if last else table_rows(model),
         has_cache=cached and any(n.startswith("present") for n in outputs),
@@ -156,56 +157,6 @@ def _matrix_weights(model: onnx.ModelProto) -> int:
         elif node.op_type in ("MatMul", "Gemm", "MatMulInteger", "DynamicQuantizeMatMul"):
             total += sizes.get(node.input[1], 0)
     return total
-
-
-def _precision(model: onnx.ModelProto) -> str:
-    """Return the precision of the weights, from operators or the type of most numbers."""
-    blocks = [n for n in model.graph.node if n.op_type == "MatMulNBits"]
-    if blocks:
-        return _block_precision(model, blocks)
-    operators = {n.op_type for n in model.graph.node}
-    if {"MatMulInteger", "DynamicQuantizeMatMul"} & operators:
-        return "int8d"
-    if "QLinearMatMul" in operators or {"QuantizeLinear", "DequantizeLinear"} <= operators:
-        return "int8s"
-    sizes: dict[int, int] = {}
-    for tensor in model.graph.initializer:
-        sizes[tensor.data_type] = sizes.get(tensor.data_type, 0) + math.prod(tensor.dims)
-    names = {1: "fp32", 10: "fp16", 16: "bf16", 11: "fp64"}
-    known = {t: n for t, n in sizes.items() if t in names}
-    return names[max(known, key=lambda t: known[t])] if known else "fp32"
-
-
-def _block_precision(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> str:
-    """Return the name of a block-wise precision by the fewest bits.
-
-    Plain formats, with one block size and neither zero points nor scales in fp16, have names of
-    their own if edgecap makes them. HQQ has zero points in floating point.
-    """
-    bits, sizes = (
-        {_attribute(n, name, default) for n in nodes}
-        for name, default in (("bits", 4), ("block_size", 32))
-    )
-    floats = {t.name for t in model.graph.initializer if t.data_type in (1, 10, 16)}
-    points = {name for n in nodes for name in n.input[3:4] if name}
-    if min(bits) <= 4 and points & floats:
-        return "int4hqq"
-    is_plain = not points and len(bits) == len(sizes) == 1
-    family = "int4" if min(bits) <= 4 else "int8"
-    if not is_plain or any(n.input[2] not in floats for n in nodes):
-        return family
-    return _PLAIN_BLOCKS.get((bits.pop(), sizes.pop()), family)
-
-
-# Bits and block size of plain formats.
-_PLAIN_BLOCKS = {
-    (4, 16): "int4b16",
-    (4, 32): "int4b32",
-    (4, 64): "int4b64",
-    (4, 128): "int4b128",
-    (8, 32): "int8w",
-    (8, 128): "int8wb128",
-}
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:

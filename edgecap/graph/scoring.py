@@ -41,10 +41,13 @@ def scoring_graph(path: Path, on_host: bool = True, vocabulary: int | None = Non
     return in_memory(model, path)
 
 
-def all_logits_graph(path: Path) -> InMemoryGraph:
-    """Return the graph of an ONNX file with the logits of all positions; its weights stay there."""
+def fixed_logits_graph(path: Path, positions: int) -> InMemoryGraph:
+    """Return the graph of an ONNX file with the logits of the last positions, 0 for all.
+
+    Its weights stay there.
+    """
     model = open_graph(path, weights=False)
-    fix_kept_logits(model, 0)
+    fix_kept_logits(model, positions)
     return in_memory(model, path)
 
 

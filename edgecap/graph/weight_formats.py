@@ -1,12 +1,17 @@
-"""Name the format in which a graph stores each matrix, and count the bits of a weight."""
+"""Name how a graph stores its weights, and the type that it computes in. Count bits a weight."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
+from edgecap.graph.cost.tensors import attribute
+
 if TYPE_CHECKING:
     import onnx
+
+
+_INT8_LEVEL = 4  # accuracy level of MatMulNBits: activations in int8
 
 
 class WeightFormats(NamedTuple):
@@ -37,6 +42,74 @@ def weight_formats(model: onnx.ModelProto) -> WeightFormats:
     size = sum(_bytes(stored[name]) for name in codes if name in stored)
     size += sum(_bytes(t) for t in rest)
     return WeightFormats(formats, 8 * size / numbers if numbers else None)
+
+
+def precision_of(model: onnx.ModelProto) -> str:
+    """Return the precision of the weights, from operators or the type of most numbers."""
+    blocks = [n for n in model.graph.node if n.op_type == "MatMulNBits"]
+    if blocks:
+        return _block_precision(model, blocks)
+    operators = {n.op_type for n in model.graph.node}
+    if {"MatMulInteger", "DynamicQuantizeMatMul"} & operators:
+        return "int8d"
+    if "QLinearMatMul" in operators or {"QuantizeLinear", "DequantizeLinear"} <= operators:
+        return "int8s"
+    sizes: dict[int, int] = {}
+    for tensor in model.graph.initializer:
+        sizes[tensor.data_type] = sizes.get(tensor.data_type, 0) + math.prod(tensor.dims)
+    known = {t: n for t, n in sizes.items() if t in _TYPES}
+    return _TYPES[max(known, key=lambda t: known[t])] if known else "fp32"
+
+
+def _block_precision(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> str:
+    """Return the name of a block-wise precision by the fewest bits.
+
+    Plain formats, with one block size and neither zero points nor scales in fp16, have names of
+    their own if edgecap makes them. HQQ has zero points in floating point.
+    """
+    bits, sizes = (
+        {attribute(n, name, default) for n in nodes}
+        for name, default in (("bits", 4), ("block_size", 32))
+    )
+    floats = {t.name for t in model.graph.initializer if t.data_type in (1, 10, 16)}
+    points = {name for n in nodes for name in n.input[3:4] if name}
+    if min(bits) <= 4 and points & floats:
+        return "int4hqq"
+    is_plain = not points and len(bits) == len(sizes) == 1
+    family = "int4" if min(bits) <= 4 else "int8"
+    if not is_plain or any(n.input[2] not in floats for n in nodes):
+        return family
+    return _PLAIN_BLOCKS.get((bits.pop(), sizes.pop()), family)
+
+
+# Bits and block size of plain formats.
+_PLAIN_BLOCKS = {
+    (4, 16): "int4b16",
+    (4, 32): "int4b32",
+    (4, 64): "int4b64",
+    (4, 128): "int4b128",
+    (8, 32): "int8w",
+    (8, 128): "int8wb128",
+}
+
+
+_TYPES = {1: "fp32", 10: "fp16", 16: "bf16", 11: "fp64"}  # TensorProto's types
+_INT8_PRODUCTS = {"MatMulInteger", "DynamicQuantizeMatMul", "QLinearMatMul", "QuantizeLinear"}
+
+
+def arithmetic_of(model: onnx.ModelProto) -> str:
+    """Return the type that products are computed in, as the graph asks for it.
+
+    It is that of the activations, which the cache or else the outputs show, or int8 where these are
+    quantized for the products. A provider may lack the kernels, and compute in another type.
+    """
+    graph = model.graph
+    levels = {attribute(n, "accuracy_level", 0) for n in graph.node if n.op_type == "MatMulNBits"}
+    if _INT8_LEVEL in levels or any(n.op_type in _INT8_PRODUCTS for n in graph.node):
+        return "int8"
+    values = sorted((*graph.input, *graph.output), key=lambda v: not v.name.startswith("past_key"))
+    kinds = (v.type.tensor_type.elem_type for v in values)
+    return next((_TYPES[kind] for kind in kinds if kind in _TYPES), "")
 
 
 def _format(node: onnx.NodeProto, given: dict[str, int]) -> str:

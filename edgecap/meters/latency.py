@@ -129,6 +129,7 @@ class LatencyBench:
         return Latency(
             load_s=self.engine.load_s,
             threads=self.engine.threads,
+            launches=self.engine.launches,
             prefill=Prefill(
                 tokens=self.plan.prefill_tokens,
                 warm_up_s=tuple(self.warm_prefill),

@@ -17,7 +17,7 @@ import msgspec
 from edgecap.analysis.assignment import GroupChoices
 from edgecap.errors import UsageError
 from edgecap.graph import finish
-from edgecap.graph.variants import CORPUS, RECIPES, SAMPLED, TUNED_RECIPE
+from edgecap.graph.variants import CORPUS, NAMES, TUNED_RECIPE, form_of, samples_of
 from edgecap.pipeline.prepare import describe_graph, export_recipe, finish_of
 from edgecap.pipeline.run_context import (
     ProgressEvent,
@@ -80,7 +80,7 @@ def is_built(context: RunContext, cell: CellSpec) -> bool:
     fp32 = own.get("fp32") or _described(export_folder_of(context, cell.provider))
     if fp32 is None or cell.precision == "fp32":
         return fp32 is not None
-    if cell.precision not in RECIPES:
+    if cell.precision not in NAMES:
         return False
     return (_quantize_plan(context, cell, fp32).target / GRAPH_FILE).is_file()
 
@@ -227,7 +227,7 @@ def _get_or_export(context: RunContext, cell: CellSpec) -> ReadyGraph | Failure:
 
 def _get_or_quantize(context: RunContext, cell: CellSpec, fp32: ReadyGraph) -> ReadyGraph | Failure:
     """Return a variant of an fp32 graph."""
-    if cell.precision not in RECIPES:
+    if cell.precision not in NAMES:
         message = f"edgecap tune makes {cell.precision}; no recipe does"
         return Failure(stage="vary", error="NoRecipe", message=message)
     return _get_or_run(context, cell, _quantize_plan(context, cell, fp32))
@@ -235,20 +235,25 @@ def _get_or_quantize(context: RunContext, cell: CellSpec, fp32: ReadyGraph) -> R
 
 def _quantize_plan(context: RunContext, cell: CellSpec, fp32: ReadyGraph) -> _BuildPlan:
     """Plan a variant of an fp32 graph. One that is calibrated on text depends on that text."""
-    recipe = RECIPES[cell.precision]
+    form, positions = form_of(cell.precision, cell.provider), context.model.sizes.positions
+    recipe = form.recipe
     text = _calibration_text(context, cell)
-    inputs = [recipe, _tool_versions(), *([text.sha256, context.hashes.tokenizer] if text else [])]
+    angles = [f"angles of {positions} positions"] if form.arithmetic else []
+    samples = [text.sha256, context.hashes.tokenizer] if text else []
+    inputs = [recipe, *angles, _tool_versions(), *samples]
     return _BuildPlan(
         context.home.cache / "variants" / f"{cell.precision}-{_key_of(fp32, *inputs)}",
         fp32.graph.exporter,
         _sampled_recipe(recipe, cell.precision, text),
         lambda out: Quantize(
             graph=str(fp32.path),
-            precision=cell.precision,
+            weights=form.weights,
+            arithmetic=form.arithmetic,
             out=out,
             corpus=text,
             tokenizer=str(tokenizer_folder(context, cell.provider)) if text else "",
-            positions=context.model.horizon,
+            sample_tokens=context.model.horizon,
+            positions=positions,
         ),
         fp32.graph,
     )
@@ -256,7 +261,7 @@ def _quantize_plan(context: RunContext, cell: CellSpec, fp32: ReadyGraph) -> _Bu
 
 def _sampled_recipe(recipe: str, precision: str, text: Corpus | None) -> str:
     if text is None:
-        return f"{recipe}; without samples" if precision in SAMPLED else recipe
+        return f"{recipe}; without samples" if samples_of(precision) else recipe
     return f"{recipe}; samples of {text.name} {text.sha256[:12]}"
 
 
@@ -267,7 +272,7 @@ def _calibration_text(context: RunContext, cell: CellSpec) -> Corpus | None:
     text, so that it makes the graphs of a full run. The text that int4 is fitted to is never
     scored; without a tokenizer, int4 is made without it.
     """
-    kind = SAMPLED.get(cell.precision)
+    kind = samples_of(cell.precision)
     if kind == CORPUS and context.corpus.pieces:
         return read_corpus(context.spec.corpus, context.spec.documents, context.home.cache, 0.0)
     if kind == CORPUS and context.corpus.path:

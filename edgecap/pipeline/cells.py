@@ -11,6 +11,7 @@ import msgspec
 
 from edgecap.analysis.advisor import advise
 from edgecap.graph.variants import CLOSER
+from edgecap.machine.info import available_memory
 from edgecap.pipeline.artifacts import can_be_fp32, get_or_build, mark_in_use
 from edgecap.pipeline.judging import as_absent, failed_cell, pending_cell
 from edgecap.pipeline.run_context import (
@@ -21,7 +22,8 @@ from edgecap.pipeline.run_context import (
     session_of,
 )
 from edgecap.pipeline.scoring import add_known_documents, document_log, scoring_plan
-from edgecap.pipeline.worker import MeasureCell, MeasuredCell, MeasureMemory
+from edgecap.pipeline.worker import MeasureCell, MeasuredCell, MeasureMemory, ReferenceGraph
+from edgecap.provider_options import base_name
 from edgecap.record import (
     LEFT_OUT,
     Absent,
@@ -34,12 +36,14 @@ from edgecap.record import (
 )
 from edgecap.spec import CellSpec
 
-DISTANCES = (  # fields of a graph that are measured with its cell
+MEASURED = (  # fields of a graph that are measured with its cell
     "divergence_bits",
     "decoded_divergence_bits",
     "prefilled_divergence_bits",
     "widest_activation",
     "cosine",
+    "weights",
+    "arithmetic",
 )
 _GARBAGE = ("Garbage", "NotFinite")  # errors of a variant whose numbers overflow or mean nothing
 LATENCY_PENDING = Absent(reason="the run ended before the latency was measured")
@@ -53,7 +57,8 @@ def measure_cell(context: RunContext, record: Profile, cell: CellSpec) -> Cell:
     graph = get_or_build(context, cell)
     if isinstance(graph, Failure):
         return failed_cell(cell, Absent(reason="it could not be made"), graph)
-    answer = _measure(context, record, cell, graph)
+    reference = _reference(context, cell)
+    answer = _measure(context, record, cell, graph, reference)
     if isinstance(answer, Failure):
         return failed_cell(cell, graph.graph, _with_closer(answer, cell.precision))
     measurement = Measurement(
@@ -65,7 +70,9 @@ def measure_cell(context: RunContext, record: Profile, cell: CellSpec) -> Cell:
         work=answer.work,
     )
     described = msgspec.structs.replace(
-        graph.graph, **{name: getattr(answer, name) for name in DISTANCES}
+        graph.graph,
+        divergence_from=reference.precision if reference else "fp32",
+        **{name: getattr(answer, name) for name in MEASURED},
     )
     return pending_cell(cell, described, measurement)
 
@@ -92,7 +99,11 @@ def _unfit(context: RunContext, record: Profile, cell: CellSpec) -> Failure | No
 
 
 def _measure(
-    context: RunContext, record: Profile, cell: CellSpec, graph: ReadyGraph
+    context: RunContext,
+    record: Profile,
+    cell: CellSpec,
+    graph: ReadyGraph,
+    reference: ReferenceGraph | None,
 ) -> MeasuredCell | Failure:
     spec, amounts = context.spec, amounts_of(context)
     plan = scoring_plan(context, cell, graph)
@@ -101,7 +112,7 @@ def _measure(
     add_known_documents(log, context.scores.documents, context.corpus.count)
     step = MeasureCell(
         plan=plan,
-        reference=_reference(context, cell),
+        reference=reference,
         samples=amounts.samples,
         journal=str(log),
         prefill_tokens=amounts.prompt,
@@ -122,12 +133,23 @@ def _measure(
     return _with_devices(answer, context.scores.devices)
 
 
-def _reference(context: RunContext, cell: CellSpec) -> str | None:
-    """Return the path of the fp32 graph to compare with, or None if there is none."""
-    if not can_be_fp32(context):
-        return None
-    fp32 = get_or_build(context, CellSpec("fp32", cell.provider))
-    return str(fp32.path) if isinstance(fp32, ReadyGraph) else None
+def _reference(context: RunContext, cell: CellSpec) -> ReferenceGraph | None:
+    """Return the graph to compare a cell with, or None if there is none.
+
+    It is fp32 on the CPU, or fp16 on the cell's provider where fp32 is not there or does not fit
+    into memory beside another provider's work.
+    """
+    fp32 = _graph_of(context, cell, "fp32") if can_be_fp32(context) else None
+    if fp32 and (base_name(cell.provider) == "cpu" or fp32.graph.bytes < available_memory()):
+        return ReferenceGraph(graph=str(fp32.path))
+    there = fp32 or any(ready.graph.precision == "fp16" for ready in context.graphs)
+    fp16 = _graph_of(context, cell, "fp16") if there and cell.precision != "fp16" else None
+    return fp16 and ReferenceGraph(graph=str(fp16.path), precision="fp16", provider=cell.provider)
+
+
+def _graph_of(context: RunContext, cell: CellSpec, precision: str) -> ReadyGraph | None:
+    graph = get_or_build(context, CellSpec(precision, cell.provider))
+    return graph if isinstance(graph, ReadyGraph) else None
 
 
 def _with_devices(answer: MeasuredCell, devices: tuple[str, ...]) -> MeasuredCell:

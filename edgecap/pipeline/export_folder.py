@@ -27,7 +27,7 @@ from edgecap.pipeline.work import build_work
 from edgecap.pipeline.worker import in_child
 from edgecap.provider_options import parse_provider
 from edgecap.record import Failure, Graph
-from edgecap.spec import DEFAULT_PRECISIONS, CellSpec, Spec
+from edgecap.spec import CellSpec, Spec, usual_precisions
 from edgecap.storage.files import (
     Paths,
     check_writable,
@@ -104,7 +104,7 @@ def _write_folder(context: RunContext, out: Path, provider: str = "cpu") -> dict
     spec, notice = context.spec, context.notice
     graphs: dict[str, ReadyGraph] = {}
     present = tuple(ready.graph.precision for ready in context.graphs)
-    precisions = spec.precisions or present or DEFAULT_PRECISIONS
+    precisions = spec.precisions or present or usual_precisions(provider)
     work = build_work(context, [CellSpec(precision, provider) for precision in precisions])
     notice(ProgressEvent(None, f"{counted(len(precisions), 'graph')} to make", work=work))
     for precision in precisions:

@@ -16,7 +16,7 @@ import msgspec
 from edgecap.errors import UsageError
 from edgecap.graph import export, finish
 from edgecap.graph.onnx_file import GraphFacts, unknown_inputs
-from edgecap.graph.variants import CORPUS, SAMPLED
+from edgecap.graph.variants import CORPUS, samples_of
 from edgecap.machine.energy import meter
 from edgecap.machine.energy.meter.cells import FIRST_S
 from edgecap.machine.info import check_processors, check_threads
@@ -40,7 +40,7 @@ from edgecap.pipeline.tokenizer_check import check_tokenizer, require_tokenizer
 from edgecap.pipeline.worker import Inspect, Inspected, ignore_progress
 from edgecap.provider_options import FUSED_PROVIDERS, base_name, install_hint
 from edgecap.record import Absent, Failure, File, Graph
-from edgecap.spec import DEFAULT_PRECISIONS, PRECISIONS, TUNED, CellSpec, Spec, cells
+from edgecap.spec import PRECISIONS, TUNED, CellSpec, Spec, cells, usual_cells
 from edgecap.storage.files import Paths, check_cache, list_files, require_regular_file
 from edgecap.text.corpus import Corpus
 
@@ -98,7 +98,7 @@ def _check_tokenizer(
     spec: Spec, located: LocatedModel, model: Model, inspected: Inspected, corpus: Corpus
 ) -> None:
     """Raise UsageError if the tokenizer does not fit the model, or is not there for the text."""
-    needs_text = corpus.path or any(SAMPLED.get(name) == CORPUS for name in spec.precisions)
+    needs_text = corpus.path or any(samples_of(name) == CORPUS for name in spec.precisions)
     if needs_text and not model.encodes:
         require_tokenizer(located, spec.trust_remote_code)
     texts = (d.text for d in corpus.documents) if corpus.path else iter(())
@@ -249,7 +249,8 @@ def _cells(
             f"{located.name} has no tuned variant; edgecap tune writes a folder that holds one"
         )
     if located.kind != "onnx":
-        return cells(spec.precisions or DEFAULT_PRECISIONS, spec.providers)
+        given = cells(spec.precisions, spec.providers)
+        return given or usual_cells(spec.providers)
     possible = {*present, *(PRECISIONS if "fp32" in present else ())}
     for precision in spec.precisions:
         if precision not in possible:

@@ -26,7 +26,7 @@ from edgecap.analysis.outcomes import failure_of
 from edgecap.analysis.recommend import Limit, Recommendation, recommend
 from edgecap.analysis.recommend.preference import check_preference
 from edgecap.errors import UsageError
-from edgecap.graph.variants import RECIPES
+from edgecap.graph.variants import NAMES
 from edgecap.pipeline.artifacts import (
     build_or_refuse,
     get_or_build,
@@ -195,7 +195,7 @@ def _build(
 def _write(
     context: RunContext, out: Path, best: ReadyGraph, fp32: ReadyGraph | None, provider: str
 ) -> None:
-    tuned = best.graph.precision not in RECIPES
+    tuned = best.graph.precision not in NAMES
     name = TUNED if tuned else best.graph.precision
     named = best._replace(graph=msgspec.structs.replace(best.graph, precision=name))
     write_graphs(context, {**({"fp32": fp32} if fp32 else {}), name: named}, out, provider)

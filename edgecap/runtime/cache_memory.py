@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 import random
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -104,6 +105,11 @@ class CacheMemory:
         import onnxruntime
 
         return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), *self._place)
+
+
+def present_of(past: str) -> str:
+    """Return the name of the output that continues a past input."""
+    return re.sub(r"^past_key_values", "present", past)
 
 
 def _fresh_pages(shape: list[int], dtype: type) -> np.ndarray:

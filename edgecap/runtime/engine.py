@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import json
 import math
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -20,17 +19,17 @@ import numpy as np
 from edgecap.errors import EdgecapError, UsageError
 from edgecap.graph.last_logits import DEPLOYED, KEEP
 from edgecap.graph.onnx_file import unknown_inputs
-from edgecap.graph.scoring import NLL, TARGETS, all_logits_graph
+from edgecap.graph.scoring import NLL, TARGETS, fixed_logits_graph
 from edgecap.graph.weight_locations import InMemoryGraph
 from edgecap.protocols import Floats, Ids
 from edgecap.provider_options import parse_provider
-from edgecap.runtime.cache_memory import DTYPES, CacheMemory
+from edgecap.runtime.arrays import feeds, log2_softmax
+from edgecap.runtime.cache_memory import DTYPES, CacheMemory, present_of
 from edgecap.runtime.operator_profile import OperatorProfile, parse_operator_profile
 from edgecap.runtime.providers import load_libraries
 from edgecap.runtime.sessions import create_session, session_options
 from edgecap.runtime.state import HEADROOM, CacheBuffer, KvCache
 
-_CHUNK = 1 << 18  # numbers that a core's cache holds
 LOGITS_BUDGET = 160_000_000  # bytes of logits that a scoring step may hold
 # Positions scored at once. Small, so that few positions of a window are computed against earlier
 # ones that they do not see.
@@ -72,10 +71,12 @@ class OrtEngine:
         if scoring is not None:
             options.enable_mem_pattern = False  # would keep one block for each length of input
         self._provider = parse_provider(provider).with_threads(threads)
+        self.launches = ""  # of a provider that records them: replayed, or why not
         load_libraries(self._provider)
         started = time.perf_counter()
         self._path, self._options = path, options
-        self._session = create_session(scoring or path, options, self._provider.arguments)
+        self._run_options: Any = None
+        self._session = self._open(scoring or path)
         self.load_s = time.perf_counter() - started
         actual = self._session.get_providers()[0]
         if actual != self._provider.runtime_name:
@@ -92,6 +93,9 @@ class OrtEngine:
         self.has_cache = bool(self._past) and any(o.startswith("present") for o in self._outputs)
         self.vocabulary = self._logits_width() or vocabulary
         self._check_inputs()
+
+    def _open(self, graph: Path | InMemoryGraph) -> Any:
+        return create_session(graph, self._options, self._provider.arguments)
 
     def _kept_logits_with_default(self) -> list[Any]:
         optional = self._session.get_overridable_initializers()
@@ -154,8 +158,8 @@ class OrtEngine:
 
         A provider that compiles a graph may take the default number of positions for a constant.
         """
-        graph = all_logits_graph(self._path)
-        self._session = create_session(graph, self._options, self._provider.arguments)
+        graph = fixed_logits_graph(self._path, 0)
+        self._session = self._open(graph)
         self._inputs = {n: i for n, i in self._inputs.items() if n not in KEEP}
         self._numbers_of_logits = {}
 
@@ -222,8 +226,11 @@ class OrtEngine:
             rows = rows if cache.ids is None else np.concatenate([cache.ids, rows], axis=1)
             cache = KvCache({}, 0)
         outputs, longer = self._run(rows, cache, self._outputs)
-        logits: Floats = outputs["logits"].numpy()[:, -1]
+        logits: Floats = outputs["logits"].numpy()[:, -1].copy()  # a replay writes over it
         return logits, longer if self.has_cache else KvCache({}, rows.shape[1], rows)
+
+    def stop_replaying(self, reason: str) -> None:
+        """Issue launches one by one from now on: this engine always does."""
 
     # --- caches ---------------------------------------------------------------------------
 
@@ -303,28 +310,26 @@ class OrtEngine:
         ids = np.atleast_2d(ids)
         rows, n = ids.shape
         total, cache = cache.length + n, self._with_capacity(cache, rows, n)
-        feeds = {
-            "input_ids": ids,
-            "attention_mask": np.ones((rows, total), np.int64),
-            "position_ids": np.tile(np.arange(cache.length, total, dtype=np.int64), (rows, 1)),
-            "token_type_ids": np.zeros((rows, n), np.int64),
-            TARGETS: targets[None] if targets is not None else None,
-        }
+        arrays = feeds(ids, cache.length, total)
+        if targets is not None:
+            arrays[TARGETS] = targets[None]
         binding, bound = self._bind(cache, names)
-        for name, array in feeds.items():
-            if name in self._inputs and array is not None:
+        for name, array in arrays.items():
+            if name in self._inputs:
                 binding.bind_cpu_input(name, array.astype(DTYPES[self._inputs[name].type]))
         for name in self._inputs.keys() & set(KEEP):
             binding.bind_ortvalue_input(name, self._number_of_logits(name, logits))
         replaced = {name: _on_host(array) for name, array in self.overrides.items()}
         for name, value in replaced.items():  # kept until the run ends: a binding keeps nothing
             binding.bind_ortvalue_input(name, value)
-        self._session.run_with_iobinding(binding)
+        self._session.run_with_iobinding(binding, self._run_options)
         binding.synchronize_outputs()
         outputs = dict(zip(bound, binding.get_outputs(), strict=True))
         if cache.buffer:
             return outputs, cache.buffer.advance(cache, n)
-        past = {name: outputs[_present(name)] for name in self._past if _present(name) in outputs}
+        past = {
+            name: outputs[present_of(name)] for name in self._past if present_of(name) in outputs
+        }
         return outputs, KvCache(past, total)
 
     def _number_of_logits(self, name: str, logits: int) -> Any:
@@ -345,7 +350,7 @@ class OrtEngine:
         if buffer is None:
             return self._bind_outputs(self._bind_past(cache), names), names
         buffer.check_current(cache)
-        presents = {_present(name): value for name, value in cache.values.items()}
+        presents = {present_of(name): value for name, value in cache.values.items()}
         if buffer.bound is None:
             buffer.bound = self._bind_past(cache)
             for name, value in presents.items():
@@ -376,21 +381,3 @@ def _on_host(array: np.ndarray) -> Any:
     import onnxruntime
 
     return onnxruntime.OrtValue.ortvalue_from_numpy(array)
-
-
-def log2_softmax(logits: np.ndarray) -> Floats:
-    """Return log2 of the softmax over the last axis in float64, a few rows at a time."""
-    rows = logits.reshape(-1, logits.shape[-1])
-    result = np.empty(rows.shape, np.float64)
-    step = max(1, _CHUNK // rows.shape[-1])
-    for begin in range(0, len(rows), step):
-        part = result[begin : begin + step]
-        part[...] = rows[begin : begin + step]
-        part -= part.max(axis=-1, keepdims=True)
-        part -= np.log(np.exp(part).sum(axis=-1, keepdims=True))
-        part /= math.log(2)
-    return result.reshape(logits.shape)
-
-
-def _present(past: str) -> str:
-    return re.sub(r"^past_key_values", "present", past)

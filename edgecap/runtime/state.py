@@ -38,11 +38,15 @@ class KvCache(NamedTuple):
 class CacheBuffer:
     """Memory for `capacity` positions, written by one chain of steps that can restart anywhere.
 
-    An engine stores in `bound` the I/O binding that it makes once for the whole chain.
+    An engine stores in `bound` the I/O binding that it makes once for the whole chain, and in
+    `replays` its recorded runs by their number of new positions.
     """
 
-    def __init__(self, values: dict[str, Any], capacity: int) -> None:
+    def __init__(
+        self, values: dict[str, Any], capacity: int, replays: dict[int, Any] | None = None
+    ) -> None:
         self.values, self.capacity = values, capacity
+        self.replays: dict[int, Any] = {} if replays is None else replays
         self.bound: Any = None
         self._serials: list[int] = [0]  # by length: the continuation that ended there
         self._last_serial = 0

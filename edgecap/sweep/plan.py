@@ -29,7 +29,7 @@ from edgecap.model.reference_models import SERIES, series_members
 from edgecap.names import safe_filename
 from edgecap.parsing import parse_name
 from edgecap.provider_options import parse_providers
-from edgecap.spec import DEFAULT_CORPUS, DEFAULT_MODEL, DEFAULT_PRECISIONS, RENAMED, Spec
+from edgecap.spec import DEFAULT_CORPUS, DEFAULT_MODEL, RENAMED, Spec, usual_precisions
 from edgecap.storage.files import require_regular_file, sha256_of
 from edgecap.sweep.fingerprint import corpus_fingerprint, model_fingerprint, precisions_of
 
@@ -212,11 +212,10 @@ def _cells(block: dict[str, Any], contents: _Contents) -> Iterator[PlannedCell]:
         for m in (series_members() if text == SERIES else (text,))
     ]
     for model in map(contents.place, dict.fromkeys(models)):
-        precisions = (
-            _texts(block, "precisions", ()) or contents.precisions(model) or DEFAULT_PRECISIONS
-        )
-        for precision, provider, corpus, context, batch in itertools.product(
-            precisions, providers, corpora, contexts or [None], batches
+        given = _texts(block, "precisions", ()) or contents.precisions(model)
+        pairs = [(p, e) for e in providers for p in given or usual_precisions(e)]
+        for (precision, provider), corpus, context, batch in itertools.product(
+            pairs, corpora, contexts or [None], batches
         ):
             spec = Spec(
                 model=model,

@@ -108,6 +108,19 @@ def declare_shapes(flow: Flow) -> None:
                 graph.value_info.append(helper.make_tensor_value_info(name, tensor.kind, dims))
 
 
+def declare_types(flow: Flow) -> None:
+    """Declare the types of results that onnx cannot infer, behind the runtime's own operators."""
+    from onnx import TensorProto
+
+    graph = flow.model.graph
+    known = {v.name for v in (*graph.value_info, *graph.output)}
+    for node in flow.nodes:
+        for name in node.output if node.domain not in ("", "ai.onnx") else ():
+            kind = flow.tensor(name).kind
+            if name and name not in known and kind != TensorProto.UNDEFINED:
+                graph.value_info.add(name=name).type.tensor_type.elem_type = kind
+
+
 def retain(field: Any, items: list[Any]) -> None:
     """Keep only the given items of a protobuf field, in that order, without copying weights."""
     order = {id(item): at for at, item in enumerate(items)}

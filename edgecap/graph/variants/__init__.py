@@ -7,6 +7,10 @@
     int8_static     int8s   QDQ, with ranges of activations from calibration samples
     block_weights   int8w int4b32 int4hqq and block sizes (int4b128): one plain format everywhere
     rewrites        changes of matrices and tables that they share
+    arithmetic      products of a variant in fp16 or bf16, for providers that compute in these
+
+A variant is weights x arithmetic. The name of a precision gives the weights; the provider gives the
+arithmetic, unless the name does (w8a16: int8 weights, activations in fp16).
 
 Gathered tables (tokens, learned positions) are quantized with the matrices. A tied token table is
 stored once in every variant: quantized as the LM head, and gathered from there. Every variant
@@ -23,6 +27,7 @@ from typing import Any, NamedTuple
 from edgecap.graph.last_logits import RECIPE as LAST_LOGITS
 from edgecap.graph.last_logits import keep_last_logits
 from edgecap.graph.onnx_file import open_graph, write_graph
+from edgecap.graph.variants.arithmetic import ARITHMETIC, compute_in
 from edgecap.graph.variants.bf16 import make_bf16
 from edgecap.graph.variants.block_weights import make_block_weights
 from edgecap.graph.variants.blocks.make import SMALL, make_int4, make_int8
@@ -31,37 +36,56 @@ from edgecap.graph.variants.fp16 import make_fp16
 from edgecap.graph.variants.int8_dynamic import make_int8_dynamic
 from edgecap.graph.variants.int8_static import make_int8_static
 from edgecap.protocols import Ids
+from edgecap.provider_options import BF16_PROVIDERS, HALF_PROVIDERS, base_name
 
 CORPUS, CALIBRATION = "corpus", "calibration"
+
+
+class Form(NamedTuple):
+    """Weights, a key of `VARIANTS`, and arithmetic, a key of `ARITHMETIC` or "" for their own."""
+
+    weights: str
+    arithmetic: str = ""
+
+    @property
+    def recipe(self) -> str:
+        """How the variant is made; part of the cache key."""
+        more = f"; {ARITHMETIC[self.arithmetic]}" if self.arithmetic else ""
+        return f"{VARIANTS[self.weights].recipe}{more}; {LAST_LOGITS}"
 
 
 class Variant(NamedTuple):
     """A variant: `recipe` is part of the cache key.
 
-    `samples` names the text that its samples are taken from: "corpus" is that of the run, which it
-    needs; "calibration" is bundled. `observes` means that the fp32 graph runs on them.
+    `blocks` tells that products unpack the weights, and may compute in any type. `samples` names
+    the text that its samples are taken from: "corpus" is that of the run, which it needs;
+    "calibration" is bundled. `observes` means that the fp32 graph runs on them.
     """
 
     recipe: str
     make: Callable[..., Any]
     samples: str = ""
     observes: bool = False
+    blocks: bool = False
 
 
 def _in_blocks(bits: int, block: int, hqq: bool = False) -> Variant:
     kind = "HQQ, zero points fp32" if hqq else "symmetric, accuracy level 4"
     recipe = f"MatMulNBits {bits} bits block {block}, {kind}, gathered tables in blocks; v1"
-    return Variant(recipe, partial(make_block_weights, bits=bits, block=block, hqq=hqq))
+    make = partial(make_block_weights, bits=bits, block=block, hqq=hqq)
+    return Variant(recipe, make, blocks=True)
 
 
 def _calibrated(formats: str, make: Callable[..., Any]) -> Variant:
     recipe = f"{formats}; scales in fp16, int8 activations; scales moved, errors fed back; v4"
-    return Variant(recipe, make, CALIBRATION, observes=True)
+    return Variant(recipe, make, CALIBRATION, observes=True, blocks=True)
 
 
 VARIANTS = {
     "fp16": Variant("float16 weights; norms, softmax and rotary angles fp32; v1", make_fp16),
-    "int8": Variant("8 bits, blocks of 32, scales in fp16, int8 activations; v1", make_int8),
+    "int8": Variant(
+        "8 bits, blocks of 32, scales in fp16, int8 activations; v1", make_int8, blocks=True
+    ),
     "int4": _calibrated(
         "4 bits, blocks of 32 with zero points; tables and heads in blocks of 16; "
         "8 bits where needed",
@@ -92,6 +116,12 @@ VARIANTS = {
     "int8wb128": _in_blocks(8, 128),
     "int4hqq": _in_blocks(4, 32, hqq=True),
 }
+FORMS = {
+    "w8a16": Form("int8", "fp16"),
+    "w4a16": Form("int4", "fp16"),
+    "w8a32": Form("int8", "fp32"),
+    "w4a32": Form("int4", "fp32"),
+}
 # The variant to use instead where one is too far from fp32, or its numbers overflow.
 CLOSER = {
     "fp16": "bf16",
@@ -99,38 +129,61 @@ CLOSER = {
     "int8w": "fp16",
     "int4": "int8",
     **dict.fromkeys(("int8d", "int8s", "int8wb128"), "int8"),
+    "w8a16": "fp16",
+    "w8a32": "fp16",
+    "w4a16": "w8a16",
+    "w4a32": "w8a32",
     **dict.fromkeys(("int4b16", "int4b32", "int4b64", "int4b128", "int4hqq", "int4s"), "int4"),
 }
 TUNED_RECIPE = (
     "4 and 8 bits in blocks, a format for each group of matrices; scales in fp16, "
     f"int8 activations; scales moved, errors fed back; v2; {LAST_LOGITS}"
 )
-RECIPES = {name: f"{variant.recipe}; {LAST_LOGITS}" for name, variant in VARIANTS.items()}
-SAMPLED = {name: variant.samples for name, variant in VARIANTS.items() if variant.samples}
+NAMES = (*VARIANTS, *FORMS)
+
+
+def form_of(precision: str, provider: str) -> Form:
+    """Return weights and arithmetic of a precision, one of `NAMES`, on a provider."""
+    name = base_name(provider)
+    if precision in FORMS:
+        return FORMS[precision]
+    if precision == "bf16":
+        return Form(precision, "bf16" if name in BF16_PROVIDERS else "")
+    is_half = name in HALF_PROVIDERS and (precision == "fp16" or VARIANTS[precision].blocks)
+    return Form(precision, "fp16" if is_half else "")
+
+
+def samples_of(precision: str) -> str:
+    """Return the text that a precision takes samples from, "" if none; see `Variant`."""
+    weights = FORMS[precision].weights if precision in FORMS else precision
+    return VARIANTS[weights].samples if weights in VARIANTS else ""
 
 
 def make_variant(
     source: Path,
-    precision: str,
+    form: Form,
     folder: Path,
     samples: Sequence[Ids] = (),
     observe: Observe | None = None,
+    positions: int | None = None,
 ) -> list[str]:
     """Make a variant of an fp32 graph in `folder` and return the names of its files.
 
-    `samples` are token ids, each of shape (n,), for variants in `SAMPLED`; `observe` runs the fp32
-    graph on one and returns the named tensors. Raises UsageError if a variant needs samples and has
-    none, or if a library of the variant is not installed.
+    `samples` are token ids, each of shape (n,), for variants with `samples`; `observe` runs the
+    fp32 graph on one and returns the named tensors. `positions` are the model's, if known. Raises
+    UsageError if a variant needs samples and has none, or if a library of the variant is not
+    installed.
     """
-    variant = VARIANTS[precision]
+    variant = VARIANTS[form.weights]
     model = open_graph(source)
     given: dict[str, Any] = {"samples": samples} if variant.samples else {}
-    if (
-        variant.observes
-    ):  # tensors of the file, which has no slice in front of the head if it is old
+    if form.arithmetic and not variant.blocks:  # the type of all numbers, weights too
+        keep_last_logits(model)
+        made = model
+    elif variant.observes:  # tensors of the file; an old one has no slice in front of the head
         made = variant.make(model, observe=observe, **given)
         keep_last_logits(made)
     else:
         keep_last_logits(model)
         made = variant.make(model, **given)
-    return write_graph(made, folder)
+    return write_graph(compute_in(form.arithmetic, made, positions), folder)

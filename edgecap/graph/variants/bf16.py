@@ -28,7 +28,8 @@ def make_bf16(model: onnx.ModelProto) -> onnx.ModelProto:
         for t in graph.initializer
         if t.data_type == TensorProto.FLOAT and math.prod(t.dims) >= _MIN_NUMBERS
     ]:
-        narrow = _narrowed(tensor)
+        narrow = narrowed(tensor)
+        narrow.name = f"{tensor.name}_bf16"
         graph.initializer.remove(tensor)
         graph.initializer.append(narrow)
         graph.node.insert(
@@ -37,8 +38,8 @@ def make_bf16(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def _narrowed(tensor: onnx.TensorProto) -> onnx.TensorProto:
-    """Return the tensor in bfloat16, rounded to nearest, ties to even."""
+def narrowed(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    """Return a float tensor in bfloat16, rounded to nearest, ties to even."""
     from onnx import TensorProto, numpy_helper
 
     bits = (
@@ -48,7 +49,7 @@ def _narrowed(tensor: onnx.TensorProto) -> onnx.TensorProto:
     )
     rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
     return TensorProto(
-        name=f"{tensor.name}_bf16",
+        name=tensor.name,
         data_type=TensorProto.BFLOAT16,
         dims=tensor.dims,
         raw_data=rounded.tobytes(),

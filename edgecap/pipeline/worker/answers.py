@@ -87,7 +87,10 @@ class MeasuredSensitivity(Message, frozen=True, tag="sensed"):
 
 
 class MeasuredCell(Message, frozen=True, tag="measured"):
-    """Everything of a cell but its memory and latency; the fields of divergence are the graph's."""
+    """Everything of a cell but its memory and latency.
+
+    Fields of divergence, `weights` and `arithmetic` are the graph's.
+    """
 
     divergence_bits: float | Absent
     compression: Compression | Absent
@@ -98,6 +101,8 @@ class MeasuredCell(Message, frozen=True, tag="measured"):
     decoded_divergence_bits: float | Absent = Absent(reason="not decoded")
     prefilled_divergence_bits: float | Absent = Absent(reason="not decoded")
     widest_activation: WidestActivation | None = None
+    weights: str = ""
+    arithmetic: str = ""
 
 
 class ScoredPart(Message, frozen=True, tag="scored"):

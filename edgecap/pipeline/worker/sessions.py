@@ -13,6 +13,7 @@ from edgecap.names import one_line
 from edgecap.pipeline.worker.steps import (
     Session,
 )
+from edgecap.provider_options import RECORDING, base_name
 from edgecap.record import Absent, Failure
 from edgecap.text.corpus import Corpus
 
@@ -33,14 +34,25 @@ class SystemClock:
         time.sleep(seconds)
 
 
-def open_session(session: Session, **changes: Any) -> Any:
-    """Open an `OrtEngine` as a session asks, with options changed where `changes` says so."""
+def open_timed_session(session: Session, **changes: Any) -> Any:
+    """Open a session as it is deployed: it replays recorded launches if the provider records."""
+    from edgecap.runtime.replay import ReplayingEngine
+
+    records = base_name(session.provider) in RECORDING
+    return open_session(session, ReplayingEngine if records else None, **changes)
+
+
+def open_session(session: Session, kind: type | None = None, **changes: Any) -> Any:
+    """Open an engine as a session asks, with options changed where `changes` says so.
+
+    `kind` is its class, `OrtEngine` by default.
+    """
     from edgecap.runtime.engine import OrtEngine
 
     pin_process(session.affinity)
     names = [name for name in session.__struct_fields__ if name not in _NOT_ENGINE]
     options = {name: getattr(session, name) for name in names}
-    return OrtEngine(**{"path": Path(session.graph), **options, **changes})
+    return (kind or OrtEngine)(**{"path": Path(session.graph), **options, **changes})
 
 
 def corpus_samples(corpus: Corpus, tokenizer: str, length: int, most: int) -> list[Any]:

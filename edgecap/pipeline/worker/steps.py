@@ -71,15 +71,18 @@ class Optimize(Message, frozen=True, tag="optimize"):
 class Quantize(Message, frozen=True, tag="vary"):
     """Make a variant of an fp32 graph in `out`.
 
-    Variants with static ranges are calibrated on samples of the corpus, of at most `positions`.
+    `weights` and `arithmetic` are those of a `graph.variants.Form`. Variants with static ranges are
+    calibrated on samples of the corpus, of at most `sample_tokens`. `positions` are the model's.
     """
 
     graph: str
-    precision: str
+    weights: str
+    arithmetic: str
     out: str
     corpus: Corpus | None = None
     tokenizer: str = ""
-    positions: int = 256
+    sample_tokens: int = 256
+    positions: int | None = None
 
 
 class MeasureSensitivity(Message, frozen=True, tag="sense"):
@@ -128,16 +131,24 @@ class ScoringPlan(Message, frozen=True, tag="plan"):
     stride: int | None
 
 
+class ReferenceGraph(Message, frozen=True, tag="reference"):
+    """Graph that variants are compared with, its precision, and the provider that runs it."""
+
+    graph: str
+    precision: str = "fp32"
+    provider: str = "cpu"
+
+
 class MeasureCell(Message, frozen=True, tag="measure"):
     """Measure placement, divergence, compression, energy and work of a graph on a provider.
 
-    `reference` is the fp32 graph to compare with, on `samples` of the text. The file `journal`
+    `reference` is the graph to compare with, on `samples` of the text. The file `journal`
     keeps finished documents. Joules of decoding are those of loops of up to `decode_steps`; nothing
     is decoded if `decode_context` is 0.
     """
 
     plan: ScoringPlan
-    reference: str | None
+    reference: ReferenceGraph | None
     samples: int
     journal: str
     prefill_tokens: int

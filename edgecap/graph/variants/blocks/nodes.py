@@ -56,6 +56,15 @@ def matmul_node(node: onnx.NodeProto, stored: list[str], weights: BlockWeights, 
     )
 
 
+def set_accuracy(graph: onnx.GraphProto, level: int) -> None:
+    """Set the accuracy level of all products of weights in blocks."""
+    for node in graph.node:
+        if node.op_type == "MatMulNBits":
+            for attribute in node.attribute:
+                if attribute.name == "accuracy_level":
+                    attribute.i = level
+
+
 def gather_nodes(
     graph: onnx.GraphProto, node: onnx.NodeProto, stored: list[str], weights: BlockWeights
 ) -> list[Any]:

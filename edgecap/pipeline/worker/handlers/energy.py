@@ -11,7 +11,7 @@ from edgecap.machine.energy.assumed import AssumedCounter
 from edgecap.machine.roots import sysfs
 from edgecap.meters.energy import measure_energy
 from edgecap.model.architecture import ENCODER
-from edgecap.pipeline.worker.sessions import Report, SystemClock, open_session, progress_of
+from edgecap.pipeline.worker.sessions import Report, SystemClock, open_timed_session, progress_of
 from edgecap.pipeline.worker.steps import (
     MeasureCell,
 )
@@ -44,7 +44,7 @@ def measure(step: MeasureCell, report: Report, scoring: Callable[[], Any]) -> En
     )
     if isinstance(resolution.counter, Absent):
         return resolution.counter
-    prefill, decode = _loads(step, open_session(session))
+    prefill, decode = _loads(step, open_timed_session(session))
     return measure_energy(
         resolution.counter,
         clock,

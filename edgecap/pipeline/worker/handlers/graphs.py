@@ -9,7 +9,7 @@ from typing import Any
 
 from edgecap.graph import export, finish
 from edgecap.graph.onnx_file import open_graph
-from edgecap.graph.variants import make_variant
+from edgecap.graph.variants import Form, make_variant
 from edgecap.graph.weight_formats import weight_formats
 from edgecap.machine.info import default_threads
 from edgecap.meters import fidelity
@@ -77,8 +77,8 @@ def _divergence(plain: Path, other: Path) -> float:
 def _quantize(step: Quantize, report: Report) -> BuiltGraph:
     from edgecap.runtime.activations import ActivationReader
 
-    report(f"making {step.precision}", 0, 1)
-    length = min(CALIBRATION_TOKENS, step.positions)
+    report(f"making {step.weights}", 0, 1)
+    length = min(CALIBRATION_TOKENS, step.sample_tokens)
     samples = (
         corpus_samples(step.corpus, step.tokenizer, length, CALIBRATION_SAMPLES)
         if step.corpus
@@ -86,7 +86,8 @@ def _quantize(step: Quantize, report: Report) -> BuiltGraph:
     )
     source = Path(step.graph)
     observe = ActivationReader(source, default_threads())
-    files = make_variant(source, step.precision, Path(step.out), samples, observe)
+    form = Form(step.weights, step.arithmetic)
+    files = make_variant(source, form, Path(step.out), samples, observe, step.positions)
     return describe_variant(Path(step.out), files)
 
 

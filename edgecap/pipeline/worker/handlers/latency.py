@@ -25,7 +25,7 @@ from edgecap.pipeline.worker.sessions import (
     Report,
     SystemClock,
     failure_of,
-    open_session,
+    open_timed_session,
     progress_of,
 )
 from edgecap.pipeline.worker.steps import (
@@ -70,7 +70,7 @@ def _bench(step: MeasureLatency, entrant: Session, report: Report) -> LatencyBen
     report("warm-up", 0, 1)
     plan = LatencyPlan(step.prefill_tokens, step.decode_context, step.limit_s, step.target)
     try:
-        return LatencyBench(open_session(entrant), SystemClock(), plan, entrant.vocabulary)
+        return LatencyBench(open_timed_session(entrant), SystemClock(), plan, entrant.vocabulary)
     except Exception as error:
         return failure_of(stage_of(step), error)
 
@@ -106,7 +106,7 @@ def _overhead(step: MeasureLatency) -> float | None:
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / "empty.onnx"
             path.write_bytes(empty_decoder(step.layers))
-            engine = open_session(step.entrants[0], path=path)
+            engine = open_timed_session(step.entrants[0], path=path)
             return measure_overhead(engine, SystemClock(), step.decode_context)
     except Exception:
         return None
@@ -130,6 +130,7 @@ def _with_sweeps(
         latency = msgspec.structs.replace(latency, sweep=sweep)
     points = [(batch, streams) for batch in step.batches for streams in step.streams]
     if points != [(1, 1)]:
+        bench.engine.stop_replaying("streams share a session")
         throughput = measure_throughput(
             bench.engine,
             clock,

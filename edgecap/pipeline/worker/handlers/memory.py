@@ -6,10 +6,10 @@ from pathlib import Path
 
 import onnxruntime  # noqa: F401 - loaded before the baseline is read
 
-import edgecap.runtime.engine  # noqa: F401 - likewise
+import edgecap.runtime.replay  # noqa: F401 - likewise
 from edgecap.machine.info import process_gpu_memory
 from edgecap.meters.memory import ON_HOST, measure_memory
-from edgecap.pipeline.worker.sessions import Report, open_session
+from edgecap.pipeline.worker.sessions import Report, open_timed_session
 from edgecap.pipeline.worker.steps import (
     MeasureMemory,
 )
@@ -22,7 +22,7 @@ def measure(step: MeasureMemory, report: Report) -> Memory:
     report("memory", 0, 1)
     on_host = parse_provider(step.session.provider).place[0] == "cpu"
     return measure_memory(
-        lambda: open_session(step.session),
+        lambda: open_timed_session(step.session),
         step.session.vocabulary,
         step.prefill_tokens,
         step.steps,

@@ -14,7 +14,9 @@ import numpy as np
 
 from edgecap.graph.activations import watch_products
 from edgecap.graph.cost.count import count_graph
+from edgecap.graph.onnx_file import open_graph
 from edgecap.graph.scoring import scoring_graph
+from edgecap.graph.weight_formats import arithmetic_of, precision_of
 from edgecap.meters import divergence, text_windows
 from edgecap.meters.compression import ScoredDocument, WindowPlan, measure_compression
 from edgecap.meters.sharding import score_part
@@ -36,6 +38,7 @@ from edgecap.pipeline.worker.sessions import (
 )
 from edgecap.pipeline.worker.steps import (
     MeasureCell,
+    ReferenceGraph,
     ScorePart,
     ScoringPlan,
     Session,
@@ -69,8 +72,11 @@ def _measure_cell(step: MeasureCell, report: Report) -> MeasuredCell:
     in_stage("placement", lambda: _check_placement(step, placement))
     encodes = step.plan.session.task == ENCODER
     distance = in_stage("divergence", lambda: (_cosine if encodes else _divergence)(step, report))
+    graph = open_graph(Path(step.plan.session.graph), weights=False)
     return MeasuredCell(
         **distance,
+        weights=precision_of(graph)[: len("fp32")],
+        arithmetic=arithmetic_of(graph),
         compression=NOT_PREDICTED
         if encodes
         else in_stage("compression", lambda: _compression(step, report)),
@@ -133,18 +139,20 @@ def _divergence(step: MeasureCell, report: Report) -> dict[str, Any]:
     """Return the divergences from fp32 in bits a token, and the widest activation, by field."""
     plan = step.plan
     if step.reference is None or _is_reference(step):
-        return _each(NO_FP32 if step.reference is None else 0.0)
+        return _each(0.0 if step.reference else NO_FP32)
     report("divergence", 0, 1)
     length = min(divergence.SAMPLE_TOKENS, plan.context)
     samples = corpus_samples(plan.corpus, plan.tokenizer, length, step.samples)
     if not samples:
         return _each(Absent(reason="the corpus has no tokens"))
-    reference = open_session(plan.session, path=Path(step.reference), provider="cpu")
+    reference = _open_reference(plan.session, step.reference)
     found = divergence.measure_divergence(reference, open_session(plan.session), samples)
     prefilled, decoded = (
         NOT_DECODED if bits is None else bits for bits in (found.prefilled_bits, found.decoded_bits)
     )
-    widest = _widest(step, samples[0]) if divergence_shift(prefilled, decoded) else None
+    widest = None
+    if divergence_shift(prefilled, decoded):
+        widest = _widest(plan.session, step.reference, samples[0])
     return {
         **dict(zip(_BITS, (found.bits, decoded, prefilled), strict=True)),
         "widest_activation": widest,
@@ -158,12 +166,14 @@ def _each(value: float | Absent) -> dict[str, Any]:
     return dict.fromkeys(_BITS, value)
 
 
-def _widest(step: MeasureCell, sample: Any) -> WidestActivation | None:
-    """Return the widest activation of the fp32 graph; None if it cannot be read from the graph."""
-    watched = watch_products(Path(step.reference or ""))
-    engine = open_session(
-        step.plan.session, path=Path(step.reference or ""), provider="cpu", scoring=watched.graph
-    )
+def _open_reference(session: Session, reference: ReferenceGraph, **options: Any) -> Any:
+    return open_session(session, path=Path(reference.graph), provider=reference.provider, **options)
+
+
+def _widest(session: Session, reference: ReferenceGraph, sample: Any) -> WidestActivation | None:
+    """Return the widest activation of the reference; None if it cannot be read from the graph."""
+    watched = watch_products(Path(reference.graph))
+    engine = _open_reference(session, reference, scoring=watched.graph)
     return divergence.find_widest(engine, watched.nodes, sample)
 
 
@@ -177,14 +187,17 @@ def _cosine(step: MeasureCell, report: Report) -> dict[str, Any]:
     if step.reference is None or _is_reference(step):
         itself = divergence.measure_cosine(variant, variant, samples)
         return {**_each(NOT_PREDICTED), "cosine": None if step.reference is None else itself}
-    reference = open_session(step.plan.session, path=Path(step.reference), provider="cpu")
+    reference = _open_reference(step.plan.session, step.reference)
     cosine = divergence.measure_cosine(reference, variant, samples)
     return {**_each(NOT_PREDICTED), "cosine": cosine}
 
 
 def _is_reference(step: MeasureCell) -> bool:
-    session = step.plan.session
-    return step.reference == session.graph and session.provider == "cpu"
+    session, reference = step.plan.session, step.reference
+    return reference is not None and (reference.graph, reference.provider) == (
+        session.graph,
+        session.provider,
+    )
 
 
 def _encoder_samples(step: MeasureCell) -> list[Any]:
