@@ -6,11 +6,14 @@ import sys
 import fake_devices as devices
 import msgspec
 import pytest
-from samples import RECORD
+from samples import ENERGY, RECORD, latency_with, with_outcome
 
 from edgecap.analysis.cell_labels import gpus_of, hardware_of
+from edgecap.analysis.warnings import cautions
 from edgecap.machine import nvidia
+from edgecap.machine.board_noise import monitor_board
 from edgecap.machine.energy.nvml import open_nvml
+from edgecap.machine.noise import NoiseMonitor
 from edgecap.machine.nvidia import (
     cuda_uuids,
     free_memory,
@@ -20,11 +23,15 @@ from edgecap.machine.nvidia import (
     read_gpus,
     visible_boards,
 )
+from edgecap.meters.latency import Decider
 from edgecap.pipeline import peaks
-from edgecap.pipeline.worker import Inspect, MeasureMemory, Session
-from edgecap.pipeline.worker.handlers import diagnose, memory
+from edgecap.pipeline.worker import Inspect, MeasureLatency, MeasureMemory, Session
+from edgecap.pipeline.worker.handlers import diagnose, latency, memory
 from edgecap.record import (
     Absent,
+    BoardConditions,
+    Conditions,
+    Gpu,
     LeftOut,
 )
 from edgecap.runtime.providers import provider_problem
@@ -251,13 +258,16 @@ def test_a_board_that_does_not_show_this_process(install, users):
 def test_no_board(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert "NVML does not report it" in process_gpu_memory(0).reason
-    assert (read_gpus(), free_memory(0)) == ((), None)
+    assert (read_gpus(), free_memory(0), monitor_board(0)) == ((), None, None)
 
 
 def test_a_board_that_tells_nothing_fails_nothing(install):
     install({"uuid": uuid_of(0)}, cuda=[uuid_of(0)])
     assert (read_gpus(on_cuda=True), free_memory(0)) == ((), None)
     assert isinstance(process_gpu_memory(0), Absent)
+    watch = NoiseMonitor(monitor_board(0))
+    watch.sample()
+    assert watch.conditions().board == BoardConditions(rounds=1)
 
 
 def test_peaks_are_those_of_the_board_in_use(install, tmp_path):
@@ -275,6 +285,60 @@ def test_peaks_are_those_of_the_board_in_use(install, tmp_path):
     )
 
 
+# --- during the rounds ------------------------------------------------------------------------
+
+
+def test_the_clock_and_the_others_are_sampled_each_round(install):
+    one = board(0, mhz=1980, most_mhz=1980, slowed=0, users={OWN: 5}, loads={OWN: 90})
+    install(board(1, mhz=300), one, cuda=[uuid_of(0)])
+    watch = NoiseMonitor(monitor_board(0))
+    for mhz, bits in ((1980, 0), (1410, 0x4), (1200, 0x4 | 0x40), (210, 0x1)):
+        one.update(mhz=mhz, slowed=bits)
+        watch.sample()
+    one.update(users={OWN: 5, 7: 9, 8: 9}, loads={OWN: 50, 7: 30, 8: 10})
+    watch.sample()
+    assert watch.conditions().board == BoardConditions(
+        rounds=5,
+        clocks_hz=(1.98e9, 1.41e9, 1.2e9),
+        most_hz=1.98e9,
+        slowed={"power limit": 2, "heat": 1},
+        others=2,
+        other_load=pytest.approx(0.4),
+    )
+
+
+def test_processes_of_another_numbering_are_not_others(install):
+    """In a container NVML lists this process by a number that it does not know."""
+    install(board(0, users={4711: 5}, loads={4711: 90}), cuda=[uuid_of(0)])
+    watch = NoiseMonitor(monitor_board(0))
+    watch.sample()
+    assert (watch.conditions().board.others, watch.conditions().board.other_load) == (None, None)
+
+
+def test_the_board_that_is_watched_is_that_of_the_session(install, monkeypatch):
+    install(board(0, mhz=300), board(1, mhz=1980), cuda=[uuid_of(0), uuid_of(1)])
+    watched = []
+    monkeypatch.setattr(latency, "NoiseMonitor", lambda b: watched.append(b) or NoiseMonitor(b))
+    for provider in ("cuda:device_id=1", "cpu"):
+        session = Session(graph="g", provider=provider, threads=1, vocabulary=9, head_dim=None)
+        step = MeasureLatency(
+            entrants=(session,),
+            prefill_tokens=8,
+            decode_context=0,
+            limit_s=1.0,
+            target=0.0,
+            sweep=(),
+            batches=(1,),
+            streams=(1,),
+            layers=1,
+        )
+        latency._take_turns(step, [], Decider([], False), lambda *_: None)
+    on_board, on_cpu = watched
+    on_board.sample()
+    assert on_board.conditions().clocks_hz == (1.98e9,)
+    assert on_cpu is None
+
+
 def test_the_memory_that_is_read_is_that_of_the_session(install, monkeypatch):
     install(board(0, users={OWN: 5}), board(1, users={OWN: 7}), cuda=[uuid_of(0), uuid_of(1)])
     monkeypatch.setattr(memory, "measure_memory", lambda *arguments: arguments[-1]())
@@ -282,3 +346,74 @@ def test_the_memory_that_is_read_is_that_of_the_session(install, monkeypatch):
         session = Session(graph="g", provider=provider, threads=1, vocabulary=9, head_dim=None)
         step = MeasureMemory(session=session, files=(), prefill_tokens=8, steps=1)
         assert memory.measure(step, lambda *_: None) == expected
+
+
+# --- cautions ---------------------------------------------------------------------------------
+
+QUIET = Gpu(
+    name="NVIDIA H100", driver="580", memory_bytes=80 * GIB, users=0, device=0, utilisation=0.0
+)
+COUNTED = msgspec.structs.replace(ENERGY, domains=("nvml gpu-0", "package-0"))
+
+
+def found(provider="cuda", energy=COUNTED, during=None, gpu=QUIET, **board):
+    cell = with_outcome(latency_with(conditions=Conditions(board=during)), energy=energy)
+    machine = msgspec.structs.replace(RECORD.machine, gpus=(msgspec.structs.replace(gpu, **board),))
+    every = cautions(machine, RECORD.source, cell.graph, provider, cell.outcome, 1)
+    return {c.code: c.message for c in every if "board" in c.code}
+
+
+def test_a_quiet_board_is_no_caution():
+    calm = BoardConditions(
+        rounds=8, clocks_hz=(1.98e9, 1.96e9), most_hz=1.98e9, others=1, other_load=0.0
+    )
+    assert found(during=calm, used_bytes=600_000_000, users=1) == {}
+    assert found(during=None) == {}
+
+
+def test_a_busy_board_is_told_and_its_joules_are_not_ours():
+    told = found(utilisation=0.97, users=2)
+    assert told["board-busy"] == (
+        "NVIDIA H100 was busy 97% of the time before the run, with 2 other processes"
+    )
+    assert "energy-shared-board" in told
+    assert "energy-shared-board" not in found(utilisation=0.97, energy=Absent(reason="none"))
+    on_cpu = msgspec.structs.replace(ENERGY, domains=("package-0",))
+    assert "energy-shared-board" not in found(utilisation=0.97, energy=on_cpu)
+    assert found(provider="cpu", utilisation=0.97) == {}
+    assert found(provider="cuda:device_id=1", utilisation=0.97) == {}
+    assert "processes that NVML does not list" in found(utilisation=0.5)["board-busy"]
+
+
+@pytest.mark.parametrize(
+    ("others", "load", "words"),
+    [(1, 0.4, "40% of the time"), (2, None, "how much is not known"), (2, 0.02, ""), (0, 0.9, "")],
+)
+def test_others_during_the_benchmark(others, load, words):
+    told = found(during=BoardConditions(rounds=8, others=others, other_load=load))
+    assert words in told.get("board-busy-meanwhile", "")
+    assert ("board-busy-meanwhile" in told, "energy-shared-board" in told) == (bool(words),) * 2
+
+
+def test_memory_of_others_is_told_with_how_much():
+    told = found(used_bytes=30_000_000_000, users=1)
+    assert told == {
+        "board-memory-taken": "30 GB of the 85.9 GB of NVIDIA H100 were taken before the run, "
+        "by 1 other process"
+    }
+
+
+def test_a_clock_that_falls_is_told_with_its_cause():
+    during = BoardConditions(
+        rounds=8,
+        clocks_hz=(1.98e9, 1.41e9, 1.2e9),
+        most_hz=1.98e9,
+        slowed={"power limit": 5, "heat": 2},
+    )
+    told = found(during=during, power_limit_w=350.0)
+    assert told == {
+        "board-clock": "the clock of NVIDIA H100 was 1.20 to 1.98 GHz from round to round, "
+        "1.98 GHz at most",
+        "board-throttled": "the clock of NVIDIA H100 was held down by power limit (350 W) in 5 "
+        "and heat in 2 of 8 rounds: 1.20 to 1.98 GHz, 1.98 GHz at most",
+    }
