@@ -6,6 +6,7 @@ import sys
 import fake_devices as devices
 import msgspec
 import pytest
+from fakes import scripted
 from samples import ENERGY, RECORD, latency_with, with_outcome
 
 from edgecap.analysis.cell_labels import gpus_of, hardware_of
@@ -25,17 +26,23 @@ from edgecap.machine.nvidia import (
 )
 from edgecap.meters.latency import Decider
 from edgecap.pipeline import peaks
-from edgecap.pipeline.worker import Inspect, MeasureLatency, MeasureMemory, Session
+from edgecap.pipeline.profile import profile
+from edgecap.pipeline.worker import Inspect, MeasureCell, MeasureLatency, MeasureMemory, Session
 from edgecap.pipeline.worker.handlers import diagnose, latency, memory
 from edgecap.record import (
     Absent,
     BoardConditions,
     Conditions,
+    Failure,
     Gpu,
     LeftOut,
+    Measurement,
 )
 from edgecap.runtime.providers import provider_problem
+from edgecap.spec import Spec
 from edgecap.storage.files import resolve_paths
+from edgecap.storage.records import load
+from edgecap.text.corpus import read_corpus
 
 GIB = 2**30
 OWN = os.getpid()
@@ -417,3 +424,42 @@ def test_a_clock_that_falls_is_told_with_its_cause():
         "board-throttled": "the clock of NVIDIA H100 was held down by power limit (350 W) in 5 "
         "and heat in 2 of 8 rounds: 1.20 to 1.98 GHz, 1.98 GHz at most",
     }
+
+
+# --- memory that is too small -----------------------------------------------------------------
+
+
+def profiled(tmp_path, file):
+    """Profile fp32 on a CUDA that is only told of, and return the record and its steps."""
+    scripts = scripted(read_corpus(str(file)))
+
+    def run(step, watch, timeout_s):
+        answer = scripts(step, watch, timeout_s)
+        if isinstance(step, Inspect):
+            return msgspec.structs.replace(answer, providers=("cpu", "cuda"))
+        return answer
+
+    asked = Spec(corpus=str(file), precisions=("fp32",), providers=("cuda",))
+    record = profile(asked, resolve_paths(tmp_path / "c", tmp_path / "p"), run=run)
+    (path,) = (tmp_path / "p").glob("*.json")
+    assert load(path) == record
+    return record, scripts.asked
+
+
+@pytest.mark.parametrize(("free", "fits"), [(1_000, False), (GIB, True)])
+def test_a_graph_that_does_not_fit_fails_before_it_is_loaded(
+    install, tmp_path, corpus_file, free, fits
+):
+    taken = board(0, name="NVIDIA L4", memory=(24 * GIB, 24 * GIB - free), users={7: 5})
+    install(taken, cuda=[uuid_of(0)])
+    record, steps = profiled(tmp_path, corpus_file)
+    (cell,) = record.cells
+    assert record.machine.gpu(0).name == "NVIDIA L4"
+    assert any(isinstance(step, MeasureCell) for step in steps) is fits
+    if fits:
+        assert isinstance(cell.outcome, Measurement)
+        assert "board-memory-taken" in {c.code for c in cell.cautions}
+    else:
+        assert isinstance(cell.outcome, Failure)
+        assert (cell.outcome.stage, cell.outcome.error) == ("measure", "DeviceMemory")
+        assert "1 kB are free on NVIDIA L4 (25.8 GB)" in cell.outcome.message
