@@ -154,6 +154,11 @@ def base_name(text: str) -> str:
     return text.partition(":")[0]
 
 
+def any_on_cuda(texts: Iterable[str]) -> bool:
+    """Return True if one of the providers computes on an NVIDIA board by its number in CUDA."""
+    return any(parse_provider(text).place[0] == "cuda" for text in texts)
+
+
 def format_providers(providers: Iterable[ProviderRequest]) -> str:
     """Write providers as `parse_providers` reads them."""
     return ",".join(str(p) for p in providers)

@@ -26,7 +26,9 @@ from edgecap.spec import Spec
 # 7  2026-11  graph.decoded_divergence_bits, .prefilled_divergence_bits, .widest_activation,
 #             .formats and .weight_bits; what was int8 is int8d, and what was int4 is int4b32
 # 8  2026-11  corpus.law and .pieces, score.effective_flops, .effective_flops_per_s and _per_j;
-#             spec.quick and .law
+#             graph.weights, .arithmetic and .divergence_from; latency.launches and
+#             .conditions.board; machine.gpus: uuid, device, used_bytes, utilisation,
+#             power_limit_w; spec.quick and .law
 SCHEMA = 8
 
 
@@ -225,12 +227,22 @@ class Flops(_Value, frozen=True, tag_field="kind", tag="flops"):
 
 
 class Gpu(_Value, frozen=True):
-    """A graphics board; `users` counts other processes on it."""
+    """A graphics board, or an instance of one; `users` counts other processes that compute on it.
+
+    `device` is its number in CUDA if the run may use it; None if not, or if that is unknown.
+    `used_bytes` of memory were taken before the run. `utilisation` is the share of time in which
+    any process computed on it then, `power_limit_w` what the board may draw; an instance has none.
+    """
 
     name: str
     driver: str
     memory_bytes: int
     users: int
+    uuid: str = ""
+    device: int | None = None
+    used_bytes: int | None = None
+    utilisation: float | None = None
+    power_limit_w: float | None = None
 
 
 class Machine(_Value, frozen=True):
@@ -265,6 +277,15 @@ class Machine(_Value, frozen=True):
     def processor(self) -> str:
         """Processor and board, such as `Cortex-A76, Raspberry Pi 5 Model B Rev 1.0`."""
         return self.cpu if self.board in (None, self.cpu) else f"{self.cpu}, {self.board}"
+
+    @property
+    def usable_gpus(self) -> tuple[Gpu, ...]:
+        """Boards that CUDA may use in the run; all of them if that is unknown."""
+        return tuple(g for g in self.gpus if g.device is not None) or self.gpus
+
+    def gpu(self, device: int) -> Gpu | None:
+        """Return the board that CUDA numbers `device`; None if that is unknown."""
+        return next((gpu for gpu in self.gpus if gpu.device == device), None)
 
 
 class Bandwidth(_Value, frozen=True):
@@ -520,6 +541,22 @@ class Throughput(_Value, frozen=True, tag_field="kind", tag="throughput"):
     step_s: tuple[float, ...]
 
 
+class BoardConditions(_Value, frozen=True):
+    """What an NVIDIA board did during a benchmark, sampled once a round; None if it does not tell.
+
+    `clocks_hz` are those of its multiprocessors while it worked, `most_hz` is the highest they can
+    have. `slowed` counts rounds by what held the clock down: "heat", "power limit". `others` is the
+    largest number of other processes on it, `other_load` the mean share of time of their kernels.
+    """
+
+    rounds: int = 0
+    clocks_hz: tuple[float, ...] = ()
+    most_hz: float | None = None
+    slowed: dict[str, int] = {}
+    others: int | None = None
+    other_load: float | None = None
+
+
 class Conditions(_Value, frozen=True):
     """System noise during a benchmark; None, or no frequencies, if the system does not report it.
 
@@ -528,7 +565,7 @@ class Conditions(_Value, frozen=True):
     `clock_step_s` the step of the wall clock. `frequencies_hz` is the mean frequency of the
     processors in each round, `throttle_events` counts slow-downs because of heat. `quota_waits`
     counts the periods in which the container's CPU quota stopped its processes, for `quota_wait_s`
-    seconds in all.
+    seconds in all. `board` is the NVIDIA board that ran the model.
     """
 
     steal_share: float | None = None
@@ -539,6 +576,7 @@ class Conditions(_Value, frozen=True):
     throttle_events: int | None = None
     quota_waits: int | None = None
     quota_wait_s: float | None = None
+    board: BoardConditions | None = None
 
 
 class Latency(_Value, frozen=True, tag_field="kind", tag="latency"):

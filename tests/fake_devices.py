@@ -7,6 +7,7 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
+import uuid
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -84,10 +85,22 @@ class NVMLError(Exception):
     pass
 
 
-class FakeNvml:
-    """Boards as dicts: name, uuid, mig, and watts; `counts` says whether energy is counted."""
+def told(board, key):
+    """What a board tells, or the error of one that does not."""
+    if key not in board:
+        raise NVMLError("Not Supported")
+    return board[key]
 
-    NVML_TOTAL_POWER_SAMPLES = 0
+
+class FakeNvml:
+    """Boards as dicts: name, uuid, mig, and watts; `counts` says whether energy is counted.
+
+    `bus`, `memory` (total and used bytes), `busy` (percent), `limit_w`, `users` ({pid: bytes}),
+    `loads` ({pid: percent}), `mhz`, `most_mhz` and `slowed` (bits) are told if they are there;
+    `instances` are dicts like boards, with `slices` of a MIG profile.
+    """
+
+    NVML_TOTAL_POWER_SAMPLES, NVML_CLOCK_SM = 0, 1
 
     def __init__(self, clock, *boards, driver=True):
         self.clock, self.boards, self.driver = clock, boards, driver
@@ -110,6 +123,58 @@ class FakeNvml:
     def nvmlDeviceGetName(self, board):
         return board.get("name", "NVIDIA Fake").encode()
 
+    def nvmlShutdown(self):
+        pass
+
+    def nvmlSystemGetDriverVersion(self):
+        return b"580.159"
+
+    def nvmlDeviceGetPciInfo(self, board):
+        return SimpleNamespace(busId=told(board, "bus").encode())
+
+    def nvmlDeviceGetMemoryInfo(self, board):
+        total, used = told(board, "memory")
+        return SimpleNamespace(total=total, used=used, free=total - used)
+
+    def nvmlDeviceGetUtilizationRates(self, board):
+        return SimpleNamespace(gpu=told(board, "busy"), memory=0)
+
+    def nvmlDeviceGetEnforcedPowerLimit(self, board):
+        return int(told(board, "limit_w") * 1e3)
+
+    def nvmlDeviceGetComputeRunningProcesses(self, board):
+        users = told(board, "users")
+        return [SimpleNamespace(pid=pid, usedGpuMemory=held) for pid, held in users.items()]
+
+    def nvmlDeviceGetProcessUtilization(self, board, since_us):
+        loads = told(board, "loads")
+        return [SimpleNamespace(pid=pid, smUtil=load) for pid, load in loads.items()]
+
+    def nvmlDeviceGetClockInfo(self, board, kind):
+        return told(board, "mhz")
+
+    def nvmlDeviceGetMaxClockInfo(self, board, kind):
+        return told(board, "most_mhz")
+
+    def nvmlDeviceGetCurrentClocksThrottleReasons(self, board):
+        return told(board, "slowed")
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, board):
+        return 7
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, board, index):
+        if index >= len(board["instances"]):
+            raise NVMLError("Not Found")
+        return board["instances"][index]
+
+    def nvmlDeviceGetAttributes(self, board):
+        compute, whole = told(board, "slices")
+        return SimpleNamespace(
+            computeInstanceSliceCount=compute,
+            gpuInstanceSliceCount=whole,
+            memorySizeMB=board["memory"][0] / 2**20,
+        )
+
     def nvmlDeviceGetMigMode(self, board):
         if "mig" not in board:
             raise NVMLError("Not Supported")
@@ -129,6 +194,28 @@ class FakeNvml:
         if "period_us" not in board:
             raise NVMLError("Not Supported")
         return 1, [SimpleNamespace(timeStamp=1_000_000 + i * board["period_us"]) for i in range(20)]
+
+
+class FakeCuda:
+    """The driver's library: devices by their UUIDs, in CUDA's order; `status` is that of cuInit."""
+
+    def __init__(self, *uuids, status=0):
+        self.uuids, self.status = uuids, status
+
+    def cuInit(self, flags):
+        return self.status
+
+    def cuDeviceGetCount(self, count):
+        count._obj.value = len(self.uuids)
+        return 0
+
+    def cuDeviceGet(self, device, ordinal):
+        device._obj.value = ordinal
+        return 0
+
+    def cuDeviceGetUuid_v2(self, raw, device):
+        raw._obj[:] = uuid.UUID(self.uuids[device.value].partition("-")[2]).bytes
+        return 0
 
 
 # --- AMD: amdsmi, counts x counter_resolution in µJ, W ----------------------------------------

@@ -39,7 +39,7 @@ def frozen_record():
         versions={"onnxruntime": "1.0"},
         providers=("cpu",),
     )
-    record_draft.read_machine = lambda providers: machine
+    record_draft.read_machine = lambda providers, on_cuda: machine
     run_context.default_threads = lambda: 2
     import tempfile
 

@@ -44,7 +44,7 @@ def found(tmp_path, examined, **machine):
         )
 
     doctor.read_machine, before = (
-        lambda names: msgspec.structs.replace(RECORD.machine, **machine),
+        lambda names, on_cuda: msgspec.structs.replace(RECORD.machine, **machine),
         doctor.read_machine,
     )
     try:

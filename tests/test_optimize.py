@@ -3,7 +3,6 @@ and what else went on.
 """
 
 import os
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +18,7 @@ from edgecap.graph.empty_decoder import empty_decoder
 from edgecap.graph.export.optimum import TASK
 from edgecap.graph.fusion.join_matmuls import join_matmuls
 from edgecap.graph.onnx_file import open_graph, weight_bytes
-from edgecap.machine.info import pin_process, process_gpu_memory
+from edgecap.machine.info import pin_process
 from edgecap.machine.noise import NoiseMonitor
 from edgecap.meters.divergence import max_divergence, sample_answers
 from edgecap.pipeline.export_folder import optimize_folder
@@ -276,34 +275,3 @@ def test_a_graph_for_providers_that_compile_has_no_guards(plain, cache):
     assert (answer.files, answer.unfused) == (("model.onnx",), ())
     found = operators(folder / "model.onnx")
     assert not {"GroupQueryAttention", "IsNaN"} & found
-
-
-# --- memory on a board ------------------------------------------------------------------------
-
-
-def library(monkeypatch, *users):
-    """An NVML of one board with processes (pid, bytes)."""
-    processes = [SimpleNamespace(pid=pid, usedGpuMemory=held) for pid, held in users]
-    nvml = SimpleNamespace(
-        nvmlInit=lambda: None,
-        nvmlDeviceGetCount=lambda: 1,
-        nvmlDeviceGetHandleByIndex=lambda index: index,
-        nvmlDeviceGetComputeRunningProcesses=lambda board: processes,
-    )
-    monkeypatch.setitem(sys.modules, "pynvml", nvml)
-
-
-def test_memory_on_a_board_is_that_of_this_process(monkeypatch):
-    library(monkeypatch, (os.getpid(), 3_000), (1, 50_000))
-    assert process_gpu_memory() == 3_000
-
-
-@pytest.mark.parametrize("users", [[(1, 50_000)], [(os.getpid(), None)]])
-def test_a_board_that_does_not_show_this_process(monkeypatch, users):
-    library(monkeypatch, *users)
-    assert "does not report the memory of this process" in process_gpu_memory().reason
-
-
-def test_no_board(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert "NVML does not report it" in process_gpu_memory().reason

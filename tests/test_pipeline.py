@@ -425,7 +425,7 @@ def test_a_variant_that_will_not_pay_is_left_out_and_stays_a_row(spec, corpus, p
     monkeypatch.setattr(
         record_draft,
         "read_machine",
-        lambda p: msgspec.structs.replace(read_machine(p), flags=("avx2",)),
+        lambda p, on_cuda: msgspec.structs.replace(read_machine(p), flags=("avx2",)),
     )
     run = scripted(corpus)
     asked = msgspec.structs.replace(spec, precisions=("fp32", "int8"), skip_unfit=True)

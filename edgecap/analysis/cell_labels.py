@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from edgecap.names import shortened_unique
-from edgecap.record import Cell, Machine, Profile
+from edgecap.provider_options import parse_provider
+from edgecap.record import Cell, Gpu, Machine, Profile
 
 LONGEST_TAG = 12  # characters of a model's or device's name within a short name
 # What a processor's or board's name can do without.
@@ -129,8 +130,17 @@ def hardware_of(machine: Machine) -> Hardware:
         kind=shortened_unique(machine.board or machine.cpu),
         processor=shortened_unique(machine.processor),
         cores=machine.physical_cores or machine.logical_cores,
-        gpus=tuple(shortened_unique(gpu.name) for gpu in machine.gpus),
+        gpus=tuple(shortened_unique(gpu.name) for gpu in machine.usable_gpus),
     )
+
+
+def gpus_of(machine: Machine, provider: str) -> tuple[Gpu, ...]:
+    """Return the board that a cell ran on, or those that it may have run on; none for the CPU."""
+    parsed = parse_provider(provider)
+    if parsed.name == "cpu":
+        return ()
+    own = machine.gpu(parsed.device) if parsed.place[0] == "cuda" else None
+    return (own,) if own else machine.usable_gpus
 
 
 def device_names(devices: Sequence[Hardware]) -> list[str]:

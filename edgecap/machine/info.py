@@ -12,7 +12,6 @@ import os
 import platform
 import re
 from pathlib import Path
-from typing import Any
 
 from edgecap.errors import UsageError
 from edgecap.machine.container import cpu_quota, memory_left, memory_limit
@@ -23,9 +22,10 @@ from edgecap.machine.cpuinfo import (
     processor_name,
     read_cpuinfo,
 )
+from edgecap.machine.nvidia import read_gpus
 from edgecap.machine.roots import sysfs
 from edgecap.names import one_line
-from edgecap.record import Absent, Gpu, Machine
+from edgecap.record import Absent, Machine
 
 # Instruction sets that matter to kernels.
 FLAGS = (
@@ -41,8 +41,11 @@ RUNTIMES = (
 LIBRARIES = (*RUNTIMES, "onnx", "numpy", "tokenizers", "optimum-onnx", "transformers", "torch")
 
 
-def read_machine(providers: tuple[str, ...]) -> Machine:
-    """Describe the machine as it is now; `providers` are those that the installed runtime has."""
+def read_machine(providers: tuple[str, ...], on_cuda: bool = False) -> Machine:
+    """Describe the machine as it is now; `providers` are those that the installed runtime has.
+
+    A run `on_cuda` knows which boards CUDA's numbers stand for.
+    """
     info, memory = read_cpuinfo(), total_memory()
     limit = memory_limit()
     return Machine(
@@ -62,7 +65,7 @@ def read_machine(providers: tuple[str, ...]) -> Machine:
         versions=library_versions(),
         providers=providers,
         smt=_smt(),
-        gpus=read_gpus(),
+        gpus=read_gpus(on_cuda),
         board=board_name(info),
         cpu_quota=cpu_quota(),
         memory_limit_bytes=limit if limit is not None and limit < memory else None,
@@ -78,25 +81,6 @@ def int8_may_saturate() -> bool:
     """Return whether unsigned x signed int8 products may saturate in 16 bits: x86 without VNNI."""
     x86 = platform.machine().lower() in ("x86_64", "amd64", "i686", "x86")
     return x86 and not {"avx512_vnni", "avx_vnni"} & set(_flags(read_cpuinfo()))
-
-
-def process_gpu_memory() -> int | Absent:
-    """Return the bytes that this process uses on NVIDIA boards now, as NVML counts them."""
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        boards = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        users = [p for board in boards for p in pynvml.nvmlDeviceGetComputeRunningProcesses(board)]
-    except Exception as error:  # no library, no driver, no permission
-        return Absent(reason=f"NVML does not report it: {error}")
-    own = [p.usedGpuMemory for p in users if p.pid == os.getpid()]
-    if not own or None in own:
-        return Absent(
-            reason="NVML does not report the memory of this process "
-            "(a container, or Windows' driver model)"
-        )
-    return int(sum(own))
 
 
 def check_processors(processors: tuple[int, ...]) -> None:
@@ -240,39 +224,6 @@ def _turbo() -> bool | Absent:
 def _smt() -> bool | Absent:
     value = _read(sysfs() / "devices/system/cpu/smt/active")
     return value if isinstance(value, Absent) else value == "1"
-
-
-def read_gpus() -> tuple[Gpu, ...]:
-    """Return NVIDIA boards as NVML reports them; () without the library or a board."""
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-    except Exception:  # no library, no driver, no permission: no board that could be used
-        return ()
-    try:
-        driver = _text(pynvml.nvmlSystemGetDriverVersion())
-        boards = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        return tuple(_gpu(pynvml, board, driver) for board in boards)
-    except pynvml.NVMLError:
-        return ()
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def _gpu(pynvml: Any, board: Any, driver: str) -> Gpu:
-    users = {p.pid for p in pynvml.nvmlDeviceGetComputeRunningProcesses(board)} - {os.getpid()}
-    memory = int(pynvml.nvmlDeviceGetMemoryInfo(board).total)
-    return Gpu(
-        name=_text(pynvml.nvmlDeviceGetName(board)),
-        driver=driver,
-        memory_bytes=memory,
-        users=len(users),
-    )
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
 
 
 def _power_source() -> str | Absent:

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from edgecap.machine.board_noise import BoardMonitor
 from edgecap.machine.container import QuotaWaits, quota_waits
 from edgecap.machine.roots import sysfs
 from edgecap.record import Conditions
@@ -36,14 +37,19 @@ class _Snapshot(NamedTuple):
 
 
 class NoiseMonitor:
-    """Records noise from its creation until `conditions` is called; `sample` once per round."""
+    """Records noise from its creation until `conditions` is called; `sample` once per round.
 
-    def __init__(self) -> None:
-        self._began = _snapshot()
+    `board` watches the board that runs the model, if it is NVIDIA's.
+    """
+
+    def __init__(self, board: BoardMonitor | None = None) -> None:
+        self._board, self._began = board, _snapshot()
         self._frequencies: list[float] = []
 
     def sample(self) -> None:
-        """Record the frequency of this round."""
+        """Record the frequency of this round, and the state of the board."""
+        if self._board:
+            self._board.sample()
         frequency = _frequency()
         if frequency:
             self._frequencies.append(frequency)
@@ -67,6 +73,7 @@ class NoiseMonitor:
             else None,
             quota_waits=waits and waits.periods,
             quota_wait_s=waits and waits.seconds,
+            board=self._board.conditions() if self._board else None,
         )
 
 

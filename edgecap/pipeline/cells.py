@@ -10,8 +10,10 @@ from pathlib import Path
 import msgspec
 
 from edgecap.analysis.advisor import advise
+from edgecap.analysis.warnings.setup import cache_bytes_per_token
 from edgecap.graph.variants import CLOSER
 from edgecap.machine.info import available_memory
+from edgecap.machine.nvidia import free_memory
 from edgecap.pipeline.artifacts import can_be_fp32, get_or_build, mark_in_use
 from edgecap.pipeline.judging import as_absent, failed_cell, pending_cell
 from edgecap.pipeline.run_context import (
@@ -23,7 +25,7 @@ from edgecap.pipeline.run_context import (
 )
 from edgecap.pipeline.scoring import add_known_documents, document_log, scoring_plan
 from edgecap.pipeline.worker import MeasureCell, MeasuredCell, MeasureMemory, ReferenceGraph
-from edgecap.provider_options import base_name
+from edgecap.provider_options import base_name, parse_provider
 from edgecap.record import (
     LEFT_OUT,
     Absent,
@@ -35,6 +37,7 @@ from edgecap.record import (
     Profile,
 )
 from edgecap.spec import CellSpec
+from edgecap.units import size
 
 MEASURED = (  # fields of a graph that are measured with its cell
     "divergence_bits",
@@ -58,7 +61,8 @@ def measure_cell(context: RunContext, record: Profile, cell: CellSpec) -> Cell:
     if isinstance(graph, Failure):
         return failed_cell(cell, Absent(reason="it could not be made"), graph)
     reference = _reference(context, cell)
-    answer = _measure(context, record, cell, graph, reference)
+    answer = _too_large(context, record, cell, graph)
+    answer = answer or _measure(context, record, cell, graph, reference)
     if isinstance(answer, Failure):
         return failed_cell(cell, graph.graph, _with_closer(answer, cell.precision))
     measurement = Measurement(
@@ -96,6 +100,26 @@ def _unfit(context: RunContext, record: Profile, cell: CellSpec) -> Failure | No
         return None
     message = f"left out: {advice.message}; {advice.advice}"
     return Failure(stage=LEFT_OUT, error=advice.code, message=message)
+
+
+def _too_large(
+    context: RunContext, record: Profile, cell: CellSpec, graph: ReadyGraph
+) -> Failure | None:
+    """Return why weights and cache do not fit into the free memory of a board, before it tries."""
+    kind, device = parse_provider(cell.provider).place
+    free = free_memory(device) if kind == "cuda" else None
+    a_token = cache_bytes_per_token(context.model.architecture, cell.precision) or 0
+    needed = graph.graph.bytes + a_token * amounts_of(context).context
+    if free is None or needed <= free:
+        return None
+    gpu = record.machine.gpu(device)
+    name = f"{gpu.name} ({size(gpu.memory_bytes)})" if gpu else "the board"
+    return Failure(
+        stage="measure",
+        error="DeviceMemory",
+        message=f"weights and cache need at least {size(needed)}, and {size(free)} are free on "
+        f"{name}; end what else uses it (nvidia-smi lists it), or take a smaller variant",
+    )
 
 
 def _measure(

@@ -18,6 +18,7 @@ from edgecap.machine.info import default_threads, read_machine
 from edgecap.pipeline.peaks import peaks_of
 from edgecap.pipeline.run_context import ProgressCallback, ProgressEvent, StepRunner, ignore_events
 from edgecap.pipeline.worker import Diagnose, Diagnosed, ignore_progress, in_child
+from edgecap.provider_options import any_on_cuda
 from edgecap.record import Absent, Failure, Machine
 from edgecap.storage.files import Paths, check_writable, free_bytes
 
@@ -39,7 +40,7 @@ def examine(
     diagnosed = answer if isinstance(answer, Diagnosed) else nothing
     working = [name for name, reason in diagnosed.providers.items() if not reason]
     peaks = {name: peaks_of(home, name, threads, notice, run, calibrate) for name in working}
-    machine, cache = read_machine(tuple(working)), _folder_space(home.cache)
+    machine, cache = read_machine(tuple(working), any_on_cuda(working)), _folder_space(home.cache)
     trouble = answer.message if isinstance(answer, Failure) else ""
     return Diagnosis(
         machine=machine,

@@ -14,7 +14,7 @@ from edgecap.errors import UsageError
 from edgecap.machine.info import read_machine
 from edgecap.pipeline.run_context import ProgressCallback, ProgressEvent, StepRunner
 from edgecap.pipeline.worker import Calibrate, Calibrated, expected
-from edgecap.provider_options import parse_provider
+from edgecap.provider_options import any_on_cuda, parse_provider
 from edgecap.record import Absent, Bandwidth, Failure, Machine, Peaks
 from edgecap.storage.files import Paths, sha256_of, utc_now, write_atomically
 
@@ -34,8 +34,9 @@ def peaks_of(
 
     `again` measures even if they are cached. Absent if the measurement fails.
     """
-    machine = read_machine((provider,))
-    cached = read_peaks(path := _cache_path(home, machine, provider, threads, affinity))
+    machine = read_machine((provider,), any_on_cuda([provider]))
+    path = _cache_path(home, machine, provider, threads, affinity)
+    cached = read_peaks(path)
     if cached and not again:
         return cached
     notice(ProgressEvent(None, "measuring the machine's peaks"))
@@ -65,15 +66,17 @@ def peaks_of(
 
 def are_measured(home: Paths, provider: str, threads: int, affinity: tuple[int, ...]) -> bool:
     """Return True if the peaks of this machine are cached."""
-    machine = read_machine((provider,))
+    machine = read_machine((provider,), any_on_cuda([provider]))
     return read_peaks(_cache_path(home, machine, provider, threads, affinity)) is not None
 
 
 def _memory(machine: Machine, provider: str) -> int:
     """Return the bytes of memory that a probe must fit in."""
-    on_board = parse_provider(provider).place[0] != "cpu"
+    kind, device = parse_provider(provider).place
     limits = [b for b in (machine.memory_bytes, machine.memory_limit_bytes) if b is not None]
-    return min([*limits, *(g.memory_bytes for g in machine.gpus if on_board)])
+    own = machine.gpu(device)
+    boards = [] if kind == "cpu" else [own] if own else machine.gpus
+    return min([*limits, *(g.memory_bytes for g in boards)])
 
 
 def _faster(a: Peaks, b: Peaks) -> Peaks:
@@ -118,10 +121,18 @@ def _cache_path(
         str(machine.logical_cores),
         *runtime,
         *_container(machine),
+        *_board(machine, provider),
     ]
     processors = [f"on {','.join(map(str, sorted(affinity)))}"] if affinity else []
     key = sha256_of("\n".join([*hardware, provider, str(threads), *processors]).encode())[:16]
     return home.cache / "peaks" / f"{provider}-{threads}-{key}.json"
+
+
+def _board(machine: Machine, provider: str) -> list[str]:
+    """Return the board or the instance that CUDA's number stands for, if that is known."""
+    kind, device = parse_provider(provider).place
+    gpu = machine.gpu(device) if kind == "cuda" else None
+    return [gpu.name] if gpu else []
 
 
 def _container(machine: Machine) -> list[str]:

@@ -27,6 +27,7 @@ from edgecap.pipeline.run_context import (
     threads_of,
 )
 from edgecap.pipeline.worker import CompressBaselines, CompressedBaselines
+from edgecap.provider_options import any_on_cuda
 from edgecap.record import (
     SCHEMA,
     Absent,
@@ -117,7 +118,7 @@ def _start_record(prepared: Prepared) -> Profile:
         created_utc=utc_now("microseconds"),
         complete=False,
         spec=spec,
-        machine=read_machine(providers),
+        machine=read_machine(providers, any_on_cuda(spec.providers)),
         source=Source(
             name=located.name,
             kind=located.kind,

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from edgecap.machine.nvidia import missing_device
 from edgecap.names import one_line
 from edgecap.provider_options import PROVIDERS, ProviderRequest, parse_provider
 
@@ -52,6 +53,8 @@ def provider_problem(provider_text: str) -> str | None:
     import onnxruntime
 
     provider = parse_provider(provider_text)
+    if provider.place[0] == "cuda" and (reason := missing_device(provider.device)):
+        return reason
     load_libraries(provider)
     with _native_output() as output:
         try:

@@ -13,7 +13,7 @@ import msgspec
 
 from edgecap import stats
 from edgecap.analysis import score
-from edgecap.analysis.cell_labels import device_names, hardware_of
+from edgecap.analysis.cell_labels import device_names, gpus_of, hardware_of
 from edgecap.analysis.fitting.series import SeriesModel
 from edgecap.analysis.outcomes import energy_of, latency_of
 from edgecap.analysis.predicting.steps import (
@@ -134,7 +134,7 @@ def _difference(points: Sequence[SeriesModel]) -> str | None:
 
 def possible_gpus(point: SeriesModel) -> tuple[Gpu, ...]:
     """Return the GPUs that a cell may have run on."""
-    return () if point.cell.provider == "cpu" else point.record.machine.gpus
+    return gpus_of(point.record.machine, point.cell.provider)
 
 
 def _host_key(point: SeriesModel) -> tuple[object, ...]:

@@ -2,6 +2,7 @@
 
 setup    machine, graph and execution provider
 quality  corpus, tokenizer and scoring
+board    NVIDIA board: others that use it, its memory and clock
 timing   noise, rounds, contexts and streams of the latency benchmark
 energy   power counter and energy windows
 
@@ -10,7 +11,7 @@ Each warning is a `Caution`: a code for programs, a message and advice for peopl
 
 from __future__ import annotations
 
-from edgecap.analysis.warnings import energy, quality, setup, timing
+from edgecap.analysis.warnings import board, energy, quality, setup, timing
 from edgecap.record import (
     Caution,
     Compression,
@@ -45,6 +46,7 @@ def cautions(
         *setup.check_load(machine, measured),
         *setup.check_machine(machine),
         *setup.check_quota(machine, measured),
+        *board.check_board(machine, provider, measured),
         *quality.check_divergence(graph, closer),
         *setup.check_graph(machine, source, graph, provider),
         *setup.check_failed_parts(measured),

@@ -49,23 +49,27 @@ def find_counters(
     meter: Path | None = None,
     meter_offset_s: float | None = None,
     devices: Sequence[int] = (0,),
+    uuids: Sequence[str] | None = None,
 ) -> list[EnergySource | LeftOut]:
     """Open every energy counter of this machine; a LeftOut stands for one that cannot be read.
 
     `meter` is a wall meter's CSV file, `meter_offset_s` its clock minus ours (None: derived from
-    steps of load), `devices` the GPUs of the run as its runtime numbers them.
+    steps of load). `devices` are the GPUs of the run as its runtime numbers them, `uuids` those
+    behind CUDA's numbers, if it was asked.
     """
     sources: list[EnergySource | LeftOut] = []
-    for name, scope, open_counters in _openers(sysfs, environ, devices):
+    for name, scope, open_counters in _openers(sysfs, environ, devices, uuids):
         sources += contained(name, scope, open_counters)
     if meter is not None:
         sources.append(_open_meter(meter, meter_offset_s))
     return sources
 
 
-def _openers(sysfs: Path, environ: Mapping[str, str], devices: Sequence[int]) -> list[_Opener]:
+def _openers(
+    sysfs: Path, environ: Mapping[str, str], devices: Sequence[int], uuids: Sequence[str] | None
+) -> list[_Opener]:
     """Return what opens counters on this system; a moved sysfs means Linux."""
-    boards: list[_Opener] = [("nvml", "nvidia", lambda: open_nvml(environ, devices))]
+    boards: list[_Opener] = [("nvml", "nvidia", lambda: open_nvml(environ, devices, uuids=uuids))]
     if sys.platform == "win32":
         return [("emi", "processor", open_emi), *boards]
     if sys.platform == "darwin" and sysfs == Path("/sys"):

@@ -13,7 +13,7 @@ from edgecap.analysis.metrics import BY_NAME, OVERVIEW
 from edgecap.analysis.outcomes import status
 from edgecap.analysis.verdict import Differences
 from edgecap.names import printable, shortened, shortened_list
-from edgecap.record import Estimate, Flops, Profile
+from edgecap.record import Estimate, Flops, Gpu, Profile
 from edgecap.report.cells import display_views
 from edgecap.report.data import documents_text, fidelity_notes
 from edgecap.report.machine_text import container_limits
@@ -157,14 +157,16 @@ def _times(ratio: Estimate) -> str:
 # --- description of a record ------------------------------------------------------------------
 
 
+def _graphics(gpu: Gpu) -> str:
+    limit = f", {gpu.power_limit_w:.0f} W at most" if gpu.power_limit_w else ""
+    return f"{shortened(gpu.name)}, {size(gpu.memory_bytes)}{limit}, driver {shortened(gpu.driver)}"
+
+
 def describe(record: Profile) -> list[tuple[str, str]]:
     """Return terms and values: the model, machine, runtime, text and time of a record."""
     machine, corpus = record.machine, record.corpus
     cores = machine.physical_cores or machine.logical_cores
-    board = "; ".join(
-        f"{shortened(g.name)}, {size(g.memory_bytes)}, driver {shortened(g.driver)}"
-        for g in machine.gpus
-    )
+    board = "; ".join(_graphics(gpu) for gpu in machine.usable_gpus)
     text = (
         f"{shortened(corpus.name)}: {documents_text(record)}, {size(corpus.bytes)}, bias "
         f"{corpus.bias_bits:g} bit a token"

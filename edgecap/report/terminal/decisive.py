@@ -73,12 +73,18 @@ DECISIVE = {
         "other processes used the processors", "close them and run again"
     ),
     "steal": ShortCaution("a hypervisor took processor time", _RUN_AGAIN),
+    "board-throttled": ShortCaution("the board's clock was held down", "cool it and run again"),
+    "board-busy-meanwhile": ShortCaution("others computed on the board", "end them and run again"),
+    "board-busy": ShortCaution("the board was busy before the run", "end what computes on it"),
     # Its joules do not rank it.
     "energy-assumed": ShortCaution("joules are assumed, not measured", "use a counter"),
     "energy-incomplete": ShortCaution(
         "joules lack a part of the machine", "see edgecap doctor, or compare like with like"
     ),
     "energy-counter-unsteady": ShortCaution("the energy counter missed readings", "run again"),
+    "energy-shared-board": ShortCaution(
+        "joules are also those of others on the board", "end them and run again"
+    ),
     "energy-noisy": ShortCaution("joules differ widely between windows", _RUN_AGAIN),
 }
 GRAVITY = {code: place for place, code in enumerate(DECISIVE)}

@@ -58,7 +58,12 @@ def _machine(m: Machine) -> list[str]:
 
 
 def _gpu(gpu: Gpu) -> str:
-    return f"{gpu.name}, {size(gpu.memory_bytes)}, driver {gpu.driver}, {gpu.users} other processes"
+    taken = f" ({size(gpu.used_bytes)} taken)" if gpu.used_bytes else ""
+    number = "" if gpu.device is None else f"CUDA device {gpu.device}: "
+    return (
+        f"{number}{gpu.name}, {size(gpu.memory_bytes)}{taken}, driver {gpu.driver}, "
+        f"{gpu.users} other processes"
+    )
 
 
 def _value(value: object, unit: str = "") -> str:

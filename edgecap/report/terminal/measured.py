@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import click
 
+from edgecap.analysis.cell_labels import gpus_of
 from edgecap.analysis.metrics import estimates
 from edgecap.analysis.outcomes import status
 from edgecap.names import printable, shortened
@@ -72,10 +73,9 @@ def _runtime(machine: Machine) -> str:
 
 
 def _boards(record: Profile) -> str:
-    """Return the graphics boards where a cell ran on anything but the CPU provider."""
-    if all(cell.provider == "cpu" for cell in record.cells):
-        return ""
-    names = dict.fromkeys(printable(gpu.name) for gpu in record.machine.gpus)
+    """Return the graphics boards that cells ran on, or may have run on; "" for the CPU provider."""
+    gpus = (gpu for cell in record.cells for gpu in gpus_of(record.machine, cell.provider))
+    names = dict.fromkeys(printable(gpu.name) for gpu in gpus)
     return "".join(f", {name}" for name in names)
 
 

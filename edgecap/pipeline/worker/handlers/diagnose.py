@@ -10,6 +10,7 @@ from edgecap.graph.onnx_file import inspect_graph
 from edgecap.machine.diagnosis import CounterCheck, EnergyTotal
 from edgecap.machine.energy import Resolution, find_counters, providers_of_scope, resolve
 from edgecap.machine.info import pin_process
+from edgecap.machine.nvidia import cuda_uuids
 from edgecap.machine.roots import sysfs
 from edgecap.meters.counter_check import measure_watts
 from edgecap.meters.peaks import measure_peaks
@@ -26,7 +27,7 @@ from edgecap.pipeline.worker.steps import (
     Diagnose,
     Inspect,
 )
-from edgecap.provider_options import base_name
+from edgecap.provider_options import any_on_cuda, base_name
 from edgecap.record import Absent, LeftOut
 from edgecap.runtime import providers
 from edgecap.runtime.microbench import OrtProbes
@@ -70,7 +71,7 @@ def _diagnose(step: Diagnose, report: Report) -> Diagnosed:
     report("providers and counters", 0, 1)
     reasons = {name: providers.provider_problem(name) or "" for name in providers.built_providers()}
     working = tuple(name for name, reason in reasons.items() if not reason)
-    counters = find_counters(sysfs())
+    counters = find_counters(sysfs(), uuids=cuda_uuids() if any_on_cuda(working) else None)
     totals = {name: _total(resolve(name, counters)) for name in working}
     checked = [
         c if isinstance(c, LeftOut) else _check_counter(c, step.threads, working) for c in counters

@@ -8,6 +8,7 @@ from typing import Any
 
 from edgecap.machine.energy import Resolution, find_counters, resolve
 from edgecap.machine.energy.assumed import AssumedCounter
+from edgecap.machine.nvidia import cuda_uuids
 from edgecap.machine.roots import sysfs
 from edgecap.meters.energy import measure_energy
 from edgecap.model.architecture import ENCODER
@@ -25,7 +26,10 @@ def counters_of(provider: str, meter: str | None, offset_s: float | None) -> Res
     """Return what counts the energy of a run on a provider; see `machine.energy.resolve`."""
     parsed = parse_provider(provider)
     file = Path(meter) if meter else None
-    counters = find_counters(sysfs(), meter=file, meter_offset_s=offset_s, devices=(parsed.device,))
+    uuids = cuda_uuids() if parsed.place[0] == "cuda" else None
+    counters = find_counters(
+        sysfs(), meter=file, meter_offset_s=offset_s, devices=(parsed.device,), uuids=uuids
+    )
     return resolve(parsed.name, counters)
 
 

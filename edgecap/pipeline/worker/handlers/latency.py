@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from edgecap.graph.empty_decoder import empty_decoder
+from edgecap.machine.board_noise import monitor_board
 from edgecap.machine.noise import NoiseMonitor
 from edgecap.meters.context_sweep import measure_context_sweep
 from edgecap.meters.latency import (
@@ -33,6 +34,7 @@ from edgecap.pipeline.worker.steps import (
     Session,
     stage_of,
 )
+from edgecap.provider_options import parse_provider
 from edgecap.record import Failure, Latency
 from edgecap.spec import SWEEP_SHARE, SWEEP_STEPS
 from edgecap.stats import FEW_ROUNDS
@@ -79,7 +81,8 @@ def _take_turns(
     step: MeasureLatency, ready: list[LatencyBench], decider: Decider, report: Report
 ) -> list[Latency]:
     """Time rounds of all benches, beside a monitor of system noise; then the overhead."""
-    monitor = NoiseMonitor()
+    kind, device = parse_provider(step.entrants[0].provider).place  # on a board there is only one
+    monitor = NoiseMonitor(monitor_board(device) if kind == "cuda" else None)
 
     def progress(done: int, total: int) -> None:
         monitor.sample()

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnxruntime  # noqa: F401 - loaded before the baseline is read
 
 import edgecap.runtime.replay  # noqa: F401 - likewise
-from edgecap.machine.info import process_gpu_memory
+from edgecap.machine.nvidia import process_gpu_memory
 from edgecap.meters.memory import ON_HOST, measure_memory
 from edgecap.pipeline.worker.sessions import Report, open_timed_session
 from edgecap.pipeline.worker.steps import (
@@ -20,12 +20,12 @@ from edgecap.record import Memory
 def measure(step: MeasureMemory, report: Report) -> Memory:
     """Measure resident and device memory over load, prefill and decode."""
     report("memory", 0, 1)
-    on_host = parse_provider(step.session.provider).place[0] == "cpu"
+    kind, device = parse_provider(step.session.provider).place
     return measure_memory(
         lambda: open_timed_session(step.session),
         step.session.vocabulary,
         step.prefill_tokens,
         step.steps,
         [Path(f) for f in step.files],
-        (lambda: ON_HOST) if on_host else process_gpu_memory,
+        (lambda: ON_HOST) if kind == "cpu" else (lambda: process_gpu_memory(device)),
     )
