@@ -10,6 +10,8 @@ import click
 
 from edgecap.cli.options import how_run, model_options, precision_option, request, which_model
 from edgecap.cli.output import print_json
+from edgecap.errors import UsageError
+from edgecap.record import Graph
 
 
 @click.command()
@@ -40,7 +42,10 @@ def export(cache: Path | None, output: Path, as_json: bool, provider: str, **fie
     """
     from edgecap.pipeline.export_folder import export_folder
 
-    _write_folder(partial(export_folder, provider=provider), cache, output, as_json, fields)
+    graphs = _write_folder(
+        partial(export_folder, provider=provider), cache, output, as_json, fields
+    )
+    _warn_of_missing_kernels(output, graphs, provider)
 
 
 @click.command()
@@ -74,7 +79,7 @@ def _write_folder(
     output: Path,
     as_json: bool,
     fields: dict[str, Any],
-) -> None:
+) -> dict[str, Graph]:
     import msgspec
 
     from edgecap.cli.live import Live
@@ -84,7 +89,7 @@ def _write_folder(
 
     spec = request(**fields)
     with Live() as live:
-        graphs = work(spec, output, resolve_paths(cache), live)
+        graphs: dict[str, Graph] = work(spec, output, resolve_paths(cache), live)
     if as_json:
         print_json(
             {
@@ -92,10 +97,31 @@ def _write_folder(
                 "graphs": {p: msgspec.to_builtins(g) for p, g in graphs.items()},
             }
         )
-        return
+        return graphs
     for precision, graph in graphs.items():
         click.echo(f"{precision:<6} {size(graph.bytes):>9}  {output / precision}")
     first = next(iter(graphs.values()))
     click.echo(f"fp32 graph: {fidelity_note(first)}")
     for reason in first.unfused:
         click.echo(f"not fused: {reason}", err=True)
+    return graphs
+
+
+def _warn_of_missing_kernels(folder: Path, graphs: dict[str, Graph], provider: str) -> None:
+    """Say for each graph which operators will run on the CPU instead of the provider."""
+    from edgecap.graph.kernels import missing_kernels
+    from edgecap.provider_options import parse_provider
+
+    name = parse_provider(provider).name
+    for precision, graph in graphs.items() if name != "cpu" else ():
+        try:
+            missing = missing_kernels(folder / precision / graph.files[0].path, name)
+        except UsageError as error:
+            click.echo(f"{precision}: not compared with the kernels of {name}: {error}", err=True)
+            continue
+        if compute := [str(m) for m in missing if not m.of_shapes]:
+            click.echo(
+                f"{precision}: {name} has no kernel for {', '.join(compute)}; they will run on the "
+                "CPU, and profile refuses a cell with more than 5 % of its time there",
+                err=True,
+            )

@@ -12,6 +12,7 @@
     variants/      Make fp16, bf16, int8 and int4 variants of an fp32 graph.
     scoring        Add a head that returns -log p of given targets instead of logits.
     cost/          Count FLOPs and bytes of a graph, operator by operator.
+    kernels        Find operators for which an execution provider has no kernel.
     empty_decoder  Make a decoder without work, to measure the overhead of a run.
 
 Only this package imports onnx. Running a graph is left to the package `runtime`.

@@ -83,7 +83,7 @@ def count_graph(
             "batch and sequence are at least 1, past 0"
         )
     run = RunSize(batch, sequence, past)
-    model = _inline_functions(open_graph(path, weights=False), path)
+    model = inline_functions(open_graph(path, weights=False), path)
     _check_domains(model.graph, path)
     fix_kept_logits(model, logits)
     scope = ChainMap(concrete_inputs(model, run, path))
@@ -232,8 +232,11 @@ def _operator_name(node: Any) -> str:
 # --- preparation ------------------------------------------------------------------------------
 
 
-def _inline_functions(model: Any, path: Path) -> Any:
-    """Return the model with the nodes of local functions in place of their calls."""
+def inline_functions(model: Any, path: Path) -> Any:
+    """Return the model with the nodes of local functions in place of their calls.
+
+    Raise UsageError if they do not fit together.
+    """
     from onnx import inliner
 
     if not model.functions:

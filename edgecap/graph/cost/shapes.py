@@ -169,7 +169,7 @@ class GraphWalk:
     ) -> Sequence[Tensor | None] | None:
         domain = "" if node.domain in ONNX_DOMAINS else node.domain
         schema = (
-            _schema(node.op_type, domain, self._opsets.get(domain, 1))
+            schema_of(node.op_type, domain, self._opsets.get(domain, 1))
             if domain != "com.microsoft"
             else None
         )
@@ -298,7 +298,8 @@ def _repeated(steps: Iterable[NodeStep], times: int) -> list[NodeStep]:
 
 
 @lru_cache(maxsize=1024)
-def _schema(op: str, domain: str, version: int) -> Any:
+def schema_of(op: str, domain: str, version: int) -> Any:
+    """Return onnx's definition of an operator in a version of its domain, or None."""
     import onnx
 
     try:
