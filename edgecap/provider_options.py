@@ -35,8 +35,9 @@ PROVIDERS = {
 DEVICES = {"cuda": "cuda", "tensorrt": "cuda"}
 
 # Providers that run the runtime's fused operators (GroupQueryAttention and others) on their device.
-# The others fuse plain operators themselves, and would leave fused ones to the CPU.
-FUSED_PROVIDERS = ("cpu", "cuda", "dml", "webgpu")
+# The others fuse plain operators themselves, and would leave fused ones to the CPU, as CUDA does
+# with attention in fp32. The first runs graphs that are compared with.
+FUSED_PROVIDERS = ("cpu", "dml", "webgpu")
 
 # Providers that compute variants in fp16: activations, cache, and products of weights in blocks.
 HALF_PROVIDERS = ("cuda", "tensorrt", "dml", "webgpu")
@@ -46,6 +47,9 @@ BF16_PROVIDERS = ("cuda",)
 
 # Provider that records the launches of a run and replays them -> option that turns it on.
 RECORDING = {"cuda": "enable_cuda_graph"}
+
+# Provider -> one on the same device that runs the nodes it does not take.
+BEHIND = {"tensorrt": "cuda"}
 
 # Provider with its own thread pool, which ignores the session's threads -> option that sets it.
 THREAD_OPTIONS = {"openvino": "num_of_threads"}
@@ -67,8 +71,12 @@ class ProviderRequest(NamedTuple):
 
     @property
     def arguments(self) -> dict[str, list[Any]]:
-        """Return the arguments of a session that runs on this provider alone."""
-        return {"providers": [self.runtime_name], "provider_options": [self.options]}
+        """Return the arguments of a session that runs on this provider's device alone."""
+        names, options = [self.runtime_name], [self.options]
+        if self.name in BEHIND:
+            names.append(PROVIDERS[BEHIND[self.name]])
+            options.append({"device_id": str(self.device)})
+        return {"providers": names, "provider_options": options}
 
     def with_threads(self, threads: int) -> ProviderRequest:
         """Set the provider's own threads to `threads`, unless an option already sets them."""

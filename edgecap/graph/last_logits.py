@@ -60,6 +60,35 @@ def keep_last_logits(model: onnx.ModelProto) -> bool:
     return True
 
 
+def count_on_host(model: onnx.ModelProto) -> None:
+    """Let the runtime keep the number of positions on the host, in place.
+
+    It puts arithmetic of shapes there, and takes the number for one if it is compared with a shape.
+    Else a device computes the begin of the slice, and each step waits for it.
+    """
+    from onnx import helper
+
+    graph, own = model.graph, "edgecap_kept"
+    node = next((n for n in graph.node if n.name == f"{own}/negative"), None)
+    if node is None or not any(i.name == "input_ids" for i in graph.input):
+        return
+    axis = helper.make_tensor(f"{own}/second", 7, [], [_SEQUENCE_AXIS])
+    graph.initializer.append(axis)
+    nodes = [
+        helper.make_node("Shape", ["input_ids"], [f"{own}/sizes"], name=f"{own}/sizes"),
+        helper.make_node(
+            "Gather", [f"{own}/sizes", axis.name], [f"{own}/tokens"], name=f"{own}/tokens"
+        ),
+        helper.make_node(
+            "Min", [node.input[0], f"{own}/tokens"], [f"{own}/fewer"], name=f"{own}/fewer"
+        ),
+    ]
+    node.input[0] = nodes[-1].output[0]
+    at = list(graph.node).index(node)
+    for offset, new in enumerate(nodes):
+        graph.node.insert(at + offset, new)
+
+
 def fix_kept_logits(model: onnx.ModelProto, positions: int) -> None:
     """Make the number of positions a constant, in place; 0 means all."""
     from onnx import helper

@@ -1,16 +1,12 @@
 """Graphs of a model: taken from its folder or the cache, or exported and quantized now, once.
 
-An artifact lies in the cache under a key of all that its bytes depend on. One process builds it
-under a lock; processes that use it mark it, so that nobody prunes it meanwhile.
+An artifact lies in the cache under a key of all that its bytes depend on; `building` makes it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
@@ -18,31 +14,28 @@ from edgecap.analysis.assignment import GroupChoices
 from edgecap.errors import UsageError
 from edgecap.graph import finish
 from edgecap.graph.variants import CORPUS, NAMES, TUNED_RECIPE, form_of, samples_of
-from edgecap.pipeline.prepare import describe_graph, export_recipe, finish_of
+from edgecap.pipeline.building import GRAPH_FILE, BuildPlan, build_lock, described, get_or_run
+from edgecap.pipeline.prepare import export_recipe, finish_of
 from edgecap.pipeline.run_context import (
-    ProgressEvent,
     ReadyGraph,
     RunContext,
     run_step,
     threads_of,
 )
 from edgecap.pipeline.worker import (
-    BuiltGraph,
     Export,
     MakeTuned,
     MeasuredSensitivity,
     MeasureSensitivity,
     Optimize,
     Quantize,
-    Step,
 )
-from edgecap.record import Failure, Graph
+from edgecap.provider_options import FUSED_PROVIDERS
+from edgecap.record import Failure
 from edgecap.spec import CALIBRATION_CORPUS, DEFAULT_CORPUS, TUNED, CellSpec
 from edgecap.storage import locks
 from edgecap.storage.cache import ORIGIN_FILE, Origin
 from edgecap.storage.files import (
-    list_files,
-    new_folder,
     sha256_of,
     touch,
     utc_now,
@@ -50,8 +43,6 @@ from edgecap.storage.files import (
 )
 from edgecap.text.corpus import Corpus, read_corpus
 from edgecap.text.tokenizer import check_ids
-
-GRAPH_FILE = "graph.json"  # the description of a cached graph, beside it
 
 
 def get_or_build(context: RunContext, cell: CellSpec) -> ReadyGraph | Failure:
@@ -65,8 +56,18 @@ def get_or_build(context: RunContext, cell: CellSpec) -> ReadyGraph | Failure:
         return Failure(stage="vary", error="NoSource", message=message)
     if cell.precision == "fp32":
         return _get_or_export(context, cell)
-    fp32 = get_or_build(context, CellSpec("fp32", cell.provider))
+    fp32 = get_or_build(context, source_of(cell))
     return fp32 if isinstance(fp32, Failure) else _get_or_quantize(context, cell, fp32)
+
+
+def source_of(cell: CellSpec) -> CellSpec:
+    """Return the fp32 cell whose graph a cell's is made from, and compared with.
+
+    What computes in half precision is fused, also where a provider has the fused operators in half
+    precision only.
+    """
+    is_half = cell.precision in NAMES and form_of(cell.precision, cell.provider).is_half
+    return CellSpec("fp32", FUSED_PROVIDERS[0] if is_half else cell.provider)
 
 
 def is_built(context: RunContext, cell: CellSpec) -> bool:
@@ -77,7 +78,7 @@ def is_built(context: RunContext, cell: CellSpec) -> bool:
     own = {ready.graph.precision: ready for ready in context.graphs}
     if cell.precision in own:
         return True
-    fp32 = own.get("fp32") or _described(export_folder_of(context, cell.provider))
+    fp32 = own.get("fp32") or described(export_folder_of(context, source_of(cell).provider))
     if fp32 is None or cell.precision == "fp32":
         return fp32 is not None
     if cell.precision not in NAMES:
@@ -105,8 +106,8 @@ def export_first(context: RunContext, cells: Sequence[CellSpec]) -> None:
 
 
 def exported(cells: Sequence[CellSpec]) -> list[CellSpec]:
-    """Return the fp32 cells that others are made from, one for each provider."""
-    return [CellSpec("fp32", p) for p in dict.fromkeys(cell.provider for cell in cells)]
+    """Return the fp32 cells that others are made from, each once."""
+    return list(dict.fromkeys(map(source_of, cells)))
 
 
 def can_be_fp32(context: RunContext) -> bool:
@@ -156,26 +157,26 @@ def get_or_tune(
     """Return a variant of an fp32 graph with a format for each matrix, from a tuning folder."""
     choice = msgspec.json.encode(formats, order="sorted").decode()
     key = _key_of(fp32, tuning.name, TUNED_RECIPE, choice)
-    plan = _BuildPlan(
+    plan = BuildPlan(
         context.home.cache / "variants" / f"{TUNED}-{key}",
         fp32.graph.exporter,
         TUNED_RECIPE,
         lambda out: MakeTuned(folder=str(tuning), formats=formats, out=out),
         fp32.graph,
     )
-    return _get_or_run(context, cell, plan)
+    return get_or_run(context, cell, plan)
 
 
 def get_or_fuse(context: RunContext, plain: ReadyGraph) -> ReadyGraph | Failure:
     """Return an fp32 graph of a folder with fused operators."""
     recipe = f"{plain.graph.recipe}; {finish.RECIPES[finish.FUSED]}"
-    plan = _BuildPlan(
+    plan = BuildPlan(
         context.home.cache / "fused" / _key_of(plain, recipe, _tool_versions()),
         plain.graph.exporter,
         recipe,
         lambda out: Optimize(graph=str(plain.path), out=out),
     )
-    return _get_or_run(context, CellSpec("fp32", "cpu"), plan)
+    return get_or_run(context, CellSpec("fp32", "cpu"), plan)
 
 
 def tokenizer_folder(context: RunContext, provider: str) -> Path:
@@ -187,10 +188,19 @@ def tokenizer_folder(context: RunContext, provider: str) -> Path:
     folder = context.located.path
     if (folder / "tokenizer.json").is_file() or context.located.kind == "onnx":
         return folder
-    converted = export_folder_of(context, provider)
-    if (converted / "tokenizer.json").is_file():
-        check_ids(converted, context.model.sizes.vocabulary)
-    return converted
+    folders = export_folders(context, provider)
+    for converted in folders:
+        if (converted / "tokenizer.json").is_file():
+            check_ids(converted, context.model.sizes.vocabulary)
+            return converted
+    return folders[0]
+
+
+def export_folders(context: RunContext, provider: str) -> tuple[Path, ...]:
+    """Return the cache folders of the fp32 exports that a provider's cells are made from."""
+    return tuple(
+        dict.fromkeys(export_folder_of(context, p) for p in (provider, FUSED_PROVIDERS[0]))
+    )
 
 
 def export_folder_of(context: RunContext, provider: str) -> Path:
@@ -209,7 +219,7 @@ def export_folder_of(context: RunContext, provider: str) -> Path:
 
 def _get_or_export(context: RunContext, cell: CellSpec) -> ReadyGraph | Failure:
     spec, model = context.spec, context.model
-    plan = _BuildPlan(
+    plan = BuildPlan(
         export_folder_of(context, cell.provider),
         spec.exporter,
         export_recipe(spec, model, cell.provider),
@@ -222,7 +232,7 @@ def _get_or_export(context: RunContext, cell: CellSpec) -> ReadyGraph | Failure:
             finish=finish_of(spec, model, cell.provider),
         ),
     )
-    return _get_or_run(context, cell, plan)
+    return get_or_run(context, cell, plan)
 
 
 def _get_or_quantize(context: RunContext, cell: CellSpec, fp32: ReadyGraph) -> ReadyGraph | Failure:
@@ -230,10 +240,10 @@ def _get_or_quantize(context: RunContext, cell: CellSpec, fp32: ReadyGraph) -> R
     if cell.precision not in NAMES:
         message = f"edgecap tune makes {cell.precision}; no recipe does"
         return Failure(stage="vary", error="NoRecipe", message=message)
-    return _get_or_run(context, cell, _quantize_plan(context, cell, fp32))
+    return get_or_run(context, cell, _quantize_plan(context, cell, fp32))
 
 
-def _quantize_plan(context: RunContext, cell: CellSpec, fp32: ReadyGraph) -> _BuildPlan:
+def _quantize_plan(context: RunContext, cell: CellSpec, fp32: ReadyGraph) -> BuildPlan:
     """Plan a variant of an fp32 graph. One that is calibrated on text depends on that text."""
     form, positions = form_of(cell.precision, cell.provider), context.model.sizes.positions
     recipe = form.recipe
@@ -241,7 +251,7 @@ def _quantize_plan(context: RunContext, cell: CellSpec, fp32: ReadyGraph) -> _Bu
     angles = [f"angles of {positions} positions"] if form.arithmetic else []
     samples = [text.sha256, context.hashes.tokenizer] if text else []
     inputs = [recipe, *angles, _tool_versions(), *samples]
-    return _BuildPlan(
+    return BuildPlan(
         context.home.cache / "variants" / f"{cell.precision}-{_key_of(fp32, *inputs)}",
         fp32.graph.exporter,
         _sampled_recipe(recipe, cell.precision, text),
@@ -294,110 +304,3 @@ def _tool_versions() -> str:
     from edgecap.machine.info import library_versions
 
     return ", ".join(f"{k} {v}" for k, v in library_versions().items() if k.startswith("onnx"))
-
-
-# --- the cache --------------------------------------------------------------------------------
-
-
-class _BuildPlan(NamedTuple):
-    """Plan to build a graph: its place in the cache, its description, and the step that makes it.
-
-    A variant has what is known of the fp32 graph `source` that it is made from.
-    """
-
-    target: Path
-    exporter: str
-    recipe: str
-    step: Callable[[str], Step]
-    source: Graph | None = None
-
-
-def _get_or_run(context: RunContext, cell: CellSpec, plan: _BuildPlan) -> ReadyGraph | Failure:
-    """Return a cached graph, or build it; at most once a run, and in one process at a time."""
-    if plan.target not in context.built:
-        with build_lock(context, cell, plan.target, f"makes {cell.precision}"):
-            context.in_use.enter_context(locks.usage_mark(plan.target))
-            cached = _read_cached(plan.target)
-            context.built[plan.target] = cached or _build(context, cell, plan)
-    return context.built[plan.target]
-
-
-@contextlib.contextmanager
-def build_lock(
-    context: RunContext, cell: CellSpec | None, entry: Path, work: str
-) -> Iterator[None]:
-    """Let one process at a time look for a cache entry and build it.
-
-    `work` says what the other process does, for the message of a run that waits.
-    """
-
-    def report(message: str) -> None:
-        context.notice(ProgressEvent(cell, message))
-
-    with locks.build_lock(
-        entry,
-        lambda: report(f"waiting for another process that {work}"),
-        lambda reason: report(f"going on without a lock in {context.home.cache}: {reason}"),
-    ):
-        yield
-
-
-def mark_in_use(context: RunContext, cell: CellSpec | None, path: Path) -> None:
-    """Mark the cache entry of a path as in use until the run ends; ignore a path elsewhere."""
-    entry = locks.entry_path(context.home.cache, path)
-    if entry:
-        with build_lock(context, cell, entry, f"looks at {path.name}"):
-            context.in_use.enter_context(locks.usage_mark(entry))
-            touch(entry)
-
-
-def _described(target: Path) -> ReadyGraph | None:
-    """Return a graph of an earlier run, unchecked."""
-    with contextlib.suppress(OSError, msgspec.DecodeError, RecursionError):
-        return ReadyGraph(
-            target, msgspec.json.decode((target / GRAPH_FILE).read_bytes(), type=Graph)
-        )
-    return None
-
-
-def _read_cached(target: Path) -> ReadyGraph | None:
-    """Return a graph of an earlier run if each of its files is whole; else clear the folder."""
-    ready = _described(target)
-    with contextlib.suppress(OSError):
-        if ready and list_files(target, [f.path for f in ready.graph.files]) == ready.graph.files:
-            touch(target / GRAPH_FILE)
-            return ready
-    shutil.rmtree(target, ignore_errors=True)
-    return None
-
-
-def _build(context: RunContext, cell: CellSpec, plan: _BuildPlan) -> ReadyGraph | Failure:
-    try:
-        with new_folder(plan.target) as scratch:
-            answer = run_step(context, cell, plan.step(str(scratch)), BuiltGraph)
-            if isinstance(answer, Failure):
-                raise _BuildFailed(answer)
-            listed = list_files(scratch, list(answer.files))
-            source = plan.source or answer
-            graph = msgspec.structs.replace(
-                describe_graph(cell.precision, plan.exporter, plan.recipe, listed),
-                unfused=source.unfused,
-                fidelity_bits=source.fidelity_bits,
-                fidelity=source.fidelity,
-                formats=answer.formats,
-                weight_bits=answer.weight_bits,
-            )
-            origin = Origin(model=context.located.name, made_utc=utc_now())
-            write_atomically(scratch / GRAPH_FILE, msgspec.json.encode(graph))
-            write_atomically(scratch / ORIGIN_FILE, msgspec.json.encode(origin))
-    except _BuildFailed as error:
-        return error.failure
-    return ReadyGraph(plan.target, graph)
-
-
-class _BuildFailed(Exception):
-    """Leave the scratch folder, so that it is removed."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.message)
-        self.failure = failure

@@ -14,7 +14,8 @@ from edgecap.analysis.warnings.setup import cache_bytes_per_token
 from edgecap.graph.variants import CLOSER
 from edgecap.machine.info import available_memory
 from edgecap.machine.nvidia import free_memory
-from edgecap.pipeline.artifacts import can_be_fp32, get_or_build, mark_in_use
+from edgecap.pipeline.artifacts import can_be_fp32, get_or_build, source_of
+from edgecap.pipeline.building import mark_in_use
 from edgecap.pipeline.judging import as_absent, failed_cell, pending_cell
 from edgecap.pipeline.run_context import (
     ReadyGraph,
@@ -61,8 +62,8 @@ def measure_cell(context: RunContext, record: Profile, cell: CellSpec) -> Cell:
     if isinstance(graph, Failure):
         return failed_cell(cell, Absent(reason="it could not be made"), graph)
     reference = _reference(context, cell)
-    answer = _too_large(context, record, cell, graph)
-    answer = answer or _measure(context, record, cell, graph, reference)
+    too_large = _too_large(context, record, cell, graph)
+    answer = too_large or _measure(context, record, cell, graph, reference)
     if isinstance(answer, Failure):
         return failed_cell(cell, graph.graph, _with_closer(answer, cell.precision))
     measurement = Measurement(
@@ -163,16 +164,17 @@ def _reference(context: RunContext, cell: CellSpec) -> ReferenceGraph | None:
     It is fp32 on the CPU, or fp16 on the cell's provider where fp32 is not there or does not fit
     into memory beside another provider's work.
     """
-    fp32 = _graph_of(context, cell, "fp32") if can_be_fp32(context) else None
+    fp32 = _ready(context, source_of(cell)) if can_be_fp32(context) else None
     if fp32 and (base_name(cell.provider) == "cpu" or fp32.graph.bytes < available_memory()):
         return ReferenceGraph(graph=str(fp32.path))
     there = fp32 or any(ready.graph.precision == "fp16" for ready in context.graphs)
-    fp16 = _graph_of(context, cell, "fp16") if there and cell.precision != "fp16" else None
+    half = CellSpec("fp16", cell.provider)
+    fp16 = _ready(context, half) if there and cell != half else None
     return fp16 and ReferenceGraph(graph=str(fp16.path), precision="fp16", provider=cell.provider)
 
 
-def _graph_of(context: RunContext, cell: CellSpec, precision: str) -> ReadyGraph | None:
-    graph = get_or_build(context, CellSpec(precision, cell.provider))
+def _ready(context: RunContext, cell: CellSpec) -> ReadyGraph | None:
+    graph = get_or_build(context, cell)
     return graph if isinstance(graph, ReadyGraph) else None
 
 

@@ -13,7 +13,7 @@ from edgecap.errors import UsageError
 from edgecap.graph import export
 from edgecap.model.manifest import MANIFEST
 from edgecap.model.weight_files import count_parameters
-from edgecap.pipeline.artifacts import build_or_refuse, export_folder_of, get_or_fuse
+from edgecap.pipeline.artifacts import build_or_refuse, export_folders, get_or_fuse
 from edgecap.pipeline.prepare import prepare
 from edgecap.pipeline.run_context import (
     ProgressCallback,
@@ -175,7 +175,7 @@ def _files_beside(
     """Find tokenizer, config and the like: in the model, beside a graph, or in the export."""
     folders = [context.located.path, *(r.folder for r in graphs.values())]
     if context.located.kind != "onnx":
-        folders.append(export_folder_of(context, provider))
+        folders += export_folders(context, provider)
     places = {
         name: next((f / name for f in folders if (f / name).is_file()), None)
         for name in export.CONFIG_FILES

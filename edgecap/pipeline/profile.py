@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgecap.analysis.law import open_law
-from edgecap.pipeline.artifacts import export_first, mark_in_use
+from edgecap.pipeline.artifacts import export_first
+from edgecap.pipeline.building import mark_in_use
 from edgecap.pipeline.cells import measure_cell
 from edgecap.pipeline.prepare import prepare
 from edgecap.pipeline.record_draft import open_draft

@@ -15,7 +15,7 @@ from edgecap.machine.info import read_machine
 from edgecap.model.flops import count_flops
 from edgecap.model.onnx_folder import unmeasured_graphs
 from edgecap.model.weight_files import count_parameters
-from edgecap.pipeline.artifacts import build_lock
+from edgecap.pipeline.building import build_lock
 from edgecap.pipeline.judging import PENDING, judge
 from edgecap.pipeline.peaks import peaks_of
 from edgecap.pipeline.prepare import Prepared

@@ -31,9 +31,9 @@ from edgecap.pipeline.artifacts import (
     build_or_refuse,
     get_or_build,
     get_or_tune,
-    mark_in_use,
     measure_sensitivity,
 )
+from edgecap.pipeline.building import mark_in_use
 from edgecap.pipeline.cells import measure_cell
 from edgecap.pipeline.export_folder import write_graphs
 from edgecap.pipeline.judging import failed_cell

@@ -53,6 +53,11 @@ class Form(NamedTuple):
         more = f"; {ARITHMETIC[self.arithmetic]}" if self.arithmetic else ""
         return f"{VARIANTS[self.weights].recipe}{more}; {LAST_LOGITS}"
 
+    @property
+    def is_half(self) -> bool:
+        """True if products and cache are in fp16 or bf16."""
+        return self.arithmetic in ("fp16", "bf16")
+
 
 class Variant(NamedTuple):
     """A variant: `recipe` is part of the cache key.

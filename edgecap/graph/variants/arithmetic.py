@@ -2,7 +2,8 @@
 
 Weights in blocks stay as they are, with scales in the type of the activations. Norms without an
 operator of their own keep their sums in fp32, as in the transformers classes. Angles of rotary
-embeddings come from tables of all positions (`store_angles`), so that no fp32 is left in a step.
+embeddings come from tables of all positions (`store_angles`), so that no fp32 is left in a step,
+and no step waits for a number that the device computed for the host.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from edgecap.graph.fusion.edit import declare_types, drop_identities
 from edgecap.graph.fusion.flow import Flow
 from edgecap.graph.fusion.store_angles import store_angles
+from edgecap.graph.last_logits import count_on_host
 from edgecap.graph.variants.bf16 import narrowed
 from edgecap.graph.variants.blocks.nodes import set_accuracy
 from edgecap.graph.variants.fp16 import make_fp16
@@ -40,6 +42,7 @@ def compute_in(arithmetic: str, model: onnx.ModelProto, positions: int | None) -
     set_accuracy(model.graph, _IN_ACTIVATION_TYPE)
     if arithmetic == "fp32":
         return model
+    count_on_host(model)
     if positions:
         store_angles(model, positions)
     declare_types(Flow(model))

@@ -43,7 +43,7 @@ from edgecap.pipeline.worker.steps import (
     ScoringPlan,
     Session,
 )
-from edgecap.provider_options import base_name, parse_provider
+from edgecap.provider_options import BEHIND, base_name, parse_provider
 from edgecap.record import (
     Absent,
     Compression,
@@ -123,7 +123,8 @@ def _check_placement(step: MeasureCell, placement: Placement | Absent) -> None:
         raise EngineError(
             f"nothing proves that it ran on '{name}': {why}; --allow-fallback measures it as it is"
         )
-    elsewhere = {p: s.time_share for p, s in placement.by_provider.items() if p != name}
+    here = (name, BEHIND.get(name))
+    elsewhere = {p: s.time_share for p, s in placement.by_provider.items() if p not in here}
     if sum(elsewhere.values()) > MOST_ELSEWHERE:
         shares = ", ".join(f"{share:.0%} on {p}" for p, share in elsewhere.items())
         raise EngineError(
