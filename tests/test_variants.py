@@ -300,7 +300,10 @@ def test_fp16_of_a_fused_graph_has_no_fp32(fused, texts, tmp_path):
 def test_bf16_is_computed_in_bf16(fused, tmp_path):
     """The CPU has no kernels for it: the runtime accepts all types, and then lacks one."""
     path = made_in(fused, "bf16", "bf16", tmp_path, ())
-    assert types(path) == {16}
+    assert types(path) == {1, 16}
+    model = open_graph(path, weights=False)
+    widened = [n.output[0] for n in model.graph.node if Flow(model).tensor(n.output[0]).kind == 1]
+    assert widened == ["logits"]
     model, source = open_graph(path), open_graph(fused)
     stored = {t.name: t for t in model.graph.initializer}
     for tensor in source.graph.initializer:

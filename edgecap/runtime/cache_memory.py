@@ -20,6 +20,8 @@ DTYPES = {
     "tensor(int64)": np.int64,
     "tensor(int32)": np.int32,
 }
+BFLOAT16 = "tensor(bfloat16)"  # numpy has no such type
+_BFLOAT16_KIND, _BFLOAT16_BYTES = 16, 2  # TensorProto's number of the type
 _PAGE, _CACHE_LINE = 4096, 64  # bytes
 
 
@@ -37,12 +39,16 @@ class CacheMemory:
 
     def values(self, rows: int, positions: int) -> dict[str, Any]:
         """Return zeros of so many positions as runtime values by input name."""
+        if self._is_bfloat16:
+            return self._allocate_bfloat16(rows, positions)
         return {name: self._value(self._zeros(name, rows, positions)) for name in self._inputs}
 
     def allocate(self, rows: int, positions: int) -> dict[str, Any]:
         """Allocate values of so many positions; on the CPU, in pages of their own each time."""
         import onnxruntime
 
+        if self._is_bfloat16:
+            return self._allocate_bfloat16(rows, positions)
         specs = {
             name: (self._shape(name, rows, positions), self.dtype(name)) for name in self._inputs
         }
@@ -55,7 +61,12 @@ class CacheMemory:
         }
 
     def copy(self, cache: KvCache, rows: int, capacity: int) -> dict[str, Any]:
-        """Allocate values of `capacity` positions that hold the content of `cache`."""
+        """Allocate values of `capacity` positions that hold the content of `cache`.
+
+        Raises UsageError for bfloat16, which the runtime copies to no host.
+        """
+        if self._is_bfloat16:
+            raise UsageError("a cache in bf16 cannot be moved; decode fewer tokens behind a prompt")
         values = self.allocate(rows, capacity)
         for name, value in cache.values.items():
             axis = self._inputs[name].shape.index(self._position_dim(name))
@@ -68,11 +79,30 @@ class CacheMemory:
     def bytes(self, cache: KvCache) -> int:
         """Return the bytes of all keys and values, without those of free positions."""
         total = sum(
-            math.prod(v.shape()) * np.dtype(self.dtype(name)).itemsize
+            math.prod(v.shape())
+            * (_BFLOAT16_BYTES if self._is_bfloat16 else np.dtype(self.dtype(name)).itemsize)
             for name, v in cache.values.items()
         )
         buffer = cache.buffer
         return int(total if buffer is None else total * cache.length // buffer.capacity)
+
+    @property
+    def can_move(self) -> bool:
+        """True if content can be copied to other memory."""
+        return not self._is_bfloat16
+
+    @property
+    def _is_bfloat16(self) -> bool:
+        return any(i.type == BFLOAT16 for i in self._inputs.values())
+
+    def _allocate_bfloat16(self, rows: int, positions: int) -> dict[str, Any]:
+        import onnxruntime
+
+        make = onnxruntime.OrtValue.ortvalue_from_shape_and_type
+        return {
+            name: make(self._shape(name, rows, positions), _BFLOAT16_KIND, *self._place)
+            for name in self._inputs
+        }
 
     def dtype(self, name: str) -> type:
         """Return the NumPy type of an input."""

@@ -256,7 +256,7 @@ class OrtEngine:
         into noise.
         """
         buffer = cache.buffer
-        if buffer is None:
+        if buffer is None or not self._memory.can_move:
             return cache
         rows = next(iter(cache.values.values())).shape()[0]
         return buffer.move(

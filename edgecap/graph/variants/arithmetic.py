@@ -67,7 +67,24 @@ def _as_bf16(model: onnx.ModelProto, exact: dict[str, onnx.TensorProto]) -> onnx
                 attribute.i = _BFLOAT
             if attribute.HasField("t") and attribute.t.data_type == _HALF:
                 attribute.t.CopyFrom(_widened(attribute.t))
+    _widen_logits(graph)
     return model
+
+
+def _widen_logits(graph: onnx.GraphProto) -> None:
+    """Let a graph answer in fp32, which programs can read."""
+    from onnx import helper
+
+    logits = next((o for o in graph.output if o.name == "logits"), None)
+    if logits is None or logits.type.tensor_type.elem_type != _BFLOAT:
+        return
+    narrow = "edgecap_logits_bf16"
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for at in [at for at, name in enumerate(names) if name == logits.name]:
+                names[at] = narrow
+    graph.node.append(helper.make_node("Cast", [narrow], ["logits"], name=narrow, to=_FLOAT))
+    logits.type.tensor_type.elem_type = _FLOAT
 
 
 def _widened(tensor: onnx.TensorProto) -> onnx.TensorProto:
