@@ -160,7 +160,7 @@ def scripted(corpus, broken=(), interrupt_at=None):
             facts = GraphFacts("fp32", ("input_ids",), 8192, True, ("model.onnx",), 100)
             return Inspected(providers=("cpu",), graphs=tuple(facts for _ in step.graphs))
         if isinstance(step, Export | Quantize):
-            precision = getattr(step, "precision", "fp32")
+            precision = getattr(step, "weights", "fp32")
             Path(step.out, "model.onnx").write_bytes(precision.encode() * 1000)
             return BuiltGraph(files=("model.onnx",))
         if isinstance(step, CompressBaselines):

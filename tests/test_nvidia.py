@@ -339,7 +339,7 @@ def test_the_board_that_is_watched_is_that_of_the_session(install, monkeypatch):
             streams=(1,),
             layers=1,
         )
-        latency._take_turns(step, [], Decider([], False), lambda *_: None)
+        latency._take_turns(step, [], Decider([], False, 0.05), lambda *_: None)
     on_board, on_cpu = watched
     on_board.sample()
     assert on_board.conditions().clocks_hz == (1.98e9,)

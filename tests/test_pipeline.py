@@ -14,6 +14,7 @@ from edgecap.analysis.metrics import BY_NAME
 from edgecap.analysis.outcomes import has_failure
 from edgecap.errors import Interrupted, UsageError
 from edgecap.graph.onnx_file import GraphFacts
+from edgecap.graph.variants import Form, form_of
 from edgecap.meters.compression import ScoredDocument
 from edgecap.pipeline import cells, judging, prepare, record_draft
 from edgecap.pipeline.compress import compress
@@ -572,10 +573,10 @@ def test_a_quick_run_measures_the_graphs_of_a_full_one(place, tmp_path):
     quick = Spec(corpus=str(text), precisions=names, quick=True)
     run = scripted(excerpt(read_corpus(str(text))))
     profile(quick, place, run=run)
-    made = {s.precision: s for s in run.asked if isinstance(s, Quantize)}
-    assert set(made) == {*names} - {"fp32"}
+    made = {Form(s.weights, s.arithmetic): s for s in run.asked if isinstance(s, Quantize)}
+    assert set(made) == {form_of(name, "cpu") for name in names if name != "fp32"}
     assert not any(s.corpus and s.corpus.pieces for s in made.values())
-    assert made["int8s"].corpus == read_corpus(str(text))
+    assert made[Form("int8s")].corpus == read_corpus(str(text))
     run = scripted(read_corpus(str(text)))
     profile(msgspec.structs.replace(quick, quick=False), place, run=run)
     assert not [s for s in run.asked if isinstance(s, Quantize)]

@@ -25,7 +25,8 @@ from edgecap.record import (
     StepWork,
 )
 
-# Kernels that a variant's matrix products may use; the fastest sets its peak.
+# Kernels that the products of an arithmetic may use, or those of a variant whose arithmetic is not
+# known; the fastest sets the peak.
 KERNELS = {
     "fp32": ("fp32",),
     "fp16": ("fp16", "fp32"),
@@ -36,11 +37,16 @@ KERNELS = {
 
 
 def compute_roofline(
-    measured: Measurement, flops: Flops | Absent, peaks: Peaks | Absent | None, precision: str
+    measured: Measurement,
+    flops: Flops | Absent,
+    peaks: Peaks | Absent | None,
+    precision: str,
+    arithmetic: str = "",
 ) -> Roofline | Absent:
     """Compare prefill and decode of one measured cell with the peaks of its provider.
 
-    Absent, with the reason, if work, latency or peaks are.
+    `arithmetic` is that of its graph, "" if not known. Absent, with the reason, if work, latency or
+    peaks are.
     """
     for part in (measured.work, measured.latency, peaks):
         if isinstance(part, Absent):
@@ -51,7 +57,7 @@ def compute_roofline(
         return Absent(reason="the peaks of this machine were not measured")
     counted = (flops.prefill, flops.per_token) if isinstance(flops, Flops) else (None, None)
     decoded = score.decode_seconds(latency, stats.SEED + 1)
-    rate = peak_rate(peaks, precision)
+    rate = peak_rate(peaks, precision, arithmetic)
     if isinstance(rate, Absent):
         return rate
     return Roofline(
@@ -64,9 +70,10 @@ def compute_roofline(
     )
 
 
-def peak_rate(peaks: Peaks, precision: str) -> float | Absent:
+def peak_rate(peaks: Peaks, precision: str, arithmetic: str = "") -> float | Absent:
     """Return the FLOP/s of a variant's fastest kernel; Absent if none was measured."""
-    rate = max((peaks.gemm_flops_per_s.get(p, 0.0) for p in _kernels(precision)), default=0.0)
+    kernels = _kernels(arithmetic or precision)
+    rate = max((peaks.gemm_flops_per_s.get(p, 0.0) for p in kernels), default=0.0)
     known = bool(rate and peaks.bandwidth)
     return (
         rate

@@ -53,7 +53,11 @@ def judge(record: Profile, cell: Cell, card: BiasCard | None, cells_in_run: int)
     if isinstance(measured, Failure) or isinstance(graph, Absent):
         return cell
     bound = compute_roofline(
-        measured, record.flops, record.peaks.get(cell.provider), cell.precision
+        measured,
+        record.flops,
+        record.peaks.get(cell.provider),
+        cell.precision,
+        graph.arithmetic,
     )
     decode = bound.decode if isinstance(bound, Roofline) else bound
     ratio = decode.ratio if isinstance(decode, Bound) else decode or NOT_DECODED

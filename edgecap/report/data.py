@@ -9,6 +9,7 @@ import msgspec
 from edgecap import stats
 from edgecap.analysis import score
 from edgecap.record import Absent, Cell, Energy, Estimate, Graph, Latency, Measurement, Profile
+from edgecap.report.format import name_of
 from edgecap.units import counted
 
 
@@ -41,6 +42,30 @@ def fidelity_note(graph: Graph) -> str:
         for part, x in graph.fidelity.items()
     )
     return f"{bits:.1g} bits a token from the model in transformers in fp32 ({parts})"
+
+
+def graph_notes(record: Profile) -> list[str]:
+    """Say in what types the cells compute, how launches were issued, and what KL is from."""
+    named = [
+        (name_of(cell, record.cells), cell.graph, cell.outcome)
+        for cell in record.cells
+        if isinstance(cell.graph, Graph)
+    ]
+    types = [f"{name} {g.weights} x {g.arithmetic}" for name, g, _ in named if g.arithmetic]
+    launches: dict[str, list[str]] = {}
+    for name, _, outcome in named:
+        if isinstance(outcome, Measurement) and isinstance(outcome.latency, Latency):
+            launches.setdefault(outcome.latency.launches, []).append(name)
+    others = [f"{name} from {g.divergence_from}" for name, g, _ in named if not _is_from_fp32(g)]
+    return [
+        *([f"weights x arithmetic: {', '.join(types)}"] if types else []),
+        *(f"launches {how} ({', '.join(names)})" for how, names in launches.items() if how),
+        *([f"KL not from fp32: {', '.join(others)}"] if others else []),
+    ]
+
+
+def _is_from_fp32(graph: Graph) -> bool:
+    return graph.divergence_from == "fp32" or isinstance(graph.divergence_bits, Absent)
 
 
 def medians(cell: Cell, intervals: bool = True) -> dict[str, Estimate | Absent]:

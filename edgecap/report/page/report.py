@@ -15,7 +15,7 @@ from edgecap.analysis.verdict import Differences
 from edgecap.names import printable, shortened, shortened_list
 from edgecap.record import Estimate, Flops, Gpu, Profile
 from edgecap.report.cells import display_views
-from edgecap.report.data import documents_text, fidelity_notes
+from edgecap.report.data import documents_text, fidelity_notes, graph_notes
 from edgecap.report.machine_text import container_limits
 from edgecap.report.metric_text import interval_text, metric_text
 from edgecap.report.page import notes, raw_tables, reproduce
@@ -183,6 +183,7 @@ def describe(record: Profile) -> list[tuple[str, str]]:
         *([("Graphics", board)] if board else []),
         ("Runtime", _versions(record)),
         *[("fp32 graph", shortened(note, 400)) for note in fidelity_notes(record)],
+        *[("Graphs", shortened(note, 400)) for note in graph_notes(record)],
         ("Text", f"{text}, {record.spec.protocol} protocol"),
         (
             "Measured",

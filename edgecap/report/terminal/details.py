@@ -9,7 +9,7 @@ from edgecap.analysis.warnings.energy import no_energy
 from edgecap.names import shortened, shortened_list
 from edgecap.record import Absent, CorpusInfo, Decode, Latency, Profile
 from edgecap.report.cautions import full_message, grouped_cautions
-from edgecap.report.data import fidelity_notes, measured_cells
+from edgecap.report.data import fidelity_notes, graph_notes, measured_cells
 from edgecap.report.format import name_of, wrapped
 from edgecap.report.machine_text import container_limits
 from edgecap.report.terminal.extra_tables import EXTRA_TABLES
@@ -55,6 +55,7 @@ def _heading(record: Profile, width: int) -> str:
         text_line(record, WHOLE, bias=True),
         *_baselines(record.corpus),
         *(f"fp32 graph: {note}" for note in fidelity_notes(record)),
+        *graph_notes(record),
     ]
     return "\n".join(wrapped(line, width, None) for line in lines)
 
