@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -20,20 +19,24 @@ import msgspec
 from edgecap import stats
 from edgecap.analysis import score
 from edgecap.analysis.cell_view import CellView, cell_views
-from edgecap.analysis.compared_pair import ComparedPair, compared_cell, compared_pair
+from edgecap.analysis.compared_pair import (
+    ComparedCell,
+    ComparedPair,
+    compared_cell,
+    compared_pair,
+)
 from edgecap.analysis.draws import (
     BLOCK,
     Quantities,
     drawn_medians,
     keep_freed_memory,
-    likeness,
     quantities,
     round_ratios,
 )
 from edgecap.analysis.law import doublings
 from edgecap.analysis.metrics import COMPARED, Metric
 from edgecap.analysis.outcomes import failure_of
-from edgecap.analysis.pairing import MissingCell, pair_cells
+from edgecap.analysis.pairing import CellPair, MissingCell, pair_cells
 from edgecap.analysis.warnings.quality import DECODED, NOT_SCORED
 from edgecap.errors import UsageError
 from edgecap.record import Absent, Estimate, Profile
@@ -87,40 +90,43 @@ def compare(records: Sequence[Profile], baseline: str | None = None) -> list[Com
     pairs = pair_cells(records, cell_views(records), baseline)
     if not pairs:
         raise UsageError("nothing to compare: the records hold no two cells that were measured")
-    comparisons: list[Comparison] = []
-    for _, group in groupby(pairs, key=lambda pair: id(pair[0])):
-        comparisons += _compare_with_each(list(group))
-    return comparisons
+    return _compare_pairs(pairs)
 
 
 def compare_views(baseline: CellView, others: Sequence[CellView]) -> list[Comparison]:
     """Compare one measured cell with each of some others, of its record or of others."""
-    return _compare_with_each([(baseline, other) for other in others])
+    return _compare_pairs([(baseline, other) for other in others])
 
 
-def _compare_with_each(
-    pairs: Sequence[tuple[CellView, CellView | MissingCell]],
-) -> list[Comparison]:
-    """Compare one baseline with its candidates; draw those that are alike at once."""
-    baseline = pairs[0][0]
-    base = compared_cell(baseline)
+def _compare_pairs(pairs: Sequence[CellPair]) -> list[Comparison]:
+    """Compare pairs; draw those at once whose baselines are alike, and whose candidates are."""
     comparisons: dict[int, Comparison] = {}
     alike: dict[Hashable, list[tuple[int, ComparedPair]]] = {}
-    for place, (_, candidate) in enumerate(pairs):
+    below: ComparedCell | None = None
+    for place, (baseline, candidate) in enumerate(pairs):
         failure = _failure(candidate)
         if isinstance(candidate, MissingCell) or failure:
             comparisons[place] = _failed(baseline, candidate.label, failure)
             continue
-        pair = compared_pair(base, candidate)
-        key = (likeness(candidate), pair.in_turns, tuple(pair.mismatches), pair.slopes)
-        alike.setdefault(key, []).append((place, pair))
+        if below is None or below.view is not baseline:  # pairs of one baseline are adjacent
+            below = compared_cell(baseline)
+        pair = compared_pair(below, compared_cell(candidate))
+        alike.setdefault(pair.likeness, []).append((place, pair))
     keep_freed_memory()
-    drawn = quantities([baseline], _BASELINE_SEED) if alike else {}
+    baselines: list[CellView] = []
     for group in alike.values():
         for start in range(0, len(group), BLOCK):
             places, block = zip(*group[start : start + BLOCK], strict=True)
+            if baselines != (needed := _baselines(block)):
+                baselines, drawn = needed, quantities(needed, _BASELINE_SEED)
             comparisons |= dict(zip(places, _compare_block(drawn, block), strict=True))
     return [comparisons[place] for place in range(len(pairs))]
+
+
+def _baselines(block: Sequence[ComparedPair]) -> list[CellView]:
+    """Return the baseline of each pair, or the one that all of them share."""
+    views = [pair.baseline for pair in block]
+    return views[:1] if all(view is views[0] for view in views) else views
 
 
 def _failure(candidate: CellView | MissingCell) -> str:
@@ -131,7 +137,7 @@ def _failure(candidate: CellView | MissingCell) -> str:
 
 
 def _compare_block(drawn: Quantities, block: Sequence[ComparedPair]) -> list[Comparison]:
-    """Compare a baseline with at most BLOCK candidates that are alike."""
+    """Compare at most BLOCK pairs that are alike; `drawn` holds their baselines."""
     import numpy as np
 
     with np.errstate(all="ignore"):  # a candidate without a finite value is not compared
@@ -176,20 +182,19 @@ def _difference(
     metric: Metric, x: Quantity | Absent, y: Quantity | Absent, block: Sequence[ComparedPair]
 ) -> _Column:
     """Compare one metric of alike pairs; nothing is compared if neither side has it."""
-    before, after = _values(x, 1)[0], _values(y, len(block))
-    if isinstance(x, Absent) or isinstance(y, Absent) or before is None:
-        return [_one_sided(metric, before, value) for value in after]
-    ratio = _rounds_ratio(metric.name, block) or _ratio(x, y)
-    judged = _judged(metric, [(before, value) for value in after], ratio, block)
-    return [_checked(metric, before, value, d) for value, d in zip(after, judged, strict=True)]
+    values = list(zip(_values(x, len(block)), _values(y, len(block)), strict=True))
+    if isinstance(x, Absent) or isinstance(y, Absent):
+        return [_one_sided(metric, *both) for both in values]
+    judged = _judged(metric, values, _rounds_ratio(metric.name, block) or _ratio(x, y), block)
+    return [_checked(metric, *both, d) for both, d in zip(values, judged, strict=True)]
 
 
 def _values(quantity: Quantity | Absent, number: int) -> list[float | None]:
-    """Return the value of each cell, None where it has no finite one."""
+    """Return the value of each of a number of cells, None where it has no finite one."""
     if isinstance(quantity, Absent):
         return [None] * number
-    values: list[float] = quantity[0][:, 0].tolist()
-    return [value if math.isfinite(value) else None for value in values]
+    values = [value if math.isfinite(value) else None for value in quantity[0][:, 0].tolist()]
+    return values if len(values) == number else values * number
 
 
 def _one_sided(metric: Metric, before: float | None, after: float | None) -> Difference | None:
@@ -199,10 +204,10 @@ def _one_sided(metric: Metric, before: float | None, after: float | None) -> Dif
 
 
 def _checked(
-    metric: Metric, before: float, after: float | None, judged: Difference
+    metric: Metric, before: float | None, after: float | None, judged: Difference
 ) -> Difference | None:
     """Return the judgement if both values have a ratio."""
-    if after is None:
+    if before is None or after is None:
         return _one_sided(metric, before, after)
     if before > 0 and after > 0:
         return judged
@@ -228,7 +233,7 @@ def _judged(
         return [_unknown(metric, *both, reason) for both in values]
     ratios = (of(ratio[0]) if of else ratio[0])[:, 0].tolist()
     estimates = stats.intervals(ratios, ratio[1], of)
-    margins = [_margin(metric, pair) for pair in block]
+    margins = _margins(metric, block)
     return [
         Difference(
             metric.name,
@@ -310,12 +315,12 @@ def _assumed_joules(metric: Metric, pair: ComparedPair) -> str | None:
     return next((absent.reason for absent in scored if isinstance(absent, Absent)), None)
 
 
-def _margin(metric: Metric, pair: ComparedPair) -> float:
-    """Return the margin: of cells not timed in turns, at least the drift within each."""
-    if pair.in_turns:
-        return metric.margin
-    timed = metric.rounds or metric.name
-    return max(metric.margin, *(view.spreads.get(timed, 0.0) for view in pair.views))
+def _margins(metric: Metric, block: Sequence[ComparedPair]) -> list[float]:
+    """Return margins: of seconds of cells not timed in turns, at least the drift within each."""
+    if block[0].in_turns or not metric.rounds:
+        return [metric.margin] * len(block)
+    spreads = ([view.spreads[metric.rounds] for view in pair.views] for pair in block)
+    return [max(metric.margin, *of_both) for of_both in spreads]
 
 
 # --- ratios -----------------------------------------------------------------------------------
@@ -336,7 +341,7 @@ def _rounds_ratio(
     """Return the median ratio of adjacent rounds, or `of` it, if the cells were timed in turns."""
     if not block[0].in_turns or name not in _TIMED:
         return None
-    ratios = round_ratios(block[0].baseline, [pair.candidate for pair in block], name)
+    ratios = round_ratios(_baselines(block), [pair.candidate for pair in block], name)
     return drawn_medians(ratios, stats.SEED, of) if ratios.size else None
 
 

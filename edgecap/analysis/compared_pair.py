@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import NamedTuple
 
 from edgecap import stats
 from edgecap.analysis import score
 from edgecap.analysis.cell_view import CellView
 from edgecap.analysis.decoding import decoding_shift
+from edgecap.analysis.draws import likeness
 from edgecap.analysis.law import Slopes, law_of, slopes_for
 from edgecap.analysis.run_conditions import mismatches
 from edgecap.record import Absent, Flops
 
 _NONE = Absent(reason="not measured")
+_EFFECTIVE = ("effective_flops", "effective_flops_per_s", "effective_flops_per_j")
 
 
 class ComparedCell(NamedTuple):
-    """A measured cell, and its effective FLOPs by metric."""
+    """A measured cell, its effective FLOPs by metric, and what cells drawn with it share."""
 
     view: CellView
     effective: dict[str, float | None]
+    likeness: Hashable
 
 
 class ComparedPair(NamedTuple):
@@ -34,6 +38,14 @@ class ComparedPair(NamedTuple):
     mismatches: dict[str, str]
     in_turns: bool
     slopes: Slopes
+
+    @property
+    def likeness(self) -> Hashable:
+        """Return what two pairs must have in common to be drawn together."""
+        return (
+            *(self.below.likeness, self.above.likeness),
+            *(tuple(self.mismatches), self.in_turns, self.slopes),
+        )
 
     @property
     def baseline(self) -> CellView:
@@ -53,14 +65,13 @@ class ComparedPair(NamedTuple):
 
 def compared_cell(view: CellView) -> ComparedCell:
     """Return a measured cell with its effective FLOPs."""
-    return ComparedCell(view, _effective(view))
+    return ComparedCell(view, _effective(view), likeness(view))
 
 
-def compared_pair(below: ComparedCell, candidate: CellView) -> ComparedPair:
+def compared_pair(below: ComparedCell, above: ComparedCell) -> ComparedPair:
     """Return a baseline with one candidate."""
-    above = compared_cell(candidate)
-    different = mismatches(below.view.conditions, candidate.conditions)
-    in_turns = _in_turns(below.view, candidate)
+    different = mismatches(below.view.conditions, above.view.conditions)
+    in_turns = _in_turns(below.view, above.view)
     return ComparedPair(below, above, different, in_turns, _slopes(below, above))
 
 
@@ -72,6 +83,8 @@ def _in_turns(baseline: CellView, candidate: CellView) -> bool:
 
 def _effective(view: CellView) -> dict[str, float | None]:
     """Return effective FLOPs by metric, None where the cell has none."""
+    if isinstance(view.cell.score, Absent):
+        return dict.fromkeys(_EFFECTIVE)
     record, text, energy = view.record, view.compression, score.scored_energy(view.energy or _NONE)
     gain = (text.gain_bits_per_token, None) if text else _NONE
     decoded = score.decoded_gain(gain, decoding_shift(record, view.cell))
@@ -79,10 +92,7 @@ def _effective(view: CellView) -> dict[str, float | None]:
     seconds = (stats.median(rounds), None) if rounds else _NONE
     joules = score.quantity_of(energy, lambda e: score.decode_joules(e, None))
     found = score.effective_scores(gain, decoded, seconds, joules, record.flops, law_of(record))
-    scored = not isinstance(view.cell.score, Absent)
-    return {
-        name: q[0] if scored and not isinstance(q, Absent) else None for name, q in found.items()
-    }
+    return {name: None if isinstance(q, Absent) else q[0] for name, q in found.items()}
 
 
 def _slopes(below: ComparedCell, above: ComparedCell) -> Slopes:
