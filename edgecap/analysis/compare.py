@@ -319,8 +319,7 @@ def _margins(metric: Metric, block: Sequence[ComparedPair]) -> list[float]:
     """Return margins: of seconds of cells not timed in turns, at least the drift within each."""
     if block[0].in_turns or not metric.rounds:
         return [metric.margin] * len(block)
-    spreads = ([view.spreads[metric.rounds] for view in pair.views] for pair in block)
-    return [max(metric.margin, *of_both) for of_both in spreads]
+    return [max(metric.margin, pair.drift[metric.rounds]) for pair in block]
 
 
 # --- ratios -----------------------------------------------------------------------------------

@@ -30,7 +30,8 @@ class ComparedPair(NamedTuple):
     """Two measured cells, and the sentence for each condition in which they differ.
 
     `in_turns` is true if the two were timed round by round together. `slopes` of the law may hold
-    for both.
+    for both. `drift` bounds the relative drift of seconds by the spread of rounds in each; cells
+    timed in turns have none.
     """
 
     below: ComparedCell
@@ -38,6 +39,7 @@ class ComparedPair(NamedTuple):
     mismatches: dict[str, str]
     in_turns: bool
     slopes: Slopes
+    drift: dict[str, float]
 
     @property
     def likeness(self) -> Hashable:
@@ -72,7 +74,12 @@ def compared_pair(below: ComparedCell, above: ComparedCell) -> ComparedPair:
     """Return a baseline with one candidate."""
     different = mismatches(below.view.conditions, above.view.conditions)
     in_turns = _in_turns(below.view, above.view)
-    return ComparedPair(below, above, different, in_turns, _slopes(below, above))
+    drift = {} if in_turns else _drift(below.view, above.view)
+    return ComparedPair(below, above, different, in_turns, _slopes(below, above), drift)
+
+
+def _drift(baseline: CellView, candidate: CellView) -> dict[str, float]:
+    return {name: max(x, candidate.spreads[name]) for name, x in baseline.spreads.items()}
 
 
 def _in_turns(baseline: CellView, candidate: CellView) -> bool:
@@ -98,7 +105,6 @@ def _effective(view: CellView) -> dict[str, float | None]:
 def _slopes(below: ComparedCell, above: ComparedCell) -> Slopes:
     """Return the slopes of the law that may hold for both, here and where their bits place them."""
     sides = (below, above)
-    counted = [s.view.record.flops for s in sides]
-    flops = [f.per_token for f in counted if isinstance(f, Flops)]
+    counted = [f.per_token for s in sides if isinstance(f := s.view.record.flops, Flops)]
     placed = [n for s in sides if (n := s.effective["effective_flops"]) is not None]
-    return slopes_for(law_of(below.view.record), [*flops, *placed])
+    return slopes_for(law_of(below.view.record), [*counted, *placed])

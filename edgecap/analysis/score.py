@@ -290,7 +290,7 @@ def text_from_sums(of: Documents, bits: Floats, protocol: str) -> tuple[Floats, 
     """
     text, tokens, own, number = _shared_sums(of)
     tokens = tokens.clip(1)
-    per_byte = 8 * bits / text.clip(1)
+    per_byte = bits / (text.clip(1) / 8)
     if protocol == "paper":
         return per_byte, own / number.clip(1) - bits / tokens
     return per_byte, (text - bits) / tokens
