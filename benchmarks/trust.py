@@ -16,8 +16,7 @@ import statistics
 import time
 from pathlib import Path
 
-from edgecap.analysis.compare import verdict
-from edgecap.analysis.metrics import BY_NAME
+from edgecap.analysis.metrics import BY_NAME, verdict
 from edgecap.analysis.score import decode_seconds
 from edgecap.meters.latency import LatencyBench, LatencyPlan, measure_in_turns
 from edgecap.pipeline.artifacts import get_or_build

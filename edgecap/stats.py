@@ -92,7 +92,8 @@ def relative_spread(samples: Sequence[float], rounds: Sequence[int]) -> float:
 
 def spread_of_medians(medians: Sequence[float]) -> float:
     """Return the interquartile range of medians over their median."""
-    return (quantile(medians, 0.75) - quantile(medians, 0.25)) / median(medians)
+    ordered = sorted(medians)
+    return (quantile(ordered, 0.75) - quantile(ordered, 0.25)) / median(ordered)
 
 
 class Modes(NamedTuple):

@@ -31,7 +31,7 @@ def significant(value: float, digits: int = 3) -> str:
     if abs(value) >= 10 ** (digits - 1):
         return f"{value:,.0f}"
     places = digits - 1 - math.floor(math.log10(abs(value)))
-    return f"{round(value, places):.{places}f}".rstrip("0").rstrip(".")
+    return f"{value:.{places}f}".rstrip("0").rstrip(".")
 
 
 def si(value: float, unit: str = "", digits: int = 3) -> str:

@@ -114,6 +114,23 @@ def test_many_at_once_are_compared_as_each_alone(in_turns):
     assert {"decode_j", "energy_capacity", "effective_flops_per_s"} <= {d.metric for d in drawn}
 
 
+def test_many_baselines_are_compared_as_each_alone():
+    """Two records pair each cell with its like, so that each pair has a baseline of its own."""
+    before = [c for c in record_of(in_turns=True).cells if c.graph is BASE.graph]
+    after = [replace(varied(5000 + n), precision=c.precision) for n, c in enumerate(before)]
+    after[3] = with_part(after[3], compression=ABSENT)
+    after[5] = replace(after[5], outcome=before[-4].outcome)
+    later = replace(RECORD, created_utc="2026-11-30T00:00:00Z")
+    alone = [
+        compare([replace(RECORD, cells=(x,)), replace(later, cells=(y,))])[0]
+        for x, y in zip(before, after, strict=True)
+        if not isinstance(x.outcome, Failure)
+    ]
+    assert len(alone) > CELLS
+    records = [replace(RECORD, cells=tuple(before)), replace(later, cells=tuple(after))]
+    assert compare(records) == alone
+
+
 def test_many_have_the_intervals_of_a_plain_bootstrap_of_rounds():
     record = record_of(in_turns=True)
     uniform = random.Random(stats.SEED).random

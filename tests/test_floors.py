@@ -174,6 +174,7 @@ def test_import_and_help_are_light():
     }
     assert not heavy & loaded_by("import edgecap")
     assert not heavy & loaded_by(INVOKE.format(["--help"]))
+    assert "asyncio" not in loaded_by("import edgecap.cli.commands")
 
 
 def test_show_loads_no_runtime():

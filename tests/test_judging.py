@@ -12,8 +12,8 @@ from conftest import ROOT
 from samples import ENERGY, RECORD, drifting, latency_with, with_outcome
 
 from edgecap import stats
-from edgecap.analysis.compare import compare, verdict
-from edgecap.analysis.metrics import SCORES
+from edgecap.analysis.compare import compare
+from edgecap.analysis.metrics import SCORES, verdict
 from edgecap.analysis.outcomes import has_failure
 from edgecap.analysis.score import score
 from edgecap.analysis.warnings import cautions

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -20,20 +19,24 @@ import msgspec
 from edgecap import stats
 from edgecap.analysis import score
 from edgecap.analysis.cell_view import CellView, cell_views
-from edgecap.analysis.compared_pair import ComparedPair, compared_cell, compared_pair
+from edgecap.analysis.compared_pair import (
+    ComparedCell,
+    ComparedPair,
+    compared_cell,
+    compared_pair,
+)
 from edgecap.analysis.draws import (
     BLOCK,
     Quantities,
     drawn_medians,
     keep_freed_memory,
-    likeness,
     quantities,
     round_ratios,
 )
 from edgecap.analysis.law import doublings, factors
-from edgecap.analysis.metrics import COMPARED, Metric
+from edgecap.analysis.metrics import COMPARED, Metric, verdict
 from edgecap.analysis.outcomes import failure_of
-from edgecap.analysis.pairing import MissingCell, pair_cells
+from edgecap.analysis.pairing import CellPair, MissingCell, pair_cells
 from edgecap.analysis.warnings.quality import DECODED, NOT_SCORED
 from edgecap.errors import UsageError
 from edgecap.record import Absent, Estimate, Profile
@@ -86,10 +89,7 @@ def compare(records: Sequence[Profile], baseline: str | None = None) -> list[Com
     pairs = pair_cells(records, cell_views(records), baseline)
     if not pairs:
         raise UsageError("nothing to compare: the records hold no two cells that were measured")
-    comparisons: list[Comparison] = []
-    for _, group in groupby(pairs, key=lambda pair: id(pair[0])):
-        comparisons += _compare_with_each(list(group))
-    return comparisons
+    return _compare_pairs(pairs)
 
 
 def compare_views(
@@ -99,32 +99,39 @@ def compare_views(
 
     Ratios that are not `drawn` have no intervals.
     """
-    return _compare_with_each([(baseline, other) for other in others], drawn)
+    return _compare_pairs([(baseline, other) for other in others], drawn)
 
 
-def _compare_with_each(
-    pairs: Sequence[tuple[CellView, CellView | MissingCell]], drawn: bool = True
-) -> list[Comparison]:
-    """Compare one baseline with its candidates; draw those that are alike at once."""
-    baseline = pairs[0][0]
-    base = compared_cell(baseline)
+def _compare_pairs(pairs: Sequence[CellPair], drawn: bool = True) -> list[Comparison]:
+    """Compare pairs; draw those at once whose baselines are alike, and whose candidates are."""
     comparisons: dict[int, Comparison] = {}
     alike: dict[Hashable, list[tuple[int, ComparedPair]]] = {}
-    for place, (_, candidate) in enumerate(pairs):
+    below: ComparedCell | None = None
+    for place, (baseline, candidate) in enumerate(pairs):
         failure = _failure(candidate)
         if isinstance(candidate, MissingCell) or failure:
             comparisons[place] = _failed(baseline, candidate.label, failure)
             continue
-        pair = compared_pair(base, candidate)
-        key = (likeness(candidate), pair.in_turns, tuple(pair.mismatches), pair.slopes)
-        alike.setdefault(key, []).append((place, pair))
+        if below is None or below.view is not baseline:  # pairs of one baseline are adjacent
+            below = compared_cell(baseline)
+        pair = compared_pair(below, compared_cell(candidate))
+        alike.setdefault(pair.likeness, []).append((place, pair))
     keep_freed_memory()
-    below = quantities([baseline], _BASELINE_SEED if drawn else None) if alike else {}
+    seed = _BASELINE_SEED if drawn else None
+    baselines: list[CellView] = []
     for group in alike.values():
         for start in range(0, len(group), BLOCK):
             places, block = zip(*group[start : start + BLOCK], strict=True)
-            comparisons |= dict(zip(places, _compare_block(below, block, drawn), strict=True))
+            if baselines != (needed := _baselines(block)):
+                baselines, theirs = needed, quantities(needed, seed)
+            comparisons |= dict(zip(places, _compare_block(theirs, block, drawn), strict=True))
     return [comparisons[place] for place in range(len(pairs))]
+
+
+def _baselines(block: Sequence[ComparedPair]) -> list[CellView]:
+    """Return the baseline of each pair, or the one that all of them share."""
+    views = [pair.baseline for pair in block]
+    return views[:1] if all(view is views[0] for view in views) else views
 
 
 def _failure(candidate: CellView | MissingCell) -> str:
@@ -135,18 +142,18 @@ def _failure(candidate: CellView | MissingCell) -> str:
 
 
 def _compare_block(
-    below: Quantities, block: Sequence[ComparedPair], drawn: bool
+    theirs: Quantities, block: Sequence[ComparedPair], drawn: bool
 ) -> list[Comparison]:
-    """Compare a baseline with at most BLOCK candidates that are alike."""
+    """Compare at most BLOCK pairs that are alike; `theirs` are the quantities of baselines."""
     import numpy as np
 
     with np.errstate(all="ignore"):  # a candidate without a finite value is not compared
         candidates = [pair.candidate for pair in block]
         above = quantities(candidates, _CANDIDATE_SEED if drawn else None)
         columns = [
-            _worth(m, below, above, block, drawn)
+            _worth(m, theirs, above, block, drawn)
             if m.name.startswith("effective_flops")
-            else _difference(m, below[m.name], above[m.name], block, drawn)
+            else _difference(m, theirs[m.name], above[m.name], block, drawn)
             for m in COMPARED
         ]
     return [
@@ -187,20 +194,20 @@ def _difference(
     drawn: bool,
 ) -> _Column:
     """Compare one metric of alike pairs; nothing is compared if neither side has it."""
-    before, after = _values(x, 1)[0], _values(y, len(block))
-    if isinstance(x, Absent) or isinstance(y, Absent) or before is None:
-        return [_one_sided(metric, before, value) for value in after]
+    values = list(zip(_values(x, len(block)), _values(y, len(block)), strict=True))
+    if isinstance(x, Absent) or isinstance(y, Absent):
+        return [_one_sided(metric, *both) for both in values]
     ratio = _rounds_ratio(metric.name, block, drawn) or _ratio(x, y)
-    judged = _judged(metric, [(before, value) for value in after], ratio, block)
-    return [_checked(metric, before, value, d) for value, d in zip(after, judged, strict=True)]
+    judged = _judged(metric, values, ratio, block)
+    return [_checked(metric, *both, d) for both, d in zip(values, judged, strict=True)]
 
 
 def _values(quantity: Quantity | Absent, number: int) -> list[float | None]:
-    """Return the value of each cell, None where it has no finite one."""
+    """Return the value of each of a number of cells, None where it has no finite one."""
     if isinstance(quantity, Absent):
         return [None] * number
-    values: list[float] = quantity[0][:, 0].tolist()
-    return [value if math.isfinite(value) else None for value in values]
+    values = [value if math.isfinite(value) else None for value in quantity[0][:, 0].tolist()]
+    return values if len(values) == number else values * number
 
 
 def _one_sided(metric: Metric, before: float | None, after: float | None) -> Difference | None:
@@ -210,10 +217,10 @@ def _one_sided(metric: Metric, before: float | None, after: float | None) -> Dif
 
 
 def _checked(
-    metric: Metric, before: float, after: float | None, judged: Difference
+    metric: Metric, before: float | None, after: float | None, judged: Difference
 ) -> Difference | None:
     """Return the judgement if both values have a ratio."""
-    if after is None:
+    if before is None or after is None:
         return _one_sided(metric, before, after)
     if before > 0 and after > 0:
         return judged
@@ -238,7 +245,7 @@ def _judged(
     if reason:
         return [_unknown(metric, *both, reason) for both in values]
     estimates = _estimates(ratio, of)
-    margins = [_margin(metric, pair) for pair in block]
+    margins = _margins(metric, block)
     return [
         Difference(
             metric.name,
@@ -309,7 +316,7 @@ def decoded_gain(baseline: CellView, candidate: CellView) -> Estimate | None:
     """
     import numpy as np
 
-    pair = compared_pair(compared_cell(baseline), candidate)
+    pair = compared_pair(compared_cell(baseline), compared_cell(candidate))
     below, above = quantities([baseline], _BASELINE_SEED), quantities([candidate], _CANDIDATE_SEED)
     worth = _doublings("decoded_gain", below, above, [pair])
     return worth and _estimates(worth, np.exp2)[0]
@@ -350,12 +357,11 @@ def _assumed_joules(metric: Metric, pair: ComparedPair) -> str | None:
     return next((absent.reason for absent in scored if isinstance(absent, Absent)), None)
 
 
-def _margin(metric: Metric, pair: ComparedPair) -> float:
-    """Return the margin: of cells not timed in turns, at least the drift within each."""
-    if pair.in_turns:
-        return metric.margin
-    timed = metric.rounds or metric.name
-    return max(metric.margin, *(view.spreads.get(timed, 0.0) for view in pair.views))
+def _margins(metric: Metric, block: Sequence[ComparedPair]) -> list[float]:
+    """Return margins: of seconds of cells not timed in turns, at least the drift within each."""
+    if block[0].in_turns or not metric.rounds:
+        return [metric.margin] * len(block)
+    return [max(metric.margin, pair.drift[metric.rounds]) for pair in block]
 
 
 # --- ratios -----------------------------------------------------------------------------------
@@ -379,35 +385,8 @@ def _rounds_ratio(
     """Return the median ratio of adjacent rounds, or `of` it, if the cells were timed in turns."""
     if not block[0].in_turns or name not in _TIMED:
         return None
-    ratios = round_ratios(block[0].baseline, [pair.candidate for pair in block], name)
+    ratios = round_ratios(_baselines(block), [pair.candidate for pair in block], name)
     return drawn_medians(ratios, stats.SEED if drawn else None, of) if ratios.size else None
 
 
 _TIMED = ("prefill_s", "decode_s")
-
-
-# --- the verdict ------------------------------------------------------------------------------
-
-
-def verdict(ratio: Estimate, less_is_better: bool, margin: float) -> str:
-    """Return better, same, worse or unknown.
-
-    A ratio without an interval must exceed the margin three times.
-    """
-    if ratio.low is None or ratio.high is None:
-        return _verdict_without_interval(ratio.value, less_is_better, margin)
-    if 1 - margin <= ratio.low and ratio.high <= 1 + margin:
-        return "same"
-    if ratio.low > 1 and ratio.value > 1 + margin:
-        return "worse" if less_is_better else "better"
-    if ratio.high < 1 and ratio.value < 1 - margin:
-        return "better" if less_is_better else "worse"
-    return "unknown"
-
-
-def _verdict_without_interval(ratio: float, less_is_better: bool, margin: float) -> str:
-    if 1 / (1 + margin) <= ratio <= 1 + margin:
-        return "same"
-    if 1 / (1 + 3 * margin) <= ratio <= 1 + 3 * margin:
-        return "unknown"
-    return "better" if (ratio < 1) == less_is_better else "worse"

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import NamedTuple
 
 from edgecap import stats
 from edgecap.analysis import score
 from edgecap.analysis.cell_view import CellView
 from edgecap.analysis.decoding import decoding_shift
+from edgecap.analysis.draws import likeness
 from edgecap.analysis.law import Slopes, law_of, slopes_for
 from edgecap.analysis.run_conditions import mismatches
 from edgecap.record import Absent, Flops
 
 _NONE = Absent(reason="not measured")
+_EFFECTIVE = ("effective_flops", "effective_flops_per_s", "effective_flops_per_j")
 
 
 class ComparedCell(NamedTuple):
-    """A measured cell, and its effective FLOPs by metric."""
+    """A measured cell, its effective FLOPs by metric, and what cells drawn with it share."""
 
     view: CellView
     effective: dict[str, float | None]
+    likeness: Hashable
 
 
 class ComparedPair(NamedTuple):
     """Two measured cells, and the sentence for each condition in which they differ.
 
     `in_turns` is true if the two were timed round by round together. `slopes` of the law may hold
-    for both.
+    for both. `drift` bounds the relative drift of seconds by the spread of rounds in each; cells
+    timed in turns have none.
     """
 
     below: ComparedCell
@@ -34,6 +39,15 @@ class ComparedPair(NamedTuple):
     mismatches: dict[str, str]
     in_turns: bool
     slopes: Slopes
+    drift: dict[str, float]
+
+    @property
+    def likeness(self) -> Hashable:
+        """Return what two pairs must have in common to be drawn together."""
+        return (
+            *(self.below.likeness, self.above.likeness),
+            *(tuple(self.mismatches), self.in_turns, self.slopes),
+        )
 
     @property
     def baseline(self) -> CellView:
@@ -53,15 +67,19 @@ class ComparedPair(NamedTuple):
 
 def compared_cell(view: CellView) -> ComparedCell:
     """Return a measured cell with its effective FLOPs."""
-    return ComparedCell(view, _effective(view))
+    return ComparedCell(view, _effective(view), likeness(view))
 
 
-def compared_pair(below: ComparedCell, candidate: CellView) -> ComparedPair:
+def compared_pair(below: ComparedCell, above: ComparedCell) -> ComparedPair:
     """Return a baseline with one candidate."""
-    above = compared_cell(candidate)
-    different = mismatches(below.view.conditions, candidate.conditions)
-    in_turns = _in_turns(below.view, candidate)
-    return ComparedPair(below, above, different, in_turns, _slopes(below, above))
+    different = mismatches(below.view.conditions, above.view.conditions)
+    in_turns = _in_turns(below.view, above.view)
+    drift = {} if in_turns else _drift(below.view, above.view)
+    return ComparedPair(below, above, different, in_turns, _slopes(below, above), drift)
+
+
+def _drift(baseline: CellView, candidate: CellView) -> dict[str, float]:
+    return {name: max(x, candidate.spreads[name]) for name, x in baseline.spreads.items()}
 
 
 def _in_turns(baseline: CellView, candidate: CellView) -> bool:
@@ -72,6 +90,8 @@ def _in_turns(baseline: CellView, candidate: CellView) -> bool:
 
 def _effective(view: CellView) -> dict[str, float | None]:
     """Return effective FLOPs by metric, None where the cell has none."""
+    if isinstance(view.cell.score, Absent):
+        return dict.fromkeys(_EFFECTIVE)
     record, text, energy = view.record, view.compression, score.scored_energy(view.energy or _NONE)
     gain = (text.gain_bits_per_token, None) if text else _NONE
     decoded = score.decoded_gain(gain, decoding_shift(record, view.cell))
@@ -85,7 +105,6 @@ def _effective(view: CellView) -> dict[str, float | None]:
 def _slopes(below: ComparedCell, above: ComparedCell) -> Slopes:
     """Return the slopes of the law that may hold for both, here and where their bits place them."""
     sides = (below, above)
-    counted = [s.view.record.flops for s in sides]
-    flops = [f.per_token for f in counted if isinstance(f, Flops)]
+    counted = [f.per_token for s in sides if isinstance(f := s.view.record.flops, Flops)]
     placed = [n for s in sides if (n := s.effective["effective_flops"]) is not None]
-    return slopes_for(law_of(below.view.record), [*flops, *placed])
+    return slopes_for(law_of(below.view.record), [*counted, *placed])

@@ -9,6 +9,7 @@ as they take those of one cell, whose value is a number and whose draws have sha
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from edgecap import stats
@@ -70,14 +71,15 @@ def quantities(views: Sequence[CellView], seed: int | None) -> Quantities:
     texts = [view.compression for view in views if view.compression]
     bits, gain = _text(texts, drawn=seed is not None)
     decoded = _decoded(gain, views)
-    seconds, log_seconds = _seconds(views, "decode_s", seed)
+    prefill, decode = (_rounds(views, name) for name in ("prefill_s", "decode_s"))
+    seconds, log_seconds = _seconds(decode, seed), _seconds(decode, seed, score.reference_log)
     energies = [view.energy for view in views if view.energy]
     joules = _joules([(e, e.decode) for e in energies], seed)
     values: Quantities = {
         "bits_per_byte": bits,
         "gain_bits_per_token": gain,
         "decoded_gain": decoded,
-        "prefill_s": _seconds(views, "prefill_s", seed)[0],
+        "prefill_s": _seconds(prefill, seed),
         "decode_s": seconds,
         "log_decode_s": log_seconds,
         "load_s": _once([m.latency for m in measured], "load_s"),
@@ -97,13 +99,16 @@ def quantities(views: Sequence[CellView], seed: int | None) -> Quantities:
     }
 
 
-def round_ratios(below: CellView, above: Sequence[CellView], name: str) -> Floats:
-    """Return the ratio of each round that alike cells share with another, shape (m, rounds)."""
+def round_ratios(below: Sequence[CellView], above: Sequence[CellView], name: str) -> Floats:
+    """Return the ratio of each round that alike pairs share, shape (m, rounds).
+
+    `below` holds the baseline of each pair, or one for all.
+    """
     import numpy as np
 
-    shared = [n for n in below.rounds[name] if n in above[0].rounds[name]]
-    rows = [[view.rounds[name][n] for n in shared] for view in above]
-    ratios: Floats = np.array(rows) / [below.rounds[name][n] for n in shared]
+    shared = [n for n in below[0].rounds[name] if n in above[0].rounds[name]]
+    rows = [[[view.rounds[name][n] for n in shared] for view in views] for views in (above, below)]
+    ratios: Floats = np.array(rows[0]) / np.array(rows[1])
     return ratios
 
 
@@ -160,7 +165,7 @@ def _text(texts: Sequence[Compression], drawn: bool) -> tuple[Quantity | Absent,
         return (bits, None), (gain, None)
     columns = np.zeros((n, BLOCK))
     for column, text in zip(columns.T, texts, strict=False):
-        column[:] = [document.nll_bits for document in text.per_document]
+        column[:] = list(map(_BITS, text.per_document))
     sums = stats.bootstrap_columns(columns, strata=score.domains(first))[: len(texts)]
     of_bits, of_gain = score.text_from_sums(score.documents(first), sums, first.protocol)
     return (bits, of_bits), (gain, of_gain)
@@ -171,16 +176,18 @@ def _decoded(gain: Quantity | Absent, views: Sequence[CellView]) -> Quantity | A
     return score.join(lambda g: g - _column(shifts), gain) if any(shifts) else gain
 
 
-def _seconds(
-    views: Sequence[CellView], name: str, seed: int | None
-) -> tuple[Quantity | Absent, Quantity | Absent]:
-    """Return seconds, and log2 of the FLOPs of the reference machine in that time."""
+def _rounds(views: Sequence[CellView], name: str) -> Floats:
+    """Return the seconds of each round of alike cells, shape (m, rounds)."""
     import numpy as np
 
-    rows = np.array([list(view.rounds[name].values()) for view in views])
-    if not rows.size:
-        return _NO_SECONDS, _NO_SECONDS
-    return drawn_medians(rows, seed), drawn_medians(rows, seed, score.reference_log)
+    return np.array([list(view.rounds[name].values()) for view in views])
+
+
+def _seconds(
+    rows: Floats, seed: int | None, of: Callable[[Any], Any] | None = None
+) -> Quantity | Absent:
+    """Return the median of each row of rounds, or `of` it, with draws."""
+    return drawn_medians(rows, seed, of) if rows.size else _NO_SECONDS
 
 
 def _joules(
@@ -198,6 +205,7 @@ def _joules(
     return joules, score.add_counter_error(draws, joules * _column(s or 0.0 for s in steps), seed)
 
 
+_BITS = attrgetter("nll_bits")
 _BYTES = ("peak_bytes", "device_peak_bytes", "file_bytes")
 _SCORES = (
     *("information_capacity", "time_capacity", "energy_capacity", "hardware_capacity"),

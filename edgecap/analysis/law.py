@@ -129,8 +129,13 @@ def slopes_for(law: Law | Absent, flops: Sequence[float]) -> Slopes:
     """Return the slopes that may hold for models of these FLOPs a token."""
     if isinstance(law, Law) and all(_reaches(law, n) for n in flops):
         return Slopes((law.slope,))
-    own = (law.slope,) if isinstance(law, Law) else ()
-    return Slopes(tuple(dict.fromkeys((*own, *known_slopes()))))
+    return _with_known(law.slope if isinstance(law, Law) else None)
+
+
+@lru_cache(maxsize=8)
+def _with_known(slope: Estimate | None) -> Slopes:
+    """Return a slope, if there is one, beside those that are known."""
+    return Slopes(tuple(dict.fromkeys((*([slope] if slope else []), *known_slopes()))))
 
 
 def extrapolation(law: Law, flops: float) -> float:

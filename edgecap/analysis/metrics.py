@@ -221,3 +221,27 @@ def _stored_scores(scores: Score) -> list[str]:
 def _stored(scores: Score, name: str) -> Quantity | Absent:
     estimate: Estimate | Absent = getattr(scores, name)
     return estimate if isinstance(estimate, Absent) else (estimate.value, None)
+
+
+def verdict(ratio: Estimate, less_is_better: bool, margin: float) -> str:
+    """Return better, same, worse or unknown.
+
+    A ratio without an interval must exceed the margin three times.
+    """
+    if ratio.low is None or ratio.high is None:
+        return _verdict_without_interval(ratio.value, less_is_better, margin)
+    if 1 - margin <= ratio.low and ratio.high <= 1 + margin:
+        return "same"
+    if ratio.low > 1 and ratio.value > 1 + margin:
+        return "worse" if less_is_better else "better"
+    if ratio.high < 1 and ratio.value < 1 - margin:
+        return "better" if less_is_better else "worse"
+    return "unknown"
+
+
+def _verdict_without_interval(ratio: float, less_is_better: bool, margin: float) -> str:
+    if 1 / (1 + margin) <= ratio <= 1 + margin:
+        return "same"
+    if 1 / (1 + 3 * margin) <= ratio <= 1 + 3 * margin:
+        return "unknown"
+    return "better" if (ratio < 1) == less_is_better else "worse"

@@ -55,11 +55,10 @@ def mismatches(baseline: dict[str, object], candidate: dict[str, object]) -> dic
 
     A condition that either cell lacks is left out.
     """
-    pairs = ((name, value, candidate[name]) for name, value in baseline.items())
     return {
         name: _mismatch(name, x, y)
-        for name, x, y in pairs
-        if x != y and x is not None and y is not None
+        for name, x in baseline.items()
+        if x != (y := candidate[name]) and x is not None and y is not None
     }
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from edgecap import stats
@@ -206,12 +207,13 @@ def join(formula: Callable[..., Any], *parts: Quantity | Absent) -> Quantity | A
     A value measured once has no draws, and is not exact: a result of it has none either. Values of
     several cells at once (see `draws`) are not checked to be finite.
     """
-    present = [part for part in parts if not isinstance(part, Absent)]
-    absent = [part for part in parts if isinstance(part, Absent)]
-    if absent:
-        return absent[0]
+    present: list[Quantity] = []
+    for part in parts:
+        if isinstance(part, Absent):
+            return part
+        present.append(part)
     try:
-        value = formula(*(v for v, _ in present))
+        value = formula(*[v for v, _ in present])
     except ZeroDivisionError:
         return Absent(reason="division by zero")
     if not getattr(value, "ndim", 0):
@@ -254,11 +256,12 @@ def gain_draws(c: Compression) -> Quantity:
 
 
 Documents = tuple[tuple[str, int, int], ...]  # domain, bytes and tokens of each
+_DOCUMENT = attrgetter("domain", "bytes", "tokens")
 
 
 def documents(c: Compression) -> Documents:
     """Return what the documents of a text hold, whatever model scored them."""
-    return tuple((d.domain, d.bytes, d.tokens) for d in c.per_document)
+    return tuple(map(_DOCUMENT, c.per_document))
 
 
 @lru_cache(maxsize=16)  # the cells of a run score the same documents
@@ -287,7 +290,7 @@ def text_from_sums(of: Documents, bits: Floats, protocol: str) -> tuple[Floats, 
     """
     text, tokens, own, number = _shared_sums(of)
     tokens = tokens.clip(1)
-    per_byte = 8 * bits / text.clip(1)
+    per_byte = bits / (text.clip(1) / 8)
     if protocol == "paper":
         return per_byte, own / number.clip(1) - bits / tokens
     return per_byte, (text - bits) / tokens

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import shlex
 import signal
@@ -141,6 +140,8 @@ def start(host: str, port: int, tls: Path | None, insecure: bool, ttl_s: int) ->
             err=True,
         )
 
+    import asyncio
+
     from edgecap.sweep.fleet.scheduler import serve
 
     with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
@@ -150,6 +151,8 @@ def start(host: str, port: int, tls: Path | None, insecure: bool, ttl_s: int) ->
 
 async def until_stopped(work: Awaitable[None]) -> None:
     """Await work, and cancel it on SIGTERM as asyncio does on Ctrl-C."""
+    import asyncio
+
     task = asyncio.current_task()
     with contextlib.suppress(NotImplementedError):  # Windows has no SIGTERM handlers
         asyncio.get_running_loop().add_signal_handler(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import platform
 from pathlib import Path
@@ -55,6 +54,8 @@ def worker(
     scheduler = network.check_address(address, tls, insecure)
     network.configure()
     security = network.security(tls)
+
+    import asyncio
 
     from edgecap.names import safe_filename
     from edgecap.storage.files import resolve_paths

@@ -29,7 +29,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> s
 def _cut(lines: Sequence[Sequence[str]], lengths: Sequence[Sequence[int]], width: int) -> str:
     """Set columns, each with the lengths of its cells, in as many tables as they need."""
     widths = [max(column) for column in lengths]
-    if _total(widths) > width and len(widths) > 2:
+    if total_width(widths) > width and len(widths) > 2:
         cut = len(widths) // 2 + 1
         left = _cut([line[:cut] for line in lines], lengths[:cut], width)
         rest = [[line[0], *line[cut:]] for line in lines]
@@ -45,7 +45,17 @@ def _cut(lines: Sequence[Sequence[str]], lengths: Sequence[Sequence[int]], width
 
 def table_width(header: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
     """Return the columns of a terminal that `table` takes where it is not cut."""
-    return _total([max(column) for column in _lengths(_single_lines([header, *rows]))])
+    return total_width(column_widths(header, rows))
+
+
+def column_widths(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    """Return the width of each column of a table."""
+    return [max(column) for column in _lengths(_single_lines([header, *rows]))]
+
+
+def total_width(widths: Sequence[int]) -> int:
+    """Return the width of columns that are set two spaces apart."""
+    return sum(widths) + 2 * (len(widths) - 1)
 
 
 def _single_lines(rows: Sequence[Sequence[str]]) -> list[Sequence[str]]:
@@ -55,7 +65,7 @@ def _single_lines(rows: Sequence[Sequence[str]]) -> list[Sequence[str]]:
         for row in rows
         for line in (
             zip_longest(*[c.split("\n") for c in row], fillvalue="")
-            if any("\n" in c for c in row)
+            if "\n" in "".join(row)
             else [row]
         )
     ]
@@ -63,14 +73,11 @@ def _single_lines(rows: Sequence[Sequence[str]]) -> list[Sequence[str]]:
 
 def _lengths(lines: Sequence[Sequence[str]]) -> list[list[int]]:
     """Return the length of each cell on the terminal, column by column."""
+    columns = ("\n".join(column) for column in zip(*lines, strict=True))
     return [
-        [len(click.unstyle(cell) if "\x1b" in cell else cell) for cell in column]
-        for column in zip(*lines, strict=True)
+        [len(cell) for cell in (click.unstyle(c) if "\x1b" in c else c).split("\n")]
+        for c in columns
     ]
-
-
-def _total(widths: Sequence[int]) -> int:
-    return sum(widths) + 2 * (len(widths) - 1)
 
 
 def wrapped(text: str, width: int, colour: str | None) -> str:

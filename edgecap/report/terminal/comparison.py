@@ -16,7 +16,7 @@ from edgecap.record import Absent, Estimate
 from edgecap.report.decision import compared_table
 from edgecap.report.format import table, wrapped
 from edgecap.report.metric_text import interval_text, metric_text
-from edgecap.report.terminal.verdict import COLOURS, decision_lines
+from edgecap.report.terminal.verdict import coloured, decision_lines
 from edgecap.report.verdict import compared, compared_all
 from edgecap.units import significant
 
@@ -63,10 +63,7 @@ def comparison(pair: Comparison, width: int = 100, alone: bool = True) -> str:
     title = click.style(_title(pair), bold=True)
     if pair.failed is not None:
         return "\n".join([title, wrapped(f"failed: {printable(pair.failed)}", width, "red")])
-    rows = [
-        [*row[:-1], click.style(row[-1], fg=COLOURS.get(row[-1]))]
-        for row in map(_cells, pair.differences)
-    ]
+    rows = [[*row[:-1], coloured(row[-1], row[-1])] for row in map(_cells, pair.differences)]
     notes = [wrapped(f"caution: {note}", width, "yellow") for note in _notes(pair)]
     sentence = compared(differences_of(pair), pair.candidate, pair.baseline) if alone else ""
     verdict = [wrapped(printable(sentence), width, None)] if sentence else []
@@ -151,7 +148,7 @@ def _ratio(d: Difference) -> str:
         if isinstance(d.ratio, Estimate)
         else "?"
     )
-    return click.style(text, fg=COLOURS.get(d.verdict))
+    return coloured(text, d.verdict)
 
 
 # --- Markdown and JUnit -----------------------------------------------------------------------

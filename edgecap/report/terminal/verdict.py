@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import click
@@ -12,7 +13,7 @@ from edgecap.analysis.cell_view import cell_views
 from edgecap.names import printable
 from edgecap.record import Profile
 from edgecap.report.decision import BETTER, KEEP, LEVEL, SHIP, DecisionCell, DecisionTable
-from edgecap.report.format import table, table_width
+from edgecap.report.format import column_widths, table, total_width
 from edgecap.report.verdict import Verdict, verdicts
 
 COLOURS = {"better": "green", "worse": "red", "unknown": "yellow", "failed": "red"}
@@ -61,11 +62,13 @@ def _own_metrics(decision: DecisionTable) -> frozenset[str]:
 
 def _fitted(decision: DecisionTable, width: int) -> DecisionTable:
     """Leave out the least needed columns until the table is at most `width` wide."""
+    name, mark, *widths = column_widths(*_texts(decision))
+    kept = {c.metric: width for c, width in zip(decision.columns, widths, strict=True)}
     for least in _LEAST_NEEDED:
-        if table_width(*_texts(decision)) <= width:
+        if total_width([name, mark, *kept.values()]) <= width:
             break
-        decision = _without(decision, least)
-    return decision
+        kept.pop(least, None)
+    return _with_columns(decision, kept)
 
 
 def decision_lines(decision: DecisionTable, width: int) -> list[str]:
@@ -75,8 +78,8 @@ def decision_lines(decision: DecisionTable, width: int) -> list[str]:
     return [*lines, *textwrap.wrap(note, width, break_on_hyphens=False)]
 
 
-def _without(decision: DecisionTable, metric: str) -> DecisionTable:
-    kept = [n for n, column in enumerate(decision.columns) if column.metric != metric]
+def _with_columns(decision: DecisionTable, metrics: Container[str]) -> DecisionTable:
+    kept = [n for n, column in enumerate(decision.columns) if column.metric in metrics]
     rows = tuple(row._replace(cells=tuple(row.cells[n] for n in kept)) for row in decision.rows)
     return decision._replace(columns=tuple(decision.columns[n] for n in kept), rows=rows)
 
@@ -109,7 +112,19 @@ def _column(heading: str, cells: Sequence[DecisionCell]) -> list[str]:
 
 
 def _coloured(cell: DecisionCell, size: int) -> str:
-    return click.style(cell.text.rjust(size), fg=COLOURS.get(cell.verdict))
+    return coloured(cell.text.rjust(size), cell.verdict)
+
+
+def coloured(text: str, verdict: str) -> str:
+    """Return text in the colour of a verdict."""
+    start, end = _codes(COLOURS.get(verdict))
+    return f"{start}{text}{end}"
+
+
+@lru_cache
+def _codes(colour: str | None) -> list[str]:
+    """Return what begins and ends a colour: tables of many cells take it ready made."""
+    return click.style("|", fg=colour).split("|")
 
 
 def _styled(text: str, width: int, colour: str, bold: bool = False) -> list[str]:
