@@ -20,7 +20,7 @@ from edgecap.analysis.decoding import decoding_shift, worst_divergence
 from edgecap.analysis.metrics import quantities
 from edgecap.analysis.verdict import decide, differences_of
 from edgecap.graph.activations import watch_products
-from edgecap.graph.variants import CLOSER, VARIANTS, Form, make_variant
+from edgecap.graph.variants import CLOSER, NAMES, Form, make_variant
 from edgecap.meters import divergence
 from edgecap.pipeline import cells, judging, timing
 from edgecap.pipeline.worker.handlers import score as handler
@@ -365,7 +365,7 @@ def test_the_table_of_recipes_names_one_where_none_was_measured():
 
 
 def test_the_table_ends_and_knows_every_variant():
-    assert set(CLOSER) | {"bf16"} == set(VARIANTS) | (set(CLOSER) & {"int4s"})
+    assert set(CLOSER) | {"bf16"} == set(NAMES)
     assert {name for name in CLOSER.values()} <= set(PRECISIONS)
     for name in CLOSER:
         seen = [name]

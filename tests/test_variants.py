@@ -248,11 +248,9 @@ def test_bf16_is_rounded_to_nearest_even(tmp_path):
     import torch
     from onnx import numpy_helper
 
-    from edgecap.graph.variants.bf16 import _narrowed
-
     values = np.random.default_rng(0).normal(size=4096).astype(np.float32)
     values[:3] = (1.00390625, 1.01171875, -0.0)  # ties, and minus nothing
-    bits = np.frombuffer(_narrowed(numpy_helper.from_array(values, "w")).raw_data, np.uint16)
+    bits = np.frombuffer(narrowed(numpy_helper.from_array(values, "w")).raw_data, np.uint16)
     assert np.array_equal(bits, torch.from_numpy(values).bfloat16().view(torch.uint16).numpy())
 
 

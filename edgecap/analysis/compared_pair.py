@@ -15,7 +15,6 @@ from edgecap.analysis.run_conditions import mismatches
 from edgecap.record import Absent, Flops
 
 _NONE = Absent(reason="not measured")
-_EFFECTIVE = ("effective_flops", "effective_flops_per_s", "effective_flops_per_j")
 
 
 class ComparedCell(NamedTuple):
@@ -90,8 +89,6 @@ def _in_turns(baseline: CellView, candidate: CellView) -> bool:
 
 def _effective(view: CellView) -> dict[str, float | None]:
     """Return effective FLOPs by metric, None where the cell has none."""
-    if isinstance(view.cell.score, Absent):
-        return dict.fromkeys(_EFFECTIVE)
     record, text, energy = view.record, view.compression, score.scored_energy(view.energy or _NONE)
     gain = (text.gain_bits_per_token, None) if text else _NONE
     decoded = score.decoded_gain(gain, decoding_shift(record, view.cell))
