@@ -38,6 +38,9 @@ DEVICES = {"cuda": "cuda", "tensorrt": "cuda"}
 # The others fuse plain operators themselves, and would leave fused ones to the CPU.
 FUSED_PROVIDERS = ("cpu", "cuda", "dml", "webgpu")
 
+# Operators of weights in blocks: the runtime's own, or standard ones for the others.
+CONTRIB, STANDARD = "contrib", "standard"
+
 # Provider with its own thread pool, which ignores the session's threads -> option that sets it.
 THREAD_OPTIONS = {"openvino": "num_of_threads"}
 
@@ -143,6 +146,11 @@ def _add_option(provider: ProviderRequest, part: str, text: str) -> None:
 def base_name(text: str) -> str:
     """Return the name without options: `"cuda:device_id=1"` -> `"cuda"`."""
     return text.partition(":")[0]
+
+
+def block_operators(text: str) -> str:
+    """Return the operators that a provider gets weights in blocks in."""
+    return CONTRIB if base_name(text) in FUSED_PROVIDERS else STANDARD
 
 
 def format_providers(providers: Iterable[ProviderRequest]) -> str:

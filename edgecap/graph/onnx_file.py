@@ -12,6 +12,7 @@ import msgspec
 from edgecap.errors import Unreadable, UsageError
 from edgecap.graph.external_data import parse_without_weights
 from edgecap.graph.last_logits import KEEP, answers_last_only
+from edgecap.graph.weight_formats import dequantized_blocks
 from edgecap.graph.weight_locations import InMemoryGraph, check_weights, in_memory, read_weights
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def table_rows(model: onnx.ModelProto) -> int | None:
     """Return the rows of the table that token ids are looked up in, or None."""
     rows = {t.name: t.dims[0] for t in model.graph.initializer if len(t.dims) >= 2}
     for node in model.graph.node:  # a quantized table has the shape that its product needs
-        if node.op_type == "Reshape" and node.input[0] in rows:
+        if node.op_type in ("Reshape", "Cast") and node.input[0] in rows:
             rows[node.output[0]] = rows[node.input[0]]
     gathers = (
         n for n in model.graph.node if n.op_type.startswith("Gather") and "input_ids" in n.input[1:]
@@ -147,7 +148,7 @@ def _matrix_weights(model: onnx.ModelProto) -> int:
     """Count the numbers of stored matrices behind MatMul, Gemm and their quantized forms."""
     sizes = {t.name: math.prod(t.dims) for t in model.graph.initializer if len(t.dims) == 2}
     for node in model.graph.node:
-        if node.op_type == "Transpose" and node.input[0] in sizes:
+        if node.op_type in ("Transpose", "DequantizeLinear") and node.input[0] in sizes:
             sizes[node.output[0]] = sizes[node.input[0]]
     total = 0
     for node in model.graph.node:
@@ -163,6 +164,9 @@ def _precision(model: onnx.ModelProto) -> str:
     blocks = [n for n in model.graph.node if n.op_type == "MatMulNBits"]
     if blocks:
         return _block_precision(model, blocks)
+    widened = dequantized_blocks(model)
+    if widened:
+        return "int4" if min(b.bits for b in widened.values()) <= 4 else "int8"
     operators = {n.op_type for n in model.graph.node}
     if {"MatMulInteger", "DynamicQuantizeMatMul"} & operators:
         return "int8d"

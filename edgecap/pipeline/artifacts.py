@@ -17,7 +17,7 @@ import msgspec
 from edgecap.analysis.assignment import GroupChoices
 from edgecap.errors import UsageError
 from edgecap.graph import finish
-from edgecap.graph.variants import CORPUS, RECIPES, SAMPLED, TUNED_RECIPE
+from edgecap.graph.variants import CORPUS, RECIPES, SAMPLED, TUNED_RECIPE, recipe_of
 from edgecap.pipeline.prepare import describe_graph, export_recipe, finish_of
 from edgecap.pipeline.run_context import (
     ProgressEvent,
@@ -36,6 +36,7 @@ from edgecap.pipeline.worker import (
     Quantize,
     Step,
 )
+from edgecap.provider_options import block_operators
 from edgecap.record import Failure, Graph
 from edgecap.spec import CALIBRATION_CORPUS, DEFAULT_CORPUS, TUNED, CellSpec
 from edgecap.storage import locks
@@ -134,12 +135,14 @@ def get_or_tune(
 ) -> ReadyGraph | Failure:
     """Return a variant of an fp32 graph with a format for each matrix, from a tuning folder."""
     choice = msgspec.json.encode(formats, order="sorted").decode()
-    key = _key_of(fp32, tuning.name, TUNED_RECIPE, choice)
+    operators = block_operators(cell.provider)
+    recipe = recipe_of(TUNED, operators)
+    key = _key_of(fp32, tuning.name, recipe, choice)
     plan = _BuildPlan(
         context.home.cache / "variants" / f"{TUNED}-{key}",
         fp32.graph.exporter,
-        TUNED_RECIPE,
-        lambda out: MakeTuned(folder=str(tuning), formats=formats, out=out),
+        recipe,
+        lambda out: MakeTuned(folder=str(tuning), formats=formats, out=out, operators=operators),
         fp32.graph,
     )
     return _get_or_run(context, cell, plan)
@@ -209,7 +212,8 @@ def _get_or_quantize(context: RunContext, cell: CellSpec, fp32: ReadyGraph) -> R
     if cell.precision not in RECIPES:
         message = f"edgecap tune makes {cell.precision}; no recipe does"
         return Failure(stage="vary", error="NoRecipe", message=message)
-    recipe = RECIPES[cell.precision]
+    operators = block_operators(cell.provider)
+    recipe = recipe_of(cell.precision, operators)
     text = _calibration_text(context, cell)
     inputs = [recipe, _tool_versions(), *([text.sha256, context.hashes.tokenizer] if text else [])]
     plan = _BuildPlan(
@@ -223,6 +227,7 @@ def _get_or_quantize(context: RunContext, cell: CellSpec, fp32: ReadyGraph) -> R
             corpus=text,
             tokenizer=str(tokenizer_folder(context, cell.provider)) if text else "",
             positions=context.model.horizon,
+            operators=operators,
         ),
         fp32.graph,
     )

@@ -31,6 +31,8 @@ from edgecap.graph.variants.fp16 import make_fp16
 from edgecap.graph.variants.int8_dynamic import make_int8_dynamic
 from edgecap.graph.variants.int8_static import make_int8_static
 from edgecap.protocols import Ids
+from edgecap.provider_options import CONTRIB, STANDARD
+from edgecap.spec import TUNED
 
 CORPUS, CALIBRATION = "corpus", "calibration"
 
@@ -39,13 +41,15 @@ class Variant(NamedTuple):
     """A variant: `recipe` is part of the cache key.
 
     `samples` names the text that its samples are taken from: "corpus" is that of the run, which it
-    needs; "calibration" is bundled. `observes` means that the fp32 graph runs on them.
+    needs; "calibration" is bundled. `observes` means that the fp32 graph runs on them. `standard`
+    means that its weights can also be written in standard operators.
     """
 
     recipe: str
     make: Callable[..., Any]
     samples: str = ""
     observes: bool = False
+    standard: bool = False
 
 
 def _in_blocks(bits: int, block: int, hqq: bool = False) -> Variant:
@@ -56,12 +60,14 @@ def _in_blocks(bits: int, block: int, hqq: bool = False) -> Variant:
 
 def _calibrated(formats: str, make: Callable[..., Any]) -> Variant:
     recipe = f"{formats}; scales in fp16, int8 activations; scales moved, errors fed back; v4"
-    return Variant(recipe, make, CALIBRATION, observes=True)
+    return Variant(recipe, make, CALIBRATION, observes=True, standard=True)
 
 
 VARIANTS = {
     "fp16": Variant("float16 weights; norms, softmax and rotary angles fp32; v1", make_fp16),
-    "int8": Variant("8 bits, blocks of 32, scales in fp16, int8 activations; v1", make_int8),
+    "int8": Variant(
+        "8 bits, blocks of 32, scales in fp16, int8 activations; v1", make_int8, standard=True
+    ),
     "int4": _calibrated(
         "4 bits, blocks of 32 with zero points; tables and heads in blocks of 16; "
         "8 bits where needed",
@@ -105,8 +111,16 @@ TUNED_RECIPE = (
     "4 and 8 bits in blocks, a format for each group of matrices; scales in fp16, "
     f"int8 activations; scales moved, errors fed back; v2; {LAST_LOGITS}"
 )
+_IN_STANDARD = "in DequantizeLinear of blocks, products in fp32, v1"
 RECIPES = {name: f"{variant.recipe}; {LAST_LOGITS}" for name, variant in VARIANTS.items()}
 SAMPLED = {name: variant.samples for name, variant in VARIANTS.items() if variant.samples}
+
+
+def recipe_of(precision: str, operators: str) -> str:
+    """Return the recipe of a variant, a tuned one too, whose blocks are in these operators."""
+    recipe = TUNED_RECIPE if precision == TUNED else RECIPES[precision]
+    is_standard = precision == TUNED or VARIANTS[precision].standard
+    return f"{recipe}; {_IN_STANDARD}" if is_standard and operators == STANDARD else recipe
 
 
 def make_variant(
@@ -115,16 +129,19 @@ def make_variant(
     folder: Path,
     samples: Sequence[Ids] = (),
     observe: Observe | None = None,
+    operators: str = CONTRIB,
 ) -> list[str]:
     """Make a variant of an fp32 graph in `folder` and return the names of its files.
 
     `samples` are token ids, each of shape (n,), for variants in `SAMPLED`; `observe` runs the fp32
-    graph on one and returns the named tensors. Raises UsageError if a variant needs samples and has
-    none, or if a library of the variant is not installed.
+    graph on one and returns the named tensors. `operators` are those of weights in blocks. Raises
+    UsageError if a variant needs samples and has none, or if a library of the variant is not
+    installed.
     """
     variant = VARIANTS[precision]
     model = open_graph(source)
     given: dict[str, Any] = {"samples": samples} if variant.samples else {}
+    given |= {"operators": operators} if variant.standard else {}
     if (
         variant.observes
     ):  # tensors of the file, which has no slice in front of the head if it is old

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from edgecap.provider_options import CONTRIB
 from edgecap.text.corpus import Corpus
 
 Gain = tuple[float, float]
@@ -72,6 +73,7 @@ class Quantize(Message, frozen=True, tag="vary"):
     """Make a variant of an fp32 graph in `out`.
 
     Variants with static ranges are calibrated on samples of the corpus, of at most `positions`.
+    `operators` are those of weights in blocks.
     """
 
     graph: str
@@ -80,6 +82,7 @@ class Quantize(Message, frozen=True, tag="vary"):
     corpus: Corpus | None = None
     tokenizer: str = ""
     positions: int = 256
+    operators: str = CONTRIB
 
 
 class MeasureSensitivity(Message, frozen=True, tag="sense"):
@@ -100,11 +103,15 @@ class MeasureSensitivity(Message, frozen=True, tag="sense"):
 
 
 class MakeTuned(Message, frozen=True, tag="assemble"):
-    """Make a graph in `out` from the roundings in `folder`: a format for each matrix."""
+    """Make a graph in `out` from the roundings in `folder`: a format for each matrix.
+
+    `operators` are those of weights in blocks.
+    """
 
     folder: str
     formats: dict[str, str]
     out: str
+    operators: str = CONTRIB
 
 
 class CompressBaselines(Message, frozen=True, tag="squeeze"):

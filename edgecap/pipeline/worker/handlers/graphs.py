@@ -86,8 +86,9 @@ def _quantize(step: Quantize, report: Report) -> BuiltGraph:
     )
     source = Path(step.graph)
     observe = ActivationReader(source, default_threads())
-    files = make_variant(source, step.precision, Path(step.out), samples, observe)
-    return describe_variant(Path(step.out), files)
+    out = Path(step.out)
+    files = make_variant(source, step.precision, out, samples, observe, step.operators)
+    return describe_variant(out, files)
 
 
 def describe_variant(out: Path, files: list[str]) -> BuiltGraph:
