@@ -51,6 +51,9 @@ RECORDING = {"cuda": "enable_cuda_graph"}
 # Provider -> one on the same device that runs the nodes it does not take.
 BEHIND = {"tensorrt": "cuda"}
 
+# Operators of weights in blocks: the runtime's own, or standard ones for the others.
+CONTRIB, STANDARD = "contrib", "standard"
+
 # Provider with its own thread pool, which ignores the session's threads -> option that sets it.
 THREAD_OPTIONS = {"openvino": "num_of_threads"}
 
@@ -165,6 +168,11 @@ def base_name(text: str) -> str:
 def any_on_cuda(texts: Iterable[str]) -> bool:
     """Return True if one of the providers computes on an NVIDIA board by its number in CUDA."""
     return any(parse_provider(text).place[0] == "cuda" for text in texts)
+
+
+def block_operators(text: str) -> str:
+    """Return the operators that a provider gets weights in blocks in."""
+    return CONTRIB if base_name(text) in (*FUSED_PROVIDERS, *HALF_PROVIDERS) else STANDARD
 
 
 def format_providers(providers: Iterable[ProviderRequest]) -> str:

@@ -4,17 +4,20 @@ import numpy as np
 import pytest
 from conftest import REFERENCE
 from exports import small, stepped
-from onnx import helper, numpy_helper
+from onnx import helper
 
+from edgecap.errors import UsageError
 from edgecap.graph import variants
+from edgecap.graph.cost.count import count_graph
 from edgecap.graph.onnx_file import inspect_graph, open_graph, write_graph
 from edgecap.graph.variants.blocks import rounding
 from edgecap.graph.variants.blocks.formats import EIGHT, FOUR, FOUR_LARGE, Format, MatrixNeed, widen
 from edgecap.graph.variants.blocks.make import BALANCED, SMALL, make_int4
 from edgecap.graph.variants.blocks.moments import measure_moments, relative_error
-from edgecap.graph.variants.blocks.nodes import matmul_node, store_blocks
+from edgecap.graph.variants.blocks.nodes import write_contrib
 from edgecap.graph.variants.blocks.products import find_products
 from edgecap.graph.variants.blocks.smoothing import smooth
+from edgecap.graph.variants.blocks.standard import raise_opset, write_standard
 from edgecap.graph.weight_formats import weight_formats
 from edgecap.runtime.activations import ActivationReader
 from edgecap.runtime.engine import OrtEngine
@@ -82,30 +85,74 @@ def test_a_search_is_better_than_the_range():
     assert np.square(searched - matrix).sum() < np.square(ranged.reshape(64, -1) - matrix).sum()
 
 
-@pytest.mark.parametrize("chosen", [EIGHT, FOUR, FOUR_LARGE, Format(4, 16, True), Format(4)])
+WRITERS = {"contrib": write_contrib, "standard": write_standard}
+FORMATS = [EIGHT, FOUR, FOUR_LARGE, Format(4, 16, True), Format(4)]
+
+
+def rounded_to(chosen, width):
+    matrix = RNG.normal(size=(48, width)).astype(np.float32)
+    if chosen.zero_points:
+        return rounding.round_searched(matrix, chosen.bits, chosen.block)
+    return rounding.round_symmetric(matrix, chosen.bits, chosen.block)
+
+
+def written(operators, rounded, width, gathers):
+    """A graph that multiplies with a matrix, and gathers rows of it if asked: y, then rows."""
+    shapes = {"x": ["n", width], "y": ["n", 48], "ids": ["b", "s"], "rows": ["b", "s", width]}
+    kinds = {"ids": 7}
+    ends = {n: helper.make_tensor_value_info(n, kinds.get(n, 1), s) for n, s in shapes.items()}
+    product = helper.make_node("MatMul", ["x", "w"], ["y"], name="product")
+    gather = helper.make_node("Gather", ["w", "ids"], ["rows"], name="gather")
+    nodes, names = ([product, gather], list(ends)) if gathers else ([product], ["x", "y"])
+    values = [ends[n] for n in names]
+    graph = helper.make_graph(nodes, "one", values[::2], values[1::2])
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    first, *others = model.graph.node
+    WRITERS[operators](model.graph, "w", rounded, width, [first], others)
+    raise_opset(model)
+    return model
+
+
+@pytest.mark.parametrize("operators", WRITERS)
+@pytest.mark.parametrize("chosen", FORMATS)
 @pytest.mark.parametrize("width", [64, 100])
-def test_the_runtime_multiplies_with_the_rounded_weights(chosen, width):
+def test_the_runtime_multiplies_with_the_rounded_weights(operators, chosen, width):
     """Identity rows give back the weights; int8 activations hold 0 and 1 exactly."""
     import onnxruntime
 
-    matrix = RNG.normal(size=(48, width)).astype(np.float32)
-    rounded = (
-        rounding.round_searched(matrix, chosen.bits, chosen.block)
-        if chosen.zero_points
-        else rounding.round_symmetric(matrix, chosen.bits, chosen.block)
-    )
-    node = helper.make_node("MatMul", ["x", "w"], ["y"], name="product")
-    ends = [helper.make_tensor_value_info(n, 1, ["n", k]) for n, k in (("x", width), ("y", 48))]
-    graph = helper.make_graph([], "one", ends[:1], ends[1:])
-    stored = store_blocks(graph, "w", rounded)
-    graph.node.append(matmul_node(node, stored, rounded, width))
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    rounded = rounded_to(chosen, width)
+    model = written(operators, rounded, width, gathers=False)
     session = onnxruntime.InferenceSession(model.SerializeToString())
     result = session.run(None, {"x": np.eye(width, dtype=np.float32)})[0]
     assert np.allclose(result.T, rounded.floats()[:, :width], rtol=1e-4, atol=1e-5)
-    total = sum(numpy_helper.to_array(t).nbytes for t in graph.initializer)
-    assert total == chosen.size(48, width)
+    stored = [t for t in model.graph.initializer if t.data_type != 7]  # but sizes
+    expected = chosen._replace(zero_points=operators == "standard" or chosen.zero_points)
+    filled = 48 if operators == "standard" else 0  # standard zero points fill no last byte of a row
+    assert 0 <= expected.size(48, width) - sum(len(t.raw_data) for t in stored) <= filled
+
+
+@pytest.mark.parametrize("operators", WRITERS)
+@pytest.mark.parametrize("chosen", FORMATS)
+def test_rows_are_gathered_from_the_bytes_of_the_product(operators, chosen):
+    import onnxruntime
+
+    rounded, ids = rounded_to(chosen, 128), np.array([[0, 47, 5], [5, 1, 46]])
+    model = written(operators, rounded, 128, gathers=True)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    result, rows = session.run(None, {"x": np.eye(128, dtype=np.float32), "ids": ids})
+    assert np.allclose(result.T, rounded.floats(), rtol=1e-4, atol=1e-5)
+    assert np.array_equal(rows, rounded.floats()[ids])
+    stored = [t for t in model.graph.initializer if t.data_type != 7]
+    expected = chosen._replace(zero_points=operators == "standard" or chosen.zero_points)
+    assert sum(len(t.raw_data) for t in stored) == expected.size(48, 128)
+
+
+def test_an_old_graph_gets_no_standard_blocks():
+    model = written("contrib", rounded_to(FOUR, 64), 64, gathers=False)
+    model.opset_import[0].version = 17
+    with pytest.raises(UsageError, match="opset 18 or newer, and this is 17"):
+        raise_opset(model)
 
 
 def test_matrices_that_need_it_get_8_bits_within_the_limit():
@@ -183,6 +230,36 @@ def test_variants_of_other_families_run(graphs, case, precision, tmp_path):
     described = weight_formats(open_graph(made, weights=False))
     assert described.by_matrix
     assert 4 < described.bits < 10
+
+
+@pytest.mark.export
+@pytest.mark.parametrize("case", [c for c in CASES if c[1] == "plain"])
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_standard_operators_hold_the_same_weights(graphs, case, precision, tmp_path):
+    """Both forms are one variant: size, formats and work; only activations are not rounded."""
+    path, texts = graphs[case], samples(case[0])
+    paths = {}
+    for operators in WRITERS:
+        (tmp_path / operators).mkdir()
+        paths[operators] = tmp_path / operators / "model.onnx"
+        observe = ActivationReader(path, 2)
+        form = variants.Form(precision, operators=operators)
+        variants.make_variant(path, form, paths[operators].parent, texts, observe)
+    contrib, standard = (open_graph(p) for p in paths.values())
+    assert "DequantizeLinear" in {n.op_type for n in standard.graph.node}
+    assert not any(n.domain == "com.microsoft" for n in standard.graph.node)
+    described = [weight_formats(m) for m in (contrib, standard)]
+    assert described[0].by_matrix == described[1].by_matrix
+    assert described[0].bits == pytest.approx(described[1].bits, rel=0.05)
+    facts = [inspect_graph(p) for p in paths.values()]
+    for name in ("precision", "vocabulary", "matrix_weights", "positions", "inputs"):
+        assert getattr(facts[0], name) == getattr(facts[1], name), name
+    costs = [count_graph(p, 1, 1) for p in paths.values()]
+    assert costs[0].matrix_flops == costs[1].matrix_flops
+    assert costs[0].other_flops == pytest.approx(costs[1].other_flops, rel=0.05)
+    assert costs[0].weight_bytes == pytest.approx(costs[1].weight_bytes, rel=0.05)
+    p, q = (answers(p, case[0]) for p in paths.values())
+    assert (np.exp2(p) * (p - q)).sum(axis=1).mean() < 0.01
 
 
 @pytest.mark.export

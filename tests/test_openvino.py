@@ -17,6 +17,7 @@ from edgecap.record import Latency, Measurement, Peaks, Placement, Profile
 from edgecap.runtime.engine import OrtEngine
 from edgecap.runtime.providers import built_providers, provider_problem
 
+PRECISIONS = ("fp32", "int8", "int4")
 MODEL = os.environ.get("EDGECAP_OPENVINO_MODEL", "")
 IDS = np.random.default_rng(0).integers(1, 8192, 120)
 
@@ -50,9 +51,11 @@ def profile(*arguments):
 
 @pytest.fixture(scope="module")
 def record(tmp_path_factory):
-    """fp32 and int8d, on OpenVINO and on the CPU provider of the same runtime."""
+    """All graphs on OpenVINO and on the CPU provider of the same runtime."""
     out = tmp_path_factory.mktemp("profiles")
-    done = profile("--precision", "fp32,int8d", "--provider", "openvino,cpu", "-o", str(out))
+    done = profile(
+        "--precision", ",".join(PRECISIONS), "--provider", "openvino,cpu", "-o", str(out)
+    )
     assert done.returncode == 0, done.stderr
     (path,) = out.glob("*.json")
     return msgspec.json.decode(path.read_bytes(), type=Profile)
@@ -75,13 +78,13 @@ def graph():
 
 def test_the_record_is_whole_and_names_its_runtime(record, cells):
     assert record.complete
-    assert len(cells) == 4
+    assert len(cells) == 2 * len(PRECISIONS)
     assert {"openvino", "cpu"} <= set(record.machine.providers)
     assert "onnxruntime-openvino" in record.machine.versions
     assert all(isinstance(record.peaks[p], Peaks) for p in ("openvino", "cpu")), record.peaks
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8d"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_work_is_done_by_openvino(cells, precision):
     """Its nodes in the runtime's profile are whole subgraphs, of which there are few."""
     placement = cells[precision, "openvino"].placement
@@ -91,13 +94,21 @@ def test_the_work_is_done_by_openvino(cells, precision):
     assert cells[precision, "cpu"].placement == ON_CPU
 
 
-@pytest.mark.parametrize(("precision", "near"), [("fp32", 1e-3), ("int8d", 1e-2)])
-def test_bits_are_those_of_the_cpu_provider(cells, precision, near):
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_bits_are_those_of_the_cpu_provider(cells, precision):
     bits = {p: cells[precision, p].compression.bits_per_byte for p in ("openvino", "cpu")}
-    assert bits["openvino"] == pytest.approx(bits["cpu"], abs=near)
+    assert bits["openvino"] == pytest.approx(bits["cpu"], abs=1e-3)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8d"])
+@pytest.mark.parametrize(("precision", "near"), [("int8", 4e-3), ("int4", 0.06)])
+def test_weights_in_blocks_stay_near_fp32(record, precision, near):
+    graphs = {c.precision: c.graph for c in record.cells if c.provider == "openvino"}
+    assert "DequantizeLinear" in graphs[precision].recipe
+    assert 0 < graphs[precision].divergence_bits < near
+    assert graphs[precision].bytes < 0.31 * graphs["fp32"].bytes
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_latency_and_memory_are_measured(cells, precision):
     outcome = cells[precision, "openvino"]
     assert isinstance(outcome.latency, Latency), outcome.latency

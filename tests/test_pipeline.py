@@ -453,14 +453,18 @@ def test_a_graph_is_finished_for_its_provider(spec, corpus, place, monkeypatch):
 
     providers = ("cpu", "openvino:device_type=CPU")
     asked = msgspec.structs.replace(
-        spec, precisions=("fp32",), providers=providers, graph_level="basic", arena=False
+        spec, precisions=("fp32", "int8"), providers=providers, graph_level="basic", arena=False
     )
     record = profile(asked, place, run=offers)
-    assert [c.provider for c in record.cells] == list(providers)
+    assert [c.provider for c in record.cells] == [p for p in providers for _ in range(2)]
+    made = [s for s in run.asked if isinstance(s, Quantize)]
+    assert [s.operators for s in made] == ["contrib", "standard"]
+    recipes = [c.graph.recipe for c in record.cells if c.precision == "int8"]
+    assert ["DequantizeLinear" in recipe for recipe in recipes] == [False, True]
     assert [s.finish for s in run.asked if isinstance(s, Export)] == ["fused", "bare"]
     sessions = [s.plan.session for s in run.asked if isinstance(s, MeasureCell)]
     assert [(s.provider, s.level, s.arena) for s in sessions] == [
-        (p, "basic", False) for p in providers
+        (p, "basic", False) for p in providers for _ in range(2)
     ]
 
 

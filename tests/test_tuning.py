@@ -99,7 +99,8 @@ def test_a_graph_of_one_format_is_the_variant_of_that_format(opened, graph, tmp_
 
 
 @pytest.mark.export
-def test_each_matrix_has_the_format_that_was_chosen(opened, tmp_path):
+@pytest.mark.parametrize("operators", ["contrib", "standard"])
+def test_each_matrix_has_the_format_that_was_chosen(opened, operators, tmp_path):
     folder, weights = opened
     codes = [g.formats[n % len(g.formats)].code for n, g in enumerate(find_groups(weights))]
     formats = {
@@ -111,7 +112,7 @@ def test_each_matrix_has_the_format_that_was_chosen(opened, tmp_path):
         folder.round(weights, name, BY_CODE[code])
     out = tmp_path / "made"
     out.mkdir()
-    files = folder.make(formats, out)
+    files = folder.make(formats, out, operators)
     found = list(weight_formats(open_graph(out / files[0])).by_matrix.values())
     assert sorted(found) == sorted(str(BY_CODE[code]) for code in formats.values())
     engine = OrtEngine(out / files[0], "cpu", 2)

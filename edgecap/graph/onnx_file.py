@@ -124,7 +124,7 @@ def table_rows(model: onnx.ModelProto) -> int | None:
     """Return the rows of the table that token ids are looked up in, or None."""
     rows = {t.name: t.dims[0] for t in model.graph.initializer if len(t.dims) >= 2}
     for node in model.graph.node:  # a quantized table has the shape that its product needs
-        if node.op_type == "Reshape" and node.input[0] in rows:
+        if node.op_type in ("Reshape", "Cast") and node.input[0] in rows:
             rows[node.output[0]] = rows[node.input[0]]
     gathers = (
         n for n in model.graph.node if n.op_type.startswith("Gather") and "input_ids" in n.input[1:]
@@ -148,7 +148,7 @@ def _matrix_weights(model: onnx.ModelProto) -> int:
     """Count the numbers of stored matrices behind MatMul, Gemm and their quantized forms."""
     sizes = {t.name: math.prod(t.dims) for t in model.graph.initializer if len(t.dims) == 2}
     for node in model.graph.node:
-        if node.op_type == "Transpose" and node.input[0] in sizes:
+        if node.op_type in ("Transpose", "DequantizeLinear") and node.input[0] in sizes:
             sizes[node.output[0]] = sizes[node.input[0]]
     total = 0
     for node in model.graph.node:

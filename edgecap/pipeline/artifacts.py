@@ -13,7 +13,7 @@ import msgspec
 from edgecap.analysis.assignment import GroupChoices
 from edgecap.errors import UsageError
 from edgecap.graph import finish
-from edgecap.graph.variants import CORPUS, NAMES, TUNED_RECIPE, form_of, samples_of
+from edgecap.graph.variants import CORPUS, NAMES, TUNED_RECIPE, form_of, samples_of, tuned_recipe
 from edgecap.pipeline.building import GRAPH_FILE, BuildPlan, build_lock, described, get_or_run
 from edgecap.pipeline.prepare import export_recipe, finish_of
 from edgecap.pipeline.run_context import (
@@ -30,7 +30,7 @@ from edgecap.pipeline.worker import (
     Optimize,
     Quantize,
 )
-from edgecap.provider_options import FUSED_PROVIDERS
+from edgecap.provider_options import FUSED_PROVIDERS, block_operators
 from edgecap.record import Failure
 from edgecap.spec import CALIBRATION_CORPUS, DEFAULT_CORPUS, TUNED, CellSpec
 from edgecap.storage import locks
@@ -156,12 +156,14 @@ def get_or_tune(
 ) -> ReadyGraph | Failure:
     """Return a variant of an fp32 graph with a format for each matrix, from a tuning folder."""
     choice = msgspec.json.encode(formats, order="sorted").decode()
-    key = _key_of(fp32, tuning.name, TUNED_RECIPE, choice)
+    operators = block_operators(cell.provider)
+    recipe = tuned_recipe(operators)
+    key = _key_of(fp32, tuning.name, recipe, choice)
     plan = BuildPlan(
         context.home.cache / "variants" / f"{TUNED}-{key}",
         fp32.graph.exporter,
-        TUNED_RECIPE,
-        lambda out: MakeTuned(folder=str(tuning), formats=formats, out=out),
+        recipe,
+        lambda out: MakeTuned(folder=str(tuning), formats=formats, out=out, operators=operators),
         fp32.graph,
     )
     return get_or_run(context, cell, plan)
@@ -264,6 +266,7 @@ def _quantize_plan(context: RunContext, cell: CellSpec, fp32: ReadyGraph) -> Bui
             tokenizer=str(tokenizer_folder(context, cell.provider)) if text else "",
             sample_tokens=context.model.horizon,
             positions=positions,
+            operators=form.operators,
         ),
         fp32.graph,
     )

@@ -24,6 +24,7 @@ from edgecap.graph.cost.attention import UnknownShape
 from edgecap.graph.cost.input_sizes import RunSize, concrete_inputs, size_of
 from edgecap.graph.cost.operators import is_known, matrix_flops, other_flops
 from edgecap.graph.cost.shapes import ONNX_DOMAINS, GraphWalk, NodeStep
+from edgecap.graph.cost.tensors import attribute
 from edgecap.graph.cost.traffic import IN_PLACE, input_reads, moves_nothing, new_positions
 from edgecap.graph.last_logits import DEPLOYED, fix_kept_logits
 from edgecap.graph.onnx_file import open_graph
@@ -199,8 +200,8 @@ def _operator_costs(rows: dict[str, Counter[str]]) -> tuple[OpCost, ...]:
 def _flops(step: NodeStep, angles: set[str]) -> tuple[int, int, bool]:
     """Return matrix and other FLOPs of all iterations of a node, and if they are known."""
     node, inputs, outputs = step.node, step.inputs, step.outputs
-    if step.folded and node.op_type != "DequantizeLinear":
-        return 0, 0, True
+    if step.folded and (node.op_type != "DequantizeLinear" or attribute(node, "block_size", 0)):
+        return 0, 0, True  # blocks are widened inside the product, as in MatMulNBits
     try:
         matrix, other = matrix_flops(node, inputs, outputs), other_flops(node, inputs, outputs)
     except (UnknownShape, IndexError, ValueError, ZeroDivisionError, KeyError):

@@ -21,8 +21,8 @@ Conventions for other work, per number of the output unless said otherwise:
             of its result
     1   a bias, a scale of the result, an activation's number of a fused matrix product
 
-Casts, moves, selections, sorting and views do none. Widening of weights inside MatMulNBits is left
-out: if it happens is the kernel's choice.
+Casts, moves, selections, sorting and views do none. Widening of weights in blocks is left out,
+inside MatMulNBits and in front of a MatMul: if it happens is the kernel's choice.
 """
 
 from __future__ import annotations

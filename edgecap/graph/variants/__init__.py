@@ -36,22 +36,36 @@ from edgecap.graph.variants.fp16 import make_fp16
 from edgecap.graph.variants.int8_dynamic import make_int8_dynamic
 from edgecap.graph.variants.int8_static import make_int8_static
 from edgecap.protocols import Ids
-from edgecap.provider_options import BF16_PROVIDERS, HALF_PROVIDERS, base_name
+from edgecap.provider_options import (
+    BF16_PROVIDERS,
+    CONTRIB,
+    HALF_PROVIDERS,
+    STANDARD,
+    base_name,
+    block_operators,
+)
 
 CORPUS, CALIBRATION = "corpus", "calibration"
 
 
 class Form(NamedTuple):
-    """Weights, a key of `VARIANTS`, and arithmetic, a key of `ARITHMETIC` or "" for their own."""
+    """Weights, a key of `VARIANTS`, and arithmetic, a key of `ARITHMETIC` or "" for their own.
+
+    `operators` are those of weights in blocks.
+    """
 
     weights: str
     arithmetic: str = ""
+    operators: str = CONTRIB
 
     @property
     def recipe(self) -> str:
         """How the variant is made; part of the cache key."""
-        more = f"; {ARITHMETIC[self.arithmetic]}" if self.arithmetic else ""
-        return f"{VARIANTS[self.weights].recipe}{more}; {LAST_LOGITS}"
+        parts = [VARIANTS[self.weights].recipe]
+        parts += [ARITHMETIC[self.arithmetic]] if self.arithmetic else []
+        parts += [LAST_LOGITS]
+        parts += [_IN_STANDARD] if self.operators == STANDARD else []
+        return "; ".join(parts)
 
     @property
     def is_half(self) -> bool:
@@ -62,9 +76,10 @@ class Form(NamedTuple):
 class Variant(NamedTuple):
     """A variant: `recipe` is part of the cache key.
 
-    `blocks` tells that products unpack the weights, and may compute in any type. `samples` names
-    the text that its samples are taken from: "corpus" is that of the run, which it needs;
-    "calibration" is bundled. `observes` means that the fp32 graph runs on them.
+    `blocks` tells that products unpack the weights, and may compute in any type; `standard` that
+    the blocks can also be written in standard operators. `samples` names the text that its samples
+    are taken from: "corpus" is that of the run, which it needs; "calibration" is bundled.
+    `observes` means that the fp32 graph runs on them.
     """
 
     recipe: str
@@ -72,6 +87,7 @@ class Variant(NamedTuple):
     samples: str = ""
     observes: bool = False
     blocks: bool = False
+    standard: bool = False
 
 
 def _in_blocks(bits: int, block: int, hqq: bool = False) -> Variant:
@@ -83,13 +99,16 @@ def _in_blocks(bits: int, block: int, hqq: bool = False) -> Variant:
 
 def _calibrated(formats: str, make: Callable[..., Any]) -> Variant:
     recipe = f"{formats}; scales in fp16, int8 activations; scales moved, errors fed back; v4"
-    return Variant(recipe, make, CALIBRATION, observes=True, blocks=True)
+    return Variant(recipe, make, CALIBRATION, observes=True, blocks=True, standard=True)
 
 
 VARIANTS = {
     "fp16": Variant("float16 weights; norms, softmax and rotary angles fp32; v1", make_fp16),
     "int8": Variant(
-        "8 bits, blocks of 32, scales in fp16, int8 activations; v1", make_int8, blocks=True
+        "8 bits, blocks of 32, scales in fp16, int8 activations; v1",
+        make_int8,
+        blocks=True,
+        standard=True,
     ),
     "int4": _calibrated(
         "4 bits, blocks of 32 with zero points; tables and heads in blocks of 16; "
@@ -140,6 +159,7 @@ CLOSER = {
     "w4a32": "w8a32",
     **dict.fromkeys(("int4b16", "int4b32", "int4b64", "int4b128", "int4hqq", "int4s"), "int4"),
 }
+_IN_STANDARD = "in DequantizeLinear of blocks, products in fp32, v1"
 TUNED_RECIPE = (
     "4 and 8 bits in blocks, a format for each group of matrices; scales in fp16, "
     f"int8 activations; scales moved, errors fed back; v2; {LAST_LOGITS}"
@@ -148,20 +168,27 @@ NAMES = (*VARIANTS, *FORMS)
 
 
 def form_of(precision: str, provider: str) -> Form:
-    """Return weights and arithmetic of a precision, one of `NAMES`, on a provider."""
-    name = base_name(provider)
-    if precision in FORMS:
-        return FORMS[precision]
-    if precision == "bf16":
-        return Form(precision, "bf16" if name in BF16_PROVIDERS else "")
-    is_half = name in HALF_PROVIDERS and (precision == "fp16" or VARIANTS[precision].blocks)
-    return Form(precision, "fp16" if is_half else "")
+    """Return the form of a precision, one of `NAMES`, on a provider."""
+    name, form = base_name(provider), FORMS.get(precision, Form(precision))
+    variant = VARIANTS[form.weights]
+    operators = block_operators(provider) if variant.standard else CONTRIB
+    arithmetic = form.arithmetic
+    if precision == "bf16" and name in BF16_PROVIDERS:
+        arithmetic = "bf16"
+    elif name in HALF_PROVIDERS and (precision == "fp16" or variant.blocks):
+        arithmetic = arithmetic or "fp16"
+    return Form(form.weights, arithmetic, operators)
 
 
 def samples_of(precision: str) -> str:
     """Return the text that a precision takes samples from, "" if none; see `Variant`."""
     weights = FORMS[precision].weights if precision in FORMS else precision
     return VARIANTS[weights].samples if weights in VARIANTS else ""
+
+
+def tuned_recipe(operators: str) -> str:
+    """Return the recipe of a tuned variant whose blocks are in these operators."""
+    return f"{TUNED_RECIPE}; {_IN_STANDARD}" if operators == STANDARD else TUNED_RECIPE
 
 
 def make_variant(
@@ -182,6 +209,7 @@ def make_variant(
     variant = VARIANTS[form.weights]
     model = open_graph(source)
     given: dict[str, Any] = {"samples": samples} if variant.samples else {}
+    given |= {"operators": form.operators} if variant.standard else {}
     if form.arithmetic and not variant.blocks:  # the type of all numbers, weights too
         keep_last_logits(model)
         made = model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from edgecap.provider_options import CONTRIB
 from edgecap.text.corpus import Corpus
 
 Gain = tuple[float, float]
@@ -71,8 +72,9 @@ class Optimize(Message, frozen=True, tag="optimize"):
 class Quantize(Message, frozen=True, tag="vary"):
     """Make a variant of an fp32 graph in `out`.
 
-    `weights` and `arithmetic` are those of a `graph.variants.Form`. Variants with static ranges are
-    calibrated on samples of the corpus, of at most `sample_tokens`. `positions` are the model's.
+    `weights`, `arithmetic` and `operators` are those of a `graph.variants.Form`. Variants with
+    static ranges are calibrated on samples of the corpus, of at most `sample_tokens`. `positions`
+    are the model's.
     """
 
     graph: str
@@ -83,6 +85,7 @@ class Quantize(Message, frozen=True, tag="vary"):
     tokenizer: str = ""
     sample_tokens: int = 256
     positions: int | None = None
+    operators: str = CONTRIB
 
 
 class MeasureSensitivity(Message, frozen=True, tag="sense"):
@@ -103,11 +106,15 @@ class MeasureSensitivity(Message, frozen=True, tag="sense"):
 
 
 class MakeTuned(Message, frozen=True, tag="assemble"):
-    """Make a graph in `out` from the roundings in `folder`: a format for each matrix."""
+    """Make a graph in `out` from the roundings in `folder`: a format for each matrix.
+
+    `operators` are those of weights in blocks.
+    """
 
     folder: str
     formats: dict[str, str]
     out: str
+    operators: str = CONTRIB
 
 
 class CompressBaselines(Message, frozen=True, tag="squeeze"):

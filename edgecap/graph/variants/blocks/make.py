@@ -19,6 +19,7 @@ from edgecap.graph.variants.blocks.moments import Observe
 from edgecap.graph.variants.blocks.rounding import BlockWeights
 from edgecap.graph.variants.blocks.weights import GraphWeights
 from edgecap.protocols import Ids
+from edgecap.provider_options import CONTRIB
 
 if TYPE_CHECKING:
     import onnx
@@ -42,10 +43,10 @@ BALANCED = Recipe(FOUR, FOUR_SMALL, EIGHT_LARGE, 5.65)
 _EARLY = 0.25  # of the matrices
 
 
-def make_int8(model: onnx.ModelProto) -> Any:
+def make_int8(model: onnx.ModelProto, operators: str = CONTRIB) -> Any:
     """Store every matrix and table in 8 bits."""
     weights = GraphWeights(model)
-    return weights.write({name: weights.round(name, EIGHT) for name in weights.names})
+    return weights.write({name: weights.round(name, EIGHT) for name in weights.names}, operators)
 
 
 def make_int4(
@@ -53,6 +54,7 @@ def make_int4(
     samples: Sequence[Ids] = (),
     observe: Observe | None = None,
     recipe: Recipe = BALANCED,
+    operators: str = CONTRIB,
 ) -> Any:
     """Store matrices and tables in 4 bits, and in 8 bits the matrices that need it.
 
@@ -62,7 +64,7 @@ def make_int4(
     weights = GraphWeights(model)
     if observe is not None and samples:
         weights.calibrate(samples, observe)
-    return weights.write(_mixed(weights, recipe))
+    return weights.write(_mixed(weights, recipe), operators)
 
 
 def _mixed(weights: GraphWeights, recipe: Recipe) -> dict[str, BlockWeights]:

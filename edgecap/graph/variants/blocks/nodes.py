@@ -1,4 +1,7 @@
-"""Write block weights into a graph: MatMulNBits for products, GatherBlockQuantized for tables.
+"""Write block weights into a graph in the runtime's own operators.
+
+MatMulNBits multiplies, and GatherBlockQuantized reads tables. `standard` writes the same weights in
+standard operators.
 
 Scales lie in the file as float16. The operators take them in the type of the activations, so a Cast
 stands in front, which the runtime folds when it loads the graph.
@@ -11,11 +14,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgecap.graph.variants.blocks.rounding import BlockWeights
+from edgecap.graph.variants.rewrites import replace_node
 
 if TYPE_CHECKING:
     import onnx
 
 INT8_ACTIVATIONS = 4  # accuracy level: activations in int8, a scale for each block
+
+
+def write_contrib(
+    graph: onnx.GraphProto,
+    name: str,
+    weights: BlockWeights,
+    width: int,
+    products: list[onnx.NodeProto],
+    gathers: list[onnx.NodeProto],
+) -> None:
+    """Put blocks in the place of a matrix of `width` inputs, and of a table, in their nodes."""
+    stored = store_blocks(graph, name, weights)
+    for node in products:
+        replace_node(graph, node, [matmul_node(node, stored, weights, width)])
+    for node in gathers:
+        replace_node(graph, node, gather_nodes(graph, node, stored, weights))
 
 
 def store_blocks(graph: onnx.GraphProto, name: str, weights: BlockWeights) -> list[str]:

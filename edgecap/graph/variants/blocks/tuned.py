@@ -23,6 +23,7 @@ from edgecap.graph.variants.blocks.nodes import pack, unpack
 from edgecap.graph.variants.blocks.rounding import BlockWeights
 from edgecap.graph.variants.blocks.weights import GraphWeights
 from edgecap.protocols import Ids
+from edgecap.provider_options import CONTRIB
 from edgecap.storage.files import new_folder, write_atomically
 
 
@@ -77,7 +78,7 @@ class TuningFolder:
             _write(path, rounded)
         return rounded
 
-    def make(self, formats: Mapping[str, str], out: Path) -> list[str]:
+    def make(self, formats: Mapping[str, str], out: Path, operators: str = CONTRIB) -> list[str]:
         """Write a graph to `out` with a format, by its code, for each matrix, by its name.
 
         Returns the names of the files. Raises FileNotFoundError if a matrix was not rounded yet.
@@ -91,7 +92,7 @@ class TuningFolder:
                 if chosen.zero_points
                 else weights.round(name, chosen)
             )
-        made: Any = weights.write(rounded)
+        made: Any = weights.write(rounded, operators)
         return write_graph(made, out)
 
     def _path(self, weights: GraphWeights, name: str, chosen: Format) -> Path:

@@ -15,7 +15,7 @@ from edgecap.graph.variants.blocks.moments import (
     measure_moments,
     relative_error,
 )
-from edgecap.graph.variants.blocks.nodes import gather_nodes, matmul_node, store_blocks
+from edgecap.graph.variants.blocks.nodes import write_contrib
 from edgecap.graph.variants.blocks.products import (
     Product,
     attention_products,
@@ -30,8 +30,10 @@ from edgecap.graph.variants.blocks.rounding import (
     round_with_feedback,
 )
 from edgecap.graph.variants.blocks.smoothing import smooth
-from edgecap.graph.variants.rewrites import gemm_to_matmul, replace_node, table_gathers, tidy
+from edgecap.graph.variants.blocks.standard import raise_opset, write_standard
+from edgecap.graph.variants.rewrites import gemm_to_matmul, table_gathers, tidy
 from edgecap.protocols import Ids
+from edgecap.provider_options import CONTRIB, STANDARD
 
 if TYPE_CHECKING:
     import onnx
@@ -158,18 +160,23 @@ class GraphWeights:
         products = self.products.get(name)
         return self._moments.get(products[0].source) if products else None
 
-    def write(self, rounded: Mapping[str, BlockWeights]) -> Any:
-        """Put blocks in the place of matrices and tables, and return the model."""
+    def write(self, rounded: Mapping[str, BlockWeights], operators: str = CONTRIB) -> Any:
+        """Put blocks in the place of matrices and tables, and return the model.
+
+        `operators` are the runtime's own, or standard ones. Raises UsageError if the opset of the
+        graph is too old for the latter.
+        """
         graph = self.model.graph
+        standard = operators == STANDARD
+        if standard:
+            raise_opset(self.model)
         for name, blocks in rounded.items():
             width = self.shape(name)[1]
-            stored = store_blocks(graph, name, blocks)
-            for product in self.products.get(name, ()):
-                node = matmul_node(product.node, stored, blocks, width)
-                replace_node(graph, product.node, [node])
-            for gather in self.gathers.get(name, ()):
-                if width % blocks.block == 0:  # else the table stays: its rows are padded
-                    replace_node(graph, gather, gather_nodes(graph, gather, stored, blocks))
+            products = [p.node for p in self.products.get(name, ())]
+            # A table whose rows would be padded stays.
+            gathers = self.gathers.get(name, []) if width % blocks.block == 0 else []
+            write = write_standard if standard else write_contrib
+            write(graph, name, blocks, width, products, gathers)
         _drop_transposes(graph)
         return tidy(self.model)
 

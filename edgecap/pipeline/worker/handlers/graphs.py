@@ -86,9 +86,9 @@ def _quantize(step: Quantize, report: Report) -> BuiltGraph:
     )
     source = Path(step.graph)
     observe = ActivationReader(source, default_threads())
-    form = Form(step.weights, step.arithmetic)
-    files = make_variant(source, form, Path(step.out), samples, observe, step.positions)
-    return describe_variant(Path(step.out), files)
+    form, out = Form(step.weights, step.arithmetic, step.operators), Path(step.out)
+    files = make_variant(source, form, out, samples, observe, step.positions)
+    return describe_variant(out, files)
 
 
 def describe_variant(out: Path, files: list[str]) -> BuiltGraph:

@@ -207,7 +207,8 @@ def _kernel_seconds(
 def _make_tuned(step: MakeTuned, report: Report) -> BuiltGraph:
     report("making the tuned variant", 0, 1)
     out = Path(step.out)
-    return describe_variant(out, TuningFolder(Path(step.folder)).make(step.formats, out))
+    files = TuningFolder(Path(step.folder)).make(step.formats, out, step.operators)
+    return describe_variant(out, files)
 
 
 HANDLERS: dict[type, Callable[[Any, Report], Any]] = {
