@@ -19,7 +19,7 @@ from edgecap.graph.fusion import match_attention, match_rotary
 from edgecap.graph.fusion.edit import drop_identities, retain
 from edgecap.graph.fusion.flow import Flow
 from edgecap.graph.fusion.fuse import fuse
-from edgecap.graph.fusion.store_angles import store_angles
+from edgecap.graph.fusion.store_angles import MOST_POSITIONS, store_angles
 from edgecap.graph.onnx_file import open_graph, write_graph
 from edgecap.graph.scoring import scoring_graph
 from edgecap.graph.variants import Form, make_variant
@@ -455,4 +455,10 @@ def test_angles_that_depend_on_the_length_are_computed(export):
         node.input[2] = "scaled"
     assert store_angles(model, 211) == 0
     assert all(node.input[2] == "scaled" for node in turning)
+
+
+@pytest.mark.export
+def test_angles_of_too_many_positions_are_computed(export):
+    model = open_graph(fused_beside(export("llama"))[0])
+    assert store_angles(model, MOST_POSITIONS + 1) == 0
     assert "Cos" in {n.op_type for n in model.graph.node}

@@ -148,6 +148,18 @@ def test_prompts_use_their_memory_again_once_it_is_free(recording, graphs, engin
 
 
 @pytest.mark.export
+def test_few_memories_of_caches_are_kept(recording, graphs):
+    engine = replaying(graphs["fused"])
+    living = engine.prefill(IDS[0, :9])
+    for length in range(10, 20):
+        engine.prefill(IDS[0, :length])
+    assert len(engine._slots) == replay.MOST_SLOTS
+    assert any(slot.owner() is living.buffer for slot in engine._slots)
+    engine.stop_replaying("it ends")
+    assert not engine._slots
+
+
+@pytest.mark.export
 def test_reasons_not_to_replay(recording, graphs, engines, monkeypatch):
     expected = logits_of(engines[0], engines[0].prefill(IDS[0, :20]), IDS[:1, 20:40])
 
@@ -163,7 +175,7 @@ def test_reasons_not_to_replay(recording, graphs, engines, monkeypatch):
     assert stopped.launches == "one by one: streams share a session"
 
     class Refusing(ReplayingEngine):
-        def _record(self, buffer, ids):
+        def _record(self, *_):
             raise RuntimeError("a node\ncannot be recorded")
 
     refusing = Refusing(graphs["fused"], "cpu", 2)

@@ -64,7 +64,7 @@ class _Need(NamedTuple):
 
 # The first match applies. int8, and 4-bit weights at accuracy level 4, multiply in 8 bits.
 _NEEDS = (
-    _Need("fp16", HALF_FLAGS, FP16),
+    *(_Need(name, HALF_FLAGS, FP16) for name in ("fp16", "w8a16", "w4a16")),
     _Need("bf16", BF16_FLAGS, BF16, BF16_RUNTIME),
     _Need("int4hqq", set(), HQQ),
     _Need("int8d", INT8_FLAGS, INT8_SATURATES),

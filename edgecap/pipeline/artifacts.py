@@ -30,7 +30,13 @@ from edgecap.pipeline.worker import (
     Optimize,
     Quantize,
 )
-from edgecap.provider_options import FUSED_PROVIDERS, block_operators
+from edgecap.provider_options import (
+    BEHIND,
+    FUSED_PROVIDERS,
+    HALF_PROVIDERS,
+    base_name,
+    block_operators,
+)
 from edgecap.record import Failure
 from edgecap.spec import CALIBRATION_CORPUS, DEFAULT_CORPUS, TUNED, CellSpec
 from edgecap.storage import locks
@@ -64,10 +70,12 @@ def source_of(cell: CellSpec) -> CellSpec:
     """Return the fp32 cell whose graph a cell's is made from, and compared with.
 
     What computes in half precision is fused, also where a provider has the fused operators in half
-    precision only.
+    precision only. A provider that leaves them to the one behind it compiles plain fp16 itself.
     """
+    name = base_name(cell.provider)
     is_half = cell.precision in NAMES and form_of(cell.precision, cell.provider).is_half
-    return CellSpec("fp32", FUSED_PROVIDERS[0] if is_half else cell.provider)
+    fused = is_half and name in HALF_PROVIDERS and (name not in BEHIND or cell.precision != "fp16")
+    return CellSpec("fp32", FUSED_PROVIDERS[0] if fused else cell.provider)
 
 
 def is_built(context: RunContext, cell: CellSpec) -> bool:

@@ -61,7 +61,7 @@ def measure_cell(context: RunContext, record: Profile, cell: CellSpec) -> Cell:
     graph = get_or_build(context, cell)
     if isinstance(graph, Failure):
         return failed_cell(cell, Absent(reason="it could not be made"), graph)
-    reference = _reference(context, cell)
+    reference = _reference(context, cell, graph)
     too_large = _too_large(context, record, cell, graph)
     answer = too_large or _measure(context, record, cell, graph, reference)
     if isinstance(answer, Failure):
@@ -158,11 +158,11 @@ def _measure(
     return _with_devices(answer, context.scores.devices)
 
 
-def _reference(context: RunContext, cell: CellSpec) -> ReferenceGraph | None:
+def _reference(context: RunContext, cell: CellSpec, graph: ReadyGraph) -> ReferenceGraph | None:
     """Return the graph to compare a cell with, or None if there is none.
 
     It is fp32 on the CPU, or fp16 on the cell's provider where fp32 is not there or does not fit
-    into memory beside another provider's work.
+    into memory beside another provider's work. Both must fit on a board then.
     """
     fp32 = _ready(context, source_of(cell)) if can_be_fp32(context) else None
     if fp32 and (base_name(cell.provider) == "cpu" or fp32.graph.bytes < available_memory()):
@@ -170,7 +170,11 @@ def _reference(context: RunContext, cell: CellSpec) -> ReferenceGraph | None:
     there = fp32 or any(ready.graph.precision == "fp16" for ready in context.graphs)
     half = CellSpec("fp16", cell.provider)
     fp16 = _ready(context, half) if there and cell != half else None
-    return fp16 and ReferenceGraph(graph=str(fp16.path), precision="fp16", provider=cell.provider)
+    kind, device = parse_provider(cell.provider).place
+    free = free_memory(device) if kind == "cuda" else None
+    if fp16 is None or (free is not None and fp16.graph.bytes + graph.graph.bytes > free):
+        return None
+    return ReferenceGraph(graph=str(fp16.path), precision="fp16", provider=cell.provider)
 
 
 def _ready(context: RunContext, cell: CellSpec) -> ReadyGraph | None:

@@ -50,6 +50,7 @@ from edgecap.pipeline.run_context import (
 from edgecap.pipeline.timing import decode_seconds_alone, measure_latency, timing_groups
 from edgecap.pipeline.work import work_of
 from edgecap.pipeline.worker import in_child
+from edgecap.provider_options import HALF_PROVIDERS, base_name
 from edgecap.record import Absent, Failure, Graph, Profile
 from edgecap.spec import TUNED, CellSpec, Spec
 from edgecap.storage.files import Paths, check_writable, resolve_paths
@@ -111,6 +112,11 @@ def tune(
     corpus = read_corpus(spec.corpus, spec.documents, home.cache, spec.bias_bits)
     prepared = prepare(msgspec.structs.replace(spec, precisions=()), home, notice, run, corpus)
     context, (provider,) = prepared.context, spec.providers
+    if base_name(provider) in HALF_PROVIDERS:
+        raise UsageError(
+            f"edgecap tune compares graphs that compute in fp32 or int8, and {provider} computes "
+            "in fp16; give another --provider"
+        )
     if context.model.encodes:
         raise UsageError(f"{spec.model} is an encoder; edgecap tune takes decoders")
     cells = {name: CellSpec(name, provider) for name in MEASURED}

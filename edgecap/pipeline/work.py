@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgecap.graph.variants import VARIANTS
+from edgecap.graph.variants import FORMS, VARIANTS
 from edgecap.model.weight_files import count_parameters
 from edgecap.pipeline.artifacts import can_be_fp32, exported, is_built
 from edgecap.pipeline.peaks import are_measured
@@ -79,5 +79,5 @@ def _gigabytes(context: RunContext) -> float:
 def _build_seconds(precision: str, gb: float) -> float:
     if precision == "fp32":
         return EXPORT_S + EXPORT_S_PER_GB * gb
-    known = VARIANTS.get(precision)
+    known = VARIANTS.get(FORMS[precision].weights if precision in FORMS else precision)
     return MAKE_S + gb * (CALIBRATE_S_PER_GB if known and known.observes else MAKE_S_PER_GB)

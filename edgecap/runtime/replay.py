@@ -2,13 +2,13 @@
 
 A provider that records (CUDA graphs) keeps the launches of a run under its number, and issues all
 of them at once in later runs of that number. So ids and positions are written in place, the mask
-covers the whole buffer of the cache, with zeros behind the positions so far, and outputs stay on
-the device.
+covers positions that are still free, with zeros there, and outputs stay on the device.
 """
 
 from __future__ import annotations
 
 import itertools
+import time
 import weakref
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,9 +25,10 @@ from edgecap.runtime.arrays import feeds
 from edgecap.runtime.cache_memory import DTYPES, present_of
 from edgecap.runtime.engine import OrtEngine
 from edgecap.runtime.sessions import create_session
-from edgecap.runtime.state import CacheBuffer, KvCache
+from edgecap.runtime.state import HEADROOM, CacheBuffer, KvCache
 
 REPLAYED = "replayed"
+MOST_SLOTS = 4  # memories of caches that are kept for further prompts of their size
 _NOT_RECORDED = -1
 _numbers = itertools.count(1)
 
@@ -40,7 +41,7 @@ class ReplayingEngine(OrtEngine):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._replays = False
-        self._slots: dict[tuple[int, int], list[_Slot]] = {}
+        self._slots: list[_Slot] = []
         super().__init__(*arguments, **options)
         if not self.launches and not self.in_place:
             self.stop_replaying("the graph does not write its cache in place")
@@ -50,6 +51,7 @@ class ReplayingEngine(OrtEngine):
     def stop_replaying(self, reason: str) -> None:
         """Issue launches one by one from now on."""
         self._replays, self.launches = False, f"one by one: {reason}"
+        self._slots.clear()
 
     def _open(self, graph: Path | InMemoryGraph) -> Any:
         """Open a session that records; else one that does not, and say why in `launches`."""
@@ -63,9 +65,12 @@ class ReplayingEngine(OrtEngine):
             return super()._open(graph)
         arguments = self._provider._replace(options={**own, option: "1"}).arguments
         try:
-            session = create_session(fixed_logits_graph(graph, DEPLOYED), self._options, arguments)
+            fixed = fixed_logits_graph(graph, DEPLOYED)
+            self._load_began = time.perf_counter()
+            session = create_session(fixed, self._options, arguments)
         except Exception as error:  # of many kinds: a node on another provider, or its own
             self.stop_replaying(one_line(error, 200))
+            self._load_began = time.perf_counter()
             return super()._open(graph)
         self._run_options = _run_options(_NOT_RECORDED)
         return session
@@ -78,16 +83,19 @@ class ReplayingEngine(OrtEngine):
         """Return an empty cache, in memory that earlier runs were recorded with if it is free."""
         if not self._replays:
             return super()._new_cache(rows, positions)
-        slots = self._slots.setdefault((rows, positions), [])
-        for at, slot in enumerate(slots):
-            if slot.owner() is None:
+        free = [slot for slot in self._slots if slot.owner() is None]
+        for slot in free:
+            if slot.size == (rows, positions):
                 buffer = CacheBuffer(slot.values, slot.capacity, slot.replays)
-                slots[at] = slot._replace(owner=weakref.ref(buffer))
+                self._slots.remove(slot)
+                self._slots.append(slot._replace(owner=weakref.ref(buffer)))
                 return buffer.empty_cache()
+        for slot in free[: len(self._slots) + 1 - MOST_SLOTS]:
+            self._slots.remove(slot)
         cache = super()._new_cache(rows, positions)
         if cache.buffer:
-            own = cache.buffer
-            slots.append(_Slot(own.values, own.capacity, own.replays, weakref.ref(own)))
+            own, size = cache.buffer, (rows, positions)
+            self._slots.append(_Slot(size, own.values, own.capacity, own.replays, weakref.ref(own)))
         return cache
 
     def _run(
@@ -102,6 +110,7 @@ class ReplayingEngine(OrtEngine):
         usual = targets is None and logits == DEPLOYED and not self.overrides
         fixed = rows.shape[1] == 1 or cache.length == 0
         if self._replays and usual and fixed and cache.buffer:
+            cache.buffer.check_current(cache)
             cache = self._with_capacity(cache, *rows.shape)
             try:
                 return self._replay(rows, cache)
@@ -112,14 +121,15 @@ class ReplayingEngine(OrtEngine):
     def _replay(self, ids: Ids, cache: KvCache) -> tuple[dict[str, Any], KvCache]:
         buffer, tokens = cache.buffer, ids.shape[1]
         assert buffer is not None
-        buffer.check_current(cache)
-        replay = buffer.replays.get(tokens) or self._record(buffer, ids)
+        replay = buffer.replays.get(tokens)
+        if replay is None or cache.length + tokens > replay.total:
+            replay = self._record(buffer, ids, cache.length)
         replay.run(ids, cache.length)
         buffer.replays[tokens] = replay
         presents = {present_of(name): value for name, value in cache.values.items()}
         return {"logits": replay.logits, **presents}, buffer.advance(cache, tokens)
 
-    def _record(self, buffer: CacheBuffer, ids: Ids) -> _Replay:
+    def _record(self, buffer: CacheBuffer, ids: Ids, past: int) -> _Replay:
         import onnxruntime
 
         rows, tokens = ids.shape
@@ -128,7 +138,7 @@ class ReplayingEngine(OrtEngine):
         logits = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
             [rows, positions, self.vocabulary], DTYPES[output.type], *self._provider.place
         )
-        total = buffer.capacity if tokens == 1 else tokens
+        total = min(buffer.capacity, past + tokens + HEADROOM) if tokens == 1 else tokens
         types: dict[str, Any] = {
             name: DTYPES[i.type] for name, i in self._inputs.items() if name not in self._past
         }
@@ -138,8 +148,12 @@ class ReplayingEngine(OrtEngine):
 
 
 class _Slot(NamedTuple):
-    """Memory of a cache, the replays recorded with it, and the buffer that uses it now."""
+    """Memory of a cache, the replays recorded with it, and the buffer that uses it now.
 
+    `size` are the rows and positions that it was made for.
+    """
+
+    size: tuple[int, int]
     values: dict[str, Any]
     capacity: int
     replays: dict[int, Any]
@@ -153,7 +167,7 @@ class _Replay:
     """
 
     def __init__(self, session: Any, types: dict[str, Any], total: int, logits: Any) -> None:
-        self._session, self._types, self._total, self.logits = session, types, total, logits
+        self._session, self._types, self.total, self.logits = session, types, total, logits
         self._options = _run_options(next(_numbers))
         self._inputs: dict[str, Any] = {}
         self._binding = session.io_binding()
@@ -178,7 +192,7 @@ class _Replay:
         self._binding.synchronize_outputs()
 
     def _arrays(self, ids: Ids, past: int) -> dict[str, np.ndarray]:
-        arrays = feeds(ids, past, self._total)
+        arrays = feeds(ids, past, self.total)
         return {n: a.astype(self._types[n]) for n, a in arrays.items() if n in self._types}
 
 

@@ -25,10 +25,11 @@ from typing import Any
 import msgspec
 
 from edgecap.errors import UsageError, did_you_mean
+from edgecap.graph.variants import FORMS, NAMES, form_of
 from edgecap.model.reference_models import SERIES, series_members
 from edgecap.names import safe_filename
 from edgecap.parsing import parse_name
-from edgecap.provider_options import parse_providers
+from edgecap.provider_options import STANDARD, parse_providers
 from edgecap.spec import DEFAULT_CORPUS, DEFAULT_MODEL, RENAMED, Spec, usual_precisions
 from edgecap.storage.files import require_regular_file, sha256_of
 from edgecap.sweep.fingerprint import corpus_fingerprint, model_fingerprint, precisions_of
@@ -241,10 +242,18 @@ def _key(spec: Spec, model: str, corpus: str) -> str:
         for name in Spec.__struct_fields__
         if (value := getattr(spec, name)) != getattr(defaults, name) and name != "timeout_s"
     }
-    changed["precisions"] = [_NAMES_IN_KEYS.get(name, name) for name in spec.precisions]
+    changed["precisions"] = [_name_in_key(name, spec.providers[0]) for name in spec.precisions]
     return sha256_of(msgspec.json.encode(changed, order="sorted"), model.encode(), corpus.encode())[
         :16
     ]
+
+
+def _name_in_key(precision: str, provider: str) -> str:
+    """Return a name that differs where the graphs of a precision did when keys were made."""
+    name = _NAMES_IN_KEYS.get(precision, precision)
+    form = form_of(precision, provider) if precision in NAMES else None
+    changed = form and precision not in FORMS and (form.arithmetic or form.operators == STANDARD)
+    return f"{name}, {form.arithmetic or form.operators}" if form and changed else name
 
 
 def _options(options: dict[str, Any]) -> dict[str, Any]:

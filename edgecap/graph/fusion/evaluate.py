@@ -93,16 +93,20 @@ def run_subgraph(
     """
     from onnx.reference import ReferenceEvaluator
 
-    feeds = {**_plain_inputs(flow, run), **inputs}
-    nodes = subgraph(flow, targets, inputs.keys())
-    shapes = {n.output[0]: _shape_of(flow, n, run) for n in nodes if n.op_type == "Shape"}
-    model = _model(flow, [n for n in nodes if n.op_type != "Shape"], {**feeds, **shapes}, targets)
     try:
+        feeds = {**_plain_inputs(flow, run), **inputs}
+        nodes = subgraph(flow, targets, inputs.keys())
+        shapes = {n.output[0]: _shape_of(flow, n, run) for n in nodes if n.op_type == "Shape"}
+        model = _model(
+            flow, [n for n in nodes if n.op_type != "Shape"], {**feeds, **shapes}, targets
+        )
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             return [
                 np.asarray(a) for a in ReferenceEvaluator(model).run(targets, {**feeds, **shapes})
             ]
+    except NotRunnable:
+        raise
     except Exception as error:  # of many kinds, from numpy and onnx
         raise NotRunnable(f"{type(error).__name__}: {error}") from error
 

@@ -21,6 +21,9 @@ from edgecap.graph.fusion.flow import Flow
 
 # Widths of heads and of tables that GroupQueryAttention takes are multiples of these.
 HEAD_STEP, TABLE_STEP = 16, 8
+MOST_POSITIONS = 1 << 17  # of tables, which every variant stores
+ROOM = 128  # rows behind the positions: a mask may cover free positions, too
+_SAME_ANGLE = 1e-6  # sums of vectors of other lengths differ in the last bit
 _NEAR = 3  # positions of the runs that show whether an angle depends on the length
 
 
@@ -34,7 +37,13 @@ class _Turn(NamedTuple):
 
 
 def store_angles(model: Any, positions: int) -> int:
-    """Store the angles of `positions` in place, and return the layers whose attention turns."""
+    """Store the angles of `positions` in place, and return the layers whose attention turns.
+
+    More than `MOST_POSITIONS` are not stored.
+    """
+    if positions > MOST_POSITIONS:
+        return 0
+    positions += ROOM
     flow = Flow(model)
     turns = {
         n.output[0]: n
@@ -69,7 +78,8 @@ def _store(flow: Flow, names: tuple[str, str], positions: int) -> bool:
         for past in {0, positions - least}:
             part = run_subgraph(flow, list(names), {}, RunSize(1, least, past))
             if not all(
-                table.shape[0] == positions and np.array_equal(table[past : past + least], rows)
+                table.shape[0] == positions
+                and np.allclose(table[past : past + least], rows, rtol=0, atol=_SAME_ANGLE)
                 for table, rows in zip(whole, part, strict=True)
             ):
                 return False

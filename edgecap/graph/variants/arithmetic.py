@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 ARITHMETIC = {
     "fp32": "products in fp32; v1",
-    "fp16": "products, activations and cache in fp16, angles from tables; v1",
-    "bf16": "products, activations and cache in bf16, angles from tables; v1",
+    "fp16": "products, activations and cache in fp16, angles from tables; v2",
+    "bf16": "products, activations and cache in bf16, angles from tables; v2",
 }
 _IN_ACTIVATION_TYPE = 0  # accuracy level of MatMulNBits: the type of the activations
 _FLOAT, _HALF, _BFLOAT = 1, 10, 16  # TensorProto's types

@@ -131,9 +131,13 @@ def _with_sweeps(
             SWEEP_STEPS if step.decode_context else 0,
         )
         latency = msgspec.structs.replace(latency, sweep=sweep)
+        if bench.engine.launches != latency.launches:
+            launches = f"{latency.launches}; further contexts {bench.engine.launches}"
+            latency = msgspec.structs.replace(latency, launches=launches)
     points = [(batch, streams) for batch in step.batches for streams in step.streams]
     if points != [(1, 1)]:
-        bench.engine.stop_replaying("streams share a session")
+        if max(step.streams) > 1:
+            bench.engine.stop_replaying("streams share a session")
         throughput = measure_throughput(
             bench.engine,
             clock,
