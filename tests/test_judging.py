@@ -423,17 +423,22 @@ def test_two_heaps_of_samples_are_seen():
 
 def test_a_cache_that_is_larger_than_the_config_says():
     architecture = RECORD.source.architecture
-    expected = cache_bytes_per_token(architecture, "fp32")
+    expected = cache_bytes_per_token(architecture, half=False)
     assert expected == 4 * sum(
         x.count * 2 * x.attention.kv_heads * x.attention.head_dim for x in architecture.layers
     )
-    assert cache_bytes_per_token(architecture, "fp16") == expected / 2
+    assert cache_bytes_per_token(architecture, half=True) == expected / 2
     memory = RECORD.cells[0].outcome.memory
     for bytes_, seen in ((expected, False), (3 * expected, True)):
         changed = msgspec.structs.replace(memory, kv_bytes_per_token=int(bytes_))
         assert (
             "kv-cache-size" in codes(cell=with_outcome(RECORD.cells[0], memory=changed))
         ) is seen
+    half = msgspec.structs.replace(memory, kv_bytes_per_token=int(expected / 2))
+    cell = with_outcome(RECORD.cells[0], memory=half)
+    graph = msgspec.structs.replace(cell.graph, precision="int8", arithmetic="fp16")
+    assert "kv-cache-size" in codes(cell=cell)
+    assert "kv-cache-size" not in codes(cell=msgspec.structs.replace(cell, graph=graph))
 
 
 def test_layers_that_stayed_plain_are_a_caution():

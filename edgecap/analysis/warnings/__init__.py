@@ -61,5 +61,5 @@ def cautions(
     if isinstance(measured.energy, Energy):
         result += energy.check_energy(measured.energy)
     if isinstance(measured.memory, Memory) and source.task == "decoder":
-        result += setup.check_cache(measured.memory, source.architecture, graph.precision)
+        result += setup.check_cache(measured.memory, source.architecture, graph)
     return tuple(result)

@@ -161,13 +161,14 @@ def check_placement(placement: Placement, provider: str) -> Iterator[Caution]:
 
 
 def check_cache(
-    memory: Memory, architecture: Architecture | Absent, precision: str
+    memory: Memory, architecture: Architecture | Absent, graph: Graph
 ) -> Iterator[Caution]:
     """Warn about a missing KV cache, or one of another size than the config implies."""
     if memory.kv_bytes_per_token == 0:
         yield _NO_CACHE
         return
-    expected = cache_bytes_per_token(architecture, precision)
+    half = "fp16" in (graph.precision, graph.arithmetic) or graph.arithmetic == "bf16"
+    expected = cache_bytes_per_token(architecture, half)
     if expected and abs(memory.kv_bytes_per_token / expected - 1) > CACHE_TOLERANCE:
         yield Caution(
             code="kv-cache-size",
@@ -178,10 +179,11 @@ def check_cache(
         )
 
 
-def cache_bytes_per_token(architecture: Architecture | Absent, precision: str) -> int | None:
+def cache_bytes_per_token(architecture: Architecture | Absent, half: bool) -> int | None:
     """Return the bytes of keys and values per token, over all layers.
 
-    Numbers take 2 bytes in fp16 graphs, else 4. None if some layer is not attention.
+    Numbers take 2 bytes in graphs that compute in `half` precision, else 4. None if some layer is
+    not attention.
     """
     layers = architecture.layers if isinstance(architecture, Architecture) else ()
     if not layers or not all(isinstance(x.attention, Attention) for x in layers):
@@ -189,7 +191,7 @@ def cache_bytes_per_token(architecture: Architecture | Absent, precision: str) -
     numbers = sum(
         _cached_numbers(x.attention) * x.count for x in layers if isinstance(x.attention, Attention)
     )
-    return numbers * (2 if precision == "fp16" else 4)
+    return numbers * (2 if half else 4)
 
 
 def _cached_numbers(attention: Attention) -> int:

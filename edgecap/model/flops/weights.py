@@ -81,8 +81,10 @@ def storage_precision(precision: str) -> str:
 
 _INT4_TABLE = "table of int4"
 _STORAGE = {
-    **{"bf16": "fp16", "int8w": "int8", "int8s": "int8d", "int8wb128": "int8"},
-    **{"w8a16": "int8", "w8a32": "int8", "w4a16": "int4", "w4a32": "int4"},
+    "bf16": "fp16",
+    "int8s": "int8d",
+    **dict.fromkeys(("int8w", "int8wb128", "w8a16", "w8a32"), "int8"),
+    **dict.fromkeys(("w4a16", "w4a32"), "int4"),
 }
 
 
