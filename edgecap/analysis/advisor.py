@@ -28,7 +28,7 @@ INT8 = Caution(
     advice="expect less speed from int8 and int4 than on newer processors",
 )
 INT8_SATURATES = Caution(
-    code=INT8.code,
+    code="int8-saturates",
     message=INT8.message,
     advice="use int8, which has blocks; if you deploy this one on x86, set "
     "session.x64quantprecision to 1 in your own program too, or sums saturate",

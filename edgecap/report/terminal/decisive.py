@@ -42,8 +42,11 @@ DECISIVE = {
         "the graph keeps no KV cache", "export with past keys and values to deploy it"
     ),
     "no-int8-dot-product": ShortCaution(
+        "no int8 dot product here, so little speed", "expect more on a newer processor"
+    ),
+    "int8-saturates": ShortCaution(
         "no int8 dot product here, so little speed",
-        "on x86 set session.x64quantprecision to 1, or int8 saturates",
+        "on x86 set session.x64quantprecision to 1, or sums saturate",
     ),
     "fp16-emulated": ShortCaution(
         "emulated on this processor", "use fp32 or int8; only the file is smaller"
