@@ -542,7 +542,7 @@ class Throughput(_Value, frozen=True, tag_field="kind", tag="throughput"):
 
 
 class BoardConditions(_Value, frozen=True):
-    """What an NVIDIA board did during a benchmark, sampled once a round; None if it does not tell.
+    """Tell what an NVIDIA board did in a benchmark, sampled once a round; None if it does not tell.
 
     `clocks_hz` are those of its multiprocessors while it worked, `most_hz` is the highest they can
     have. `slowed` counts rounds by what held the clock down: "heat", "power limit". `others` is the

@@ -86,7 +86,7 @@ class NVMLError(Exception):
 
 
 def told(board, key):
-    """What a board tells, or the error of one that does not."""
+    """Return what a board tells, or raise the error of one that does not."""
     if key not in board:
         raise NVMLError("Not Supported")
     return board[key]

@@ -276,7 +276,7 @@ def types(path):
 @pytest.mark.export
 @pytest.mark.parametrize("weights", ["int8", "int4", "int4b128", "int8w"])
 def test_products_in_fp16_answer_as_those_in_fp32(fused, texts, weights, tmp_path):
-    """What a GPU is given, run on the CPU: no number of a step is in fp32."""
+    """Run on the CPU what a GPU is given: no number of a step is in fp32."""
     half, single = (made_in(fused, weights, a, tmp_path, texts[4:]) for a in ("fp16", "fp32"))
     assert types(half) == {10}
     assert [arithmetic_of(open_graph(p)) for p in (half, single)] == ["fp16", "fp32"]

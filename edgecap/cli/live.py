@@ -53,7 +53,7 @@ MOST = 0.9  # of a part that tells no progress, as far as time alone brings it
 
 
 class TimeLeft:
-    """How much of a run is done, and how long the rest takes, from its events.
+    """Tell how much of a run is done, and how long the rest takes, from its events.
 
     The share never goes back while the announced work lasts.
     """

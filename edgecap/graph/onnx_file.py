@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edgecap.errors import Unreadable, UsageError
+from edgecap.graph.cost.tensors import attribute
 from edgecap.graph.external_data import parse_without_weights
 from edgecap.graph.last_logits import KEEP, answers_last_only
 from edgecap.graph.weight_formats import precision_of
@@ -153,14 +154,10 @@ def _matrix_weights(model: onnx.ModelProto) -> int:
     total = 0
     for node in model.graph.node:
         if node.op_type == "MatMulNBits":
-            total += _attribute(node, "K", 0) * _attribute(node, "N", 0)
+            total += attribute(node, "K", 0) * attribute(node, "N", 0)
         elif node.op_type in ("MatMul", "Gemm", "MatMulInteger", "DynamicQuantizeMatMul"):
             total += sizes.get(node.input[1], 0)
     return total
-
-
-def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
-    return next((int(a.i) for a in node.attribute if a.name == name), default)
 
 
 def weight_bytes(model: Any) -> int:

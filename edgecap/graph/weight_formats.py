@@ -152,7 +152,7 @@ def dequantized_blocks(model: onnx.ModelProto) -> dict[str, DequantizedBlocks]:
     stored = {t.name: t for t in model.graph.initializer}
     made: dict[str, DequantizedBlocks] = {}
     for node in model.graph.node:
-        block = next((a.i for a in node.attribute if a.name == "block_size"), 0)
+        block = attribute(node, "block_size", 0)
         if node.op_type == "DequantizeLinear" and block and node.input[0] in stored:
             tensors, codes = tuple(name for name in node.input if name), stored[node.input[0]]
             shifted = len(tensors) > 2 and codes.data_type in _UNSIGNED

@@ -62,7 +62,7 @@ def reading(nvml: Any, function: str, *arguments: Any) -> Any:
     """Call NVML; None if the board, the driver, the library or a permission does not allow it."""
     try:
         return getattr(nvml, function)(*arguments)
-    except Exception:
+    except Exception:  # of many kinds, from the library
         return None
 
 
@@ -261,7 +261,7 @@ def read_gpus(on_cuda: bool = False) -> tuple[Gpu, ...]:
         shown = [b for board in boards for b in board.instances or (board,)]
         gpus = (_gpu(nvml, b, driver, numbers.get(b.uuid)) for b in shown)
         return tuple(gpu for gpu in gpus if gpu is not None)
-    except Exception:
+    except Exception:  # a board that does not tell must not fail a run
         return ()
     finally:
         reading(nvml, "nvmlShutdown")
@@ -304,7 +304,7 @@ def free_memory(device: int) -> int | None:
         nvml = load_nvml()
         board = cuda_board(nvml, device)
         return None if board is None else int(nvml.nvmlDeviceGetMemoryInfo(board.handle).free)
-    except Exception:
+    except Exception:  # without NVML nothing is known, and nothing refused
         return None
 
 

@@ -13,7 +13,15 @@ import msgspec
 from edgecap.analysis.assignment import GroupChoices
 from edgecap.errors import UsageError
 from edgecap.graph import finish
-from edgecap.graph.variants import CORPUS, NAMES, TUNED_RECIPE, form_of, samples_of, tuned_recipe
+from edgecap.graph.variants import (
+    CORPUS,
+    NAMES,
+    TUNED_RECIPE,
+    computes_in_half,
+    form_of,
+    samples_of,
+    tuned_recipe,
+)
 from edgecap.pipeline.building import GRAPH_FILE, BuildPlan, build_lock, described, get_or_run
 from edgecap.pipeline.prepare import export_recipe, finish_of
 from edgecap.pipeline.run_context import (
@@ -73,7 +81,7 @@ def source_of(cell: CellSpec) -> CellSpec:
     precision only. A provider that leaves them to the one behind it compiles plain fp16 itself.
     """
     name = base_name(cell.provider)
-    is_half = cell.precision in NAMES and form_of(cell.precision, cell.provider).is_half
+    is_half = computes_in_half(cell.precision, cell.provider)
     fused = is_half and name in HALF_PROVIDERS and (name not in BEHIND or cell.precision != "fp16")
     return CellSpec("fp32", FUSED_PROVIDERS[0] if fused else cell.provider)
 

@@ -11,7 +11,7 @@ import msgspec
 
 from edgecap.analysis.advisor import advise
 from edgecap.analysis.warnings.setup import cache_bytes_per_token
-from edgecap.graph.variants import CLOSER, NAMES, form_of
+from edgecap.graph.variants import CLOSER, computes_in_half
 from edgecap.machine.info import available_memory
 from edgecap.machine.nvidia import free_memory
 from edgecap.pipeline.artifacts import can_be_fp32, get_or_build, source_of
@@ -109,7 +109,7 @@ def _too_large(
     """Return why weights and cache do not fit into the free memory of a board, before it tries."""
     kind, device = parse_provider(cell.provider).place
     free = free_memory(device) if kind == "cuda" else None
-    half = cell.precision in NAMES and form_of(cell.precision, cell.provider).is_half
+    half = computes_in_half(cell.precision, cell.provider)
     a_token = cache_bytes_per_token(context.model.architecture, half) or 0
     needed = graph.graph.bytes + a_token * amounts_of(context).context
     if free is None or needed <= free:

@@ -25,7 +25,6 @@ from typing import Any
 import msgspec
 
 from edgecap.errors import UsageError, did_you_mean
-from edgecap.graph.variants import FORMS, NAMES, form_of
 from edgecap.model.reference_models import SERIES, series_members
 from edgecap.names import safe_filename
 from edgecap.parsing import parse_name
@@ -250,6 +249,8 @@ def _key(spec: Spec, model: str, corpus: str) -> str:
 
 def _name_in_key(precision: str, provider: str) -> str:
     """Return a name that differs where the graphs of a precision did when keys were made."""
+    from edgecap.graph.variants import FORMS, NAMES, form_of
+
     name = _NAMES_IN_KEYS.get(precision, precision)
     form = form_of(precision, provider) if precision in NAMES else None
     changed = form and precision not in FORMS and (form.arithmetic or form.operators == STANDARD)

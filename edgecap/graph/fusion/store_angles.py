@@ -28,7 +28,7 @@ _NEAR = 3  # positions of the runs that show whether an angle depends on the len
 
 
 class _Turn(NamedTuple):
-    """How a RotaryEmbedding turns: its tables and its form."""
+    """Name the tables and the form that a RotaryEmbedding turns by."""
 
     cosines: str
     sines: str

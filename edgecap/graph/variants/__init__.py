@@ -60,17 +60,12 @@ class Form(NamedTuple):
 
     @property
     def recipe(self) -> str:
-        """How the variant is made; part of the cache key."""
+        """Return how the variant is made; it is part of the cache key."""
         parts = [VARIANTS[self.weights].recipe]
         parts += [ARITHMETIC[self.arithmetic]] if self.arithmetic else []
         parts += [LAST_LOGITS]
         parts += [_IN_STANDARD] if self.operators == STANDARD else []
         return "; ".join(parts)
-
-    @property
-    def is_half(self) -> bool:
-        """True if products and cache are in fp16 or bf16."""
-        return self.arithmetic in ("fp16", "bf16")
 
 
 class Variant(NamedTuple):
@@ -178,6 +173,11 @@ def form_of(precision: str, provider: str) -> Form:
     elif name in HALF_PROVIDERS and (precision == "fp16" or variant.blocks):
         arithmetic = arithmetic or "fp16"
     return Form(form.weights, arithmetic, operators)
+
+
+def computes_in_half(precision: str, provider: str) -> bool:
+    """Return True if a precision has products and cache in fp16 or bf16 on a provider."""
+    return precision in NAMES and form_of(precision, provider).arithmetic in ("fp16", "bf16")
 
 
 def samples_of(precision: str) -> str:
